@@ -9,20 +9,20 @@ from tests.support.fakes import FakeSharding
 
 
 @pytest.fixture
-async def spoken() -> AsyncIterator[NativeApi]:
-    """A registry that runs, with the native dialect in front of it."""
-    spoken = NativeApi()
-    await spoken.registry.start()
-    yield spoken
-    await spoken.registry.stop()
+async def api() -> AsyncIterator[NativeApi]:
+    """A running registry with the native dialect."""
+    api = NativeApi()
+    await api.registry.start()
+    yield api
+    await api.registry.stop()
 
 
 @pytest.fixture
-async def sharing() -> AsyncIterator[NativeApi]:
-    """One of several nodes: it keeps `orders`, and who keeps `users` can't be asked just now."""
-    spoken = NativeApi(shares=FakeSharding("orders"))
-    await spoken.registry.start()
-    await spoken.register("orders", "o1", ttl=10)
-    await spoken.register("users", "u1", ttl=10)
-    yield spoken
-    await spoken.registry.stop()
+async def sharded_api() -> AsyncIterator[NativeApi]:
+    """One of several nodes. It keeps `orders`; no node keeps `users`."""
+    api = NativeApi(shares=FakeSharding("orders"))
+    await api.registry.start()
+    await api.register("orders", "o1", ttl=10)
+    await api.register("users", "u1", ttl=10)
+    yield api
+    await api.registry.stop()

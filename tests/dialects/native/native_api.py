@@ -1,4 +1,4 @@
-"""Speaking to the native dialect as an ASGI server would, without a socket."""
+"""The native dialect in the test process: requests as an ASGI server makes them, without a socket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAIT_TIMEOUT = 10.0
 
 
 class NoProbe:
-    """Runs no checks: nothing here waits for one."""
+    """A probe that never ends: no test here waits for a check."""
 
     async def probe(self, instance: object, check: object) -> Outcome:
         await asyncio.Event().wait()
@@ -38,8 +38,8 @@ class NoProbe:
 
 
 @dataclass(frozen=True)
-class ApiAnswer:
-    """A whole answer."""
+class ApiResult:
+    """A whole response."""
 
     status: int
     headers: Mapping[str, str]
@@ -61,7 +61,7 @@ class WatchEvent:
 
 @dataclass
 class OpenWatch:
-    """A watch as a client hears it."""
+    """A watch, as its client sees it."""
 
     task: asyncio.Task[None]
     unread_writes: asyncio.Queue[bytes]
@@ -70,14 +70,14 @@ class OpenWatch:
     writes: list[bytes] = field(default_factory=list)
 
     async def next_group(self) -> list[WatchEvent]:
-        """The events up to and with the next `synced`."""
+        """Returns the events up to and including the next `synced`."""
         events: list[WatchEvent] = []
         while not events or events[-1].kind != "synced":
             events += parse_events(await self.next_write())
         return events
 
     async def next_write(self) -> bytes:
-        """What the next write says."""
+        """Returns the bytes of the next write."""
         async with asyncio.timeout(WAIT_TIMEOUT):
             text = await self.unread_writes.get()
         self.writes.append(text)
@@ -89,7 +89,7 @@ class OpenWatch:
 
 
 def parse_events(text: bytes) -> list[WatchEvent]:
-    """The events in a text of whole ones; comments and `retry` are no events."""
+    """Returns the events in a text of whole events. Comments and `retry` are none."""
     assert text.endswith(b"\n\n")
     events = []
     for block in text.decode().removesuffix("\n\n").split("\n\n"):
@@ -105,7 +105,7 @@ def parse_events(text: bytes) -> list[WatchEvent]:
 
 
 class NativeApi:
-    """A registry with the dialect in front of it, under a clock that stands still."""
+    """A registry with the native dialect. Its clock stands still."""
 
     def __init__(
         self, store: Store | None = None, shares: Sharding | None = None, heartbeat: float = DEFAULT_HEARTBEAT
@@ -135,12 +135,12 @@ class NativeApi:
 
     async def request(
         self, method: str, target: str, body: object = None, headers: Mapping[str, str] | None = None
-    ) -> ApiAnswer:
-        """Ask and hear the whole answer; a body that isn't bytes goes as JSON."""
+    ) -> ApiResult:
+        """Send a request, and return the whole response. A body that is not bytes is sent as JSON."""
         raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        given = dict(headers or {})
+        sent_headers = dict(headers or {})
         if body is not None and headers is None:
-            given |= JSON
+            sent_headers |= JSON
         messages: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": raw, "more_body": False}]
         forever = asyncio.Event()
 
@@ -150,23 +150,23 @@ class NativeApi:
             await forever.wait()
             raise AssertionError
 
-        said: list[Mapping[str, Any]] = []
+        sent: list[Mapping[str, Any]] = []
 
         async def send(message: Mapping[str, Any]) -> None:
-            said.append(message)
+            sent.append(message)
 
         async with asyncio.timeout(WAIT_TIMEOUT):
-            await self.native(_scope(method, target, given), receive, send)
-        start, *bodies = said
+            await self.native(_scope(method, target, sent_headers), receive, send)
+        start, *bodies = sent
         names = {name.decode(): value.decode() for name, value in start["headers"]}
-        return ApiAnswer(start["status"], names, b"".join(each["body"] for each in bodies))
+        return ApiResult(start["status"], names, b"".join(message["body"] for message in bodies))
 
     @asynccontextmanager
     async def watch(
         self, query: str = "", headers: Mapping[str, str] | None = None, state: Mapping[str, Any] | None = None
     ) -> AsyncIterator[OpenWatch]:
-        """An open watch. `state`: what a server would offer beyond ASGI."""
-        heard: asyncio.Queue[bytes] = asyncio.Queue()
+        """An open watch. `state`: the extensions of ASGI that the server offers."""
+        writes: asyncio.Queue[bytes] = asyncio.Queue()
         gone = asyncio.Event()
 
         async def receive() -> MutableMapping[str, Any]:
@@ -175,31 +175,31 @@ class NativeApi:
 
         async def send(message: Mapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                listening.start.update(message)
+                watch.start.update(message)
             else:
-                heard.put_nowait(message["body"])
+                writes.put_nowait(message["body"])
 
         scope = _scope("GET", f"/api/v1/watch{query}", headers or {})
         scope["state"] = dict(state or {})
-        listening = OpenWatch(asyncio.create_task(self.native(scope, receive, send)), heard, gone.set)
+        watch = OpenWatch(asyncio.create_task(self.native(scope, receive, send)), writes, gone.set)
         try:
-            yield listening
+            yield watch
         finally:
             gone.set()
             async with asyncio.timeout(WAIT_TIMEOUT):
-                await listening.task
+                await watch.task
 
-    async def register(self, service: str, id: str, **body: object) -> ApiAnswer:
+    async def register(self, service: str, id: str, **body: object) -> ApiResult:
         """Register an instance."""
-        heard = await self.request("PUT", f"/api/v1/services/{service}/instances/{id}", {"port": 8000, **body})
-        assert heard.status in (200, 201), heard.body
-        return heard
+        response = await self.request("PUT", f"/api/v1/services/{service}/instances/{id}", {"port": 8000, **body})
+        assert response.status in (200, 201), response.body
+        return response
 
-    async def deregister(self, service: str, id: str, query: str = "") -> ApiAnswer:
+    async def deregister(self, service: str, id: str, query: str = "") -> ApiResult:
         """Deregister an instance."""
-        heard = await self.request("DELETE", f"/api/v1/services/{service}/instances/{id}{query}")
-        assert heard.status == 200, heard.body
-        return heard
+        response = await self.request("DELETE", f"/api/v1/services/{service}/instances/{id}{query}")
+        assert response.status == 200, response.body
+        return response
 
 
 def _scope(method: str, target: str, headers: Mapping[str, str]) -> MutableMapping[str, Any]:

@@ -44,14 +44,14 @@ CHECK = {"name": "web", "kind": "http"}
         ({"port": 80, "checks": [{**CHECK, "expect": [[300, 200]]}]}, 422, "checks[0].expect"),
     ],
 )
-async def test_a_bad_registration_is_refused_naming_the_field(
-    spoken: NativeApi, body: object, status: int, field: str
+async def test_an_invalid_registration_is_refused_with_the_field(
+    api: NativeApi, body: object, status: int, field: str
 ) -> None:
-    heard = await spoken.request("PUT", O1, body)
-    assert (heard.status, heard.json.get("field", "")) == (status, field)
-    assert heard.json["status"] == status
-    assert heard.headers["content-type"] == "application/problem+json"
-    assert spoken.registry.snapshot.instance_count == 0
+    response = await api.request("PUT", O1, body)
+    assert (response.status, response.json.get("field", "")) == (status, field)
+    assert response.json["status"] == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert api.registry.snapshot.instance_count == 0
 
 
 @pytest.mark.parametrize(
@@ -88,42 +88,42 @@ async def test_a_bad_registration_is_refused_naming_the_field(
         ("/api/v1/watch?" + "&".join(f"service=s{n}" for n in range(1_025)), 400, ""),
     ],
 )
-async def test_a_bad_question_is_refused_naming_the_parameter(
-    spoken: NativeApi, target: str, status: int, field: str
+async def test_an_invalid_query_is_refused_with_the_parameter(
+    api: NativeApi, target: str, status: int, field: str
 ) -> None:
-    heard = await spoken.request("GET", target)
-    assert (heard.status, heard.json.get("field", "")) == (status, field), heard.json
-    assert spoken.registry.watches.count == 0
+    response = await api.request("GET", target)
+    assert (response.status, response.json.get("field", "")) == (status, field), response.json
+    assert api.registry.watches.count == 0
 
 
 @pytest.mark.parametrize("last", ["7", "e1:", ":7", "e1:-1", "e1:7.0", "e1:" + "9" * 20, "e1:٣"])
-async def test_a_last_event_id_that_is_no_position_is_refused(spoken: NativeApi, last: str) -> None:
-    heard = await spoken.request("GET", "/api/v1/watch", headers={"Last-Event-ID": last.encode().decode("latin-1")})
-    assert (heard.status, heard.json["field"]) == (400, "Last-Event-ID")
+async def test_an_invalid_last_event_id_is_refused(api: NativeApi, last: str) -> None:
+    response = await api.request("GET", "/api/v1/watch", headers={"Last-Event-ID": last.encode().decode("latin-1")})
+    assert (response.status, response.json["field"]) == (400, "Last-Event-ID")
 
 
 @pytest.mark.parametrize(
     "given", [{}, {"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}]
 )
-async def test_a_body_that_is_not_declared_as_json_is_refused(spoken: NativeApi, given: dict[str, str]) -> None:
-    assert (await spoken.request("PUT", O1, b'{"port":1}', given)).status == 415
+async def test_a_body_without_the_content_type_of_json_is_refused(api: NativeApi, given: dict[str, str]) -> None:
+    assert (await api.request("PUT", O1, b'{"port":1}', given)).status == 415
 
 
-async def test_a_charset_is_no_other_type(spoken: NativeApi) -> None:
-    heard = await spoken.request("PUT", O1, b'{"port":1}', {"content-type": "Application/JSON; charset=utf-8"})
-    assert heard.status == 201
+async def test_a_charset_in_the_content_type_is_accepted(api: NativeApi) -> None:
+    response = await api.request("PUT", O1, b'{"port":1}', {"content-type": "Application/JSON; charset=utf-8"})
+    assert response.status == 201
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_over_its_bound_is_refused(spoken: NativeApi, declared: bool) -> None:
+async def test_a_body_over_its_limit_is_refused(api: NativeApi, declared: bool) -> None:
     body = b'{"port":1}'.ljust(MAX_BODY_BYTES + 1)
     length = {"content-length": str(len(body))} if declared else {}
-    assert (await spoken.request("PUT", O1, body, JSON | length)).status == 413
+    assert (await api.request("PUT", O1, body, JSON | length)).status == 413
     fits = body[:MAX_BODY_BYTES]
-    assert (await spoken.request("PUT", O1, fits, JSON)).status == 201
+    assert (await api.request("PUT", O1, fits, JSON)).status == 201
 
 
-async def test_what_is_not_there_is_said_to_be_not_there(spoken: NativeApi) -> None:
+async def test_unknown_paths_and_instances_are_404(api: NativeApi) -> None:
     for method, target in [
         ("GET", O1),
         ("POST", f"{O1}/renew"),
@@ -134,65 +134,65 @@ async def test_what_is_not_there_is_said_to_be_not_there(spoken: NativeApi) -> N
         ("GET", "/" + "x/" * 2_000),
         ("GET", "/favicon.ico"),
     ]:
-        heard = await spoken.request(method, target)
-        assert (heard.status, heard.json["title"]) == (404, "Not Found"), target
+        response = await api.request(method, target)
+        assert (response.status, response.json["title"]) == (404, "Not Found"), target
 
 
-async def test_another_method_is_told_which_ones_there_are(spoken: NativeApi) -> None:
+async def test_another_method_is_405_with_the_allowed_ones(api: NativeApi) -> None:
     for method in ("POST", "PATCH", "OPTIONS", "TRACE", "BREW"):
-        heard = await spoken.request(method, O1)
-        assert (heard.status, heard.headers["allow"]) == (405, "DELETE, GET, HEAD, PUT")
+        response = await api.request(method, O1)
+        assert (response.status, response.headers["allow"]) == (405, "DELETE, GET, HEAD, PUT")
 
 
-async def test_a_watch_has_no_head(spoken: NativeApi) -> None:
-    heard = await spoken.request("HEAD", "/api/v1/watch")
-    assert (heard.status, heard.headers["allow"]) == (405, "GET")
+async def test_a_watch_has_no_head(api: NativeApi) -> None:
+    response = await api.request("HEAD", "/api/v1/watch")
+    assert (response.status, response.headers["allow"]) == (405, "GET")
 
 
-async def test_before_the_catalog_is_loaded_only_what_needs_none_is_answered() -> None:
-    spoken = NativeApi()
-    assert (await spoken.request("GET", "/healthz")).status == 200
-    assert (await spoken.request("GET", "/metrics")).status == 200
-    assert (await spoken.request("GET", "/api/v1/status")).status == 200
+async def test_before_the_catalog_is_loaded_only_operations_without_it_are_served() -> None:
+    api = NativeApi()
+    assert (await api.request("GET", "/healthz")).status == 200
+    assert (await api.request("GET", "/metrics")).status == 200
+    assert (await api.request("GET", "/api/v1/status")).status == 200
     for target in ("/readyz", "/api/v1/services", "/api/v1/services/orders", "/api/v1/watch"):
-        heard = await spoken.request("GET", target)
-        assert heard.status == 503, target
-        assert heard.headers["retry-after"] == "1"
-    await spoken.registry.start()
-    assert (await spoken.request("GET", "/readyz")).body == b"ready\n"
-    await spoken.registry.stop()
-    assert (await spoken.request("GET", "/readyz")).status == 503
+        response = await api.request("GET", target)
+        assert response.status == 503, target
+        assert response.headers["retry-after"] == "1"
+    await api.registry.start()
+    assert (await api.request("GET", "/readyz")).body == b"ready\n"
+    await api.registry.stop()
+    assert (await api.request("GET", "/readyz")).status == 503
 
 
-async def test_a_node_that_hears_nothing_or_may_do_nothing_is_not_ready_and_says_why(spoken: NativeApi) -> None:
-    spoken.store.trouble = "etcd refuses: permission denied"
-    for attribute, said in (
-        ("years", "reads go on"),
-        ("alone", "nothing can be written here for 16 s now: etcd refuses: permission den"),
+async def test_a_stale_or_isolated_node_is_not_ready_and_says_why(api: NativeApi) -> None:
+    api.store.trouble = "etcd refuses: permission denied"
+    for attribute, reason in (
+        ("age_seconds", "reads go on"),
+        ("isolated", "nothing can be written here for 16 s now: etcd refuses: permission den"),
     ):
-        setattr(spoken.store, attribute, UNREADY_AFTER + 0.9)
-        heard = await spoken.request("GET", "/readyz")
-        assert (heard.status, said in heard.json["detail"]) == (503, True), heard.body
-        setattr(spoken.store, attribute, UNREADY_AFTER)
-        assert (await spoken.request("GET", "/readyz")).body == b"ready\n"
-        setattr(spoken.store, attribute, 0.0)
+        setattr(api.store, attribute, UNREADY_AFTER + 0.9)
+        response = await api.request("GET", "/readyz")
+        assert (response.status, reason in response.json["detail"]) == (503, True), response.body
+        setattr(api.store, attribute, UNREADY_AFTER)
+        assert (await api.request("GET", "/readyz")).body == b"ready\n"
+        setattr(api.store, attribute, 0.0)
 
 
-async def test_a_mistake_of_ours_is_a_problem_and_a_traceback(
-    spoken: NativeApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_bug_is_answered_with_500_and_logged_with_a_traceback(
+    api: NativeApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def history(*given: object) -> list[object]:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(spoken.registry, "history", history)
-    heard = await spoken.request("GET", "/api/v1/changes")
-    assert heard.status == 500
-    assert b"secret" not in heard.body
+    monkeypatch.setattr(api.registry, "history", history)
+    response = await api.request("GET", "/api/v1/changes")
+    assert response.status == 500
+    assert b"secret" not in response.body
     assert "ZeroDivisionError" in caplog.text
-    assert spoken.observer.refusals[-1][0] == "read_changes"
+    assert api.observer.refusals[-1][0] == "read_changes"
 
 
-def test_every_error_that_a_caller_can_cause_has_its_status() -> None:
+def test_every_error_that_a_caller_can_cause_has_a_status() -> None:
     inside = {"AdsumError", "StoreConflict", "StoreOpenFailed", "ProbeUnavailable"}
     named = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, AdsumError)}
     assert {each for each in named if each.__name__ not in inside} <= problems.STATUSES.keys()

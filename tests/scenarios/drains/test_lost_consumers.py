@@ -88,7 +88,7 @@ async def test_a_consumer_that_does_not_come_back_is_named_first_as_waited_for_a
         assert await command.wait() == 124
         assert "1 consumer has not confirmed within 0.5 s" in command.stderr
         assert "web at 127.0.0.1 (known to n1): its connection ended without a good-bye" in command.stderr
-        assert "orders/o1 is draining, and 1 had not confirmed it after 0.5 s: 'web' at 127.0.0.1" in node.stderr
+        assert "orders/o1 is draining; after 0.5 s, 1 had not acknowledged it: 'web' at 127.0.0.1" in node.stderr
         began = time.monotonic()
         command = place.adsum("drain", "orders/o1", "--timeout", "8s")
         assert await command.wait() == 0

@@ -1,4 +1,4 @@
-"""Connections are accepted or turned away with a word, however many come at once."""
+"""Connections past the limit get a response, however many arrive together."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 async def _app(scope: object, receive: object, send: object) -> None:
-    """Every connection that is let in stays without an answer."""
+    """Answers no request."""
     await asyncio.Event().wait()
 
 
-async def test_a_rush_beyond_the_bound_is_answered_although_all_have_asked_already() -> None:
+async def test_every_connection_of_a_burst_past_the_limit_is_answered() -> None:
     shed: list[str] = []
     sockets = http.listen("127.0.0.1:0")
     server = HttpServer(_app, sockets, HttpLimits(max_connections=3), on_shed=shed.append)
     await server.start()
     peers = []
-    for _ in range(40):  # All of them are in the system's queue before the loop turns to any.
+    for _ in range(40):  # All are in the system's queue before the event loop accepts one.
         peer = socket.create_connection(sockets[0].getsockname())
         peer.sendall(GET)
         peer.setblocking(False)
@@ -36,7 +36,7 @@ async def test_a_rush_beyond_the_bound_is_answered_although_all_have_asked_alrea
     async with asyncio.timeout(30.0):
         answers = await asyncio.gather(*(loop.sock_recv(peer, 100) for peer in peers[3:]))
         assert {answer[:13] for answer in answers} == {b"HTTP/1.1 503 "}
-        while server.connections < 3:  # noqa: ASYNC110 - what is accepted gets its protocol soon
+        while server.connections < 3:  # noqa: ASYNC110 - an accepted connection gets its protocol soon
             await asyncio.sleep(0.01)
     assert shed == ["503"] * 37
     for peer in peers:
@@ -44,8 +44,8 @@ async def test_a_rush_beyond_the_bound_is_answered_although_all_have_asked_alrea
     await server.stop()
 
 
-class _Scarce(socket.socket):
-    """A listening socket for which the system has no descriptor at first."""
+class _ScarceSocket(socket.socket):
+    """A listening socket whose first `failures` calls of `accept` lack a file descriptor."""
 
     failures = 0
 
@@ -60,42 +60,42 @@ async def test_connections_wait_while_the_system_has_no_descriptor(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(acceptor_module, "ACCEPT_RETRY_DELAY", 0.01)
-    met: list[asyncio.Transport] = []
+    transports: list[asyncio.Transport] = []
 
-    class _Meeting(asyncio.Protocol):
+    class _RecordingProtocol(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             assert isinstance(transport, asyncio.Transport)
-            met.append(transport)
+            transports.append(transport)
 
-    with _Scarce(socket.AF_INET) as listening:
+    with _ScarceSocket(socket.AF_INET) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.failures = 3
-        acceptor = acceptor_module.Acceptor(listening, _Meeting, lambda _: None)
+        acceptor = acceptor_module.Acceptor(listening, _RecordingProtocol, lambda _: None)
         with caplog.at_level(logging.ERROR):
             acceptor.start(10)
             with socket.create_connection(listening.getsockname()):
                 async with asyncio.timeout(30.0):
-                    while not met:  # noqa: ASYNC110 - after three pauses
+                    while not transports:  # noqa: ASYNC110 - the acceptor tries again after each failure
                         await asyncio.sleep(0.01)
-        assert [each.getMessage() for each in caplog.records] == [
-            "connections wait to be accepted: Too many open files"
+        assert [record.getMessage() for record in caplog.records] == [
+            "connections can't be accepted now and wait: Too many open files"
         ]
         acceptor.close()
         await acceptor.wait_closed()
-        met[0].close()
+        transports[0].close()
 
 
-async def test_who_asks_only_after_it_was_turned_away_reads_why() -> None:
+async def test_a_peer_that_sends_its_request_after_the_refusal_reads_the_refusal() -> None:
     sockets = http.listen("127.0.0.1:0")
     server = HttpServer(_app, sockets, HttpLimits(max_connections=1))
     await server.start()
     first = socket.create_connection(sockets[0].getsockname())
-    while server.connections < 1:  # noqa: ASYNC110 - what is accepted gets its protocol soon
+    while server.connections < 1:  # noqa: ASYNC110 - an accepted connection gets its protocol soon
         await asyncio.sleep(0.01)
     reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
     async with asyncio.timeout(30.0):
         await reader.readuntil(b"\r\n\r\n")
-        for _ in range(3):  # A closed socket would answer the first with a reset, which the second meets.
+        for _ in range(3):  # A closed socket would reset the connection at the first, and the second would fail.
             writer.write(GET)
             await writer.drain()
             await asyncio.sleep(0)

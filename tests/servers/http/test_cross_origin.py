@@ -1,4 +1,4 @@
-"""What a web page can make a browser on the registry's machine send, and that it is refused."""
+"""Requests that a foreign web page causes a browser to send are refused."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from adsum.servers.http.cross_origin import MAX_CACHED_HOSTS, is_cross_origin
 from tests.support.registry_daemon import RunningDaemon
 
 
-async def _ask(daemon: RunningDaemon, said: str) -> tuple[int, dict[str, object]]:
+async def _request(daemon: RunningDaemon, head: str) -> tuple[int, dict[str, object]]:
     host, port = daemon.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(said.encode() + b"connection: close\r\n\r\n")
+    writer.write(head.encode() + b"connection: close\r\n\r\n")
     async with asyncio.timeout(20):
-        heard = await reader.read()
+        response = await reader.read()
     writer.close()
-    head, _, body = heard.partition(b"\r\n\r\n")
-    return int(head.split(b" ", 2)[1]), json.loads(body)
+    status_and_headers, _, body = response.partition(b"\r\n\r\n")
+    return int(status_and_headers.split(b" ", 2)[1]), json.loads(body)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ async def _ask(daemon: RunningDaemon, said: str) -> tuple[int, dict[str, object]
         "box:80",
     ],
 )
-def test_a_host_that_is_ours_is_admitted(host: str) -> None:
+def test_a_host_name_of_the_server_is_allowed(host: str) -> None:
     hosts = AllowedHosts(["registry.example", "box"])
     assert host.encode() in hosts.cached or hosts.allows(host.encode())
 
@@ -64,13 +64,13 @@ def test_a_host_that_is_ours_is_admitted(host: str) -> None:
         "@localhost",
     ],
 )
-def test_a_name_that_somebody_pointed_here_is_not(host: str) -> None:
+def test_any_other_host_name_is_refused(host: str) -> None:
     hosts = AllowedHosts(["registry.example"])
     assert not hosts.allows(host.encode("latin-1"))
     assert host.encode("latin-1") not in hosts.cached
 
 
-def test_what_is_remembered_of_hosts_is_bounded() -> None:
+def test_the_cache_of_allowed_hosts_is_bounded() -> None:
     hosts = AllowedHosts([])
     for port in range(2 * MAX_CACHED_HOSTS):
         assert hosts.allows(b"localhost:%d" % port)
@@ -78,19 +78,21 @@ def test_what_is_remembered_of_hosts_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "names", "checked"),
+    ("address", "names", "is_checked"),
     [("127.0.0.1:0", (), True), ("localhost:0", (), True), ("0.0.0.0:0", (), False), ("0.0.0.0:0", ("box",), True)],
 )
-def test_only_who_is_alone_or_knows_its_names_refuses_others(place: str, names: tuple[str, ...], checked: bool) -> None:
-    sockets = listen(place)
+def test_host_is_checked_on_loopback_or_where_names_are_configured(
+    address: str, names: tuple[str, ...], is_checked: bool
+) -> None:
+    sockets = listen(address)
     try:
-        assert (AllowedHosts.for_sockets(place, sockets, names) is not None) is checked
+        assert (AllowedHosts.for_sockets(address, sockets, names) is not None) is is_checked
     finally:
-        for each in sockets:
-            each.close()
+        for sock in sockets:
+            sock.close()
 
 
-def test_the_host_it_listens_on_is_a_name_of_its_own() -> None:
+def test_the_host_in_the_listen_address_is_allowed() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         hosts = AllowedHosts.for_sockets("box:80", [bound], ())
@@ -99,7 +101,7 @@ def test_the_host_it_listens_on_is_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "headers", "crosses"),
+    ("method", "headers", "expected"),
     [
         (b"PUT", [], False),
         (b"PUT", [(b"sec-fetch-site", b"same-origin")], False),
@@ -112,36 +114,36 @@ def test_the_host_it_listens_on_is_a_name_of_its_own() -> None:
         (b"POST", [(b"host", b"localhost"), (b"origin", b"null")], True),
     ],
 )
-def test_what_a_browser_sends_for_another_site_may_change_nothing(
-    method: bytes, headers: list[tuple[bytes, bytes]], crosses: bool
+def test_a_cross_origin_request_is_recognized_unless_its_method_is_safe(
+    method: bytes, headers: list[tuple[bytes, bytes]], expected: bool
 ) -> None:
-    assert is_cross_origin(method, headers) is crosses
+    assert is_cross_origin(method, headers) is expected
 
 
 @pytest.mark.parametrize("path", ["/api/v1/services/orders", "/api/v1/services", "/healthz", "/docs"])
-async def test_a_rebound_name_reads_nothing(daemon: RunningDaemon, path: str) -> None:
-    status, problem = await _ask(daemon, f"GET {path} HTTP/1.1\r\nhost: evil.example:23786\r\n")
+async def test_a_rebound_host_name_is_refused_on_every_path(daemon: RunningDaemon, path: str) -> None:
+    status, problem = await _request(daemon, f"GET {path} HTTP/1.1\r\nhost: evil.example:23786\r\n")
     assert (status, problem["status"]) == (421, 421)
     assert "'evil.example:23786'" in str(problem["detail"])
     assert "--host-name" in str(problem["detail"])
 
 
-async def test_another_sites_page_renews_nothing(daemon: RunningDaemon) -> None:
+async def test_a_write_for_a_page_of_another_site_is_refused(daemon: RunningDaemon) -> None:
     renew = "POST /api/v1/services/orders/instances/o1/renew HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n"
-    assert (await _ask(daemon, renew + "origin: https://evil.example\r\n"))[0] == 403
-    assert (await _ask(daemon, renew + "sec-fetch-site: cross-site\r\n"))[0] == 403
-    assert (await _ask(daemon, renew))[0] == 404, "there is none, but it may be asked for"
+    assert (await _request(daemon, renew + "origin: https://evil.example\r\n"))[0] == 403
+    assert (await _request(daemon, renew + "sec-fetch-site: cross-site\r\n"))[0] == 403
+    assert (await _request(daemon, renew))[0] == 404, "no such instance; the request itself is allowed"
 
 
-async def test_a_name_that_was_configured_is_answered() -> None:
+async def test_a_configured_host_name_is_allowed() -> None:
     config = ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", host_name=("registry.example",))
     daemon = RunningDaemon(config)
     try:
-        assert (await _ask(daemon, "GET /api/v1/status HTTP/1.1\r\nhost: registry.example\r\n"))[0] == 200
+        assert (await _request(daemon, "GET /api/v1/status HTTP/1.1\r\nhost: registry.example\r\n"))[0] == 200
     finally:
         daemon.stop()
 
 
-def test_a_host_name_must_be_one() -> None:
+def test_a_configured_host_name_has_no_port() -> None:
     with pytest.raises(Invalid, match="host_name"):
         ServeConfig(host_name=("registry.example:80",))

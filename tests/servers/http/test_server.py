@@ -1,4 +1,4 @@
-"""What one peer, or very many, can do to the daemon over real sockets: nothing that stops it."""
+"""No peer, and no number of peers, stops the HTTP server. Tests use real sockets."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply
 from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers import http
-from adsum.servers.http import HttpLimits, HttpServer, limits
+from adsum.servers.http import HttpLimits, HttpServer, sweeper
 from adsum.servers.http.connection import FastPathFunction, is_peer_timeout
 from adsum.servers.http.limits import MAX_HEAD_BYTES
 from adsum.servers.http.server import AsgiApplication
 from tests.support.registry_daemon import RunningDaemon
 
-PATIENCE = 20.0
+WAIT_TIMEOUT = 20.0
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
-async def _big(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-    """Says more than any buffer holds."""
+async def _large(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    """Sends more than any buffer holds."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(1_000):
         await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
@@ -41,8 +41,8 @@ async def _hello(scope: dict[str, object], receive: Callable[..., Any], send: Ca
     await send({"type": "http.response.body", "body": b"hello"})
 
 
-async def _at_once(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-    if not scope["state"][SEND_RESPONSE](200, b"content-length: 6\r\n\r\nat one"):
+async def _single_write(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    if not scope["state"][SEND_RESPONSE](200, b"content-length: 6\r\n\r\nsingle"):
         await _hello(scope, receive, send)
 
 
@@ -52,17 +52,17 @@ async def _endless(scope: dict[str, object], receive: Callable[..., Any], send: 
         pass
 
 
-async def _reads(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+async def _read_body(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
     while (await receive()).get("more_body"):
         pass
 
 
 @contextlib.asynccontextmanager
 async def _serving(
-    app: AsgiApplication, prompt: FastPathFunction | None = None, **given: float
+    app: AsgiApplication, fast_path: FastPathFunction | None = None, **limits: float
 ) -> AsyncIterator[tuple[HttpServer, int]]:
     sockets = http.listen("127.0.0.1:0")
-    server = HttpServer(app, sockets, HttpLimits(**given), prompt)  # type: ignore[arg-type]
+    server = HttpServer(app, sockets, HttpLimits(**limits), fast_path)  # type: ignore[arg-type]
     port: int = sockets[0].getsockname()[1]
     await server.start()
     try:
@@ -71,21 +71,21 @@ async def _serving(
         await server.stop()
 
 
-async def _heard(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(PATIENCE):
+async def _read_all(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(WAIT_TIMEOUT):
         with contextlib.suppress(ConnectionResetError):
             return await reader.read()
     return b""
 
 
-async def _until(so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not so():  # noqa: ASYNC110  # the daemon is in another thread
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_TIMEOUT):
+        while not condition():  # noqa: ASYNC110  # the daemon is in another thread
             await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
-    ("error", "vanished"),
+    ("error", "expected"),
     [
         (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), True),
         (OSError(errno.EHOSTUNREACH, "No route to host"), True),
@@ -95,25 +95,25 @@ async def _until(so: Callable[[], bool]) -> None:
         (None, False),
     ],
 )
-def test_a_peer_that_the_system_gives_up_has_vanished_whatever_stood_in_the_way(
-    error: Exception | None, vanished: bool
+def test_every_error_with_which_the_system_gives_up_a_peer_is_a_peer_timeout(
+    error: Exception | None, expected: bool
 ) -> None:
-    assert is_peer_timeout(error) is vanished
+    assert is_peer_timeout(error) is expected
 
 
 @pytest.mark.parametrize(
     "begin", [b"GET /", b"\r\nGET /", b"GET / HTTP/1.1\r\nx: ", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\n"]
 )
-async def test_a_request_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
-    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_reads, request_timeout=0.1) as (_, port):
+async def test_a_request_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
+    monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.02)
+    async with _serving(_read_body, request_timeout=0.1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begin)
         drip = asyncio.create_task(_drip(writer))
-        heard = await _heard(reader)
+        received = await _read_all(reader)
         drip.cancel()
         writer.close()
-    assert heard == b"" or heard.startswith(b"HTTP/1.1 408 "), "what is still under way may reset the connection"
+    assert received == b"" or received.startswith(b"HTTP/1.1 408 "), "late bytes may reset the connection"
 
 
 async def _drip(writer: asyncio.StreamWriter) -> None:
@@ -122,109 +122,107 @@ async def _drip(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_an_answer_under_way_is_cut_off_rather_than_spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
+async def test_a_response_under_way_is_aborted_and_not_mixed_with_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.02)
     async with _serving(_endless, request_timeout=0.1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET + b"GET / HTT")
-        heard = await _heard(reader)
+        received = await _read_all(reader)
         writer.close()
-    assert heard == b"" or heard.count(b"HTTP/1.1 ") == 1
+    assert received == b"" or received.count(b"HTTP/1.1 ") == 1
 
 
 @pytest.mark.parametrize(
     ("request_text", "tail"),
     [
-        (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\r\n\r\nat one"),
-        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nok", b"\r\n\r\nat one"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\r\n\r\nsingle"),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nok", b"\r\n\r\nsingle"),
         (b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n", b"content-length: 5\r\n\r\n"),
         (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"\r\n\r\nhello"),
     ],
 )
-async def test_an_answer_said_at_once_is_said_so_where_it_can_be(request_text: bytes, tail: bytes) -> None:
-    async with _serving(_at_once, idle_timeout=1) as (_, port):
+async def test_a_response_in_a_single_write_is_used_where_http_allows_it(request_text: bytes, tail: bytes) -> None:
+    async with _serving(_single_write, idle_timeout=1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request_text * 2)
-        heard = await _heard(reader)
+        received = await _read_all(reader)
         writer.close()
-    answers = heard.split(b"HTTP/1.1 200 OK")[1:]
+    answers = received.split(b"HTTP/1.1 200 OK")[1:]
     assert len(answers) == (1 if b"close" in request_text else 2)
     assert all(answer.endswith(tail) and b"date: " in answer for answer in answers)
 
 
-async def test_pieces_said_at_once_stand_in_their_order_until_the_answer_is_over() -> None:
-    said: list[bool] = []
+async def test_chunks_that_are_written_at_once_keep_their_order_and_end_with_the_response() -> None:
+    written: list[bool] = []
 
-    async def pieces(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-        more = scope["state"][SEND_CHUNK]
-        said.append(more(b"too early"))
+    async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        send_chunk = scope["state"][SEND_CHUNK]
+        written.append(send_chunk(b"too early"))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"one,", "more_body": True})
-        said.append(more(b"two,"))
+        written.append(send_chunk(b"two,"))
         await send({"type": "http.response.body", "body": b"three"})
-        said.append(more(b"too late"))
+        written.append(send_chunk(b"too late"))
 
-    async with _serving(pieces, idle_timeout=1) as (_, port):
+    async with _serving(app, idle_timeout=1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET)
-        heard = await _heard(reader)
+        received = await _read_all(reader)
         writer.close()
-    assert said == [False, True, False]
-    assert heard.endswith(b"4\r\none,\r\n4\r\ntwo,\r\n5\r\nthree\r\n0\r\n\r\n")
+    assert written == [False, True, False]
+    assert received.endswith(b"4\r\none,\r\n4\r\ntwo,\r\n5\r\nthree\r\n0\r\n\r\n")
 
 
-async def test_a_connection_that_says_nothing_is_closed_in_time() -> None:
+async def test_an_idle_connection_is_closed() -> None:
     async with _serving(_hello, idle_timeout=0.1) as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        assert await _heard(reader) == b""
+        assert await _read_all(reader) == b""
         writer.close()
         await _until(lambda: server.connections == 0)
 
 
 @pytest.mark.parametrize("begin", [b"GET /", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\nx"])
-async def test_stopping_waits_for_no_request_that_is_not_all_there(
-    caplog: pytest.LogCaptureFixture, begin: bytes
-) -> None:
-    async with _serving(_reads, stop_timeout=600) as (server, port):
+async def test_a_stop_does_not_wait_for_incomplete_requests(caplog: pytest.LogCaptureFixture, begin: bytes) -> None:
+    async with _serving(_read_body, stop_timeout=600) as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begin)
         await _until(lambda: server.connections == 1)
-        await asyncio.sleep(0.1)  # It should have been read; if not yet, the connection is closed as idle.
-        async with asyncio.timeout(PATIENCE):
+        await asyncio.sleep(0.1)  # The server has read it by now; otherwise it closes the connection as idle.
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await server.stop()
-        heard = await _heard(reader)
+        received = await _read_all(reader)
         writer.close()
-    assert heard == b"" or heard.startswith(b"HTTP/1.1 503 ")
+    assert received == b"" or received.startswith(b"HTTP/1.1 503 ")
     assert not caplog.records
 
 
 @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
-async def test_a_head_over_its_bound_is_refused(end: bytes) -> None:
+async def test_a_head_over_its_limit_is_refused(end: bytes) -> None:
     async with _serving(_hello) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD_BYTES + end)
-        heard = await _heard(reader)
+        received = await _read_all(reader)
         writer.close()
-    assert heard.startswith(b"HTTP/1.1 431 ")
+    assert received.startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_peer_that_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_big, stall_timeout=0.1) as (server, port):
-        mute = socket.create_connection(("127.0.0.1", port))
-        mute.sendall(GET)
+async def test_a_peer_that_never_reads_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.02)
+    async with _serving(_large, stall_timeout=0.1) as (server, port):
+        idle = socket.create_connection(("127.0.0.1", port))
+        idle.sendall(GET)
         await _until(lambda: server.connections == 1)
         await _until(lambda: server.connections == 0)
-        mute.close()
+        idle.close()
 
 
-async def test_a_peer_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_big, stall_timeout=0.3) as (_, port):
+async def test_a_peer_that_reads_slowly_is_not_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.02)
+    async with _serving(_large, stall_timeout=0.3) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET)
         total = 0
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             for _ in range(20):
                 total += len(await reader.readexactly(1_000_000))
                 await asyncio.sleep(0.05)
@@ -232,49 +230,49 @@ async def test_a_peer_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) 
     assert total == 20_000_000
 
 
-async def test_a_page_that_nobody_reads_waits_once_not_once_a_reader() -> None:
+async def test_a_page_is_not_copied_for_each_peer_that_does_not_read_it() -> None:
     page, readers = ApiReply(200, b"x" * 30_000_000), 20
 
-    async def speak(scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    async def app(scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         await page.respond(scope, receive, send)
 
-    async with _serving(speak) as (server, port):
-        mute = [socket.create_connection(("127.0.0.1", port)) for _ in range(readers)]
-        for each in mute:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            each.sendall(GET)
+    async with _serving(app) as (server, port):
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(readers)]
+        for peer in idle:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            peer.sendall(GET)
         await _until(lambda: server.stalled_connections == readers)
         assert server.unsent_bytes() <= readers * 3 * BODY_PIECE_BYTES
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             head = await reader.readuntil(b"\r\n\r\n")
             assert b"content-length: 30000000\r\n" in head
             assert await reader.readexactly(len(page.body)) == page.body
         writer.close()
-        for each in mute:
-            each.close()
+        for peer in idle:
+            peer.close()
 
 
-async def test_past_the_bound_a_connection_is_told_so_and_closed() -> None:
+async def test_a_connection_past_the_limit_is_answered_503_and_closed() -> None:
     async with _serving(_hello, max_connections=2) as (server, port):
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
         await _until(lambda: server.connections == 2)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        heard = await _heard(reader)
-        assert heard.startswith(b"HTTP/1.1 503 ")
-        assert b"retry-after: 5\r\n" in heard
-        assert json.loads(heard.partition(b"\r\n\r\n")[2])["detail"] == "too many connections"
+        received = await _read_all(reader)
+        assert received.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 5\r\n" in received
+        assert json.loads(received.partition(b"\r\n\r\n")[2])["detail"] == "too many connections"
         held[0][1].close()
         await _until(lambda: server.connections == 1)
         held[1][1].write(GET)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             assert (await held[1][0].readline()).startswith(b"HTTP/1.1 200 ")
         held[1][1].close()
         writer.close()
 
 
-async def test_a_taken_address_is_one_sentence() -> None:
+async def test_an_address_in_use_is_reported_in_one_sentence() -> None:
     (bound,) = http.listen("127.0.0.1:0")
     bound.listen()
     port = bound.getsockname()[1]
@@ -296,30 +294,30 @@ def test_an_ipv6_address_is_written_in_brackets() -> None:
     except http.ListenError:
         pytest.skip("this machine has no IPv6 loopback")
     assert http.socket_url(sockets[0]).startswith("http://[::1]:")
-    for each in sockets:
-        each.close()
+    for sock in sockets:
+        sock.close()
 
 
-async def _talk(daemon: RunningDaemon, said: bytes, *, hang_up: bool = False) -> bytes:
+async def _exchange(daemon: RunningDaemon, data: bytes, *, hang_up: bool = False) -> bytes:
     host, port = daemon.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         with contextlib.suppress(OSError):
-            writer.write(said)
+            writer.write(data)
             await writer.drain()
             if hang_up:
                 writer.write_eof()
-        return await _heard(reader)
+        return await _read_all(reader)
     finally:
         writer.close()
 
 
-async def _lives(daemon: RunningDaemon) -> bool:
-    heard = await _talk(daemon, b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-    return heard.startswith(b"HTTP/1.1 200 ")
+async def _is_alive(daemon: RunningDaemon) -> bool:
+    received = await _exchange(daemon, b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    return received.startswith(b"HTTP/1.1 200 ")
 
 
-PIECES = st.sampled_from(
+FRAGMENTS = st.sampled_from(
     [
         b"GET /api/v1/services/orders HTTP/1.1\r\n",
         b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\n",
@@ -343,54 +341,54 @@ PIECES = st.sampled_from(
 )
 
 
-@given(st.lists(st.one_of(PIECES, st.binary(max_size=40)), max_size=8).map(b"".join))
+@given(st.lists(st.one_of(FRAGMENTS, st.binary(max_size=40)), max_size=8).map(b"".join))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_bytes_stop_the_daemon(daemon: RunningDaemon, caplog: pytest.LogCaptureFixture, said: bytes) -> None:
-    async def go() -> None:
-        heard = await _talk(daemon, said, hang_up=True)
-        assert heard == b"" or heard.startswith(b"HTTP/1.1 ")
-        assert b"500 Internal" not in heard
-        assert await _lives(daemon)
+def test_no_bytes_stop_the_daemon(daemon: RunningDaemon, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
+    async def exchange() -> None:
+        received = await _exchange(daemon, data, hang_up=True)
+        assert received == b"" or received.startswith(b"HTTP/1.1 ")
+        assert b"500 Internal" not in received
+        assert await _is_alive(daemon)
 
-    asyncio.run(go())
+    asyncio.run(exchange())
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_what_was_shed_is_counted(daemon: RunningDaemon) -> None:
-    for said in (b"\x16\x03\x01", b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n", b"GET /" + b"y" * MAX_HEAD_BYTES):
-        await _talk(daemon, said + b"\r\n\r\n")
-    metrics = await _talk(daemon, b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+async def test_refused_requests_are_counted_by_status(daemon: RunningDaemon) -> None:
+    for data in (b"\x16\x03\x01", b"GET / HTTP/1.1\r\nhost: evil.example\r\n\r\n", b"GET /" + b"y" * MAX_HEAD_BYTES):
+        await _exchange(daemon, data + b"\r\n\r\n")
+    metrics = await _exchange(daemon, b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     for status in (400, 421, 431):
         assert b'adsum_connections_shed_total{status="%d"} 1.0' % status in metrics
 
 
-async def test_two_thousand_idle_connections_are_nothing(daemon: RunningDaemon) -> None:
+async def test_two_thousand_idle_connections_do_not_disturb_others(daemon: RunningDaemon) -> None:
     host, port = daemon.url.removeprefix("http://").split(":")
     held = []
     try:
         for _ in range(20):
             held += await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(100)))
-        assert await _lives(daemon)
+        assert await _is_alive(daemon)
     finally:
         for _, writer in held:
             writer.transport.abort()
 
 
-async def test_who_hangs_up_before_the_answer_leaves_no_trace(
+async def test_a_peer_that_disconnects_before_its_response_leaves_no_trace(
     daemon: RunningDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in (b"/metrics", b"/docs", b"/api/v1/services/x?after=0&wait=9", b"/api/v1/watch"):
-        await _talk(daemon, b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path, hang_up=True)
-    assert await _lives(daemon)
+        await _exchange(daemon, b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path, hang_up=True)
+    assert await _is_alive(daemon)
     await _until(lambda: daemon.registry.watches.count == 0)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("waiting", [b"/api/v1/watch", b"/api/v1/services/x?after=0&wait=300"])
-async def test_who_vanishes_with_another_request_behind_is_forgotten(
+async def test_a_disconnected_peer_with_pipelined_requests_is_forgotten(
     daemon: RunningDaemon, caplog: pytest.LogCaptureFixture, waiting: bytes
 ) -> None:
-    """The server used to tell only the request that came last."""
+    """uvicorn itself reports the end of a connection to its last request only."""
     host, port = daemon.url.removeprefix("http://").split(":")
     held = []
     for _ in range(5):
@@ -402,40 +400,40 @@ async def test_who_vanishes_with_another_request_behind_is_forgotten(
     for _, writer in held:
         writer.transport.abort()
     await _until(lambda: daemon.registry.watches.count == 0)
-    assert await _lives(daemon)
+    assert await _is_alive(daemon)
     assert not caplog.records
 
 
-async def test_a_stream_is_cut_off_rather_than_spoilt_by_what_comes_behind_it(daemon: RunningDaemon) -> None:
+async def test_a_stream_is_aborted_when_an_unreadable_request_follows_it(daemon: RunningDaemon) -> None:
     watching = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
     body = (
         b"PUT /api/v1/services/a/instances/b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nno chunk"
     )
-    heard = await _talk(daemon, watching + body)
-    assert heard.count(b"HTTP/1.1 ") <= 1
-    assert b" 400 " not in heard
+    received = await _exchange(daemon, watching + body)
+    assert received.count(b"HTTP/1.1 ") <= 1
+    assert b" 400 " not in received
     await _until(lambda: daemon.registry.watches.count == 0)
 
 
-async def test_an_answer_that_waits_is_not_cut_off_as_idle() -> None:
-    """The prompt answer before it, in the same piece, had set the timer."""
+async def test_a_request_whose_response_takes_long_is_not_closed_as_idle() -> None:
+    """A response of the fast path to an earlier request in the same data starts the idle timer."""
 
     async def late(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         await asyncio.sleep(0.3)
         await _hello(scope, receive, send)
 
-    def prompt(target: bytes, headers: object) -> tuple[int, bytes] | None:
-        return (204, b"\r\n") if target == b"/prompt" else None
+    def fast_path(target: bytes, headers: object) -> tuple[int, bytes] | None:
+        return (204, b"\r\n") if target == b"/fast" else None
 
-    async with _serving(late, prompt, idle_timeout=0.1) as (_, port):
+    async with _serving(late, fast_path, idle_timeout=0.1) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /prompt HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
-        heard = await _heard(reader)
+        writer.write(b"GET /fast HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
+        received = await _read_all(reader)
         writer.close()
-    assert heard.endswith(b"hello")
+    assert received.endswith(b"hello")
 
 
-async def test_watchers_that_vanish_are_forgotten(daemon: RunningDaemon) -> None:
+async def test_watches_of_disconnected_peers_are_removed(daemon: RunningDaemon) -> None:
     host, port = daemon.url.removeprefix("http://").split(":")
     held = []
     for _ in range(50):
@@ -448,14 +446,14 @@ async def test_watchers_that_vanish_are_forgotten(daemon: RunningDaemon) -> None
     await _until(lambda: daemon.registry.watches.count == 0)
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the platform can't end a silent connection")
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the platform has no TCP_USER_TIMEOUT")
 @pytest.mark.parametrize("reads", [False, True])
-async def test_a_connection_whose_peer_takes_nothing_ends_and_says_so_if_asked_to(reads: bool) -> None:
+async def test_a_connection_whose_peer_acknowledges_nothing_ends_if_requested(reads: bool) -> None:
     ended = asyncio.get_running_loop().create_future()
 
     async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         was_silent = scope["state"][ABORT_IF_SILENT](0.3)
-        await _big(scope, receive, send)
+        await _large(scope, receive, send)
         if not reads:
             while (await receive())["type"] != "http.disconnect":
                 pass
@@ -469,21 +467,23 @@ async def test_a_connection_whose_peer_takes_nothing_ends_and_says_so_if_asked_t
                 await reader.read(1 << 20)
         else:
             writer.transport.pause_reading()  # type: ignore[attr-defined]
-        assert await asyncio.wait_for(ended, PATIENCE) is not reads
+        assert await asyncio.wait_for(ended, WAIT_TIMEOUT) is not reads
         writer.transport.abort()
 
 
-async def test_a_body_over_its_bound_is_told_while_the_rest_is_thrown_away(daemon: RunningDaemon) -> None:
+async def test_a_body_over_its_limit_is_refused_while_the_rest_is_discarded(daemon: RunningDaemon) -> None:
     body = b"[" * 200_000
     head = (
         b"PUT /api/v1/services/orders/instances/o1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b"connection: close\r\n"
     )
-    declared = await _talk(daemon, head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    declared = await _exchange(daemon, head + b"content-length: %d\r\n\r\n" % len(body) + body)
     assert declared == b"" or declared.startswith(b"HTTP/1.1 413 ")
-    chunked = await _talk(daemon, head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+    chunked = await _exchange(
+        daemon, head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    )
     assert chunked == b"" or chunked.startswith(b"HTTP/1.1 413 ")
-    assert await _lives(daemon)
+    assert await _is_alive(daemon)
 
 
 async def test_pipelined_requests_are_answered_in_order(daemon: RunningDaemon) -> None:
@@ -493,29 +493,29 @@ async def test_pipelined_requests_are_answered_in_order(daemon: RunningDaemon) -
     )
     reading = b"GET /api/v1/services/orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
     listing = b"GET /api/v1/services HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-    heard = await _talk(daemon, registering + reading * 3 + listing)
-    bodies = [part.partition(b"\r\n\r\n")[2] for part in heard.split(b"HTTP/1.1 ")[1:]]
+    received = await _exchange(daemon, registering + reading * 3 + listing)
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in received.split(b"HTTP/1.1 ")[1:]]
     assert [b'"ttl"' in body for body in bodies] == [True, False, False, False, False]
     assert bodies[1] == bodies[2] == bodies[3]
     assert json.loads(bodies[1])["instances"][0]["id"] == "o1"
     assert json.loads(bodies[4])["services"][0]["name"] == "orders"
 
 
-async def test_a_prompt_answer_goes_to_http_1_0_and_to_closing_callers_too(daemon: RunningDaemon) -> None:
+async def test_http_1_0_and_closing_clients_get_a_response_that_closes(daemon: RunningDaemon) -> None:
     for head in (b"HTTP/1.0\r\n\r\n", b"HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"):
-        heard = await _talk(daemon, b"GET /api/v1/services/orders " + head)
-        assert heard.startswith(b"HTTP/1.1 200 ")
-        assert b"connection: close\r\n" in heard
+        received = await _exchange(daemon, b"GET /api/v1/services/orders " + head)
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close\r\n" in received
 
 
-async def test_every_answer_says_which_protocol_it_is_in(daemon: RunningDaemon) -> None:
+async def test_every_response_states_the_protocol_version(daemon: RunningDaemon) -> None:
     host = b" HTTP/1.1\r\nhost: localhost\r\n"
-    for asked, status in (
+    for request, status in (
         (b"GET /api/v1/services/orders" + host, b"200"),
         (b"GET /api/v1/status" + host, b"200"),
         (b"GET /api/v2/services" + host, b"404"),
         (b"GET /api/v1/services HTTP/1.1\r\nhost: elsewhere.example\r\n", b"421"),
     ):
-        heard = await _talk(daemon, asked + b"connection: close\r\n\r\n")
-        assert heard.startswith(b"HTTP/1.1 " + status)
-        assert heard.lower().count(b"\r\nadsum-protocol: 1.0\r\n") == 1
+        received = await _exchange(daemon, request + b"connection: close\r\n\r\n")
+        assert received.startswith(b"HTTP/1.1 " + status)
+        assert received.lower().count(b"\r\nadsum-protocol: 1.0\r\n") == 1

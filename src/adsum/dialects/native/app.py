@@ -1,4 +1,4 @@
-"""The native dialect: an ASGI callable for everything, and before it a shortcut for what needs no waiting."""
+"""The native dialect: an ASGI application, and a fast path before it for reads that need no task."""
 
 from __future__ import annotations
 
@@ -16,17 +16,13 @@ from adsum.dialects.native.asgi import ApiReply, Headers, Receive, Scope, Send
 from adsum.dialects.native.events.watch_events import WatchEvents
 from adsum.dialects.native.operations.intent import IntentOperations
 from adsum.dialects.native.operations.node import NodeOperations
-from adsum.dialects.native.operations.reads import LatestOutcomes, ReadOperations
+from adsum.dialects.native.operations.overrides import OverrideOperations
+from adsum.dialects.native.operations.reads import ReadOperations
 from adsum.dialects.native.operations.watch import WatchOperations
-from adsum.dialects.native.operations.writes import (
-    AddressCheck,
-    LeaseRenewer,
-    NoOtherNodes,
-    OtherNodes,
-    WriteOperations,
-)
+from adsum.dialects.native.operations.writes import WriteOperations
 from adsum.dialects.native.pages.fast_path import EncodedReply, FastPath
 from adsum.dialects.native.pages.pages import Pages
+from adsum.dialects.native.ports import AddressCheck, LatestOutcomes, LeaseRenewer, NoOtherNodes, OtherNodes
 from adsum.dialects.native.problems import NotReady, problem_reply
 from adsum.dialects.native.requests.api_request import ApiRequest
 from adsum.dialects.native.requests.body_memory import BodyMemory
@@ -34,13 +30,13 @@ from adsum.ports import Clock, Observer
 from adsum.registry import Registry
 
 UNKNOWN_OPERATION: Final = "unknown"
-"""The operation of a request that leads nowhere."""
+"""The name of the operation, for metrics, of a request whose path is unknown."""
 
 _log = logging.getLogger("adsum.native")
 
 
 class ApiResponse(Protocol):
-    """An answer, whole or endless."""
+    """A response: an `ApiReply` or an endless `WatchStream`."""
 
     @property
     def status(self) -> int: ...
@@ -49,10 +45,11 @@ class ApiResponse(Protocol):
 
 
 OperationMethod = Callable[[ApiRequest], Awaitable[ApiResponse]]
+"""Serves the requests of one operation."""
 
 
 class Native:
-    """Speaks the native HTTP API about a registry."""
+    """Serves the native HTTP API of a registry."""
 
     def __init__(
         self,
@@ -74,17 +71,18 @@ class Native:
         self._clock = clock
         self._observer = observer
         self._pages = pages = Pages(registry)
-        self._prompt = FastPath(registry, pages)
+        self._fast_path = FastPath(registry, pages)
         self._router = Router(OPERATIONS)
-        self._inflow = BodyMemory()
-        rooms = (
+        self._body_memory = BodyMemory()
+        others = peers or NoOtherNodes()
+        self._methods = _methods(
             ReadOperations(registry, pages, latest_outcomes),
-            WriteOperations(registry, keeper, peers or NoOtherNodes(), check_address, clock, node),
+            WriteOperations(registry, keeper, others, check_address, clock),
+            OverrideOperations(registry, others, clock, node),
             WatchOperations(registry, WatchEvents(pages), rng),
             IntentOperations(registry, clock),
             NodeOperations(registry, status, exposition),
         )
-        self._serves: Mapping[str, OperationMethod] = {route.name: _served(rooms, route.name) for route in OPERATIONS}
 
     @property
     def pages_bytes(self) -> int:
@@ -92,46 +90,88 @@ class Native:
         return self._pages.size
 
     def fast_path(self, target: bytes, headers: Headers) -> EncodedReply | None:
-        """The hot path: the answer to a GET, if it needs no waiting (see `pages.fast_path.FastPath`)."""
+        """Returns the response to a GET, None if it needs `__call__` (see `pages.fast_path.FastPath`)."""
         began = self._clock.now()
-        answer = self._prompt.reply(target, headers)
-        if answer is not None:
-            self._observer.answered("read_service", answer.status, self._clock.now() - began)
-        return answer
+        reply = self._fast_path.reply(target, headers)
+        if reply is not None:
+            self._observer.answered("read_service", reply.status, self._clock.now() - began)
+        return reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Serve one request."""
         began = self._clock.now()
-        operation, answer = await self._answer(scope, receive)
-        if isinstance(answer, ApiReply):
-            await answer.respond(scope, receive, send)
-            self._observer.answered(operation, answer.status, self._clock.now() - began)
-        else:
-            self._observer.answered(operation, answer.status, self._clock.now() - began)
-            await answer.respond(scope, receive, send)
+        operation, response = await self._response(scope, receive)
+        if isinstance(response, ApiReply):
+            await response.respond(scope, receive, send)
+            self._observer.answered(operation, response.status, self._clock.now() - began)
+        else:  # An endless response is counted when it begins.
+            self._observer.answered(operation, response.status, self._clock.now() - began)
+            await response.respond(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, ApiResponse]:
-        """The operation and its answer; every error becomes a problem document."""
-        operation = UNKNOWN_OPERATION
+    async def _response(self, scope: Scope, receive: Receive) -> tuple[str, ApiResponse]:
+        """Returns the name of the operation and its response. Every error becomes a problem document."""
+        name = UNKNOWN_OPERATION
         try:
-            route, values = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
-            operation = route.name
-            if not (route.needs_no_catalog or self._registry.is_ready):
+            operation, values = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
+            name = operation.name
+            if not (operation.needs_no_catalog or self._registry.is_ready):
                 raise NotReady("the catalog is not loaded yet")
-            with closing(ApiRequest(route, values, scope, receive, self._inflow)) as asked:
-                operation = "long_poll" if asked.query.get("wait") else operation
-                return operation, await self._serves[route.name](asked)
+            with closing(ApiRequest(operation, values, scope, receive, self._body_memory)) as request:
+                name = "long_poll" if request.query.get("wait") else name
+                return name, await self._methods[operation.name](request)
         except AdsumError as error:
-            self._observer.refused(operation, error)
-            return operation, problem_reply(error)
+            self._observer.refused(name, error)
+            return name, problem_reply(error)
         except Exception as error:
-            _log.exception("%s failed", operation)
-            self._observer.refused(operation, error)
-            return operation, problem_reply(error)
+            _log.exception("%s failed", name)
+            self._observer.refused(name, error)
+            return name, problem_reply(error)
 
 
-def _served(rooms: tuple[object, ...], operation: str) -> OperationMethod:
-    """The method of that name. Each operation has exactly one."""
-    (serve,) = (getattr(room, operation) for room in rooms if hasattr(room, operation))
-    checked: OperationMethod = serve
-    return checked
+def _methods(
+    reads: ReadOperations,
+    writes: WriteOperations,
+    overrides: OverrideOperations,
+    watches: WatchOperations,
+    intent: IntentOperations,
+    node: NodeOperations,
+) -> Mapping[str, OperationMethod]:
+    """Returns the method of each operation in `OPERATIONS`, by the name of the operation."""
+    methods: dict[str, OperationMethod] = {
+        "register": writes.register,
+        "read_instance": reads.read_instance,
+        "deregister": writes.deregister,
+        "renew": writes.renew,
+        "renew_many": writes.renew_many,
+        "override": overrides.override,
+        "resume": overrides.resume,
+        "list_services": reads.list_services,
+        "read_service": reads.read_service,
+        "forget": writes.forget,
+        "read_unacknowledged": overrides.read_unacknowledged,
+        "read_changes": reads.read_changes,
+        "watch": watches.watch,
+        "acknowledge": watches.acknowledge,
+        "say_goodbye": watches.say_goodbye,
+        "list_routes": intent.list_routes,
+        "read_route": intent.read_route,
+        "put_route": intent.put_route,
+        "remove_route": intent.remove_route,
+        "check_route": intent.check_route,
+        "list_upstreams": intent.list_upstreams,
+        "read_upstream": intent.read_upstream,
+        "put_upstream": intent.put_upstream,
+        "remove_upstream": intent.remove_upstream,
+        "replace_intent": intent.replace_intent,
+        "read_edits": intent.read_edits,
+        "read_status": node.read_status,
+        "openapi": node.openapi,
+        "docs": node.docs,
+        "metrics": node.metrics,
+        "healthz": node.healthz,
+        "readyz": node.readyz,
+        "home": node.home,
+    }
+    if differing := methods.keys() ^ {operation.name for operation in OPERATIONS}:
+        raise LookupError(f"operations that are not both in OPERATIONS and here: {', '.join(sorted(differing))}")
+    return methods

@@ -1,4 +1,4 @@
-"""The few types of ASGI that the dialect speaks, so that it depends on no server and no framework."""
+"""The types of ASGI that the dialect uses, so that it needs no server and no framework."""
 
 from __future__ import annotations
 
@@ -17,37 +17,36 @@ Headers = Sequence[tuple[bytes, bytes]]
 JSON: Final = (b"content-type", b"application/json")
 NO_STORE: Final = (b"cache-control", b"no-store")
 
-
 BODY_PIECE_BYTES: Final = 64 * 1024
-"""Bytes of a body that are handed to the server at a time. A longer body follows piece by piece as the reader takes it,
-so that readers who don't read hold one piece each, not a copy of the page."""
+"""Bytes of a body that the server gets at a time. A longer body follows in pieces as the client reads it, so that a
+client that does not read makes the server hold one piece, and not a copy of the page."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiReply:
-    """A whole answer: status, body, and every header but the length."""
+    """A whole response: status, body, and every header but Content-Length."""
 
     status: int
     body: bytes = b""
     headers: Headers = (JSON, NO_STORE)
 
     def all_headers(self) -> Headers:
-        """The headers, the length included."""
+        """Returns the headers with Content-Length."""
         if self.status in (204, 304):
             return self.headers
         return (*self.headers, (b"content-length", b"%d" % len(self.body)))
 
     def encode(self) -> bytes:
-        """The answer as HTTP/1.1 writes it, from behind the status line and the date on."""
+        """Returns the response in HTTP/1.1, without the status line and the default headers."""
         lines = b"".join([b"%b: %b\r\n" % header for header in self.all_headers()])
         return b"%b\r\n%b" % (lines, self.body)
 
     async def respond(self, scope: Scope, _: Receive, send: Send, /) -> None:
-        """Say it, in one write if the server can and the body is short."""
-        at_once: SendResponse | None = (
+        """Send the response: in one write, if the server can and the body is short."""
+        send_response: SendResponse | None = (
             scope.get("state", {}).get(SEND_RESPONSE) if len(self.body) <= BODY_PIECE_BYTES else None
         )
-        if at_once is not None and at_once(self.status, self.encode()):
+        if send_response is not None and send_response(self.status, self.encode()):
             return
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         body = memoryview(self.body)
@@ -59,7 +58,7 @@ class ApiReply:
 
 
 def find_header(scope: Scope, name: bytes) -> str | None:
-    """The first header of that lower-case name, as text."""
+    """Returns the first header of that name (in lower case), None if there is none."""
     for key, value in scope["headers"]:
         if key == name:
             text: str = value.decode("latin-1")

@@ -1,4 +1,4 @@
-"""Every way in which this dialect says no: one table from errors to statuses."""
+"""The errors of this dialect, and the table from errors to HTTP statuses."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ from adsum.core.errors import (
 from adsum.dialects.native.asgi import NO_STORE, ApiReply
 
 PROBLEM_TYPE: Final = (b"content-type", b"application/problem+json")
-
-
 STOPPING: Final = "the node is stopping"
 
 
 class MalformedRequest(AdsumError):
-    """The request can't be read: no JSON, an unknown parameter, a position that is none."""
+    """The request can't be read: invalid JSON, an unknown parameter, an invalid position."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
@@ -38,41 +36,41 @@ class MalformedRequest(AdsumError):
 
 
 class UnknownPath(AdsumError):
-    """Nothing is there."""
+    """No operation has the path."""
 
 
 class UnknownWatch(AdsumError):
-    """No cooperating watch has that token (any more)."""
+    """No cooperating watch has that token, or the watch has ended."""
 
 
 class MethodNotAllowed(AdsumError):
-    """Something is there, but it answers other methods."""
+    """The path has operations, but none with the method."""
 
     def __init__(self, method: str, allowed: Sequence[str]) -> None:
-        super().__init__(f"{method} is not answered here; {', '.join(allowed)} would be")
+        super().__init__(f"this path has no {method}; use {' or '.join(allowed)}")
         self.allowed = allowed
 
 
 class MisdirectedRequest(AdsumError):
-    """Another node passed this on, and meant somebody else."""
+    """Another node forwarded the request to a node that is not this one."""
 
 
 class BodyTooLarge(AdsumError):
-    """The body is over its bound."""
+    """The body is larger than the operation allows."""
 
 
 class NotJson(AdsumError):
-    """The body is not declared as JSON."""
+    """The Content-Type of the body is not JSON."""
 
 
 class NotReady(AdsumError):
-    """The catalog is not loaded yet, the node is stopping, or another one knows or may do more."""
+    """The node can't serve the request now: it starts or stops, or it is behind other nodes. Another one may."""
 
     retry_after = 1.0
 
 
 class WaitEnded(NotReady):
-    """The node stops, and so nothing is waited for here any more. What was asked for before the wait is done."""
+    """The node stops during the wait of a request. Everything before the wait is done."""
 
 
 STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
@@ -98,14 +96,17 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
         CatalogFull: HTTPStatus.INSUFFICIENT_STORAGE,
     }
 )
-"""An error that isn't here is a mistake of ours: 500, and a traceback in the log."""
+"""An error that is not in this table is a bug of the registry: 500, with a traceback in the log."""
 
 
 def problem_reply(error: Exception) -> ApiReply:
-    """What the caller is told."""
+    """Returns the problem document (RFC 9457) for an error."""
     status = STATUSES.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR) if isinstance(error, AdsumError) else None
     if status is None:
-        return _reply(HTTPStatus.INTERNAL_SERVER_ERROR, "the registry failed at this request; its log says why")
+        return _reply(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "the registry failed because of a bug; the log of the node has the details",
+        )
     if isinstance(error, Invalid):
         return _reply(status, error.problem, error.field)
     if isinstance(error, MalformedRequest):

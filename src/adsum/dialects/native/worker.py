@@ -1,4 +1,4 @@
-"""Work that may take long, done apart from the loop so that it holds up no other request."""
+"""A worker thread for work that would delay other requests in the event loop."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 MAX_LOCK_HOLD: Final = 0.001
-"""Seconds that work keeps Python's lock before it leaves it to the loop; Python itself takes it away after 5 ms."""
+"""Seconds that work holds Python's global lock at a time. Python itself takes the lock away after 5 ms."""
 LOCK_RELEASE: Final = 0.0001
-"""Seconds that it leaves the lock for: long enough for the loop to wake up."""
+"""Seconds for which work releases the lock: long enough for the event loop to wake up."""
 
 
 class WorkAbandoned(Exception):
-    """Nobody waits for the answer any more."""
+    """No caller waits for the result any more."""
 
 
 class WorkerThread:
-    """A thread that does one piece of work after the other.
+    """A thread that runs one function at a time.
 
-    Work is a function of immutable values. It calls its argument now and then, which lets the loop go on,
-    and ends the work once nobody waits for it.
+    The function works on immutable values. Its argument is a checkpoint, which it calls often: that lets the event loop
+    run, and raises `WorkAbandoned` when no caller waits for the result any more.
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "adsum-apart")
+        self._thread = ThreadPoolExecutor(1, "adsum-worker")
 
     async def run(self, work: Callable[[Callable[[], None]], T]) -> T:
-        """The result of the work. What it raises is raised here."""
+        """Returns the result of the function. Raises what the function raises."""
         abandoned = Event()
-
         began = time.monotonic()
 
-        def go_on() -> None:
+        def checkpoint() -> None:
             nonlocal began
             if abandoned.is_set():
                 raise WorkAbandoned
@@ -46,6 +45,6 @@ class WorkerThread:
                 began = time.monotonic()
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, go_on)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, checkpoint)
         finally:
             abandoned.set()

@@ -1,4 +1,4 @@
-"""The HTTP transport: uvicorn in our own loop, with a bound on everything that a peer can make us hold."""
+"""The HTTP transport: uvicorn in the event loop of the node, with limits on everything that a peer can take."""
 
 from adsum.servers.http.cross_origin import AllowedHosts
 from adsum.servers.http.limits import HttpLimits

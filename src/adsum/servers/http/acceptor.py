@@ -1,7 +1,7 @@
-"""Accepts connections on one socket, and turns those away with a word for which there is no room.
+"""An acceptor takes the connections of one listening socket, and answers those that exceed the limits.
 
-An event loop's own server accepts all that wait before it asks anybody: a rush of connections takes the last
-descriptor, and the rest ends without a word.
+The server of an event loop accepts every waiting connection before any other code runs. A burst of connections then
+takes the last file descriptor, and the others end without a response.
 """
 
 from __future__ import annotations
@@ -15,52 +15,52 @@ from contextlib import suppress
 from typing import Final
 
 MAX_ACCEPTS_PER_TURN: Final = 64
-"""Connections that are accepted before whoever else has something to do has a turn."""
+"""Connections that are accepted before other tasks of the event loop run."""
 ACCEPT_RETRY_DELAY: Final = 0.5
-"""Seconds without accepting after the system had no descriptor or no memory for a connection; those that come wait."""
+"""Seconds without accepting after the system had no descriptor or memory for a connection. Further ones wait."""
 DISCARD_READ_BYTES: Final = 64 * 1024
-"""Bytes that are read at a time of what a connection that is turned away sends: closing it unread would reset it, and
-the peer might never see why."""
+"""Bytes that are read at a time from a refused connection, and discarded. A close with unread bytes resets the
+connection, and the peer may not see the response."""
 LINGER_TIMEOUT: Final = 1.0
-"""Seconds for which such a connection is read, since its request may come later than it was turned away."""
+"""Seconds for which a refused connection is read: its request may arrive after the refusal."""
 MAX_LINGERING_CONNECTIONS: Final = 32
-"""How many of them are read at a time; further ones are closed at once."""
+"""Refused connections that are read at a time. Further ones are closed at once."""
 RESOURCE_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = logging.getLogger("adsum.http")
 
 
 class Acceptor:
-    """Listens on a bound socket from `start` to `close`, as uvicorn expects of a server."""
+    """Accepts the connections of a bound socket. It has the methods that uvicorn expects of an asyncio server."""
 
     def __init__(
         self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol], refusal: Callable[[int], bytes | None]
     ) -> None:
-        """`refusal` is what a connection is told for which there is no room, beside so many that are not known yet to
-        `protocol`'s owner; None: there is room.
+        """`refusal` gets the number of accepted connections that have no protocol yet. It returns the response to a
+        connection that exceeds the limits, or None if the connection may come in.
         """
         self._sock = sock
         self._protocol = protocol
         self._refusal = refusal
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
-        """Connections that are accepted and have no protocol yet."""
+        """Accepted connections that have no protocol yet."""
         self._lingering: set[asyncio.Task[None]] = set()
-        """Connections that were turned away and are still read."""
-        self._pause: asyncio.TimerHandle | None = None
-        self._scarce = False
-        """Whether the system had nothing for the latest connection."""
+        """Refused connections that are still read."""
+        self._retry: asyncio.TimerHandle | None = None
+        self._lacks_resources = False
+        """Whether the system had no resources for the latest connection."""
 
     def start(self, backlog: int) -> None:
-        """Accept connections; the system lets so many wait."""
+        """Accept connections. `backlog`: how many may wait in the system's queue."""
         self._sock.setblocking(False)
         self._sock.listen(backlog)
         self._loop.add_reader(self._sock, self._accept)
 
     def close(self) -> None:
         """Accept no more."""
-        if self._pause is not None:
-            self._pause.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         self._loop.remove_reader(self._sock)
         for task in self._lingering:
             task.cancel()
@@ -78,33 +78,33 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in RESOURCE_ERRNOS:
                     raise
-                if not self._scarce:
-                    _log.error("connections wait to be accepted: %s", error.strerror)
-                self._scarce = True
+                if not self._lacks_resources:
+                    _log.error("connections can't be accepted now and wait: %s", error.strerror)
+                self._lacks_resources = True
                 self._loop.remove_reader(self._sock)
-                self._pause = self._loop.call_later(ACCEPT_RETRY_DELAY, self._loop.add_reader, self._sock, self._accept)
+                self._retry = self._loop.call_later(ACCEPT_RETRY_DELAY, self._loop.add_reader, self._sock, self._accept)
                 return
-            self._scarce = False
+            self._lacks_resources = False
             refusal = self._refusal(len(self._arriving))
             if refusal is None:
-                task = self._loop.create_task(self._arrive(connection))
+                task = self._loop.create_task(self._connect(connection))
                 self._arriving.add(task)
                 task.add_done_callback(self._arriving.discard)
             else:
-                self._turn_away(connection, refusal)
+                self._refuse(connection, refusal)
 
-    async def _arrive(self, connection: socket.socket) -> None:
+    async def _connect(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._protocol, connection)
-        except OSError:  # The peer is gone already.
+        except OSError:  # The peer has left.
             connection.close()
 
-    def _turn_away(self, connection: socket.socket, words: bytes) -> None:
+    def _refuse(self, connection: socket.socket, response: bytes) -> None:
         try:
             connection.setblocking(False)
-            connection.send(words)
+            connection.send(response)
             connection.shutdown(socket.SHUT_WR)
-        except OSError:  # The peer is gone already.
+        except OSError:  # The peer has left.
             connection.close()
             return
         if len(self._lingering) >= MAX_LINGERING_CONNECTIONS:
@@ -116,7 +116,7 @@ class Acceptor:
         task.add_done_callback(self._lingering.discard)
 
     async def _linger(self, connection: socket.socket) -> None:
-        """Read until the peer has read its refusal, and closes."""
+        """Read until the peer has read its refusal and closes."""
         with connection, suppress(OSError, TimeoutError):
             async with asyncio.timeout(LINGER_TIMEOUT):
                 while await self._loop.sock_recv(connection, DISCARD_READ_BYTES):

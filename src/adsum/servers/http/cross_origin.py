@@ -1,8 +1,8 @@
-"""What other people's web pages can make a browser on our machine do, and how such requests are known.
+"""Checks that recognize requests which a foreign web page causes a browser on this machine to send.
 
-A page may name this server by a name of its own that it points here (DNS rebinding), and so read and write like one of
-our own pages: its requests say that name in Host. Or it may send across origins what a form can send: browsers say so
-in Sec-Fetch-Site or Origin. Programs that are no browsers say neither, and are not kept out by this.
+A page may point a host name of its own at this server (DNS rebinding), and then read and write as if it came from here.
+Its requests have that name in Host. A page may also send across origins whatever a form can send. Browsers report that
+in Sec-Fetch-Site or Origin. Programs other than browsers send neither header, and pass these checks.
 """
 
 from __future__ import annotations
@@ -15,51 +15,54 @@ from typing import Final
 from adsum.servers.http.sockets import host_part
 
 MAX_CACHED_HOSTS: Final = 1_024
-"""How many admitted Host headers are remembered as they came; further ones are judged anew each time."""
+"""Host headers that are remembered as allowed. Further ones are checked each time."""
 
-_SAFE: Final = (b"GET", b"HEAD", b"OPTIONS")
-_OWN: Final = (b"same-origin", b"none")
+_SAFE_METHODS: Final = (b"GET", b"HEAD", b"OPTIONS")
+_SAME_ORIGIN: Final = (b"same-origin", b"none")
 
 
 class AllowedHosts:
-    """The names that this server is called by: `names`, localhost, and any address, for an address can't be rebound."""
+    """The host names of this server: `names`, localhost, and every IP address, since an address can't be rebound."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = {name.lower().removesuffix(".") for name in names} | {"localhost"}
         self.cached: set[bytes] = {b""}
-        """Host headers that are admitted, as they came: looked up before `allows` is asked."""
+        """Values of Host that are allowed, as they were sent. Callers look here before they call `allows`."""
 
     @classmethod
     def for_sockets(cls, listen: str, sockets: Sequence[socket], names: Sequence[str]) -> AllowedHosts | None:
-        """Those of a server that listens there; None, all of them, if others may reach it and no names are given."""
-        local = all(ipaddress.ip_address(each.getsockname()[0]).is_loopback for each in sockets)
+        """Returns the host names of a server with these sockets.
+
+        Returns None, for all names, if other machines can reach the server and no names are given.
+        """
+        local = all(ipaddress.ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
         return cls((*names, host_part(listen))) if names or local else None
 
     def allows(self, host: bytes) -> bool:
-        """Whether a request with that Host header is meant for us."""
+        """Whether Host names this server."""
         name = _name(host.decode("latin-1"))
-        admitted = name in self._names or name.endswith(".localhost") or _is_address(name)
-        if admitted and len(self.cached) < MAX_CACHED_HOSTS:
+        is_allowed = name in self._names or name.endswith(".localhost") or _is_address(name)
+        if is_allowed and len(self.cached) < MAX_CACHED_HOSTS:
             self.cached.add(host)
-        return admitted
+        return is_allowed
 
 
 def is_cross_origin(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a browser sends this for another site's page, to have it change something.
+    """Whether a browser sends this request for a page of another site, with a method that may change something.
 
-    After Go's `net/http.CrossOriginProtection`: Sec-Fetch-Site says it; older browsers say an Origin that isn't Host.
+    Follows Go's `net/http.CrossOriginProtection`: Sec-Fetch-Site decides; in older browsers, an Origin other than Host.
     """
-    if method in _SAFE:
+    if method in _SAFE_METHODS:
         return False
-    told = dict(headers)
-    site, origin = told.get(b"sec-fetch-site"), told.get(b"origin")
+    values = dict(headers)
+    site, origin = values.get(b"sec-fetch-site"), values.get(b"origin")
     if site is not None:
-        return site not in _OWN
-    return origin is not None and origin.partition(b"://")[2] != told.get(b"host", b"")
+        return site not in _SAME_ORIGIN
+    return origin is not None and origin.partition(b"://")[2] != values.get(b"host", b"")
 
 
 def _name(host: str) -> str:
-    """A Host header without its port, brackets, and final dot."""
+    """Returns the host in a Host header, without port, brackets and final dot."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].lower().removesuffix(".")

@@ -1,11 +1,10 @@
-"""The server: uvicorn without its own signals, sockets and logs."""
+"""The HTTP server: uvicorn on sockets that are already bound, with limits."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, cast
@@ -13,19 +12,20 @@ from typing import Final, cast
 import uvicorn
 
 from adsum import wire
-from adsum.servers.http.acceptor import Acceptor
 from adsum.servers.http.connection import FastPathFunction, HttpConnection, closing_response
 from adsum.servers.http.cross_origin import AllowedHosts
-from adsum.servers.http.limits import BACKLOG, HttpLimits, OnShed, Sweeper, ignore_shed
+from adsum.servers.http.limits import BACKLOG, HttpLimits, OnShed, ignore_shed
+from adsum.servers.http.sweeper import Sweeper
+from adsum.servers.http.uvicorn_adapter import UvicornServer
 
 RETRY_AFTER_HEADER: Final = (b"retry-after", b"5")
-"""What a connection is told for which there is no room: after how many seconds to try again."""
+"""Sent to a connection past the limit: after how many seconds to try again."""
 
 AsgiApplication = Callable[..., Awaitable[None]]
 
 
 class HttpServer:
-    """Serves one ASGI callable on sockets that are already bound."""
+    """Serves one ASGI application on sockets that are already bound."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class HttpServer:
         allowed_hosts: AllowedHosts | None = None,
         on_shed: OnShed = ignore_shed,
     ) -> None:
-        """`fast_path` is asked first; `allowed_hosts`, if given, are the names that it may be called by; see `OnShed`."""
+        """`fast_path` gets every plain GET before the application does. `allowed_hosts` None allows every Host."""
         limits = limits or HttpLimits()
         self._sockets = list(sockets)
         self._sweeper = Sweeper(limits, on_shed)
@@ -54,7 +54,7 @@ class HttpServer:
             timeout_keep_alive=limits.idle_timeout,
             timeout_graceful_shutdown=limits.stop_timeout,
         )
-        self._server = _Server(config, self._refusal)
+        self._server = UvicornServer(config, self._refusal)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -64,10 +64,10 @@ class HttpServer:
         await asyncio.wait([serving, asyncio.ensure_future(self._server.up.wait())], return_when="FIRST_COMPLETED")
 
     async def stop(self) -> None:
-        """Accept no more, let what is being answered finish within `Bounds.stop`, and cut off the rest; idempotent."""
+        """Accept no more, let responses finish within `HttpLimits.stop_timeout`, and close the rest. Idempotent."""
         if not self._tasks:
             return
-        self._server.should_exit = True
+        self._server.request_stop()
         serving, sweeping = self._tasks
         self._tasks = []
         self._sweeper.close_pending()
@@ -76,60 +76,32 @@ class HttpServer:
         await asyncio.gather(sweeping, return_exceptions=True)
 
     def _refusal(self, arriving: int) -> bytes | None:
-        """What a connection is told for which there is no room, beside those that arrive; None: there is."""
+        """Returns the response to a connection past the limit, None if there is room. `arriving`: see `Acceptor`."""
         if self.connections + arriving < self._sweeper.limits.max_connections:
             return None
         self._sweeper.on_shed("503")
-        headers = (*self._server.server_state.default_headers, RETRY_AFTER_HEADER)
+        headers = (*self._server.default_headers, RETRY_AFTER_HEADER)
         return closing_response(503, "too many connections", headers)
 
     def set_max_connections(self, connections: int) -> None:
-        """Turn new connections away past so many from now on; those that are open stay."""
+        """Change the limit for new connections. Open ones stay."""
         self._sweeper.limits = replace(self._sweeper.limits, max_connections=connections)
 
     @property
     def connections(self) -> int:
-        """How many are open."""
-        return len(self._server.server_state.connections)
+        """How many connections are open."""
+        return self._server.connection_count
 
     @property
     def max_connections(self) -> int:
-        """How many there may be."""
+        """How many connections may be open."""
         return self._sweeper.limits.max_connections
 
     @property
     def stalled_connections(self) -> int:
-        """How many peers don't take what they asked for."""
+        """How many peers do not read their response."""
         return self._sweeper.stalled_connections
 
     def unsent_bytes(self) -> int:
-        """Bytes that wait for those."""
+        """Returns how many bytes wait for these peers."""
         return self._sweeper.unsent_bytes()
-
-
-class _Server(uvicorn.Server):
-    """Signals are the daemon's business, and accepting connections is the `Acceptor`'s."""
-
-    def __init__(self, config: uvicorn.Config, refusal: Callable[[int], bytes | None]) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-        self._refusal = refusal
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await self.lifespan.startup()
-        protocol = partial(
-            cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
-        acceptors = [Acceptor(each, protocol, self._refusal) for each in sockets or ()]
-        for each in acceptors:
-            each.start(self.config.backlog)
-        self.servers = cast("list[asyncio.Server]", acceptors)
-        self.started = True
-        self.up.set()

@@ -1,4 +1,4 @@
-"""Addresses to listen on, bound before anything else is done: a taken one is one sentence, and nothing to undo."""
+"""Listening sockets. They are bound before the node starts, so that a port in use needs no clean-up."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from adsum.core.errors import AdsumError
 
 
 class ListenError(AdsumError):
-    """The address can't be listened on; the sentence is for the operator."""
+    """The server can't listen on an address. The message is for the operator."""
 
 
 def listen(address: str) -> list[socket.socket]:
-    """Sockets bound to HOST:PORT, not yet accepting. Raises `ListenError`."""
+    """Returns sockets that are bound to HOST:PORT and do not accept yet. Raises `ListenError`."""
     host, port = host_part(address), address.rpartition(":")[2]
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ListenError(f"can't listen on {address!r}: it must be HOST:PORT, such as 127.0.0.1:23786")
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, where in dict.fromkeys((family, where) for family, _, _, _, where in found):
-            taken = sockets[0].getsockname()[1] if sockets else where[1]
-            sockets.append(_bound(family, (where[0], taken, *where[2:])))
+        for family, target in dict.fromkeys((family, target) for family, _, _, _, target in found):
+            bound_port = sockets[0].getsockname()[1] if sockets else target[1]
+            sockets.append(_bind(family, (target[0], bound_port, *target[2:])))
     except OSError as error:
-        for each in sockets:
-            each.close()
+        for sock in sockets:
+            sock.close()
         raise ListenError(f"can't listen on {address}: {error.strerror or error}") from None
     return sockets
 
 
 def host_part(address: str) -> str:
-    """HOST of HOST:PORT, without the brackets of an IPv6 address."""
+    """Returns the HOST of HOST:PORT, without the brackets of an IPv6 address."""
     return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
-def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:
+def _bind(family: int, target: tuple[Any, ...]) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(where[0] != "::"))
-        bound.bind(where)
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(target[0] != "::"))
+        bound.bind(target)
         bound.setblocking(False)
     except OSError:
         bound.close()
@@ -51,6 +51,6 @@ def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:
 
 
 def socket_url(bound: socket.socket) -> str:
-    """Where a bound socket is reached."""
+    """Returns the URL of the server on a bound socket."""
     host, port = bound.getsockname()[:2]
     return f"http://{format_host_port(host, port)}"

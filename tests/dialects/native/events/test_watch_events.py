@@ -1,4 +1,4 @@
-"""Whatever happens, who applies what a watch says knows what a reader reads."""
+"""A consumer that applies the events of a watch has the same state as a reader, after any changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _catalog(snapshot: Snapshot) -> dict[str, dict[str, int]]:
 
 
 def _apply(view: dict[str, dict[str, int]], text: bytes) -> dict[str, dict[str, int]]:
-    """What a consumer does with a group."""
+    """Returns the view of a consumer after it applies a group."""
     for event in parse_events(text):
         says = event.data
         if event.kind == "service":
@@ -59,7 +59,7 @@ def _events() -> WatchEvents:
 
 @given(st.lists(st.lists(STEP, min_size=1, max_size=4), max_size=30), st.integers(0, 2**32), st.integers(1, 8))
 @settings(deadline=None)
-def test_applying_what_is_told_gives_what_is_so(steps: list[list[Any]], seed: int, trail: int) -> None:
+def test_applying_every_group_gives_the_catalog(steps: list[list[Any]], seed: int, trail: int) -> None:
     rng, events = Random(seed), _events()
     snapshot = snapshots.load_snapshot(FullState("e", 0, []))
     views: dict[frozenset[str] | None, tuple[int, dict[str, dict[str, int]]]] = {
@@ -86,7 +86,7 @@ def test_applying_what_is_told_gives_what_is_so(steps: list[list[Any]], seed: in
 
 @given(st.lists(STEP, max_size=40), st.integers(0, 2**32))
 @settings(deadline=None)
-def test_a_page_that_followed_changes_says_what_one_made_anew_says(steps: list[Any], seed: int) -> None:
+def test_an_updated_page_equals_a_new_one(steps: list[Any], seed: int) -> None:
     rng = Random(seed)
     snapshot = snapshots.load_snapshot(FullState("e", 0, []))
     sheet = ServiceJson("e", snapshot.service("orders"))
@@ -97,13 +97,13 @@ def test_a_page_that_followed_changes_says_what_one_made_anew_says(steps: list[A
             assert sheet.body == wire.encode(wire.ServiceView.from_snapshot("e", snapshot.service("orders")))
 
 
-def test_a_watch_resumes_from_the_oldest_revision_that_is_remembered_and_from_none_before() -> None:
+def test_a_watch_resumes_from_the_oldest_remembered_revision() -> None:
     snapshot = snapshots.load_snapshot(FullState("e", 5, [])).apply(Batch(6, [_change("orders", 1, True, 1)]))
     for services in (None, frozenset({"users"}), frozenset({"orders", "users"})):
         assert [can_resume(snapshot, services, since) for since in (4, 5, 6, 7)] == [False, True, True, False]
 
 
-async def test_the_whole_is_every_service_and_is_encoded_once() -> None:
+async def test_the_full_state_has_every_service_and_is_encoded_once() -> None:
     events = _events()
     snapshot = snapshots.load_snapshot(FullState("e", 0, []))
     snapshot = snapshot.apply(Batch(1, [_change("orders", 1, True, 1), _change("users", 1, True, 2)]))

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page for people: self-contained, without a script."""
+"""The docs page: the OpenAPI document as one HTML page, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ td, th { border-bottom: 1px solid var(--line); padding: .25rem .75rem .25rem 0; 
 
 
 def docs_page(document: dict[str, Any]) -> bytes:
-    """The page in UTF-8."""
+    """Returns the page, in UTF-8."""
     title = escape(document["info"]["title"])
     operations = [
         _operation(method, path, operation)
@@ -36,7 +36,7 @@ def docs_page(document: dict[str, Any]) -> bytes:
             "<a href='/api/v1/openapi.json'>openapi.json</a>.</p>",
             "<h2>Operations</h2>",
             *operations,
-            "<h2>What travels</h2>",
+            "<h2>Schemas</h2>",
             *schemas,
             "</html>\n",
         ]
@@ -54,21 +54,23 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     if "parameters" in operation:
         rows = [
             (
-                f"<code>{escape(each['name'])}</code>",
-                each["in"],
-                _kind(each["schema"]),
-                escape(each.get("description", "")),
+                f"<code>{escape(parameter['name'])}</code>",
+                parameter["in"],
+                _kind(parameter["schema"]),
+                escape(parameter.get("description", "")),
             )
-            for each in operation["parameters"]
+            for parameter in operation["parameters"]
         ]
-        lines.append(_table(("parameter", "in", "what", ""), rows))
-    answers = operation["responses"].items()
-    outcomes = [(code, escape(each["description"]), _answer(each)) for code, each in answers]
-    lines.append(_table(("status", "", "body"), outcomes))
+        lines.append(_table(("parameter", "in", "type", ""), rows))
+    responses = [
+        (status, escape(response["description"]), _body(response))
+        for status, response in operation["responses"].items()
+    ]
+    lines.append(_table(("status", "", "body"), responses))
     return "\n".join([*lines, "</section>"])
 
 
-def _answer(response: dict[str, Any]) -> str:
+def _body(response: dict[str, Any]) -> str:
     return " ".join(
         f"{escape(media)} {_kind(content['schema'])}" for media, content in response.get("content", {}).items()
     )
@@ -79,29 +81,29 @@ def _schema(name: str, schema: dict[str, Any]) -> str:
     rows = [
         (
             f"<code>{escape(field)}</code>{'' if field in required else ' <small>optional</small>'}",
-            _kind(each),
-            escape(repr(each["default"])) if "default" in each else "",
+            _kind(kind),
+            escape(repr(kind["default"])) if "default" in kind else "",
         )
-        for field, each in schema.get("properties", {}).items()
+        for field, kind in schema.get("properties", {}).items()
     ]
     values = ", ".join(f"<code>{escape(str(value))}</code>" for value in schema.get("enum", ()))
     return "\n".join(
         [
             f"<section id='{escape(name)}'><h3>{escape(name)}</h3>",
             f"<p>{escape(schema.get('description', ''))} {values}</p>",
-            _table(("field", "what", "default"), rows) if rows else "",
+            _table(("field", "type", "default"), rows) if rows else "",
             "</section>",
         ]
     )
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """A schema in a few words, with links to the named ones."""
+    """Returns a short description of a schema, with links to the components that it names."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f"<a href='#{name}'>{name}</a>"
     if "anyOf" in schema:
-        return " or ".join(_kind(each) for each in schema["anyOf"])
+        return " or ".join(_kind(choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return " | ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
     if schema.get("type") == "array":

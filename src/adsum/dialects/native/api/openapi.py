@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, derived from the table of routes."""
+"""The OpenAPI 3.1 document, derived from the table of operations."""
 
 from __future__ import annotations
 
@@ -23,29 +23,32 @@ _REF: Final = "#/components/schemas/{name}"
 _IN_PATH = re.compile(r"{(\w+)}")
 
 COMMON_PROBLEMS: Final = (400, 404, 405, 500)
-"""What any operation may answer, because any request may be malformed or misdirected."""
+"""Statuses of failure of every operation: any request may be malformed, or sent to the wrong place."""
 HEADER_TYPES: Final = {wire.ACTOR_HEADER: wire.Text, "Last-Event-ID": PositionText}
 BODY_PROBLEMS: Final = (408, 413, 415)
+"""Further statuses of failure of operations with a body."""
+WITHOUT_ACTOR: Final = frozenset({"renew", "renew_many", "acknowledge", "check_route", "say_goodbye"})
+"""Operations other than GET that record no actor."""
 RESPONSE_HEADERS: Final = {
-    wire.EPOCH_HEADER: ("string", "The history that the revisions belong to"),
-    wire.REVISION_HEADER: ("integer", "The catalog's revision"),
-    wire.AGE_HEADER: ("number", "Seconds since this was known to be the newest"),
-    "ETag": ("string", "For If-None-Match"),
+    wire.EPOCH_HEADER: ("string", "The epoch: the history to which revisions belong"),
+    wire.REVISION_HEADER: ("integer", "The revision of the catalog"),
+    wire.AGE_HEADER: ("number", "Age of the response: seconds since it was known to be the newest state"),
+    "ETag": ("string", "The entity tag, for If-None-Match"),
 }
 
 
 def openapi_document() -> dict[str, Any]:
-    """The document as JSON values."""
+    """Returns the document as JSON values."""
     paths: dict[str, dict[str, Any]] = {}
-    for route in OPERATIONS:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Adsum registry",
             "version": __version__,
-            "description": "Register instances, keep their leases, read and watch services. "
-            f"Every answer says in the header {wire.PROTOCOL_HEADER} which version of this protocol it is in.",
+            "description": "Register instances, renew their leases, read and watch services. "
+            f"The header {wire.PROTOCOL_HEADER} of every response states the version of this protocol.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
@@ -55,91 +58,94 @@ def openapi_document() -> dict[str, Any]:
 
 def _components() -> dict[str, Any]:
     kinds: list[Any] = [wire.Problem]
-    for route in OPERATIONS:
-        kinds.extend(answer for answer in route.responses.values() if isinstance(answer, type))
-        kinds.extend([route.body] if route.body else [])
+    for operation in OPERATIONS:
+        kinds.extend(body for body in operation.responses.values() if isinstance(body, type))
+        kinds.extend([operation.body] if operation.body else [])
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     return components
 
 
-def _operation(route: ApiOperation) -> dict[str, Any]:
-    operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary}
-    if route.description:
-        operation["description"] = route.description
-    parameters = [_path_parameter(name) for name in _IN_PATH.findall(route.path)]
-    parameters += [_query_parameter(each) for each in route.query]
-    parameters += [_header_parameter(name, text) for name, text in _headers(route)]
+def _operation(operation: ApiOperation) -> dict[str, Any]:
+    documented: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
+    if operation.description:
+        documented["description"] = operation.description
+    parameters = [_path_parameter(name) for name in _IN_PATH.findall(operation.path)]
+    parameters += [_query_parameter(parameter) for parameter in operation.query]
+    parameters += [_header_parameter(name, description) for name, description in _headers(operation)]
     if parameters:
-        operation["parameters"] = parameters
-    if route.body:
-        operation["requestBody"] = {"required": True, "content": _json(_schema(route.body))}
-    operation["responses"] = {str(code): response for code, response in _responses(route).items()}
-    return operation
+        documented["parameters"] = parameters
+    if operation.body:
+        documented["requestBody"] = {"required": True, "content": _json_content(_schema(operation.body))}
+    documented["responses"] = {str(status): response for status, response in _responses(operation).items()}
+    return documented
 
 
-def _responses(route: ApiOperation) -> dict[int, Any]:
+def _responses(operation: ApiOperation) -> dict[int, Any]:
     responses: dict[int, Any] = {}
-    for code, answer in route.responses.items():
-        responses[code] = {"description": HTTPStatus(code).phrase, **_content(answer)}
-        if 304 in route.responses:
-            responses[code]["headers"] = {
-                name: {"schema": {"type": kind}, "description": text} for name, (kind, text) in RESPONSE_HEADERS.items()
+    for status, body in operation.responses.items():
+        responses[status] = {"description": HTTPStatus(status).phrase, **_content(body)}
+        if 304 in operation.responses:
+            responses[status]["headers"] = {
+                name: {"schema": {"type": kind}, "description": description}
+                for name, (kind, description) in RESPONSE_HEADERS.items()
             }
-    for code in sorted({*COMMON_PROBLEMS, *route.problems, *(BODY_PROBLEMS if route.body else ())} - responses.keys()):
-        problem = {"application/problem+json": {"schema": _schema(wire.Problem)}}
-        responses[code] = {"description": HTTPStatus(code).phrase, "content": problem}
+    problems = {*COMMON_PROBLEMS, *operation.problems, *(BODY_PROBLEMS if operation.body else ())}
+    for status in sorted(problems - responses.keys()):
+        content = {"application/problem+json": {"schema": _schema(wire.Problem)}}
+        responses[status] = {"description": HTTPStatus(status).phrase, "content": content}
     return responses
 
 
-def _content(answer: type[Struct] | str | None) -> dict[str, Any]:
-    if answer is None:
+def _content(body: type[Struct] | str | None) -> dict[str, Any]:
+    if body is None:
         return {}
-    if isinstance(answer, str):
-        return {"content": {answer: {"schema": {}}}}
-    return {"content": _json(_schema(answer))}
+    if isinstance(body, str):
+        return {"content": {body: {"schema": {}}}}
+    return {"content": _json_content(_schema(body))}
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
+def _json_content(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
 def _schema(kind: Any) -> dict[str, Any]:
-    """A reference for a struct, the schema itself for a plain type."""
+    """Returns the schema of a type: for a struct, a reference to its component."""
     (schema,), _ = msgspec.json.schema_components([kind], ref_template=_REF)
     return schema
 
 
-def _plain(kind: Any) -> dict[str, Any]:
-    """The schema with everything in it, for parameters."""
+def _inline_schema(kind: Any) -> dict[str, Any]:
+    """Returns the schema of a type without references."""
     (schema,), components = msgspec.json.schema_components([kind], ref_template=_REF)
     return components[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": _plain(PATH_PARAMETER_TYPES[name])}
+    return {"name": name, "in": "path", "required": True, "schema": _inline_schema(PATH_PARAMETER_TYPES[name])}
 
 
 def _query_parameter(parameter: QueryParameter) -> dict[str, Any]:
-    schema = _plain(parameter.type)
+    schema = _inline_schema(parameter.type)
     shape: dict[str, Any] = {"name": parameter.name, "in": "query", "description": parameter.description}
     if parameter.repeatable:
         return {**shape, "schema": {"type": "array", "items": schema}, "style": "form", "explode": True}
     if parameter.keyed:
-        pairs = {"type": "object", "propertyNames": {"pattern": "^[^\\[\\]]+$"}, "additionalProperties": schema}
-        return {**shape, "schema": pairs, "style": "deepObject", "explode": True}
+        entries = {"type": "object", "propertyNames": {"pattern": "^[^\\[\\]]+$"}, "additionalProperties": schema}
+        return {**shape, "schema": entries, "style": "deepObject", "explode": True}
     return {**shape, "schema": schema}
 
 
-def _headers(route: ApiOperation) -> list[tuple[str, str]]:
+def _headers(operation: ApiOperation) -> list[tuple[str, str]]:
     headers = []
-    if route.method != "GET" and not route.name.startswith(("renew", "acknowledge", "check", "say_goodbye")):
-        headers.append((wire.ACTOR_HEADER, "Who asks, for the record; else the caller's address"))
-    if 304 in route.responses:
-        headers.append(("If-None-Match", "The ETag of what the caller has"))
-    if route.name == "watch":
+    if operation.method != "GET" and operation.name not in WITHOUT_ACTOR:
+        headers.append((wire.ACTOR_HEADER, "The actor to record; by default the address of the caller"))
+    if 304 in operation.responses:
+        headers.append(("If-None-Match", "The ETag of the response that the caller has"))
+    if operation.name == "watch":
         headers.append(("Last-Event-ID", "EPOCH:REVISION to resume from"))
     return headers
 
 
-def _header_parameter(name: str, text: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": text, "schema": _plain(HEADER_TYPES.get(name, str))}
+def _header_parameter(name: str, description: str) -> dict[str, Any]:
+    schema = _inline_schema(HEADER_TYPES.get(name, str))
+    return {"name": name, "in": "header", "description": description, "schema": schema}

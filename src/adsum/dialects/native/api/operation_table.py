@@ -1,4 +1,4 @@
-"""What can be asked, written once: the router and the OpenAPI document are both derived from this table."""
+"""The table of operations. The router, the OpenAPI document and the docs page are derived from it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from adsum.core.model import Status
 
 BASE: Final = "/api/v1"
 MAX_BODY_BYTES: Final = 64 * 1024
-"""Bytes of a body; a larger one is refused with 413."""
+"""Bytes of a request body. A larger one is refused with 413."""
 MAX_INTENT_BODY_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of a body that says everything that is wanted of gateways; a larger one is refused with 413."""
+"""Bytes of a body with all routes and upstreams. A larger one is refused with 413."""
 MAX_RENEW_BODY_BYTES: Final = 2 * 1024 * 1024
-"""Bytes of a body that renews many leases; a larger one is refused with 413."""
+"""Bytes of a body that renews many leases. A larger one is refused with 413."""
 
 EVENT_STREAM: Final = "text/event-stream"
 
@@ -29,7 +29,10 @@ PositionText = Annotated[str, Meta(pattern=r"^[^:\s]+:[0-9]{1,19}$")]
 
 @dataclass(frozen=True, slots=True)
 class QueryParameter:
-    """A value in the query: one, or if `many` any number; of a `keyed` one, `name[key]=value`, any number of keys."""
+    """A parameter of the query.
+
+    A `repeatable` one may be given any number of times. A `keyed` one is written `name[key]=value`, once per key.
+    """
 
     name: str
     type: Any
@@ -40,7 +43,11 @@ class QueryParameter:
 
 @dataclass(frozen=True, slots=True)
 class ApiOperation:
-    """One operation. `answers` maps each good status to what its body is (None: nothing), `problems` lists the bad."""
+    """An operation of the API.
+
+    `responses` maps each status of success to the type of its body: a struct, a media type, or None for no body.
+    `problems` lists the statuses of failure.
+    """
 
     name: str
     method: str
@@ -53,11 +60,11 @@ class ApiOperation:
     max_body: int = MAX_BODY_BYTES
     description: str = ""
     needs_no_catalog: bool = False
-    """Answered even while the catalog isn't loaded."""
+    """Whether it is served before the catalog is loaded."""
 
     @property
     def is_endless(self) -> bool:
-        """Whether its answer goes on for ever, so that there is no HEAD of it."""
+        """Whether its response never ends. Such an operation has no HEAD."""
         return EVENT_STREAM in self.responses.values()
 
 
@@ -69,17 +76,21 @@ PATH_PARAMETER_TYPES: Final[dict[str, Any]] = {
     "consumer": wire.Id,
 }
 
-HOLDER_PARAMETER = QueryParameter("holder", wire.Text, "Must still be the lease's holder, if given")
-REASON_PARAMETER = QueryParameter("reason", wire.Reason, "Why, for the record")
+HOLDER_PARAMETER = QueryParameter(
+    "holder", wire.Text, "The holder of the lease. If given, the lease must still have this holder"
+)
+REASON_PARAMETER = QueryParameter("reason", wire.Reason, "Why the change is made; kept in the history")
 LONG_POLL_PARAMETERS = (
-    QueryParameter("after", Count, "Answer when the revision is past this one, or `wait` is over"),
-    QueryParameter("wait", wire.Wait, "Seconds to wait at most for what `after` or If-None-Match already know"),
+    QueryParameter(
+        "after", Count, "The revision that the caller has: respond when there is a later one, or when `wait` is over"
+    ),
+    QueryParameter("wait", wire.Wait, "Seconds to wait, at most, for a change after `after` or If-None-Match"),
 )
 FILTER_PARAMETERS = (
-    QueryParameter("status", Status, "Only instances that stand so; may be repeated: any of them", repeatable=True),
-    QueryParameter("tag", wire.Text, "Only instances with this tag; may be repeated: all of them", repeatable=True),
+    QueryParameter("status", Status, "Only instances with this status. If repeated: with any of them", repeatable=True),
+    QueryParameter("tag", wire.Text, "Only instances with this tag. If repeated: with all of them", repeatable=True),
     QueryParameter("zone", wire.Text, "Only instances in this zone"),
-    QueryParameter("metadata", wire.Reason, "Only instances with this pair", keyed=True),
+    QueryParameter("metadata", wire.Reason, "Only instances with this metadata entry", keyed=True),
 )
 
 _SERVICES = f"{BASE}/services"
@@ -97,15 +108,16 @@ OPERATIONS: Final = (
         {201: wire.WriteResult, 200: wire.WriteResult},
         (409, 422, 503, 507),
         body=wire.RegistrationBody,
-        description="Idempotent; also renews. Without an address, the caller's is listed. The id of a process that lives at "
-        "another place (its lease is held, and the place answers a probe) is refused with 409, unless `takeover` is "
-        "`force`. Other processes of the service that were listed at the same place leave: they are superseded.",
+        description="Idempotent. Also renews the lease. Without `address`, the address of the caller is listed. If a "
+        "live process has the id at another address and port (its lease is held, and it answers a probe),"
+        " the request is refused with 409, unless `takeover` is `force`. Instances of the service that "
+        "were listed at the same address and port are removed as superseded.",
     ),
     ApiOperation(
         "read_instance",
         "GET",
         _INSTANCE,
-        "Everything known of one instance",
+        "Read an instance with its lease, checks and override",
         {200: wire.InstanceDetail},
         (404, 422, 503),
     ),
@@ -113,11 +125,11 @@ OPERATIONS: Final = (
         "deregister",
         "DELETE",
         _INSTANCE,
-        "Take an instance out",
+        "Deregister an instance",
         {200: wire.WriteResult},
         (409, 422, 503),
         (REASON_PARAMETER, HOLDER_PARAMETER),
-        description="Idempotent: one that isn't there is out already.",
+        description="Idempotent: succeeds if the instance is not registered.",
     ),
     ApiOperation(
         "renew",
@@ -137,7 +149,7 @@ OPERATIONS: Final = (
         (421, 422, 503),
         body=wire.RenewBody,
         max_body=MAX_RENEW_BODY_BYTES,
-        description="Those that could not be renewed are listed in the answer: register them again.",
+        description="The response lists the leases that could not be renewed: register these instances again.",
     ),
     ApiOperation(
         "override",
@@ -147,13 +159,13 @@ OPERATIONS: Final = (
         {200: wire.WriteResult},
         (404, 409, 422, 503),
         body=wire.OverrideBody,
-        description="With `wait`, answers when every cooperating consumer routes by it.",
+        description="With `wait`, responds when every cooperating consumer has acknowledged the change.",
     ),
     ApiOperation(
         "resume",
         "DELETE",
         f"{_INSTANCE}/override",
-        "Let evidence speak again",
+        "Clear an override: lease and checks decide the status again",
         {200: wire.WriteResult},
         (404, 422, 503),
         (REASON_PARAMETER,),
@@ -162,7 +174,7 @@ OPERATIONS: Final = (
         "list_services",
         "GET",
         _SERVICES,
-        "Every known service",
+        "List all services",
         {200: wire.ServiceList, 304: None},
         (422, 503),
         LONG_POLL_PARAMETERS,
@@ -171,11 +183,11 @@ OPERATIONS: Final = (
         "read_service",
         "GET",
         _SERVICE,
-        "A service and its instances",
+        "Read a service and its instances",
         {200: wire.ServiceView, 304: None},
         (422, 503),
         (*FILTER_PARAMETERS, *LONG_POLL_PARAMETERS),
-        description="A service that nobody has registered is empty, not an error: it may come.",
+        description="A service without registrations is empty, and not an error: instances may register later.",
     ),
     ApiOperation(
         "forget",
@@ -185,65 +197,84 @@ OPERATIONS: Final = (
         {200: wire.WriteResult},
         (409, 422, 503),
         (REASON_PARAMETER,),
-        description="Idempotent: one that isn't known is forgotten already. One with instances is refused with 409. It leaves "
-        "lists, status, metrics and gateways; its history stays, and whoever watches it sees an empty service.",
+        description="Idempotent: succeeds if the service is not known. Refused with 409 if the service has instances."
+        " The service disappears from lists, status, metrics and gateways. Its history stays. A watch of "
+        "it shows an empty service.",
     ),
     ApiOperation(
         "read_unacknowledged",
         "GET",
         f"{_SERVICE}/unacknowledged",
-        "Which consumers of this node don't route by a revision yet",
+        "List the consumers of this node that have not acknowledged a revision",
         {200: wire.AcknowledgementReport},
         (421, 422, 503),
         (
-            QueryParameter("revision", Count, "The revision that they should route by"),
-            QueryParameter("wait", wire.Wait, "Seconds to wait at most until all do"),
-            QueryParameter("consumer", wire.Id, "A consumer to look for here; may be repeated", repeatable=True),
+            QueryParameter("revision", Count, "The revision to acknowledge"),
+            QueryParameter("wait", wire.Wait, "Seconds to wait, at most, until all have acknowledged it"),
             QueryParameter(
-                "acknowledged", wire.Id, "A consumer that has acknowledged at another node", repeatable=True
+                "consumer", wire.Id, "The id of a consumer to look for on this node; may be repeated", repeatable=True
             ),
-            QueryParameter("goodbye", wire.Id, "A consumer that has said good-bye at another node", repeatable=True),
+            QueryParameter(
+                "acknowledged",
+                wire.Id,
+                "The id of a consumer that has acknowledged at another node; may be repeated",
+                repeatable=True,
+            ),
+            QueryParameter(
+                "goodbye",
+                wire.Id,
+                "The id of a consumer that has said good-bye at another node; may be repeated",
+                repeatable=True,
+            ),
         ),
-        description="What another node asks that drains an instance. What other nodes know counts only from a node.",
+        description="Nodes call this while one of them drains an instance. `acknowledged` and `goodbye` count only "
+        "from another node.",
     ),
     ApiOperation(
         "read_changes",
         "GET",
         f"{BASE}/changes",
-        "Why things are as they are",
+        "List recorded changes, newest first, each with cause, actor and reason",
         {200: wire.ChangeList},
         (422, 503),
         (
             QueryParameter("service", wire.Name, "Only changes of this service"),
             QueryParameter("id", wire.Id, "Only changes of instances with this id"),
-            QueryParameter("limit", Limit, "How many at most; 100 unless told"),
+            QueryParameter("limit", Limit, "How many at most; 100 by default"),
         ),
     ),
     ApiOperation(
         "watch",
         "GET",
         f"{BASE}/watch",
-        "Watch services as they change",
+        "Watch services",
         {200: EVENT_STREAM},
         (422, 503),
         (
             QueryParameter(
-                "service", wire.Name, "A service to watch; may be repeated; all, if none is given", repeatable=True
+                "service", wire.Name, "A service to watch; may be repeated. Without it, all services", repeatable=True
             ),
             QueryParameter(
-                "since", PositionText, "EPOCH:REVISION to resume from; the header Last-Event-ID outranks it"
+                "since", PositionText, "EPOCH:REVISION to resume from. The header Last-Event-ID has precedence"
             ),
-            QueryParameter("acks", bool, "A cooperating consumer: it says what it has applied, and drains wait for it"),
-            QueryParameter("consumer", wire.Id, "Its id, the same over all its connections and for its whole life"),
-            QueryParameter("name", wire.Text, "Its name, for people"),
+            QueryParameter(
+                "acks", bool, "True for a cooperating consumer: it acknowledges revisions, and drains wait for it"
+            ),
+            QueryParameter(
+                "consumer",
+                wire.Id,
+                "The id of the consumer: the same on all its connections, from its start to its end",
+            ),
+            QueryParameter("name", wire.Text, "The name of the consumer, for people"),
         ),
-        description="Server-Sent Events: open, then groups of service and change, each ended by synced; see the guide.",
+        description="Server-Sent Events. The first event is `open`. Groups of `service` and `change` events follow; "
+        "`synced` ends each group.",
     ),
     ApiOperation(
         "acknowledge",
         "POST",
         f"{BASE}/watches/{{watch}}/acknowledge",
-        "A cooperating consumer routes by a revision from now on",
+        "Acknowledge a revision: the consumer routes by it from now on",
         {204: None},
         (404, 422, 503),
         body=wire.AcknowledgementBody,
@@ -252,20 +283,23 @@ OPERATIONS: Final = (
         "say_goodbye",
         "DELETE",
         f"{BASE}/consumers/{{consumer}}",
-        "A cooperating consumer ends, and is not waited for",
+        "End a cooperating consumer: drains no longer wait for it",
         {204: None},
         (422,),
         (
             QueryParameter(
-                "service", wire.Name, "Only for this service; may be repeated; all, if none is given", repeatable=True
+                "service",
+                wire.Name,
+                "Only for this service; may be repeated. Without it, for all services",
+                repeatable=True,
             ),
         ),
-        description="Idempotent, and also for a consumer that this node does not know: it may be connected to another one. "
-        "It may arrive late, so a program that goes on needs another id.",
+        description="Idempotent. Succeeds for a consumer that this node does not know, since it may be connected to "
+        "another node. The request may arrive late, so a program that goes on needs a new id.",
         needs_no_catalog=True,
     ),
-    ApiOperation("list_routes", "GET", f"{BASE}/routes", "Every route, by name", {200: wire.RouteList}, (503,)),
-    ApiOperation("read_route", "GET", _ROUTE, "A route", {200: wire.RouteView}, (404, 422, 503)),
+    ApiOperation("list_routes", "GET", f"{BASE}/routes", "List all routes, by name", {200: wire.RouteList}, (503,)),
+    ApiOperation("read_route", "GET", _ROUTE, "Read a route", {200: wire.RouteView}, (404, 422, 503)),
     ApiOperation(
         "put_route",
         "PUT",
@@ -275,7 +309,7 @@ OPERATIONS: Final = (
         (422, 503, 507),
         (REASON_PARAMETER,),
         body=wire.RouteBody,
-        description="Idempotent. A route that can't be is refused, and nothing changes.",
+        description="Idempotent. An invalid route is refused, and nothing changes.",
     ),
     ApiOperation(
         "remove_route",
@@ -285,29 +319,30 @@ OPERATIONS: Final = (
         {200: wire.WriteResult},
         (422, 503),
         (REASON_PARAMETER,),
-        description="Idempotent: one that isn't there is gone already.",
+        description="Idempotent: succeeds if there is no such route.",
     ),
     ApiOperation(
         "check_route",
         "POST",
         f"{BASE}/check-route",
-        "Which route a request would take, and why",
+        "Check which route a request takes, and why",
         {200: wire.VerdictView},
         (422, 503),
         body=wire.CheckRouteBody,
-        description="As at a gateway with default routes, or, with `default_routes` false, at one without.",
+        description="Returns what a gateway with default routes does, or, with `default_routes` false, one without "
+        "them.",
     ),
     ApiOperation(
-        "list_upstreams", "GET", f"{BASE}/upstreams", "Every upstream declared", {200: wire.UpstreamList}, (503,)
+        "list_upstreams", "GET", f"{BASE}/upstreams", "List all upstreams, by service", {200: wire.UpstreamList}, (503,)
     ),
     ApiOperation(
-        "read_upstream", "GET", _UPSTREAM, "How gateways treat a service", {200: wire.UpstreamView}, (404, 422, 503)
+        "read_upstream", "GET", _UPSTREAM, "Read the upstream of a service", {200: wire.UpstreamView}, (404, 422, 503)
     ),
     ApiOperation(
         "put_upstream",
         "PUT",
         _UPSTREAM,
-        "Say how gateways treat a service",
+        "Declare the upstream of a service: how gateways treat it",
         {200: wire.WriteResult},
         (422, 503, 507),
         (REASON_PARAMETER,),
@@ -317,7 +352,7 @@ OPERATIONS: Final = (
         "remove_upstream",
         "DELETE",
         _UPSTREAM,
-        "Let gateways treat a service as any other",
+        "Withdraw the upstream of a service: gateways use the defaults",
         {200: wire.WriteResult},
         (422, 503),
         (REASON_PARAMETER,),
@@ -330,44 +365,55 @@ OPERATIONS: Final = (
         {200: wire.WriteResult},
         (422, 503, 507),
         (
-            QueryParameter("prune", bool, "Withdraw everything if the body names no route and no upstream"),
+            QueryParameter("prune", bool, "Withdraw everything if the body has no route and no upstream"),
             REASON_PARAMETER,
         ),
         body=wire.IntentBody,
         max_body=MAX_INTENT_BODY_BYTES,
-        description="Those that are not in the body are withdrawn. All of it is applied, or nothing. A body that names "
-        "nothing is refused, unless `prune` is true.",
+        description="Routes and upstreams that are not in the body are withdrawn. All of it is applied, or nothing. "
+        "An empty body is refused, unless `prune` is true.",
     ),
     ApiOperation(
         "read_edits",
         "GET",
         f"{BASE}/intent/history",
-        "What became of routes and upstreams, and why",
+        "List recorded edits of routes and upstreams, newest first",
         {200: wire.EditList},
         (422, 503),
         (
-            QueryParameter("document", DocumentKind, "Only of routes, or only of upstreams"),
-            QueryParameter("name", wire.Id, "Only of the route of this name, and of the upstream of this service"),
-            QueryParameter("limit", Limit, "How many at most; 100 unless told"),
+            QueryParameter("document", DocumentKind, "Only edits of routes, or only edits of upstreams"),
+            QueryParameter(
+                "name", wire.Id, "Only edits of the route of this name, and of the upstream of this service"
+            ),
+            QueryParameter("limit", Limit, "How many at most; 100 by default"),
         ),
     ),
-    ApiOperation("read_status", "GET", f"{BASE}/status", "This node", {200: wire.NodeStatus}, needs_no_catalog=True),
+    ApiOperation(
+        "read_status",
+        "GET",
+        f"{BASE}/status",
+        "Read the status of this node",
+        {200: wire.NodeStatus},
+        needs_no_catalog=True,
+    ),
     ApiOperation(
         "openapi", "GET", f"{BASE}/openapi.json", "This document", {200: "application/json"}, needs_no_catalog=True
     ),
     ApiOperation(
-        "docs", "GET", "/docs", "This document, for people", {200: "text/html; charset=utf-8"}, needs_no_catalog=True
+        "docs", "GET", "/docs", "This document as a page", {200: "text/html; charset=utf-8"}, needs_no_catalog=True
     ),
     ApiOperation("metrics", "GET", "/metrics", "Metrics for Prometheus", {200: "text/plain"}, needs_no_catalog=True),
-    ApiOperation("healthz", "GET", "/healthz", "Whether the process lives", {200: "text/plain"}, needs_no_catalog=True),
+    ApiOperation(
+        "healthz", "GET", "/healthz", "Liveness: 200 while the process runs", {200: "text/plain"}, needs_no_catalog=True
+    ),
     ApiOperation(
         "readyz",
         "GET",
         "/readyz",
-        "Whether the catalog is loaded and the node serves it",
+        "Readiness: 200 while the node serves its catalog",
         {200: "text/plain"},
         (503,),
         needs_no_catalog=True,
     ),
-    ApiOperation("home", "GET", "/", "Leads to the docs", {307: None}, needs_no_catalog=True),
+    ApiOperation("home", "GET", "/", "Redirect to the docs page", {307: None}, needs_no_catalog=True),
 )

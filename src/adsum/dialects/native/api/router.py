@@ -1,4 +1,4 @@
-"""From a method and a path to the route that answers it."""
+"""The router finds the operation for a method and a path."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from adsum.dialects.native.api.operation_table import ApiOperation
 from adsum.dialects.native.problems import MethodNotAllowed, UnknownPath
 
 MAX_PATH_LENGTH: Final = 1_024
-"""Characters of a path; a longer one leads nowhere."""
+"""Characters of a path. A longer path is unknown."""
 
 
 class _Node:
-    """Where the paths with one beginning part."""
+    """A node of the tree of path segments."""
 
-    __slots__ = ("fixed", "routes", "value")
+    __slots__ = ("fixed", "operations", "parameter")
 
     def __init__(self) -> None:
         self.fixed: dict[str, _Node] = {}
-        self.value: _Node | None = None
-        self.routes: dict[str, ApiOperation] = {}
+        self.parameter: _Node | None = None
+        self.operations: dict[str, ApiOperation] = {}
 
 
 class Router:
-    """Looks routes up segment by segment; a fixed segment outranks a value."""
+    """Looks operations up, segment by segment. A fixed segment has precedence over a path parameter."""
 
-    def __init__(self, routes: Iterable[ApiOperation]) -> None:
+    def __init__(self, operations: Iterable[ApiOperation]) -> None:
         self._root = _Node()
-        for route in routes:
+        for operation in operations:
             node = self._root
-            for segment in route.path.split("/")[1:]:
+            for segment in operation.path.split("/")[1:]:
                 node = _step(node, segment)
-            node.routes[route.method] = route
-            if route.method == "GET" and not route.is_endless:
-                node.routes["HEAD"] = route
+            node.operations[operation.method] = operation
+            if operation.method == "GET" and not operation.is_endless:
+                node.operations["HEAD"] = operation
 
     def find(self, method: str, path: str) -> tuple[ApiOperation, list[str]]:
-        """The route and the values in its path, in order. Raises `UnknownPath` and `MethodNotAllowed`.
+        """Returns the operation and the values of its path parameters, in order.
 
-        `path` is as it came: an escaped slash (%2F) is part of a value, and ends no segment.
+        `path` is the path as it was sent: an escaped slash (%2F) is part of a value. Raises `UnknownPath` and
+        `MethodNotAllowed`.
         """
         node, values, segments = self._root, [], path[:MAX_PATH_LENGTH].split("/")[1:]
         if "%" in path:
@@ -48,21 +49,21 @@ class Router:
         for segment in segments:
             if segment in node.fixed:
                 node = node.fixed[segment]
-            elif segment and node.value is not None:
-                node = node.value
+            elif segment and node.parameter is not None:
+                node = node.parameter
                 values.append(segment)
             else:
-                raise UnknownPath("nothing is here; /docs says what is where")
-        if method in node.routes:
-            return node.routes[method], values
-        if node.routes:
-            raise MethodNotAllowed(method, sorted(node.routes))
-        raise UnknownPath("nothing is here; /docs says what is where")
+                raise UnknownPath("no operation has this path; /docs lists all operations")
+        if method in node.operations:
+            return node.operations[method], values
+        if node.operations:
+            raise MethodNotAllowed(method, sorted(node.operations))
+        raise UnknownPath("no operation has this path; /docs lists all operations")
 
 
 def _step(node: _Node, segment: str) -> _Node:
     if segment.startswith("{"):
-        if node.value is None:
-            node.value = _Node()
-        return node.value
+        if node.parameter is None:
+            node.parameter = _Node()
+        return node.parameter
     return node.fixed.setdefault(segment, _Node())

@@ -1,1 +1,1 @@
-"""TODO: events."""
+"""The events of a watch, and its heartbeats."""

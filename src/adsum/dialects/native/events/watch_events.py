@@ -1,4 +1,4 @@
-"""What watches are shown, as Server-Sent Events: encoded once and shared by everybody who is shown the same."""
+"""The Server-Sent Events of watches. Each is encoded once, and shared by all watches that send it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from adsum.dialects.native.pages.byte_cache import ByteCache
 from adsum.dialects.native.pages.pages import Pages
 
 MAX_EVENT_CACHE_BYTES: Final = 64 * 1024 * 1024
-"""How many bytes of encoded events are kept; past it those asked for longest ago are encoded again."""
+"""Bytes of encoded events that are kept. Past it the events that were used longest ago are dropped."""
 
 WatchedServices = frozenset[str] | None
-"""What a watch is about; None: everything."""
+"""The services of a watch; None for all services."""
 
 
 def encode_event(kind: str, body: bytes, id: str = "") -> bytes:
-    """One event. JSON holds no line breaks, so it is one line."""
-    mark = f"id: {id}\n" if id else ""
-    return b"event: %b\n%bdata: %b\n\n" % (kind.encode(), mark.encode(), body)
+    """Returns one event. `body` is JSON, which has no line breaks, so that one data line holds it."""
+    id_line = f"id: {id}\n" if id else ""
+    return b"event: %b\n%bdata: %b\n\n" % (kind.encode(), id_line.encode(), body)
 
 
 def can_resume(snapshot: Snapshot, services: WatchedServices, since: int) -> bool:
-    """Whether what changed after `since`, a revision of this epoch, is remembered."""
+    """Whether the snapshot remembers all changes of the services after `since`, a revision of its epoch."""
     if since > snapshot.revision:
         return False
     if services is None:
@@ -34,7 +34,7 @@ def can_resume(snapshot: Snapshot, services: WatchedServices, since: int) -> boo
 
 
 class WatchEvents:
-    """The groups of events that turn what a watch has shown into what is so now."""
+    """Encodes groups of events. A group brings a client from a revision to that of the snapshot."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
@@ -42,12 +42,12 @@ class WatchEvents:
         self._groups = ByteCache(MAX_EVENT_CACHE_BYTES)
 
     def full_state(self, snapshot: Snapshot, services: WatchedServices, age: float) -> bytes:
-        """The full state, and `synced`."""
+        """Returns the full state of the services, and `synced`."""
         key = (snapshot.epoch, snapshot.revision, services, None, age)
-        return self._groups.get(key, lambda: b"".join(self._whole(snapshot, services)) + synced_event(snapshot, age))
+        return self._groups.get(key, lambda: b"".join(self._full(snapshot, services)) + synced_event(snapshot, age))
 
     def changes_since(self, snapshot: Snapshot, services: WatchedServices, since: int, age: float) -> bytes:
-        """What changed after `since`, and `synced`; nothing at all if nothing did."""
+        """Returns the changes after `since`, and `synced`; nothing if nothing changed."""
         key = (snapshot.epoch, snapshot.revision, services, since, age)
         return self._groups.get(key, lambda: self._group(snapshot, services, since, age))
 
@@ -55,7 +55,7 @@ class WatchEvents:
         changes = b"".join(self._since(snapshot, services, since))
         return changes and changes + synced_event(snapshot, age)
 
-    def _whole(self, snapshot: Snapshot, services: WatchedServices) -> Iterator[bytes]:
+    def _full(self, snapshot: Snapshot, services: WatchedServices) -> Iterator[bytes]:
         for service in _all(snapshot) if services is None else _named(snapshot, services):
             yield encode_event("service", self._pages.body(snapshot, service))
 
@@ -63,7 +63,7 @@ class WatchEvents:
         for service in changed_services(snapshot, services, since):
             base = _before(service, since)
             key = (snapshot.epoch, service.name, base, service.revision)
-            yield self._changes.get(key, lambda: self._change(snapshot, service, base))  # noqa: B023  # made at once
+            yield self._changes.get(key, lambda: self._change(snapshot, service, base))  # noqa: B023  # called at once
 
     def _change(self, snapshot: Snapshot, service: ServiceSnapshot, since: int) -> bytes:
         diff = service.diff_since(since)
@@ -73,7 +73,7 @@ class WatchEvents:
 
 
 def changed_services(snapshot: Snapshot, services: WatchedServices, since: int) -> Iterator[ServiceSnapshot]:
-    """The services asked for that changed after `since`."""
+    """Returns the watched services that changed after `since`."""
     if services is not None:
         yield from (service for service in _named(snapshot, services) if service.revision > since)
     else:
@@ -81,17 +81,17 @@ def changed_services(snapshot: Snapshot, services: WatchedServices, since: int) 
 
 
 def synced_event(snapshot: Snapshot, age: float) -> bytes:
-    """The end of a group, from which a watch may resume."""
+    """Returns the event that ends a group. A watch can resume from its id."""
     body = wire.encode(wire.WatchSynced(snapshot.revision, age))
     return encode_event("synced", body, id=f"{snapshot.epoch}:{snapshot.revision}")
 
 
 def _before(service: ServiceSnapshot, since: int) -> int:
-    """The service's own revision as it stood at `since`: the same for all who have seen the same."""
+    """Returns the revision of the last change up to `since`: watches with the same state share events."""
     if since < service.compact_revision:
         return since
-    earlier = (step.revision for step in reversed(service.recent_changes) if step.revision <= since)
-    return next(earlier, service.compact_revision)
+    revisions = (change.revision for change in reversed(service.recent_changes) if change.revision <= since)
+    return next(revisions, service.compact_revision)
 
 
 def _all(snapshot: Snapshot) -> Iterable[ServiceSnapshot]:

@@ -1,1 +1,1 @@
-"""TODO: operations."""
+"""The operations of the native API, grouped by what they are about."""

@@ -1,4 +1,4 @@
-"""Routes and upstreams: what operators want of gateways, kept beside the catalog."""
+"""Routes and upstreams: the intent of operators for gateways, stored beside the catalog."""
 
 from __future__ import annotations
 
@@ -19,126 +19,121 @@ from adsum.gateway.route_check.route_check import check_route
 from adsum.ports import Clock
 from adsum.registry import Registry
 
-EXPLAIN_TIMEOUT: Final = 4.0
-"""Seconds to find out which route takes a request; a question that takes longer is refused."""
+ROUTE_CHECK_TIMEOUT: Final = 4.0
+"""Seconds for the check of a route. A check that takes longer is refused."""
 DEFAULT_EDITS_LIMIT: Final = 100
-"""How many recorded edits are answered unless told otherwise."""
+"""Recorded edits in a response, by default."""
 _ROUTE, _UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM
 
 
 class IntentOperations:
-    """The operations about routes and upstreams. What is refused changes nothing."""
+    """The operations about routes and upstreams. A refused request changes nothing."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self._registry = registry
         self._clock = clock
-        self._intents = wire.IntentCache()
-        """Read in the thread of `_questions` alone."""
-        self._wanted = wire.IntentCache()
-        """Read in the loop's thread alone."""
-        self._questions = WorkerThread()
-        self._lists = WorkerThread()
+        self._check_intents = wire.IntentCache()
+        """Used in the thread of `_check_worker` only."""
+        self._write_intents = wire.IntentCache()
+        """Used in the thread of the event loop only."""
+        self._check_worker = WorkerThread()
+        self._list_worker = WorkerThread()
 
     async def list_routes(self, _: ApiRequest) -> ApiReply:
-        return await self._listed(wire.RouteList.encode_all)
+        return await self._reply_in_worker(wire.RouteList.encode_all)
 
-    async def replace_intent(self, asked: ApiRequest) -> ApiReply:
-        body, prune, caller = await asked.json_body(), asked.query.get("prune", False), asked.caller(self._clock.wall())
-        reason = asked.query.get("reason", "")
+    async def replace_intent(self, request: ApiRequest) -> ApiReply:
+        body, prune = await request.json_body(), request.query.get("prune", False)
+        caller, reason = request.caller(self._clock.wall()), request.query.get("reason", "")
         documents = self._registry.snapshot.documents
 
-        def read(before_each: Callable[[], None]) -> DocumentReplacement:
+        def read(checkpoint: Callable[[], None]) -> DocumentReplacement:
             with json_errors():
-                bodies = wire.IntentBody.decode(body, before_each)
+                bodies = wire.IntentBody.decode(body, checkpoint)
             require_unique_keys(body)
-            for title, said in bodies.items():
-                before_each()
-                # Their meaning is found out here, too, so that it is known when they are in force.
-                wire.parse_document(title, said)
+            for key, document in bodies.items():
+                checkpoint()
+                wire.parse_document(key, document)  # The result is cached for the time when the document is in force.
             replacement = DocumentReplacement(
-                (_ROUTE, _UPSTREAM), bodies, caller, self._fits("routes"), prune=prune, reason=reason
+                (_ROUTE, _UPSTREAM), bodies, caller, self._size_check("routes"), prune=prune, reason=reason
             )
             replacement.prepare(documents, lambda after: wire.IntentCache().get(after).check_size("routes"))
             return replacement
 
-        return await self._write(await self._lists.run(read))
+        return await self._write(await self._list_worker.run(read))
 
-    async def read_edits(self, asked: ApiRequest) -> ApiReply:
-        query = asked.query
+    async def read_edits(self, request: ApiRequest) -> ApiReply:
+        query = request.query
         recorded = await self._registry.edits(
             query.get("document"), query.get("name"), query.get("limit", DEFAULT_EDITS_LIMIT)
         )
         snapshot = self._registry.snapshot
-        edits = [wire.EditView.from_recorded(each) for each in recorded]
+        edits = [wire.EditView.from_recorded(edit) for edit in recorded]
         return ApiReply(200, wire.encode(wire.EditList(snapshot.epoch, snapshot.revision, edits)))
 
-    async def read_route(self, asked: ApiRequest) -> ApiReply:
-        document = self._document(_ROUTE, asked.path["route"])
-        return await self._listed(lambda snapshot, _: wire.encode(wire.RouteView.from_document(document, snapshot)))
-
-    async def put_route(self, asked: ApiRequest) -> ApiReply:
-        name = asked.path["route"]
-        says = wire.encode_route(name, await asked.body(wire.RouteBody))
-        return await self._write(
-            declarations.declare(
-                DocumentKey(_ROUTE, name),
-                says,
-                asked.caller(self._clock.wall()),
-                self._fits("to"),
-                reason=asked.query.get("reason", ""),
-            )
+    async def read_route(self, request: ApiRequest) -> ApiReply:
+        document = self._document(_ROUTE, request.path["route"])
+        return await self._reply_in_worker(
+            lambda snapshot, _: wire.encode(wire.RouteView.from_document(document, snapshot))
         )
 
-    async def remove_route(self, asked: ApiRequest) -> ApiReply:
-        return await self._withdraw(asked, DocumentKey(_ROUTE, asked.path["route"]))
+    async def put_route(self, request: ApiRequest) -> ApiReply:
+        name = request.path["route"]
+        document = wire.encode_route(name, await request.body(wire.RouteBody))
+        caller, reason = request.caller(self._clock.wall()), request.query.get("reason", "")
+        return await self._write(
+            declarations.declare(DocumentKey(_ROUTE, name), document, caller, self._size_check("to"), reason=reason)
+        )
 
-    async def check_route(self, asked: ApiRequest) -> ApiReply:
-        body = await asked.body(wire.CheckRouteBody)
+    async def remove_route(self, request: ApiRequest) -> ApiReply:
+        return await self._withdraw(request, DocumentKey(_ROUTE, request.path["route"]))
+
+    async def check_route(self, request: ApiRequest) -> ApiReply:
+        body = await request.body(wire.CheckRouteBody)
         snapshot = self._registry.snapshot
-        request = body.to_request()
+        checked = body.to_request()
 
-        def answer(before_each: Callable[[], None]) -> bytes:
-            until = self._clock.now() + EXPLAIN_TIMEOUT
+        def check(checkpoint: Callable[[], None]) -> bytes:
+            deadline = self._clock.now() + ROUTE_CHECK_TIMEOUT
 
-            def in_time() -> None:
-                before_each()
-                if self._clock.now() > until:
+            def before_route() -> None:
+                checkpoint()
+                if self._clock.now() > deadline:
                     raise Invalid(
-                        "url", f"takes over {EXPLAIN_TIMEOUT:g} s to compare with all routes: make it shorter"
+                        "url", f"takes over {ROUTE_CHECK_TIMEOUT:g} s to compare with all routes: make it shorter"
                     )
 
             verdict = check_route(
-                self._intents.get(snapshot.documents),
+                self._check_intents.get(snapshot.documents),
                 snapshot.services,
-                request,
-                lambda to: availability(to, snapshot),
+                checked,
+                lambda selector: availability(selector, snapshot),
                 default_routes=body.default_routes,
-                before_route=in_time,
+                before_route=before_route,
             )
             return wire.encode(wire.VerdictView.from_verdict(verdict))
 
-        return ApiReply(200, await self._questions.run(answer))
+        return ApiReply(200, await self._check_worker.run(check))
 
     async def list_upstreams(self, _: ApiRequest) -> ApiReply:
-        return await self._listed(wire.UpstreamList.encode_all)
+        return await self._reply_in_worker(wire.UpstreamList.encode_all)
 
-    async def read_upstream(self, asked: ApiRequest) -> ApiReply:
-        return ApiReply(
-            200, wire.encode(wire.UpstreamView.from_document(self._document(_UPSTREAM, asked.path["service"])))
-        )
+    async def read_upstream(self, request: ApiRequest) -> ApiReply:
+        document = self._document(_UPSTREAM, request.path["service"])
+        return ApiReply(200, wire.encode(wire.UpstreamView.from_document(document)))
 
-    async def put_upstream(self, asked: ApiRequest) -> ApiReply:
-        service = asked.path["service"]
-        says = wire.encode_upstream(service, await asked.body(wire.UpstreamBody))
-        caller, reason = asked.caller(self._clock.wall()), asked.query.get("reason", "")
-        return await self._write(declarations.declare(DocumentKey(_UPSTREAM, service), says, caller, reason=reason))
+    async def put_upstream(self, request: ApiRequest) -> ApiReply:
+        service = request.path["service"]
+        document = wire.encode_upstream(service, await request.body(wire.UpstreamBody))
+        caller, reason = request.caller(self._clock.wall()), request.query.get("reason", "")
+        return await self._write(declarations.declare(DocumentKey(_UPSTREAM, service), document, caller, reason=reason))
 
-    async def remove_upstream(self, asked: ApiRequest) -> ApiReply:
-        return await self._withdraw(asked, DocumentKey(_UPSTREAM, asked.path["service"]))
+    async def remove_upstream(self, request: ApiRequest) -> ApiReply:
+        return await self._withdraw(request, DocumentKey(_UPSTREAM, request.path["service"]))
 
-    async def _listed(self, written: Callable[[Snapshot, Callable[[], None]], bytes]) -> ApiReply:
+    async def _reply_in_worker(self, encode: Callable[[Snapshot, Callable[[], None]], bytes]) -> ApiReply:
         snapshot = self._registry.snapshot
-        return ApiReply(200, await self._lists.run(lambda before_each: written(snapshot, before_each)))
+        return ApiReply(200, await self._list_worker.run(lambda checkpoint: encode(snapshot, checkpoint)))
 
     def _document(self, kind: DocumentKind, name: str) -> Document:
         document = self._registry.snapshot.documents.by_key.get(DocumentKey(kind, name))
@@ -146,14 +141,13 @@ class IntentOperations:
             raise UnknownDocument(kind.value, name)
         return document
 
-    def _fits(self, field: str) -> Callable[[Documents], None]:
-        """Judges whether gateways can be told all documents; what can't be is blamed on the field."""
-        return lambda documents: self._wanted.get(documents).check_size(field)
+    def _size_check(self, field: str) -> Callable[[Documents], None]:
+        """Returns a check whether gateways can take all documents together. It raises `Invalid` with the field."""
+        return lambda documents: self._write_intents.get(documents).check_size(field)
 
-    async def _withdraw(self, asked: ApiRequest, title: DocumentKey) -> ApiReply:
-        return await self._write(
-            declarations.withdraw(title, asked.query.get("reason", ""), asked.caller(self._clock.wall()))
-        )
+    async def _withdraw(self, request: ApiRequest, key: DocumentKey) -> ApiReply:
+        caller, reason = request.caller(self._clock.wall()), request.query.get("reason", "")
+        return await self._write(declarations.withdraw(key, reason, caller))
 
     async def _write(self, declaration: Declaration) -> ApiReply:
         revision = await self._registry.write(declaration)

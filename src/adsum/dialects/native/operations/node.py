@@ -1,4 +1,4 @@
-"""What the node says of itself: status, readiness, metrics, and its own documentation."""
+"""The status of the node, its probes, its metrics, and the documentation of the API."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _METRICS: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _HTML: Final = (b"content-type", b"text/html; charset=utf-8")
 _POLICY: Final = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
+_NO_CACHE: Final = (b"cache-control", b"no-cache")
 
 
 class NodeOperations:
@@ -25,6 +26,7 @@ class NodeOperations:
     def __init__(
         self, registry: Registry, status: Callable[[], wire.NodeStatus], exposition: Callable[[], bytes]
     ) -> None:
+        """`exposition` returns the metrics in the text format of Prometheus."""
         self._registry = registry
         self._status = status
         self._exposition = exposition
@@ -41,16 +43,16 @@ class NodeOperations:
         return ApiReply(200, b"ok\n", (_TEXT, NO_STORE))
 
     async def readyz(self, _: ApiRequest) -> ApiReply:
-        unready = self._registry.unready_reason()
-        if unready:
-            raise NotReady(unready)
+        reason = self._registry.unready_reason()
+        if reason:
+            raise NotReady(reason)
         return ApiReply(200, b"ready\n", (_TEXT, NO_STORE))
 
     async def openapi(self, _: ApiRequest) -> ApiReply:
-        return ApiReply(200, wire.encode(self._document), (JSON, (b"cache-control", b"no-cache")))
+        return ApiReply(200, wire.encode(self._document), (JSON, _NO_CACHE))
 
     async def docs(self, _: ApiRequest) -> ApiReply:
-        return ApiReply(200, self._page, (_HTML, _POLICY, (b"cache-control", b"no-cache")))
+        return ApiReply(200, self._page, (_HTML, _POLICY, _NO_CACHE))
 
     async def home(self, _: ApiRequest) -> ApiReply:
         return ApiReply(307, b"", ((b"location", b"/docs"), NO_STORE))

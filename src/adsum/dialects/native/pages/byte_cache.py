@@ -1,4 +1,4 @@
-"""Bytes that were computed once and may be asked for again."""
+"""A cache of encoded bytes, bounded by their size."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Callable, Hashable
 
 
 class ByteCache:
-    """Keeps at most `most` bytes; what was asked for longest ago goes first. A larger piece is not kept at all."""
+    """Keeps at most `max_bytes`. Drops what was used longest ago first, and never keeps a value larger than that."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._most = max_bytes
+        self._max_bytes = max_bytes
         self._size = 0
-        self._pieces: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._values: OrderedDict[Hashable, bytes] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._pieces)
+        return len(self._values)
 
     def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
-        """The piece of that key, made if it isn't there."""
-        piece = self._pieces.get(key)
-        if piece is not None:
-            self._pieces.move_to_end(key)
-            return piece
-        piece = make()
-        if len(piece) <= self._most:
-            self._pieces[key] = piece
-            self._size += len(piece)
-            while self._size > self._most:
-                _, old = self._pieces.popitem(last=False)
-                self._size -= len(old)
-        return piece
+        """Returns the value of the key. `make` makes it if it is not kept."""
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+            return value
+        value = make()
+        if len(value) <= self._max_bytes:
+            self._values[key] = value
+            self._size += len(value)
+            while self._size > self._max_bytes:
+                _, dropped = self._values.popitem(last=False)
+                self._size -= len(dropped)
+        return value

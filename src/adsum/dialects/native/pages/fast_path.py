@@ -1,4 +1,4 @@
-"""The hot path: reading a service is one look-up, and what is found is everything that goes over the wire."""
+"""The fast path for reads of a service: one look-up finds the bytes of the whole response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SERVICES: Final = f"{BASE}/services/".encode()
 
 
 class EncodedReply(NamedTuple):
-    """An answer as HTTP/1.1 writes it, from behind the status line and the date on."""
+    """A response in HTTP/1.1, without the status line and the default headers."""
 
     status: int
     text: bytes
@@ -22,7 +22,7 @@ class EncodedReply(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServiceReplies:
-    """Both answers about a service."""
+    """Both responses about a service: the page, and 304 for a caller that has it."""
 
     etag: str
     full: EncodedReply
@@ -30,31 +30,31 @@ class ServiceReplies:
 
 
 class FastPath:
-    """Answers that need no waiting: plain GETs of known services whose pages are short."""
+    """Answers plain GETs of known services whose pages are short. These need no task."""
 
     def __init__(self, registry: Registry, pages: Pages) -> None:
         self._registry = registry
         self._pages = pages
-        self._ready: dict[bytes, ServiceReplies] = {}
-        """True while the catalog is at `_snapshot` and `_age`, and dropped then."""
+        self._replies: dict[bytes, ServiceReplies] = {}
+        """By request target; current while the catalog has this snapshot and this age."""
         self._snapshot, self._age = registry.snapshot, 0.0
 
     def reply(self, target: bytes, headers: Headers) -> EncodedReply | None:
-        """The answer to a GET of that path; None if it is not one of these."""
+        """Returns the response to a GET of the target, None if it needs the router."""
         registry = self._registry
         snapshot, age = registry.snapshot, registry.age()
         if snapshot is not self._snapshot or age != self._age:
             self._snapshot, self._age = snapshot, age
-            self._ready.clear()
-        ready = self._ready.get(target) or self._made(target)
-        if ready is None:
+            self._replies.clear()
+        replies = self._replies.get(target) or self._make(target)
+        if replies is None:
             return None
         for name, value in headers:
-            if name == b"if-none-match" and etag_matches(value.decode("latin-1"), ready.etag):
-                return ready.unchanged
-        return ready.full
+            if name == b"if-none-match" and etag_matches(value.decode("latin-1"), replies.etag):
+                return replies.unchanged
+        return replies.full
 
-    def _made(self, target: bytes) -> ServiceReplies | None:
+    def _make(self, target: bytes) -> ServiceReplies | None:
         if not target.startswith(_SERVICES):
             return None
         name = target[len(_SERVICES) :].decode("latin-1")
@@ -63,13 +63,13 @@ class FastPath:
         page = self._pages.page(name, None)
         if len(page.body) > BODY_PIECE_BYTES:
             return None
-        ready = self._ready[target] = _ready(page)
-        return ready
+        replies = self._replies[target] = _encode_page(page)
+        return replies
 
 
-def _ready(page: Page) -> ServiceReplies:
-    return ServiceReplies(page.etag, _answer(page.reply(None)), _answer(page.reply(page.etag)))
+def _encode_page(page: Page) -> ServiceReplies:
+    return ServiceReplies(page.etag, _encode(page.reply(None)), _encode(page.reply(page.etag)))
 
 
-def _answer(reply: ApiReply) -> EncodedReply:
+def _encode(reply: ApiReply) -> EncodedReply:
     return EncodedReply(reply.status, reply.encode())

@@ -1,4 +1,4 @@
-"""What the dialect says of a service, computed once a change and served as bytes."""
+"""The JSON pages of services: computed once per change, and served as bytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from adsum.dialects.native.worker import WorkerThread
 from adsum.registry import Registry
 
 MAX_FILTERED_PAGE_BYTES: Final = 32 * 1024 * 1024
-"""How many bytes of filtered pages are kept; past it those asked for longest ago are computed again."""
+"""Bytes of filtered pages that are kept. Past it the pages that were read longest ago are dropped."""
 EMPTY_PAGE_BYTES: Final = 1_000
 """Bytes of a page without instances."""
 MAX_SERVICES_LISTED_INLINE: Final = 1_000
-"""Services that are listed at once; a longer list holds up nobody."""
+"""Services that are listed in the event loop. A longer list is made in a thread, so that other requests go on."""
 
 _NO_CACHE: Final = (b"cache-control", b"no-cache")
 _EPOCH: Final = wire.EPOCH_HEADER.lower().encode()
@@ -30,49 +30,51 @@ _AGE: Final = wire.AGE_HEADER.lower().encode()
 
 
 class ServiceJson:
-    """A service in JSON, one piece an instance. Following a change encodes anew only what changed."""
+    """A service as JSON, in one piece per instance. An update encodes only the instances that changed."""
 
     __slots__ = ("_pieces", "body", "epoch", "service")
 
     def __init__(self, epoch: str, service: ServiceSnapshot) -> None:
         self.epoch = epoch
         self.service = service
-        self._pieces = {id: wire.encode(wire.InstanceView.from_listing(each)) for id, each in service.listings.items()}
+        self._pieces = {
+            id: wire.encode(wire.InstanceView.from_listing(listing)) for id, listing in service.listings.items()
+        }
         self.body = self._join(service.listings)
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, with the instances that are on it."""
+        """Bytes of memory that the page and its instances take."""
         return EMPTY_PAGE_BYTES + self.service.size
 
     def update(self, service: ServiceSnapshot) -> None:
-        """Become the page of a later snapshot of the same epoch."""
+        """Update the page to a later snapshot of the same epoch."""
         before, self.service = self.service, service
         diff = service.diff_since(before.revision)
         if diff is None:
-            left = before.listings.keys() - service.listings.keys()
+            removed = before.listings.keys() - service.listings.keys()
             changed = [new for id, new in service.listings.items() if before.listings.get(id) is not new]
         else:
-            left, changed = {change.key.id for change in diff.removed}, list(diff.changed)
-        for id in left:
+            removed, changed = {change.key.id for change in diff.removed}, list(diff.changed)
+        for id in removed:
             self._pieces.pop(id, None)
         for listing in changed:
             self._pieces[listing.instance.id] = wire.encode(wire.InstanceView.from_listing(listing))
         self.body = self._join(service.listings)
 
-    def filtered(self, narrow: InstanceFilter) -> bytes:
-        """The page of those instances alone that the filter admits."""
-        return self._join(id for id, listing in self.service.listings.items() if narrow.matches(listing))
+    def filtered(self, instance_filter: InstanceFilter) -> bytes:
+        """Returns the page with only the instances that match the filter."""
+        return self._join(id for id, listing in self.service.listings.items() if instance_filter.matches(listing))
 
     def _join(self, ids: Iterable[str]) -> bytes:
-        blank = wire.encode(wire.ServiceView(self.epoch, self.service.name, self.service.revision, []))
+        empty_page = wire.encode(wire.ServiceView(self.epoch, self.service.name, self.service.revision, []))
         pieces = b",".join(map(self._pieces.__getitem__, ids))
-        return b"".join((blank.removesuffix(b"]}"), pieces, b"]}"))
+        return b"".join((empty_page.removesuffix(b"]}"), pieces, b"]}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer ready to be sent, true while the catalog is at `snapshot` and `age`."""
+    """A response that is ready to send. It is current while the catalog has this snapshot and this age."""
 
     snapshot: Snapshot
     age: float
@@ -81,135 +83,135 @@ class Page:
     body: bytes
 
     def reply(self, if_none_match: str | None) -> ApiReply:
-        """The page, or 304 if the caller has it: `if_none_match` is its If-None-Match."""
-        known = if_none_match is not None and etag_matches(if_none_match, self.etag)
-        return ApiReply(304, b"", self.headers) if known else ApiReply(200, self.body, self.headers)
+        """Returns the page, or 304 if the caller has it. `if_none_match`: the entity tags that the caller sent."""
+        is_current = if_none_match is not None and etag_matches(if_none_match, self.etag)
+        return ApiReply(304, b"", self.headers) if is_current else ApiReply(200, self.body, self.headers)
 
 
 def etag(epoch: str, revision: int, instance_filter: InstanceFilter | None) -> str:
-    """What marks a page at a revision; pages narrowed in other ways are other pages."""
+    """Returns the entity tag of a page at a revision. Another filter makes another page."""
     return f'"{epoch}-{revision}"' if instance_filter is None else f'"{epoch}-{revision}-{instance_filter.digest}"'
 
 
 def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, narrow: InstanceFilter | None = None) -> Page:
-    mark = etag(snapshot.epoch, revision, narrow)
+    tag = etag(snapshot.epoch, revision, narrow)
     headers = (
         JSON,
         _NO_CACHE,
-        (b"etag", mark.encode()),
+        (b"etag", tag.encode()),
         (_EPOCH, snapshot.epoch.encode()),
         (_REVISION, b"%d" % snapshot.revision),
         (_AGE, b"%.3f" % age if age else b"0"),
     )
-    return Page(snapshot, age, mark, headers, body)
+    return Page(snapshot, age, tag, headers, body)
 
 
 def etag_matches(if_none_match: str, etag: str) -> bool:
-    """Whether If-None-Match names the etag (RFC 9110 § 13.1.2: compared weakly, `*` names any)."""
+    """Whether If-None-Match has the entity tag (RFC 9110 § 13.1.2: weak comparison; `*` matches any)."""
     return if_none_match.strip() == "*" or any(
         tag.strip().removeprefix("W/") == etag for tag in if_none_match.split(",")
     )
 
 
 class Pages:
-    """The pages of every service that somebody reads.
+    """The pages of services that are read.
 
-    They take as much memory as registrations may, counted as those are; past it the one read longest ago is dropped.
-    So a page that nobody reads any more does not hold for ever what has left the catalog since.
+    They take at most as much memory as registrations may, counted in the same way. Past it the page that was read
+    longest ago is dropped, so that a page which nobody reads does not keep instances that left the catalog.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._sheets: OrderedDict[str, ServiceJson] = OrderedDict()
-        self._seen = registry.snapshot.epoch, registry.snapshot.revision
+        self._services: OrderedDict[str, ServiceJson] = OrderedDict()
+        self._checked_at = registry.snapshot.epoch, registry.snapshot.revision
         self.size = 0
-        """Bytes of memory that the pages take, with the instances that are on them."""
+        """Bytes of memory that the pages and their instances take."""
         self._summaries: dict[str, tuple[tuple[str, int], bytes]] = {}
-        """Of each service its epoch and revision, and what was said of it then."""
-        self._narrowed = ByteCache(MAX_FILTERED_PAGE_BYTES)
-        self._lists = WorkerThread()
+        """By service: the epoch and revision, and the encoded summary at it."""
+        self._filtered = ByteCache(MAX_FILTERED_PAGE_BYTES)
+        self._list_worker = WorkerThread()
 
     def __len__(self) -> int:
-        """How many services' pages are kept ready."""
-        return len(self._sheets)
+        """How many pages are kept."""
+        return len(self._services)
 
     def body(self, snapshot: Snapshot, service: ServiceSnapshot) -> bytes:
-        """The service as JSON."""
-        return self._sheet(snapshot, service).body
+        """Returns the service as JSON."""
+        return self._service_json(snapshot, service).body
 
     def page(self, name: str, instance_filter: InstanceFilter | None) -> Page:
-        """The newest page of a service, known or not, or of those of its instances that `narrow` admits."""
+        """Returns the newest page of a service, with the instances that match. An unknown service has none."""
         snapshot, age = self._registry.snapshot, self._registry.age()
         service = snapshot.service(name)
         if instance_filter is None:
             return _page(snapshot, age, service.revision, self.body(snapshot, service))
         key = (snapshot.epoch, name, service.revision, instance_filter)
-        body = self._narrowed.get(key, lambda: self._sheet(snapshot, service).filtered(instance_filter))
+        body = self._filtered.get(key, lambda: self._service_json(snapshot, service).filtered(instance_filter))
         return _page(snapshot, age, service.revision, body, instance_filter)
 
     async def services(self) -> Page:
-        """The newest list of all services, by name; a long one is made in a thread, one after the other."""
+        """Returns the newest list of all services, by name. Long lists are made in a thread, one at a time."""
         snapshot, age = self._registry.snapshot, self._registry.age()
         self._drop_emptied(snapshot)
         if len(snapshot.services) <= MAX_SERVICES_LISTED_INLINE:
-            return self._listed(snapshot, age, _at_once)
-        return await self._lists.run(lambda before_each: self._listed(snapshot, age, before_each))
+            return self._listed(snapshot, age, _no_checkpoint)
+        return await self._list_worker.run(lambda checkpoint: self._listed(snapshot, age, checkpoint))
 
-    def _listed(self, snapshot: Snapshot, age: float, before_each: Callable[[], None]) -> Page:
+    def _listed(self, snapshot: Snapshot, age: float, checkpoint: Callable[[], None]) -> Page:
         summaries: dict[str, tuple[tuple[str, int], bytes]] = {}
         for name, service in snapshot.services.items():
-            before_each()
+            checkpoint()
             summaries[name] = self._summary(snapshot.epoch, service)
         self._summaries = summaries
-        blank = wire.encode(wire.ServiceList(snapshot.epoch, snapshot.revision, []))
+        empty_list = wire.encode(wire.ServiceList(snapshot.epoch, snapshot.revision, []))
         pieces = b",".join([summaries[name][1] for name in sorted(summaries)])
-        return _page(snapshot, age, snapshot.revision, b"".join((blank.removesuffix(b"]}"), pieces, b"]}")))
+        return _page(snapshot, age, snapshot.revision, b"".join((empty_list.removesuffix(b"]}"), pieces, b"]}")))
 
     def _summary(self, epoch: str, service: ServiceSnapshot) -> tuple[tuple[str, int], bytes]:
         at = epoch, service.revision
         known = self._summaries.get(service.name)
         return known if known is not None and known[0] == at else (at, wire.encode(summarize(service)))
 
-    def _sheet(self, snapshot: Snapshot, service: ServiceSnapshot) -> ServiceJson:
+    def _service_json(self, snapshot: Snapshot, service: ServiceSnapshot) -> ServiceJson:
         self._drop_emptied(snapshot)
-        sheet = self._sheets.get(service.name)
-        if sheet is not None and sheet.service is service and sheet.epoch == snapshot.epoch:
-            self._sheets.move_to_end(service.name)
-            return sheet
-        if sheet is not None:
+        page = self._services.get(service.name)
+        if page is not None and page.service is service and page.epoch == snapshot.epoch:
+            self._services.move_to_end(service.name)
+            return page
+        if page is not None:
             self._drop(service.name)
-        if sheet is not None and sheet.epoch == snapshot.epoch:
-            sheet.update(service)
+        if page is not None and page.epoch == snapshot.epoch:
+            page.update(service)
         else:
-            sheet = ServiceJson(snapshot.epoch, service)
+            page = ServiceJson(snapshot.epoch, service)
         if service.listings:
-            self._sheets[service.name] = sheet
-            self.size += sheet.size
-            while self.size > self._registry.max_catalog_bytes and len(self._sheets) > 1:
-                self._drop(next(iter(self._sheets)))
-        return sheet
+            self._services[service.name] = page
+            self.size += page.size
+            while self.size > self._registry.max_catalog_bytes and len(self._services) > 1:
+                self._drop(next(iter(self._services)))
+        return page
 
     def _drop(self, name: str) -> None:
-        self.size -= self._sheets.pop(name).size
+        self.size -= self._services.pop(name).size
 
     def _drop_emptied(self, snapshot: Snapshot) -> None:
-        """Drop the pages of services that have no instance any more; an empty page is quickly made."""
-        at, self._seen = self._seen, (snapshot.epoch, snapshot.revision)
-        if at == self._seen:
+        """Drop the pages of services without instances. An empty page is made quickly."""
+        last, self._checked_at = self._checked_at, (snapshot.epoch, snapshot.revision)
+        if last == self._checked_at:
             return
-        names = snapshot.names_changed_since(*at)
-        for name in names if names is not None else [*self._sheets]:
-            if name in self._sheets and not snapshot.listed_count(name):
+        names = snapshot.names_changed_since(*last)
+        for name in names if names is not None else [*self._services]:
+            if name in self._services and not snapshot.listed_count(name):
                 self._drop(name)
 
 
-def _at_once() -> None:
-    """Go on."""
+def _no_checkpoint() -> None:
+    """A checkpoint that does nothing."""
 
 
 def summarize(service: ServiceSnapshot) -> wire.ServiceSummary:
-    """How many instances of a service stand how."""
-    status: dict[str, int] = {}
+    """Returns the summary of a service: how many instances have which status."""
+    counts: dict[str, int] = {}
     for listing in service.listings.values():
-        status[listing.status.value] = status.get(listing.status.value, 0) + 1
-    return wire.ServiceSummary(service.name, service.revision, len(service.listings), status)
+        counts[listing.status.value] = counts.get(listing.status.value, 0) + 1
+    return wire.ServiceSummary(service.name, service.revision, len(service.listings), counts)

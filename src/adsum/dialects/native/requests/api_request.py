@@ -1,4 +1,4 @@
-"""One request as its operation sees it: values parsed and bounded before anything is done."""
+"""A request whose path, query and body are parsed and checked before its operation uses them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from adsum.core.errors import Invalid
 from adsum.core.model import Key
 from adsum.dialects.native.api.operation_table import MAX_BODY_BYTES, PATH_PARAMETER_TYPES, ApiOperation, QueryParameter
 from adsum.dialects.native.asgi import Receive, Scope, find_header
-from adsum.dialects.native.problems import BodyTooLarge, MalformedRequest, NotJson
+from adsum.dialects.native.problems import BodyTooLarge, MalformedRequest, MisdirectedRequest, NotJson
 from adsum.dialects.native.requests.body_memory import BodyMemory
 
 MAX_QUERY_PARAMETERS: Final = 1_024
-"""How many parameters one query has at most; one with more is refused."""
+"""Parameters of a query. A query with more is refused."""
 
 _KEYED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]+)\]")
 _IN_PATH = re.compile(r"{(\w+)}")
@@ -34,70 +34,81 @@ T = TypeVar("T")
 
 
 class ApiRequest:
-    """A request for one route."""
+    """A request for one operation."""
 
     def __init__(
-        self, route: ApiOperation, values: list[str], scope: Scope, receive: Receive, body_memory: BodyMemory
+        self, operation: ApiOperation, values: list[str], scope: Scope, receive: Receive, body_memory: BodyMemory
     ) -> None:
-        self.route = route
-        self._inflow = body_memory
-        self._held = 0
-        """Bytes of its body that count as held until it is closed."""
+        self.operation = operation
+        self._body_memory = body_memory
+        self._reserved = 0
+        """Bytes of the body memory that are reserved until the request is closed."""
         self.scope = scope
         self.receive = receive
         self.path = {
             name: _value(name, value, PATH_PARAMETER_TYPES[name])
-            for name, value in zip(_names(route.path), values, strict=True)
+            for name, value in zip(_parameter_names(operation.path), values, strict=True)
         }
-        self.query = _query(route, scope["query_string"]) if scope["query_string"] else {}
+        self.query = _query(operation, scope["query_string"]) if scope["query_string"] else {}
 
     @property
     def key(self) -> Key:
-        """The instance that the path names."""
+        """The key of the instance that the path names."""
         return Key(self.path["service"], self.path["id"])
 
     def header(self, name: bytes) -> str | None:
-        """The first header of that lower-case name."""
+        """Returns the first header of that name (in lower case)."""
         return find_header(self.scope, name)
 
     @property
     def if_none_match(self) -> str | None:
-        """What If-None-Match says, in however many lines."""
+        """The entity tags of all If-None-Match headers, None if there is none."""
         lines = [value.decode("latin-1") for name, value in self.scope["headers"] if name == b"if-none-match"]
         return ", ".join(lines) if lines else None
 
     @property
     def peer(self) -> str:
-        """The address that the request came from."""
+        """The IP address that the request came from."""
         client = self.scope.get("client")
         address: str = client[0] if client else ""
         return address.removeprefix("::ffff:").partition("%")[0]
 
     @property
     def actor(self) -> str:
-        """Who asks, for the record."""
+        """The actor to record for changes: the one that the request names, or the IP address of the caller."""
         actor = self.header(wire.ACTOR_HEADER.lower().encode())
         if not actor:
             return self.peer
         with contextlib.suppress(UnicodeDecodeError):
-            actor = actor.encode("latin-1").decode()  # People's names are sent as UTF-8 by all that can send them.
+            actor = actor.encode("latin-1").decode()  # Clients send names outside ASCII as UTF-8.
         validation.text(wire.ACTOR_HEADER, actor)
         return actor
 
     def caller(self, at: float) -> Caller:
-        """Who asks, for the record, at an instant on the wall clock."""
+        """Returns the caller to record for changes. `at`: the time on the wall clock."""
         actor, peer = intern(self.actor), intern(self.peer)
         return Caller(actor, at, peer if peer != actor else "")
 
+    def is_forwarded_to(self, node_id: str) -> bool:
+        """Whether another node forwarded the request to the node with this id.
+
+        Raises `MisdirectedRequest` if it was forwarded to a node with another id.
+        """
+        target = self.header(wire.FORWARDED_TO_HEADER.lower().encode())
+        if target is not None and target != node_id:
+            raise MisdirectedRequest("another node answers here; the target node may advertise a wrong address")
+        return target is not None
+
     def close(self) -> None:
-        """It is answered."""
-        held, self._held = self._held, 0
-        self._inflow.release(held)
+        """Release the memory of the body: the request is answered."""
+        reserved, self._reserved = self._reserved, 0
+        self._body_memory.release(reserved)
 
     async def body(self, kind: type[T], *, reject_repeated_keys: bool = True) -> T:
-        """The body, decoded and validated. Raises `Invalid`, `MalformedRequest`, `NotJson`, `Overloaded` and `BodyTooLarge`.
+        """Returns the body, decoded and validated.
 
-        `reject_repeated_keys`: people may have written it, and so it is also looked for keys that are given twice.
+        `reject_repeated_keys`: refuse an object with the same key twice, a mistake of people. It doubles the time.
+        Raises `Invalid`, and what `json_body` raises.
         """
         body = await self.json_body()
         with json_errors():
@@ -106,32 +117,35 @@ class ApiRequest:
             return decoded
         if len(body) <= MAX_BODY_BYTES:
             require_unique_keys(body)
-        else:  # It takes longer than others should wait.
+        else:  # A large body would delay other requests.
             await asyncio.to_thread(require_unique_keys, body)
         return decoded
 
     async def json_body(self) -> bytes:
-        """The body, which is declared as JSON. Raises `MalformedRequest`, `NotJson`, `Overloaded` and `BodyTooLarge`."""
-        declared = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
-        if declared != "application/json":
-            raise NotJson("the body must be declared as application/json")
-        return await self._read(self.route.max_body)
+        """Returns the bytes of a body with the content type of JSON.
 
-    async def _read(self, most: int) -> bytes:
+        Raises `MalformedRequest`, `NotJson`, `Overloaded` and `BodyTooLarge`.
+        """
+        content_type = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise NotJson("the request needs the header Content-Type: application/json")
+        return await self._read(self.operation.max_body)
+
+    async def _read(self, max_bytes: int) -> bytes:
         length = self.header(b"content-length")
-        if length is not None and length.isdecimal() and int(length) > most:
-            raise BodyTooLarge(f"the body may have at most {most} bytes, not {length}")
+        if length is not None and length.isdecimal() and int(length) > max_bytes:
+            raise BodyTooLarge(f"the body may have at most {max_bytes} bytes, not {length}")
         parts, size, more = [], 0, True
         while more:
             message = await self.receive()
             if message["type"] == "http.disconnect":
-                raise MalformedRequest("", "the connection ended within the body")
+                raise MalformedRequest("", "the connection ended before the body was complete")
             part = message.get("body", b"")
             size += len(part)
-            if size > most:
-                raise BodyTooLarge(f"the body may have at most {most} bytes")
-            self._inflow.reserve(len(part))
-            self._held += len(part)
+            if size > max_bytes:
+                raise BodyTooLarge(f"the body may have at most {max_bytes} bytes")
+            self._body_memory.reserve(len(part))
+            self._reserved += len(part)
             parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)
@@ -139,7 +153,7 @@ class ApiRequest:
 
 @contextmanager
 def json_errors() -> Iterator[None]:
-    """A body that is no JSON at all is malformed, and not invalid."""
+    """Raise `MalformedRequest` in place of `Invalid` for a body that is not JSON at all."""
     try:
         yield
     except Invalid as error:
@@ -149,40 +163,45 @@ def json_errors() -> Iterator[None]:
 
 
 def require_unique_keys(body: bytes) -> None:
-    """A body that was decoded has each key once in one object. Raises `MalformedRequest`."""
+    """Check that no object in a decoded body has a key twice. Raises `MalformedRequest`."""
     repeated = wire.find_repeated_key(body)
     if repeated is not None:
-        raise MalformedRequest(repeated, "must be given once in one object")
+        raise MalformedRequest(repeated, "must be given only once in an object")
 
 
 @cache
-def _names(path: str) -> tuple[str, ...]:
-    """The names of the values in a route's path."""
+def _parameter_names(path: str) -> tuple[str, ...]:
+    """Returns the names of the parameters in a path."""
     return tuple(_IN_PATH.findall(path))
 
 
-def _query(route: ApiOperation, raw: bytes) -> dict[str, Any]:
-    """The parameters by name. Raises `MalformedRequest` for what the route does not know, `Invalid` for a wrong value."""
-    known: Mapping[str, QueryParameter] = {parameter.name: parameter for parameter in route.query}
+def _query(operation: ApiOperation, raw: bytes) -> dict[str, Any]:
+    """Returns the values of a query by name.
+
+    Raises `MalformedRequest` for a parameter that the operation does not have, and `Invalid` for a wrong value.
+    """
+    known: Mapping[str, QueryParameter] = {parameter.name: parameter for parameter in operation.query}
     query: dict[str, Any] = {}
     for name, text in _pairs(raw):
         keyed = _KEYED.fullmatch(name)
         parameter = known.get(keyed["name"] if keyed else name)
         if parameter is None or parameter.keyed != bool(keyed):
-            raise MalformedRequest(name, f"there is no parameter {validation.quoted(name)}; {_offer(route)}")
+            raise MalformedRequest(
+                name, f"this operation has no parameter {validation.quoted(name)}; {_known_parameters(operation)}"
+            )
         value = _value(name, text, parameter.type)
         if keyed:
-            _once(query.setdefault(parameter.name, {}), keyed["key"], name, value)
+            _set_once(query.setdefault(parameter.name, {}), keyed["key"], name, value)
         elif parameter.repeatable:
             query.setdefault(name, []).append(value)
         else:
-            _once(query, name, name, value)
+            _set_once(query, name, name, value)
     return query
 
 
-def _once(values: dict[str, Any], key: str, name: str, value: object) -> None:
+def _set_once(values: dict[str, Any], key: str, name: str, value: object) -> None:
     if key in values:
-        raise MalformedRequest(name, "must be given once")
+        raise MalformedRequest(name, "must be given only once")
     values[key] = value
 
 
@@ -199,10 +218,10 @@ def _value(name: str, text: str, kind: Any) -> Any:
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
-        words = str(error)
-        raise Invalid(name, words[:1].lower() + words[1:]) from None
+        problem = str(error)
+        raise Invalid(name, problem[:1].lower() + problem[1:]) from None
 
 
-def _offer(route: ApiOperation) -> str:
-    names = [f"{each.name}[…]" if each.keyed else each.name for each in route.query]
-    return f"there are {', '.join(names)}" if names else "this operation has none"
+def _known_parameters(operation: ApiOperation) -> str:
+    names = [f"{parameter.name}[…]" if parameter.keyed else parameter.name for parameter in operation.query]
+    return f"it has {', '.join(names)}" if names else "it has none"

@@ -1,4 +1,4 @@
-"""The memory that request bodies take, from their first byte until their request is answered."""
+"""The memory for request bodies: from their first byte until the request is answered."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Final
 from adsum.core.errors import Overloaded
 
 MAX_BODY_MEMORY: Final = 256 * 1024 * 1024
-"""Bytes of the bodies of all requests that are under way; past it a request whose body goes on is refused with 503."""
+"""Bytes of the bodies of all requests together. Past it a request whose body goes on is refused with 503."""
 
 
 class BodyMemory:
-    """Counts them."""
+    """Counts the bytes that bodies take."""
 
     def __init__(self) -> None:
         self.size = 0
-        """Bytes that are held now."""
+        """Bytes that are reserved."""
 
     def reserve(self, size: int) -> None:
-        """So many bytes more came. Raises `Overloaded`, and holds none of them, past the bound."""
+        """Reserve so many bytes more. Raises `Overloaded`, and reserves none, past the limit."""
         if self.size + size > MAX_BODY_MEMORY:
-            raise Overloaded("the room for request bodies")
+            raise Overloaded("the memory for request bodies")
         self.size += size
 
     def release(self, size: int) -> None:
-        """So many bytes are let go of."""
+        """Release so many bytes."""
         self.size -= size

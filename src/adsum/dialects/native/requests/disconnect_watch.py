@@ -1,4 +1,4 @@
-"""Noticing at once that a caller hung up, while something is awaited on its behalf."""
+"""A disconnect watch notices that the caller closed the connection, while a request waits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from adsum.dialects.native.asgi import Receive
 
 
 class DisconnectWatch:
-    """Listens for the end of the connection; then `disconnected` is true and `tell` has been called."""
+    """Waits for the end of the connection within a `with` block: sets `disconnected`, and calls `on_disconnect`."""
 
-    __slots__ = ("_receive", "_task", "_tell", "disconnected")
+    __slots__ = ("_on_disconnect", "_receive", "_task", "disconnected")
 
-    def __init__(self, receive: Receive, tell: Callable[[], None]) -> None:
+    def __init__(self, receive: Receive, on_disconnect: Callable[[], None]) -> None:
         self._receive = receive
-        self._tell = tell
+        self._on_disconnect = on_disconnect
         self.disconnected = False
 
     def __enter__(self) -> DisconnectWatch:
@@ -30,4 +30,4 @@ class DisconnectWatch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.disconnected = True
-        self._tell()
+        self._on_disconnect()

@@ -1,4 +1,4 @@
-"""Which instances of a service are asked for."""
+"""A filter for the instances of a service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adsum.core.model import Listing
 
 @dataclass(frozen=True, slots=True)
 class InstanceFilter:
-    """Admits instances that stand as one of `statuses`, have all `tags` and `metadata`, and are in `zone`."""
+    """Matches instances with one of the statuses, all tags, all metadata and the zone. An empty field matches all."""
 
     statuses: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
@@ -21,20 +21,20 @@ class InstanceFilter:
 
     @staticmethod
     def from_query(query: Mapping[str, Any]) -> InstanceFilter | None:
-        """The filter in a parsed query; None if everything is asked for."""
-        narrow = InstanceFilter(
+        """Returns the filter in a parsed query, None if it matches everything."""
+        instance_filter = InstanceFilter(
             frozenset(query.get("status", ())),
             frozenset(query.get("tag", ())),
             query.get("zone"),
             frozenset(query.get("metadata", {}).items()),
         )
-        return narrow if narrow != NO_FILTER else None
+        return instance_filter if instance_filter != NO_FILTER else None
 
     @property
     def digest(self) -> str:
-        """A short text that another filter has not: the same in every process."""
-        asked = sorted(self.statuses), sorted(self.tags), self.zone, sorted(self.metadata)
-        return blake2b(repr(asked).encode(errors="surrogatepass"), digest_size=8).hexdigest()
+        """A short text that identifies the filter: the same in every process, and another one for another filter."""
+        values = sorted(self.statuses), sorted(self.tags), self.zone, sorted(self.metadata)
+        return blake2b(repr(values).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
     def matches(self, listing: Listing) -> bool:
         instance = listing.instance

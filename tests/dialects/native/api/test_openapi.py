@@ -1,4 +1,4 @@
-"""The document says what the daemon does: schemathesis asks everything that it can think of, with one seed."""
+"""The OpenAPI document matches the daemon: schemathesis sends generated requests, with a fixed seed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from adsum.dialects.native.api.operation_table import OPERATIONS
 from tests.support.registry_daemon import RunningDaemon
 
 HERE = Path(__file__).parent
-EXAMPLES = 20
+ROOT = HERE.parents[3]
+MAX_EXAMPLES = 20
 
 
 @pytest.mark.long
 def test_schemathesis_finds_nothing(daemon: RunningDaemon, tmp_path: Path) -> None:
-    options = ["--seed=7", f"--max-examples={EXAMPLES}", "--checks=all", "--phases=coverage,fuzzing", "--no-color"]
+    options = ["--seed=7", f"--max-examples={MAX_EXAMPLES}", "--checks=all", "--phases=coverage,fuzzing", "--no-color"]
     options += ["--generation-database=none", "--request-timeout=10", "--continue-on-failure"]
     ran = subprocess.run(
         [
@@ -34,7 +35,7 @@ def test_schemathesis_finds_nothing(daemon: RunningDaemon, tmp_path: Path) -> No
         capture_output=True,
         text=True,
         timeout=110,
-        env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks", "PYTHONPATH": str(HERE.parent)},
+        env=os.environ | {"SCHEMATHESIS_HOOKS": f"{__package__}.schemathesis_hooks", "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         check=False,
     )
@@ -42,16 +43,17 @@ def test_schemathesis_finds_nothing(daemon: RunningDaemon, tmp_path: Path) -> No
     assert httpx.get(f"{daemon.url}/readyz").status_code == 200
 
 
-def test_every_route_is_documented_with_its_problems() -> None:
+def test_every_operation_is_documented_with_its_responses_and_problems() -> None:
     paths = openapi_document()["paths"]
-    for route in OPERATIONS:
-        operation = paths[route.path][route.method.lower()]
-        assert operation["operationId"] == route.name
-        assert {str(code) for code in (*route.responses, *route.problems)} <= operation["responses"].keys()
-        assert ("requestBody" in operation) == (route.body is not None)
+    for operation in OPERATIONS:
+        documented = paths[operation.path][operation.method.lower()]
+        assert documented["operationId"] == operation.name
+        statuses = {str(status) for status in (*operation.responses, *operation.problems)}
+        assert statuses <= documented["responses"].keys()
+        assert ("requestBody" in documented) == (operation.body is not None)
 
 
-def test_every_body_that_travels_is_in_the_document() -> None:
+def test_every_body_is_in_the_document() -> None:
     schemas = openapi_document()["components"]["schemas"]
     for kind in (wire.RegistrationBody, wire.CheckBody, wire.ServiceView, wire.InstanceView, wire.Problem):
         assert kind.__name__ in schemas
@@ -59,10 +61,10 @@ def test_every_body_that_travels_is_in_the_document() -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/"])
-def test_people_find_a_page_that_needs_nothing_else(daemon: RunningDaemon, path: str) -> None:
+def test_the_docs_page_is_self_contained(daemon: RunningDaemon, path: str) -> None:
     page = httpx.get(f"{daemon.url}{path}", follow_redirects=True)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    for route in OPERATIONS:
-        assert f"id='{route.name}'" in page.text
+    for operation in OPERATIONS:
+        assert f"id='{operation.name}'" in page.text
     assert "http://" not in page.text.replace(daemon.url, "")
     assert "<script" not in page.text

@@ -1,0 +1,94 @@
+"""The groups of events that a watch sends: its first one, and those that follow."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final, NamedTuple
+
+from adsum import wire
+from adsum.core.backoff import jittered
+from adsum.dialects.native.events.watch_events import (
+    WatchedServices,
+    WatchEvents,
+    can_resume,
+    encode_event,
+    synced_event,
+)
+from adsum.dialects.native.problems import MalformedRequest
+from adsum.registry import Registry
+
+RETRY_SECONDS: Final = 2.0
+"""Seconds after which a client that lost its watch reconnects. The value that is sent differs by up to half."""
+
+
+class WatchPosition(NamedTuple):
+    """The revision, in one epoch, up to which a watch has sent every change."""
+
+    epoch: str
+    revision: int
+
+    @staticmethod
+    def parse(field: str, text: str) -> WatchPosition:
+        """Returns the position in EPOCH:REVISION. Raises `MalformedRequest`."""
+        epoch, _, revision = text.rpartition(":")
+        if not epoch or not revision.isascii() or not revision.isdigit() or len(revision) > 19:
+            raise MalformedRequest(field, "must be EPOCH:REVISION, the id of a synced event")
+        return WatchPosition(epoch, int(revision))
+
+
+class EventGroups:
+    """Makes the groups of watches from the current snapshot of the registry."""
+
+    def __init__(self, registry: Registry, events: WatchEvents, rng: Random) -> None:
+        self._registry = registry
+        self._events = events
+        self._rng = rng
+
+    def opening(
+        self, services: WatchedServices, since: WatchPosition | None, token: str
+    ) -> tuple[WatchPosition, bytes, bytes]:
+        """Returns the first group of a watch, or of a new epoch: the position after it, the `open` event, the rest.
+
+        The group has the full state, unless the watch can resume at `since`.
+        """
+        snapshot, age = self._registry.snapshot, self._age()
+        if since is not None and since.epoch == snapshot.epoch and can_resume(snapshot, services, since.revision):
+            is_full = False
+            group = self._events.changes_since(snapshot, services, since.revision, age) or synced_event(snapshot, age)
+        else:
+            is_full = True
+            group = self._events.full_state(snapshot, services, age)
+        opened = wire.WatchOpened(snapshot.epoch, snapshot.revision, is_full, token, age, self._registry.heartbeat)
+        return WatchPosition(snapshot.epoch, snapshot.revision), encode_event("open", wire.encode(opened)), group
+
+    def following(
+        self, services: WatchedServices, position: WatchPosition, token: str
+    ) -> tuple[WatchPosition, bytes, bytes]:
+        """Returns the group that follows a position, as `opening` does. The group is empty if nothing changed."""
+        snapshot = self._registry.snapshot
+        if snapshot.epoch != position.epoch or (services is None and position.revision < snapshot.default_revision):
+            return self.opening(services, None, token)
+        group = self._events.changes_since(snapshot, services, position.revision, self._age())
+        return WatchPosition(snapshot.epoch, snapshot.revision), b"", group
+
+    def heartbeat(self) -> bytes:
+        """Returns the `synced` event that a quiet watch sends."""
+        return synced_event(self._registry.snapshot, self._age())
+
+    def retry(self) -> bytes:
+        """Returns the field that tells a client when to reconnect: a random time, so that clients come one by one."""
+        return b"retry: %d\n\n" % (jittered(RETRY_SECONDS, self._rng, share=0.5) * 1000)
+
+    @property
+    def lost_after(self) -> float:
+        """Seconds of silence after which a consumer is lost."""
+        return self._registry.watches.consumers.lost_after
+
+    @property
+    def are_ended(self) -> bool:
+        """Whether the registry stops, so that every watch ends."""
+        return self._registry.watches.is_ended
+
+    def _age(self) -> float:
+        """Returns the age, rounded to a tenth of a second: watches with the same age share their bytes."""
+        return round(self._registry.age(), 1)

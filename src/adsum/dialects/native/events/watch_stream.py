@@ -1,0 +1,149 @@
+"""The response to a watch: an endless stream of Server-Sent Events.
+
+open, service…, synced     the full state (`full` is true), or
+open, change…, synced      the changes since the position that the client resumes from; afterwards
+change…, synced            the changes of a batch, in one write
+synced                     a heartbeat, while nothing changes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from adsum.core.catalog.snapshots import Snapshot
+from adsum.dialects.native.asgi import NO_STORE, Receive, Scope, Send
+from adsum.dialects.native.events.event_groups import EventGroups, WatchPosition
+from adsum.dialects.native.events.heartbeat import HeartbeatTimer
+from adsum.dialects.native.events.watch_events import changed_services
+from adsum.dialects.native.requests.disconnect_watch import DisconnectWatch
+from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, AbortIfSilent, SendChunk
+from adsum.watches import Watch
+
+MAX_WRITE_BYTES: Final = 64 * 1024
+"""Bytes of one write. A longer group takes several, each when the client has read most of those before."""
+
+_HEADERS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    NO_STORE,
+    (b"x-accel-buffering", b"no"),
+)
+_START: Final = {"type": "http.response.start", "status": 200, "headers": _HEADERS}
+_END: Final = {"type": "http.response.body", "body": b": the registry is stopping\n\n"}
+
+
+class WatchStream:
+    """The response to one watch."""
+
+    __slots__ = (
+        "_groups",
+        "_heartbeats",
+        "_on_end",
+        "_position",
+        "_send_chunk",
+        "_since",
+        "_token",
+        "_watch",
+        "status",
+    )
+
+    def __init__(
+        self,
+        groups: EventGroups,
+        heartbeats: HeartbeatTimer[WatchStream],
+        watch: Watch,
+        since: WatchPosition | None,
+        token: str,
+        on_end: Callable[[str], None],
+    ) -> None:
+        """`since`: the position to resume from. `on_end` is called with the token when the stream ends."""
+        self._groups = groups
+        self._heartbeats = heartbeats
+        self._watch = watch
+        self._since = since
+        self._token = token
+        self._on_end = on_end
+        self.status = 200
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send, /) -> None:
+        """Send events until the client disconnects or the registry stops."""
+        watch = self._watch
+        state = scope.get("state", {})
+        abort_if_silent: AbortIfSilent = state.get(ABORT_IF_SILENT, _never_abort)
+        is_peer_lost = abort_if_silent(self._groups.lost_after)
+        try:
+            with watch, DisconnectWatch(receive, watch.interrupt) as peer, self._heartbeats.scheduled(self):
+                try:
+                    await send(_START)
+                    await self._send_opening(send)
+                    self._push_by(state.get(SEND_CHUNK))
+                    while not peer.disconnected:
+                        has_changed = await watch.changed()
+                        if self._groups.are_ended:
+                            await send(_END)
+                            return
+                        await self._send_following(send, has_changed)
+                finally:
+                    watch.is_peer_lost = is_peer_lost()
+        finally:
+            watch.push = None
+            self._on_end(self._token)
+
+    # The groups are local variables of these methods, so that a quiet watch holds no bytes.
+
+    async def _send_opening(self, send: Send) -> None:
+        self._position, opened, group = self._groups.opening(self._watch.services, self._since, self._token)
+        await _send_text(send, self._groups.retry() + opened)
+        await _send_text(send, group)
+
+    async def _send_following(self, send: Send, has_changed: bool) -> None:
+        self._position, opened, group = self._groups.following(self._watch.services, self._position, self._token)
+        if opened:
+            await _send_text(send, opened)
+        if group or not has_changed:
+            await _send_text(send, group or self._groups.heartbeat())
+
+    def _push_by(self, send_chunk: SendChunk | None) -> None:
+        """Write changes as soon as they are published, while the client reads. That saves waking the task."""
+        if send_chunk is not None:
+            self._send_chunk = send_chunk
+            self._watch.push = self._push
+
+    def _push(self) -> bool:
+        if self._groups.are_ended:
+            return False
+        position, opened, group = self._groups.following(self._watch.services, self._position, self._token)
+        if opened or len(group) > MAX_WRITE_BYTES or (group and not self._send_chunk(group)):
+            return False
+        self._position = position
+        return True
+
+    def send_heartbeat(self, snapshot: Snapshot, position: WatchPosition, heartbeat: bytes) -> None:
+        """Write the heartbeat at once if nothing has changed and the client reads. Otherwise wake the stream's task.
+
+        `position` is the one of the snapshot.
+        """
+        is_current = self._position == position or self._is_current(snapshot)
+        if is_current and self._watch.can_push() and self._send_chunk(heartbeat):
+            self._position = position
+        else:
+            self._watch.interrupt()
+
+    def _is_current(self, snapshot: Snapshot) -> bool:
+        """Whether no watched service has changed since the position of the stream."""
+        position = self._position
+        return position.epoch == snapshot.epoch and not any(
+            changed_services(snapshot, self._watch.services, position.revision)
+        )
+
+
+async def _send_text(send: Send, text: bytes) -> None:
+    """Send the text in writes of at most `MAX_WRITE_BYTES`: a slow client makes the server hold no more than one."""
+    for start in range(0, len(text), MAX_WRITE_BYTES):
+        part = text if len(text) <= MAX_WRITE_BYTES else text[start : start + MAX_WRITE_BYTES]
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+
+
+def _never_abort(_: float) -> Callable[[], bool]:
+    """The `AbortIfSilent` of a server that has none."""
+    return lambda: False

@@ -1,0 +1,24 @@
+"""A decision that records what it decided."""
+
+from __future__ import annotations
+
+from adsum.core.catalog.changes import Change
+from adsum.core.catalog.decisions import Decision
+from adsum.core.catalog.draft import CatalogView
+
+
+class RecordedDecision:
+    """A decision with its latest result. The registry may decide several times before it commits."""
+
+    def __init__(self, decision: Decision) -> None:
+        self._decision = decision
+        self.has_changes = False
+        """Whether the decision changes anything."""
+        self.adds_instance = False
+        """Whether the decision lists an instance that was not listed before."""
+
+    def __call__(self, view: CatalogView) -> list[Change]:
+        changes = self._decision(view)
+        self.has_changes = bool(changes)
+        self.adds_instance = any(change.listing is not None and view.find(change.key) is None for change in changes)
+        return changes

@@ -1,0 +1,80 @@
+"""What the native dialect needs of the node, as interfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from adsum import wire
+from adsum.consumers import AckQuery, ConsumerHints
+from adsum.core.model import Key, Listing, Outcome
+from adsum.core.nodes.sharding import Peer
+
+AddressCheck = Callable[[str], None]
+"""Raises `Invalid`, with the field `address`, for an address that no instance may have."""
+
+LatestOutcomes = Callable[[Key], Mapping[str, Outcome]]
+"""Returns the last outcome of each check of an instance, by the name of the check."""
+
+
+class LeaseRenewer(Protocol):
+    """The keeper of this node: it keeps leases and runs checks."""
+
+    def keeps(self, service: str) -> bool:
+        """Whether this node keeps the leases of the service."""
+        ...
+
+    def renew(self, key: Key, holder: str = "") -> None:
+        """Renew a lease for another ttl. Raises `UnknownInstance` and `LeaseLost`."""
+        ...
+
+    async def is_reachable(self, listing: Listing) -> bool:
+        """Whether the instance answers one probe, which is sent at once. Raises `Overloaded`."""
+        ...
+
+
+class OtherNodes(Protocol):
+    """The other nodes of the registry."""
+
+    @property
+    def id(self) -> str:
+        """The id of this run of this node, by which the other nodes address it."""
+        ...
+
+    def keepers(self, service: str) -> Sequence[Peer]:
+        """Returns the nodes that may keep the service: none if this node keeps it, or if nobody does now."""
+        ...
+
+    async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
+        """Have these nodes renew the leases that they keep. Returns the leases that could not be renewed.
+
+        Raises `KeeperUnavailable` if the keeper of a lease does not answer.
+        """
+        ...
+
+    async def wait_for_acknowledgements(
+        self, query_here: AckQuery, service: str, revision: int, wait: float
+    ) -> wire.AcknowledgementReport:
+        """Wait until the consumers of all nodes have acknowledged a revision of a service, at most `wait` seconds.
+
+        `query_here` asks this node. Returns the consumers that have not, at most a second late, even if other nodes do
+        not answer.
+        """
+        ...
+
+
+class NoOtherNodes:
+    """The `OtherNodes` of a node that is alone."""
+
+    id = ""
+
+    def keepers(self, service: str) -> Sequence[Peer]:
+        return ()
+
+    async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
+        return []
+
+    async def wait_for_acknowledgements(
+        self, query_here: AckQuery, service: str, revision: int, wait: float
+    ) -> wire.AcknowledgementReport:
+        return await query_here(service, revision, wait, (), ConsumerHints())

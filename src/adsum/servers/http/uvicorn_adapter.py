@@ -1,0 +1,324 @@
+"""The one module that uses private parts of uvicorn. `PRIVATE_PARTS` lists them.
+
+uvicorn has no public way to bound what a connection takes, to answer a request without an ASGI task, or to accept
+connections with code of our own. `UvicornConnection` and `UvicornServer` reach into uvicorn's httptools protocol and
+server for these, and offer plain hooks and methods to the rest of this package. A test compares `PRIVATE_PARTS` with
+the installed uvicorn and names the parts that are missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from functools import lru_cache, partial
+from typing import Any, Final, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from adsum.servers.http.acceptor import Acceptor
+from adsum.servers.http.limits import MAX_PIPELINED_REQUESTS
+
+PRIVATE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol": (
+        "_start_asgi_task",
+        "_unset_keepalive_if_required",
+        "cycle",
+        "flow",
+        "headers",
+        "loop",
+        "on_body",
+        "on_headers_complete",
+        "on_message_begin",
+        "on_message_complete",
+        "parser",
+        "pipeline",
+        "send_400_response",
+        "server_state",
+        "timeout_keep_alive",
+        "timeout_keep_alive_handler",
+        "timeout_keep_alive_task",
+        "transport",
+        "url",
+    ),
+    "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": (
+        "chunked_encoding",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "on_response",
+        "response_complete",
+        "response_started",
+        "scope",
+        "waiting_for_100_continue",
+    ),
+    "uvicorn.protocols.http.flow_control:FlowControl": ("resume_reading", "write_paused"),
+    "uvicorn.server:Server": (
+        "capture_signals",
+        "config",
+        "lifespan",
+        "server_state",
+        "servers",
+        "should_exit",
+        "started",
+        "startup",
+    ),
+    "uvicorn.server:ServerState": ("connections", "default_headers"),
+    "uvicorn.config:Config": ("backlog", "http_protocol_class"),
+    "uvicorn.lifespan.off:LifespanOff": ("startup", "state"),
+}
+"""Class → its attributes and methods that this module uses. The status lines (`STATUS_LINE`) are used as well."""
+
+MAX_CACHED_CHUNKS: Final = 16
+"""Encoded chunks that are kept; the one that was used longest ago is dropped first."""
+
+
+class UvicornConnection(HttpToolsProtocol):
+    """An HTTP/1.1 connection of uvicorn, with hooks and methods that ASGI does not have.
+
+    A subclass overrides the hooks. They are called in the order in which they are written here.
+    """
+
+    def __init__(self, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._latest: RequestResponseCycle | None = None
+        """The request whose ASGI task started last. Requests behind it may wait in `pipeline`."""
+        self._is_answered = False
+        """Whether the request that the parser reads is answered already."""
+
+    def request_began(self) -> None:
+        """Hook: the first byte of a request was parsed."""
+
+    def head_received(self) -> bool:
+        """Hook: the head of a request is complete. Returns whether the hook has answered the request.
+
+        uvicorn ignores a request that is answered. A `ValueError` stops the parser; `request_unreadable` follows.
+        """
+        return False
+
+    def task_starting(self, state: MutableMapping[str, Any]) -> None:
+        """Hook: the ASGI task of a request starts. `state` is the state of its scope."""
+
+    def body_received(self) -> None:
+        """Hook: a part of the body was parsed."""
+
+    def request_completed(self) -> None:
+        """Hook: the last byte of a request was parsed."""
+
+    def request_unreadable(self) -> None:
+        """Hook: the parser stopped. The hook answers and closes the connection."""
+
+    @property
+    def method(self) -> bytes:
+        """The method of the request whose head is complete."""
+        return bytes(self.parser.get_method())
+
+    @property
+    def target(self) -> bytes:
+        """The target of that request."""
+        return self.url
+
+    @property
+    def header_fields(self) -> list[tuple[bytes, bytes]]:
+        """The headers of that request, with lower-case names."""
+        return self.headers
+
+    @property
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no response is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def has_begun_response(self) -> bool:
+        """Whether part of a response is written, or requests wait behind one that is being answered."""
+        return bool(self.pipeline) or (not self.is_idle and self.cycle.response_started)
+
+    @property
+    def peer_socket(self) -> Any:
+        """The socket of the connection, or None."""
+        return self.transport.get_extra_info("socket")
+
+    def unsent_bytes(self) -> int:
+        """Returns how many bytes the peer has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    def abort_transport(self) -> None:
+        """Close now; what the peer has not taken is lost."""
+        self.transport.abort()
+
+    def can_answer_without_task(self) -> bool:
+        """Whether the request whose head is complete is a plain GET of HTTP/1.1 that no other response precedes."""
+        parser = self.parser
+        return (
+            parser.get_method() == b"GET"
+            and self.is_idle
+            and not self.flow.write_paused
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
+            and parser.get_http_version() == "1.1"
+        )
+
+    def write_response(self, status: int, encoded: bytes) -> None:
+        """Write a response. `encoded` is everything that follows the status line and the default headers."""
+        self.transport.write(b"".join((STATUS_LINE[status], _encoded(self.server_state.default_headers), encoded)))
+
+    def write_last_response(self, status: int, encoded: bytes) -> None:
+        """Write a response as `write_response` does, and close the connection when the peer has taken it."""
+        self.write_response(status, encoded)
+        self.transport.close()
+
+    def answer_latest(self, status: int, encoded: bytes) -> bool:
+        """Answer the request whose task started last, in one write. uvicorn takes two, and wakes the peer for each.
+
+        Returns False, and writes nothing, where the response needs ASGI.
+        """
+        cycle = self._latest
+        if cycle is None or self.flow.write_paused or not cycle.keep_alive or cycle.scope["method"] == "HEAD":
+            return False
+        if not cycle.disconnected:
+            cycle.response_started = cycle.response_complete = True
+            cycle.waiting_for_100_continue = False
+            cycle.message_event.set()
+            self.write_response(status, encoded)
+            cycle.on_response()
+        return True
+
+    def write_chunk(self, data: bytes) -> bool:
+        """Write a chunk of the response that is under way, at once.
+
+        Returns False, and writes nothing, if the response is not chunked, has ended, or waits for the peer to read.
+        """
+        cycle = self._latest
+        if cycle is None or not cycle.chunked_encoding or cycle.response_complete or cycle.disconnected:
+            return False
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(_chunk(data))
+        return True
+
+    def disconnect_requests(self) -> None:
+        """Report the end of the connection to requests under way, and drop the requests that wait behind them."""
+        self.pipeline.clear()
+        for cycle in (self._latest, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
+    def stop_idle_timer(self) -> None:
+        self._unset_keepalive_if_required()
+
+    def restart_idle_timer(self) -> None:
+        """Close the connection after the idle timeout, unless a request comes."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.restart_idle_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stop_idle_timer()
+        self.disconnect_requests()
+        super().connection_lost(exc)
+        if self._latest is not None:
+            self._latest.scope["state"].clear()  # It holds methods of ours, and would keep this object alive.
+
+    def eof_received(self) -> None:
+        """A peer that closes its side counts as gone: nothing more is written to it."""
+        self.disconnect_requests()
+
+    def on_message_begin(self) -> None:
+        self.request_began()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._is_answered = self.head_received()
+        if not self._is_answered:
+            self._unset_keepalive_if_required()  # A response to an earlier request in the same data may have set it.
+            super().on_headers_complete()
+            if 0 < len(self.pipeline) <= MAX_PIPELINED_REQUESTS:
+                self.flow.resume_reading()
+
+    def on_body(self, body: bytes) -> None:
+        self.body_received()
+        if not self._is_answered:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.request_completed()
+        if not self._is_answered:
+            super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._latest = cycle
+        self.task_starting(cycle.scope["state"])
+        super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        self.request_unreadable()
+
+
+class UvicornServer(uvicorn.Server):
+    """uvicorn's server without its signal handlers, and with an `Acceptor` for each socket."""
+
+    def __init__(self, config: uvicorn.Config, refusal: Callable[[int], bytes | None]) -> None:
+        """`refusal`: see `Acceptor`."""
+        super().__init__(config)
+        self.up = asyncio.Event()
+        """Set when connections are accepted."""
+        self._refusal = refusal
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections are open."""
+        return len(self.server_state.connections)
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of every response: the date, and those of the configuration."""
+        return self.server_state.default_headers
+
+    def request_stop(self) -> None:
+        """Have `serve` end soon."""
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the daemon."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        protocol = partial(
+            cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        acceptors = [Acceptor(sock, protocol, self._refusal) for sock in sockets or ()]
+        for acceptor in acceptors:
+            acceptor.start(self.config.backlog)
+        self.servers = cast("list[asyncio.Server]", acceptors)
+        self.started = True
+        self.up.set()
+
+
+def status_line(status: int) -> bytes:
+    """Returns the first line of a response, with its line break."""
+    return STATUS_LINE[status]
+
+
+def _encoded(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+@lru_cache(MAX_CACHED_CHUNKS)
+def _chunk(data: bytes) -> bytes:
+    """Returns the data as a chunk (RFC 9112 § 7.1). Thousands of watches get the same data."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
