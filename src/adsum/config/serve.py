@@ -10,14 +10,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import platform
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Final
 
 from adsum.client.actor import default_actor
 from adsum.client.views.view import CACHE_MAX_AGE_LIMIT, DEFAULT_CACHE_MAX_AGE
@@ -35,24 +33,21 @@ from adsum.core.liveness.heartbeats import (
 )
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, EMPTY_MAPPING
 from adsum.core.sizes import format_size
-from adsum.core.validation import MAX_PORT, address, quoted, without_credentials
-from adsum.etcd import naming
-from adsum.etcd.address import DEFAULT_STORE_PREFIX, SCHEME, EtcdAddress
+from adsum.core.validation import MAX_PORT, address, quoted
+from adsum.dialects import DialectSettings
+from adsum.dialects.xds.settings import DEFAULT_XDS_PORT
+from adsum.etcd.address import SCHEME, EtcdAddress
 from adsum.gateway.profile import GatewayProfile, split_address
 from adsum.peers import advertised_url
+from adsum.settings import OFF, ON, check_choice, check_host_port, check_range, check_url, setting
 
 DEFAULT_LISTEN: Final = "127.0.0.1:23786"
 """A-D-S-U-M on a phone's keys."""
 DEFAULT_URL: Final = f"http://{DEFAULT_LISTEN}"
-DEFAULT_XDS_PORT: Final = 23787
-"""Where a registry node talks to gateways and gRPC clients."""
-DEFAULT_XDS_LISTEN: Final = f"127.0.0.1:{DEFAULT_XDS_PORT}"
 DEFAULT_GATEWAY_LISTEN: Final = "127.0.0.1:8080"
 """Where a gateway takes requests."""
 DEFAULT_MONITOR_LISTEN: Final = "127.0.0.1:23788"
 """Where a gateway tells its metrics."""
-OFF: Final = "off"
-ON: Final = "on"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
 MAX_CONNECTIONS_SETTING: Final = 1_000_000
@@ -65,30 +60,6 @@ MAX_PROBES_SETTING: Final = 65_536
 """More probes at a time than ports to send them from are of no use."""
 MAX_TIMEOUT_SETTING: Final = 86_400.0
 """Seconds; the longest that any of our waits may be set to."""
-
-_PLACE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>\d{1,5})")
-
-
-def setting(
-    text: str,
-    *,
-    length: bool = False,
-    size: bool = False,
-    metavar: str = "",
-    bare: str = "",
-    prefix: str = "",
-    reloads: bool = False,
-    **options: Any,
-) -> Any:
-    """A field with its help.
-
-    `length`: seconds, which may be written as 200ms, 5s, 1m30s or 2h. `size`: bytes, which may be written as 512MiB or
-    2GiB. `bare`: what the flag means without a value.
-    `prefix`: what the environment has before the name, where another table has a setting of that name. `reloads`: a
-    registry takes a new value on SIGHUP, without a restart.
-    """
-    described = {"help": text, "length": length, "size": size, "metavar": metavar, "bare": bare, "prefix": prefix}
-    return field(metadata={**described, "reloads": reloads}, **options)
 
 
 def default_store() -> str:
@@ -124,9 +95,9 @@ class ClientConfig:
         check_range("cache_max_age", self.cache_max_age, 0.0, CACHE_MAX_AGE_LIMIT)
 
 
-@dataclass(frozen=True, slots=True)
-class ServeConfig:
-    """What `adsum serve` is told. Lengths of time are seconds."""
+@dataclass(frozen=True)
+class NodeConfig:
+    """The settings of a registry node that belong to no dialect. Lengths of time are seconds."""
 
     listen: str = setting(
         "Address and port to listen on; port 0 picks a free one", metavar="HOST:PORT", default=DEFAULT_LISTEN
@@ -136,11 +107,6 @@ class ServeConfig:
         "all others are refused, so that no web page can reach it under a name of its own; elsewhere if one is given",
         metavar="NAME",
         default=(),
-    )
-    xds: str = setting(
-        "Address and port where gateways and gRPC clients are told what to do; port 0 picks a free one; off: nowhere",
-        metavar="HOST:PORT",
-        default=DEFAULT_XDS_LISTEN,
     )
     gateway: str = setting(
         "Run a gateway, too: at this address, or on: where the file's table [gateway] says, as all about it",
@@ -155,13 +121,6 @@ class ServeConfig:
         "Where other nodes over the same etcd reach this one (default: the address that it listens on; of a node that "
         "listens on every address, the one that faces etcd)",
         metavar="URL",
-        default="",
-    )
-    etcd_naming: str = setting(
-        "Publish usable instances as keys below this prefix in etcd, in the format that Go's gRPC resolvers read, and "
-        "list what others register there: a prefix in the store's etcd, or an address, etcd://HOST[?prefix=…]. With "
-        "services/ they dial etcd:///services/SERVICE, without a prefix etcd:///SERVICE",
-        metavar="PREFIX",
         default="",
     )
     node: str = setting("This node's name", default_factory=platform.node)
@@ -213,7 +172,8 @@ class ServeConfig:
         default=DEFAULT_HEARTBEAT,
     )
 
-    def __post_init__(self) -> None:
+    def check_node(self) -> None:
+        """Raise `Invalid` if a value is wrong."""
         check_host_port("listen", self.listen)
         for name in self.host_name:
             address("host_name", name)
@@ -221,11 +181,6 @@ class ServeConfig:
             check_url("advertise", self.advertise)
         elif self.store.startswith(SCHEME):
             advertised_url.check_listen_address(self.listen, EtcdAddress.parse(self.store, "store"))
-        self.etcd_naming_address()
-        if self.xds != OFF:
-            check_host_port("xds", self.xds)
-        elif self.gateway != OFF:
-            raise Invalid("gateway", "is told what to do over --xds, and that is off")
         if self.gateway not in (ON, OFF):
             split_address("gateway", self.gateway)
         check_choice("log_level", self.log_level, LOG_LEVELS)
@@ -263,26 +218,16 @@ class ServeConfig:
             ]
         return AddressPolicy(tuple(map(str, denied)), self.probe_allow)
 
-    def etcd_naming_address(self) -> EtcdAddress | None:
-        """Where etcd naming is spoken; None: nowhere. Raises `Invalid`."""
-        wanted = self.etcd_naming
-        if not wanted:
-            return None
-        store = (
-            EtcdAddress.parse(self.store, "store").with_default_prefix(DEFAULT_STORE_PREFIX)
-            if self.store.startswith(SCHEME)
-            else None
-        )
-        if wanted.startswith(SCHEME):
-            found = EtcdAddress.parse(wanted, "etcd_naming")
-        elif store is None:
-            raise Invalid("etcd_naming", f"must be {SCHEME}HOST:PORT?prefix={wanted}, since the store is no etcd")
-        else:
-            found = replace(store, prefix=wanted)
-        if store is not None and {*store.hosts} & {*found.hosts} and naming.overlaps(found.prefix, store.prefix):
-            problem = f"must be a prefix apart from {store.prefix}, below which the store's keys are, such as services/"
-            raise Invalid("etcd_naming", problem)
-        return found
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig(DialectSettings, NodeConfig):
+    """All settings of `adsum serve`: those of the node, and those of its dialects."""
+
+    def __post_init__(self) -> None:
+        self.check_node()
+        self.check_dialects(self.store)
+        if self.xds == OFF and self.gateway != OFF:
+            raise Invalid("gateway", "needs xDS, which configures it: remove --xds off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,8 +303,8 @@ class GatewayConfig:
         default=(DEFAULT_GATEWAY_LISTEN,),
     )
     xds: str = _of_gateway(
-        f"Where registry nodes talk to gateways; several are separated by commas (default: port {DEFAULT_XDS_PORT} of the "
-        "hosts that --url names)",
+        f"Where registry nodes talk to gateways; several are separated by commas (default: port {DEFAULT_XDS_PORT} of "
+        "the hosts that --url names)",
         metavar="HOST:PORT",
         default="",
     )
@@ -432,40 +377,6 @@ TABLES: Final[Mapping[str, type]] = MappingProxyType(
     }
 )
 """The tables of the file."""
-
-
-def check_host_port(field: str, value: str) -> None:
-    """HOST:PORT, an IPv6 address in brackets."""
-    match = _PLACE.fullmatch(value)
-    if match is not None and int(match["port"]) > MAX_PORT:
-        raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {match['port']}")
-    if match is None:
-        raise Invalid(field, f"must be HOST:PORT, such as {DEFAULT_LISTEN} or [::1]:23786, not {quoted(value)}")
-
-
-def check_url(field: str, value: str) -> None:
-    """Raises `Invalid`."""
-    try:
-        parts = urlsplit(value)
-        complete = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        complete = False
-    if not complete or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise Invalid(
-            field, f"must be an address such as http://10.0.0.5:23786, not {quoted(without_credentials(value))}"
-        )
-
-
-def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
-    """One of `choices`."""
-    if value not in choices:
-        raise Invalid(field, f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {quoted(value)}")
-
-
-def check_range(field: str, value: float, low: float, high: float) -> None:
-    """A number from `low` to `high`."""
-    if not low <= value <= high:
-        raise Invalid(field, f"must be from {low:g} to {high:g}, not {value:g}")
 
 
 def parse_networks(field: str, values: Sequence[str]) -> list[Network]:

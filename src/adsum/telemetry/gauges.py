@@ -31,9 +31,8 @@ def add_gauges(
     keeper: Keeper,
     shares: Sharding,
     server: ConnectionCounts,
-    pages_size: Callable[[], float],
 ) -> None:
-    """Add all of them. `pages`: bytes of the pages that are kept."""
+    """Add all gauges of a node; those of a dialect come from its room."""
     leases = keeper.leases
     gauge("adsum_watches", "Open watches and long polls", lambda: registry.watches.count)
     consumers = registry.watches.consumers
@@ -49,7 +48,6 @@ def add_gauges(
     gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.instance_count)
     gauge("adsum_catalog_bytes", "Memory that registrations take", lambda: registry.snapshot.size)
     gauge("adsum_catalog_max_bytes", "Memory that registrations may take", lambda: registry.max_catalog_bytes)
-    gauge("adsum_pages_bytes", "Memory of pages, at most as much as registrations may take", pages_size)
     gauge("adsum_intent_bytes", "Bytes of routes and upstreams", lambda: registry.snapshot.documents.size)
     gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
     gauge("adsum_revision", "The catalog's revision", lambda: registry.snapshot.revision)

@@ -16,7 +16,8 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Delt
 from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
 
 from adsum.config.serve import ServeConfig
-from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_NAME_LENGTH, MAX_NODE_LENGTH
+from adsum.dialects.xds.streams.request import MAX_NAME_LENGTH, MAX_NODE_LENGTH
+from adsum.dialects.xds.subscribers import MAX_GRPC_NAMES
 from adsum.gateway.profile import GatewayProfile
 from adsum.gateway.resources.resources import ResourceKind
 from tests.dialects.xds.fakes import CDS, EDS, metrics_message

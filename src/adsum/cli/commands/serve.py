@@ -10,8 +10,9 @@ import click
 
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.config.serve import OFF, ON, ClientConfig, GatewayConfig, ServeConfig
+from adsum.config.serve import ClientConfig, GatewayConfig, ServeConfig
 from adsum.core.errors import Invalid
+from adsum.settings import OFF, ON
 
 if TYPE_CHECKING:
     from adsum.envoy.gateway import Gateway

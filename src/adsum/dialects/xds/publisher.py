@@ -4,57 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Set
-from typing import Any, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.snapshots import ServiceSnapshot, Snapshot
 from adsum.core.model import Status
-from adsum.dialects.xds.bounds import MAX_GATEWAY_PROFILES, MAX_INLINE_COMPILATION, SETTLING_TIME
+from adsum.dialects.xds.streams.errors import resource_exhausted
 from adsum.dialects.xds.streams.session import StreamSession
 from adsum.dialects.xds.subscribers import (
     GatewaySubscribers,
     GrpcSubscribers,
     NameBudget,
-    ResourcesByKind,
-    ResourcesByName,
 )
-from adsum.dialects.xds.telemetry.refusals import resource_exhausted
 from adsum.gateway.intent.intent import NO_INTENT, Intent
 from adsum.gateway.profile import GatewayProfile
-from adsum.gateway.resources.resources import Resource, ResourceKind
+from adsum.gateway.resources.compiled_resources import CompiledResources
+
+MAX_GATEWAY_PROFILES: Final = 256
+"""Different profiles of gateways at a time; past it a gateway with another profile is refused."""
+MAX_INLINE_COMPILATION: Final = 100
+"""Services or routes that are compiled in the event loop; more are compiled in a thread, and published after that."""
+SETTLING_TIME: Final = 30.0
+"""Seconds after a start with an empty catalog, or after the begin of another epoch, in which nothing is taken away from
+clients: instances register again by themselves, and registrars check about every 10 s."""
 
 _log = logging.getLogger("adsum.xds")
 
 IntentSource = Callable[[Snapshot], Intent]
-
-
-class Compiled(Protocol):
-    """What `adsum.gateway.resources.compiled_resources.CompiledResources` promises."""
-
-    @property
-    def unrouted(self) -> Set[str]:
-        """Assignments in which nobody takes requests, of those that share a route's requests with others."""
-        ...
-
-    def is_compiled(self, profile: GatewayProfile) -> bool:
-        """Whether all resources of such a gateway are made already."""
-        ...
-
-    def changed_names(self, before: ResourcesByName, after: ResourcesByName) -> Set[str] | None:
-        """The names of which two tables may differ; None: of all."""
-        ...
-
-    def gateway_resources(self, profile: GatewayProfile) -> ResourcesByKind:
-        """All resources of a gateway."""
-        ...
-
-    def grpc_resource(self, kind: ResourceKind, name: str) -> Resource | None:
-        """One resource of a gRPC client."""
-        ...
-
-    def advance(self, snapshot: Snapshot, intent: Intent, addresses: Mapping[str, str]) -> Any:
-        """The same of a later snapshot."""
-        ...
 
 
 class _Source(NamedTuple):
@@ -75,7 +51,7 @@ class _Prepared(NamedTuple):
     """A publication that was compiled ahead."""
 
     source: _Source
-    compiled: Compiled
+    compiled: CompiledResources
 
     def is_of(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
         return self.source.snapshot is snapshot and self.source.addresses is addresses
@@ -84,7 +60,7 @@ class _Prepared(NamedTuple):
 class Publisher:
     """Keeps every audience at the newest publication."""
 
-    def __init__(self, compiled: Compiled, intent: IntentSource) -> None:
+    def __init__(self, compiled: CompiledResources, intent: IntentSource) -> None:
         self._compiled = compiled
         self._intent = intent
         self._gateways: dict[GatewayProfile, GatewaySubscribers] = {}

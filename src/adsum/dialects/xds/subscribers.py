@@ -7,34 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
-from adsum.dialects.xds.bounds import (
-    MAX_GATEWAY_NAMES,
-    MAX_GRPC_NAMES,
-    MAX_GRPC_RESOURCES,
-    MAX_LISTED_SERVICES,
-    MAX_NAME_BYTES,
-    NAME_OVERHEAD_BYTES,
-)
+from adsum.dialects.xds.streams.errors import resource_exhausted
+from adsum.dialects.xds.streams.request import MAX_GATEWAY_NAMES
 from adsum.dialects.xds.streams.session import StreamSession
-from adsum.dialects.xds.telemetry.refusals import resource_exhausted
 from adsum.gateway.encoding.clusters import clusters
 from adsum.gateway.intent import selectors
+from adsum.gateway.resources.compiled_resources import CompiledResources
 from adsum.gateway.resources.resources import PUSH_ORDER, Resource, ResourceKind, encode_resource
+
+MAX_NAME_BYTES: Final = 1024 * 1024 * 1024
+"""Bytes of the names that all clients subscribe to, about: 3 million names, or 100 gateways of 25,000 services. Past it
+a stream that subscribes to more is ended."""
+NAME_OVERHEAD_BYTES: Final = 300
+"""Bytes that a name takes in a subscription beside its characters."""
+MAX_GRPC_NAMES: Final = 2_000
+"""Names in a gRPC client's subscription; a stream with more is ended."""
+MAX_GRPC_RESOURCES: Final = 200_000
+"""Different resources that all gRPC clients subscribe to; past it a stream that names another one is ended."""
+MAX_LISTED_SERVICES: Final = 5
+"""Services that a status names for one problem; of the others it shows the number."""
 
 ResourcesByName = Mapping[str, Resource]
 ResourcesByKind = Mapping[ResourceKind, ResourcesByName]
 _NONE: Final[Mapping[str, Resource]] = MappingProxyType({})
 _NOBODY: Final[Set[StreamSession]] = frozenset()
-
-
-class Compiled(Protocol):
-    """What `adsum.gateway.resources.compiled_resources.CompiledResources` has for gRPC clients."""
-
-    def grpc_resource(self, kind: ResourceKind, name: str) -> Resource | None:
-        """The resource of that name."""
-        ...
 
 
 class NameBudget:
@@ -213,7 +211,7 @@ class GrpcSubscribers(Subscribers):
                 self._seen.pop((kind, name), None)
 
     def publish(
-        self, compiled: Compiled, changed_services: Set[str] | None, publication: int, revision: int
+        self, compiled: CompiledResources, changed_services: Set[str] | None, publication: int, revision: int
     ) -> set[StreamSession]:
         """See this from now on; who has to be told something.
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from random import Random
 from types import MappingProxyType
 from typing import Final
 
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Key
-from adsum.dialects.xds.bounds import SWEEP_INTERVAL
 from adsum.dialects.xds.host_names import AddressRefusal, HostNameResolver
-from adsum.dialects.xds.publisher import Compiled, IntentSource, Publisher
+from adsum.dialects.xds.publisher import IntentSource, Publisher
 from adsum.dialects.xds.streams import delta, sotw
-from adsum.dialects.xds.streams.stream import StreamCall
 from adsum.dialects.xds.streams.streams import Streams
 from adsum.dialects.xds.telemetry.load_reports import InstanceTries, LoadReports
 from adsum.dialects.xds.telemetry.traffic import TrafficReports
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES, CompiledResources
+from adsum.mounts import GrpcMethod
 from adsum.ports import Clock
 from adsum.registry import Registry
 from adsum.watches import Watch
+
+SWEEP_INTERVAL: Final = 1.0
+"""Seconds between two searches for streams that stall, or that have waited for long enough."""
 
 _ADS: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 _LRS: Final = "/envoy.service.load_stats.v3.LoadReportingService"
@@ -36,11 +39,14 @@ class Xds:
         clock: Clock,
         rng: Random,
         *,
-        compiled: Compiled,
         intent: IntentSource,
         refusal: AddressRefusal,
+        compiled: CompiledResources = NO_RESOURCES,
     ) -> None:
-        """`compiled` is what is seen before anything is known; `refusal` says why an address may not be routed to."""
+        """`intent` returns the routes and upstreams of a snapshot, `refusal` why an IP address may not be used or None.
+
+        `compiled` is what clients get before the first snapshot.
+        """
         self._registry = registry
         self._clock = clock
         self._publisher = Publisher(compiled, intent)
@@ -54,7 +60,7 @@ class Xds:
             clock, lambda service: service in registry.snapshot.services, self.streams.refusals
         )
         self.traffic = TrafficReports(clock, self.streams.gateway_subscribers, self.streams.refusals)
-        self.methods: Mapping[str, Callable[[StreamCall], Awaitable[None]]] = MappingProxyType(
+        self.methods: Mapping[str, GrpcMethod] = MappingProxyType(
             {
                 f"{_ADS}/DeltaAggregatedResources": lambda call: self.streams.serve(call, delta),
                 f"{_ADS}/StreamAggregatedResources": lambda call: self.streams.serve(call, sotw),

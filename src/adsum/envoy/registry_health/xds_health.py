@@ -8,8 +8,8 @@ from random import Random
 from typing import Any, Final
 
 from adsum import __version__
-from adsum.config.serve import DEFAULT_XDS_PORT
 from adsum.core.backoff import jittered
+from adsum.dialects.xds.settings import DEFAULT_XDS_PORT
 from adsum.envoy.plan import SocketAddress
 from adsum.gateway.profile import HEALTH_PROBE_AGENT
 

@@ -19,8 +19,8 @@ from adsum.core.catalog.changes import FullState
 from adsum.core.catalog.decisions import MAX_SERVICES
 from adsum.core.errors import Invalid
 from adsum.core.model import Listing
-from adsum.dialects.xds.bounds import MAX_REQUEST_BYTES
 from adsum.dialects.xds.streams import delta, request, responses
+from adsum.dialects.xds.streams.request import MAX_REQUEST_BYTES
 from adsum.dialects.xds.streams.session import StreamSession
 from adsum.dialects.xds.subscribers import GatewaySubscribers
 from adsum.envoy.plan import default_node_name

@@ -19,16 +19,12 @@ from adsum.core.catalog.changes import FullState
 from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Instance, Key, Override, Registration, Status
-from adsum.dialects.xds import Xds, host_names, publisher
-from adsum.dialects.xds.bounds import (
-    ACK_DELAY,
-    MAX_NAME_LENGTH,
-    REQUEST_BURST,
-    REQUESTS_PER_SECOND,
-    SETTLING_TIME,
-    STALL_TIMEOUT,
-)
-from adsum.dialects.xds.streams.request_rate import RequestRate
+from adsum.dialects.xds import host_names, publisher
+from adsum.dialects.xds.publisher import SETTLING_TIME
+from adsum.dialects.xds.streams.ack_delay import ACK_DELAY
+from adsum.dialects.xds.streams.request import MAX_NAME_LENGTH
+from adsum.dialects.xds.streams.request_rate import REQUEST_BURST, REQUESTS_PER_SECOND, RequestRate
+from adsum.dialects.xds.streams.streams import STALL_TIMEOUT
 from adsum.dialects.xds.telemetry.client_status import DEPARTED_RETENTION
 from adsum.dialects.xds.telemetry.refusals import (
     LOG_INTERVAL,
@@ -37,6 +33,7 @@ from adsum.dialects.xds.telemetry.refusals import (
     REFUSAL_RETENTION,
     RefusalLog,
 )
+from adsum.dialects.xds.xds import Xds
 from adsum.gateway.intent.intent import NO_INTENT, Intent
 from adsum.gateway.profile import HEALTH_PROBE_AGENT, GatewayProfile
 from adsum.registry import Registry

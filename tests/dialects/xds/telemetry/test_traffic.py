@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from adsum.dialects.xds.bounds import MAX_LATENCY_BUCKETS
 from adsum.dialects.xds.subscribers import GatewaySubscribers
 from adsum.dialects.xds.telemetry import traffic
+from adsum.dialects.xds.telemetry.gateway_metrics import MAX_LATENCY_BUCKETS
 from adsum.dialects.xds.telemetry.latency_window import LATENCY_WINDOW, LatencyWindow, quantile
 from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from adsum.dialects.xds.telemetry.traffic import TrafficReports, TrafficSummary

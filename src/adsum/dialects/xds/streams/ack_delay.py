@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Final
 
-from adsum.dialects.xds.bounds import ACK_DELAY
 from adsum.watches import Watch
+
+ACK_DELAY: Final = 0.1
+"""Seconds from a client's ACK until it counts as routing by that configuration: an ACK says that the configuration was
+accepted, and worker threads apply it a moment later (measured: requests arrive for up to 3 ms more)."""
 
 
 class AckDelay:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from adsum.dialects.xds.bounds import MAX_RESPONSE_BYTES
+from typing import Final
+
 from adsum.dialects.xds.streams import responses
 from adsum.dialects.xds.streams.request import ResourceRequest
 from adsum.dialects.xds.streams.subscription import (
@@ -13,6 +14,9 @@ from adsum.dialects.xds.streams.subscription import (
     SubscriptionChange,
 )
 from adsum.gateway.resources.resources import Resource, ResourceKind
+
+MAX_RESPONSE_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of a delta response; the rest follows in the next response, after the ACK of this one."""
 
 
 def receive(subscription: Subscription, request: ResourceRequest, resources: ResourceLookup) -> SubscriptionChange:

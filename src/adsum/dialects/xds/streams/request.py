@@ -11,11 +11,29 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
+from adsum.core import validation
+from adsum.core.catalog.decisions import MAX_SERVICES
 from adsum.core.validation import quoted
-from adsum.dialects.xds.bounds import MAX_GATEWAY_NAMES, MAX_NAME_LENGTH, MAX_NODE_LENGTH, MAX_REJECTION_LENGTH
-from adsum.dialects.xds.telemetry.refusals import invalid_argument
+from adsum.dialects.xds.streams.errors import invalid_argument
+from adsum.gateway.intent.intent import MAX_SELECTORS
 from adsum.gateway.profile import HEALTH_PROBE_AGENT
 from adsum.gateway.resources.resources import ResourceKind
+
+MAX_GATEWAY_NAMES: Final = 2 * (MAX_SERVICES + MAX_SELECTORS)
+"""Names in one subscription or in the initial versions of a client; a stream with more is ended.
+
+As many as the clusters that a gateway may get: each service, and each selection of its instances by a route, may have a
+cluster for each version of HTTP.
+"""
+MAX_NAME_LENGTH: Final = 512
+"""Characters of a name, a version and a nonce; a stream with a longer one is ended."""
+MAX_NODE_LENGTH: Final = validation.MAX_NODE_ID_LENGTH
+"""Characters of a node's id and of the name and version of its program; a stream with longer ones is ended."""
+MAX_REJECTION_LENGTH: Final = 1_024
+"""Characters that are kept of a client's reason for a rejection; the rest is cut off."""
+MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of a request; a stream that sends a longer one is ended. A gateway that reconnects with `MAX_GATEWAY_NAMES`
+assignments sends each name twice, and its version."""
 
 KINDS_BY_TYPE_URL: Final[Mapping[str, ResourceKind]] = MappingProxyType({kind.value: kind for kind in ResourceKind})
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})

@@ -11,9 +11,14 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
-from adsum.dialects.xds.bounds import MAX_CAUSE_LENGTH, MAX_REJECTION_LENGTH, REJECTED_RETRY_INTERVAL
+from adsum.dialects.xds.streams.request import MAX_REJECTION_LENGTH
 from adsum.dialects.xds.streams.subscription import ResourceLookup
 from adsum.gateway.resources.resources import Resource, ResourceKind
+
+MAX_CAUSE_LENGTH: Final = 256
+"""Characters that callers see of a gateway's reason to reject a cluster; the rest is cut off."""
+REJECTED_RETRY_INTERVAL: Final = 60.0
+"""Seconds after which a gateway gets a rejected cluster again; at once if the cluster changes."""
 
 _FOLDERS: Final = re.compile(r"/(?:[^\s/]+/)+")
 

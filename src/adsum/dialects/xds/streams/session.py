@@ -12,12 +12,14 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from types import ModuleType
 from typing import Final, Protocol
 
-from adsum.dialects.xds.bounds import DEPENDENCY_TIMEOUT
 from adsum.dialects.xds.streams import responses
 from adsum.dialects.xds.streams.request import ResourceRequest
 from adsum.dialects.xds.streams.resource_view import ResourceView, SubstituteLookup
 from adsum.dialects.xds.streams.subscription import Subscription, SubscriptionChange
 from adsum.gateway.resources.resources import PUSH_ORDER, Resource, ResourceKind
+
+DEPENDENCY_TIMEOUT: Final = 5.0
+"""Seconds for which listeners and routes wait until what they name is acknowledged; then they are sent anyway."""
 
 DEPENDENCY_KINDS: Final = frozenset(
     {ResourceKind.CLUSTER, ResourceKind.ASSIGNMENT, ResourceKind.SECRET, ResourceKind.FILTER}

@@ -10,48 +10,21 @@ from types import ModuleType
 from typing import Protocol
 
 from adsum.core.errors import AdsumError
-from adsum.dialects.xds.bounds import ACK_DELAY
 from adsum.dialects.xds.streams import delta
+from adsum.dialects.xds.streams.ack_delay import ACK_DELAY
+from adsum.dialects.xds.streams.errors import grpc_status, invalid_argument
 from adsum.dialects.xds.streams.request import ClientNode, ReceivedRequest, parse_delta, parse_sotw
 from adsum.dialects.xds.streams.request_rate import RequestRate
 from adsum.dialects.xds.streams.session import StreamSession
 from adsum.dialects.xds.subscribers import GatewaySubscribers, GrpcSubscribers
-from adsum.dialects.xds.telemetry.refusals import grpc_status, invalid_argument
 from adsum.gateway.resources.resources import ResourceKind
+from adsum.mounts import StreamCall
 from adsum.ports import Clock
 from adsum.watches import Watch
 
 Audience = GatewaySubscribers | GrpcSubscribers
 
 _log = logging.getLogger("adsum.xds")
-
-
-class StreamCall(Protocol):
-    """A call of two streams, as the server hands it in."""
-
-    @property
-    def peer(self) -> str:
-        """Where it comes from."""
-        ...
-
-    async def read(self) -> bytes | None:
-        """The next message; None once the peer has said its last."""
-        ...
-
-    async def write(self, message: bytes) -> None:
-        """Return when the transport has taken the message; it takes no more than the peer lets it.
-
-        Raises `ConnectionError` if the call has ended.
-        """
-        ...
-
-    def refuse(self, code: str, message: str) -> None:
-        """Have the call end with that status, once what is being written is taken."""
-        ...
-
-    def cut(self, reason: str) -> None:
-        """End the call for that reason, although the peer may not read it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

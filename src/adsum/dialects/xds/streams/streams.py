@@ -8,22 +8,33 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import Final
 
 from adsum.consumers import Consumer
 from adsum.core.errors import Invalid
-from adsum.dialects.xds.bounds import MAX_PUSHES_PER_TURN, MAX_STREAMS, MAX_UNSENT_BYTES, STALL_TIMEOUT
 from adsum.dialects.xds.publisher import Publisher
 from adsum.dialects.xds.streams.ack_delay import AckDelay
+from adsum.dialects.xds.streams.errors import invalid_argument, resource_exhausted
 from adsum.dialects.xds.streams.request import ClientNode
 from adsum.dialects.xds.streams.session import StreamSession
-from adsum.dialects.xds.streams.stream import AdsStream, JoinedClient, StreamCall
+from adsum.dialects.xds.streams.stream import AdsStream, JoinedClient
 from adsum.dialects.xds.subscribers import GatewaySubscribers
 from adsum.dialects.xds.telemetry.client_status import DepartedGateways, KindStatus, RejectionLog, StreamStatus
-from adsum.dialects.xds.telemetry.refusals import RefusalLog, invalid_argument, resource_exhausted
+from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from adsum.gateway.profile import GatewayProfile
 from adsum.gateway.resources.resources import ResourceKind
+from adsum.mounts import StreamCall
 from adsum.ports import Clock
 from adsum.watches import Watch, Watches
+
+MAX_STREAMS: Final = 10_000
+"""Streams at a time, fewer where file descriptors are scarce; past it a new one is refused with RESOURCE_EXHAUSTED."""
+STALL_TIMEOUT: Final = 30.0
+"""Seconds after which a stream is ended whose peer does not read the message that is sent to it."""
+MAX_UNSENT_BYTES: Final = 256 * 1024 * 1024
+"""Bytes of messages being sent to all peers; past it the streams that have not read for the longest are ended."""
+MAX_PUSHES_PER_TURN: Final = 64
+"""Streams that get their next response in one turn of the event loop; the others wait for the next turn."""
 
 _log = logging.getLogger("adsum.xds")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
-from adsum.dialects.xds.telemetry.refusals import invalid_argument
+from adsum.dialects.xds.streams.errors import invalid_argument
 from adsum.gateway.resources.resources import Resource, ResourceKind
 
 WILDCARD: Final = "*"

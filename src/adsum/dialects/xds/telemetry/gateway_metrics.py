@@ -14,9 +14,13 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from adsum import protobufs
-from adsum.dialects.xds.bounds import MAX_COUNTER_VALUE, MAX_LATENCY_BUCKETS
+from adsum.dialects.xds.streams.errors import invalid_argument
 from adsum.dialects.xds.telemetry.latency_window import BucketBounds
-from adsum.dialects.xds.telemetry.refusals import invalid_argument
+
+MAX_LATENCY_BUCKETS: Final = 64
+"""Buckets of a latency histogram; a stream that sends more is ended."""
+MAX_COUNTER_VALUE: Final = 2**53
+"""The largest count, which is the largest whole number of a float; a stream that sends a larger one is ended."""
 
 MESSAGE_TYPES: Final = protobufs.message_classes(
     "adsum.xds.figures",

@@ -16,12 +16,19 @@ from google.protobuf.message import DecodeError
 from adsum.core.catalog.snapshots import ServiceSnapshot
 from adsum.core.model import Key, Listing
 from adsum.core.validation import quoted
-from adsum.dialects.xds.bounds import LOAD_REPORT_INTERVAL, MAX_NODE_LENGTH, MAX_REPORTED_ENDPOINTS
+from adsum.dialects.xds.streams.errors import StreamRefused, invalid_argument
+from adsum.dialects.xds.streams.request import MAX_NODE_LENGTH
 from adsum.dialects.xds.streams.request_rate import RequestRate
-from adsum.dialects.xds.streams.stream import StreamCall
-from adsum.dialects.xds.telemetry.refusals import RefusalLog, StreamRefused, invalid_argument
+from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from adsum.gateway.intent.selectors import service_of_cluster
+from adsum.mounts import StreamCall
 from adsum.ports import Clock
+
+LOAD_REPORT_INTERVAL: Final = 5
+"""Seconds between two load reports of a client; Envoy counts for a service from the first report on that follows it."""
+MAX_REPORTED_ENDPOINTS: Final = 20_000
+"""Endpoints (service, address, port) whose tries are kept; further ones are not counted, and those that left the
+catalog are dropped."""
 
 _ASKED: Final[bytes] = LoadStatsResponse(
     send_all_clusters=True,

@@ -7,7 +7,6 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, replace
 from typing import Final
 
-from adsum.core.errors import AdsumError
 from adsum.ports import Clock
 
 REFUSAL_RETENTION: Final = 600.0
@@ -21,29 +20,6 @@ MAX_LINES_PER_INTERVAL: Final = 20
 """Lines that are logged within `LOG_INTERVAL`, whoever is refused; further refusals are only counted and shown."""
 
 _log = logging.getLogger("adsum.xds")
-
-
-class StreamRefused(AdsumError):
-    """The stream is ended with this gRPC status, by its name."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def invalid_argument(message: str) -> StreamRefused:
-    """The peer said what it may not say."""
-    return StreamRefused("INVALID_ARGUMENT", message)
-
-
-def resource_exhausted(message: str) -> StreamRefused:
-    """There is no room for more."""
-    return StreamRefused("RESOURCE_EXHAUSTED", message)
-
-
-def grpc_status(error: AdsumError) -> str:
-    """The gRPC status, by its name, with which that error ends a stream."""
-    return error.code if isinstance(error, StreamRefused) else "RESOURCE_EXHAUSTED"
 
 
 @dataclass(frozen=True, slots=True)

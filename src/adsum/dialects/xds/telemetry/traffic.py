@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from adsum.core.validation import quoted
-from adsum.dialects.xds.bounds import MAX_NODE_LENGTH, MAX_REPORTED_CLUSTERS
+from adsum.dialects.xds.streams.errors import StreamRefused, invalid_argument
+from adsum.dialects.xds.streams.request import MAX_NODE_LENGTH
 from adsum.dialects.xds.streams.request_rate import RequestRate
-from adsum.dialects.xds.streams.stream import StreamCall
 from adsum.dialects.xds.subscribers import GatewaySubscribers
 from adsum.dialects.xds.telemetry.gateway_metrics import (
     ALL_CLUSTERS,
@@ -25,11 +25,15 @@ from adsum.dialects.xds.telemetry.gateway_metrics import (
     read_metrics,
 )
 from adsum.dialects.xds.telemetry.latency_window import LatencyWindow, quantile
-from adsum.dialects.xds.telemetry.refusals import RefusalLog, StreamRefused, invalid_argument
+from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from adsum.gateway.encoding.clusters.http_versions import HttpVersion, cluster_name
 from adsum.gateway.intent.selectors import service_of_cluster
 from adsum.gateway.resources.resources import ResourceKind
+from adsum.mounts import StreamCall
 from adsum.ports import Clock
+
+MAX_REPORTED_CLUSTERS: Final = 20_000
+"""Pairs of gateway and cluster whose metrics are kept; further ones are not shown, and those that left are dropped."""
 
 _MILLISECOND: Final = 1_000.0
 _ELSEWHERE: Final = "UNAVAILABLE"
