@@ -282,7 +282,7 @@ async def test_a_gateway_that_is_cut_off_has_not_consented(world: StreamsWorld) 
     slow.can_write.clear()
     revision = await world.register("bb")
     await world.clock.advance(STALL_TIMEOUT + 2.0)
-    assert slow.ended == "cut: what was said was not read"
+    assert slow.ended == "cut: responses were not read"
     await slow.close()
     assert await world.settled("orders", revision, 0.0) == 1
 
@@ -346,7 +346,7 @@ async def test_each_rejection_is_counted_and_every_other_one_logged(
             await call.request(LDS, node=f"gw{n}")
             await call.ack(error="port taken")
     assert [record.getMessage() for record in caplog.records] == [
-        "gw0 rejects its listeners, and goes on with those it had: port taken"
+        "gw0 rejects its listeners, and keeps those that it had: port taken"
     ]
     assert world.xds.streams.rejections.count == {"listeners": 3}
     assert world.xds.streams.count_by_program() == {"envoy": 3}
@@ -419,7 +419,7 @@ def test_refusals_of_many_clients_are_logged_and_kept_within_bounds(caplog: pyte
         assert len(refusals.recent()) == MAX_REFUSED_CLIENTS
         clock.jump(LOG_INTERVAL)
         refusals.add(f"gw{10 * MAX_REFUSED_CLIENTS - 1}", "192.0.2.1:2", "INVALID_ARGUMENT", "no")
-    assert caplog.records[-1].getMessage().endswith("is refused (2 times by now): no")
+    assert caplog.records[-1].getMessage().endswith("is refused (2 times so far): no")
     assert refusals.count == {"INVALID_ARGUMENT": 10 * MAX_REFUSED_CLIENTS + 1}
 
 
@@ -445,7 +445,7 @@ async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_
     slow.can_write.clear()
     await world.register("eeeee")
     await world.clock.advance(STALL_TIMEOUT + 2.0)
-    assert slow.ended == "cut: what was said was not read"
+    assert slow.ended == "cut: responses were not read"
     assert other.ended == ""
     assert world.xds.streams.shed == 1
 

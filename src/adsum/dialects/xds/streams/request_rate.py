@@ -1,4 +1,4 @@
-"""How fast a peer may speak."""
+"""The rate limit of requests on one xDS stream."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ REQUEST_BURST: Final = 2_000
 
 
 class RequestRate:
-    """`BURST` requests at once, then `PACE` a second. Time is monotonic seconds."""
+    """Allows `REQUEST_BURST` requests at once, then `REQUESTS_PER_SECOND`. Time is monotonic seconds."""
 
     __slots__ = ("_at", "_debt")
 
     def __init__(self) -> None:
         self._debt = 0.0
-        """Requests that came, less those that the time since paid for."""
+        """Requests received, less those that the time since then has paid for."""
         self._at = 0.0
 
     def delay(self, now: float) -> float:
-        """A request came; how many seconds to wait before hearing the next."""
+        """Count a request and return how many seconds to wait before reading the next one."""
         self._debt = max(0.0, self._debt - (now - self._at) * REQUESTS_PER_SECOND) + 1
         self._at = now
         return max(0.0, self._debt - REQUEST_BURST) / REQUESTS_PER_SECOND

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def metrics(xds: Xds) -> Iterable[Metric]:
-    """Streams by program, what is sent and rejected, and what gateways say of requests and of tries."""
+    """Return the metrics of streams, responses and rejections, and what gateways report of requests and tries."""
     streams = xds.streams
     programs = GaugeMetricFamily("adsum_xds_streams", "Open streams of gateways and gRPC clients", labels=["program"])
     for program, count in sorted(streams.count_by_program().items()):
@@ -27,41 +27,45 @@ def metrics(xds: Xds) -> Iterable[Metric]:
         refusals.add_metric([code], count)
     yield refusals
     yield CounterMetricFamily("adsum_xds_responses", "Responses sent to clients", value=streams.responses_sent)
-    yield CounterMetricFamily("adsum_xds_shed", "Streams cut off because they did not read", value=streams.shed)
+    yield CounterMetricFamily(
+        "adsum_xds_shed", "Streams ended because the client did not read responses", value=streams.shed
+    )
     yield from _answered(xds)
     yield from _tries(xds)
 
 
 def _answered(xds: Xds) -> Iterable[Metric]:
-    everything = "Requests that the gateway answered since its Envoy began, whoever gave the answer"
-    requests = CounterMetricFamily("adsum_gateway_requests", everything, labels=["gateway"])
+    help_text = "Requests that the gateway answered since its Envoy began, with its own answers"
+    requests = CounterMetricFamily("adsum_gateway_requests", help_text, labels=["gateway"])
     errors = CounterMetricFamily("adsum_gateway_errors", "Those of them answered with 5xx", labels=["gateway"])
     labels = ["gateway", "service"]
-    of_service = CounterMetricFamily(
+    service_requests = CounterMetricFamily(
         "adsum_gateway_service_requests",
-        "Requests that the gateway answered for the service: each once, with the answer that its caller got",
+        "Requests for the service that the gateway answered; a retried request counts once",
         labels=labels,
     )
-    its_errors = CounterMetricFamily("adsum_gateway_service_errors", "Those of them answered with 5xx", labels=labels)
+    service_errors = CounterMetricFamily(
+        "adsum_gateway_service_errors", "Those of them answered with 5xx", labels=labels
+    )
     for gateway, service, answered, failed in xds.traffic.counts():
         if service:
-            of_service.add_metric([gateway, service], answered)
-            its_errors.add_metric([gateway, service], failed)
+            service_requests.add_metric([gateway, service], answered)
+            service_errors.add_metric([gateway, service], failed)
         else:
             requests.add_metric([gateway], answered)
             errors.add_metric([gateway], failed)
-    yield from (requests, errors, of_service, its_errors)
+    yield from (requests, errors, service_requests, service_errors)
 
 
 def _tries(xds: Xds) -> Iterable[Metric]:
     labels = ["service", "instance"]
     tries = CounterMetricFamily(
         "adsum_instance_tries",
-        "Tries that gateways made at the instance: a request tried again counts again, one that found none not at all",
+        "Tries that gateways made at the instance; each retry counts, and a request without an instance does not",
         labels=labels,
     )
     failed = CounterMetricFamily("adsum_instance_tries_failed", "Those of them that failed", labels=labels)
-    for key, load in sorted(xds.tries_by_instance(), key=lambda each: each[0]):
-        tries.add_metric([*key], load.tries)
-        failed.add_metric([*key], load.failed)
+    for key, instance in sorted(xds.tries_by_instance(), key=lambda item: item[0]):
+        tries.add_metric([*key], instance.tries)
+        failed.add_metric([*key], instance.failed)
     yield from (tries, failed)
