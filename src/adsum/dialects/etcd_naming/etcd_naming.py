@@ -196,7 +196,7 @@ class EtcdNaming:
             self._dirty.add(service.name)
 
     async def _read_published(self, service: str) -> dict[bytes, bytes]:
-        """Return the keys of the service that a registry published, with "" as values, so that all are written again."""
+        """Return the keys of the service that a registry published, with "" as values so that all are written again."""
         found = await self._etcd.read_all(naming.directory(self._prefix, service))
         return {entry.key: b"" for entry in found.key_values if naming.is_published(entry.value)}
 
@@ -283,7 +283,7 @@ class EtcdNaming:
                         self._update(event.key, event.key_value)
 
     def _republish_lost(self, found: Sequence[KeyValue]) -> None:
-        """Publish services again whose keys are not in etcd as they were published: it was wiped, or restored from a backup."""
+        """Publish services again whose keys differ from those published: etcd was wiped, or restored from a backup."""
         values = {entry.key: entry.value for entry in found}
         for service, published in list(self._published.items()):
             if any(values.get(key) != value for key, value in published.items()):
