@@ -23,7 +23,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 FLOORS = (
     ("version",),
     ("core",),
-    ("balance", "gateway", "ports", "connection_url", "protobufs"),
+    ("balance", "gateway", "mounts", "ports", "settings", "connection_url", "protobufs"),
     ("wire", "etcd", "consul"),
     ("consumers", "clock", "launcher", "systemd"),
     ("watches",),
@@ -31,10 +31,11 @@ FLOORS = (
     ("keeper",),
     ("stores", "probes"),
     ("client",),
-    ("dialects", "integrations", "peers"),
+    ("integrations", "peers"),
+    ("dialects",),
     ("servers", "telemetry"),
     ("config", "file_descriptors"),
-    ("control", "envoy", "service_references"),
+    ("envoy", "listeners", "service_references"),
     ("daemon", "run"),
     ("demo",),
     ("cli",),
@@ -46,6 +47,7 @@ SIBLINGS = ("stores", "probes", "dialects", "servers", "integrations")
 """Rooms of one file a thing: those files never import one another, but for what their room shares."""
 
 SHARED = {
+    "dialects": {"dialect"},
     "integrations": {
         "exchange",
         "grpc_bootstrap",
@@ -69,7 +71,7 @@ PROVIDER_SIDE = (
     "probes",
     "servers",
     "dialects",
-    "control",
+    "listeners",
     "daemon",
     "service_references",
     "peers",

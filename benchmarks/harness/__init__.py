@@ -1,1 +1,1 @@
-"""TODO: harness."""
+"""What the benchmarks share: servers to measure, load, and the table of results."""

@@ -202,7 +202,7 @@ def _nobody(uid: int) -> None:
     ("url", "words"),
     [
         ("foo://x", "--url: must begin with http://, https://, etcd:// or consul://, not with 'foo'"),
-        ("http://a:1,etcd://b:2", "--url: must be nodes of one registry, or one etcd:// or consul:// address alone"),
+        ("http://a:1,etcd://b:2", "--url: must be nodes of one registry, or a single etcd:// or consul:// address"),
     ],
 )
 def test_an_unknown_url_scheme_and_a_mixture_have_different_errors(adsum: Adsum, url: str, words: str) -> None:

@@ -124,7 +124,7 @@ async def test_what_a_go_program_registers_is_listed_until_its_lease_is_revoked(
                 await wait_until(lambda: all(not view.view.endpoints for view in views))
                 changes = (await asking.get("/changes", id=id))["changes"]
                 reasons = {each["cause"]: each.get("reason") for each in changes}
-                assert reasons == {"registered": None, "deregistered": "no key in etcd names it any more"}
+                assert reasons == {"registered": None, "deregistered": "its key in etcd is gone"}
 
 
 async def only_calls(caller: ScenarioProcess, port: int) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adsum.config.setting import MAX_TIMEOUT_SETTING, check_range, setting
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
+from adsum.settings import MAX_TIMEOUT_SETTING, check_range, setting
 
 
 @dataclass(frozen=True, slots=True)

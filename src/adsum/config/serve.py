@@ -4,29 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adsum.config.addresses import (
-    DEFAULT_LISTEN,
-    DEFAULT_XDS_LISTEN,
-    check_host_port,
-    check_url,
-    is_loopback,
-    parse_networks,
-)
-from adsum.config.setting import (
-    LOG_FORMATS,
-    LOG_LEVELS,
-    MAX_CONNECTIONS_SETTING,
-    MAX_TIMEOUT_SETTING,
-    OFF,
-    ON,
-    check_choice,
-    check_range,
-    setting,
-)
+from adsum.config.addresses import DEFAULT_LISTEN, is_loopback, parse_networks
 from adsum.core.address_policy import LOOPBACK_NETWORKS, AddressPolicy
 from adsum.core.catalog.draft import MAX_CATALOG_BYTES
 from adsum.core.errors import Invalid
@@ -40,10 +22,23 @@ from adsum.core.liveness.heartbeats import (
 )
 from adsum.core.sizes import format_size
 from adsum.core.validation import address
-from adsum.etcd import naming
-from adsum.etcd.address import DEFAULT_STORE_PREFIX, SCHEME, EtcdAddress
+from adsum.dialects import DialectSettings
+from adsum.etcd.address import SCHEME, EtcdAddress
 from adsum.gateway.profile import split_address
 from adsum.peers import advertised_url
+from adsum.settings import (
+    LOG_FORMATS,
+    LOG_LEVELS,
+    MAX_CONNECTIONS_SETTING,
+    MAX_TIMEOUT_SETTING,
+    OFF,
+    ON,
+    check_choice,
+    check_host_port,
+    check_range,
+    check_url,
+    setting,
+)
 
 MIN_CATALOG_BYTES: Final = 1024 * 1024
 """Bytes; the smallest value that the setting `max_catalog` accepts: room for some ten registrations of the largest
@@ -63,9 +58,9 @@ def default_store() -> str:
     return f"sqlite:///{Path(home) / 'adsum' / 'adsum.db'}"
 
 
-@dataclass(frozen=True, slots=True)
-class ServeConfig:
-    """The settings of `adsum serve`. Durations are in seconds."""
+@dataclass(frozen=True)
+class NodeConfig:
+    """The settings of a registry node that belong to no dialect. Durations are in seconds."""
 
     listen: str = setting("HTTP listen address; port 0 picks a free port", metavar="HOST:PORT", default=DEFAULT_LISTEN)
     host_name: tuple[str, ...] = setting(
@@ -74,11 +69,6 @@ class ServeConfig:
         "other addresses, names are checked only if this is set",
         metavar="NAME",
         default=(),
-    )
-    xds: str = setting(
-        "xDS listen address, for gateways and gRPC clients; port 0 picks a free port; `off` disables it",
-        metavar="HOST:PORT",
-        default=DEFAULT_XDS_LISTEN,
     )
     gateway: str = setting(
         "Also run a gateway: IP:PORT, or `on` to use [gateway] from the config file",
@@ -93,13 +83,6 @@ class ServeConfig:
         "URL under which other nodes over the same etcd reach this node (default: the listen address; if the node "
         "listens on every address, the one from which it reaches etcd)",
         metavar="URL",
-        default="",
-    )
-    etcd_naming: str = setting(
-        "Publish usable instances as keys below this prefix in etcd, in the format of etcd's gRPC naming, and list the "
-        "instances that others register there. A prefix in the store's etcd, or an address: etcd://HOST[?prefix=…]. "
-        "With the prefix services/ Go clients dial etcd:///services/SERVICE, with an empty prefix etcd:///SERVICE",
-        metavar="PREFIX",
         default="",
     )
     node: str = setting("Name of this node", default_factory=platform.node)
@@ -161,7 +144,8 @@ class ServeConfig:
         default=DEFAULT_HEARTBEAT,
     )
 
-    def __post_init__(self) -> None:
+    def check_node(self) -> None:
+        """Raises `Invalid` if a value is wrong."""
         check_host_port("listen", self.listen)
         for name in self.host_name:
             address("host_name", name)
@@ -169,11 +153,6 @@ class ServeConfig:
             check_url("advertise", self.advertise)
         elif self.store.startswith(SCHEME):
             advertised_url.check_listen_address(self.listen, EtcdAddress.parse(self.store, "store"))
-        self.etcd_naming_address()
-        if self.xds != OFF:
-            check_host_port("xds", self.xds)
-        elif self.gateway != OFF:
-            raise Invalid("gateway", "needs --xds, which is off: the gateway gets its configuration over xDS")
         if self.gateway not in (ON, OFF):
             split_address("gateway", self.gateway)
         check_choice("log_level", self.log_level, LOG_LEVELS)
@@ -211,23 +190,13 @@ class ServeConfig:
             ]
         return AddressPolicy(tuple(map(str, denied)), self.probe_allow)
 
-    def etcd_naming_address(self) -> EtcdAddress | None:
-        """Returns the etcd that etcd naming uses; None if it is not used. Raises `Invalid`."""
-        wanted = self.etcd_naming
-        if not wanted:
-            return None
-        store = (
-            EtcdAddress.parse(self.store, "store").with_default_prefix(DEFAULT_STORE_PREFIX)
-            if self.store.startswith(SCHEME)
-            else None
-        )
-        if wanted.startswith(SCHEME):
-            found = EtcdAddress.parse(wanted, "etcd_naming")
-        elif store is None:
-            raise Invalid("etcd_naming", f"must be {SCHEME}HOST:PORT?prefix={wanted}, since the store is not an etcd")
-        else:
-            found = replace(store, prefix=wanted)
-        if store is not None and {*store.hosts} & {*found.hosts} and naming.overlaps(found.prefix, store.prefix):
-            problem = f"must not overlap {store.prefix}, where the store's keys are: use another one, such as services/"
-            raise Invalid("etcd_naming", problem)
-        return found
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig(DialectSettings, NodeConfig):
+    """All settings of `adsum serve`: those of the node, and those of its dialects."""
+
+    def __post_init__(self) -> None:
+        self.check_node()
+        self.check_dialects(self.store)
+        if self.xds == OFF and self.gateway != OFF:
+            raise Invalid("gateway", "needs --xds, which is off: the gateway gets its configuration over xDS")

@@ -1,35 +1,47 @@
-"""The dialects by name. To add one: its file or folder, one line here, and it passes its own clients' tests."""
+"""The dialects by name. To add one: its folder, and one line in `DIALECTS` (CONTRIBUTING.md has the recipe)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from adsum.core.errors import AdsumError
+from adsum.dialects.etcd_naming.settings import EtcdNamingSettings
+from adsum.dialects.xds.settings import XdsSettings
+
+if TYPE_CHECKING:
+    from adsum.dialects.dialect import Dialect, DialectContext
+
+    DialectFactory = Callable[[DialectContext], Dialect | None]
+    """Makes a dialect; None if it is switched off."""
 
 DIALECTS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "etcd-naming": "adsum.dialects.etcd_naming.etcd_naming:EtcdNaming",
-        "native": "adsum.dialects.native:Native",
-        "xds": "adsum.dialects.xds:Xds",
+        "native": "adsum.dialects.native.dialect",
+        "xds": "adsum.dialects.xds.dialect",
+        "etcd-naming": "adsum.dialects.etcd_naming.dialect",
     }
 )
-"""Name → where it is, imported when chosen."""
+"""Name → the module with the dialect's `create(context)`. Every node imports and creates all of them, in this order."""
 
 
-class UnknownDialect(AdsumError):
-    """No dialect has that name."""
+@dataclass(frozen=True)
+class DialectSettings(XdsSettings, EtcdNamingSettings):
+    """The settings of all dialects; `adsum serve` has them as flags. A dialect without settings is not among the bases.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"no dialect is named {name!r}; there are {', '.join(DIALECTS)}")
-        self.name = name
+    A module of settings must import quickly: commands that start no node load it, too.
+    """
+
+    def check_dialects(self, store: str) -> None:
+        """Call `check_settings` of each base. `store` is the URL of the node's store. Raises `Invalid`."""
+        for part in type(self).__mro__:
+            check = vars(part).get("check_settings")
+            if check is not None:
+                check(self, store)
 
 
-def dialect(name: str) -> Any:
-    """The class of that dialect; what it is built from is its own affair. Raises `UnknownDialect`."""
-    if name not in DIALECTS:
-        raise UnknownDialect(name)
-    module, _, speaker = DIALECTS[name].partition(":")
-    return getattr(import_module(module), speaker)
+def factory(name: str) -> DialectFactory:
+    """Return the function that makes the dialect of this name. Raises `KeyError` for an unknown name."""
+    return cast("DialectFactory", import_module(DIALECTS[name]).create)

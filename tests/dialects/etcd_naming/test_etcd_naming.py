@@ -1,4 +1,4 @@
-"""etcd's gRPC naming as a dialect: what the registry lists is found there, and what is found there is listed."""
+"""etcd's gRPC naming: the catalog's instances are published as keys, and instances with keys of others are listed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def serve(naming: str, store: str = "memory:") -> RunningDaemon:
 
 
 def commit(etcd: EtcdProcess, *operations: Operation) -> None:
-    """As other programs do it."""
+    """Commit operations as another program."""
 
     async def work() -> None:
         connection = Connection(EtcdAddress.parse(etcd.url), Random())
@@ -50,7 +50,7 @@ def commit(etcd: EtcdProcess, *operations: Operation) -> None:
 
 
 def kept(etcd: EtcdProcess | FakeEtcd, prefix: str) -> dict[str, Any]:
-    """Every key below a prefix, with what its value says."""
+    """Return every key below a prefix, with its decoded value."""
 
     async def work() -> dict[str, Any]:
         connection = Connection(EtcdAddress.parse(etcd.url), Random())
@@ -75,14 +75,14 @@ def listed(daemon: RunningDaemon, service: str) -> dict[str, Any]:
 
 
 def drain(daemon: RunningDaemon, id: str, wait: float) -> int:
-    """How many consumers have not heard of it when it returns."""
+    """Drain an instance, and return how many consumers have not acknowledged when the request returns."""
     override = f"{daemon.url}/api/v1/services/orders/instances/{id}/override"
     said = httpx.put(override, json={"status": "draining", "wait": wait}, timeout=30.0).raise_for_status().json()
     return int(said.get("unacknowledged", 0))
 
 
 def why(daemon: RunningDaemon, id: str) -> str:
-    """The reason of the newest change."""
+    """Return the reason of the newest change."""
     changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": id}).json()["changes"]
     return str(max(changes, key=lambda each: each["revision"])["reason"])
 
@@ -92,7 +92,7 @@ def register(daemon: RunningDaemon, service: str, id: str, port: int) -> None:
     httpx.put(there, json={"address": "10.0.0.1", "port": port, "ttl": None}).raise_for_status()
 
 
-def test_what_can_be_called_is_found_in_etcd_and_nothing_else(etcd: EtcdProcess) -> None:
+def test_usable_instances_are_keys_in_etcd_and_no_others(etcd: EtcdProcess) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc/")
     try:
         register(daemon, "orders", "o1", 1)
@@ -106,11 +106,11 @@ def test_what_can_be_called_is_found_in_etcd_and_nothing_else(etcd: EtcdProcess)
         httpx.delete(override).raise_for_status()
         register(daemon, "orders", "o2", 3)
         until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:3"})
-        assert listed(daemon, "orders").keys() == {"o1", "o2"}, "nothing that was published came back"
+        assert listed(daemon, "orders").keys() == {"o1", "o2"}, "published keys are not listed"
     finally:
         daemon.stop()
-    assert len(kept(etcd, "/svc/")) == 2, "those who resolve it must not find nobody while the registry restarts"
-    daemon = serve(f"{etcd.url}?prefix=/svc/")  # And one that comes back empty takes it over.
+    assert len(kept(etcd, "/svc/")) == 2, "resolvers keep their instances while the registry restarts"
+    daemon = serve(f"{etcd.url}?prefix=/svc/")  # A registry that starts with an empty catalog takes the keys over.
     try:
         register(daemon, "orders", "o9", 9)
         until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:9"})
@@ -118,7 +118,7 @@ def test_what_can_be_called_is_found_in_etcd_and_nothing_else(etcd: EtcdProcess)
         daemon.stop()
 
 
-def test_a_drain_returns_when_it_is_gone_from_etcd_and_says_so_when_it_is_not(etcd: EtcdProcess) -> None:
+def test_a_drain_returns_when_the_key_is_gone_and_reports_when_it_is_not(etcd: EtcdProcess) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc/")
     try:
         for number in range(1, 4):
@@ -136,7 +136,7 @@ def test_a_drain_returns_when_it_is_gone_from_etcd_and_says_so_when_it_is_not(et
         daemon.stop()
 
 
-def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes(etcd: EtcdProcess) -> None:
+def test_an_external_instance_is_listed_with_its_origin_until_its_key_is_gone(etcd: EtcdProcess) -> None:
     store = f"{etcd.url}?prefix=/adsum/"
     daemon = serve("/svc/", store)
     try:
@@ -150,37 +150,37 @@ def test_what_others_register_there_is_listed_with_its_origin_until_its_key_goes
         found = listed(daemon, "orders")
         assert found["10.0.0.2:80"]["metadata"] == {"origin": "etcd-naming"}
         assert found.keys() == {"taken", "10.0.0.2:80"}
-        assert found["taken"]["address"] == "10.0.0.1", "who registered with the registry keeps its place"
+        assert found["taken"]["address"] == "10.0.0.1", "an instance that registered with the registry is not replaced"
         assert kept(etcd, "/svc/orders/").keys() == {
             "/svc/orders/10.0.0.1:1",
             "/svc/orders/10.0.0.2:80",
             "/svc/orders/x",
-        }, "what came from there is not published there"
+        }, "external instances are not published"
         changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": "10.0.0.2:80"}).json()["changes"]
         assert [(each["cause"], each["actor"]) for each in changes] == [("registered", "etcd-naming")]
         commit(etcd, Delete(b"/svc/orders/10.0.0.2:80"))
         until(lambda: listed(daemon, "orders").keys() == {"taken"})
-        assert why(daemon, "10.0.0.2:80") == "no key in etcd names it any more"
+        assert why(daemon, "10.0.0.2:80") == "its key in etcd is gone"
         commit(etcd, Put(b"/svc/orders/10.0.0.6:80", b'{"Addr":"10.0.0.6:80"}'))
         until(lambda: listed(daemon, "orders").keys() == {"taken", "10.0.0.6:80"})
         body = {"address": "10.0.0.6", "port": 80, "ttl": None}
         httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o6", json=body).raise_for_status()
         until(lambda: listed(daemon, "orders").keys() == {"taken", "o6"})
-        assert why(daemon, "10.0.0.6:80") == "it registered here as well"
+        assert why(daemon, "10.0.0.6:80") == "registered with the registry as well"
         httpx.delete(f"{daemon.url}/api/v1/services/orders/instances/o6").raise_for_status()
         commit(etcd, Delete(b"/svc/orders/10.0.0.6:80"))
         until(lambda: listed(daemon, "orders").keys() == {"taken"})
     finally:
         daemon.stop()
     commit(etcd, Put(b"/svc/orders/y", b"10.0.0.5:80"))
-    daemon = serve("/svc/", store)  # What changed while it was away is made good.
+    daemon = serve("/svc/", store)  # Changes during its absence are applied.
     try:
         until(lambda: listed(daemon, "orders").keys() == {"taken", "10.0.0.5:80"})
     finally:
         daemon.stop()
 
 
-def test_the_metadata_of_a_go_registrar_is_taken_over(each_etcd: EtcdProcess | FakeEtcd) -> None:
+def test_the_metadata_of_a_go_registrar_is_listed(each_etcd: EtcdProcess | FakeEtcd) -> None:
     daemon = serve(each_etcd.url)
     try:
         each_etcd.put(b"orders/10.0.0.1:80", b'{"Op":0,"Addr":"10.0.0.1:80","Metadata":{"version":"v2","weight":3}}')
@@ -191,7 +191,7 @@ def test_the_metadata_of_a_go_registrar_is_taken_over(each_etcd: EtcdProcess | F
         daemon.stop()
 
 
-def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd: EtcdProcess | FakeEtcd) -> None:
+def test_published_keys_come_back_within_seconds_after_etcd_has_lost_them(each_etcd: EtcdProcess | FakeEtcd) -> None:
     etcd = each_etcd
     daemon = serve(etcd.url)
     try:
@@ -211,31 +211,29 @@ def test_what_is_published_comes_back_within_seconds_when_etcd_lost_it(each_etcd
             etcd.wait()
             lost = time.monotonic()
             until(lambda: set(kept(etcd, "orders/")) == {"orders/10.0.0.1:80", "orders/10.0.0.2:80"})
-            assert time.monotonic() - lost < LEASE_TTL / 6, "before its session would have been renewed"
+            assert time.monotonic() - lost < LEASE_TTL / 6, "before the session would have been renewed"
     finally:
         daemon.stop()
 
 
-def test_what_the_catalog_has_no_room_for_holds_up_no_other_service(
-    etcd: EtcdProcess, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_catalog_delays_no_other_service(etcd: EtcdProcess, caplog: pytest.LogCaptureFixture) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc/")
     try:
         register(daemon, "zoo", "z1", 1)
         until(lambda: len(kept(etcd, "/svc/")) == 1)
         daemon.registry.max_catalog_bytes = daemon.registry.snapshot.size
         commit(etcd, Put(b"/svc/ants/10.0.0.2:80", b'{"Addr":"10.0.0.2:80"}'))
-        until(lambda: "not all that others registered in etcd is listed: registrations take" in caplog.text)
+        until(lambda: "not all instances that are registered in etcd are listed: registrations take" in caplog.text)
         register(daemon, "zoo", "z1", 2)
         until(lambda: kept(etcd, "/svc/zoo/").keys() == {"/svc/zoo/10.0.0.1:2"})
         daemon.registry.max_catalog_bytes *= 3
         until(lambda: listed(daemon, "ants").keys() == {"10.0.0.2:80"})
-        assert caplog.text.count("not all that others registered") == 1
+        assert caplog.text.count("not all instances that are registered") == 1
     finally:
         daemon.stop()
 
 
-def test_a_key_that_others_keep_stays_theirs(etcd: EtcdProcess) -> None:
+def test_an_external_key_is_never_overwritten(etcd: EtcdProcess) -> None:
     theirs = b'{"Op":0,"Addr":"10.0.0.1:1","Metadata":"theirs"}'
     commit(etcd, Put(b"/svc/orders/10.0.0.1:1", theirs))
     daemon = serve(f"{etcd.url}?prefix=/svc/")
@@ -244,15 +242,15 @@ def test_a_key_that_others_keep_stays_theirs(etcd: EtcdProcess) -> None:
         register(daemon, "orders", "o2", 2)
         until(lambda: "/svc/orders/10.0.0.1:2" in kept(etcd, "/svc/"))
         assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] == "theirs"
-        assert listed(daemon, "orders").keys() == {"o1", "o2"}, "once is enough"
+        assert listed(daemon, "orders").keys() == {"o1", "o2"}, "the external key is not listed a second time"
         commit(etcd, Delete(b"/svc/orders/10.0.0.1:1"))
         until(lambda: "/svc/orders/10.0.0.1:1" in kept(etcd, "/svc/"))
-        assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] is None, "now it is ours"
+        assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] is None, "the key is free, and published"
     finally:
         daemon.stop()
 
 
-def test_what_is_not_listed_is_told_once(etcd: EtcdProcess, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_that_can_not_be_listed_is_logged_once(etcd: EtcdProcess, caplog: pytest.LogCaptureFixture) -> None:
     daemon = serve(f"{etcd.url}?prefix=/svc")
     full = {"Addr": "10.0.0.9:80", "Adsum": {"metadata": {f"k{number}": "" for number in range(MAX_METADATA)}}}
     try:
@@ -268,11 +266,13 @@ def test_what_is_not_listed_is_told_once(etcd: EtcdProcess, caplog: pytest.LogCa
             )
         commit(etcd, Put(b"/svc/orders/x", b'{"Addr":"10.0.0.2:81","Adsum":{"id":"../x"}}'))
         until(lambda: listed(daemon, "orders"))
-        assert listed(daemon, "orders").keys() == {"10.0.0.2:81"}, "who can be called has an id made from its address"
+        assert listed(daemon, "orders").keys() == {"10.0.0.2:81"}, (
+            "an instance without a valid id gets one from its address"
+        )
         services = httpx.get(f"{daemon.url}/api/v1/services").json()["services"]
         assert [each["name"] for each in services] == ["orders"]
         told = [each.getMessage() for each in caplog.records if each.name == "adsum.etcd-naming"]
-        assert [each.partition(" in etcd is not listed: ")[0] for each in told] == [
+        assert [each.partition(" in etcd is not listed: ")[0].removeprefix("the key ") for each in told] == [
             "'/svc/10.0.0.1:80'",
             "'/svc/Not A Name/x'",
             "'/svc/orders/full'",
@@ -283,7 +283,9 @@ def test_what_is_not_listed_is_told_once(etcd: EtcdProcess, caplog: pytest.LogCa
         daemon.stop()
 
 
-def test_without_a_prefix_it_shares_the_stores_etcd(etcd: EtcdProcess, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_prefix_naming_shares_etcd_with_the_store(
+    etcd: EtcdProcess, caplog: pytest.LogCaptureFixture
+) -> None:
     daemon = serve(etcd.url, etcd.url)
     try:
         register(daemon, "orders", "o1", 1)
@@ -296,12 +298,12 @@ def test_without_a_prefix_it_shares_the_stores_etcd(etcd: EtcdProcess, caplog: p
 
 
 @pytest.mark.parametrize("naming", ["/adsum", "/adsum/catalog", "/", "etcd://e2?prefix=/adsum"])
-def test_a_prefix_that_the_stores_own_keys_are_below_is_refused(naming: str) -> None:
-    with pytest.raises(Invalid, match="etcd_naming: must be a prefix apart from /adsum/"):
+def test_a_prefix_that_overlaps_the_stores_own_keys_is_refused(naming: str) -> None:
+    with pytest.raises(Invalid, match="etcd_naming: must not overlap /adsum/"):
         ServeConfig(store="etcd://e1,e2", advertise="http://e0:23786", etcd_naming=naming)
     ServeConfig(store="etcd://e1,e2", advertise="http://e0:23786", etcd_naming="etcd://e3?prefix=/adsum/")
 
 
-def test_a_prefix_alone_needs_a_store_on_etcd() -> None:
-    with pytest.raises(Invalid, match="since the store is no etcd"):
+def test_a_prefix_without_an_address_needs_a_store_on_etcd() -> None:
+    with pytest.raises(Invalid, match="since the store is not etcd"):
         ServeConfig(store="memory:", etcd_naming="/svc/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from types import ModuleType
 from typing import Any
@@ -28,6 +28,7 @@ from adsum.dialects.xds.telemetry.gateway_metrics import MESSAGE_TYPES
 from adsum.gateway.encoding import messages
 from adsum.gateway.intent.intent import Intent
 from adsum.gateway.profile import GatewayProfile
+from adsum.gateway.resources.compiled_resources import CompiledResources
 from adsum.gateway.resources.resources import Resource, ResourceKind, encode_resource
 
 CDS, EDS, LDS, RDS = ResourceKind.CLUSTER, ResourceKind.ASSIGNMENT, ResourceKind.LISTENER, ResourceKind.ROUTES
@@ -67,12 +68,12 @@ def resources(contents: Contents) -> dict[ResourceKind, dict[str, Resource]]:
     }
 
 
-@dataclass(frozen=True)
-class FakeCompiled:
-    """Implements what the publisher needs of `gateway.encoding.compiled`: endpoints by port, one cluster a service."""
+class FakeCompiled(CompiledResources):
+    """Compiled resources that are small: endpoints by port, and one cluster for each service."""
 
-    found: dict[ResourceKind, dict[str, Resource]] = field(default_factory=dict)
-    unrouted: Set[str] = frozenset()
+    def __init__(self, found: dict[ResourceKind, dict[str, Resource]] | None = None) -> None:
+        self.found = found or {}
+        self.unrouted: Set[str] = frozenset()
 
     def is_compiled(self, profile: GatewayProfile) -> bool:
         return True

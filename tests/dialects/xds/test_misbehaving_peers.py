@@ -16,7 +16,8 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Delt
 from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
 
 from adsum.config.serve import ServeConfig
-from adsum.dialects.xds.bounds import MAX_GRPC_NAMES, MAX_NAME_LENGTH, MAX_NODE_LENGTH
+from adsum.dialects.xds.streams.request import MAX_NAME_LENGTH, MAX_NODE_LENGTH
+from adsum.dialects.xds.subscribers import MAX_GRPC_NAMES
 from adsum.gateway.profile import GatewayProfile
 from adsum.gateway.resources.resources import ResourceKind
 from tests.dialects.xds.fakes import CDS, EDS, metrics_message
@@ -173,10 +174,10 @@ def until(true: Callable[[], object]) -> None:
 
 
 MISBEHAVIOURS = {
-    "no protobuf": (DELTA, b"\xff\xff\xff\xff", "this is no discovery request"),
-    "no node": (DELTA, request_bytes(CDS), "which node"),
-    "long node": (DELTA, request_bytes(CDS, node="x" * (MAX_NODE_LENGTH + 1)), "a node's words"),
-    "lines in the node": (DELTA, request_bytes(CDS, node="a\nb"), "a node's words"),
+    "no protobuf": (DELTA, b"\xff\xff\xff\xff", "the message is not a discovery request"),
+    "no node": (DELTA, request_bytes(CDS), "must have a node"),
+    "long node": (DELTA, request_bytes(CDS, node="x" * (MAX_NODE_LENGTH + 1)), "a node's id, program and version"),
+    "lines in the node": (DELTA, request_bytes(CDS, node="a\nb"), "a node's id, program and version"),
     "no shape": (DELTA, request_bytes(CDS, node="x", metadata={}), "adsum"),
     "strange shape": (DELTA, request_bytes(CDS, node="x", metadata={"adsum": {"listen": ["everywhere"]}}), "listen"),
     "long name": (DELTA, request_bytes(EDS, "x" * (MAX_NAME_LENGTH + 1), node="x"), "a name or version"),
@@ -191,25 +192,25 @@ MISBEHAVIOURS = {
         request_bytes(EDS, *(f"s{n}" for n in range(MAX_GRPC_NAMES + 1)), node="x", agent="gRPC"),
         "at most 2000 names",
     ),
-    "no load report": (LRS, b"\xff\xff\xff\xff", "this is no load report"),
-    "load of nobody": (LRS, LoadStatsRequest().SerializeToString(), "which node"),
-    "no figures": (METRICS, b"\xff\xff\xff\xff", "these are no figures"),
-    "figures of nobody": (METRICS, metrics_message(""), "which node"),
-    "figures of a long node": (METRICS, metrics_message("x" * (MAX_NODE_LENGTH + 1)), "which node"),
+    "no load report": (LRS, b"\xff\xff\xff\xff", "the message is not a load report"),
+    "load of nobody": (LRS, LoadStatsRequest().SerializeToString(), "must have a node id"),
+    "no figures": (METRICS, b"\xff\xff\xff\xff", "the message is not a metrics message"),
+    "figures of nobody": (METRICS, metrics_message(""), "must have a node id"),
+    "figures of a long node": (METRICS, metrics_message("x" * (MAX_NODE_LENGTH + 1)), "must have a node id"),
     "less than nothing": (
         METRICS,
         metrics_message("good", **{"cluster.orders.upstream_rq_2xx": -1.0}),
-        "counts are from 0",
+        "a count must be from 0",
     ),
     "no number": (
         METRICS,
         metrics_message("good", **{"http.gateway.downstream_rq_5xx": math.nan}),
-        "counts are from 0",
+        "a count must be from 0",
     ),
     "beyond counting": (
         METRICS,
         metrics_message("good", **{"http.gateway.downstream_rq_5xx": math.inf}),
-        "counts are from 0",
+        "a count must be from 0",
     ),
 }
 
@@ -231,7 +232,7 @@ def test_a_refusal_reaches_peers_that_are_being_sent_something(
 ) -> None:
     greedy = request_bytes(ResourceKind.LISTENER, *(f"s{n}" for n in range(1_500)), node="x", agent="grpc", metadata={})
     peers = [world.connect().send(greedy, b"\xff\xff\xff") for _ in range(8)]
-    assert [peer.status() for peer in peers] == [("INVALID_ARGUMENT", "this is no discovery request")] * 8
+    assert [peer.status() for peer in peers] == [("INVALID_ARGUMENT", "the message is not a discovery request")] * 8
     assert not any(record.exc_info for record in caplog.records)
     world.check()
 

@@ -262,7 +262,7 @@ async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_
     node = place.program("limited", *limited, *ADSUM_COMMAND, *serve)
     await node.wait_for_output("gateways and gRPC clients")
     await node.wait_for_output(
-        f"the limit of open files is {limit}, and so there may be 43 connections at a time instead of 20000"
+        f"the limit of open files is {limit}, which allows 43 connections at a time instead of 20000"
     )
     watch = b"GET /api/v1/watch?service=orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
     async with AsyncExitStack() as stack:

@@ -1,1 +1,1 @@
-"""TODO: etcd_naming."""
+"""etcd's gRPC naming: usable instances as keys in etcd, and instances that other programs register there."""

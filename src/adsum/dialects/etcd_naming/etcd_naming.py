@@ -1,8 +1,9 @@
-"""etcd's gRPC naming, both ways: usable instances of the catalog are keys that Go programs resolve as
-`etcd:///my-service`, and instances that others register by such keys are listed in the catalog.
+"""etcd's gRPC naming in both directions, between keys in etcd and the catalog.
 
-Each service is spoken for by the node that keeps it. What a registry published says so, and is never listed; what was
-listed from a key is held by `HOLDER`, and is never published: so nothing goes round in circles.
+Usable instances of the catalog are published as keys, which Go programs resolve as `etcd:///my-service`. Instances that
+other programs register by such keys ("external") are listed in the catalog. The node that keeps a service does both for
+it. Keys that a registry published are marked, and are never listed; instances that come from keys are held by `HOLDER`,
+and are never published. So nothing goes in circles.
 """
 
 from __future__ import annotations
@@ -38,77 +39,79 @@ from adsum.registry import Registry
 from adsum.watches import Watch
 
 HOLDER: Final = "etcd-naming"
-"""Who holds what is listed from a key, and is recorded as the author of it."""
+"""The holder of instances that are listed because of a key, and the actor of their changes."""
 ORIGIN_KEY: Final = "origin"
-"""The metadata that tells where such an instance comes from."""
+"""The metadata key that marks such instances."""
 LEASE_TTL: Final = 60
-"""Seconds for which published keys outlive the node that published them: those who resolve them must not find nobody
-while a registry is started again, nor for ever find those who died with it."""
+"""Seconds for which published keys outlive the node that published them. Programs that resolve them keep their
+instances while a registry restarts, and lose them if it does not come back."""
 SYNC_INTERVAL: Final = 1.0
-"""Seconds between two looks at what this node keeps."""
+"""Seconds after which the services that this node keeps are checked again without a change."""
 PROPAGATION_DELAY: Final = 0.1
-"""Seconds from a change of keys until those who resolve them count as going by it: they hear within milliseconds, and
-none says when it has."""
+"""Seconds from a change of keys until the programs that resolve them count as routing by it. They hear of it within
+milliseconds, and don't acknowledge."""
 MAX_TRANSACTION_KEYS: Final = 100
-"""Keys that one transaction sets and deletes."""
+"""Keys that one transaction sets and deletes; more take several transactions."""
 MAX_LOGGED_KEYS: Final = 1_000
-"""Keys of which the log says why they are not listed, each once; of more, it does not."""
+"""Keys for which the log says why they are not listed, each once; further keys are not logged."""
 MAX_LOGGED_KEY_LENGTH: Final = 200
-"""Characters of a key that the log shows."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
-"""Bounds of the pause after etcd or the store failed, in seconds."""
+"""Characters of a key in the log; the rest is cut off."""
+MIN_BACKOFF, MAX_BACKOFF = 0.2, 5.0
+"""Seconds of pause after etcd or the store has failed."""
 PUBLISHED_STATUSES: Final = frozenset({Status.PASSING, Status.WARNING})
 
 _log = logging.getLogger("adsum.etcd-naming")
 
 
 class EtcdNaming:
-    """Speaks etcd naming below one prefix; `start` it when the catalog is loaded, and `close` it."""
+    """Keeps the keys below one prefix and the catalog in step, from `start`, when the catalog is loaded, to `close`."""
 
     def __init__(
         self,
         etcd: EtcdClient,
         prefix: str,
         registry: Registry,
-        shares: Sharding,
-        admit: Callable[[str], None],
+        sharding: Sharding,
+        check_address: Callable[[str], None],
         clock: Clock,
         rng: Random,
     ) -> None:
-        """`admit` raises `Invalid` for an address at which no instance may be."""
-        self._admit = admit
+        """`check_address` raises `Invalid` for an address that no instance may have."""
+        self._check_address = check_address
         self._etcd = etcd
         self._prefix = prefix
         self._registry = registry
-        self._shares = shares
+        self._sharding = sharding
         self._clock = clock
         self._rng = rng
-        self._session = EtcdSession(etcd, LEASE_TTL, self._granted, clock, rng)
+        self._session = EtcdSession(etcd, LEASE_TTL, self._on_lease, clock, rng)
         self._tasks: list[asyncio.Task[None]] = []
         self._published: dict[str, dict[bytes, bytes]] = {}
-        """What etcd holds of ours, by service; one that is missing has to be looked at."""
-        self._foreign: dict[bytes, tuple[str, Instance]] = {}
-        self._complaints: set[bytes] = set()
-        """Keys of which the log says why they are not listed."""
-        self._full: set[str] = set()
-        """Services of which the catalog has no room for all that others registered."""
-        self._told_full = False
-        """Whether the log says so."""
-        self._known = False
-        """Whether what others registered is known whole."""
+        """The keys and values in etcd that this registry published, by service; those of other services are unknown."""
+        self._external: dict[bytes, tuple[str, Instance]] = {}
+        """The service and instance of each key that another program set."""
+        self._logged_keys: set[bytes] = set()
+        """Keys for which the log says why they are not listed."""
+        self._full_services: set[str] = set()
+        """Services for whose external instances the catalog has no room."""
+        self._is_full_logged = False
+        self._is_loaded = False
+        """Whether all external keys were read."""
         self._dirty: set[str] = set()
-        self._kept: Set[int] = frozenset()
+        """Services to publish and list again."""
+        self._kept_shards: Set[int] = frozenset()
         self._seen = ("", -1)
+        """The epoch and revision up to which changes of the catalog are in `_dirty`."""
 
     def start(self) -> None:
         self._session.start()
         self._tasks = [
-            asyncio.create_task(self._speak(), name="adsum-etcd-naming"),
-            asyncio.create_task(self._listen(), name="adsum-etcd-naming-listen"),
+            asyncio.create_task(self._sync(), name="adsum-etcd-naming"),
+            asyncio.create_task(self._follow_etcd(), name="adsum-etcd-naming-watch"),
         ]
 
     async def close(self) -> None:
-        """What was published stays for `LEASE_TTL` seconds, for another node or the next start to take over; idempotent."""
+        """Stop; idempotent. Published keys stay for `LEASE_TTL` seconds, for another node or the next start."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -116,56 +119,56 @@ class EtcdNaming:
         await self._session.close(revoke=False)
         await self._etcd.close()
 
-    async def _granted(self, _: int) -> None:
-        """Keys of the lease before are gone, or will be."""
+    async def _on_lease(self, _: int) -> None:
+        """Publish everything under a new lease: keys of the lease before are gone, or will be."""
         self._published.clear()
         self._dirty.update(self._registry.snapshot.services)
 
-    async def _speak(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    async def _sync(self) -> None:
+        backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
         while True:
             epoch, watches = self._registry.snapshot.epoch, self._registry.watches
             consumer = Consumer(secrets.token_hex(16), "etcd naming")
-            with watches.open(None, consumer=consumer) as watching:
-                while epoch == self._registry.snapshot.epoch:  # What it acknowledged of one says nothing of another.
-                    await self._speak_once(watching, backoff)
+            with watches.open(None, consumer=consumer) as watch:
+                while epoch == self._registry.snapshot.epoch:  # Acknowledgements are valid in one epoch only.
+                    await self._sync_once(watch, backoff)
             watches.consumers.say_goodbye(consumer.id, None)
 
-    async def _speak_once(self, watching: Watch, backoff: Backoff) -> None:
+    async def _sync_once(self, watch: Watch, backoff: Backoff) -> None:
         try:
             snapshot = self._registry.snapshot
-            self._look(snapshot)
-            if self._known:  # Else what others put there would be taken for nobody's.
+            self._find_dirty(snapshot)
+            if self._is_loaded:  # Before that, listed instances would seem to have lost their keys.
                 await self._settle()
-                asyncio.get_running_loop().call_later(PROPAGATION_DELAY, watching.acknowledge, snapshot.revision)
+                asyncio.get_running_loop().call_later(PROPAGATION_DELAY, watch.acknowledge, snapshot.revision)
             backoff.reset()
-            await watching.changed(timeout=SYNC_INTERVAL)
+            await watch.changed(timeout=SYNC_INTERVAL)
         except (EtcdError, AdsumError) as error:
-            _log.warning("not all is said and listed yet: %s", error)
+            _log.warning("not all services are published and listed yet; they are tried again: %s", error)
             await self._clock.sleep(backoff.next(self._rng))
         except Exception:
-            _log.exception("etcd naming failed")
+            _log.exception("etcd naming failed; it is tried again")
             await self._clock.sleep(backoff.next(self._rng))
 
-    def _look(self, snapshot: Snapshot) -> None:
-        """Which services have to be looked at: what changed, and everything when we keep others than before."""
-        kept = self._shares.kept_shards
+    def _find_dirty(self, snapshot: Snapshot) -> None:
+        """Mark the services that have changed, or all services if this node keeps others than before."""
+        kept_shards = self._sharding.kept_shards
         epoch, revision = self._seen
-        self._dirty |= self._full
-        self._told_full &= bool(self._full)
-        if kept is not self._kept or epoch != snapshot.epoch:
-            self._dirty.update(snapshot.services, (service for service, _ in self._foreign.values()))
-            for name in [name for name in self._published if shard_of(name) not in kept]:
-                del self._published[name]  # Whoever keeps it now looks at what is there.
+        self._dirty |= self._full_services
+        self._is_full_logged &= bool(self._full_services)
+        if kept_shards is not self._kept_shards or epoch != snapshot.epoch:
+            self._dirty.update(snapshot.services, (service for service, _ in self._external.values()))
+            for name in [name for name in self._published if shard_of(name) not in kept_shards]:
+                del self._published[name]  # The node that keeps it now reads what is in etcd.
         else:
             self._dirty.update(service.name for service in snapshot.changed_since(revision))
-        self._kept, self._seen = kept, (snapshot.epoch, snapshot.revision)
+        self._kept_shards, self._seen = kept_shards, (snapshot.epoch, snapshot.revision)
 
     async def _settle(self) -> None:
-        """Raises `EtcdError`, and what the registry raises."""
+        """Publish and list the dirty services that this node keeps. Raises `EtcdError` and what the registry raises."""
         for name in sorted(self._dirty):
-            self._dirty.discard(name)  # First: what changes from now on has to be looked at again.
-            if shard_of(name) in self._kept:
+            self._dirty.discard(name)  # First, so that a change from now on marks it again.
+            if shard_of(name) in self._kept_shards:
                 service = self._registry.snapshot.service(name)
                 try:
                     await self._publish(service)
@@ -175,150 +178,152 @@ class EtcdNaming:
                     raise
 
     async def _publish(self, service: ServiceSnapshot) -> None:
+        """Make the keys of a service in etcd those of its usable instances."""
         if not self._session.is_held:
             raise EtcdUnreachable("there is no session with etcd")
-        there = self._published.get(service.name)
-        if there is None:
-            there = self._published[service.name] = await self._ours(service.name)
+        published = self._published.get(service.name)
+        if published is None:
+            published = self._published[service.name] = await self._read_published(service.name)
         wanted = dict(self._wanted(service))
-        # First what goes: an address that moves to another instance is never there twice.
-        gone = [Delete(key) for key in there if key not in wanted]
-        new = [Put(key, value, self._session.lease) for key, value in wanted.items() if there.get(key) != value]
-        operations: list[Put | Delete] = [*gone, *new]
+        # Deletions come first, so that an address that moves to another instance never has two keys.
+        deletions = [Delete(key) for key in published if key not in wanted]
+        puts = [Put(key, value, self._session.lease) for key, value in wanted.items() if published.get(key) != value]
+        operations: list[Put | Delete] = [*deletions, *puts]
         for start in range(0, len(operations), MAX_TRANSACTION_KEYS):
             await self._etcd.commit((), operations[start : start + MAX_TRANSACTION_KEYS])
-        if self._published.get(service.name) is there:
+        if self._published.get(service.name) is published:
             self._published[service.name] = wanted
-        else:  # Meanwhile etcd lost what was there, and maybe what we wrote.
+        else:  # Meanwhile etcd lost keys, and perhaps those that were just written.
             self._dirty.add(service.name)
 
-    async def _ours(self, service: str) -> dict[bytes, bytes]:
-        """What a registry published of the service, to be told from what it should be: values count as unknown."""
+    async def _read_published(self, service: str) -> dict[bytes, bytes]:
+        """Return the keys of the service that a registry published, with "" as values so that all are written again."""
         found = await self._etcd.read_all(naming.directory(self._prefix, service))
-        return {each.key: b"" for each in found.key_values if naming.is_published(each.value)}
+        return {entry.key: b"" for entry in found.key_values if naming.is_published(entry.value)}
 
     def _wanted(self, service: ServiceSnapshot) -> Iterable[tuple[bytes, bytes]]:
+        """Return the keys and values that the service should have in etcd."""
         for listing in service.listings.values():
             key = naming.key(self._prefix, listing.instance)
-            if listing.status in PUBLISHED_STATUSES and not _is_foreign(listing) and key not in self._foreign:
+            if listing.status in PUBLISHED_STATUSES and not _is_external(listing) and key not in self._external:
                 process = holder_digest(listing.registration.holder)
                 yield key, naming.encode(listing.instance, published=True, process=process)
 
     async def _list(self, service: ServiceSnapshot) -> None:
-        """List what others registered of the service, and take out what they deregistered.
+        """List the external instances of a service, and deregister those whose keys are gone.
 
-        Who is registered with us as well is not listed twice.
+        An instance that is also registered with the registry is not listed twice.
         """
-        ours = {each.instance.authority for each in service.listings.values() if not _is_foreign(each)}
-        found = [found for name, found in self._foreign.values() if name == service.name]
-        wanted = {each.id: each for each in found if each.authority not in ours}
+        registered = {listing.instance.authority for listing in service.listings.values() if not _is_external(listing)}
+        external = [instance for name, instance in self._external.values() if name == service.name]
+        wanted = {instance.id: instance for instance in external if instance.authority not in registered}
         caller = Caller(HOLDER, self._clock.wall())
         writes = []
         for id, instance in wanted.items():
             listing = service.listings.get(id)
             registration = Registration(instance, None, holder=HOLDER)
-            if listing is None or (_is_foreign(listing) and listing.registration != registration):
+            if listing is None or (_is_external(listing) and listing.registration != registration):
                 writes.append(decisions.register(registration, caller, Takeover.NEVER))
         for id, listing in service.listings.items():
-            if _is_foreign(listing) and id not in wanted:
-                here = any(each.id == id for each in found)
-                reason = "it registered here as well" if here else "no key in etcd names it any more"
+            if _is_external(listing) and id not in wanted:
+                has_key = any(instance.id == id for instance in external)
+                reason = "registered with the registry as well" if has_key else "its key in etcd is gone"
                 writes.append(decisions.deregister(Key(service.name, id), HOLDER, reason, caller))
-        self._full.discard(service.name)
-        await asyncio.gather(*(self._write(service.name, each) for each in writes))
+        self._full_services.discard(service.name)
+        await asyncio.gather(*(self._write(service.name, write) for write in writes))
 
     async def _write(self, service: str, write: Decision) -> None:
-        """What a process has registered with us meanwhile stays: the next look leaves its key out.
+        """Write a decision.
 
-        What a full catalog has no room for is tried again at the next look, and holds up nothing else.
+        An instance that a process has registered meanwhile stays, and its key is left out at the next sync. If the
+        catalog is full, the decision is tried again at the next sync, and delays no other service.
         """
         try:
             with suppress(RegistrationConflict):
                 await self._registry.write(write)
         except CatalogFull as full:
-            self._full.add(service)
-            if not self._told_full:
-                _log.warning("not all that others registered in etcd is listed: %s", full)
-            self._told_full = True
+            self._full_services.add(service)
+            if not self._is_full_logged:
+                _log.warning("not all instances that are registered in etcd are listed: %s", full)
+            self._is_full_logged = True
 
-    async def _listen(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    async def _follow_etcd(self) -> None:
+        backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
         while True:
             try:
-                await self._follow(backoff)
+                await self._follow_once(backoff)
             except EtcdError as error:
-                _log.warning("etcd can't be followed: %s", error)
+                _log.warning("keys in etcd can't be watched; it is tried again: %s", error)
             except Exception:
-                _log.exception("etcd can't be followed")
+                _log.exception("keys in etcd can't be watched; it is tried again")
             await self._clock.sleep(backoff.next(self._rng))
 
-    async def _follow(self, backoff: Backoff) -> None:
-        """Over one connection. Raises `EtcdError`."""
+    async def _follow_once(self, backoff: Backoff) -> None:
+        """Read all keys, then watch them until the watch breaks. Raises `EtcdError`."""
         prefix = self._prefix.encode()
         found = await self._etcd.read_all(prefix)
-        before, self._foreign = self._foreign, {}
-        self._complaints &= {each.key for each in found.key_values}
-        for kept in found.key_values:
-            self._take(kept.key, kept)
-        self._forget_what_etcd_lost(found.key_values)
+        before, self._external = self._external, {}
+        self._logged_keys &= {entry.key for entry in found.key_values}
+        for entry in found.key_values:
+            self._update(entry.key, entry)
+        self._republish_lost(found.key_values)
         self._session.verify()
-        self._dirty.update(name for name, _ in [*before.values(), *self._foreign.values()])
-        if not self._known:
-            # What was listed before a restart may have gone meanwhile.
-            self._known = True
+        self._dirty.update(service for service, _ in [*before.values(), *self._external.values()])
+        if not self._is_loaded:
+            # Keys of instances that were listed before a restart may have gone meanwhile.
+            self._is_loaded = True
             self._dirty.update(self._registry.snapshot.services)
-        async with aclosing(watch(self._etcd, prefix, found.header.revision + 1, self._clock, self._rng)) as told:
-            async for each in told:
-                if isinstance(each, WatchInterrupted | ResyncRequired):
-                    raise EtcdUnreachable(each.reason)
+        messages = watch(self._etcd, prefix, found.header.revision + 1, self._clock, self._rng)
+        async with aclosing(messages):
+            async for message in messages:
+                if isinstance(message, WatchInterrupted | ResyncRequired):
+                    raise EtcdUnreachable(message.reason)
                 backoff.reset()
-                if not isinstance(each, WatchProgress):
-                    for event in each.events:
-                        self._take(event.key, event.key_value)
+                if not isinstance(message, WatchProgress):
+                    for event in message.events:
+                        self._update(event.key, event.key_value)
 
-    def _forget_what_etcd_lost(self, found: Sequence[KeyValue]) -> None:
-        """Have services published anew whose keys are not in etcd as we left them: it may have been wiped or restored
-        from a backup.
-        """
-        there = {each.key: each.value for each in found}
+    def _republish_lost(self, found: Sequence[KeyValue]) -> None:
+        """Publish services again whose keys differ from those published: etcd was wiped, or restored from a backup."""
+        values = {entry.key: entry.value for entry in found}
         for service, published in list(self._published.items()):
-            if any(there.get(key) != value for key, value in published.items()):
+            if any(values.get(key) != value for key, value in published.items()):
                 del self._published[service]
                 self._dirty.add(service)
 
-    def _take(self, key: bytes, now: KeyValue | None) -> None:
+    def _update(self, key: bytes, entry: KeyValue | None) -> None:
+        """Record the new value of a key; None: it was deleted."""
         if not self._prefix and key.startswith(b"/"):
-            return  # A store's, or of others who keep to a folder: no service is called so.
-        before = self._foreign.pop(key, None)
+            return  # A key of a store, or of another program's folder: no service has such a name.
+        before = self._external.pop(key, None)
         try:
-            if now is not None and not naming.is_published(now.value):
-                self._foreign[key] = self._read(key, now.value)
-            self._complaints.discard(key)
+            if entry is not None and not naming.is_published(entry.value):
+                self._external[key] = self._decode(key, entry.value)
+            self._logged_keys.discard(key)
         except Invalid as error:
-            self._complain(key, error)
-        self._dirty.update(name for name, _ in filter(None, (before, self._foreign.get(key))))
+            self._log_unlisted(key, error)
+        self._dirty.update(service for service, _ in filter(None, (before, self._external.get(key))))
 
-    def _read(self, key: bytes, value: bytes) -> tuple[str, Instance]:
-        """The service that is registered there, and its instance. Raises `Invalid`: neither is listed."""
+    def _decode(self, key: bytes, value: bytes) -> tuple[str, Instance]:
+        """Return the service and the instance of an external key. Raises `Invalid` for one that can't be listed."""
         service = naming.service(self._prefix, key)
         instance = naming.decode(service, value)
         if instance is None:
             raise Invalid("value", 'must be {"Addr":"HOST:PORT"}')
-        self._admit(instance.address)
-        return service, _marked(instance)
+        self._check_address(instance.address)
+        return service, _with_origin(instance)
 
-    def _complain(self, key: bytes, error: Invalid) -> None:
-        if key not in self._complaints and len(self._complaints) < MAX_LOGGED_KEYS:
-            self._complaints.add(key)
-            _log.warning(
-                "%s in etcd is not listed: %s", ascii(key.decode(errors="replace")[:MAX_LOGGED_KEY_LENGTH]), error
-            )
+    def _log_unlisted(self, key: bytes, error: Invalid) -> None:
+        if key not in self._logged_keys and len(self._logged_keys) < MAX_LOGGED_KEYS:
+            self._logged_keys.add(key)
+            text = ascii(key.decode(errors="replace")[:MAX_LOGGED_KEY_LENGTH])
+            _log.warning("the key %s in etcd is not listed: %s", text, error)
 
 
-def _is_foreign(listing: Listing) -> bool:
+def _is_external(listing: Listing) -> bool:
     return listing.registration.holder == HOLDER
 
 
-def _marked(instance: Instance) -> Instance:
-    """The instance with its origin. Raises `Invalid` if it has as much metadata as it may have already."""
+def _with_origin(instance: Instance) -> Instance:
+    """Return the instance with its origin as metadata. Raises `Invalid` if it has the maximum of metadata already."""
     return replace(instance, metadata=freeze({**instance.metadata, ORIGIN_KEY: HOLDER}))

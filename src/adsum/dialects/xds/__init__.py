@@ -1,11 +1,5 @@
-"""xDS v3: the language of Envoy and of proxyless gRPC (ADS in both variants, LRS, MetricsService). See envoyproxy.io's
-"xDS REST and gRPC protocol" for the rules that `delta`, `sotw` and `session` follow.
+"""xDS v3, the language of Envoy and of proxyless gRPC: ADS in both variants, LRS and MetricsService.
+
+`streams.delta`, `streams.sotw` and `streams.session` follow the rules of "xDS REST and gRPC protocol" on envoyproxy.io.
+This package imports nothing: `settings` is loaded by programs that need none of the rest.
 """
-
-from adsum.dialects.xds.telemetry.client_status import StreamStatus
-from adsum.dialects.xds.telemetry.load_reports import InstanceTries
-from adsum.dialects.xds.telemetry.refusals import RefusedClient
-from adsum.dialects.xds.telemetry.traffic import TrafficSummary
-from adsum.dialects.xds.xds import Xds
-
-__all__ = ["InstanceTries", "RefusedClient", "StreamStatus", "TrafficSummary", "Xds"]

@@ -1,151 +1,184 @@
-"""Audiences: clients that are told the same of the same name. Who subscribed to what, and what changed for whom.
+"""Subscribers: groups of clients that get the same resources under the same names.
 
-Gateways of one shape are an audience, and so are all gRPC clients.
+Gateways with the same profile are a group, and so are all gRPC clients. A group knows who subscribed to what, and
+notifies the sessions that a change concerns.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Set
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from adsum.dialects.xds.bounds import (
-    MAX_GATEWAY_NAMES,
-    MAX_GRPC_NAMES,
-    MAX_GRPC_RESOURCES,
-    MAX_LISTED_SERVICES,
-    MAX_NAME_BYTES,
-    NAME_OVERHEAD_BYTES,
-)
-from adsum.dialects.xds.streams.session import StreamSession
-from adsum.dialects.xds.telemetry.refusals import resource_exhausted
+from adsum.dialects.xds.streams.errors import resource_exhausted
+from adsum.dialects.xds.streams.request import MAX_GATEWAY_NAMES
 from adsum.gateway.encoding.clusters import clusters
 from adsum.gateway.intent import selectors
+from adsum.gateway.resources.compiled_resources import CompiledResources
 from adsum.gateway.resources.resources import PUSH_ORDER, Resource, ResourceKind, encode_resource
+
+MAX_NAME_BYTES: Final = 1024 * 1024 * 1024
+"""Bytes of the names that all clients subscribe to, about: 3 million names, or 100 gateways of 25,000 services. Past it
+a stream that subscribes to more is ended."""
+NAME_OVERHEAD_BYTES: Final = 300
+"""Bytes that a name takes in a subscription beside its characters."""
+MAX_GRPC_NAMES: Final = 2_000
+"""Names in a gRPC client's subscription; a stream with more is ended."""
+MAX_GRPC_RESOURCES: Final = 200_000
+"""Different resources that all gRPC clients subscribe to; past it a stream that names another one is ended."""
+MAX_LISTED_SERVICES: Final = 5
+"""Services that a status names for one problem; of the others it shows the number."""
 
 ResourcesByName = Mapping[str, Resource]
 ResourcesByKind = Mapping[ResourceKind, ResourcesByName]
-_NONE: Final[Mapping[str, Resource]] = MappingProxyType({})
-_NOBODY: Final[Set[StreamSession]] = frozenset()
+_NO_RESOURCES: Final[Mapping[str, Resource]] = MappingProxyType({})
 
 
-class Compiled(Protocol):
-    """What `adsum.gateway.resources.compiled_resources.CompiledResources` has for gRPC clients."""
+class Subscriber(Protocol):
+    """The session of one client, as a group knows it. It is hashed by identity."""
 
-    def grpc_resource(self, kind: ResourceKind, name: str) -> Resource | None:
-        """The resource of that name."""
+    def notify(self, kind: ResourceKind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
+        """Record that resources which it subscribed to have changed, or don't exist any more."""
         ...
 
 
+_NO_SUBSCRIBERS: Final[Set[Subscriber]] = frozenset()
+
+
 class NameBudget:
-    """Counts the bytes of the names that the clients of all audiences gave."""
+    """Limits the bytes of the names that the clients of all groups subscribe to, to `MAX_NAME_BYTES`."""
 
     def __init__(self) -> None:
         self.size = 0
 
     def reserve(self, name: str) -> None:
-        """A client gave the name. Raises `Refused` past the bound."""
+        """Count a name of one client. Raises `StreamRefused` past the limit."""
         size = NAME_OVERHEAD_BYTES + len(name)
         if self.size + size > MAX_NAME_BYTES:
-            raise resource_exhausted("gateways and gRPC clients ask this node for too many names")
+            raise resource_exhausted("gateways and gRPC clients subscribe to too many names on this node")
         self.size += size
 
     def release(self, name: str) -> None:
-        """It no longer asks for it."""
+        """Count a name of one client no more."""
         self.size -= NAME_OVERHEAD_BYTES + len(name)
 
 
-class Subscribers:
-    """Who subscribed to what."""
+class Subscribers(ABC):
+    """A group of clients: what they get, at which publication, and who subscribed to what."""
 
     forgets_all_kinds = False
-    """Whether all its kinds lack what a new epoch does not know yet; else only assignments do."""
+    """Whether after the begin of an epoch all kinds lack what is not registered again yet; else only assignments do."""
 
     def __init__(self, max_names: int, budget: NameBudget | None) -> None:
+        """`budget` is shared by all groups of a node."""
         self.max_names = max_names
-        self._held = budget or NameBudget()
+        """How many names a subscription may have."""
+        self._budget = budget or NameBudget()
         self.publication = 0
+        """The number of the latest publication; 0 before the first, until which nothing is sent."""
         self.revision = 0
+        """The revision of the catalog at that publication."""
         self.is_settling = False
+        """Whether an epoch has only begun: what is missing in it may be registered again soon."""
         self.departed_services: Set[str] = frozenset()
-        """Services of which an instance leaves or left while the epoch settles."""
+        """Services of which an instance leaves or has left while the epoch settles."""
         self.unrouted: Set[str] = frozenset()
+        """Assignments without an instance that takes requests, if other targets of a route have such instances.
+
+        They are sent after the routes.
+        """
         self.session_count = 0
-        """How many have joined and not left."""
-        self._by_name: dict[tuple[ResourceKind, str], set[StreamSession]] = {}
-        self._by_kind: dict[ResourceKind, set[StreamSession]] = {}
+        """How many clients have joined and not left."""
+        self._by_name: dict[tuple[ResourceKind, str], set[Subscriber]] = {}
+        self._by_kind: dict[ResourceKind, set[Subscriber]] = {}
+
+    @property
+    @abstractmethod
+    def problems(self) -> str:
+        """What these clients can't use of their clusters, and why; "" if they can use all."""
+
+    @abstractmethod
+    def find(self, kind: ResourceKind, name: str) -> Resource | None:
+        """Return the resource of that name; None if it does not exist."""
+
+    @abstractmethod
+    def names(self, kind: ResourceKind) -> Iterable[str]:
+        """Return the names of all resources of a kind, for clients that subscribe to all."""
+
+    @abstractmethod
+    def substitute(self, cluster: str, cause: str) -> Resource | None:
+        """Return a cluster that gives callers the cause why the real one is missing; None if clients do that."""
 
     def has_departures(self, assignment: str) -> bool:
+        """Return whether an instance of the assignment's service leaves or has left while the epoch settles."""
         return selectors.service_of_cluster(assignment) in self.departed_services
 
-    def subscribe(self, session: StreamSession, kind: ResourceKind, names: Iterable[str]) -> None:
+    def subscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
+        """Notify the session when one of these changes. Raises `StreamRefused`."""
         for name in names:
-            there = self._by_name.get((kind, name), _NOBODY)
-            if session not in there:
-                self._held.reserve(name)
+            if session not in self._by_name.get((kind, name), _NO_SUBSCRIBERS):
+                self._budget.reserve(name)
                 self._by_name.setdefault((kind, name), set()).add(session)
 
-    def unsubscribe(self, session: StreamSession, kind: ResourceKind, names: Iterable[str]) -> None:
+    def unsubscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
+        """Notify the session of these no more."""
         for name in names:
-            there = self._by_name.get((kind, name))
-            if there is not None and session in there:
-                there.discard(session)
-                self._held.release(name)
-                if not there:
+            subscribed = self._by_name.get((kind, name))
+            if subscribed is not None and session in subscribed:
+                subscribed.discard(session)
+                self._budget.release(name)
+                if not subscribed:
                     del self._by_name[kind, name]
 
-    def subscribe_all(self, session: StreamSession, kind: ResourceKind, *, all: bool) -> None:
+    def subscribe_all(self, session: Subscriber, kind: ResourceKind, *, all: bool) -> None:
+        """Notify the session when anything of that kind changes, or no more if not `all`."""
         if all:
             self._by_kind.setdefault(kind, set()).add(session)
         else:
             self._by_kind.get(kind, set()).discard(session)
 
-    def _tell(self, kind: ResourceKind, changed: list[str], removed: Mapping[str, Resource]) -> set[StreamSession]:
-        """Tell everybody who subscribed to these, and only of those that they subscribed to."""
-        everything = self._by_kind.get(kind, ())
-        for session in everything:
+    def _notify(self, kind: ResourceKind, changed: list[str], removed: Mapping[str, Resource]) -> set[Subscriber]:
+        """Notify each session of what it subscribed to, and return the notified sessions."""
+        to_all = self._by_kind.get(kind, ())
+        for session in to_all:
             session.notify(kind, changed, removed)
-        told = set(everything)
+        notified = set(to_all)
         for name in (*changed, *removed):
-            gone = {name: removed[name]} if name in removed else _NONE
+            gone = {name: removed[name]} if name in removed else _NO_RESOURCES
             for session in self._by_name.get((kind, name), ()):
                 session.notify(kind, () if gone else (name,), gone)
-                told.add(session)
-        return told
+                notified.add(session)
+        return notified
 
 
 class GatewaySubscribers(Subscribers):
-    """Gateways of one shape."""
+    """The gateways with one profile."""
 
     forgets_all_kinds = True
 
     def __init__(self, budget: NameBudget | None = None) -> None:
-        """`budget` is shared by all audiences of a node."""
         super().__init__(MAX_GATEWAY_NAMES, budget)
         self._resources: ResourcesByKind = {}
-        self._troubles: tuple[object, str] = (None, "")
-        """The clusters that were looked through, and what was found."""
+        self._problems: tuple[object, str] = (None, "")
+        """The clusters that were examined last, and the result."""
 
     @property
-    def troubles(self) -> str:
-        table = self._resources.get(ResourceKind.CLUSTER, _NONE)
-        if self._troubles[0] is not table:
-            self._troubles = table, _troubles(table.values())
-        return self._troubles[1]
+    def problems(self) -> str:
+        table = self._resources.get(ResourceKind.CLUSTER, _NO_RESOURCES)
+        if self._problems[0] is not table:
+            self._problems = table, _problems(table.values())
+        return self._problems[1]
 
     def find(self, kind: ResourceKind, name: str) -> Resource | None:
-        return self._resources.get(kind, _NONE).get(name)
+        return self._resources.get(kind, _NO_RESOURCES).get(name)
 
     def names(self, kind: ResourceKind) -> Iterable[str]:
-        return self._resources.get(kind, _NONE)
+        return self._resources.get(kind, _NO_RESOURCES)
 
     def substitute(self, cluster: str, cause: str) -> Resource | None:
-        return encode_resource(
-            ResourceKind.CLUSTER,
-            cluster,
-            clusters.substitute_cluster(cluster, selectors.service_of_cluster(cluster), cause),
-            0,
-        )
+        message = clusters.substitute_cluster(cluster, selectors.service_of_cluster(cluster), cause)
+        return encode_resource(ResourceKind.CLUSTER, cluster, message, 0)
 
     def publish(
         self,
@@ -154,100 +187,103 @@ class GatewaySubscribers(Subscribers):
         revision: int,
         unrouted: Set[str] = frozenset(),
         changed_names: Callable[[ResourcesByName, ResourcesByName], Set[str] | None] = lambda *_: None,
-    ) -> set[StreamSession]:
-        """See these from now on; who has to be told something.
+    ) -> set[Subscriber]:
+        """Replace the resources, and return the sessions that must get something.
 
-        `unrouted`: assignments to say after the routes. `moved` says of which names two tables may differ (None: of
-        all).
+        `changed_names` returns the names in which two tables may differ; None: all of them.
         """
         before, self._resources, self.unrouted = self._resources, resources, unrouted
         self.publication, self.revision = publication, revision
-        told: set[StreamSession] = set()
+        notified: set[Subscriber] = set()
         for kind in PUSH_ORDER:
-            old, new = before.get(kind, _NONE), resources.get(kind, _NONE)
+            old, new = before.get(kind, _NO_RESOURCES), resources.get(kind, _NO_RESOURCES)
             if old is not new:
                 changed, removed = difference(old, new, changed_names(old, new))
                 if changed or removed:
-                    told |= self._tell(kind, changed, removed)
-        return told
+                    notified |= self._notify(kind, changed, removed)
+        return notified
 
 
 class GrpcSubscribers(Subscribers):
-    """All gRPC clients: they name everything that they want, and only that is made."""
+    """All gRPC clients: they name everything that they want, and only that is compiled."""
+
+    problems = ""
 
     def __init__(self, budget: NameBudget | None = None) -> None:
-        """`budget` is shared by all audiences of a node."""
         super().__init__(MAX_GRPC_NAMES, budget)
-        self.troubles = ""
         self._find: Callable[[ResourceKind, str], Resource | None] = lambda *_: None
-        self._seen: dict[tuple[ResourceKind, str], Resource | None] = {}
+        self._published: dict[tuple[ResourceKind, str], Resource | None] = {}
+        """The resources of all names that are subscribed to."""
 
     def find(self, kind: ResourceKind, name: str) -> Resource | None:
-        seen = self._seen.get((kind, name))
-        return seen if seen is not None else self._find(kind, name)
+        published = self._published.get((kind, name))
+        return published if published is not None else self._find(kind, name)
 
     def names(self, kind: ResourceKind) -> Iterable[str]:
-        """None: there would be no end."""
+        """Return nothing: every name of a service may be resolved, so that "all" has no end."""
         return ()
 
     def substitute(self, cluster: str, cause: str) -> Resource | None:
-        """None: gRPC itself fails calls with its reason."""
+        """Return None: gRPC fails calls with its own reason."""
         return None
 
-    def subscribe(self, session: StreamSession, kind: ResourceKind, names: Iterable[str]) -> None:
+    def subscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
         super().subscribe(session, kind, names)
         for name in names:
-            if (kind, name) not in self._seen:
-                if len(self._seen) >= MAX_GRPC_RESOURCES:
-                    raise resource_exhausted("gRPC clients ask for too many names")
-                self._seen[kind, name] = self._find(kind, name)
+            if (kind, name) not in self._published:
+                if len(self._published) >= MAX_GRPC_RESOURCES:
+                    raise resource_exhausted("gRPC clients subscribe to too many names on this node")
+                self._published[kind, name] = self._find(kind, name)
 
     def has_subscriber(self, name: str) -> bool:
-        """Whether a client subscribes to anything of that service."""
+        """Return whether a client subscribes to any resource of that service."""
         return any((kind, name) in self._by_name for kind in ResourceKind)
 
-    def unsubscribe(self, session: StreamSession, kind: ResourceKind, names: Iterable[str]) -> None:
+    def unsubscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
         super().unsubscribe(session, kind, names)
         for name in names:
             if (kind, name) not in self._by_name:
-                self._seen.pop((kind, name), None)
+                self._published.pop((kind, name), None)
 
     def publish(
-        self, compiled: Compiled, changed_services: Set[str] | None, publication: int, revision: int
-    ) -> set[StreamSession]:
-        """See this from now on; who has to be told something.
+        self, compiled: CompiledResources, changed_services: Set[str] | None, publication: int, revision: int
+    ) -> set[Subscriber]:
+        """Replace the resources, and return the sessions that must get something.
 
-        Only resources of the services `changed_services` may differ from what was seen before (None: all may).
+        Only resources of `changed_services` may differ from those before; None: all may.
         """
         self._find = find = compiled.grpc_resource
         self.publication, self.revision = publication, revision
-        moved: dict[ResourceKind, tuple[list[str], dict[str, Resource]]] = {}
-        for (kind, name), old in self._touched(changed_services):
+        changes: dict[ResourceKind, tuple[list[str], dict[str, Resource]]] = {}
+        for (kind, name), old in self._published_of(changed_services):
             new = find(kind, name)
             if new is old:
                 continue
-            self._seen[kind, name] = new
-            changed, removed = moved.setdefault(kind, ([], {}))
+            self._published[kind, name] = new
+            changed, removed = changes.setdefault(kind, ([], {}))
             if new is None:
                 removed.update({name: old} if old is not None else {})
             elif old is None or old.version != new.version:
                 changed.append(name)
-        told: set[StreamSession] = set()
-        for kind, (changed, removed) in moved.items():
-            told |= self._tell(kind, changed, removed)
-        return told
+        notified: set[Subscriber] = set()
+        for kind, (changed, removed) in changes.items():
+            notified |= self._notify(kind, changed, removed)
+        return notified
 
-    def _touched(self, services: Set[str] | None) -> list[tuple[tuple[ResourceKind, str], Resource | None]]:
+    def _published_of(self, services: Set[str] | None) -> list[tuple[tuple[ResourceKind, str], Resource | None]]:
         if services is None:
-            return list(self._seen.items())
-        named = [(kind, name) for name in services for kind in PUSH_ORDER]  # What clients name are services.
-        return [(each, self._seen[each]) for each in named if each in self._seen]
+            return list(self._published.items())
+        keys = [(kind, name) for name in services for kind in PUSH_ORDER]  # gRPC clients name services.
+        return [(key, self._published[key]) for key in keys if key in self._published]
 
 
 def difference(
     old: ResourcesByName, new: ResourcesByName, names: Set[str] | None = None
 ) -> tuple[list[str], dict[str, Resource]]:
-    """The names of what is new or other than it was, and what is gone; the two may differ only in `names`, if given."""
+    """Return the names of resources that are new or have changed, and the resources that are gone.
+
+    `names`: the only names in which the two may differ; None: all.
+    """
     changed = []
     for name in new if names is None else [name for name in names if name in new]:
         before, resource = old.get(name), new[name]
@@ -257,13 +293,13 @@ def difference(
     return changed, {name: old[name] for name in gone}
 
 
-def _troubles(clusters: Iterable[Resource]) -> str:
-    """The troubles of clusters, each with the services that have it."""
+def _problems(resources: Iterable[Resource]) -> str:
+    """Describe the problems of clusters, each with the services that have it."""
     services: dict[str, dict[str, None]] = {}
-    for each in clusters:
-        if each.problem:
-            services.setdefault(each.problem, {})[selectors.service_of_cluster(each.name)] = None
-    return "; ".join(f"{_listed(list(names))}: {trouble}" for trouble, names in services.items())
+    for cluster in resources:
+        if cluster.problem:
+            services.setdefault(cluster.problem, {})[selectors.service_of_cluster(cluster.name)] = None
+    return "; ".join(f"{_listed(list(names))}: {problem}" for problem, names in services.items())
 
 
 def _listed(names: list[str]) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
-from adsum.config.addresses import DEFAULT_XDS_PORT
 from adsum.core.addresses import format_host_port
 from adsum.core.backoff import jittered
+from adsum.dialects.xds.settings import DEFAULT_XDS_PORT
 from adsum.envoy.plan import SocketAddress
 from adsum.gateway.profile import HEALTH_PROBE_AGENT
 from adsum.version import __version__

@@ -43,6 +43,7 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             http=cast("type[asyncio.Protocol]", partial(HttpConnection, self._sweeper, allowed_hosts, fast_path)),
+            interface="asgi3",
             ws="none",
             lifespan="off",
             log_config=None,

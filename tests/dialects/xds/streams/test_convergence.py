@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsum.dialects.xds.bounds import DEPENDENCY_TIMEOUT
 from adsum.dialects.xds.streams import delta, sotw
-from adsum.dialects.xds.streams.session import StreamSession
+from adsum.dialects.xds.streams.session import DEPENDENCY_TIMEOUT, StreamSession
 from adsum.dialects.xds.subscribers import GatewaySubscribers
 from adsum.gateway.resources.resources import ResourceKind
 from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, FakeXdsClient, ReceivedResponse, content, resources

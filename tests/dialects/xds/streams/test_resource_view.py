@@ -8,15 +8,11 @@ from types import ModuleType
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
-from adsum.dialects.xds.bounds import (
-    MAX_CAUSE_LENGTH,
-    MAX_LISTED_SERVICES,
-    MAX_REJECTION_LENGTH,
-    REJECTED_RETRY_INTERVAL,
-)
 from adsum.dialects.xds.streams import delta, sotw
+from adsum.dialects.xds.streams.request import MAX_REJECTION_LENGTH
+from adsum.dialects.xds.streams.resource_view import MAX_CAUSE_LENGTH, REJECTED_RETRY_INTERVAL
 from adsum.dialects.xds.streams.session import StreamSession
-from adsum.dialects.xds.subscribers import GatewaySubscribers, GrpcSubscribers
+from adsum.dialects.xds.subscribers import MAX_LISTED_SERVICES, GatewaySubscribers, GrpcSubscribers
 from adsum.gateway.resources.resources import ResourceKind, encode_resource
 from tests.dialects.xds.fakes import (
     CDS,

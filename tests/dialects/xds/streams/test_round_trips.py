@@ -19,8 +19,8 @@ from adsum.core.catalog.changes import FullState
 from adsum.core.catalog.decisions import MAX_SERVICES
 from adsum.core.errors import Invalid
 from adsum.core.model import Listing
-from adsum.dialects.xds.bounds import MAX_REQUEST_BYTES
-from adsum.dialects.xds.streams import delta, request, responses
+from adsum.dialects.xds.streams import delta, responses
+from adsum.dialects.xds.streams.request import MAX_REQUEST_BYTES, parse_delta, parse_sotw
 from adsum.dialects.xds.streams.session import StreamSession
 from adsum.dialects.xds.subscribers import GatewaySubscribers
 from adsum.envoy.plan import default_node_name
@@ -91,12 +91,12 @@ def _taken_back(kind: ResourceKind, resources: Iterable[Resource], nonce: str = 
     delta = DeltaDiscoveryRequest(type_url=kind.value, response_nonce=nonce, initial_resource_versions=versions)
     delta.resource_names_subscribe.extend(versions)
     delta.resource_names_unsubscribe.extend(versions)
-    said = request.parse_delta(delta.SerializeToString()).body
+    said = parse_delta(delta.SerializeToString()).body
     assert said is not None
     assert dict(said.initial_versions) == versions
     whole = DiscoveryRequest(type_url=kind.value, response_nonce=nonce, version_info="7")
     whole.resource_names.extend(versions)
-    assert request.parse_sotw(whole.SerializeToString()).body is not None
+    assert parse_sotw(whole.SerializeToString()).body is not None
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -147,7 +147,7 @@ def test_what_a_gateway_says_of_itself_is_taken_as_it_was_meant(shape: GatewayPr
     request.node.id = "gw"
     request.node.user_agent_name = "envoy"
     json_format.ParseDict(shape.metadata(), request.node.metadata)
-    node = request.sotw(request.SerializeToString()).node()
+    node = parse_sotw(request.SerializeToString()).node()
     assert node is not None
     assert GatewayProfile.from_metadata(node.metadata) == shape
 
@@ -164,7 +164,7 @@ def test_a_gateway_that_knows_as_much_as_there_can_be_may_come_back() -> None:
     request.node.id = "x" * validation.MAX_NODE_ID_LENGTH
     said = request.SerializeToString()
     assert len(said) + MAX_FILE_PATH_LENGTH * 8 < MAX_REQUEST_BYTES
-    heard = request.delta(said).asked
+    heard = parse_delta(said).body
     assert heard is not None
     audience = GatewaySubscribers()
     assert StreamSession(delta, audience).receive(heard) == ""
@@ -179,7 +179,7 @@ def test_an_assignment_without_instances_is_told_by_its_version(name: str) -> No
 def _node(id: str) -> str:
     message = DiscoveryRequest(type_url=ResourceKind.CLUSTER.value)
     message.node.id = id
-    node = request.parse_sotw(message.SerializeToString()).node()
+    node = parse_sotw(message.SerializeToString()).node()
     assert node is not None
     return node.id
 

@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 
 from adsum.dialects.xds import subscribers
-from adsum.dialects.xds.bounds import DEPENDENCY_TIMEOUT, MAX_GATEWAY_NAMES, MAX_RESPONSE_BYTES, NAME_OVERHEAD_BYTES
 from adsum.dialects.xds.streams import delta, sotw
-from adsum.dialects.xds.streams.session import StreamSession
-from adsum.dialects.xds.subscribers import GatewaySubscribers, GrpcSubscribers, NameBudget
-from adsum.dialects.xds.telemetry.refusals import StreamRefused
+from adsum.dialects.xds.streams.delta import MAX_RESPONSE_BYTES
+from adsum.dialects.xds.streams.errors import StreamRefused
+from adsum.dialects.xds.streams.request import MAX_GATEWAY_NAMES
+from adsum.dialects.xds.streams.session import DEPENDENCY_TIMEOUT, StreamSession
+from adsum.dialects.xds.subscribers import (
+    NAME_OVERHEAD_BYTES,
+    GatewaySubscribers,
+    GrpcSubscribers,
+    NameBudget,
+    Subscriber,
+)
 from adsum.gateway.encoding.clusters.http_versions import HttpVersion
 from adsum.gateway.resources.resources import ResourceKind
 from tests.dialects.xds.fakes import (
@@ -44,7 +51,7 @@ class SessionWorld:
     def new(self) -> FakeXdsClient:
         return FakeXdsClient(self.variant, StreamSession(self.variant, self.audience))
 
-    def publish(self, contents: Contents, *vacated: str) -> set[StreamSession]:
+    def publish(self, contents: Contents, *vacated: str) -> set[Subscriber]:
         number = self.audience.publication + 1
         return self.audience.publish(resources(contents), number, 10 * number, set(vacated))
 

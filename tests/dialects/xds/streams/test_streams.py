@@ -19,16 +19,12 @@ from adsum.core.catalog.changes import FullState
 from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Instance, Key, Override, Registration, Status
-from adsum.dialects.xds import Xds, host_names, publisher
-from adsum.dialects.xds.bounds import (
-    ACK_DELAY,
-    MAX_NAME_LENGTH,
-    REQUEST_BURST,
-    REQUESTS_PER_SECOND,
-    SETTLING_TIME,
-    STALL_TIMEOUT,
-)
-from adsum.dialects.xds.streams.request_rate import RequestRate
+from adsum.dialects.xds import host_names, publisher
+from adsum.dialects.xds.publisher import SETTLING_TIME
+from adsum.dialects.xds.streams.ack_delay import ACK_DELAY
+from adsum.dialects.xds.streams.request import MAX_NAME_LENGTH
+from adsum.dialects.xds.streams.request_rate import REQUEST_BURST, REQUESTS_PER_SECOND, RequestRate
+from adsum.dialects.xds.streams.streams import STALL_TIMEOUT
 from adsum.dialects.xds.telemetry.client_status import DEPARTED_RETENTION
 from adsum.dialects.xds.telemetry.refusals import (
     LOG_INTERVAL,
@@ -37,6 +33,7 @@ from adsum.dialects.xds.telemetry.refusals import (
     REFUSAL_RETENTION,
     RefusalLog,
 )
+from adsum.dialects.xds.xds import Xds
 from adsum.gateway.intent.intent import NO_INTENT, Intent
 from adsum.gateway.profile import HEALTH_PROBE_AGENT, GatewayProfile
 from adsum.registry import Registry
@@ -285,7 +282,7 @@ async def test_a_gateway_that_is_cut_off_has_not_consented(world: StreamsWorld) 
     slow.can_write.clear()
     revision = await world.register("bb")
     await world.clock.advance(STALL_TIMEOUT + 2.0)
-    assert slow.ended == "cut: what was said was not read"
+    assert slow.ended == "cut: responses were not read"
     await slow.close()
     assert await world.settled("orders", revision, 0.0) == 1
 
@@ -349,7 +346,7 @@ async def test_each_rejection_is_counted_and_every_other_one_logged(
             await call.request(LDS, node=f"gw{n}")
             await call.ack(error="port taken")
     assert [record.getMessage() for record in caplog.records] == [
-        "gw0 rejects its listeners, and goes on with those it had: port taken"
+        "gw0 rejects its listeners, and keeps those that it had: port taken"
     ]
     assert world.xds.streams.rejections.count == {"listeners": 3}
     assert world.xds.streams.count_by_program() == {"envoy": 3}
@@ -422,7 +419,7 @@ def test_refusals_of_many_clients_are_logged_and_kept_within_bounds(caplog: pyte
         assert len(refusals.recent()) == MAX_REFUSED_CLIENTS
         clock.jump(LOG_INTERVAL)
         refusals.add(f"gw{10 * MAX_REFUSED_CLIENTS - 1}", "192.0.2.1:2", "INVALID_ARGUMENT", "no")
-    assert caplog.records[-1].getMessage().endswith("is refused (2 times by now): no")
+    assert caplog.records[-1].getMessage().endswith("is refused (2 times so far): no")
     assert refusals.count == {"INVALID_ARGUMENT": 10 * MAX_REFUSED_CLIENTS + 1}
 
 
@@ -448,7 +445,7 @@ async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_
     slow.can_write.clear()
     await world.register("eeeee")
     await world.clock.advance(STALL_TIMEOUT + 2.0)
-    assert slow.ended == "cut: what was said was not read"
+    assert slow.ended == "cut: responses were not read"
     assert other.ended == ""
     assert world.xds.streams.shed == 1
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from adsum.dialects.xds.bounds import MAX_LATENCY_BUCKETS
 from adsum.dialects.xds.subscribers import GatewaySubscribers
 from adsum.dialects.xds.telemetry import traffic
+from adsum.dialects.xds.telemetry.gateway_metrics import MAX_LATENCY_BUCKETS
 from adsum.dialects.xds.telemetry.latency_window import LATENCY_WINDOW, LatencyWindow, quantile
 from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from adsum.dialects.xds.telemetry.traffic import TrafficReports, TrafficSummary
@@ -188,7 +188,7 @@ async def test_buckets_that_are_none_end_the_stream(times: dict[float, int]) -> 
     world = TrafficWorld()
     call = world.stream()
     await world.receive(call, metrics_message("gw", **_cluster("orders", time=times)))
-    assert call.refused.startswith("INVALID_ARGUMENT: latencies come in")
+    assert call.refused.startswith("INVALID_ARGUMENT: a histogram must have")
 
 
 def test_a_latency_is_forgotten_after_one_to_two_windows() -> None:

@@ -1,1 +1,1 @@
-"""TODO: streams."""
+"""The streams of xDS clients: requests, what each client has and lacks, and responses."""

@@ -1,30 +1,34 @@
-"""Acknowledgements that wait: an ACK says that a configuration was taken, and workers take theirs a moment later."""
+"""Delays acknowledgements: an ACK says that a configuration was accepted; worker threads apply it a moment later."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Final
 
-from adsum.dialects.xds.bounds import ACK_DELAY
 from adsum.watches import Watch
+
+ACK_DELAY: Final = 0.1
+"""Seconds from a client's ACK until it counts as routing by that configuration (measured: requests arrive by the
+configuration before for up to 3 ms more)."""
 
 
 class AckDelay:
-    """Acknowledges for watches, each `ACK_DELAY` seconds after it was asked to."""
+    """Acknowledges revisions for watches, each `ACK_DELAY` seconds after it was added."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[float, Watch, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, watch: Watch, revision: int) -> None:
-        """From `ACK_DELAY` seconds on from now, the client routes by that revision."""
+        """Acknowledge the revision for the watch, `ACK_DELAY` seconds from now."""
         loop = asyncio.get_running_loop()
         self._waiting.append((loop.time() + ACK_DELAY, watch, revision))
         if self._timer is None:
-            self._timer = loop.call_later(ACK_DELAY, self._over)
+            self._timer = loop.call_later(ACK_DELAY, self._acknowledge_due)
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Drop the acknowledgements that wait."""
         self._waiting.clear()
 
     def close(self) -> None:
@@ -33,11 +37,11 @@ class AckDelay:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _over(self) -> None:
+    def _acknowledge_due(self) -> None:
         loop, waiting = asyncio.get_running_loop(), self._waiting
         self._timer = None
         while waiting and waiting[0][0] <= loop.time():
             _, watch, revision = waiting.popleft()
             watch.acknowledge(revision)
         if waiting:
-            self._timer = loop.call_at(waiting[0][0], self._over)
+            self._timer = loop.call_at(waiting[0][0], self._acknowledge_due)

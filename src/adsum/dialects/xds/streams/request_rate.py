@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from adsum.core.token_bucket import TokenBucket
-from adsum.dialects.xds.bounds import REQUEST_BURST, REQUESTS_PER_SECOND
+
+REQUESTS_PER_SECOND: Final = 1_000
+"""Requests a second that a stream may send for long; past it the next request is read later."""
+REQUEST_BURST: Final = 2_000
+"""Requests that a stream may send at once before that rate applies."""
 
 
 class RequestRate(TokenBucket):

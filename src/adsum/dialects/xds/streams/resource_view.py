@@ -1,127 +1,122 @@
-"""Substitutes: what a gateway is told in place of clusters that it refuses.
+"""The resources that one client gets: those of its group, with substitutes for the clusters that it rejects.
 
-Envoy takes the other clusters of a response, and would answer requests for the one that it refused as if nobody had
-told it of that service. A substitute has no instances, and says to callers why. The cluster itself is tried again when
-it changes and every `RETRY` seconds: what it needs, such as a file at the gateway, may be there by then.
+Envoy accepts the other clusters of a response, and would answer requests for the rejected one as if the service did not
+exist. A substitute cluster has no instances, and its metadata gives callers the reason. The cluster itself is sent
+again when it changes and every `REJECTED_RETRY_INTERVAL` seconds: what it needs, such as a file on the gateway's host,
+may exist by then.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from typing import Final, Protocol
+from typing import Final
 
-from adsum.dialects.xds.bounds import MAX_CAUSE_LENGTH, MAX_REJECTION_LENGTH, REJECTED_RETRY_INTERVAL
-from adsum.dialects.xds.streams.subscription import ResourceLookup
+from adsum.dialects.xds.streams.request import MAX_REJECTION_LENGTH
+from adsum.dialects.xds.subscribers import Subscribers
 from adsum.gateway.resources.resources import Resource, ResourceKind
+
+MAX_CAUSE_LENGTH: Final = 256
+"""Characters that callers see of a gateway's reason to reject a cluster; the rest is cut off."""
+REJECTED_RETRY_INTERVAL: Final = 60.0
+"""Seconds after which a gateway gets a rejected cluster again; at once if the cluster changes."""
 
 _FOLDERS: Final = re.compile(r"/(?:[^\s/]+/)+")
 
 
-class SubstituteLookup(ResourceLookup, Protocol):
-    """What a client is to see, and substitutes for it."""
-
-    def substitute(self, cluster: str, cause: str) -> Resource | None:
-        """What says to callers why that cluster is not there; None: the client tells them by itself."""
-        ...
-
-
 class _Substitute:
-    """What is told in place of one version of a cluster, and why."""
+    """The substitute for one version of a cluster, and the client's reason to reject it."""
 
-    __slots__ = ("resource", "retry_at", "version", "words")
+    __slots__ = ("reason", "resource", "retry_at", "version")
 
-    def __init__(self, version: str, resource: Resource, words: str) -> None:
+    def __init__(self, version: str, resource: Resource, reason: str) -> None:
         self.version = version
         self.resource = resource
-        self.words = words
+        self.reason = reason
         self.retry_at: float | None = None
 
 
 class ResourceView:
-    """What one client is to see: its place, but substitutes for the clusters that it refuses."""
+    """The resources that one client gets. It is true while there are substitutes, and contains their names."""
 
-    __slots__ = ("_by_name", "_once", "_place")
+    __slots__ = ("_rejected_once", "_subscribers", "_substitutes")
 
-    def __init__(self, place: SubstituteLookup) -> None:
-        self._place = place
-        self._by_name: dict[str, _Substitute] = {}
-        self._once: dict[str, str] = {}
-        """The versions that were refused once, maybe for what else was in the response."""
+    def __init__(self, subscribers: Subscribers) -> None:
+        self._subscribers = subscribers
+        self._substitutes: dict[str, _Substitute] = {}
+        self._rejected_once: dict[str, str] = {}
+        """Versions of clusters that were rejected once, perhaps because of another resource in the response."""
 
     def __bool__(self) -> bool:
-        return bool(self._by_name)
+        return bool(self._substitutes)
 
     def __contains__(self, cluster: object) -> bool:
-        return cluster in self._by_name
-
-    @property
-    def max_names(self) -> int:
-        """See `ResourceLookup`."""
-        return self._place.max_names
+        return cluster in self._substitutes
 
     def names(self, kind: ResourceKind) -> Iterable[str]:
-        """See `ResourceLookup`."""
-        return self._place.names(kind)
+        """Return the names of all resources of a kind; none for gRPC clients, which name everything."""
+        return self._subscribers.names(kind)
 
     def find(self, kind: ResourceKind, name: str) -> Resource | None:
-        """See `ResourceLookup`."""
-        found = self._place.find(kind, name)
-        if kind is not ResourceKind.CLUSTER or name not in self._by_name:
+        """Return the resource of that name, or its substitute; None if it does not exist."""
+        found = self._subscribers.find(kind, name)
+        if kind is not ResourceKind.CLUSTER or name not in self._substitutes:
             return found
-        if found is not None and found.version == self._by_name[name].version:
-            return self._by_name[name].resource
-        del self._by_name[name]
+        if found is not None and found.version == self._substitutes[name].version:
+            return self._substitutes[name].resource
+        del self._substitutes[name]
         return found
 
     @property
     def rejection(self) -> str:
-        """Why the client refuses what it is told substitutes for, in its own words; "" if it refuses nothing."""
-        return "; ".join(dict.fromkeys(each.words for each in self._by_name.values()))[:MAX_REJECTION_LENGTH]
+        """The client's reasons to reject the clusters that have substitutes; "" if there are none."""
+        reasons = dict.fromkeys(substitute.reason for substitute in self._substitutes.values())
+        return "; ".join(reasons)[:MAX_REJECTION_LENGTH]
 
     def record_rejected(self, clusters: Collection[str], reason: str) -> list[str]:
-        """The client has refused these, and has none of that name; those to say again.
+        """Record that the client has rejected these, and has no cluster of these names; return those to send again.
 
-        Each is tried once more before a substitute is told: a client may only be late to ask for its assignment.
+        Each cluster is sent once more before it gets a substitute: a client may only be late to subscribe to its
+        assignment.
         """
-        again = []
+        resent = []
         for name in clusters:
-            found = self._place.find(ResourceKind.CLUSTER, name)
-            resource = None if found is None else self._place.substitute(name, _cause(name, clusters, reason))
+            found = self._subscribers.find(ResourceKind.CLUSTER, name)
+            resource = None if found is None else self._subscribers.substitute(name, _cause(name, clusters, reason))
             if found is None or resource is None:
                 continue
-            again.append(name)
-            if self._once.get(name) == found.version:
-                self._by_name[name] = _Substitute(found.version, resource, reason)
+            resent.append(name)
+            if self._rejected_once.get(name) == found.version:
+                self._substitutes[name] = _Substitute(found.version, resource, reason)
             else:
-                self._once[name] = found.version
-        return again
+                self._rejected_once[name] = found.version
+        return resent
 
     def discard(self, clusters: Iterable[str]) -> list[str]:
-        """These are taken after all, or gone; which of them there was a substitute for."""
-        dropped = []
+        """Forget that these were rejected, since they are accepted or gone; return those that had a substitute."""
+        discarded = []
         for name in clusters:
-            self._once.pop(name, None)
-            if self._by_name.pop(name, None) is not None:
-                dropped.append(name)
-        return dropped
+            self._rejected_once.pop(name, None)
+            if self._substitutes.pop(name, None) is not None:
+                discarded.append(name)
+        return discarded
 
     def retry_due(self, now: float) -> list[str]:
-        """The clusters to try again now; they have no substitute until they are refused again."""
+        """Remove the substitutes of the clusters that are to be sent again now, and return their names."""
         due = []
-        for name, each in list(self._by_name.items()):
-            if each.retry_at is None:
-                each.retry_at = now + REJECTED_RETRY_INTERVAL
-            elif now >= each.retry_at:
-                del self._by_name[name]
+        for name, substitute in list(self._substitutes.items()):
+            if substitute.retry_at is None:
+                substitute.retry_at = now + REJECTED_RETRY_INTERVAL
+            elif now >= substitute.retry_at:
+                del self._substitutes[name]
                 due.append(name)
         return due
 
 
-def _cause(cluster: str, refused: Iterable[str], words: str) -> str:
-    """What callers may know: what is said of that cluster alone, and of files the names without their folders."""
-    _, found, about = f" {words}".partition(f" {cluster}: ")
-    for other in refused:
+def _cause(cluster: str, rejected: Iterable[str], reason: str) -> str:
+    """Return what callers may see of the reason: the part about this cluster, with paths cut down to file names."""
+    _, found, about = f" {reason}".partition(f" {cluster}: ")
+    for other in rejected:
         about = about.partition(f", {other}: ")[0]
-    why = f": {_FOLDERS.sub('', about)}" if found else ""
-    return f"the gateway refuses the settings of this service{why}"[:MAX_CAUSE_LENGTH]
+    detail = f": {_FOLDERS.sub('', about)}" if found else ""
+    return f"the gateway refuses the settings of this service{detail}"[:MAX_CAUSE_LENGTH]

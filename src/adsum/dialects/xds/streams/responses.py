@@ -1,4 +1,7 @@
-"""Responses as bytes: a small head, and behind it what was encoded once for all. Protobuf reads both as one message."""
+"""Encodes responses: a small head, followed by resources that were encoded once for all streams.
+
+Protobuf reads the concatenation as one message.
+"""
 
 from __future__ import annotations
 
@@ -14,58 +17,59 @@ from adsum.gateway.encoding import messages
 from adsum.gateway.encoding.clusters import assignments
 from adsum.gateway.resources.resources import Resource, ResourceKind, content_version, encode_resource
 
-_HEADS: Final = 1_024
-"""How many heads are remembered: all streams that are told one thing at one publication share theirs."""
-_IDLE: Final = frozenset({UNHEALTHY, DRAINING})
+_CACHE_SIZE: Final = 1_024
+"""Entries of each cache: all streams that get the same response at one publication share its head."""
+_UNCALLABLE: Final = frozenset({UNHEALTHY, DRAINING})
 """The health of endpoints that get no calls."""
-_KNOWN: Final = messages.serialize(assignments.assignment("", (), {}))
-"""What an assignment of a known service has beside its name when it has no endpoints."""
+_KNOWN_SERVICE: Final = messages.serialize(assignments.assignment("", (), {}))
+"""What the assignment of a known service without endpoints has beside its name."""
 
 
 def delta_response(
     kind: ResourceKind, nonce: str, revision: int, resources: Sequence[Resource], removed: Sequence[str]
 ) -> bytes:
-    """A response that says what changed."""
-    return b"".join([_delta_head(kind, nonce, revision, tuple(removed)), *(each.delta for each in resources)])
+    """Encode a delta response."""
+    head = _delta_head(kind, nonce, revision, tuple(removed))
+    return b"".join([head, *(resource.delta for resource in resources)])
 
 
 def sotw_response(kind: ResourceKind, nonce: str, revision: int, resources: Sequence[Resource]) -> bytes:
-    """A response that says what is."""
-    return b"".join([_sotw_head(kind, nonce, revision), *(each.sotw for each in resources)])
+    """Encode a state-of-the-world response."""
+    return b"".join([_sotw_head(kind, nonce, revision), *(resource.sotw for resource in resources)])
 
 
-@lru_cache(_HEADS)
-def _delta_head(kind: ResourceKind, nonce: str, revision: int, gone: tuple[str, ...]) -> bytes:
+@lru_cache(_CACHE_SIZE)
+def _delta_head(kind: ResourceKind, nonce: str, revision: int, removed: tuple[str, ...]) -> bytes:
     head: bytes = DeltaDiscoveryResponse(
-        type_url=kind.value, nonce=nonce, system_version_info=str(revision), removed_resources=gone
+        type_url=kind.value, nonce=nonce, system_version_info=str(revision), removed_resources=removed
     ).SerializeToString()
     return head
 
 
-@lru_cache(_HEADS)
+@lru_cache(_CACHE_SIZE)
 def _sotw_head(kind: ResourceKind, nonce: str, revision: int) -> bytes:
     head: bytes = DiscoveryResponse(type_url=kind.value, nonce=nonce, version_info=str(revision)).SerializeToString()
     return head
 
 
-@lru_cache(_HEADS)
+@lru_cache(_CACHE_SIZE)
 def empty_assignment(name: str) -> Resource:
-    """An assignment without endpoints, for one that is gone: clients ignore that an assignment was removed."""
+    """Return an assignment without endpoints, to send for one that is gone: clients ignore removals of assignments."""
     return encode_resource(ResourceKind.ASSIGNMENT, name, ClusterLoadAssignment(cluster_name=name), 0)
 
 
-@lru_cache(_HEADS)
+@lru_cache(_CACHE_SIZE)
 def has_no_callable_endpoint(assignment: bytes) -> bool:
-    """Whether nobody in an assignment, encoded for delta, takes calls: it is empty, or they are yet to start."""
-    said = DeltaDiscoveryResponse.FromString(assignment).resources[0].resource
-    localities = ClusterLoadAssignment.FromString(said.value).endpoints
-    return all(each.health_status in _IDLE for locality in localities for each in locality.lb_endpoints)
+    """Return whether no endpoint gets calls in an assignment, which is encoded for delta."""
+    resource = DeltaDiscoveryResponse.FromString(assignment).resources[0].resource
+    localities = ClusterLoadAssignment.FromString(resource.value).endpoints
+    return all(endpoint.health_status in _UNCALLABLE for locality in localities for endpoint in locality.lb_endpoints)
 
 
 def empty_versions(name: str) -> tuple[str, str]:
-    """The versions of an assignment of that name without endpoints: of a service that is known, and of one that is not.
+    """Return the versions of an assignment without endpoints: that of a known service, and that of an unknown one.
 
-    After a restart every client is asked about all that it has, so this must be quick.
+    This is fast, since it is called for every assignment of every client after a restart.
     """
     content = messages.serialize(ClusterLoadAssignment(cluster_name=name))
-    return content_version(content + _KNOWN), content_version(content)
+    return content_version(content + _KNOWN_SERVICE), content_version(content)

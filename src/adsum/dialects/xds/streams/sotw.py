@@ -1,4 +1,4 @@
-"""The state-of-the-world variant: a client is told all there is (clusters, listeners), or what it named and changed."""
+"""The state-of-the-world variant of xDS: a response has all clusters or listeners, or those named resources that changed."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Final
 
 from adsum.dialects.xds.streams import responses
 from adsum.dialects.xds.streams.request import ResourceRequest
+from adsum.dialects.xds.streams.resource_view import ResourceView
 from adsum.dialects.xds.streams.subscription import (
     LEGACY_WILDCARD_KINDS,
     WILDCARD,
-    ResourceLookup,
     Subscription,
     SubscriptionChange,
 )
 from adsum.gateway.resources.resources import Resource, ResourceKind
 
 FULL_STATE_KINDS: Final = LEGACY_WILDCARD_KINDS
-"""Kinds of which a response holds all that the client wants: what it leaves out is removed."""
+"""Kinds whose responses have all resources that the client wants: the client removes those that a response omits."""
 
 
-def receive(subscription: Subscription, request: ResourceRequest, resources: ResourceLookup) -> SubscriptionChange:
-    """Take a request. One that answers an older response than the last says nothing: the last will be answered, too."""
+def receive(subscription: Subscription, request: ResourceRequest, resources: ResourceView) -> SubscriptionChange:
+    """Apply a request. One that answers an older response than the last changes nothing: the last gets an answer, too."""
     if request.nonce and request.nonce != subscription.nonce:
         return SubscriptionChange("", (), ())
     rejection = request.error if request.nonce else ""
@@ -29,47 +29,48 @@ def receive(subscription: Subscription, request: ResourceRequest, resources: Res
     subscription.is_started = True
     subscription.is_explicit = subscription.is_explicit or bool(request.names)
     names = set(request.names)
-    every = WILDCARD in names or (not subscription.is_explicit and subscription.kind in LEGACY_WILDCARD_KINDS)
+    wants_all = WILDCARD in names or (not subscription.is_explicit and subscription.kind in LEGACY_WILDCARD_KINDS)
     names.discard(WILDCARD)
-    added, dropped = names - subscription.names, subscription.names - names
-    for name in dropped:
+    added, removed = names - subscription.names, subscription.names - names
+    for name in removed:
         subscription.remove(name)
     for name in added:
         subscription.add(name)
-    if every and not subscription.wildcard:
+    if wants_all and not subscription.wildcard:
         subscription.add_all(resources)
-    elif subscription.wildcard and not every:
+    elif subscription.wildcard and not wants_all:
         subscription.remove_all()
-    return SubscriptionChange(rejection, added, dropped)
+    return SubscriptionChange(rejection, added, removed)
 
 
 def respond(
-    subscription: Subscription, resources: ResourceLookup, publication: int, revision: int, *, removing: bool
+    subscription: Subscription, resources: ResourceView, publication: int, revision: int, *, removing: bool
 ) -> bytes | None:
-    """The next response, if there is anything to say; what is gone is only left out when `removing`."""
+    """Return the next response; None if there is nothing to send. It omits what is gone only if `removing`."""
     if not (subscription.pending or subscription.needs_response):
         return None
-    lacks, missing, gone = subscription.due(resources)
-    lost = gone if removing else missing
-    if not (lost or subscription.needs_response or (lacks and not removing)):
+    due, missing, gone = subscription.due(resources)
+    removed = gone if removing else missing
+    if not (removed or subscription.needs_response or (due and not removing)):
         return None
-    said: list[Resource] = [] if removing else lacks
-    staying: list[Resource] = []
+    sent: list[Resource] = [] if removing else due
+    leaving: list[Resource] = []
     if subscription.kind is ResourceKind.ASSIGNMENT:
-        said, lost = [*said, *map(responses.empty_assignment, lost)], []
+        sent, removed = [*sent, *map(responses.empty_assignment, removed)], []
     elif subscription.kind in FULL_STATE_KINDS:
-        said = _all(subscription, resources)
-        staying = [] if removing else list(subscription.leaving.values())
-    elif not said:
-        subscription.forget(lost)  # There is no word for it.
+        sent = _all(subscription, resources)
+        leaving = [] if removing else list(subscription.leaving.values())
+    elif not sent:
+        subscription.forget(removed)  # The protocol has no message for the removal of these kinds.
         return None
     nonce = subscription.next_nonce(publication)
-    subscription.record_sent(nonce, revision, said, lost)
-    return responses.sotw_response(subscription.kind, nonce, revision, [*said, *staying])
+    subscription.record_sent(nonce, revision, sent, removed)
+    return responses.sotw_response(subscription.kind, nonce, revision, [*sent, *leaving])
 
 
-def _all(subscription: Subscription, sight: ResourceLookup) -> list[Resource]:
-    """All that the client wants and there is."""
-    names = {*subscription.names, *sight.names(subscription.kind)} if subscription.wildcard else subscription.names
-    found = [sight.find(subscription.kind, name) for name in sorted(names)]
-    return [each for each in found if each is not None]
+def _all(subscription: Subscription, resources: ResourceView) -> list[Resource]:
+    """Return every resource that exists and that the client wants."""
+    kind = subscription.kind
+    names = {*subscription.names, *resources.names(kind)} if subscription.wildcard else subscription.names
+    found = [resources.find(kind, name) for name in sorted(names)]
+    return [resource for resource in found if resource is not None]

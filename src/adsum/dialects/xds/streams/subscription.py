@@ -1,38 +1,25 @@
-"""What a client asked for of one kind, what it has, and what it is owed. Both variants share this."""
+"""A client's subscription to one kind of resources: what it wants, what it has, and what must be sent.
+
+Both variants share this.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-from adsum.dialects.xds.telemetry.refusals import invalid_argument
+from adsum.dialects.xds.streams.errors import invalid_argument
+from adsum.dialects.xds.streams.resource_view import ResourceView
 from adsum.gateway.resources.resources import Resource, ResourceKind
 
 WILDCARD: Final = "*"
-"""The name that stands for all."""
+"""The name that subscribes to all resources of a kind."""
 LEGACY_WILDCARD_KINDS: Final = frozenset({ResourceKind.CLUSTER, ResourceKind.LISTENER})
-"""Kinds of which a first request without names asks for all."""
-
-
-class ResourceLookup(Protocol):
-    """What a client is to see now."""
-
-    def find(self, kind: ResourceKind, name: str) -> Resource | None:
-        """The resource of that name."""
-        ...
-
-    def names(self, kind: ResourceKind) -> Iterable[str]:
-        """The names of all that there are."""
-        ...
-
-    @property
-    def max_names(self) -> int:
-        """How many names a subscription may have."""
-        ...
+"""Kinds for which a first request without names subscribes to all resources."""
 
 
 class SubscriptionChange(NamedTuple):
-    """What a request changed: why the last response is rejected ("": it is not), names asked for, names let go."""
+    """What a request changed: the reason of a NACK ("" for none), names subscribed to, names unsubscribed from."""
 
     rejection: str
     added: Collection[str]
@@ -40,11 +27,11 @@ class SubscriptionChange(NamedTuple):
 
 
 class Subscription:
-    """One kind of one stream."""
+    """The subscription of one stream to one kind."""
 
     __slots__ = (
-        "_count",
-        "_number",
+        "_last_publication",
+        "_response_count",
         "acked",
         "changed_in_flight",
         "in_flight",
@@ -67,45 +54,45 @@ class Subscription:
     def __init__(self, kind: ResourceKind, max_names: int) -> None:
         self.kind = kind
         self.max_names = max_names
-        """How many names it may have; a stream that gives more is ended."""
+        """How many names it may have; a stream with more is ended."""
         self.wildcard = False
         self.names: set[str] = set()
-        """Asked for by name."""
+        """The names subscribed to, without the wildcard."""
         self.is_explicit = False
-        """Whether names were ever given: from then on no names means none, and not all."""
+        """Whether a request had names: from then on a request without names subscribes to none instead of all."""
         self.is_started = False
-        """Whether anything was asked yet."""
+        """Whether there was a request."""
         self.versions: dict[str, str] = {}
-        """The version of everything that the client has, or is being sent."""
+        """The version of every resource that the client has, or that is being sent to it."""
         self.pending: set[str] = set()
-        """Names of which something may have to be said."""
+        """Names of which something may have to be sent."""
         self.needs_response = False
-        """Whether an answer is awaited even if there is nothing to say: all were asked for, and there may be none."""
+        """Whether the client waits for a response even if there is nothing to send: it subscribed to all, of none."""
         self.leaving: dict[str, Resource] = {}
-        """What the client still has and is to lose, once nothing names it any more; state-of-the-world repeats it."""
+        """Resources that the client has and must lose, once nothing refers to them; state-of-the-world repeats them."""
         self.in_flight: tuple[str, ...] | None = None
-        """The names in the response that is neither acknowledged nor rejected; None: there is no such one."""
+        """The names in the response that the client has not answered; None if it has answered the last one."""
         self.changed_in_flight: tuple[str, ...] = ()
-        """Those that the client did not have as they are."""
+        """Those names whose resources the client did not have in this version."""
         self.nonce = ""
-        """Of the last response."""
+        """The nonce of the last response."""
         self.rejected: tuple[str, ...] = ()
-        """The names in the response that was rejected last, until one is acknowledged."""
+        """The names in the response that was rejected last, until a response with them is acknowledged."""
         self.rejection = ""
-        """Why."""
+        """The client's reason for that; "" while nothing is rejected."""
         self.sent = 0
         """The revision of the last response."""
         self.acked = 0
-        """The revision of the last one that was acknowledged."""
-        self._number = 0
-        self._count = 0
+        """The revision of the last response that was acknowledged."""
+        self._last_publication = 0
+        self._response_count = 0
 
     def includes(self, name: str) -> bool:
-        """Whether the client wants to know of it."""
+        """Return whether the client wants this resource."""
         return self.wildcard or name in self.names
 
     def add(self, name: str) -> None:
-        """The client wants it, whatever it had."""
+        """Subscribe to a name; it is sent whatever the client had. Raises `StreamRefused` past `max_names`."""
         if name not in self.names and len(self.names) >= self.max_names:
             raise invalid_argument(f"a subscription of this client may have at most {self.max_names} names")
         self.names.add(name)
@@ -113,7 +100,7 @@ class Subscription:
         self.pending.add(name)
 
     def remove(self, name: str) -> None:
-        """The client no longer asks for it by name; it forgets it, unless it asks for all."""
+        """Unsubscribe from a name. The client drops its resource, but gets it again if it has the wildcard."""
         self.names.discard(name)
         self.versions.pop(name, None)
         self.leaving.pop(name, None)
@@ -122,15 +109,15 @@ class Subscription:
             return
         self.pending.discard(name)
         if name in self.rejected:
-            self._forgive({name})
+            self._clear_rejection({name})
 
-    def add_all(self, resources: ResourceLookup) -> None:
-        """The client wants all there are."""
+    def add_all(self, resources: ResourceView) -> None:
+        """Subscribe to all resources."""
         self.wildcard, self.needs_response = True, True
         self.pending.update(resources.names(self.kind))
 
     def remove_all(self) -> None:
-        """The client wants no more than what it named."""
+        """Unsubscribe from the wildcard; names stay."""
         self.wildcard, self.needs_response = False, False
         for name in [name for name in self.versions if name not in self.names]:
             del self.versions[name]
@@ -138,7 +125,7 @@ class Subscription:
         self.leaving.clear()
 
     def notify(self, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
-        """Something is no longer as it was; what was rejected gets another chance with it."""
+        """Record that resources have changed. What was rejected is sent again with them."""
         self.pending.update(changed)
         for name, resource in removed.items():
             self.pending.add(name)
@@ -148,14 +135,18 @@ class Subscription:
             self.resend(name)
 
     def resend(self, name: str) -> None:
-        """Say it again, even if it is as it was; the client may have it, and may not."""
+        """Send a resource again even if it is unchanged, since the client may or may not have it."""
         if self.includes(name):
             self.versions[name] = ""
             self.pending.add(name)
 
-    def due(self, resources: ResourceLookup) -> tuple[list[Resource], list[str], list[str]]:
-        """What the client lacks; what it asked for and there is not; what it has and is to lose."""
-        lacks: list[Resource] = []
+    def due(self, resources: ResourceView) -> tuple[list[Resource], list[str], list[str]]:
+        """Return what to send, of all that is pending.
+
+        First the resources that the client lacks, then the names that it wants and that don't exist, then the names of
+        resources that it has and that don't exist any more.
+        """
+        lacking: list[Resource] = []
         missing: list[str] = []
         gone: list[str] = []
         for name in sorted(self.pending) if len(self.pending) > 1 else tuple(self.pending):
@@ -172,54 +163,52 @@ class Subscription:
             if self.versions.get(name) == resource.version or not self.includes(name):
                 self.pending.discard(name)
             else:
-                lacks.append(resource)
-        return lacks, missing, gone
+                lacking.append(resource)
+        return lacking, missing, gone
 
     def next_nonce(self, publication: int) -> str:
-        """For a response at the publication of that number: the same for all streams that say one thing at it."""
-        self._count += 1
-        nonce = str(publication) if publication != self._number else f"{publication}.{self._count}"
-        self._number = publication
-        return nonce
+        """Return the nonce for a response at a publication: the same for all streams that get the same response."""
+        self._response_count += 1
+        is_first = publication != self._last_publication
+        self._last_publication = publication
+        return str(publication) if is_first else f"{publication}.{self._response_count}"
 
     def record_sent(self, nonce: str, revision: int, resources: Iterable[Resource], removed: Iterable[str]) -> None:
-        """A response with these is on its way."""
-        names, news = [], []
+        """Record that a response with these resources and removals is in flight."""
+        names, changed = [], []
         for resource in resources:
             name = resource.name
             names.append(name)
             if self.versions.get(name) != resource.version:
-                news.append(name)
+                changed.append(name)
             self.versions[name] = resource.version
             self.pending.discard(name)
             self.leaving.pop(name, None)
         names += removed
         self.forget(removed)
         self.needs_response = False
-        self.in_flight, self.changed_in_flight, self.nonce, self.sent = tuple(names), tuple(news), nonce, revision
+        self.in_flight, self.changed_in_flight, self.nonce, self.sent = tuple(names), tuple(changed), nonce, revision
 
     def forget(self, names: Iterable[str]) -> None:
-        """The client does not have them, and need not be told."""
+        """Record that the client does not have these resources, and needs no message about them."""
         for name in names:
             self.versions.pop(name, None)
             self.pending.discard(name)
             self.leaving.pop(name, None)
 
     def record_answer(self, error: str) -> None:
-        """The response on its way was acknowledged (""), or rejected for that reason."""
+        """Record that the client acknowledged the response in flight (""), or rejected it for this reason."""
         if self.in_flight is None:
             return
         if error:
-            self.rejected, self.rejection = (
-                tuple({**dict.fromkeys(self.rejected), **dict.fromkeys(self.in_flight)}),
-                error,
-            )
+            self.rejected = tuple({**dict.fromkeys(self.rejected), **dict.fromkeys(self.in_flight)})
+            self.rejection = error
         else:
             self.acked = self.sent
-            self._forgive(self.in_flight)
+            self._clear_rejection(self.in_flight)
         self.in_flight = None
 
-    def _forgive(self, names: Collection[str]) -> None:
+    def _clear_rejection(self, names: Collection[str]) -> None:
         if self.rejected:
             self.rejected = tuple(name for name in self.rejected if name not in names)
         if not self.rejected:

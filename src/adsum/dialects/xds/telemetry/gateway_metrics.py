@@ -1,7 +1,7 @@
-"""What a gateway says of the requests that it answered: Envoy's own figures (MetricsService), as callers saw it.
+"""Parses the metrics that Envoy sends (MetricsService): answers, requests in progress, latencies, certificate expiry.
 
-A request counts once, when it is answered, whoever answered and however often it was tried. Counts are since Envoy
-began, whatever was heard of them before; latencies are those since it last said some.
+A request counts once, when it is answered, whoever answered it and however often it was tried. Counters run since Envoy
+began; histograms have the latencies since the message before.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from adsum import protobufs
-from adsum.dialects.xds.bounds import MAX_COUNTER_VALUE, MAX_LATENCY_BUCKETS
+from adsum.dialects.xds.streams.errors import invalid_argument
 from adsum.dialects.xds.telemetry.latency_window import BucketBounds
-from adsum.dialects.xds.telemetry.refusals import invalid_argument
+
+MAX_LATENCY_BUCKETS: Final = 64
+"""Buckets of a latency histogram; a stream that sends more is ended."""
+MAX_COUNTER_VALUE: Final = 2**53
+"""The largest count, which is the largest whole number of a float; a stream that sends a larger one is ended."""
 
 MESSAGE_TYPES: Final = protobufs.message_classes(
-    "adsum.xds.figures",
+    "adsum.xds.metrics",
     {
         "Node": "string id=1",
         "Identifier": "Node node=1",
@@ -31,18 +35,20 @@ MESSAGE_TYPES: Final = protobufs.message_classes(
         "StreamMetricsMessage": "Identifier identifier=1, repeated MetricFamily envoy_metrics=2",
     },
 )
-"""As far as they are read, those of envoy/service/metrics/v3/metrics_service.proto and of Prometheus' metrics.proto."""
+"""The fields that are read, of envoy/service/metrics/v3/metrics_service.proto and Prometheus' metrics.proto."""
 ALL_CLUSTERS: Final = ""
-"""In place of a cluster: all that the gateway answered, also what is for no service."""
+"""The cluster of metrics about all requests of a gateway, also those for no service."""
 
 _CLUSTER: Final = "cluster"
 _LISTENER: Final = "listener"
 _GATEWAY: Final = "http.gateway"
-_CLASSES: Final = {f"{side}_rq_{first}xx": first - 1 for side in ("upstream", "downstream") for first in range(1, 6)}
-_TIME: Final = ("upstream_rq_time", "downstream_rq_time")
-_RUNNING: Final = "downstream_rq_active"
-_EXPIRES: Final = "expiration_unix_time_seconds"
-_WANTED: Final = {*_CLASSES, *_TIME, _RUNNING, _EXPIRES}
+_STATUS_CLASSES: Final = {
+    f"{side}_rq_{first}xx": first - 1 for side in ("upstream", "downstream") for first in range(1, 6)
+}
+_LATENCY: Final = ("upstream_rq_time", "downstream_rq_time")
+_IN_PROGRESS: Final = "downstream_rq_active"
+_CERTIFICATE_EXPIRES: Final = "expiration_unix_time_seconds"
+_WANTED: Final = {*_STATUS_CLASSES, *_LATENCY, _IN_PROGRESS, _CERTIFICATE_EXPIRES}
 
 
 class AnswerCount(NamedTuple):
@@ -54,19 +60,19 @@ class AnswerCount(NamedTuple):
 
 
 class RequestsInProgress(NamedTuple):
-    """How many requests a gateway has to answer now."""
+    """How many requests a gateway is answering now."""
 
     total: int
 
 
 class ReportedExpiry(NamedTuple):
-    """When the certificate that a gateway shows expires, on the wall clock."""
+    """When the certificate of a gateway expires, in wall-clock seconds."""
 
     at: int
 
 
 class LatencyHistogram(NamedTuple):
-    """How long answers through a cluster took, in milliseconds, by bucket."""
+    """The latencies of answers through a cluster: bounds in milliseconds, and counts by bucket."""
 
     cluster: str
     bounds: BucketBounds
@@ -77,48 +83,48 @@ GatewayMetric = AnswerCount | RequestsInProgress | ReportedExpiry | LatencyHisto
 
 
 def parse_metrics(request: bytes) -> Any:
-    """A message of a gateway. Raises `Refused`."""
+    """Parse a message. Raises `StreamRefused`."""
     try:
         return MESSAGE_TYPES["StreamMetricsMessage"].FromString(request)
     except DecodeError:
-        raise invalid_argument("these are no figures") from None
+        raise invalid_argument("the message is not a metrics message") from None
 
 
 def read_metrics(message: Any) -> Iterator[GatewayMetric]:
-    """What is of interest of a message. Raises `Refused`."""
+    """Return the metrics of a message that are kept. Raises `StreamRefused`."""
     for family in message.envoy_metrics:
-        where, _, figure = family.name.rpartition(".")
-        if figure not in _WANTED or not family.metric:  # Most are not: there must be little to do for those.
+        prefix, _, name = family.name.rpartition(".")
+        if name not in _WANTED or not family.metric:  # Most are not, so this must be fast.
             continue
-        room, _, cluster = where.partition(".")
-        if figure == _EXPIRES:
-            if room == _LISTENER:
-                yield ReportedExpiry(_whole(family.metric[0].gauge.value))
+        scope, _, cluster = prefix.partition(".")
+        if name == _CERTIFICATE_EXPIRES:
+            if scope == _LISTENER:
+                yield ReportedExpiry(_count(family.metric[0].gauge.value))
             continue
-        if where == _GATEWAY:
+        if prefix == _GATEWAY:
             cluster = ALL_CLUSTERS
-        elif room != _CLUSTER or not cluster or "." in cluster:
+        elif scope != _CLUSTER or not cluster or "." in cluster:
             continue
         metric = family.metric[0]
-        if figure in _CLASSES:
-            yield AnswerCount(cluster, _CLASSES[figure], _whole(metric.counter.value))
-        elif figure in _TIME and metric.histogram.sample_count:
-            yield _times(cluster, metric.histogram)
-        elif figure == _RUNNING:
-            yield RequestsInProgress(_whole(metric.gauge.value))
+        if name in _STATUS_CLASSES:
+            yield AnswerCount(cluster, _STATUS_CLASSES[name], _count(metric.counter.value))
+        elif name in _LATENCY and metric.histogram.sample_count:
+            yield _histogram(cluster, metric.histogram)
+        elif name == _IN_PROGRESS:
+            yield RequestsInProgress(_count(metric.gauge.value))
 
 
-def _whole(value: float) -> int:
+def _count(value: float) -> int:
     if not 0 <= value <= MAX_COUNTER_VALUE:
-        raise invalid_argument(f"counts are from 0 to {MAX_COUNTER_VALUE}")
+        raise invalid_argument(f"a count must be from 0 to {MAX_COUNTER_VALUE}, not {value:g}")
     return int(value)
 
 
-def _times(cluster: str, histogram: Any) -> LatencyHistogram:
+def _histogram(cluster: str, histogram: Any) -> LatencyHistogram:
     bounds = tuple(bucket.upper_bound for bucket in histogram.bucket)
-    up_to = (0, *(bucket.cumulative_count for bucket in histogram.bucket), histogram.sample_count)
-    counts = tuple(after - before for before, after in pairwise(up_to))
-    rising = all(low < high for low, high in pairwise((0.0, *bounds, math.inf)))
-    if not 0 < len(bounds) <= MAX_LATENCY_BUCKETS or not rising or min(counts) < 0:
-        raise invalid_argument(f"latencies come in 1 to {MAX_LATENCY_BUCKETS} buckets, one above the other")
+    cumulative = (0, *(bucket.cumulative_count for bucket in histogram.bucket), histogram.sample_count)
+    counts = tuple(after - before for before, after in pairwise(cumulative))
+    is_ascending = all(low < high for low, high in pairwise((0.0, *bounds, math.inf)))
+    if not 0 < len(bounds) <= MAX_LATENCY_BUCKETS or not is_ascending or min(counts) < 0:
+        raise invalid_argument(f"a histogram must have 1 to {MAX_LATENCY_BUCKETS} buckets with ascending bounds")
     return LatencyHistogram(cluster, bounds, counts)

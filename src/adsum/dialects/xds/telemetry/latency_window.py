@@ -1,4 +1,4 @@
-"""Latencies of late, from the buckets that gateways tell, a little at a time."""
+"""Recent latencies, from the histograms that gateways report piece by piece."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LATENCY_WINDOW: Final = 60.0
 """Seconds after which a latency may be forgotten; after twice as long it is."""
 
 BucketBounds = tuple[float, ...]
-"""The upper bounds of the buckets, rising; above the last one is one more bucket."""
+"""The upper bounds of the buckets, ascending; one more bucket is above the last bound."""
 
 
 class LatencyWindow:
-    """Counts by bucket. Time is monotonic seconds."""
+    """Counts latencies by bucket over a sliding time. Time is monotonic seconds."""
 
     __slots__ = ("_before", "_now", "_since", "bounds")
 
@@ -25,12 +25,12 @@ class LatencyWindow:
         self._now = self._before = (0,) * (len(bounds) + 1)
 
     def add(self, counts: Iterable[int], now: float) -> None:
-        """So many more, by bucket."""
+        """Add counts, by bucket."""
         self._turn(now)
         self._now = _sum(self._now, counts)
 
     def counts(self, now: float) -> Sequence[int]:
-        """Of the last `LATENCY_WINDOW` seconds, and at most as many before, by bucket."""
+        """Return the counts by bucket, of one to two times the last `LATENCY_WINDOW` seconds."""
         self._turn(now)
         return _sum(self._now, self._before)
 
@@ -43,19 +43,19 @@ class LatencyWindow:
 
 
 def quantile(rank: float, bounds: BucketBounds, counts: Sequence[int]) -> float:
-    """What that share of them, above 0, did not exceed: as between the bounds of its bucket, at most the last bound.
+    """Return the latency that a share `rank` (above 0) of all does not exceed; 0.0 of none.
 
-    0.0 if there are none. As Prometheus' histogram_quantile() has it.
+    Interpolated inside its bucket, and at most the last bound, like histogram_quantile() of Prometheus.
     """
-    ranks = (0, *accumulate(counts))
-    wanted = rank * ranks[-1]
+    cumulative = (0, *accumulate(counts))
+    wanted = rank * cumulative[-1]
     if not wanted:
         return 0.0
-    bucket = bisect_left(ranks, wanted) - 1
+    bucket = bisect_left(cumulative, wanted) - 1
     if bucket >= len(bounds):
         return bounds[-1]
     low, high = list(pairwise((0.0, *bounds)))[bucket]
-    return low + (high - low) * (wanted - ranks[bucket]) / counts[bucket]
+    return low + (high - low) * (wanted - cumulative[bucket]) / counts[bucket]
 
 
 def _sum(one: Iterable[int], other: Iterable[int]) -> tuple[int, ...]:

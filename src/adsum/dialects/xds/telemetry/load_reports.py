@@ -1,6 +1,7 @@
-"""Load reports (LRS): what gateways say of the tries that they made at each instance.
+"""Load reports (LRS): the tries that gateways made at each instance.
 
-A request that is tried again is two of them, and one that found no instance is none: what callers saw is in `traffic`.
+A request that is retried counts as two tries, and a request that found no instance as none. What callers got is in
+`traffic`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,21 @@ from google.protobuf.message import DecodeError
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.model import Key, Listing
 from adsum.core.validation import quoted
-from adsum.dialects.xds.bounds import LOAD_REPORT_INTERVAL, MAX_NODE_LENGTH, MAX_REPORTED_ENDPOINTS
+from adsum.dialects.xds.streams.errors import StreamRefused, invalid_argument
+from adsum.dialects.xds.streams.request import MAX_NODE_LENGTH
 from adsum.dialects.xds.streams.request_rate import RequestRate
-from adsum.dialects.xds.streams.stream import StreamCall
-from adsum.dialects.xds.telemetry.refusals import RefusalLog, StreamRefused, invalid_argument
+from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from adsum.gateway.intent.selectors import service_of_cluster
+from adsum.mounts import StreamCall
 from adsum.ports import Clock
 
-_ASKED: Final[bytes] = LoadStatsResponse(
+LOAD_REPORT_INTERVAL: Final = 5
+"""Seconds between two load reports of a client; Envoy counts for a service from the first report on that follows it."""
+MAX_REPORTED_ENDPOINTS: Final = 20_000
+"""Endpoints (service, address, port) whose tries are kept; further ones are not counted, and those that left the
+catalog are dropped."""
+
+_REPORTING_OPTIONS: Final[bytes] = LoadStatsResponse(
     send_all_clusters=True,
     load_reporting_interval=Duration(seconds=LOAD_REPORT_INTERVAL),
     report_endpoint_granularity=True,
@@ -32,93 +40,98 @@ _ASKED: Final[bytes] = LoadStatsResponse(
 
 @dataclass(slots=True)
 class InstanceTries:
-    """Tries at one instance."""
+    """How many tries were made at one instance, and how many of them failed."""
 
     tries: int = 0
     failed: int = 0
 
 
 class LoadReports:
-    """Sums up what clients report."""
+    """Sums up the load reports of all clients."""
 
     def __init__(self, clock: Clock, is_service: Callable[[str], bool], refusals: RefusalLog) -> None:
-        """`is_service` says whether a service is one: clients have clusters of their own, too."""
+        """`is_service` returns whether the catalog has a service: clients also report clusters of their own."""
         self._clock = clock
-        self._is_known = is_service
+        self._is_service = is_service
         self._refusals = refusals
-        self._places: dict[str, dict[tuple[str, int], InstanceTries]] = {}
-        self._count = 0
+        self._by_service: dict[str, dict[tuple[str, int], InstanceTries]] = {}
+        """Tries by service, then by address and port."""
+        self._endpoint_count = 0
 
     def by_instance(
         self, services: Mapping[str, ServiceSnapshot], addresses: Mapping[str, str]
     ) -> Iterator[tuple[Key, InstanceTries]]:
-        """What all clients said since the node started, by instance; what was said of those that left is forgotten.
+        """Return the tries at each instance since the node started, and drop those at instances that have left.
 
-        `addresses` are those of host names: clients were told, and tell, numbers.
+        `addresses` are the IP addresses of host names, since clients know only IP addresses.
         """
-        for service, places in list(self._places.items()):
-            known = services.get(service)
-            here = {} if known is None else {_place(each, addresses): each.key for each in known.listings.values()}
-            for place in places.keys() - here.keys():
-                del places[place]
-                self._count -= 1
-            if not places:
-                del self._places[service]
-            yield from ((here[place], load) for place, load in places.items())
+        for service, endpoints in list(self._by_service.items()):
+            snapshot = services.get(service)
+            listings = () if snapshot is None else snapshot.listings.values()
+            keys = {_endpoint(listing, addresses): listing.key for listing in listings}
+            for endpoint in endpoints.keys() - keys.keys():
+                del endpoints[endpoint]
+                self._endpoint_count -= 1
+            if not endpoints:
+                del self._by_service[service]
+            yield from ((keys[endpoint], tries) for endpoint, tries in endpoints.items())
 
     async def serve(self, call: StreamCall) -> None:
-        """Take one client's reports until it ends."""
-        greeted = False
-        pace = RequestRate()
+        """Receive one client's reports until its call ends."""
+        is_first = True
+        rate = RequestRate()
         try:
             while (request := await call.read()) is not None:
-                said = _parsed(request)
-                if not greeted:
-                    _hear(said)
-                    await call.write(_ASKED)
-                    greeted = True
-                self._take(said)
-                await self._clock.sleep(pace.delay(self._clock.now()))
+                report = _parsed(request)
+                if is_first:
+                    _check_node(report)
+                    await call.write(_REPORTING_OPTIONS)
+                    is_first = False
+                self._add(report)
+                await self._clock.sleep(rate.delay(self._clock.now()))
         except StreamRefused as refusal:
             self._refusals.add("", call.peer, refusal.code, str(refusal))
             call.refuse(refusal.code, str(refusal))
         except ConnectionError:
-            pass
+            pass  # The client has left.
 
-    def _take(self, said: Any) -> None:
-        for cluster in said.cluster_stats:
-            # The clusters of a service, chosen by tag or metadata, count together.
+    def _add(self, report: Any) -> None:
+        for cluster in report.cluster_stats:
+            # All clusters of a service count together, also those of a selection by tag or metadata.
             service = service_of_cluster(cluster.cluster_name)
-            for part in cluster.upstream_locality_stats:
-                for endpoint in part.upstream_endpoint_stats:
-                    self._take_place(service, endpoint)
+            for locality in cluster.upstream_locality_stats:
+                for endpoint in locality.upstream_endpoint_stats:
+                    self._add_endpoint(service, endpoint)
 
-    def _take_place(self, service: str, said: Any) -> None:
-        where = said.address.socket_address
-        places = self._places.get(service, {})
-        load = places.get((where.address, where.port_value))
-        if load is None:
-            if self._count >= MAX_REPORTED_ENDPOINTS or not self._is_known(service):
+    def _add_endpoint(self, service: str, report: Any) -> None:
+        address = report.address.socket_address
+        endpoints = self._by_service.get(service, {})
+        tries = endpoints.get((address.address, address.port_value))
+        if tries is None:
+            if self._endpoint_count >= MAX_REPORTED_ENDPOINTS or not self._is_service(service):
                 return
-            self._count += 1
-            load = self._places.setdefault(service, places)[where.address, where.port_value] = InstanceTries()
-        load.tries += said.total_issued_requests
-        load.failed += said.total_error_requests
+            self._endpoint_count += 1
+            tries = InstanceTries()
+            self._by_service.setdefault(service, endpoints)[address.address, address.port_value] = tries
+        tries.tries += report.total_issued_requests
+        tries.failed += report.total_error_requests
 
 
-def _place(listing: Listing, addresses: Mapping[str, str]) -> tuple[str, int]:
+def _endpoint(listing: Listing, addresses: Mapping[str, str]) -> tuple[str, int]:
     instance = listing.instance
     return addresses.get(instance.address, instance.address), instance.port
 
 
-def _hear(said: Any) -> None:
-    node = said.node.id
+def _check_node(report: Any) -> None:
+    node = report.node.id
     if not node or len(node) > MAX_NODE_LENGTH or not node.isprintable():
-        raise invalid_argument(f"the first report must say which node it is from, not {quoted(node)}")
+        raise invalid_argument(
+            f"the first load report must have a node id of 1 to {MAX_NODE_LENGTH} characters, not {quoted(node)}"
+        )
 
 
 def _parsed(request: bytes) -> Any:
     try:
         return LoadStatsRequest.FromString(request)
     except DecodeError:
-        raise invalid_argument("this is no load report") from None
+        raise invalid_argument("the message is not a load report") from None

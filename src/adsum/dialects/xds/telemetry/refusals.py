@@ -1,4 +1,4 @@
-"""How a stream is turned away, and what is known of those that were: for people, metrics and logs."""
+"""The streams that this node refused or ended: for the node's status, metrics and logs."""
 
 from __future__ import annotations
 
@@ -7,51 +7,27 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, replace
 from typing import Final
 
-from adsum.core.errors import AdsumError
 from adsum.ports import Clock
 
 REFUSAL_RETENTION: Final = 600.0
 """Seconds for which a refused stream is shown after the last time; then it is forgotten."""
 MAX_REFUSED_CLIENTS: Final = 64
-"""Refused streams that are shown, those of one client for one reason counted together; past it the one refused longest
-ago is forgotten."""
+"""Refused clients that are shown, one entry for each client and reason; past it the entry whose last refusal is the
+longest ago is forgotten."""
 LOG_INTERVAL: Final = 60.0
 """Seconds after which a client that is still refused for the same reason is logged again."""
 MAX_LINES_PER_INTERVAL: Final = 20
-"""Lines that are logged within `LOG_INTERVAL`, whoever is refused; further refusals are only counted and shown."""
+"""Lines that are logged within `LOG_INTERVAL` for all clients; further refusals are only counted and shown."""
 
 _log = logging.getLogger("adsum.xds")
-
-
-class StreamRefused(AdsumError):
-    """The stream is ended with this gRPC status, by its name."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def invalid_argument(message: str) -> StreamRefused:
-    """The peer said what it may not say."""
-    return StreamRefused("INVALID_ARGUMENT", message)
-
-
-def resource_exhausted(message: str) -> StreamRefused:
-    """There is no room for more."""
-    return StreamRefused("RESOURCE_EXHAUSTED", message)
-
-
-def grpc_status(error: AdsumError) -> str:
-    """The gRPC status, by its name, with which that error ends a stream."""
-    return error.code if isinstance(error, StreamRefused) else "RESOURCE_EXHAUSTED"
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedClient:
     """A client whose streams this node ended for one reason.
 
-    `node` is the id that the client gave, "" if none was read; `peer` is where the last stream came from. `at` is when
-    that one was ended, on the wall clock; `count` is how many there were.
+    `node` is the client's node id, "" if it sent none; `peer` is the IP:PORT of the last stream. `code` is the gRPC
+    status. `at` is when the last stream was ended, in wall-clock seconds; `count` is the number of streams.
     """
 
     node: str
@@ -68,14 +44,14 @@ class RefusalLog:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._clients: OrderedDict[tuple[str, str], tuple[float, RefusedClient]] = OrderedDict()
-        """By who and why, with the monotonic time of the last refusal; the latest last."""
+        """By client and reason, with the monotonic time of the last refusal; latest last."""
         self._logged: dict[tuple[str, str], float] = {}
         self._lines: deque[float] = deque(maxlen=MAX_LINES_PER_INTERVAL)
         self.count: Counter[str] = Counter()
         """How many streams were refused, by status."""
 
     def add(self, node: str, peer: str, code: str, reason: str) -> None:
-        """A stream is refused. `node`: the id that the client gave, "" if it gave none."""
+        """Record that a stream is refused. `node` is the client's node id, "" if it sent none."""
         now = self._clock.now()
         self.count[code] += 1
         key = (node or peer.rpartition(":")[0], reason)
@@ -86,11 +62,11 @@ class RefusalLog:
             oldest, _ = self._clients.popitem(last=False)
             self._logged.pop(oldest, None)
         if self._may_log(key, now):
-            times = f" ({client.count} times by now)" if client.count > 1 else ""
+            times = f" ({client.count} times so far)" if client.count > 1 else ""
             _log.warning("the stream of %s is refused%s: %s", node or peer, times, reason)
 
     def recent(self) -> list[RefusedClient]:
-        """Those refused within `REFUSAL_RETENTION`, the latest first."""
+        """Return the clients refused within `REFUSAL_RETENTION`, latest first."""
         now = self._clock.now()
         for key in [key for key, (at, _) in self._clients.items() if now - at > REFUSAL_RETENTION]:
             del self._clients[key]

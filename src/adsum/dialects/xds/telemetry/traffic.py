@@ -1,8 +1,9 @@
-"""What gateways answered their callers, by gateway and by service: whatever each said last, nothing added up here.
+"""The traffic that gateways report: the requests that they answered, by gateway and by service.
 
-So a registry that is started again knows as much as before once they have spoken, no two nodes count the same, and a
-gateway that begins anew begins with nothing. A gateway is heard where it is told what to do; other nodes turn it away,
-and it tries the next one.
+Only the latest report of each gateway is kept, and nothing is added up over time. Therefore a registry that restarts
+knows as much as before once all gateways have reported, no two nodes count the same requests, and a gateway that
+restarts begins with nothing. A gateway reports to the node that configures it; other nodes refuse its report, and it
+tries the next one.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from adsum.core.validation import quoted
-from adsum.dialects.xds.bounds import MAX_NODE_LENGTH, MAX_REPORTED_CLUSTERS
+from adsum.dialects.xds.streams.errors import StreamRefused, invalid_argument
+from adsum.dialects.xds.streams.request import MAX_NODE_LENGTH
 from adsum.dialects.xds.streams.request_rate import RequestRate
-from adsum.dialects.xds.streams.stream import StreamCall
 from adsum.dialects.xds.subscribers import GatewaySubscribers
 from adsum.dialects.xds.telemetry.gateway_metrics import (
     ALL_CLUSTERS,
@@ -25,21 +26,25 @@ from adsum.dialects.xds.telemetry.gateway_metrics import (
     read_metrics,
 )
 from adsum.dialects.xds.telemetry.latency_window import LatencyWindow, quantile
-from adsum.dialects.xds.telemetry.refusals import RefusalLog, StreamRefused, invalid_argument
+from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from adsum.gateway.encoding.clusters.http_versions import HttpVersion, cluster_name
 from adsum.gateway.intent.selectors import service_of_cluster
 from adsum.gateway.resources.resources import ResourceKind
+from adsum.mounts import StreamCall
 from adsum.ports import Clock
 
-_MILLISECOND: Final = 1_000.0
-_ELSEWHERE: Final = "UNAVAILABLE"
-"""The status that sends a gateway to the node that hears it; it is no fault of anybody."""
+MAX_REPORTED_CLUSTERS: Final = 20_000
+"""Pairs of gateway and cluster whose metrics are kept; further ones are not shown, and those that left are dropped."""
+
+_MILLISECONDS: Final = 1_000.0
+_WRONG_NODE: Final = "UNAVAILABLE"
+"""The status that sends a gateway on to the node that configures it; such a refusal is not recorded."""
 
 
 class TrafficSummary(NamedTuple):
-    """Requests that were answered since Envoy began, and how many of them with 5xx; seconds that the latest took.
+    """Requests answered since Envoy began, how many of them with 5xx, and recent latencies in seconds.
 
-    The latencies are 0.0 while there were none of late.
+    The latencies are 0.0 if there were no recent requests.
     """
 
     requests: int = 0
@@ -48,179 +53,183 @@ class TrafficSummary(NamedTuple):
     p99: float = 0.0
 
 
-class _Kept:
-    """What one gateway said of one cluster."""
+class _Counts:
+    """What one gateway reported about one cluster, or about all its requests."""
 
     __slots__ = ("answers", "latencies")
 
     def __init__(self) -> None:
         self.answers = [0] * 5
+        """Answers by status class: 1xx to 5xx."""
         self.latencies: LatencyWindow | None = None
 
 
 class _Gateway:
-    """What one gateway said on the stream that it opened last."""
+    """What one gateway reported on the call that it opened last."""
 
-    __slots__ = ("by_cluster", "call", "expires", "running", "whole")
+    __slots__ = ("by_cluster", "call", "certificate_expires", "in_progress", "total")
 
     def __init__(self, call: StreamCall) -> None:
         self.call = call
-        self.running = 0
-        self.expires = 0
-        self.whole = _Kept()
-        self.by_cluster: dict[str, _Kept] = {}
+        self.in_progress = 0
+        self.certificate_expires = 0
+        self.total = _Counts()
+        self.by_cluster: dict[str, _Counts] = {}
 
 
 class TrafficReports:
-    """Keeps what gateways say while they say it."""
+    """Keeps the latest report of each gateway that is connected."""
 
     def __init__(
         self, clock: Clock, gateway_subscribers: Callable[[str], GatewaySubscribers | None], refusals: RefusalLog
     ) -> None:
-        """`told` is what a gateway of that id is told here; None: it is not."""
+        """`gateway_subscribers` returns the group of a gateway by its node id; None if this node does not configure it."""
         self._clock = clock
-        self._told = gateway_subscribers
+        self._gateway_subscribers = gateway_subscribers
         self._refusals = refusals
-        self._of: dict[str, _Gateway] = {}
-        self._count = 0
+        self._gateways: dict[str, _Gateway] = {}
+        self._cluster_count = 0
 
     def gateway_summary(self, node: str) -> TrafficSummary:
-        """Everything that one gateway answered."""
-        gateway = self._of.get(node)
-        return TrafficSummary() if gateway is None else self._summary([gateway.whole])
+        """Return the summary of all requests that one gateway answered."""
+        gateway = self._gateways.get(node)
+        return TrafficSummary() if gateway is None else self._summary([gateway.total])
 
     def requests_in_progress(self, node: str) -> int:
-        """How many requests it has to answer now."""
-        gateway = self._of.get(node)
-        return 0 if gateway is None else gateway.running
+        """Return how many requests a gateway is answering now."""
+        gateway = self._gateways.get(node)
+        return 0 if gateway is None else gateway.in_progress
 
     def certificate_expires(self, node: str) -> int:
-        """When its certificate expires, on the wall clock; 0 if it shows none, or has not said."""
-        gateway = self._of.get(node)
-        return 0 if gateway is None else gateway.expires
+        """Return when a gateway's certificate expires, in wall-clock seconds; 0 if it has none or has not reported."""
+        gateway = self._gateways.get(node)
+        return 0 if gateway is None else gateway.certificate_expires
 
     def by_service(self) -> dict[str, TrafficSummary]:
-        """What all gateways together answered for each service."""
-        parts: dict[str, list[_Kept]] = {}
-        for _, service, kept in self._services():
-            parts.setdefault(service, []).append(kept)
-        return {service: self._summary(each) for service, each in parts.items()}
+        """Return the summary of what all gateways answered, by service."""
+        parts: dict[str, list[_Counts]] = {}
+        for _, service, counts in self._services():
+            parts.setdefault(service, []).append(counts)
+        return {service: self._summary(counts) for service, counts in parts.items()}
 
     def counts(self) -> list[tuple[str, str, int, int]]:
-        """Requests and errors that each gateway answered for each service, and in all (""); in order."""
-        counts = {(node, ALL_CLUSTERS): _counts(gateway.whole) for node, gateway in self._of.items()}
-        for node, service, kept in self._services():
-            requests, errors = counts.get((node, service), (0, 0))
-            more, failed = _counts(kept)
-            counts[node, service] = requests + more, errors + failed
-        return sorted((*pair, *each) for pair, each in counts.items())
+        """Return requests and errors by gateway and service, sorted; the service "" stands for all requests."""
+        totals = {(node, ALL_CLUSTERS): _requests_and_errors(gateway.total) for node, gateway in self._gateways.items()}
+        for node, service, counts in self._services():
+            requests, errors = totals.get((node, service), (0, 0))
+            more_requests, more_errors = _requests_and_errors(counts)
+            totals[node, service] = requests + more_requests, errors + more_errors
+        return sorted((*key, *total) for key, total in totals.items())
 
     async def serve(self, call: StreamCall) -> None:
-        """Take what one gateway says until it ends."""
-        node, pace = "", RequestRate()
+        """Receive one gateway's metrics until its call ends."""
+        node, rate = "", RequestRate()
         try:
             while (request := await call.read()) is not None:
-                said = parse_metrics(request)
-                node = node or self._greet(call, said)
-                self._take(node, call, said)
-                await self._clock.sleep(pace.delay(self._clock.now()))
+                message = parse_metrics(request)
+                node = node or self._begin(call, message)
+                self._record(node, call, message)
+                await self._clock.sleep(rate.delay(self._clock.now()))
         except StreamRefused as refusal:
-            if refusal.code != _ELSEWHERE:
+            if refusal.code != _WRONG_NODE:
                 self._refusals.add(node, call.peer, refusal.code, str(refusal))
             call.refuse(refusal.code, str(refusal))
         except ConnectionError:
-            pass
+            pass  # The gateway has left.
         finally:
-            if node in self._of and self._of[node].call is call:
+            if node in self._gateways and self._gateways[node].call is call:
                 self._forget(node)
 
-    def _greet(self, call: StreamCall, said: Any) -> str:
-        node: str = said.identifier.node.id
+    def _begin(self, call: StreamCall, message: Any) -> str:
+        """Return the node id in a call's first message, and replace what an earlier call of this node reported."""
+        node: str = message.identifier.node.id
         if not node or len(node) > MAX_NODE_LENGTH or not node.isprintable():
-            raise invalid_argument(f"the first figures must say which node they are from, not {quoted(node)}")
-        if self._told(node) is not None:
-            self._forget(node)  # The Envoy that takes over from another one has the word.
-            self._of[node] = _Gateway(call)
+            raise invalid_argument(
+                f"the first metrics must have a node id of 1 to {MAX_NODE_LENGTH} characters, not {quoted(node)}"
+            )
+        if self._gateway_subscribers(node) is not None:
+            self._forget(node)  # An Envoy that replaces another one reports from now on.
+            self._gateways[node] = _Gateway(call)
         return node
 
     def _forget(self, node: str) -> None:
-        gateway = self._of.pop(node, None)
+        gateway = self._gateways.pop(node, None)
         if gateway is not None:
-            self._count -= len(gateway.by_cluster)
+            self._cluster_count -= len(gateway.by_cluster)
 
-    def _take(self, node: str, call: StreamCall, said: Any) -> None:
-        told = self._told(node)
-        if told is None:
-            raise StreamRefused(_ELSEWHERE, "figures are heard by the node that tells the gateway what to do")
-        gateway = self._of.setdefault(node, _Gateway(call))
+    def _record(self, node: str, call: StreamCall, message: Any) -> None:
+        subscribers = self._gateway_subscribers(node)
+        if subscribers is None:
+            raise StreamRefused(
+                _WRONG_NODE, "metrics go to the node that configures the gateway, which is not this one"
+            )
+        gateway = self._gateways.setdefault(node, _Gateway(call))
         if gateway.call is not call:
             return
-        for figure in read_metrics(said):
-            if isinstance(figure, RequestsInProgress):
-                gateway.running = figure.total
-                continue
-            if isinstance(figure, ReportedExpiry):
-                gateway.expires = figure.at
-                continue
-            kept = self._kept(gateway, figure.cluster, told)
-            if kept is not None:
-                _note(kept, figure, self._clock.now())
+        for metric in read_metrics(message):
+            if isinstance(metric, RequestsInProgress):
+                gateway.in_progress = metric.total
+            elif isinstance(metric, ReportedExpiry):
+                gateway.certificate_expires = metric.at
+            else:
+                counts = self._counts_of(gateway, metric.cluster, subscribers)
+                if counts is not None:
+                    _update(counts, metric, self._clock.now())
 
-    def _kept(self, gateway: _Gateway, cluster: str, told: GatewaySubscribers) -> _Kept | None:
-        """Where that is kept; None: there is no room, or it is a cluster of Envoy's own."""
+    def _counts_of(self, gateway: _Gateway, cluster: str, subscribers: GatewaySubscribers) -> _Counts | None:
+        """Return the counts of a cluster; None if there is no room, or if it is a cluster of Envoy's own."""
         if cluster == ALL_CLUSTERS:
-            return gateway.whole
-        kept = gateway.by_cluster.get(cluster)
-        if kept is None and self._count < MAX_REPORTED_CLUSTERS and _is_told(cluster, told):
-            self._count += 1
-            kept = gateway.by_cluster[cluster] = _Kept()
-        return kept
+            return gateway.total
+        counts = gateway.by_cluster.get(cluster)
+        if counts is None and self._cluster_count < MAX_REPORTED_CLUSTERS and _is_published(cluster, subscribers):
+            self._cluster_count += 1
+            counts = gateway.by_cluster[cluster] = _Counts()
+        return counts
 
-    def _services(self) -> Iterator[tuple[str, str, _Kept]]:
-        """What is kept, by gateway and service, once what gateways are not told of any more is forgotten."""
-        for node, gateway in self._of.items():
-            told = self._told(node)
-            for cluster, kept in list(gateway.by_cluster.items()):
-                if told is not None and not _is_told(cluster, told):
+    def _services(self) -> Iterator[tuple[str, str, _Counts]]:
+        """Return the counts by gateway and service, and drop those of clusters that are not published any more."""
+        for node, gateway in self._gateways.items():
+            subscribers = self._gateway_subscribers(node)
+            for cluster, counts in list(gateway.by_cluster.items()):
+                if subscribers is not None and not _is_published(cluster, subscribers):
                     del gateway.by_cluster[cluster]
-                    self._count -= 1
+                    self._cluster_count -= 1
                 else:
-                    yield node, service_of_cluster(cluster), kept
+                    yield node, service_of_cluster(cluster), counts
 
-    def _summary(self, parts: Iterable[_Kept]) -> TrafficSummary:
+    def _summary(self, parts: Iterable[_Counts]) -> TrafficSummary:
         requests = errors = 0
-        late: LatencyWindow | None = None
-        counts: Iterable[int] = ()
-        for kept in parts:
-            more, failed = _counts(kept)
-            requests, errors = requests + more, errors + failed
-            if kept.latencies is None:
+        window: LatencyWindow | None = None
+        buckets: Iterable[int] = ()
+        for counts in parts:
+            more_requests, more_errors = _requests_and_errors(counts)
+            requests, errors = requests + more_requests, errors + more_errors
+            if counts.latencies is None:
                 continue
-            if late is None:
-                late, counts = kept.latencies, kept.latencies.counts(self._clock.now())
-            elif kept.latencies.bounds == late.bounds:  # Others can't be added: of two versions, one is shown.
-                counts = map(int.__add__, counts, kept.latencies.counts(self._clock.now()))
-        if late is None:
+            if window is None:
+                window, buckets = counts.latencies, counts.latencies.counts(self._clock.now())
+            elif counts.latencies.bounds == window.bounds:  # Other bounds can't be added: two versions of Envoy.
+                buckets = map(int.__add__, buckets, counts.latencies.counts(self._clock.now()))
+        if window is None:
             return TrafficSummary(requests, errors)
-        counts = tuple(counts)
-        p50, p99 = (quantile(share, late.bounds, counts) / _MILLISECOND for share in (0.5, 0.99))
+        buckets = tuple(buckets)
+        p50, p99 = (quantile(rank, window.bounds, buckets) / _MILLISECONDS for rank in (0.5, 0.99))
         return TrafficSummary(requests, errors, p50, p99)
 
 
-def _counts(kept: _Kept) -> tuple[int, int]:
-    """Requests and errors."""
-    return sum(kept.answers), kept.answers[-1]
+def _requests_and_errors(counts: _Counts) -> tuple[int, int]:
+    return sum(counts.answers), counts.answers[-1]
 
 
-def _note(kept: _Kept, figure: AnswerCount | LatencyHistogram, now: float) -> None:
-    if isinstance(figure, AnswerCount):
-        kept.answers[figure.status_class] = figure.total
+def _update(counts: _Counts, metric: AnswerCount | LatencyHistogram, now: float) -> None:
+    if isinstance(metric, AnswerCount):
+        counts.answers[metric.status_class] = metric.total
         return
-    if kept.latencies is None or kept.latencies.bounds != figure.bounds:
-        kept.latencies = LatencyWindow(figure.bounds, now)
-    kept.latencies.add(figure.counts, now)
+    if counts.latencies is None or counts.latencies.bounds != metric.bounds:
+        counts.latencies = LatencyWindow(metric.bounds, now)
+    counts.latencies.add(metric.counts, now)
 
 
-def _is_told(cluster: str, told: GatewaySubscribers) -> bool:
+def _is_published(cluster: str, subscribers: GatewaySubscribers) -> bool:
     names = (cluster_name(service_of_cluster(cluster), version) for version in HttpVersion)
-    return any(told.find(ResourceKind.CLUSTER, name) is not None for name in names)
+    return any(subscribers.find(ResourceKind.CLUSTER, name) is not None for name in names)

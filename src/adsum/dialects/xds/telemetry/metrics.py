@@ -1,4 +1,4 @@
-"""Prometheus metrics of gateways and gRPC clients, and of the requests that gateways answer."""
+"""The Prometheus metrics of gateways and gRPC clients, and of the requests that gateways answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 if TYPE_CHECKING:
-    from adsum.dialects.xds import Xds
+    from adsum.dialects.xds.xds import Xds
 
 
 def metrics(xds: Xds) -> Iterable[Metric]:

@@ -1,0 +1,117 @@
+"""Mounts: what a dialect asks the node to serve, as paths of its HTTP server or as listeners of their own.
+
+A dialect describes these and opens no socket. `adsum.listeners` opens them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+AsgiApp = Callable[..., Awaitable[None]]
+"""An ASGI application: scope, receive, send."""
+FastPathReply = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
+"""Returns the reply to a GET from its target and headers, if the reply needs no waiting: the status, and the bytes that
+follow the status line and the date. None: the application answers."""
+
+
+class StreamCall(Protocol):
+    """A gRPC call in progress, with messages as bytes in both directions."""
+
+    @property
+    def peer(self) -> str:
+        """The peer's address, IP:PORT."""
+        ...
+
+    async def read(self) -> bytes | None:
+        """Return the next message; None when the peer has sent its last one."""
+        ...
+
+    async def write(self, message: bytes) -> None:
+        """Return when the transport has taken the message, which is when the peer's flow control allows it.
+
+        Raises `ConnectionError` if the call has ended.
+        """
+        ...
+
+    def refuse(self, code: str, message: str) -> None:
+        """End the call with this gRPC status when the current write is done."""
+        ...
+
+    def cut(self, reason: str) -> None:
+        """End the call now, even if the peer does not read."""
+        ...
+
+
+GrpcMethod = Callable[[StreamCall], Awaitable[None]]
+"""Serves one bidirectional stream until it ends."""
+TcpHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Serves one TCP connection; the connection is closed when it returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpPath:
+    """An application on the node's HTTP server, for `prefix` and all paths below it.
+
+    "" takes what no other prefix takes. The longest prefix wins. Paths reach the application whole, with their prefix.
+    """
+
+    prefix: str
+    app: AsgiApp
+    fast_path: FastPathReply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpListener:
+    """An HTTP server of its own for one application.
+
+    `address` is HOST:PORT, port 0 for a free one. `remedy` ends the error if the address can't be used: it names the
+    setting. This holds for all listeners.
+    """
+
+    address: str
+    remedy: str
+    app: AsgiApp
+    max_connections: int
+    fast_path: FastPathReply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcListener:
+    """A gRPC server for these methods, by path.
+
+    It accepts at most `max_connections` connections, fewer where file descriptors are scarce: `set_connection_limit` is
+    called with the number before the server starts.
+    """
+
+    address: str
+    remedy: str
+    methods: Mapping[str, GrpcMethod]
+    max_message_bytes: int
+    max_connections: int
+    set_connection_limit: Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TcpListener:
+    """A TCP server that runs `serve` for each connection; past `max_connections` new connections are closed."""
+
+    address: str
+    remedy: str
+    serve: TcpHandler
+    max_connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class UdpListener:
+    """A UDP socket whose datagrams go to a protocol of asyncio."""
+
+    address: str
+    remedy: str
+    protocol: Callable[[], asyncio.DatagramProtocol]
+
+
+Listener = HttpListener | GrpcListener | TcpListener | UdpListener
+Mount = HttpPath | Listener
