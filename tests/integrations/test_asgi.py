@@ -144,11 +144,11 @@ async def test_a_server_that_was_told_to_stop_before_its_start_up_is_never_liste
 
         def handle_exit(self, number: int, frame: object) -> None: ...
 
-    looked, take_turn = asyncio.Event(), WorkerGroup.try_lead
+    looked, try_lead = asyncio.Event(), WorkerGroup.try_lead
 
     def taking(self: WorkerGroup) -> bool:
         looked.set()
-        return take_turn(self)
+        return try_lead(self)
 
     monkeypatch.setattr(WorkerGroup, "try_lead", taking)
     before = signal.signal(signal.SIGTERM, Told().handle_exit)

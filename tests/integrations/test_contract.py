@@ -305,7 +305,7 @@ async def test_nobody_to_call_is_told_at_once_as_an_error_of_the_library(make: M
 
 
 async def test_the_first_call_waits_until_the_service_is_known(make: Make) -> None:
-    caller = make(source=ScriptedSource(), ready=0.05)
+    caller = make(source=ScriptedSource(), ready_timeout=0.05)
     with pytest.raises(caller.no_endpoint, match="nothing is known of it yet"):
         await caller.call("GET", URL)
 

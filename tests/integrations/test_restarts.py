@@ -21,7 +21,7 @@ from tests.support.registry_daemon import RunningDaemon
 Start = Callable[..., ServerProcess]
 UVICORN = ("uvicorn", "tests.integrations.programs.apps:plain", "--port", "0", "--log-level", "warning")
 GUNICORN = ("gunicorn", "-b", "127.0.0.1:0", "-w", "3", "--no-control-socket")
-FLASK = (*GUNICORN, "-c", "tests/integrations/gunicorn.conf.py", "tests.integrations.programs.apps:flask_app")
+FLASK = (*GUNICORN, "-c", "tests/integrations/programs/gunicorn.conf.py", "tests.integrations.programs.apps:flask_app")
 SIMPLE = (*GUNICORN, "tests.integrations.programs.apps:make_simple()")
 
 

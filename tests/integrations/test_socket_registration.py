@@ -64,7 +64,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return counting
 
-    for name in ("take_turn", "withdrawn"):
+    for name in ("try_lead", "is_drained"):
         monkeypatch.setattr(WorkerGroup, name, count(name, getattr(WorkerGroup, name)))
     return counted
 
@@ -94,12 +94,12 @@ async def test_while_others_serve_nobody_drains_or_deregisters_and_another_takes
     other.call("join")
     ours.start(client)
     await until(lambda: bool(source.listed))
-    assert not other.call("take_turn")
+    assert not other.call("try_lead")
     await ours.drain()
     await ours.stop()
     assert source.overrides == []
     assert source.listed, "it is the others' now"
-    assert other.call("take_turn")
+    assert other.call("try_lead")
 
 
 async def test_a_worker_that_its_server_replaces_stays_listed(
@@ -112,7 +112,7 @@ async def test_a_worker_that_its_server_replaces_stays_listed(
     await until(lambda: bool(source.listed))
     await ours.stop()
     assert source.listed, "nobody else serves yet, but the server will start another worker"
-    assert other.call("take_turn")
+    assert other.call("try_lead")
 
 
 async def test_a_worker_that_ends_as_it_begins_deregisters(
@@ -175,10 +175,10 @@ async def test_a_worker_registers_when_its_turn_comes(
     client: Client, source: ScriptedSource, other: SecondWorker, looks: Counter[str]
 ) -> None:
     other.call("join")
-    assert other.call("take_turn")
+    assert other.call("try_lead")
     ours = attending()
     ours.start(client)
-    await until(lambda: looks["take_turn"] >= 3)
+    await until(lambda: looks["try_lead"] >= 3)
     assert source.calls == []
     other.kill()
     await until(lambda: bool(source.listed))
@@ -189,15 +189,15 @@ async def test_a_worker_without_the_turn_serves_until_callers_were_told(
     client: Client, source: ScriptedSource, other: SecondWorker, looks: Counter[str]
 ) -> None:
     other.call("join")
-    assert other.call("take_turn")
+    assert other.call("try_lead")
     ours = attending()
     ours.start(client)
-    await until(lambda: looks["take_turn"] >= 1)
+    await until(lambda: looks["try_lead"] >= 1)
     other.call("leave")
     parting = asyncio.create_task(ours.drain())
-    await until(lambda: looks["withdrawn"] >= 3 or parting.done())
+    await until(lambda: looks["is_drained"] >= 3 or parting.done())
     assert not parting.done(), "the other one has not drained yet"
-    other.call("withdraw")
+    other.call("mark_drained")
     await parting
     await ours.stop()
     assert source.calls == []

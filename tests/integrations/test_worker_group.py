@@ -16,7 +16,7 @@ def test_one_of_several_has_the_turn_until_it_ends_however_it_ends(tmp_path: Pat
     ours, other = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
     other.call("join")
     ours.join()
-    assert other.call("take_turn")
+    assert other.call("try_lead")
     assert not ours.try_lead()
     other.kill()
     assert ours.try_lead()
@@ -31,17 +31,17 @@ def test_who_leaves_is_not_waited_for_and_says_when_callers_were_told(tmp_path: 
     ours.join()
     other.call("join")
     assert ours.try_lead()
-    assert not other.call("withdrawn")
+    assert not other.call("is_drained")
     ours.leave()
     assert ours.others_serve()
     other.call("leave")
     assert not ours.others_serve()
-    assert not other.call("withdrawn")
+    assert not other.call("is_drained")
     ours.mark_drained()
-    assert other.call("withdrawn")
-    assert not other.call("take_turn"), "the turn is still ours"
+    assert other.call("is_drained")
+    assert not other.call("try_lead"), "the turn is still ours"
     ours.close()
-    assert other.call("take_turn")
+    assert other.call("try_lead")
     other.kill()
 
 
@@ -58,7 +58,7 @@ def test_who_joins_while_another_looks_is_seen(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(fcntl, "lockf", in_the_way_once)
     ours.join()
     assert refused
-    assert other.call("anybody_serves")
+    assert other.call("others_serve")
     other.kill()
     ours.close()
 
@@ -80,7 +80,7 @@ def test_a_child_does_not_inherit_the_turn(tmp_path: Path) -> None:
     child = os.posix_spawn(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"], {})
     ours.close()
     other = SecondWorker(8000, tmp_path)
-    assert other.call("take_turn")
+    assert other.call("try_lead")
     other.kill()
     os.kill(child, 9)
     os.waitpid(child, 0)
@@ -107,7 +107,7 @@ def test_workers_that_serve_together_share_a_holder_whoever_has_the_turn(tmp_pat
     other.call("join")
     ours.leave()
     ours.close()
-    assert other.call("take_turn")
+    assert other.call("try_lead")
     assert other.call(f"holder().__eq__('{holder}').__bool__")
     other.kill()
     next_server = WorkerGroup("orders", 8000, tmp_path)

@@ -9,8 +9,8 @@ from pathlib import Path
 OTHER = """
 import sys
 from pathlib import Path
-from adsum.integrations.worker_group import Workers
-workers = Workers("orders", int(sys.argv[1]), Path(sys.argv[2]))
+from adsum.integrations.worker_group import WorkerGroup
+workers = WorkerGroup("orders", int(sys.argv[1]), Path(sys.argv[2]))
 for line in sys.stdin:
     print(eval(line), flush=True)
 """
