@@ -1,4 +1,4 @@
-"""Every example of docs/integrations.md is run as it stands there, and so are those of docs/ that list a program."""
+"""Runs every example of docs/integrations.md as it is, and the examples of other pages that register a program."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from tests.client.registration.block_programs import QuietHandler, serves
 server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), QuietHandler)
 """
-"""What the examples of docs/client.md leave to their reader: a server that answers HTTP, with and without a loop."""
+"""What the examples of docs/client.md leave to the reader: a server that answers HTTP, with and without a loop."""
 LOOPED = """
 import asyncio
 async def serve():
@@ -43,8 +43,8 @@ asyncio.run(main())
 Start = Callable[..., ServerProcess]
 
 
-def _listing(page: str, port: int) -> list[str]:
-    """The programs of a page that list themselves, and end when they are told to."""
+def _registering_examples(page: str, port: int) -> list[str]:
+    """The programs of a page that register themselves and end on SIGTERM."""
     found = re.findall(r"```python\n([^`]*(?:client\.register|serving)\([^`]*)```", (DOCS / page).read_text())
     if page == "grpc.md":
         return found
@@ -88,7 +88,7 @@ def test_an_example_of_calling_calls(name: str, daemon: RunningDaemon, fleet: Fl
     ],
     ids=lambda argv: argv[0],
 )
-async def test_an_example_of_being_called_is_listed_until_it_is_told_to_end(
+async def test_an_example_of_being_called_is_listed_until_sigterm(
     argv: tuple[str, ...], daemon: RunningDaemon, start: Start, tmp_path: Path
 ) -> None:
     server = start(*argv, cwd=tmp_path)
@@ -99,17 +99,17 @@ async def test_an_example_of_being_called_is_listed_until_it_is_told_to_end(
 
 
 @pytest.mark.parametrize("page", ["client.md", "grpc.md"])
-def test_each_example_of_listing_a_program_is_run(page: str) -> None:
-    assert len(_listing(page, 1)) == len([each for each in LISTING if each[0] == page])
+def test_every_example_of_registering_a_program_runs(page: str) -> None:
+    assert len(_registering_examples(page, 1)) == len([each for each in LISTING if each[0] == page])
 
 
 @pytest.mark.parametrize(("page", "number"), LISTING)
-async def test_an_example_of_listing_a_program_is_drained_by_sigterm(
+async def test_an_example_of_registering_a_program_is_drained_by_sigterm(
     page: str, number: int, daemon: RunningDaemon, start: Start, tmp_path: Path
 ) -> None:
     claim = claim_free_port(Random())
     try:
-        (tmp_path / "example.py").write_text(_listing(page, claim.port)[number])
+        (tmp_path / "example.py").write_text(_registering_examples(page, claim.port)[number])
         server = start("example", cwd=tmp_path)
         await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
         (id,) = listed(daemon)
