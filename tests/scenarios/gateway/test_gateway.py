@@ -1,4 +1,4 @@
-"""The gateway under load, on real processes: whatever comes, goes, crashes or drains behind it, no request fails."""
+"""The gateway under load, with real processes: whatever starts, stops or crashes behind it, no request fails."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_rolling_restart_and_a_kill_9_of_wrapped_programs_fail_no_reques
 
 
 @pytest.mark.parametrize("store", ["", "memory:"], ids=["kept", "empty"])
-async def test_the_gateway_outlives_the_registry_also_one_that_comes_back_empty(door: GatewayLoad, store: str) -> None:
+async def test_the_gateway_serves_while_the_registry_restarts_even_empty(door: GatewayLoad, store: str) -> None:
     node = await door.start_registry(store)
     ids = ["o0", "o1"]
     for id in ids:
@@ -59,13 +59,13 @@ async def test_the_gateway_outlives_the_registry_also_one_that_comes_back_empty(
             await wait_until(lambda: door.answered.total() > seen + 50)
             await door.start_registry(store)
             await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
-            # It follows again: one more comes, and is called.
+            # The gateway follows the new registry: a new instance is called.
             start_wrapped_instance(door.place, "o2")
             await wait_until(lambda: "o2" in door.answered)
         assert door.failures == []
 
 
-async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_its_requests(door: GatewayLoad) -> None:
+async def test_a_service_without_instances_answers_503_and_no_other_route_takes_its_requests(door: GatewayLoad) -> None:
     await door.start_registry()
     async with JsonApi(door.place.url) as asking, running_instance("o1") as orders, running_instance("any") as any:
         await register(asking, "orders", orders)
@@ -94,7 +94,7 @@ async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_it
         await door.wait_for_answer("/shop/", "o1")
 
 
-async def test_a_gateway_that_starts_while_no_registry_answers_limits_rates_too(door: GatewayLoad) -> None:
+async def test_a_gateway_that_starts_without_a_registry_applies_rate_limits(door: GatewayLoad) -> None:
     node = await door.start_registry()
     async with JsonApi(door.place.url) as asking, running_instance("o1") as orders:
         await register(asking, "orders", orders)
@@ -106,12 +106,12 @@ async def test_a_gateway_that_starts_while_no_registry_answers_limits_rates_too(
         await gateway.stop()
         await node.stop()
         again = await door.start_gateway()
-        await again.wait_for_output("serves what it was told last")
+        await again.wait_for_output("serves the last good configuration")
         assert [(await door.http.get("/few/")).status_code for _ in range(4)] == [200, 200, 200, 429]
         assert (await door.http.get("/orders/")).status_code == 200
 
 
-async def test_routes_that_change_under_load_drop_nothing_and_wrong_ones_change_nothing(door: GatewayLoad) -> None:
+async def test_route_changes_under_load_drop_no_request_and_wrong_ones_change_nothing(door: GatewayLoad) -> None:
     await door.start_registry()
     async with JsonApi(door.place.url) as asking, running_instance("blue") as blue, running_instance("green") as green:
         await register(asking, "blue", blue)
@@ -133,7 +133,7 @@ async def test_routes_that_change_under_load_drop_nothing_and_wrong_ones_change_
         assert door.failures == []
 
 
-async def test_how_soon_a_change_is_routed_by(
+async def test_how_soon_a_change_takes_effect(
     door: GatewayLoad, record_property: Callable[[str, object], None]
 ) -> None:
     await door.start_registry("memory:")
@@ -157,7 +157,7 @@ async def test_how_soon_a_change_is_routed_by(
     record_property("slowest", max(took))
 
 
-def _shown(url: str) -> bytes:
+def _served_certificate(url: str) -> bytes:
     """The certificate that is shown now."""
     host, _, port = url.removeprefix("http://").partition(":")
     return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=10.0))
@@ -194,16 +194,16 @@ def _swapped(live: Path, file: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("replaced", [_renamed_over, _copied, _linked, _swapped])
-async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(
+async def test_a_replaced_certificate_is_used_without_a_restart(
     door: GatewayLoad, tmp_path: Path, replaced: Callable[[Path, str, bytes], None]
 ) -> None:
     first, second = certificate(tmp_path, "first"), certificate(tmp_path, "second")
-    live, apart = tmp_path / "live", tmp_path / "apart"
-    for folder, file, name in ((live, first[0], "chain.pem"), (apart, first[1], "key.pem")):
+    live, keys = tmp_path / "live", tmp_path / "apart"
+    for folder, file, name in ((live, first[0], "chain.pem"), (keys, first[1], "key.pem")):
         folder.mkdir()
         (folder / name).write_bytes(file.read_bytes())
     await door.start_registry()
-    gateway = await door.start_gateway("--tls-cert", str(live / "chain.pem"), "--tls-key", str(apart / "key.pem"))
+    gateway = await door.start_gateway("--tls-cert", str(live / "chain.pem"), "--tls-key", str(keys / "key.pem"))
     secure = door.url.replace("http:", "https:")
     async with (
         running_instance("o1") as found,
@@ -212,23 +212,23 @@ async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(
     ):
         await register(asking, "orders", found)
         await until_answered(http)
-        before = await asyncio.to_thread(_shown, door.url)
+        before = await asyncio.to_thread(_served_certificate, door.url)
         replaced(live, "chain.pem", second[0].read_bytes())
-        await gateway.wait_for_output("the key is not the certificate's")
-        assert await asyncio.to_thread(_shown, door.url) == before
-        replaced(apart, "key.pem", second[1].read_bytes())
-        await gateway.wait_for_output("another certificate is shown")
+        await gateway.wait_for_output("the key does not belong to the certificate")
+        assert await asyncio.to_thread(_served_certificate, door.url) == before
+        replaced(keys, "key.pem", second[1].read_bytes())
+        await gateway.wait_for_output("the new certificate is used")
         deadline = time.monotonic() + 20.0
-        while await asyncio.to_thread(_shown, door.url) == before:
-            assert time.monotonic() < deadline, "the old certificate is still shown"
+        while await asyncio.to_thread(_served_certificate, door.url) == before:
+            assert time.monotonic() < deadline, "the old certificate is still in use"
             assert (await http.get("/orders/")).status_code == 200
             await asyncio.sleep(0.1)
-        shown = await asyncio.to_thread(_shown, door.url)
+        shown = await asyncio.to_thread(_served_certificate, door.url)
         assert shown == ssl.PEM_cert_to_DER_cert(second[0].read_text())
         assert (await http.get("/orders/")).status_code == 200
 
 
-async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed(
+async def test_without_a_registry_a_gateway_serves_tls_and_renews_its_certificate(
     door: GatewayLoad, tmp_path: Path
 ) -> None:
     chain, key = certificate(tmp_path, "first")
@@ -237,18 +237,18 @@ async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed
     gateway = await door.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
     await node.stop(signal.SIGKILL)
     gateway.send_signal(signal.SIGHUP)
-    await gateway.wait_for_output("a new Envoy serves what the one before was told last")
-    assert await asyncio.to_thread(_shown, door.url) == ssl.PEM_cert_to_DER_cert(chain.read_text())
+    await gateway.wait_for_output("a new Envoy serves the last good configuration")
+    assert await asyncio.to_thread(_served_certificate, door.url) == ssl.PEM_cert_to_DER_cert(chain.read_text())
     shutil.copy(second[0], chain)
     shutil.copy(second[1], key)
-    await gateway.wait_for_output("another certificate is shown")
+    await gateway.wait_for_output("the new certificate is used")
     deadline = time.monotonic() + 20.0
-    while await asyncio.to_thread(_shown, door.url) != ssl.PEM_cert_to_DER_cert(second[0].read_text()):
-        assert time.monotonic() < deadline, "the old certificate is still shown"
+    while await asyncio.to_thread(_served_certificate, door.url) != ssl.PEM_cert_to_DER_cert(second[0].read_text()):
+        assert time.monotonic() < deadline, "the old certificate is still in use"
         await asyncio.sleep(0.1)
 
 
-async def test_a_certificate_that_is_about_to_expire_is_said_by_the_gateway_and_by_a_status(
+async def test_an_expiring_certificate_is_in_the_gateways_log_and_in_the_status(
     door: GatewayLoad, tmp_path: Path
 ) -> None:
     chain, key = certificate(tmp_path, "for-a-day")
@@ -265,20 +265,20 @@ async def test_a_certificate_that_is_about_to_expire_is_said_by_the_gateway_and_
     assert "its certificate expires in" in status.stdout
 
 
-async def test_a_certificate_that_envoy_refuses_is_told_and_the_one_before_is_shown_on(
+async def test_a_certificate_that_envoy_rejects_is_logged_and_the_old_one_stays(
     door: GatewayLoad, tmp_path: Path
 ) -> None:
     chain, key = certificate(tmp_path, "first")
     odd = certificate(tmp_path, "odd", curve="secp256k1")
     await door.start_registry()
     gateway = await door.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
-    before = await asyncio.to_thread(_shown, door.url)
+    before = await asyncio.to_thread(_served_certificate, door.url)
     shutil.copy(odd[0], chain)
     shutil.copy(odd[1], key)
     gateway.send_signal(signal.SIGHUP)
-    await gateway.wait_for_output("not reloaded, the Envoy that serves goes on")
-    assert "Envoy refuses them: Failed to load certificate chain" in gateway.stderr
-    assert await asyncio.to_thread(_shown, door.url) == before
+    await gateway.wait_for_output("not reloaded, the current Envoy keeps serving")
+    assert "Envoy rejects them: Failed to load certificate chain" in gateway.stderr
+    assert await asyncio.to_thread(_served_certificate, door.url) == before
 
 
 async def until_answered(http: httpx.AsyncClient) -> None:
@@ -286,7 +286,7 @@ async def until_answered(http: httpx.AsyncClient) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_systemd_is_told_what_the_gateway_does(door: GatewayLoad, tmp_path: Path) -> None:
+async def test_systemd_receives_the_gateways_state(door: GatewayLoad, tmp_path: Path) -> None:
     await door.start_registry()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))

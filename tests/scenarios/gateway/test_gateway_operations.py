@@ -1,4 +1,4 @@
-"""A hundred operations behind a gateway that is never let rest: scale-ups, scale-downs, rolling restarts and drains."""
+"""A hundred operations behind a gateway under constant load: scale-ups, scale-downs, rolling restarts and drains."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from tests.scenarios.instance_server import InstanceServer, running_instance
 from tests.scenarios.processes import JsonApi, wait_until
 
 TURNS, RESTARTS = 30, 10
-"""Each turn scales up, scales down and drains; as many of them as are restarts restart a program, too: 100 in all."""
+"""Each turn scales up, scales down and drains. Some of them also restart a program, `RESTARTS` in all, which makes 100
+operations."""
 CALLERS, PACE = 8, 0.002
-"""Workers that call at a time, and the seconds that each leaves between two calls."""
+"""Concurrent callers, and the seconds that each pauses between two calls."""
 
 
 class RegisteredInstances:
-    """Instances of orders that list themselves, as programs with Adsum's client do; the eldest leaves first."""
+    """Instances of orders that register themselves, as programs with Adsum's client do. The oldest leaves first."""
 
     def __init__(self, client: Client, stack: AsyncExitStack) -> None:
-        self.here: deque[tuple[InstanceServer, AsyncExitStack]] = deque()
+        self.running: deque[tuple[InstanceServer, AsyncExitStack]] = deque()
         self._client = client
         self._stack = stack
 
-    async def come(self, number: int) -> InstanceServer:
+    async def add(self, number: int) -> InstanceServer:
         """Scale up."""
         own = await self._stack.enter_async_context(AsyncExitStack())
         found = await own.enter_async_context(running_instance(f"o{number}"))
         await own.enter_async_context(self._client.register("orders", found.port, id=found.id, address="127.0.0.1"))
-        self.here.append((found, own))
+        self.running.append((found, own))
         return found
 
-    async def leave(self) -> None:
+    async def remove_oldest(self) -> None:
         """Scale down: it drains, deregisters, answers what has begun, and stops listening."""
-        _, own = self.here.popleft()
+        _, own = self.running.popleft()
         await own.aclose()
 
 
 @asynccontextmanager
 async def _drained(asking: JsonApi, found: InstanceServer) -> AsyncIterator[None]:
-    """An operator drains it, and lets it serve again after the block; meanwhile nobody calls it."""
+    """Drains the instance as an operator does, and lets it serve again after the block. In between it gets no call."""
     await drain(asking, "orders", found.id)
     drained = time.monotonic()
     yield
@@ -58,9 +59,9 @@ async def test_a_hundred_operations_under_load_fail_no_request(door: GatewayLoad
     async with AsyncExitStack() as stack:
         asking = await stack.enter_async_context(JsonApi(door.place.url))
         client = await stack.enter_async_context(Client(door.place.url, cache=False))
-        crew = RegisteredInstances(client, stack)
+        instances = RegisteredInstances(client, stack)
         for number in range(3):
-            await crew.come(number)
+            await instances.add(number)
         began = ["p0", "p1"]
         programs = deque(start_wrapped_instance(door.place, id) for id in began)
         await asking.wait_for_statuses("orders", lambda statuses: list(statuses.values()) == ["passing"] * 5)
@@ -72,18 +73,18 @@ async def test_a_hundred_operations_under_load_fail_no_request(door: GatewayLoad
                 if restarts:
                     began.append(f"p{len(began)}")
                     programs.append(start_wrapped_instance(door.place, began[-1]))
-                newest = await crew.come(turn + 3)
+                newest = await instances.add(turn + 3)
                 await wait_until(lambda newest=newest: newest.calls, lambda: door.failures[:3])  # type: ignore[misc]
-                async with _drained(asking, crew.here[1][0]):
-                    await crew.leave()
+                async with _drained(asking, instances.running[1][0]):
+                    await instances.remove_oldest()
                 if restarts:
-                    # It rolls: the new program takes part before the old one is told to end.
+                    # A rolling restart: the new program serves before the old one is stopped.
                     await asking.wait_for_statuses("orders", lambda statuses: statuses.get(began[-1]) == "passing")
                     old = programs.popleft()
                     assert await old.stop() == 0, old.stderr
-            here = {found.id for found, _ in crew.here} | set(began[-2:])
+            here = {found.id for found, _ in instances.running} | set(began[-2:])
             before = door.answered.copy()
             await wait_until(lambda: all(door.answered[id] > before[id] for id in here), lambda: door.failures[:3])
         assert door.failures == []
         assert len(began) == 2 + RESTARTS
-        assert set(began) <= door.answered.keys(), "all who were restarted had been called"
+        assert set(began) <= door.answered.keys(), "every restarted program was called"

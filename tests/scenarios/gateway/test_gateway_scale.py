@@ -15,29 +15,31 @@ from tests.scenarios.instance_server import running_instance
 from tests.scenarios.processes import JsonApi, ScenarioProcess, ScenarioSandbox, wait_until
 
 INSTANCES_PER_SERVICE = 10
-"""Instances of a service; all services have the same, under their own names."""
+"""Instances of a service. All services share the same instances, under their own names."""
 PLAIN = [f"s{n:03}" for n in range(450)]
 GRPC = [f"g{n:02}" for n in range(50)]
 SAMPLE, GRPC_SAMPLE = PLAIN[::9], GRPC[::10]
-"""Who is called."""
+"""The services that are called."""
 MAX_CONNECTIONS = 16
 
 
 class ScaleCatalog:
-    """What is listed: the instance `iN` of a service is at the N-th of the ports of its kind."""
+    """The catalog of the test: instance `iN` of a service is at the N-th of the ports of its kind."""
 
-    def __init__(self, place: ScenarioSandbox, asking: JsonApi, plain: list[int], speaks_grpc: list[int]) -> None:
+    def __init__(self, place: ScenarioSandbox, asking: JsonApi, plain: list[int], grpc: list[int]) -> None:
         self._place = place
         self._asking = asking
-        self._ports = {"s": plain, "g": speaks_grpc}
+        self._ports = {"s": plain, "g": grpc}
 
     async def move(self, service: str, old: int, new: int) -> None:
-        """One leaves and another comes."""
+        """Replaces one instance by another."""
         await self._asking.delete(f"/services/{service}/instances/i{old}")
         await self._asking.put(f"/services/{service}/instances/i{new}", **self._where(service, new))
 
     async def fill(self, services: list[str]) -> None:
-        """All instances of these, over a few connections: thousands through a whole HTTP client take their time."""
+        """Registers all instances of these services over a few raw connections, since a full HTTP client takes long for
+        thousands.
+        """
         wanted = iter([(service, number) for service in services for number in range(INSTANCES_PER_SERVICE)])
         await asyncio.gather(*(self._put(wanted) for _ in range(MAX_CONNECTIONS)))
 
@@ -60,27 +62,27 @@ class ScaleCatalog:
 
 
 class GrpcCallerOutput:
-    """What a gRPC caller says, read as it comes."""
+    """The output of a gRPC caller, read as it comes."""
 
     def __init__(self, caller: ScenarioProcess) -> None:
         self.failures: list[str] = []
         self._caller = caller
         self._read = 0
         self._last: dict[str, int] = {}
-        """The number of the line with those words that came last."""
+        """The number of the latest line with that text."""
 
     async def by(self, service: str, number: int) -> None:
-        """Return once a call from now on was answered by it."""
+        """Returns once a call after now was answered by that instance."""
         seen, words = self._lines(), f"{service} {number}"
         await wait_until(lambda: self._lines() > seen < self._last.get(words, 0), lambda: (words, self.failures[:3]))
 
     async def rounds(self, count: int) -> None:
-        """Return when every service was called so many times more."""
+        """Returns once every service was called `count` more times."""
         enough = self._lines() + (count + 1) * len(GRPC_SAMPLE)
         await wait_until(lambda: self._lines() > enough, lambda: (self.failures[:3], self._caller.stderr))
 
     def _lines(self) -> int:
-        """How many there are by now."""
+        """Reads the new lines and returns their number in all."""
         lines = self._caller.stdout.split("\n")[:-1]
         for number, line in enumerate(lines[self._read :], self._read + 1):
             self._last[line] = number
@@ -91,7 +93,7 @@ class GrpcCallerOutput:
 
 
 @pytest.mark.long
-async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_killed(door: GatewayLoad) -> None:
+async def test_all_services_are_reached_while_instances_change_and_the_registry_is_killed(door: GatewayLoad) -> None:
     node = await door.start_registry()
     async with AsyncExitStack() as stack:
         asking = await stack.enter_async_context(JsonApi(door.place.url))
@@ -109,18 +111,18 @@ async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_k
         await listed.fill(PLAIN + GRPC)
         await door.start_gateway()
         program = ("-m", "tests.scenarios.many_grpc_services", "call", ",".join(GRPC_SAMPLE))
-        told = GrpcCallerOutput(door.place.run("caller", *program, ADSUM_GRPC_XDS=door.xds))
+        grpc_calls = GrpcCallerOutput(door.place.run("caller", *program, ADSUM_GRPC_XDS=door.xds))
         for service in PLAIN:
             await door.wait_for_answer(f"/{service}/")
         async with door.load(*(f"/{service}/" for service in SAMPLE)):
-            await told.rounds(2)
+            await grpc_calls.rounds(2)
 
             async def change(*services: str) -> None:
                 """In each, one leaves and another comes, which is found by who calls."""
                 for service in services:
                     await listed.move(service, 0, INSTANCES_PER_SERVICE)
                     await (
-                        told.by(service, INSTANCES_PER_SERVICE)
+                        grpc_calls.by(service, INSTANCES_PER_SERVICE)
                         if service in GRPC
                         else door.wait_for_answer(f"/{service}/", str(INSTANCES_PER_SERVICE))
                     )
@@ -128,7 +130,7 @@ async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_k
             async def go_on() -> None:
                 seen = door.answered.total()
                 await wait_until(lambda: door.answered.total() > seen + 2 * len(SAMPLE), lambda: door.failures[:3])
-                await told.rounds(2)
+                await grpc_calls.rounds(2)
 
             await change(*SAMPLE[:10], *GRPC_SAMPLE[:2])
             await node.stop(signal.SIGKILL)
@@ -142,5 +144,5 @@ async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_k
             await change(*SAMPLE[15:20], *GRPC_SAMPLE[3:5])
             await go_on()
         assert door.failures == []
-        assert told.failures == []
+        assert grpc_calls.failures == []
         assert {str(number) for number in range(INSTANCES_PER_SERVICE + 1)} <= door.answered.keys()
