@@ -1,4 +1,4 @@
-"""Gateways as real processes, with a real Envoy each; whatever a test leaves running is killed by its id."""
+"""Gateways as real processes, each with a real Envoy. Whatever a test leaves running is killed by its id."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from tests.envoy.ads_server import AdsServer
 from tests.support.programs import need
 
 DEADLINE = 60.0
-"""Seconds within which anything must have happened, on a machine as slow as it likes."""
+"""Seconds within which anything must happen, however slow the machine is."""
 
 
-def wait_until(what: str, done: Callable[[], object], shown: Callable[[], str] = str) -> None:
-    """Return once it is done; fail with `what`, and what is shown by then, after the deadline."""
+def wait_until(what: str, condition: Callable[[], object], shown: Callable[[], str] = str) -> None:
+    """Returns once the condition is true; after the deadline, fails with `what` and the output of `shown`."""
     deadline = time.monotonic() + DEADLINE
-    while not done():
+    while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}\n{shown()}"
         time.sleep(0.02)
 
 
 def has_exited(pid: int) -> bool:
-    """Whether no such process runs any more; one that has ended and waits to be reaped does not."""
+    """Whether the process has exited; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -49,19 +49,19 @@ class GatewayCommand:
     def __init__(self, folder: Path, args: tuple[str, ...], environ: dict[str, str], command: str = "gateway") -> None:
         need("envoy")
         self.out_path, self.err_path = folder / "gateway.out", folder / "gateway.err"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSUM_", "XDG_"))}
-        # A folder of its own for temporary files shows what is left behind; a long name would not be used.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ADSUM_", "XDG_"))}
+        # A temporary folder of its own shows what is left behind. A long path would not be used for sockets.
         self.tmp = Path(tempfile.mkdtemp(prefix="adsum-test-", dir="/tmp"))
         settings = folder / "adsum.toml"
         settings.touch()
-        told = {"ADSUM_CONFIG": str(settings), "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(self.tmp)}
+        overrides = {"ADSUM_CONFIG": str(settings), "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(self.tmp)}
         with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "adsum", command, *args],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env={**kept, **told, **environ},
+                env={**inherited, **overrides, **environ},
             )
 
     @property
@@ -69,12 +69,12 @@ class GatewayCommand:
         return self.out_path.read_text() + self.err_path.read_text()
 
     def wait_for_output(self, text: str) -> None:
-        """Return once it has said so."""
+        """Returns once the output contains `text`."""
         wait_until(repr(text), lambda: text in self.output or self.process.poll() is not None, lambda: self.output)
         assert text in self.output, self.output
 
     def envoys(self) -> list[int]:
-        """Its Envoys that run."""
+        """The process ids of its running Envoys."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         try:
             return [int(pid) for pid in path.read_text().split() if not has_exited(int(pid))]
@@ -85,11 +85,11 @@ class GatewayCommand:
         self.process.send_signal(number)
 
     def wait_for_exit(self) -> int:
-        """Its exit code, once it has ended."""
+        """Returns its exit code once it has exited."""
         return self.process.wait(DEADLINE)
 
     def kill(self) -> None:
-        """Leave nothing of it: a second signal ends it at once, and cleanly."""
+        """Ends it and its Envoys. A second signal makes it exit at once, and cleanly."""
         pids = self.envoys()
         for _ in range(2):
             self.process.terminate()
@@ -106,16 +106,16 @@ class GatewayCommand:
 
 
 class UpstreamServer:
-    """An instance that answers; a request for /slow takes as long as the test wants."""
+    """An instance that answers. A request for /slow takes until `release_slow` is set."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.slow_requests = threading.Semaphore(0)
-        """Released for every request for /slow that has come."""
+        """Released once for every request for /slow that has arrived."""
         self.release_slow = threading.Event()
         outer = self
 
-        class Answer(http.server.BaseHTTPRequestHandler):
+        class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
@@ -130,7 +130,7 @@ class UpstreamServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Answer)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -143,7 +143,7 @@ class UpstreamServer:
 
 
 class SteadyCaller:
-    """Calls again and again until told to stop, each second thread over connections that it keeps; counts failures."""
+    """Calls continuously until the end of the block; every second thread keeps its connections. Counts failures."""
 
     def __init__(self, url: str, threads: int = 4) -> None:
         self._url = url
@@ -151,18 +151,18 @@ class SteadyCaller:
         self.answered = 0
         self.failed: list[str] = []
         self.refused = 0
-        """Calls that found nobody listening: they were never accepted."""
+        """Calls whose connection was refused, so they were never accepted."""
         self._threads = [threading.Thread(target=self._call, args=(n % 2,)) for n in range(threads)]
-        for each in self._threads:
-            each.start()
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> SteadyCaller:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        for each in self._threads:
-            each.join(DEADLINE)
+        for thread in self._threads:
+            thread.join(DEADLINE)
 
     def _call(self, kept: int) -> None:
         limits = httpx.Limits(max_keepalive_connections=kept)
@@ -182,14 +182,14 @@ class SteadyCaller:
                         self.failed.append(f"{answer.status_code} {answer.text}")
 
     def wait_for_answers(self, count: int) -> None:
-        """Return when so many more were answered."""
+        """Returns once `count` more calls were answered."""
         target = self.answered + count
         wait_until(f"{count} more answers; failed {self.failed[:3]}", lambda: self.answered >= target)
 
 
 @pytest.fixture
 def port() -> Iterator[Callable[[], int]]:
-    """Free ports, below those of outgoing connections."""
+    """Free ports, outside the range of outgoing connections."""
     claims = []
 
     def claim() -> int:
@@ -197,8 +197,8 @@ def port() -> Iterator[Callable[[], int]]:
         return claims[-1].port
 
     yield claim
-    for each in claims:
-        each.release()
+    for held in claims:
+        held.release()
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def ads(port: Callable[[], int], upstream: UpstreamServer) -> Iterator[AdsServer
 
 
 class GatewayAddresses:
-    """Where a gateway of a test is."""
+    """Where the gateway of a test listens."""
 
     def __init__(self, port: Callable[[], int]) -> None:
         self.listen, self.monitor = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"
@@ -233,14 +233,14 @@ Start = Callable[..., GatewayCommand]
 
 @pytest.fixture
 def start(tmp_path: Path, ads: AdsServer, place: GatewayAddresses) -> Iterator[Start]:
-    """Start `adsum gateway *args`, told by `ads`."""
+    """Starts `adsum gateway *args`, configured by `ads`."""
     running: list[GatewayCommand] = []
 
-    def begin(*args: str, **environ: str) -> GatewayCommand:
-        told = ("--listen", place.listen, "--monitor", place.monitor, "--xds", ads.address, "--concurrency", "2")
-        running.append(GatewayCommand(tmp_path, (*told, *args), environ))
+    def start(*args: str, **environ: str) -> GatewayCommand:
+        common = ("--listen", place.listen, "--monitor", place.monitor, "--xds", ads.address, "--concurrency", "2")
+        running.append(GatewayCommand(tmp_path, (*common, *args), environ))
         return running[-1]
 
-    yield begin
-    for each in running:
-        each.kill()
+    yield start
+    for command in running:
+        command.kill()

@@ -1,4 +1,4 @@
-"""A gateway's life, with a real Envoy."""
+"""A gateway's life with a real Envoy: start, reload, drain, crashes, a lost registry."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_a_gateway_says_that_it_is_ready_when_it_takes_requests(
+def test_a_gateway_reports_ready_once_it_accepts_requests(
     start: Start, place: GatewayAddresses, ads: AdsServer
 ) -> None:
     gateway = start("--zone", "a", "--no-default-routes", "--access-log", "off")
@@ -41,7 +41,7 @@ def test_a_gateway_says_that_it_is_ready_when_it_takes_requests(
     assert (shape.listen, shape.zone, shape.default_routes, shape.access_log) == ((place.listen,), "a", False, "off")
 
 
-def test_the_monitor_tells_metrics_and_health_and_nothing_else_of_envoy(start: Start, place: GatewayAddresses) -> None:
+def test_the_monitor_serves_metrics_and_health_and_nothing_else_of_envoy(start: Start, place: GatewayAddresses) -> None:
     start().wait_for_output(READY)
     get(place.url)
     # Envoy adds to its histograms every few seconds.
@@ -52,9 +52,9 @@ def test_the_monitor_tells_metrics_and_health_and_nothing_else_of_envoy(start: S
     assert 'envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="orders",le="5000"} 1' in metrics.text
     assert 'envoy_route="all"' in metrics.text
     assert "external" not in metrics.text
-    asked = get(f"{place.monitor_url}/metrics?format=json&filter=nothing")
-    assert asked.status_code == 301
-    assert asked.headers["location"].endswith("/metrics"), "what callers ask beyond that is not Envoy's to answer"
+    redirect = get(f"{place.monitor_url}/metrics?format=json&filter=nothing")
+    assert redirect.status_code == 301
+    assert redirect.headers["location"].endswith("/metrics"), "Envoy does not see queries"
     assert get(f"{place.monitor_url}/healthz").text == "ok\n"
     assert get(f"{place.monitor_url}/readyz").status_code == 200
     for path in ("/", "/stats", "/config_dump", "/quitquitquit", "/metrics/../config_dump", "/readyz/x"):
@@ -62,7 +62,7 @@ def test_the_monitor_tells_metrics_and_health_and_nothing_else_of_envoy(start: S
     assert httpx.post(f"{place.monitor_url}/metrics", trust_env=False).status_code == 404
 
 
-def test_more_connections_than_allowed_are_closed_and_the_monitor_still_answers(
+def test_connections_beyond_the_limit_are_closed_and_the_monitor_still_answers(
     start: Start, place: GatewayAddresses
 ) -> None:
     start("--max-connections", "2").wait_for_output(READY)
@@ -75,12 +75,12 @@ def test_more_connections_than_allowed_are_closed_and_the_monitor_still_answers(
     wait_until("room", lambda: answers(place.url))
 
 
-def test_an_envoy_that_was_killed_is_started_again(start: Start, place: GatewayAddresses) -> None:
+def test_a_killed_envoy_is_restarted(start: Start, place: GatewayAddresses) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
     (first,) = gateway.envoys()
     os.kill(first, signal.SIGKILL)
-    gateway.wait_for_output("Envoy has ended by itself (SIGKILL)")
+    gateway.wait_for_output("Envoy has exited unexpectedly (SIGKILL)")
     gateway.wait_for_output("Envoy serves again")
     assert get(place.url).text == "ok"
     assert first not in gateway.envoys()
@@ -89,7 +89,7 @@ def test_an_envoy_that_was_killed_is_started_again(start: Start, place: GatewayA
     assert list(gateway.tmp.iterdir()) == []
 
 
-def test_no_envoy_outlives_a_gateway_that_was_killed(start: Start, place: GatewayAddresses) -> None:
+def test_no_envoy_outlives_a_killed_gateway(start: Start, place: GatewayAddresses) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
     (envoy,) = gateway.envoys()
@@ -99,7 +99,7 @@ def test_no_envoy_outlives_a_gateway_that_was_killed(start: Start, place: Gatewa
     assert not answers(place.url)
 
 
-def test_a_gateway_goes_on_serving_without_a_registry(start: Start, place: GatewayAddresses, ads: AdsServer) -> None:
+def test_a_gateway_keeps_serving_without_a_registry(start: Start, place: GatewayAddresses, ads: AdsServer) -> None:
     start().wait_for_output(READY)
     ads.close()
     with SteadyCaller(place.url) as caller:
@@ -108,7 +108,7 @@ def test_a_gateway_goes_on_serving_without_a_registry(start: Start, place: Gatew
     assert get(f"{place.monitor_url}/readyz").status_code == 200
 
 
-def test_a_gateway_waits_for_the_registry_and_says_so(start: Start, place: GatewayAddresses, ads: AdsServer) -> None:
+def test_a_gateway_that_waits_for_the_registry_says_so(start: Start, place: GatewayAddresses, ads: AdsServer) -> None:
     ads.close()
     gateway = start()
     gateway.wait_for_output(f"no registry answers at {ads.address}")
@@ -117,9 +117,10 @@ def test_a_gateway_waits_for_the_registry_and_says_so(start: Start, place: Gatew
     assert get(place.url).text == "ok"
 
 
-def test_a_port_that_speaks_something_else_than_xds_is_told(start: Start, upstream: UpstreamServer) -> None:
+def test_a_port_that_does_not_speak_xds_is_reported(start: Start, upstream: UpstreamServer) -> None:
     start("--xds", f"127.0.0.1:{upstream.port}").wait_for_output(
-        f"127.0.0.1:{upstream.port} is no port for xDS (HTTP/1, maybe); a registry's is 23787 unless it says otherwise"
+        f"127.0.0.1:{upstream.port} does not speak xDS (it may be an HTTP/1 port); "
+        "a registry's xDS port is 23787 by default"
     )
 
 
@@ -143,64 +144,66 @@ def test_sigterm_under_load_fails_no_request(start: Start, place: GatewayAddress
     assert list(gateway.tmp.iterdir()) == []
 
 
-def test_sigterm_waits_for_what_runs_and_says_that_it_is_not_ready(
+def test_sigterm_finishes_requests_and_reports_not_ready(
     start: Start, place: GatewayAddresses, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "60")
     gateway.wait_for_output(READY)
     slow: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: slow.append(get(f"{place.url}/slow")))
-    asking.start()
+    calling = threading.Thread(target=lambda: slow.append(get(f"{place.url}/slow")))
+    calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     with httpx.Client(trust_env=False) as kept:
         assert kept.get(f"{place.monitor_url}/readyz").status_code == 200
         gateway.signal(signal.SIGTERM)
         gateway.wait_for_output("draining")
-        wait_until("nobody to listen", lambda: not answers(place.url))
-        wait_until("its word", lambda: get(f"{place.monitor_url}/readyz").status_code == 503)
+        wait_until("the listener to close", lambda: not answers(place.url))
+        wait_until("the 503 of /readyz", lambda: get(f"{place.monitor_url}/readyz").status_code == 503)
         assert get(f"{place.monitor_url}/metrics").status_code == 200
         assert kept.get(f"{place.monitor_url}/readyz").status_code == 503
     assert gateway.process.poll() is None
     upstream.release_slow.set()
-    asking.join(30)
-    assert [each.text for each in slow] == ["ok"]
+    calling.join(30)
+    assert [response.text for response in slow] == ["ok"]
     assert slow[0].headers["connection"] == "close"
     assert gateway.wait_for_exit() == 0
 
 
-def test_what_runs_longer_than_the_drain_is_cut_off_and_told(
+def test_requests_beyond_the_drain_timeout_are_cut_off_and_logged(
     start: Start, place: GatewayAddresses, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "0.5")
     gateway.wait_for_output(READY)
-    asking = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
-    asking.start()
+    calling = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
+    calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     gateway.signal(signal.SIGTERM)
     assert gateway.wait_for_exit() == 0
-    assert "1 requests still run and are cut off" in gateway.output
-    asking.join(30)
+    assert "1 requests are still in progress and are cut off" in gateway.output
+    calling.join(30)
 
 
-def test_what_runs_longer_than_a_reload_lets_it_is_cut_off_and_told(
+def test_requests_that_outlast_a_reload_are_cut_off_and_logged(
     start: Start, place: GatewayAddresses, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
-    asking = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
-    asking.start()
+    calling = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
+    calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     gateway.signal(signal.SIGHUP)
-    gateway.wait_for_output("what still runs, on up to 1 connections, is cut off; --drain-timeout gives it longer")
-    asking.join(30)
+    gateway.wait_for_output("requests on up to 1 connections are cut off; --drain-timeout gives them more time")
+    calling.join(30)
 
 
-def test_a_second_signal_ends_it_at_once(start: Start, place: GatewayAddresses, upstream: UpstreamServer) -> None:
+def test_a_second_signal_ends_the_gateway_at_once(
+    start: Start, place: GatewayAddresses, upstream: UpstreamServer
+) -> None:
     gateway = start("--drain-timeout", "1h")
     gateway.wait_for_output(READY)
     (envoy,) = gateway.envoys()
-    asking = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
-    asking.start()
+    calling = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
+    calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     gateway.signal(signal.SIGTERM)
     gateway.wait_for_output("draining")
@@ -208,7 +211,7 @@ def test_a_second_signal_ends_it_at_once(start: Start, place: GatewayAddresses, 
     assert gateway.wait_for_exit() == 128 + signal.SIGTERM
     assert has_exited(envoy)
     assert list(gateway.tmp.iterdir()) == []
-    asking.join(30)
+    calling.join(30)
 
 
 def test_sighup_under_load_fails_no_request(start: Start, place: GatewayAddresses, ads: AdsServer) -> None:
@@ -220,7 +223,7 @@ def test_sighup_under_load_fails_no_request(start: Start, place: GatewayAddresse
             caller.wait_for_answers(100)
             gateway.signal(signal.SIGHUP)
             wait_until("another Envoy alone", lambda: len(gateway.envoys()) == 1 and gateway.envoys() != before)  # noqa: B023
-            wait_until("its word", lambda: gateway.output.count("reloaded") == n + 1)  # noqa: B023
+            wait_until("the log line", lambda: gateway.output.count("reloaded") == n + 1)  # noqa: B023
             caller.wait_for_answers(100)
     assert caller.failed == []
     assert caller.refused == 0
@@ -228,7 +231,7 @@ def test_sighup_under_load_fails_no_request(start: Start, place: GatewayAddresse
     assert len(ads.profiles) == 3
 
 
-def test_sighup_reads_the_settings_again(start: Start, place: GatewayAddresses, ads: AdsServer, tmp_path: Path) -> None:
+def test_sighup_rereads_the_settings(start: Start, place: GatewayAddresses, ads: AdsServer, tmp_path: Path) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
     (tmp_path / "adsum.toml").write_text("[gateway]\ndefault_routes = false\n")
@@ -237,9 +240,7 @@ def test_sighup_reads_the_settings_again(start: Start, place: GatewayAddresses, 
     assert [each.default_routes for each in ads.profiles] == [True, False]
 
 
-def test_settings_that_are_wrong_leave_everything_as_it_is(
-    start: Start, place: GatewayAddresses, tmp_path: Path
-) -> None:
+def test_wrong_settings_change_nothing(start: Start, place: GatewayAddresses, tmp_path: Path) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
     before = gateway.envoys()
@@ -250,24 +251,26 @@ def test_settings_that_are_wrong_leave_everything_as_it_is(
     assert get(place.url).text == "ok"
 
 
-def test_a_new_envoy_that_would_have_nothing_to_serve_is_not_started(
+def test_a_new_envoy_without_a_configuration_is_not_started(
     start: Start, place: GatewayAddresses, ads: AdsServer, tmp_path: Path
 ) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
     before = gateway.envoys()
     ads.close()
-    (tmp_path / "adsum.toml").write_text("[gateway]\ndefault_routes = false\n")  # Of such a one nothing was kept.
+    (tmp_path / "adsum.toml").write_text(
+        "[gateway]\ndefault_routes = false\n"
+    )  # A gateway with this profile has no last good configuration.
     with SteadyCaller(place.url) as caller:
         gateway.signal(signal.SIGHUP)
-        gateway.wait_for_output("not reloaded, the Envoy that serves goes on: no registry answers")
+        gateway.wait_for_output("not reloaded, the current Envoy keeps serving: no registry answers")
         caller.wait_for_answers(50)
     assert caller.failed == []
     assert gateway.envoys() == before
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["away", "hanging"])
-def test_without_a_registry_a_reload_serves_what_was_told_last(
+def test_without_a_registry_a_reload_serves_the_last_good_config(
     start: Start, place: GatewayAddresses, ads: AdsServer, hangs: bool
 ) -> None:
     gateway = start("--drain-timeout", "1")
@@ -275,17 +278,17 @@ def test_without_a_registry_a_reload_serves_what_was_told_last(
     ads.close()
     with SteadyCaller(place.url) as caller, hanging(ads) if hangs else nullcontext():
         gateway.signal(signal.SIGHUP)
-        gateway.wait_for_output("a new Envoy serves what the one before was told last")
+        gateway.wait_for_output("a new Envoy serves the last good configuration")
         caller.wait_for_answers(50)
         wait_until("it alone", lambda: len(gateway.envoys()) == 1)
         gateway.signal(signal.SIGHUP)
-        wait_until("another one", lambda: gateway.output.count("told last") == 2)
+        wait_until("another one", lambda: gateway.output.count("last good configuration") == 2)
         caller.wait_for_answers(50)
     assert caller.failed == []
     assert caller.refused == 0
 
 
-def test_a_new_envoy_that_comes_to_nothing_harms_nobody_and_another_one_is_tried(
+def test_a_failed_replacement_drops_no_request_and_is_tried_again(
     start: Start, place: GatewayAddresses, ads: AdsServer
 ) -> None:
     gateway = start("--drain-timeout", "1")
@@ -294,67 +297,105 @@ def test_a_new_envoy_that_comes_to_nothing_harms_nobody_and_another_one_is_tried
     ads.silent = True
     with SteadyCaller(place.url) as caller:
         gateway.signal(signal.SIGHUP)
-        gateway.wait_for_output("it takes no requests yet")
+        gateway.wait_for_output("the gateway does not accept requests yet")
         (new,) = set(gateway.envoys()) - {first}
         os.kill(new, signal.SIGKILL)
-        gateway.wait_for_output("not reloaded, the Envoy that serves goes on")
+        gateway.wait_for_output("not reloaded, the current Envoy keeps serving")
         caller.wait_for_answers(50)
-        gateway.wait_for_output("a new Envoy serves what the one before was told last")
-        wait_until("the end of the one before", lambda: has_exited(first))
+        gateway.wait_for_output("a new Envoy serves the last good configuration")
+        wait_until("the end of the old Envoy", lambda: has_exited(first))
         ads.silent = False
-        ads.close()  # Who was told nothing asks nobody else by itself.
+        ads.close()  # Envoy reconnects only when its stream ends.
         ads.open()
-        gateway.wait_for_output("reloaded: a new Envoy serves; the one before finishes what runs")
+        gateway.wait_for_output("reloaded: a new Envoy serves; the old one finishes its requests")
         caller.wait_for_answers(50)
     assert caller.failed == []
     assert caller.refused == 0
 
 
-def test_sigterm_while_another_envoy_comes_up_finishes_what_runs(
+def test_without_process_access_a_failed_reload_blocks_further_ones(
+    start: Start, place: GatewayAddresses, ads: AdsServer
+) -> None:
+    gateway = start("--drain-timeout", "1", "--no-process-access")
+    gateway.wait_for_output(READY)
+    (first,) = gateway.envoys()
+    ads.silent = True
+    gateway.signal(signal.SIGHUP)
+    gateway.wait_for_output("the gateway does not accept requests yet")
+    (new,) = set(gateway.envoys()) - {first}
+    os.kill(new, signal.SIGKILL)
+    gateway.wait_for_output("not reloaded, the current Envoy keeps serving")
+    ads.silent = False
+    gateway.signal(signal.SIGHUP)
+    gateway.wait_for_output("an earlier reload failed, and Envoy refuses further ones")
+    assert gateway.envoys() == [first]
+    assert get(place.url).text == "ok"
+
+
+def test_without_process_access_sigterm_finishes_requests(
+    start: Start, place: GatewayAddresses, upstream: UpstreamServer
+) -> None:
+    gateway = start("--drain-timeout", "60", "--no-process-access")
+    gateway.wait_for_output(READY)
+    slow: list[httpx.Response] = []
+    calling = threading.Thread(target=lambda: slow.append(get(f"{place.url}/slow")))
+    calling.start()
+    assert upstream.slow_requests.acquire(timeout=30)
+    gateway.signal(signal.SIGTERM)
+    wait_until("the listener to close", lambda: not answers(place.url))
+    assert gateway.process.poll() is None
+    upstream.release_slow.set()
+    calling.join(30)
+    assert [response.text for response in slow] == ["ok"]
+    assert gateway.wait_for_exit() == 0
+
+
+def test_sigterm_during_a_takeover_finishes_requests(
     start: Start, place: GatewayAddresses, ads: AdsServer, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "60")
     gateway.wait_for_output(READY)
     slow: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: slow.append(get(f"{place.url}/slow")))
-    asking.start()
+    calling = threading.Thread(target=lambda: slow.append(get(f"{place.url}/slow")))
+    calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     ads.silent = True
     gateway.signal(signal.SIGHUP)
-    gateway.wait_for_output("it takes no requests yet")
+    gateway.wait_for_output("the gateway does not accept requests yet")
     gateway.signal(signal.SIGTERM)
-    gateway.wait_for_output("it is ended once nobody is connected")
+    gateway.wait_for_output("it is ended once no client is connected")
     with pytest.raises(httpx.ConnectError):
         get(place.url)
     assert gateway.process.poll() is None
     upstream.release_slow.set()
-    asking.join(30)
-    assert [each.text for each in slow] == ["ok"]
+    calling.join(30)
+    assert [response.text for response in slow] == ["ok"]
     assert gateway.wait_for_exit() == 0
     assert list(gateway.tmp.iterdir()) == []
 
 
 @pytest.mark.parametrize("option", ["listen", "monitor"])
-def test_a_port_that_is_taken_is_told_and_ends_the_start(start: Start, place: GatewayAddresses, option: str) -> None:
+def test_a_port_in_use_ends_the_start_with_the_reason(start: Start, place: GatewayAddresses, option: str) -> None:
     host, _, port = getattr(place, option).partition(":")
     with socket.create_server((host, int(port)), reuse_port=True):
         gateway = start()
         assert gateway.wait_for_exit() == 1
     assert gateway.output == (
-        f"adsum: can't listen at {host}:{port}: something else listens there already; --{option} names another place\n"
+        f"adsum: can't listen at {host}:{port}: another program listens there already; "
+        f"choose another address with --{option}\n"
     )
 
 
-def test_without_a_registry_a_new_envoy_serves_what_the_one_before_was_told(
+def test_without_a_registry_a_restarted_envoy_serves_the_last_good_config(
     start: Start, place: GatewayAddresses, ads: AdsServer, tmp_path: Path
 ) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
-    wait_until("what it was told on disk", lambda: list((tmp_path / "cache").rglob("*.json")))
+    wait_until("the configuration on disk", lambda: list((tmp_path / "cache").rglob("*.json")))
     ads.close()
     (first,) = gateway.envoys()
     os.kill(first, signal.SIGKILL)
-    gateway.wait_for_output("no registry answers, so it serves what it was told last")
+    gateway.wait_for_output("no registry answers; the gateway serves the last good configuration")
     assert get(place.url).text == "ok"
     with SteadyCaller(place.url) as caller:
         caller.wait_for_answers(50)
@@ -366,19 +407,19 @@ def test_without_a_registry_a_new_envoy_serves_what_the_one_before_was_told(
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["away", "hanging"])
-def test_a_gateway_that_starts_without_a_registry_serves_what_it_was_told_last(
+def test_a_gateway_that_starts_without_a_registry_serves_the_last_good_config(
     start: Start, place: GatewayAddresses, ads: AdsServer, tmp_path: Path, hangs: bool
 ) -> None:
     first = start()
     first.wait_for_output(READY)
-    wait_until("what it was told on disk", lambda: list((tmp_path / "cache").rglob("*.json")))
+    wait_until("the configuration on disk", lambda: list((tmp_path / "cache").rglob("*.json")))
     first.signal(signal.SIGTERM)
     assert first.wait_for_exit() == 0
     ads.close()
     with hanging(ads) if hangs else nullcontext():
         second = start()
         second.wait_for_output(READY)
-        second.wait_for_output("no registry answers, so it serves what it was told last")
+        second.wait_for_output("no registry answers; the gateway serves the last good configuration")
         assert get(place.url).text == "ok"
         second.signal(signal.SIGTERM)
         assert second.wait_for_exit() == 0
@@ -386,6 +427,6 @@ def test_a_gateway_that_starts_without_a_registry_serves_what_it_was_told_last(
 
 @contextmanager
 def hanging(ads: AdsServer) -> Iterator[None]:
-    """Where the registry was, connections are accepted and nobody answers."""
+    """The registry's port accepts connections, and nobody answers."""
     with socket.create_server(("127.0.0.1", ads.port), reuse_port=True):
         yield

@@ -1,4 +1,4 @@
-"""A registry and its gateway in one process tree."""
+"""A registry and its gateway under one command, `adsum serve --gateway`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Serve = Callable[..., tuple[GatewayCommand, str]]
 
 @pytest.fixture
 def serve(tmp_path: Path, place: GatewayAddresses, port: Callable[[], int]) -> Iterator[Serve]:
-    """Start `adsum serve --gateway` with the file's table [gateway]; it and the registry's address."""
+    """Starts `adsum serve --gateway` with the table [gateway] in the file. Returns the command and the registry URL."""
     started: list[GatewayCommand] = []
 
-    def begin(table: str = "") -> tuple[GatewayCommand, str]:
+    def start(table: str = "") -> tuple[GatewayCommand, str]:
         (tmp_path / "adsum.toml").write_text(
             f'[gateway]\nmonitor = "{place.monitor}"\nconcurrency = 2\ndrain_timeout = 1\n{table}'
         )
@@ -31,9 +31,9 @@ def serve(tmp_path: Path, place: GatewayAddresses, port: Callable[[], int]) -> I
         started.append(GatewayCommand(tmp_path, args, {}, command="serve"))
         return started[-1], f"http://{url}"
 
-    yield begin
-    for each in started:
-        each.kill()
+    yield start
+    for command in started:
+        command.kill()
 
 
 def register(url: str, upstream: UpstreamServer) -> None:
@@ -63,7 +63,7 @@ def test_one_command_serves_registry_and_gateway(
     assert list(running.tmp.iterdir()) == []
 
 
-def test_an_envoy_that_was_killed_is_started_again_beside_its_registry(serve: Serve, place: GatewayAddresses) -> None:
+def test_a_killed_envoy_is_restarted_beside_its_registry(serve: Serve, place: GatewayAddresses) -> None:
     running, _ = serve()
     running.wait_for_output("adsum gateway listens")
     (first,) = running.envoys()
@@ -75,13 +75,13 @@ def test_an_envoy_that_was_killed_is_started_again_beside_its_registry(serve: Se
     wait_until("Envoy's end", lambda: has_exited(second))
 
 
-def test_a_gateway_that_can_not_serve_ends_the_node_with_the_reason(serve: Serve, place: GatewayAddresses) -> None:
+def test_a_gateway_that_cannot_serve_ends_the_node_and_reports_why(serve: Serve, place: GatewayAddresses) -> None:
     running, _ = serve('tls_cert = "/nonexistent.pem"\ntls_key = "/nonexistent.pem"\n')
     assert running.wait_for_exit() == 1
     assert "adsum: --tls-cert: /nonexistent.pem can't be read: No such file or directory\n" in running.output
 
 
-def test_a_gateway_needs_its_registry_to_speak_to_it() -> None:
+def test_a_gateway_needs_the_xds_server_of_its_registry() -> None:
     with pytest.raises(Invalid, match="--xds"):
         ServeConfig(gateway="on", xds="off")
     with pytest.raises(Invalid, match="IP:PORT"):

@@ -1,4 +1,4 @@
-"""What gateways leave behind."""
+"""The files that killed gateways leave behind."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.envoy.conftest import Start, has_exited, wait_until
 
 
 @pytest.fixture
-def where(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder for temporary files; the shared memory is elsewhere, too."""
+def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary files; shared memory is redirected, too."""
     folder = Path(tempfile.mkdtemp(prefix="adsum-test-", dir="/tmp"))  # A long name would not be used.
     for name in ("t", "m"):
         (folder / name).mkdir()
@@ -27,38 +27,38 @@ def where(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_the_folder_of_one_that_lives_is_left_alone(where: Path) -> None:
+def test_the_folder_of_a_running_gateway_stays(parent: Path) -> None:
     one, other = RuntimeFolder(), RuntimeFolder()
-    assert {one.path, other.path} == set(where.iterdir())
+    assert {one.path, other.path} == set(parent.iterdir())
     one.close()
     one.close()
-    assert [other.path] == list(where.iterdir())
+    assert [other.path] == list(parent.iterdir())
     other.close()
 
 
-def test_what_is_not_known_to_be_a_dead_gateways_is_left_alone(where: Path) -> None:
-    (where / "adsum-gateway-being-made").mkdir()
-    (where / "another").mkdir()
-    (where / "another" / "lock").touch()
+def test_a_folder_without_a_lock_stays(parent: Path) -> None:
+    (parent / "adsum-gateway-being-made").mkdir()
+    (parent / "another").mkdir()
+    (parent / "another" / "lock").touch()
     RuntimeFolder().close()
-    assert sorted(each.name for each in where.iterdir()) == ["adsum-gateway-being-made", "another"]
+    assert sorted(each.name for each in parent.iterdir()) == ["adsum-gateway-being-made", "another"]
 
 
-def test_the_folder_and_the_memory_of_a_dead_one_are_cleared(where: Path) -> None:
-    left = where / "adsum-gateway-left"
+def test_the_folder_and_shared_memory_of_a_dead_gateway_are_removed(parent: Path) -> None:
+    left = parent / "adsum-gateway-left"
     left.mkdir()
     (left / "lock").touch()
     (left / "base-id-1").write_text("12")
-    memory = where.parent / "m" / "envoy_shared_memory_120"
+    memory = parent.parent / "m" / "envoy_shared_memory_120"
     memory.touch()
-    other = where.parent / "m" / "envoy_shared_memory_130"
+    other = parent.parent / "m" / "envoy_shared_memory_130"
     other.touch()
     RuntimeFolder().close()
-    assert list(where.iterdir()) == []
+    assert list(parent.iterdir()) == []
     assert (memory.exists(), other.exists()) == (False, True)
 
 
-def test_what_a_killed_gateway_left_is_cleared_by_the_next_one(start: Start) -> None:
+def test_the_next_gateway_removes_what_a_killed_one_left(start: Start) -> None:
     first = start()
     first.wait_for_output("listens on")
     (envoy,) = first.envoys()
