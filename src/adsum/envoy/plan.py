@@ -62,13 +62,13 @@ class GatewayPlan:
     @property
     def listen_addresses(self) -> tuple[SocketAddress, ...]:
         """The addresses that accept requests."""
-        return tuple(split_address("listen", each) for each in self.profile.listen)
+        return tuple(split_address("listen", address) for address in self.profile.listen)
 
     @property
     def urls(self) -> list[str]:
         """The listen addresses as URLs."""
         scheme = "https" if self.profile.tls_certificate else "http"
-        return [f"{scheme}://{each}" for each in self.profile.listen]
+        return [f"{scheme}://{address}" for address in self.profile.listen]
 
     @property
     def all_addresses(self) -> tuple[SocketAddress, ...]:
@@ -103,9 +103,9 @@ def default_node_name(profile: GatewayProfile) -> str:
 def registry_addresses(xds: str, url: str) -> tuple[SocketAddress, ...]:
     """Returns where the registry serves xDS: at `xds` if given, else at the default port of the hosts in `url`."""
     if xds:
-        parts = (each.strip().rpartition(":") for each in xds.split(",") if each.strip())
+        parts = (part.strip().rpartition(":") for part in xds.split(",") if part.strip())
         return tuple((host.strip("[]"), int(port)) for host, _, port in parts)
-    return tuple(dict.fromkeys((urlsplit(each).hostname or "", DEFAULT_XDS_PORT) for each in parse_urls(url)))
+    return tuple(dict.fromkeys((urlsplit(node).hostname or "", DEFAULT_XDS_PORT) for node in parse_urls(url)))
 
 
 def connect_address(listening: str) -> SocketAddress:

@@ -35,7 +35,7 @@ def _check_free(address: SocketAddress, flag: str) -> None:
     """Raises `CannotServe` if the address is taken. Envoys of one user would silently share a port."""
     host, port = address
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    shown = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    address_text = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -44,7 +44,9 @@ def _check_free(address: SocketAddress, flag: str) -> None:
             probe.bind((host, port))
             probe.listen(1)
     except OSError as error:
-        raise CannotServe(f"can't listen at {shown}: {_reason(error)}; choose another address with {flag}") from None
+        raise CannotServe(
+            f"can't listen at {address_text}: {_reason(error)}; choose another address with {flag}"
+        ) from None
 
 
 def _reason(error: OSError) -> str:

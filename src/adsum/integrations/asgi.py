@@ -90,7 +90,7 @@ class _ServerRun:
     def __init__(
         self, service: str, port: int | None, client: Client | None, drain_on: Iterable[int], options: dict[str, Any]
     ) -> None:
-        self._attendance = SocketRegistration(service, port, **options)
+        self._registration = SocketRegistration(service, port, **options)
         self._client = client
         self._own_client: Client | None = None
         self._signals = SignalInterceptor(drain_on, self._drain_first)
@@ -103,7 +103,7 @@ class _ServerRun:
             self._own_client = Client()
         self._loop = asyncio.get_running_loop()
         try:
-            self._attendance.start(self._client or self._own_client or Client())
+            self._registration.start(self._client or self._own_client or Client())
         except BaseException:
             await self._close()
             raise
@@ -113,31 +113,31 @@ class _ServerRun:
                 "signals can't be handled in this thread: the instance is deregistered once the server has stopped"
             )
         if _is_stopping(handler):
-            self._attendance.mark_stopping()
+            self._registration.mark_stopping()
 
     async def end(self) -> None:
         """Ends the registration. Idempotent."""
-        await self._attendance.stop()
+        await self._registration.stop()
         self._signals.remove()  # Only now: a stop signal may still come while the registration ends.
         await self._close()
 
     async def _close(self) -> None:
-        own, self._own_client = self._own_client, None
-        if own is not None:
-            await own.close()
+        client, self._own_client = self._own_client, None
+        if client is not None:
+            await client.close()
 
     def _drain_first(self, resume: Callable[[], None], final: bool) -> None:
         """Drains before the server handles the signal. Called in a signal handler; the work is done on the loop."""
-        self._attendance.mark_stopping()
+        self._registration.mark_stopping()
         if self._loop is None or self._loop.is_closed():
             resume()
             return
 
         async def drain() -> None:
             try:
-                await self._attendance.drain()
+                await self._registration.drain()
                 if final:
-                    await self._attendance.stop()
+                    await self._registration.stop()
             finally:
                 resume()
 

@@ -100,9 +100,7 @@ class AdsumAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Raises `CallFailed`, `RequestsNoEndpoint`, `Invalid` for wrong request options, and what `HTTPAdapter.send`
-        raises.
-        """
+        """Raises `CallFailed`, `RequestsNoEndpoint`, `Invalid` for wrong request options, and requests' own errors."""
         url = urlsplit(cast("str", request.url))
         service = self._services.service(url.scheme, url.hostname or "", url.port)
         if service is None:
@@ -111,11 +109,8 @@ class AdsumAdapter(HTTPAdapter):
             channel = self._services.channel(service)
             exchange = self._exchange(channel, request, url.scheme)
             if has_no_view(channel.view):
-                async_channel, first_view_timeout = (
-                    channel.open(),
-                    exchange.first_view_timeout(self._services.ready_timeout),
-                )
-                self._client.run(lambda _: wait_for_first_view(async_channel, first_view_timeout))
+                async_channel, limit = channel.open(), exchange.first_view_timeout(self._services.ready_timeout)
+                self._client.run(lambda _: wait_for_first_view(async_channel, limit))
             return self._send(request, exchange, timeout, {"stream": stream, "verify": verify, "cert": cert})
         except NoEndpoint as error:
             raise RequestsNoEndpoint(str(error), request=request) from None
@@ -206,9 +201,7 @@ class _Body:
         self._attempt = attempt
 
     def stream(self, amt: int | None = 65_536, decode_content: bool | None = None) -> Iterator[bytes]:
-        """Like urllib3's. With a deadline it yields whatever has arrived, so that a slow body differs from a silent
-        one.
-        """
+        """Like urllib3's. With a deadline it yields whatever has arrived, so that it notices when that passes."""
         if self._exchange.call.time_left is None or self._inner.chunked:
             parts = self._inner.stream(amt, decode_content)
         else:

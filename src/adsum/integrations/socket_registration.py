@@ -52,7 +52,7 @@ class SocketRegistration:
     ) -> None:
         self.service = service
         self._port = port
-        self._listening = already_listening
+        self._already_listening = already_listening
         self._drain_wait = drain_wait
         self._options = options
         self._rng = rng or Random()
@@ -78,8 +78,9 @@ class SocketRegistration:
         self._task = asyncio.create_task(self._run(client), name=f"adsum-register-{self.service}")
 
     def mark_stopping(self) -> None:
-        """Records that this process was told to stop. A worker that ends without it counts as replaced by its server.
-        Thread-safe.
+        """Records that this process has received a stop signal. Thread-safe.
+
+        A worker that ends without one counts as replaced by its server.
         """
         self._stopping = True
 
@@ -128,7 +129,7 @@ class SocketRegistration:
     async def _register(self, client: Client) -> None:
         """Registers the instance, now or once this process leads."""
         try:
-            port = self._port if self._listening and self._port else await wait_until_listening(self._port)
+            port = self._port if self._already_listening and self._port else await wait_until_listening(self._port)
             self._port = port
             self._workers = workers = WorkerGroup(self.service, port)
             workers.join(own_socket_name(port))

@@ -115,14 +115,14 @@ class WorkerGroup:
             _open_files.discard(self._claim)
             os.close(fd)
 
-    def _lock(self, byte: int, how: int) -> bool:
+    def _lock(self, byte: int, operation: int) -> bool:
         if self._fd is None or byte in self._held:
             return True
         try:
-            fcntl.lockf(self._fd, how | fcntl.LOCK_NB, 1, byte)
+            fcntl.lockf(self._fd, operation | fcntl.LOCK_NB, 1, byte)
         except OSError:
             return False
-        if how == fcntl.LOCK_EX:
+        if operation == fcntl.LOCK_EX:
             self._held.add(byte)
         return True
 

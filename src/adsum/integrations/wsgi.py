@@ -50,12 +50,11 @@ def registered(
     drain_on: Iterable[int] = DRAIN_ON,
     **options: Any,
 ) -> WSGIApp:
-    """Returns the app, registered as an instance of `service` once this process listens. Call it when the server loads
-    the app.
+    """Returns the app, registered as an instance of `service` once this process listens.
 
-    `port` None is the port that the server listens on. `options` are those of `Client.register`. Without `client`, a
-    new one connects to the registry at `ADSUM_URL`. Of several workers one registers; when it ends, another one does.
-    Raises `Invalid`.
+    Call it when the server loads the app. `port` None is the port that the server listens on. `options` are those of
+    `Client.register`. Without `client`, a new one connects to the registry at `ADSUM_URL`. Of several workers one
+    registers; when it ends, another one does. Raises `Invalid`.
     """
     run = _ServerRun(service, port, client, drain_on, options)
     run.begin()
@@ -151,8 +150,9 @@ class _ServerRun:
             self._client.close()
 
     def _drain_first(self, resume: Callable[[], None], final: bool) -> None:
-        """Drains before the server handles the signal. Called in a signal handler; a thread does the work while the
-        server goes on.
+        """Drains before the server handles the signal. Called in a signal handler.
+
+        A thread does the work while the server goes on.
         """
         registration = self._registration
         if registration is not None:
@@ -179,6 +179,6 @@ def _port_of(server: Any) -> int:
     names = [listener.getsockname() for listener in server.LISTENERS] or list(server.cfg.address)
     ports = {int(name[1]) for name in names if isinstance(name, tuple)}
     if len(ports) != 1:
-        what = "no TCP port" if not ports else "ports " + ", ".join(map(str, sorted(ports)))
-        raise Invalid("port", f"must be given: gunicorn listens on {what}")
+        listening = "no TCP port" if not ports else "ports " + ", ".join(map(str, sorted(ports)))
+        raise Invalid("port", f"must be given: gunicorn listens on {listening}")
     return ports.pop()

@@ -34,7 +34,7 @@ def gateway(loaded: Settings) -> int:
 
     Access logs and the line that says that it is ready go to standard output, everything else to standard error.
     --monitor has /metrics for Prometheus, /healthz and /readyz (503 while it finishes what runs; its
-    body says when no registry has been heard for 7.5 s).
+    body says when there was no contact with the registry for 7.5 s).
     """
     from adsum.envoy.gateway import Gateway
     from adsum.envoy.runner import GatewayRunner

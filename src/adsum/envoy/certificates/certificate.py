@@ -48,9 +48,7 @@ def read_pair(profile: GatewayProfile) -> bytes:
 
 
 def validate_pair(pair: bytes, plan: GatewayPlan, folder: Path) -> None:
-    """Checks that the plan's Envoy can use the pair; raises `CannotServe` otherwise. Writes temporary files to
-    `folder`.
-    """
+    """Raises `CannotServe` unless the plan's Envoy can use the pair. Writes temporary files to `folder`."""
     if not plan.profile.tls_certificate:
         return
     path, config = folder / f"check-{PAIR_FILE}", folder / "check.json"
@@ -66,8 +64,8 @@ def validate_pair(pair: bytes, plan: GatewayPlan, folder: Path) -> None:
         path.unlink(missing_ok=True)
         config.unlink(missing_ok=True)
     if problem:
-        shape = plan.profile
-        raise CannotServe(f"--tls-cert {shape.tls_certificate}, --tls-key {shape.tls_key}: {problem}")
+        profile = plan.profile
+        raise CannotServe(f"--tls-cert {profile.tls_certificate}, --tls-key {profile.tls_key}: {problem}")
 
 
 def install_pair(pair: bytes, folder: Path) -> None:

@@ -26,20 +26,20 @@ class CertificateRenewal:
 
     def poll(self, plan: GatewayPlan, folder: Path) -> bool:
         """Returns whether there is a new valid pair. A problem with a pair is logged once. Blocks on the disk."""
-        found, problem = _read(plan)
-        unchanged, self._last_read = found == self._last_read, found
-        if not unchanged or found == self._last_checked:
+        pair, problem = _read(plan)
+        unchanged, self._last_read = pair == self._last_read, pair
+        if not unchanged or pair == self._last_checked:
             return False
-        self._last_checked = found
+        self._last_checked = pair
         try:
             if problem is not None:
                 raise problem
-            certificate.validate_pair(found, plan, folder)
+            certificate.validate_pair(pair, plan, folder)
         except CannotServe as error:
             _log.error("the certificate is not renewed, the current one stays in use: %s", error)
             return False
-        previous, self.pair = self.pair, found
-        return found != previous
+        previous, self.pair = self.pair, pair
+        return pair != previous
 
 
 def _read(plan: GatewayPlan) -> tuple[bytes, CannotServe | None]:

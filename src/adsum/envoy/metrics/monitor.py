@@ -19,7 +19,7 @@ ALWAYS_PERCENT: Final = 100
 """Per cent of the answers at /readyz that report the lost registry."""
 READY_BODY: Final = "ready\n"
 REGISTRY_LOST_BODY: Final = (
-    f"ready, but no registry has been heard for {LOST_AFTER:g} s: it serves the last known configuration\n"
+    f"ready, but no contact with the registry for {LOST_AFTER:g} s: it serves the last known configuration\n"
 )
 METRICS_PATH: Final = "/stats/prometheus?usedonly"
 """Leaves out stats that were never used."""

@@ -44,9 +44,9 @@ def find_envoy(path: str = "") -> EnvoyBinary:
 def _at(path: str) -> Path:
     found = shutil.which(path)
     if found is None:
-        why = "can't be executed" if Path(path).exists() else "does not exist"
+        problem = "can't be executed" if Path(path).exists() else "does not exist"
         raise EnvoyNotFound(
-            f"{path} {why}; --envoy must name Envoy's binary; without --envoy, {INSTALL_HINT} installs one"
+            f"{path} {problem}; --envoy must name Envoy's binary; without --envoy, {INSTALL_HINT} installs one"
         )
     return Path(found).absolute()
 
@@ -69,17 +69,17 @@ def _version(path: Path) -> str:
             [path, "--version"], capture_output=True, timeout=VERSION_TIMEOUT, check=False, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        why = (
+        problem = (
             (error.strerror or str(error)) if isinstance(error, OSError) else f"no answer within {VERSION_TIMEOUT:g} s"
         )
-        raise EnvoyNotFound(f"{path} can't be run: {why}") from None
+        raise EnvoyNotFound(f"{path} can't be run: {problem}") from None
     output = process.stdout.decode(errors="replace")
     version = _VERSION.search(output)
     if version is None:
         raise EnvoyNotFound(f"{path} is not an Envoy, by the output of --version; {INSTALL_HINT} installs one")
     if tuple(map(int, version.groups()[:2])) < MIN_VERSION:
         raise EnvoyNotFound(
-            f"{path} is Envoy {_text(version.groups())}, a gateway needs {_text(MIN_VERSION)}: {INSTALL_HINT}"
+            f"{path} is Envoy {_text(version.groups())}; a gateway needs {_text(MIN_VERSION)} or later: {INSTALL_HINT}"
         )
     return _text(version.groups())
 

@@ -34,7 +34,7 @@ NODE_EJECTION_TIME: Final = 10.0
 """Seconds for which a failed registry node is not tried while others answer."""
 KEEPALIVE: Final = (DEFAULT_HEARTBEAT, DEFAULT_HEARTBEAT)
 """Seconds between two pings to the registry, and seconds that each may take; then Envoy tries another node. So a
-gateway notices silence as soon as other consumers do (`heartbeats.staleness`)."""
+gateway notices silence as soon as other consumers do (`heartbeats.stale_after`)."""
 STATS_FLUSH_INTERVAL: Final = 5.0
 """Seconds between two flushes of Envoy's stats."""
 METRICS_BATCH_SIZE: Final = 1_000
@@ -123,7 +123,7 @@ def _common(plan: GatewayPlan, admin: Path) -> dict[str, Any]:
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}, "ignore_global_conn_limit": True},
         "stats_config": stats_config(),
         "stats_flush_interval": _seconds(STATS_FLUSH_INTERVAL),
-        "overload_manager": {"resource_monitors": [_connection_bound(plan.connection_limit)]},
+        "overload_manager": {"resource_monitors": [_connection_limit(plan.connection_limit)]},
         "layered_runtime": layered_runtime(),
     }
 
@@ -135,17 +135,19 @@ def layered_runtime() -> dict[str, Any]:
     return {"layers": [{"name": "adsum", "static_layer": programs}, {"name": "admin", "admin_layer": {}}]}
 
 
-def _reported_profile(shape: GatewayProfile, folder: Path) -> GatewayProfile:
-    """Returns the profile that the registry receives. The certificate has the same path in every gateway's profile,
-    because gateways of equal profile share their resources.
+def _reported_profile(profile: GatewayProfile, folder: Path) -> GatewayProfile:
+    """Returns the profile as the registry receives it.
+
+    The certificate has the same path in every gateway's profile, because gateways of equal profile share their
+    resources.
     """
-    if not shape.tls_certificate:
-        return shape
+    if not profile.tls_certificate:
+        return profile
     path = str((PROCESS_CWD or folder) / certificate.PAIR_FILE)
-    return replace(shape, tls_certificate=path, tls_key=path)
+    return replace(profile, tls_certificate=path, tls_key=path)
 
 
-def _connection_bound(limit: int) -> dict[str, Any]:
+def _connection_limit(limit: int) -> dict[str, Any]:
     return {
         "name": "envoy.resource_monitors.global_downstream_max_connections",
         "typed_config": {
@@ -173,12 +175,12 @@ def _registry(nodes: Sequence[SocketAddress], responsive_nodes: Collection[Socke
             }
         },
     }
-    preferred = [each for each in nodes if each in responsive_nodes] or nodes
-    others = [each for each in nodes if each not in preferred]
+    preferred = [node for node in nodes if node in responsive_nodes] or nodes
+    others = [node for node in nodes if node not in preferred]
     endpoints = [
-        {"priority": priority, "lb_endpoints": [_endpoint(*each) for each in nodes]}
-        for priority, nodes in enumerate((preferred, others))
-        if nodes
+        {"priority": priority, "lb_endpoints": [_endpoint(*node) for node in group]}
+        for priority, group in enumerate((preferred, others))
+        if group
     ]
     has_names = not all(map(_is_ip, (host for host, _ in nodes)))
     return {

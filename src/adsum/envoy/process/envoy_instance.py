@@ -121,13 +121,13 @@ class EnvoyInstance:
         return f"no registry answers at {nodes} (is `adsum serve` running there? --xds names its address): {reason}"
 
 
-def _argv(plan: GatewayPlan, bootstrap: Path, follows: Sequence[str]) -> list[str | Path]:
+def _argv(plan: GatewayPlan, bootstrap: Path, hot_restart_arguments: Sequence[str]) -> list[str | Path]:
     """Returns Envoy's command line."""
     drain = _drain_time(plan)
     return [
         plan.binary.path,
         *("-c", bootstrap),
-        *follows,
+        *hot_restart_arguments,
         *("--concurrency", str(plan.concurrency)),
         *("--drain-time-s", str(drain)),
         *("--parent-shutdown-time-s", str(drain + int(SHUTDOWN_MARGIN))),

@@ -21,9 +21,7 @@ READ_SIZE: Final = 65_536
 
 
 class EnvoyProcess:
-    """A running Envoy. `exited` is its exit code once it has exited; a negative one is the number of the signal that
-    ended it.
-    """
+    """A running Envoy. `exited` yields its exit code; a negative one is the number of the signal that ended it."""
 
     def __init__(self, argv: Sequence[str | Path], folder: Path, access_log: AccessLog) -> None:
         """Starts the process in that folder; needs a running loop. Its standard error goes to our log."""
@@ -83,7 +81,7 @@ class EnvoyProcess:
         out, err = self._process.stdout, self._process.stderr
         await asyncio.gather(_read(out, self._access_log_lines.feed), _read(err, self._log.feed))
         # Its output has ended, so it has exited or will in a moment.
-        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - asyncio's own child watcher would reap it elsewhere
+        while (code := self._process.poll()) is None:  # noqa: ASYNC110 - an event would need asyncio's child watcher
             await asyncio.sleep(REAP_INTERVAL)
         return code
 

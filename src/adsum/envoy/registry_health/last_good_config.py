@@ -33,7 +33,7 @@ class StaticResources:
     @classmethod
     def from_config_dump(cls, dump: Mapping[str, Any]) -> StaticResources:
         """Converts Envoy's config dump."""
-        parts = {each["@type"].rpartition(".")[2]: each for each in dump.get("configs", ())}
+        parts = {config["@type"].rpartition(".")[2]: config for config in dump.get("configs", ())}
         listeners = parts.get("ListenersConfigDump", {}).get("dynamic_listeners", ())
         clusters = parts.get("ClustersConfigDump", {}).get("dynamic_active_clusters", ())
         filters = _by_name(parts.get("EcdsConfigDump", {}).get("ecds_filters", ()), "ecds_filter", "name")
@@ -43,11 +43,11 @@ class StaticResources:
         )
         return cls(
             [
-                _static_listener(each["active_state"]["listener"], routes, filters)
-                for each in listeners
-                if "active_state" in each
+                _static_listener(entry["active_state"]["listener"], routes, filters)
+                for entry in listeners
+                if "active_state" in entry
             ],
-            [_static_cluster(each["cluster"], assignments) for each in clusters],
+            [_static_cluster(entry["cluster"], assignments) for entry in clusters],
         )
 
 
@@ -117,14 +117,14 @@ def default_folder() -> Path | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    ahead = path.with_suffix(f".{os.getpid()}")
+    staged = path.with_suffix(f".{os.getpid()}")
     try:
-        with os.fdopen(os.open(ahead, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(content)
-        ahead.replace(path)
+        staged.replace(path)
     except OSError:
         with suppress(OSError):
-            ahead.unlink()
+            staged.unlink()
         raise
 
 
@@ -147,7 +147,7 @@ def _static_listener(
         if not isinstance(value, dict):
             return value
         references = ("rds", "sds_config", "config_discovery")
-        static = {key: make_static(each) for key, each in value.items() if key not in references}
+        static = {key: make_static(item) for key, item in value.items() if key not in references}
         if "rds" in value:
             name = value["rds"]["route_config_name"]
             static["route_config"] = routes.get(name, {"name": name})
@@ -168,7 +168,7 @@ def _static_cluster(cluster: Mapping[str, Any], assignments: Mapping[str, dict[s
         return static
     name = source.get("service_name") or static["name"]
     assignment = assignments.get(name, {})
-    localities = [_static_locality(each) for each in assignment.get("endpoints", ())]
+    localities = [_static_locality(locality) for locality in assignment.get("endpoints", ())]
     return {
         **static,
         "type": "STATIC",

@@ -57,12 +57,13 @@ async def unreachable_reason(nodes: Sequence[SocketAddress]) -> str:
 
 
 async def responsive_nodes(nodes: Sequence[SocketAddress]) -> list[SocketAddress]:
-    """Returns the nodes that answer over xDS within `FIRST_ANSWER_TIMEOUT` and soon after the first. A single node is
-    returned unchecked.
+    """Returns the nodes that answer over xDS within `FIRST_ANSWER_TIMEOUT` and soon after the first.
+
+    A single node is returned unchecked.
     """
     if len(nodes) < 2:
         return list(nodes)
-    checks = {asyncio.create_task(_check_node(*place)): place for place in nodes}
+    checks = {asyncio.create_task(_check_node(*node)): node for node in nodes}
     try:
         pending: set[asyncio.Task[str]] = set(checks)
         deadline = asyncio.get_running_loop().time() + FIRST_ANSWER_TIMEOUT
@@ -73,7 +74,7 @@ async def responsive_nodes(nodes: Sequence[SocketAddress]) -> list[SocketAddress
                 break
         if pending:
             await asyncio.wait(pending, timeout=FURTHER_ANSWERS_TIMEOUT)
-        return [place for task, place in checks.items() if task.done() and not task.result()]
+        return [node for task, node in checks.items() if task.done() and not task.result()]
     finally:
         for task in checks:
             task.cancel()

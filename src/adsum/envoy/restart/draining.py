@@ -50,10 +50,10 @@ async def _finish(envoy: EnvoyInstance) -> None:
 
 async def _wait_until_idle(envoy: EnvoyInstance) -> None:
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    started_at = loop.time()
     while envoy.process.running:
         traffic = await envoy.admin.active_traffic()
-        if traffic.requests == 0 and (traffic.connections == 0 or loop.time() - began >= IDLE_LINGER):
+        if traffic.requests == 0 and (traffic.connections == 0 or loop.time() - started_at >= IDLE_LINGER):
             return
         await asyncio.sleep(POLL_INTERVAL)
 
