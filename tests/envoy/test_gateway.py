@@ -32,89 +32,98 @@ def answers(url: str) -> bool:
 
 
 def test_a_gateway_reports_ready_once_it_accepts_requests(
-    start: Start, place: GatewayAddresses, ads: AdsServer
+    start: Start, addresses: GatewayAddresses, ads: AdsServer
 ) -> None:
     gateway = start("--zone", "a", "--no-default-routes", "--access-log", "off")
-    gateway.wait_for_output(f"{READY} {place.url}\n")
-    assert get(f"{place.url}/orders").text == "ok"
-    shape = ads.profiles[0]
-    assert (shape.listen, shape.zone, shape.default_routes, shape.access_log) == ((place.listen,), "a", False, "off")
+    gateway.wait_for_output(f"{READY} {addresses.url}\n")
+    assert get(f"{addresses.url}/orders").text == "ok"
+    profile = ads.profiles[0]
+    assert (profile.listen, profile.zone, profile.default_routes, profile.access_log) == (
+        (addresses.listen,),
+        "a",
+        False,
+        "off",
+    )
 
 
-def test_the_monitor_serves_metrics_and_health_and_nothing_else_of_envoy(start: Start, place: GatewayAddresses) -> None:
+def test_the_monitor_serves_metrics_and_health_and_nothing_else_of_envoy(
+    start: Start, addresses: GatewayAddresses
+) -> None:
     start().wait_for_output(READY)
-    get(place.url)
+    get(addresses.url)
     # Envoy adds to its histograms every few seconds.
-    wait_until("latencies", lambda: "_time_bucket" in get(f"{place.monitor_url}/metrics").text)
-    metrics = get(f"{place.monitor_url}/metrics")
+    wait_until("latencies", lambda: "_time_bucket" in get(f"{addresses.monitor_url}/metrics").text)
+    metrics = get(f"{addresses.monitor_url}/metrics")
     assert metrics.headers["content-type"].startswith("text/plain")
     assert 'envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",envoy_cluster_name="orders"} 1' in metrics.text
     assert 'envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="orders",le="5000"} 1' in metrics.text
     assert 'envoy_route="all"' in metrics.text
     assert "external" not in metrics.text
-    redirect = get(f"{place.monitor_url}/metrics?format=json&filter=nothing")
+    redirect = get(f"{addresses.monitor_url}/metrics?format=json&filter=nothing")
     assert redirect.status_code == 301
     assert redirect.headers["location"].endswith("/metrics"), "Envoy does not see queries"
-    assert get(f"{place.monitor_url}/healthz").text == "ok\n"
-    assert get(f"{place.monitor_url}/readyz").status_code == 200
+    assert get(f"{addresses.monitor_url}/healthz").text == "ok\n"
+    assert get(f"{addresses.monitor_url}/readyz").status_code == 200
     for path in ("/", "/stats", "/config_dump", "/quitquitquit", "/metrics/../config_dump", "/readyz/x"):
-        assert get(f"{place.monitor_url}{path}").status_code == 404
-    assert httpx.post(f"{place.monitor_url}/metrics", trust_env=False).status_code == 404
+        assert get(f"{addresses.monitor_url}{path}").status_code == 404
+    assert httpx.post(f"{addresses.monitor_url}/metrics", trust_env=False).status_code == 404
 
 
 def test_connections_beyond_the_limit_are_closed_and_the_monitor_still_answers(
-    start: Start, place: GatewayAddresses
+    start: Start, addresses: GatewayAddresses
 ) -> None:
     start("--max-connections", "2").wait_for_output(READY)
     with httpx.Client(trust_env=False) as one, httpx.Client(trust_env=False) as other:
-        assert one.get(place.url).status_code == other.get(place.url).status_code == 200
+        assert one.get(addresses.url).status_code == other.get(addresses.url).status_code == 200
         with pytest.raises(httpx.TransportError):
-            get(place.url)
-        assert "downstream_global_cx_overflow" in get(f"{place.monitor_url}/metrics").text
-        assert one.get(place.url).status_code == 200
-    wait_until("room", lambda: answers(place.url))
+            get(addresses.url)
+        assert "downstream_global_cx_overflow" in get(f"{addresses.monitor_url}/metrics").text
+        assert one.get(addresses.url).status_code == 200
+    wait_until("room", lambda: answers(addresses.url))
 
 
-def test_a_killed_envoy_is_restarted(start: Start, place: GatewayAddresses) -> None:
+def test_a_killed_envoy_is_restarted(start: Start, addresses: GatewayAddresses) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
     (first,) = gateway.envoys()
     os.kill(first, signal.SIGKILL)
     gateway.wait_for_output("Envoy has exited unexpectedly (SIGKILL)")
     gateway.wait_for_output("Envoy serves again")
-    assert get(place.url).text == "ok"
+    assert get(addresses.url).text == "ok"
     assert first not in gateway.envoys()
     gateway.signal(signal.SIGTERM)
     assert gateway.wait_for_exit() == 0
     assert list(gateway.tmp.iterdir()) == []
 
 
-def test_no_envoy_outlives_a_killed_gateway(start: Start, place: GatewayAddresses) -> None:
+def test_no_envoy_outlives_a_killed_gateway(start: Start, addresses: GatewayAddresses) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
     (envoy,) = gateway.envoys()
     gateway.signal(signal.SIGKILL)
     gateway.process.wait()
     wait_until("Envoy's end", lambda: has_exited(envoy))
-    assert not answers(place.url)
+    assert not answers(addresses.url)
 
 
-def test_a_gateway_keeps_serving_without_a_registry(start: Start, place: GatewayAddresses, ads: AdsServer) -> None:
+def test_a_gateway_keeps_serving_without_a_registry(start: Start, addresses: GatewayAddresses, ads: AdsServer) -> None:
     start().wait_for_output(READY)
     ads.close()
-    with SteadyCaller(place.url) as caller:
+    with SteadyCaller(addresses.url) as caller:
         caller.wait_for_answers(100)
     assert caller.failed == []
-    assert get(f"{place.monitor_url}/readyz").status_code == 200
+    assert get(f"{addresses.monitor_url}/readyz").status_code == 200
 
 
-def test_a_gateway_that_waits_for_the_registry_says_so(start: Start, place: GatewayAddresses, ads: AdsServer) -> None:
+def test_a_gateway_that_waits_for_the_registry_says_so(
+    start: Start, addresses: GatewayAddresses, ads: AdsServer
+) -> None:
     ads.close()
     gateway = start()
     gateway.wait_for_output(f"no registry answers at {ads.address}")
     ads.open()
     gateway.wait_for_output(READY)
-    assert get(place.url).text == "ok"
+    assert get(addresses.url).text == "ok"
 
 
 def test_a_port_that_does_not_speak_xds_is_reported(start: Start, upstream: UpstreamServer) -> None:
@@ -133,10 +142,10 @@ def test_a_gateway_that_waits_for_the_registry_can_be_ended(start: Start, ads: A
     assert list(gateway.tmp.iterdir()) == []
 
 
-def test_sigterm_under_load_fails_no_request(start: Start, place: GatewayAddresses) -> None:
+def test_sigterm_under_load_fails_no_request(start: Start, addresses: GatewayAddresses) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
-    with SteadyCaller(place.url) as caller:
+    with SteadyCaller(addresses.url) as caller:
         caller.wait_for_answers(200)
         gateway.signal(signal.SIGTERM)
         assert gateway.wait_for_exit() == 0
@@ -145,22 +154,22 @@ def test_sigterm_under_load_fails_no_request(start: Start, place: GatewayAddress
 
 
 def test_sigterm_finishes_requests_and_reports_not_ready(
-    start: Start, place: GatewayAddresses, upstream: UpstreamServer
+    start: Start, addresses: GatewayAddresses, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "60")
     gateway.wait_for_output(READY)
     slow: list[httpx.Response] = []
-    calling = threading.Thread(target=lambda: slow.append(get(f"{place.url}/slow")))
+    calling = threading.Thread(target=lambda: slow.append(get(f"{addresses.url}/slow")))
     calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     with httpx.Client(trust_env=False) as kept:
-        assert kept.get(f"{place.monitor_url}/readyz").status_code == 200
+        assert kept.get(f"{addresses.monitor_url}/readyz").status_code == 200
         gateway.signal(signal.SIGTERM)
         gateway.wait_for_output("draining")
-        wait_until("the listener to close", lambda: not answers(place.url))
-        wait_until("the 503 of /readyz", lambda: get(f"{place.monitor_url}/readyz").status_code == 503)
-        assert get(f"{place.monitor_url}/metrics").status_code == 200
-        assert kept.get(f"{place.monitor_url}/readyz").status_code == 503
+        wait_until("the listener to close", lambda: not answers(addresses.url))
+        wait_until("the 503 of /readyz", lambda: get(f"{addresses.monitor_url}/readyz").status_code == 503)
+        assert get(f"{addresses.monitor_url}/metrics").status_code == 200
+        assert kept.get(f"{addresses.monitor_url}/readyz").status_code == 503
     assert gateway.process.poll() is None
     upstream.release_slow.set()
     calling.join(30)
@@ -170,11 +179,11 @@ def test_sigterm_finishes_requests_and_reports_not_ready(
 
 
 def test_requests_beyond_the_drain_timeout_are_cut_off_and_logged(
-    start: Start, place: GatewayAddresses, upstream: UpstreamServer
+    start: Start, addresses: GatewayAddresses, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "0.5")
     gateway.wait_for_output(READY)
-    calling = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
+    calling = threading.Thread(target=lambda: answers(f"{addresses.url}/slow"))
     calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     gateway.signal(signal.SIGTERM)
@@ -184,11 +193,11 @@ def test_requests_beyond_the_drain_timeout_are_cut_off_and_logged(
 
 
 def test_requests_that_outlast_a_reload_are_cut_off_and_logged(
-    start: Start, place: GatewayAddresses, upstream: UpstreamServer
+    start: Start, addresses: GatewayAddresses, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
-    calling = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
+    calling = threading.Thread(target=lambda: answers(f"{addresses.url}/slow"))
     calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     gateway.signal(signal.SIGHUP)
@@ -197,12 +206,12 @@ def test_requests_that_outlast_a_reload_are_cut_off_and_logged(
 
 
 def test_a_second_signal_ends_the_gateway_at_once(
-    start: Start, place: GatewayAddresses, upstream: UpstreamServer
+    start: Start, addresses: GatewayAddresses, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "1h")
     gateway.wait_for_output(READY)
     (envoy,) = gateway.envoys()
-    calling = threading.Thread(target=lambda: answers(f"{place.url}/slow"))
+    calling = threading.Thread(target=lambda: answers(f"{addresses.url}/slow"))
     calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     gateway.signal(signal.SIGTERM)
@@ -214,10 +223,10 @@ def test_a_second_signal_ends_the_gateway_at_once(
     calling.join(30)
 
 
-def test_sighup_under_load_fails_no_request(start: Start, place: GatewayAddresses, ads: AdsServer) -> None:
+def test_sighup_under_load_fails_no_request(start: Start, addresses: GatewayAddresses, ads: AdsServer) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
-    with SteadyCaller(place.url) as caller:
+    with SteadyCaller(addresses.url) as caller:
         for n in range(2):
             before = gateway.envoys()
             caller.wait_for_answers(100)
@@ -227,20 +236,20 @@ def test_sighup_under_load_fails_no_request(start: Start, place: GatewayAddresse
             caller.wait_for_answers(100)
     assert caller.failed == []
     assert caller.refused == 0
-    assert get(f"{place.monitor_url}/readyz").status_code == 200
+    assert get(f"{addresses.monitor_url}/readyz").status_code == 200
     assert len(ads.profiles) == 3
 
 
-def test_sighup_rereads_the_settings(start: Start, place: GatewayAddresses, ads: AdsServer, tmp_path: Path) -> None:
+def test_sighup_rereads_the_settings(start: Start, addresses: GatewayAddresses, ads: AdsServer, tmp_path: Path) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
     (tmp_path / "adsum.toml").write_text("[gateway]\ndefault_routes = false\n")
     gateway.signal(signal.SIGHUP)
     gateway.wait_for_output("reloaded")
-    assert [each.default_routes for each in ads.profiles] == [True, False]
+    assert [profile.default_routes for profile in ads.profiles] == [True, False]
 
 
-def test_wrong_settings_change_nothing(start: Start, place: GatewayAddresses, tmp_path: Path) -> None:
+def test_wrong_settings_change_nothing(start: Start, addresses: GatewayAddresses, tmp_path: Path) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
     before = gateway.envoys()
@@ -248,11 +257,11 @@ def test_wrong_settings_change_nothing(start: Start, place: GatewayAddresses, tm
     gateway.signal(signal.SIGHUP)
     gateway.wait_for_output("gateway.access_log: must be json, text or off")
     assert gateway.envoys() == before
-    assert get(place.url).text == "ok"
+    assert get(addresses.url).text == "ok"
 
 
 def test_a_new_envoy_without_a_configuration_is_not_started(
-    start: Start, place: GatewayAddresses, ads: AdsServer, tmp_path: Path
+    start: Start, addresses: GatewayAddresses, ads: AdsServer, tmp_path: Path
 ) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
@@ -261,7 +270,7 @@ def test_a_new_envoy_without_a_configuration_is_not_started(
     (tmp_path / "adsum.toml").write_text(
         "[gateway]\ndefault_routes = false\n"
     )  # A gateway with this profile has no last good configuration.
-    with SteadyCaller(place.url) as caller:
+    with SteadyCaller(addresses.url) as caller:
         gateway.signal(signal.SIGHUP)
         gateway.wait_for_output("not reloaded, the current Envoy keeps serving: no registry answers")
         caller.wait_for_answers(50)
@@ -271,12 +280,12 @@ def test_a_new_envoy_without_a_configuration_is_not_started(
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["away", "hanging"])
 def test_without_a_registry_a_reload_serves_the_last_good_config(
-    start: Start, place: GatewayAddresses, ads: AdsServer, hangs: bool
+    start: Start, addresses: GatewayAddresses, ads: AdsServer, hangs: bool
 ) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
     ads.close()
-    with SteadyCaller(place.url) as caller, hanging(ads) if hangs else nullcontext():
+    with SteadyCaller(addresses.url) as caller, hanging(ads) if hangs else nullcontext():
         gateway.signal(signal.SIGHUP)
         gateway.wait_for_output("a new Envoy serves the last good configuration")
         caller.wait_for_answers(50)
@@ -289,13 +298,13 @@ def test_without_a_registry_a_reload_serves_the_last_good_config(
 
 
 def test_a_failed_replacement_drops_no_request_and_is_tried_again(
-    start: Start, place: GatewayAddresses, ads: AdsServer
+    start: Start, addresses: GatewayAddresses, ads: AdsServer
 ) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
     (first,) = gateway.envoys()
     ads.silent = True
-    with SteadyCaller(place.url) as caller:
+    with SteadyCaller(addresses.url) as caller:
         gateway.signal(signal.SIGHUP)
         gateway.wait_for_output("the gateway does not accept requests yet")
         (new,) = set(gateway.envoys()) - {first}
@@ -314,7 +323,7 @@ def test_a_failed_replacement_drops_no_request_and_is_tried_again(
 
 
 def test_without_process_access_a_failed_reload_blocks_further_ones(
-    start: Start, place: GatewayAddresses, ads: AdsServer
+    start: Start, addresses: GatewayAddresses, ads: AdsServer
 ) -> None:
     gateway = start("--drain-timeout", "1", "--no-process-access")
     gateway.wait_for_output(READY)
@@ -329,20 +338,20 @@ def test_without_process_access_a_failed_reload_blocks_further_ones(
     gateway.signal(signal.SIGHUP)
     gateway.wait_for_output("an earlier reload failed, and Envoy refuses further ones")
     assert gateway.envoys() == [first]
-    assert get(place.url).text == "ok"
+    assert get(addresses.url).text == "ok"
 
 
 def test_without_process_access_sigterm_finishes_requests(
-    start: Start, place: GatewayAddresses, upstream: UpstreamServer
+    start: Start, addresses: GatewayAddresses, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "60", "--no-process-access")
     gateway.wait_for_output(READY)
     slow: list[httpx.Response] = []
-    calling = threading.Thread(target=lambda: slow.append(get(f"{place.url}/slow")))
+    calling = threading.Thread(target=lambda: slow.append(get(f"{addresses.url}/slow")))
     calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     gateway.signal(signal.SIGTERM)
-    wait_until("the listener to close", lambda: not answers(place.url))
+    wait_until("the listener to close", lambda: not answers(addresses.url))
     assert gateway.process.poll() is None
     upstream.release_slow.set()
     calling.join(30)
@@ -351,12 +360,12 @@ def test_without_process_access_sigterm_finishes_requests(
 
 
 def test_sigterm_during_a_takeover_finishes_requests(
-    start: Start, place: GatewayAddresses, ads: AdsServer, upstream: UpstreamServer
+    start: Start, addresses: GatewayAddresses, ads: AdsServer, upstream: UpstreamServer
 ) -> None:
     gateway = start("--drain-timeout", "60")
     gateway.wait_for_output(READY)
     slow: list[httpx.Response] = []
-    calling = threading.Thread(target=lambda: slow.append(get(f"{place.url}/slow")))
+    calling = threading.Thread(target=lambda: slow.append(get(f"{addresses.url}/slow")))
     calling.start()
     assert upstream.slow_requests.acquire(timeout=30)
     ads.silent = True
@@ -365,7 +374,7 @@ def test_sigterm_during_a_takeover_finishes_requests(
     gateway.signal(signal.SIGTERM)
     gateway.wait_for_output("it is ended once no client is connected")
     with pytest.raises(httpx.ConnectError):
-        get(place.url)
+        get(addresses.url)
     assert gateway.process.poll() is None
     upstream.release_slow.set()
     calling.join(30)
@@ -375,8 +384,8 @@ def test_sigterm_during_a_takeover_finishes_requests(
 
 
 @pytest.mark.parametrize("option", ["listen", "monitor"])
-def test_a_port_in_use_ends_the_start_with_the_reason(start: Start, place: GatewayAddresses, option: str) -> None:
-    host, _, port = getattr(place, option).partition(":")
+def test_a_port_in_use_ends_the_start_with_the_reason(start: Start, addresses: GatewayAddresses, option: str) -> None:
+    host, _, port = getattr(addresses, option).partition(":")
     with socket.create_server((host, int(port)), reuse_port=True):
         gateway = start()
         assert gateway.wait_for_exit() == 1
@@ -387,7 +396,7 @@ def test_a_port_in_use_ends_the_start_with_the_reason(start: Start, place: Gatew
 
 
 def test_without_a_registry_a_restarted_envoy_serves_the_last_good_config(
-    start: Start, place: GatewayAddresses, ads: AdsServer, tmp_path: Path
+    start: Start, addresses: GatewayAddresses, ads: AdsServer, tmp_path: Path
 ) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
@@ -396,8 +405,8 @@ def test_without_a_registry_a_restarted_envoy_serves_the_last_good_config(
     (first,) = gateway.envoys()
     os.kill(first, signal.SIGKILL)
     gateway.wait_for_output("no registry answers; the gateway serves the last good configuration")
-    assert get(place.url).text == "ok"
-    with SteadyCaller(place.url) as caller:
+    assert get(addresses.url).text == "ok"
+    with SteadyCaller(addresses.url) as caller:
         caller.wait_for_answers(50)
         ads.open()
         gateway.wait_for_output("reloaded")
@@ -408,7 +417,7 @@ def test_without_a_registry_a_restarted_envoy_serves_the_last_good_config(
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["away", "hanging"])
 def test_a_gateway_that_starts_without_a_registry_serves_the_last_good_config(
-    start: Start, place: GatewayAddresses, ads: AdsServer, tmp_path: Path, hangs: bool
+    start: Start, addresses: GatewayAddresses, ads: AdsServer, tmp_path: Path, hangs: bool
 ) -> None:
     first = start()
     first.wait_for_output(READY)
@@ -420,7 +429,7 @@ def test_a_gateway_that_starts_without_a_registry_serves_the_last_good_config(
         second = start()
         second.wait_for_output(READY)
         second.wait_for_output("no registry answers; the gateway serves the last good configuration")
-        assert get(place.url).text == "ok"
+        assert get(addresses.url).text == "ok"
         second.signal(signal.SIGTERM)
         assert second.wait_for_exit() == 0
 

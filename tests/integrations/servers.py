@@ -220,7 +220,7 @@ async def _read(reader: asyncio.StreamReader) -> FleetRequest | None:
             raise
         return None
     line, *rest = head.rstrip("\r\n").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in rest)}
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
     method, target, _ = line.split(" ", 2)
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     while headers.get("transfer-encoding") == "chunked":

@@ -43,7 +43,7 @@ def test_the_node_has_a_locality_because_node_js_requires_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("xds", "what"),
+    ("xds", "reason"),
     [
         ("nowhere", "HOST:PORT"),
         ("nowhere:0", "HOST:PORT"),
@@ -58,10 +58,10 @@ def test_the_node_has_a_locality_because_node_js_requires_one() -> None:
         ("n 1:23787", "HOST:PORT"),
     ],
 )
-def test_an_address_that_no_client_could_dial_is_refused(xds: str, what: str) -> None:
+def test_an_address_that_no_client_could_dial_is_refused(xds: str, reason: str) -> None:
     with pytest.raises(Invalid, match=r"xds") as refused:
         grpc_bootstrap(xds)
-    assert what in str(refused.value)
+    assert reason in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["etcd://e1:2379", "consul://127.0.0.1:8500"])

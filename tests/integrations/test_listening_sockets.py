@@ -14,10 +14,10 @@ from adsum.integrations.listening_sockets import own_ports, own_socket_name, wai
 
 
 def listener() -> socket.socket:
-    made = socket.socket()
-    made.bind(("127.0.0.1", 0))
-    made.listen()
-    return made
+    socket_ = socket.socket()
+    socket_.bind(("127.0.0.1", 0))
+    socket_.listen()
+    return socket_
 
 
 async def test_the_port_of_this_process_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

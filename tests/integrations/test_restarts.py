@@ -15,7 +15,7 @@ import adsum
 from adsum.integrations.httpx import AsyncHttpxClient
 from adsum.integrations.request_options import request_options
 from adsum.integrations.requests import RequestsSession
-from tests.integrations.programs.server_processes import ServerProcess, listed, load, passing, starting, until
+from tests.integrations.programs.server_processes import ServerProcess, listed, load, passing, starting, wait_until
 from tests.support.registry_daemon import RunningDaemon
 
 Start = Callable[..., ServerProcess]
@@ -33,7 +33,7 @@ def start(daemon: RunningDaemon, tmp_path: Path) -> Iterator[Start]:
 
 async def test_replacing_uvicorns_one_by_one_loses_no_request(daemon: RunningDaemon, start: Start) -> None:
     old = [start(*UVICORN), start(*UVICORN)]
-    await until(lambda: len(passing(daemon)) == 2, "both are listed", *old)
+    await wait_until(lambda: len(passing(daemon)) == 2, "both are listed", *old)
     async with adsum.Client(daemon.url, cache=False) as client, AsyncHttpxClient(client) as http:
         await client.channel("orders").ready()
 
@@ -42,12 +42,12 @@ async def test_replacing_uvicorns_one_by_one_loses_no_request(daemon: RunningDae
                 return (await http.post("http://orders/", content=b"once")).raise_for_status().text
 
         async with load(pay) as results:
-            for each in old:
+            for server in old:
                 await results.wait_for_answers()
                 new = start(*UVICORN)
-                await until(lambda: len(passing(daemon)) == 3, "the new one is listed", new)
-                each.signal(signal.SIGTERM)
-                await each.wait_for_exit()
+                await wait_until(lambda: len(passing(daemon)) == 3, "the new one is listed", new)
+                server.signal(signal.SIGTERM)
+                await server.wait_for_exit()
                 assert len(listed(daemon)) == 2, "it deregistered"
             await results.wait_for_answers()
         assert results.failures == []
@@ -56,7 +56,7 @@ async def test_replacing_uvicorns_one_by_one_loses_no_request(daemon: RunningDae
 
 async def test_workers_of_one_uvicorn_are_one_instance(daemon: RunningDaemon, start: Start) -> None:
     other, several = start(*UVICORN), start(*UVICORN, "--workers", "2")
-    await until(lambda: len(passing(daemon)) == 2, "both are listed", other, several)
+    await wait_until(lambda: len(passing(daemon)) == 2, "both are listed", other, several)
     before = set(listed(daemon))
     killed = several.workers()
     for pid in killed[:1]:
@@ -83,7 +83,7 @@ async def test_gunicorn_with_flask_is_one_instance_and_leaves_without_losing_a_r
     daemon: RunningDaemon, start: Start
 ) -> None:
     servers = [start(*FLASK), start(*FLASK)]
-    await until(lambda: len(passing(daemon)) == 2, "both are listed", *servers)
+    await wait_until(lambda: len(passing(daemon)) == 2, "both are listed", *servers)
     before = set(listed(daemon))
     first, second = servers
     for pid in first.workers():
@@ -116,13 +116,13 @@ async def test_recycling_every_worker_of_a_socket_changes_nothing_in_the_catalog
     daemon: RunningDaemon, start: Start, tmp_path: Path
 ) -> None:
     server = start(*SIMPLE)
-    await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
+    await wait_until(lambda: len(passing(daemon)) == 1, "it is listed", server)
     (before,) = listed(daemon).values()
     for pid in server.workers():
         os.kill(pid, signal.SIGKILL)
         await server.wait_until_replaced(pid, 3)
     after_its_ttl = time.monotonic() + 4.0
-    await until(lambda: time.monotonic() > after_its_ttl and len(passing(daemon)) == 1, "another renews", server)
+    await wait_until(lambda: time.monotonic() > after_its_ttl and len(passing(daemon)) == 1, "another renews", server)
     (after,) = listed(daemon).values()
     assert after.registration == before.registration, "the holder, too: to the registry, all workers are one process"
     server.signal(signal.SIGTERM)
@@ -134,7 +134,7 @@ async def test_a_single_worker_that_is_replaced_after_some_requests_changes_noth
     daemon: RunningDaemon, start: Start
 ) -> None:
     server = start(*SIMPLE, "-w", "1", "--max-requests", "4")
-    await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
+    await wait_until(lambda: len(passing(daemon)) == 1, "it is listed", server)
     before = daemon.registry.snapshot.service("orders")
     (listing,) = before.listings.values()
     workers: set[int] = set()
@@ -148,7 +148,7 @@ async def test_a_single_worker_that_is_replaced_after_some_requests_changes_noth
         return requests.get(f"http://{listing.instance.authority}/", timeout=10.0).text
 
     async with load(call, callers=1):
-        await until(replaced, "its worker is replaced again and again", server)
+        await wait_until(replaced, "its worker is replaced again and again", server)
     after = daemon.registry.snapshot.service("orders")
     assert after is before, [step.provenance for step in after.recent_changes]
     server.signal(signal.SIGTERM)

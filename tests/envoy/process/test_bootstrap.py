@@ -43,10 +43,10 @@ def envoy_problem(config: dict[str, Any], folder: Path) -> str:
 
 
 def registry(config: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = next(
-        each for each in config["static_resources"]["clusters"] if each["name"] == "adsum_registry"
+    cluster: dict[str, Any] = next(
+        candidate for candidate in config["static_resources"]["clusters"] if candidate["name"] == "adsum_registry"
     )
-    return found
+    return cluster
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_the_node_has_the_profile_and_the_zone(tmp_path: Path) -> None:
 def test_no_service_can_have_the_name_of_a_bootstrap_cluster(tmp_path: Path) -> None:
     clusters = bootstrap(PLAN, tmp_path / "s")["static_resources"]["clusters"]
     assert len(clusters) > 1
-    for each in clusters:
+    for cluster in clusters:
         with pytest.raises(Invalid):
-            service_name("name", each["name"])
+            service_name("name", cluster["name"])
 
 
 def test_the_admin_interface_is_on_a_private_socket_only(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ def test_responsive_registry_nodes_are_tried_first(tmp_path: Path) -> None:
     def tried(*answering: SocketAddress) -> list[list[str]]:
         config = bootstrap(plan_for(*nodes), tmp_path / "s", answering)
         endpoints = registry(config)["load_assignment"]["endpoints"]
-        assert [each["priority"] for each in endpoints] == list(range(len(endpoints)))
+        assert [group["priority"] for group in endpoints] == list(range(len(endpoints)))
         return [
-            [node["endpoint"]["address"]["socket_address"]["address"] for node in each["lb_endpoints"]]
-            for each in endpoints
+            [node["endpoint"]["address"]["socket_address"]["address"] for node in group["lb_endpoints"]]
+            for group in endpoints
         ]
 
     assert tried(nodes[1]) == [["10.0.0.2"], ["10.0.0.1", "10.0.0.3"]]

@@ -28,12 +28,12 @@ def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_folder_of_a_running_gateway_stays(parent: Path) -> None:
-    one, other = RuntimeFolder(), RuntimeFolder()
-    assert {one.path, other.path} == set(parent.iterdir())
-    one.close()
-    one.close()
-    assert [other.path] == list(parent.iterdir())
-    other.close()
+    first_folder, second_folder = RuntimeFolder(), RuntimeFolder()
+    assert {first_folder.path, second_folder.path} == set(parent.iterdir())
+    first_folder.close()
+    first_folder.close()
+    assert [second_folder.path] == list(parent.iterdir())
+    second_folder.close()
 
 
 def test_a_folder_without_a_lock_stays(parent: Path) -> None:
@@ -41,35 +41,37 @@ def test_a_folder_without_a_lock_stays(parent: Path) -> None:
     (parent / "another").mkdir()
     (parent / "another" / "lock").touch()
     RuntimeFolder().close()
-    assert sorted(each.name for each in parent.iterdir()) == ["adsum-gateway-being-made", "another"]
+    assert sorted(folder.name for folder in parent.iterdir()) == ["adsum-gateway-being-made", "another"]
 
 
 def test_the_folder_and_shared_memory_of_a_dead_gateway_are_removed(parent: Path) -> None:
-    left = parent / "adsum-gateway-left"
-    left.mkdir()
-    (left / "lock").touch()
-    (left / "base-id-1").write_text("12")
+    left_behind = parent / "adsum-gateway-left"
+    left_behind.mkdir()
+    (left_behind / "lock").touch()
+    (left_behind / "base-id-1").write_text("12")
     memory = parent.parent / "m" / "envoy_shared_memory_120"
     memory.touch()
-    other = parent.parent / "m" / "envoy_shared_memory_130"
-    other.touch()
+    second_folder = parent.parent / "m" / "envoy_shared_memory_130"
+    second_folder.touch()
     RuntimeFolder().close()
     assert list(parent.iterdir()) == []
-    assert (memory.exists(), other.exists()) == (False, True)
+    assert (memory.exists(), second_folder.exists()) == (False, True)
 
 
 def test_the_next_gateway_removes_what_a_killed_one_left(start: Start) -> None:
     first = start()
     first.wait_for_output("listens on")
     (envoy,) = first.envoys()
-    (left,) = first.tmp.iterdir()
-    memory = hot_restart.SHARED_MEMORY_FOLDER / f"envoy_shared_memory_{int((left / 'base-id-1').read_text()) * 10}"
+    (left_behind,) = first.tmp.iterdir()
+    memory = (
+        hot_restart.SHARED_MEMORY_FOLDER / f"envoy_shared_memory_{int((left_behind / 'base-id-1').read_text()) * 10}"
+    )
     assert memory.exists()
     first.signal(signal.SIGKILL)
     first.process.wait()
     wait_until("Envoy's end", lambda: has_exited(envoy))
-    assert left.exists()
+    assert left_behind.exists()
     second = start(TMPDIR=str(first.tmp))
     second.wait_for_output("listens on")
-    assert not left.exists()
+    assert not left_behind.exists()
     assert not memory.exists()

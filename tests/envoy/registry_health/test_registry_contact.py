@@ -57,22 +57,24 @@ def test_the_reason_of_a_refusal_is_read_from_envoys_log() -> None:
 
 
 def test_a_gateway_without_contact_says_so_and_keeps_serving(
-    start: Start, place: GatewayAddresses, ads: AdsServer
+    start: Start, addresses: GatewayAddresses, ads: AdsServer
 ) -> None:
     gateway = start()
     gateway.wait_for_output(LISTENS)
-    ready = f"{place.monitor_url}/readyz"
+    ready = f"{addresses.monitor_url}/readyz"
     assert get(ready).text == READY_BODY
     ads.close()
     wait_until("the body of /readyz", lambda: get(ready).text == REGISTRY_LOST_BODY)
-    assert get(ready).status_code == get(place.url).status_code == 200
+    assert get(ready).status_code == get(addresses.url).status_code == 200
     gateway.wait_for_output(f"no contact with the registry for {LOST_AFTER:g} s")
     ads.open()
     wait_until("the body of /readyz", lambda: get(ready).text == READY_BODY)
     gateway.wait_for_output("the registry is connected again")
 
 
-def test_a_rejected_gateway_logs_the_registrys_reason(start: Start, place: GatewayAddresses, ads: AdsServer) -> None:
+def test_a_rejected_gateway_logs_the_registrys_reason(
+    start: Start, addresses: GatewayAddresses, ads: AdsServer
+) -> None:
     ads.refusal = REASON
     gateway = start()
     gateway.wait_for_output(
@@ -80,4 +82,4 @@ def test_a_rejected_gateway_logs_the_registrys_reason(start: Start, place: Gatew
     )
     ads.refusal = ""
     gateway.wait_for_output(LISTENS)
-    assert get(place.url).status_code == 200
+    assert get(addresses.url).status_code == 200

@@ -93,8 +93,8 @@ def _print(line: str) -> None:
 
 
 if __name__ == "__main__":
-    what, name = sys.argv[1:3]
-    if what.startswith("sync-"):
-        {"sync-serve": sync_serve, "sync-call": sync_call}[what](name)
+    program, name = sys.argv[1:3]
+    if program.startswith("sync-"):
+        {"sync-serve": sync_serve, "sync-call": sync_call}[program](name)
     else:
-        asyncio.run({"serve": serve, "call": call}[what](name))
+        asyncio.run({"serve": serve, "call": call}[program](name))

@@ -61,11 +61,11 @@ class ServerProcess:
 
     async def wait_for_exit(self) -> None:
         """Waits until it has exited."""
-        await until(lambda: self.has_exited, "it ended", self)
+        await wait_until(lambda: self.has_exited, "it ended", self)
 
     async def wait_until_replaced(self, worker: int, count: int) -> None:
         """Waits until there are `count` workers without that one."""
-        await until(lambda: worker not in self.workers() and len(self.workers()) == count, "it was replaced", self)
+        await wait_until(lambda: worker not in self.workers() and len(self.workers()) == count, "it was replaced", self)
 
     def close(self) -> None:
         if not self.has_exited:
@@ -106,7 +106,7 @@ def passing(daemon: RunningDaemon) -> list[str]:
     return [id for id, listing in listed(daemon).items() if listing.status is Status.PASSING]
 
 
-async def until(condition: Callable[[], bool], what: str, *processes: ServerProcess) -> None:
+async def wait_until(condition: Callable[[], bool], what: str, *processes: ServerProcess) -> None:
     deadline = time.monotonic() + WAIT_TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "\n".join([what, *(process.log for process in processes)])
@@ -123,7 +123,7 @@ class CallResults:
     async def wait_for_answers(self, count: int = 30) -> None:
         """Returns once `count` more calls were answered."""
         target = self.answers.total() + count
-        await until(lambda: self.answers.total() >= target or bool(self.failures), "calls are answered")
+        await wait_until(lambda: self.answers.total() >= target or bool(self.failures), "calls are answered")
 
 
 @asynccontextmanager

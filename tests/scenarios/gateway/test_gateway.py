@@ -26,20 +26,20 @@ async def test_a_rolling_restart_and_a_kill_9_of_wrapped_programs_fail_no_reques
     await door.start_registry()
     ids = ["o0", "o1", "o2"]
     running = {id: start_wrapped_instance(door.place, id, "--ttl", "2s", "--grace", "1s") for id in ids}
-    async with JsonApi(door.place.url) as asking:
-        await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+    async with JsonApi(door.place.url) as api:
+        await api.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
         await door.start_gateway()
         await door.wait_for_answer()
         async with door.load():
             for n, old in enumerate(ids[:2]):
                 ids[n] = new = f"{old}-again"
                 running[new] = start_wrapped_instance(door.place, new)
-                await asking.wait_for_statuses("orders", lambda statuses, new=new: statuses.get(new) == "passing")  # type: ignore[misc]
+                await api.wait_for_statuses("orders", lambda statuses, new=new: statuses.get(new) == "passing")  # type: ignore[misc]
                 assert await running[old].stop() == 0, running[old].stderr
             await wait_until(lambda: {"o0-again", "o1-again", "o2"} <= door.answered.keys())
             for pid in (child_pid(running["o2"]), running["o2"].pid):
                 os.kill(pid, signal.SIGKILL)
-            await asking.wait_for_statuses("orders", lambda statuses: "o2" not in statuses)
+            await api.wait_for_statuses("orders", lambda statuses: "o2" not in statuses)
         assert door.failures == []
 
 
@@ -49,8 +49,8 @@ async def test_the_gateway_serves_while_the_registry_restarts_even_empty(door: G
     ids = ["o0", "o1"]
     for id in ids:
         start_wrapped_instance(door.place, id, "--ttl", "2s")
-    async with JsonApi(door.place.url) as asking:
-        await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+    async with JsonApi(door.place.url) as api:
+        await api.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
         await door.start_gateway()
         await door.wait_for_answer()
         async with door.load():
@@ -58,7 +58,7 @@ async def test_the_gateway_serves_while_the_registry_restarts_even_empty(door: G
             seen = door.answered.total()
             await wait_until(lambda: door.answered.total() > seen + 50)
             await door.start_registry(store)
-            await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+            await api.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
             # The gateway follows the new registry: a new instance is called.
             start_wrapped_instance(door.place, "o2")
             await wait_until(lambda: "o2" in door.answered)
@@ -67,17 +67,17 @@ async def test_the_gateway_serves_while_the_registry_restarts_even_empty(door: G
 
 async def test_a_service_without_instances_answers_503_and_no_other_route_takes_its_requests(door: GatewayLoad) -> None:
     await door.start_registry()
-    async with JsonApi(door.place.url) as asking, running_instance("o1") as orders, running_instance("any") as any:
-        await register(asking, "orders", orders)
-        await register(asking, "any", any)
-        await asking.put("/routes/shop", path={"prefix": "/shop"}, to=[{"service": "orders"}])
+    async with JsonApi(door.place.url) as api, running_instance("o1") as orders, running_instance("any") as any:
+        await register(api, "orders", orders)
+        await register(api, "any", any)
+        await api.put("/routes/shop", path={"prefix": "/shop"}, to=[{"service": "orders"}])
         await door.start_gateway()
         by_host = {"host": "orders.localhost"}
         await door.wait_for_answer("/shop/", "o1")
         await door.wait_for_answer("/any/", "any")
         assert (await door.http.get("/any/", headers=by_host)).text == "o1"
         caught = len(any.calls)
-        await asking.delete("/services/orders/instances/o1")
+        await api.delete("/services/orders/instances/o1")
         while (gone := await door.http.get("/any/", headers=by_host)).status_code == 200:
             assert gone.text == "o1", "the default route of the other service took it"
             await asyncio.sleep(0.02)
@@ -86,23 +86,23 @@ async def test_a_service_without_instances_answers_503_and_no_other_route_takes_
         assert int(gone.headers["retry-after"]) >= 1
         assert gone.json()["service"] == "orders"
         assert len(any.calls) == caught
-        await asking.put("/routes/catch-all", to=[{"service": "any"}])
+        await api.put("/routes/catch-all", to=[{"service": "any"}])
         await door.wait_for_answer("/nobody-else-s/", "any")
         gone = await door.http.get("/shop/")
         assert (gone.status_code, gone.json()["service"]) == (503, "orders")
-        await register(asking, "orders", orders)
+        await register(api, "orders", orders)
         await door.wait_for_answer("/shop/", "o1")
 
 
 async def test_a_gateway_that_starts_without_a_registry_applies_rate_limits(door: GatewayLoad) -> None:
     node = await door.start_registry()
-    async with JsonApi(door.place.url) as asking, running_instance("o1") as orders:
-        await register(asking, "orders", orders)
+    async with JsonApi(door.place.url) as api, running_instance("o1") as orders:
+        await register(api, "orders", orders)
         limit = {"requests": 3, "per": "1h"}
-        await asking.put("/routes/few", path={"prefix": "/few"}, to=[{"service": "orders"}], rate_limit=limit)
+        await api.put("/routes/few", path={"prefix": "/few"}, to=[{"service": "orders"}], rate_limit=limit)
         gateway = await door.start_gateway()
         await door.wait_for_answer("/few/")
-        await wait_until(lambda: any("few" in each.read_text() for each in door.place.folder.rglob("gateways/*.json")))
+        await wait_until(lambda: any("few" in file.read_text() for file in door.place.folder.rglob("gateways/*.json")))
         await gateway.stop()
         await node.stop()
         again = await door.start_gateway()
@@ -113,20 +113,18 @@ async def test_a_gateway_that_starts_without_a_registry_applies_rate_limits(door
 
 async def test_route_changes_under_load_drop_no_request_and_wrong_ones_change_nothing(door: GatewayLoad) -> None:
     await door.start_registry()
-    async with JsonApi(door.place.url) as asking, running_instance("blue") as blue, running_instance("green") as green:
-        await register(asking, "blue", blue)
-        await register(asking, "green", green)
-        await asking.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": "blue"}])
+    async with JsonApi(door.place.url) as api, running_instance("blue") as blue, running_instance("green") as green:
+        await register(api, "blue", blue)
+        await register(api, "green", green)
+        await api.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": "blue"}])
         await door.start_gateway()
         await door.wait_for_answer("/shop/")
         async with door.load("/shop/"):
             for to in ("green", "blue") * 10:
                 before = door.answered[to]
-                await asking.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": to}])
+                await api.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": to}])
                 await wait_until(lambda to=to, before=before: door.answered[to] > before)  # type: ignore[misc]
-            wrong = await asking.http.put(
-                "/routes/main", json={"path": {"prefix": "shop"}, "to": [{"service": "green"}]}
-            )
+            wrong = await api.http.put("/routes/main", json={"path": {"prefix": "shop"}, "to": [{"service": "green"}]})
             assert (wrong.status_code, wrong.json()["field"]) == (422, "path.prefix")
             before = door.answered["blue"]
             await wait_until(lambda: door.answered["blue"] > before + 10)
@@ -138,14 +136,14 @@ async def test_how_soon_a_change_takes_effect(
 ) -> None:
     await door.start_registry("memory:")
     took = []
-    async with JsonApi(door.place.url) as asking, running_instance("a") as a, running_instance("b") as b:
-        await register(asking, "orders", a)
+    async with JsonApi(door.place.url) as api, running_instance("a") as a, running_instance("b") as b:
+        await register(api, "orders", a)
         await door.start_gateway()
         await door.wait_for_answer()
         for turn in range(40):
             old, new = (a, b) if turn % 2 == 0 else (b, a)
-            await register(asking, "orders", new)
-            await asking.delete(f"/services/orders/instances/{old.id}")
+            await register(api, "orders", new)
+            await api.delete(f"/services/orders/instances/{old.id}")
             began = time.monotonic()
             while (await door.http.get("/orders/")).text != new.id:
                 assert time.monotonic() - began < 10.0
@@ -206,11 +204,11 @@ async def test_a_replaced_certificate_is_used_without_a_restart(
     gateway = await door.start_gateway("--tls-cert", str(live / "chain.pem"), "--tls-key", str(keys / "key.pem"))
     secure = door.url.replace("http:", "https:")
     async with (
-        running_instance("o1") as found,
-        JsonApi(door.place.url) as asking,
+        running_instance("o1") as orders_instance,
+        JsonApi(door.place.url) as api,
         httpx.AsyncClient(base_url=secure, verify=False, timeout=30.0, trust_env=False) as http,
     ):
-        await register(asking, "orders", found)
+        await register(api, "orders", orders_instance)
         await until_answered(http)
         before = await asyncio.to_thread(_served_certificate, door.url)
         replaced(live, "chain.pem", second[0].read_bytes())
@@ -255,9 +253,9 @@ async def test_an_expiring_certificate_is_in_the_gateways_log_and_in_the_status(
     await door.start_registry()
     gateway = await door.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
     await gateway.wait_for_output("the certificate expires at")
-    async with JsonApi(door.place.url) as asking:
+    async with JsonApi(door.place.url) as api:
         deadline = time.monotonic() + SCENARIO_TIMEOUT
-        while not any(each.get("certificate_expires") for each in (await asking.get("/status")).get("gateways", ())):
+        while not any(view.get("certificate_expires") for view in (await api.get("/status")).get("gateways", ())):
             assert time.monotonic() < deadline, "the registry does not know"
             await asyncio.sleep(0.1)
     status = door.place.adsum("status")

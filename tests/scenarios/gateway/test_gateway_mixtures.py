@@ -37,9 +37,9 @@ async def echoing() -> AsyncIterator[int]:
 async def test_grpc_calls_continue_while_instances_of_other_schemes_come_and_go(door: GatewayLoad) -> None:
     await door.start_registry("memory:")
     answers: list[str] = []
-    async with JsonApi(door.place.url) as asking, echoing() as one, echoing() as two, running_instance("web") as web:
+    async with JsonApi(door.place.url) as api, echoing() as one, echoing() as two, running_instance("web") as web:
         for port in (one, two):
-            await asking.put(
+            await api.put(
                 f"/services/orders/instances/g{port}", port=port, address="127.0.0.1", scheme="grpc", ttl=None
             )
         await door.start_gateway()
@@ -62,16 +62,16 @@ async def test_grpc_calls_continue_while_instances_of_other_schemes_come_and_go(
                 await wait_until(lambda: len(answers) > seen + 50)
 
             for _ in range(3):
-                await register(asking, "orders", web)
+                await register(api, "orders", web)
                 await door.wait_for_answer("/orders/", "web")
                 await wait_for_answers()
-                await asking.put("/services/orders/instances/web/override", status="maintenance")
-                await asking.put(
+                await api.put("/services/orders/instances/web/override", status="maintenance")
+                await api.put(
                     "/services/orders/instances/tls", port=web.port, address="127.0.0.1", scheme="https", ttl=None
                 )
                 await wait_for_answers()
-                await asking.delete("/services/orders/instances/web")
-                await asking.delete("/services/orders/instances/tls")
+                await api.delete("/services/orders/instances/web")
+                await api.delete("/services/orders/instances/tls")
                 await wait_for_answers()
             for caller in callers:
                 caller.cancel()
