@@ -176,12 +176,12 @@ async def test_a_streamed_answer_is_in_flight_until_it_is_closed(
     make: Make, fleet: Fleet, ends: list[tuple[str, bool]]
 ) -> None:
     server = fleet.add("a", ServerBehaviour.STALL)
-    endpoint_ = instance("a", server.port)
-    caller = make(endpoint_)
+    server_endpoint = instance("a", server.port)
+    caller = make(server_endpoint)
     opened = await caller.stream(URL)
-    assert in_flight(caller.channel(), endpoint_) == 1
+    assert in_flight(caller.channel(), server_endpoint) == 1
     await opened.close()
-    assert in_flight(caller.channel(), endpoint_) == 0
+    assert in_flight(caller.channel(), server_endpoint) == 0
     assert ends == [("a", True)], "closing early does not count against the endpoint"
 
 
@@ -201,8 +201,8 @@ async def test_cancelling_closes_the_pick_and_the_connection(
     make: Make, fleet: Fleet, manner: ServerBehaviour, ends: list[tuple[str, bool]]
 ) -> None:
     server = fleet.add("a", manner)
-    endpoint_ = instance("a", server.port)
-    caller = make(endpoint_)
+    server_endpoint = instance("a", server.port)
+    caller = make(server_endpoint)
     if caller.blocks:
         pytest.skip("a thread that waits can't be cancelled")
     called = asyncio.create_task(caller.call("GET", URL))
@@ -211,7 +211,7 @@ async def test_cancelling_closes_the_pick_and_the_connection(
     called.cancel()
     with pytest.raises(asyncio.CancelledError):
         await called
-    assert in_flight(caller.channel(), endpoint_) == 0
+    assert in_flight(caller.channel(), server_endpoint) == 0
     assert ("a", False) not in ends, "a cancelled call does not count against the endpoint"
     await asyncio.to_thread(fleet.until, lambda: server.open == 0, "the connection is closed")
     gc.collect()
@@ -311,14 +311,14 @@ async def test_the_first_call_waits_until_the_service_is_known(make: Make) -> No
 
 
 async def test_the_first_call_prefers_the_registry_to_the_disk(make: Make, fleet: Fleet, tmp_path: Path) -> None:
-    drained, endpoint_ = fleet.add("drained"), fleet.add("there")
+    drained, server_endpoint = fleet.add("drained"), fleet.add("there")
     cached = CachedView(ViewPosition("e1", 4), (instance("drained", drained.port),), time.time() - 5.0)
     ViewCache(tmp_path, Client(cache=False).urls).save("orders", cached)
     source = ScriptedSource()
     caller = make(source=source, cache=tmp_path)
     calling_ = asyncio.create_task(caller.call("POST", URL, b"once"))
     await until(lambda: source.open_watches == 1)
-    source.emit(full_update(9, instance("there", endpoint_.port)))
+    source.emit(full_update(9, instance("there", server_endpoint.port)))
     assert (await calling_).text == "there"
     assert drained.requests == []
 
@@ -367,8 +367,8 @@ async def test_an_https_request_is_never_sent_unencrypted(make: Make, fleet: Fle
 
 async def test_an_https_instance_must_have_a_certificate_for_the_requested_name(make: Make, fleet: Fleet) -> None:
     server = fleet.add("a", tls=server_tls_context())
-    endpoint_ = instance("a", server.port, scheme="https")
-    caller = make(endpoint_, trust=True, server_name=lambda endpoint: "instance.test")
+    server_endpoint = instance("a", server.port, scheme="https")
+    caller = make(server_endpoint, trust=True, server_name=lambda endpoint: "instance.test")
     answers = [await caller.call("GET", url) for url in (URL, "https://orders/there")]
     assert [answer.text for answer in answers] == ["a", "a"]
     assert answers[0].url == URL, "the URL keeps the scheme of the request"
@@ -376,8 +376,8 @@ async def test_an_https_instance_must_have_a_certificate_for_the_requested_name(
     assert set(server.server_names) == {"instance.test"}
     server.requests.clear()
     server.server_names.clear()
-    with pytest.raises(make(endpoint_, trust=True).unreachable, match=r"(?i)certificate|hostname"):
-        await make(endpoint_, trust=True).call("POST", URL, b"secret")
+    with pytest.raises(make(server_endpoint, trust=True).unreachable, match=r"(?i)certificate|hostname"):
+        await make(server_endpoint, trust=True).call("POST", URL, b"secret")
     assert server.requests == []
     assert set(server.server_names) == {"orders"}, "by default a certificate is for the service's name"
 

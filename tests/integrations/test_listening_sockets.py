@@ -14,15 +14,15 @@ from adsum.integrations.listening_sockets import own_ports, own_socket_name, wai
 
 
 def listener() -> socket.socket:
-    socket_ = socket.socket()
-    socket_.bind(("127.0.0.1", 0))
-    socket_.listen()
-    return socket_
+    listening_socket = socket.socket()
+    listening_socket.bind(("127.0.0.1", 0))
+    listening_socket.listen()
+    return listening_socket
 
 
 async def test_the_port_of_this_process_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    with listener() as socket_:
-        port = socket_.getsockname()[1]
+    with listener() as listening_socket:
+        port = listening_socket.getsockname()[1]
         assert port in (own_ports() or ())
         monkeypatch.setattr(listening_sockets, "own_ports", lambda: {port})
         assert await wait_until_listening(None) == port
@@ -32,11 +32,11 @@ async def test_the_port_of_this_process_is_found(monkeypatch: pytest.MonkeyPatch
 
 
 def test_each_socket_has_a_name_of_its_own() -> None:
-    with listener() as socket_:
-        port = socket_.getsockname()[1]
+    with listener() as listening_socket:
+        port = listening_socket.getsockname()[1]
         name = own_socket_name(port)
         assert name
-        with socket_.dup():
+        with listening_socket.dup():
             assert own_socket_name(port) == name
     assert own_socket_name(port) == ""
     with listener() as another:
@@ -44,8 +44,8 @@ def test_each_socket_has_a_name_of_its_own() -> None:
 
 
 def test_a_listening_parent_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
-    with listener() as socket_:
-        port = socket_.getsockname()[1]
+    with listener() as listening_socket:
+        port = listening_socket.getsockname()[1]
         assert not listening_sockets.parent_listens(port)
         monkeypatch.setattr(os, "getppid", os.getpid)
         assert listening_sockets.parent_listens(port)
@@ -90,8 +90,8 @@ async def test_the_environment_names_the_port_where_the_system_does_not_tell(mon
     monkeypatch.delenv("UVICORN_PORT", raising=False)
     with pytest.raises(Invalid, match="in the variable PORT"):
         await wait_until_listening(None)
-    with listener() as socket_:
-        port = socket_.getsockname()[1]
+    with listener() as listening_socket:
+        port = listening_socket.getsockname()[1]
         monkeypatch.setenv("UVICORN_PORT", str(port))
         assert await wait_until_listening(None) == port, "a server answers there"
 
@@ -99,5 +99,5 @@ async def test_the_environment_names_the_port_where_the_system_does_not_tell(mon
 async def test_a_proxy_in_front_counts_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening_sockets, "own_ports", set)
     monkeypatch.setattr(listening_sockets, "PROXY_ACCEPTED_AFTER", 0.1)
-    with listener() as socket_:
-        assert await wait_until_listening(socket_.getsockname()[1]) == socket_.getsockname()[1]
+    with listener() as listening_socket:
+        assert await wait_until_listening(listening_socket.getsockname()[1]) == listening_socket.getsockname()[1]

@@ -45,8 +45,8 @@ class ListenerStates:
 class AdminClient:
     """Requests to the admin interface of one Envoy. Every method raises `AdminUnavailable` unless it says otherwise."""
 
-    def __init__(self, socket: Path) -> None:
-        self.socket_path = socket
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
 
     async def is_live(self) -> bool:
         """Returns whether Envoy has received its whole configuration and serves."""

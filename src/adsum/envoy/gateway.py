@@ -103,7 +103,7 @@ class Gateway:
             async with asyncio.timeout(EXIT_MARGIN), self._replacing:  # An Envoy amid a takeover can't be drained.
                 pass
         for task in self._tasks:
-            await _cancelled(task)
+            await _cancel(task)
         timeout = self._plan.drain_timeout
         drains = [drain(self._current, timeout)] if self._current is not None else []
         with suppress(TimeoutError):
@@ -190,7 +190,7 @@ class Gateway:
             await asyncio.wait([current.process.exited, *waiting], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in waiting:
-                await _cancelled(task)
+                await _cancel(task)
 
     async def _wait_for_replacement(self, current: EnvoyInstance) -> None:
         """Returns when an Envoy that does not follow the registry, or is unresponsive, should be replaced."""
@@ -294,7 +294,7 @@ class Gateway:
         return serving.admin if serving is not None and self._plan.profile.tls_certificate else None
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     if not task.done():
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -78,11 +78,11 @@ class GatewayPlan:
 
 def make_plan(config: GatewayConfig, registry_nodes: Sequence[SocketAddress], zone: str = "") -> GatewayPlan:
     """Returns the plan of the gateway that the settings describe. Raises `EnvoyNotFound` and `Invalid`."""
-    shape = config.profile(zone, system_ca_file())
+    profile = config.profile(zone, system_ca_file())
     return GatewayPlan(
         binary=find_envoy(config.envoy),
-        node=config.node or default_node_name(shape),
-        profile=shape,
+        node=config.node or default_node_name(profile),
+        profile=profile,
         registry_nodes=tuple(registry_nodes),
         monitor=split_address("monitor", config.monitor) if config.monitor != OFF else None,
         concurrency=config.concurrency or available_processors(),
@@ -95,7 +95,7 @@ def make_plan(config: GatewayConfig, registry_nodes: Sequence[SocketAddress], zo
 
 
 def default_node_name(profile: GatewayProfile) -> str:
-    """Returns the host name and the first port, shortened to what a registry accepts (`rules.node`)."""
+    """Returns the host name and the first port, shortened to what a registry accepts (`validation.node_id`)."""
     host = "".join(filter(str.isprintable, platform.node()))[: validation.MAX_ADDRESS_LENGTH]
     return f"{host or 'gateway'}-{split_address('listen', profile.listen[0])[1]}"
 

@@ -84,9 +84,9 @@ class AdsumMiddleware:
     """
 
     def __init__(
-        self, client: Client, *, hash_key: HashKey | None = None, **routing: Unpack[IntegrationOptions]
+        self, client: Client, *, hash_key: HashKey | None = None, **options: Unpack[IntegrationOptions]
     ) -> None:
-        self._services: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, routing)
+        self._services: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, options)
         self._hash_key = hash_key
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
@@ -165,7 +165,7 @@ def _finish_with_body(response: ClientResponse, exchange: Exchange, attempt: Try
     if connection is None:  # The body came with the head.
         attempt.finish()
         return
-    left = exchange.call.time_left
+    time_left = exchange.call.time_left
     timer: asyncio.TimerHandle | None = None
 
     def released() -> None:
@@ -175,12 +175,12 @@ def _finish_with_body(response: ClientResponse, exchange: Exchange, attempt: Try
         # aiohttp reports a response that was closed on our side with this plain class.
         attempt.finish(ok=error is None or type(error) is aiohttp.ClientConnectionError)
 
-    def overdue() -> None:
+    def deadline_passed() -> None:
         body.set_exception(exchange.deadline_error(attempt))
         response.close()
 
-    if left is not None:
-        timer = asyncio.get_running_loop().call_later(left, overdue)
+    if time_left is not None:
+        timer = asyncio.get_running_loop().call_later(time_left, deadline_passed)
     connection.add_callback(released)
 
 

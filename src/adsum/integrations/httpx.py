@@ -22,7 +22,7 @@ from adsum.client.calls import failures
 from adsum.client.calls.call import Try
 from adsum.client.calls.channel import Channel
 from adsum.client.calls.failures import FailureKind
-from adsum.client.client import Client as Discovery
+from adsum.client.client import Client as DiscoveryClient
 from adsum.client.sync import SyncChannel, SyncClient
 from adsum.integrations.exchange import Exchange, ExchangeChannel, has_no_view, shorter, wait_for_first_view
 from adsum.integrations.request_options import current_options
@@ -72,7 +72,7 @@ _KINDS: Final[Mapping[type[Exception], FailureKind]] = {
 }
 """The kind of failure of each error; the first class that fits counts. Other errors are not the endpoint's fault."""
 _FAILURES: Final[tuple[type[Exception], ...]] = tuple(_KINDS)
-_FAILURES_OR_LATE: Final[tuple[type[Exception], ...]] = (*_FAILURES, TimeoutError)
+_FAILURES_OR_TIMEOUT: Final[tuple[type[Exception], ...]] = (*_FAILURES, TimeoutError)
 _PHASES: Final = {"pool": FailureKind.UNSENT, "connect": FailureKind.CONNECT}
 """What a timeout means in the phases of httpx before anything is sent."""
 
@@ -86,13 +86,13 @@ class AsyncAdsumTransport(httpx.AsyncBaseTransport):
 
     def __init__(
         self,
-        client: Discovery,
+        client: DiscoveryClient,
         inner: httpx.AsyncBaseTransport | None = None,
         *,
         hash_key: HashKey | None = None,
-        **routing: Unpack[IntegrationOptions],
+        **options: Unpack[IntegrationOptions],
     ) -> None:
-        self._services: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, routing)
+        self._services: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, options)
         self._inner = inner or httpx.AsyncHTTPTransport()
         self._hash_key = hash_key
 
@@ -120,13 +120,13 @@ class AsyncAdsumTransport(httpx.AsyncBaseTransport):
                 try:
                     async with asyncio.timeout(attempt.timeout):
                         response = await self._inner.handle_async_request(directed)
-                except _FAILURES_OR_LATE as error:
+                except _FAILURES_OR_TIMEOUT as error:
                     exchange.record_failure(attempt, _kind(error, timeouts), error)
                     continue
             if exchange.should_retry(attempt, response.status_code):
                 await response.aclose()
                 continue
-            timeouts.left(exchange.call.time_left)
+            timeouts.limit(exchange.call.time_left)
             response.stream = _AsyncBody(cast("httpx.AsyncByteStream", response.stream), exchange, attempt)
             return response
 
@@ -147,10 +147,10 @@ class AdsumTransport(httpx.BaseTransport):
         inner: httpx.BaseTransport | None = None,
         *,
         hash_key: HashKey | None = None,
-        **routing: Unpack[IntegrationOptions],
+        **options: Unpack[IntegrationOptions],
     ) -> None:
         self._client = client
-        self._services: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, routing)
+        self._services: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, options)
         self._inner = inner or httpx.HTTPTransport()
         self._hash_key = hash_key
 
@@ -184,7 +184,7 @@ class AdsumTransport(httpx.BaseTransport):
             if exchange.should_retry(attempt, response.status_code):
                 response.close()
                 continue
-            timeouts.left(exchange.call.time_left)
+            timeouts.limit(exchange.call.time_left)
             response.stream = _Body(cast("httpx.SyncByteStream", response.stream), exchange, attempt)
             return response
 
@@ -195,7 +195,7 @@ class AdsumTransport(httpx.BaseTransport):
 class AsyncHttpxClient(httpx.AsyncClient):
     """An `httpx.AsyncClient` in which services are hosts. Takes its options and those of `AsyncAdsumTransport`."""
 
-    def __init__(self, client: Discovery, **options: Any) -> None:
+    def __init__(self, client: DiscoveryClient, **options: Any) -> None:
         adsum, transport, client_options = _split_options(options)
         super().__init__(
             transport=AsyncAdsumTransport(client, httpx.AsyncHTTPTransport(**transport), **adsum), **client_options
@@ -211,8 +211,9 @@ class HttpxClient(httpx.Client):
 
 
 class _Timeouts(Mapping[str, float | None]):
-    """The timeouts of one try. httpx reads the timeout of a phase when the phase begins, and so gets what is left by
-    then.
+    """The timeouts of one try.
+
+    httpx reads the timeout of a phase when the phase begins, and so gets what is left by then.
     """
 
     def __init__(self, request: httpx.Request, now: Callable[[], float], length: float | None) -> None:
@@ -220,16 +221,16 @@ class _Timeouts(Mapping[str, float | None]):
         """The phase that began last."""
         self._given: Mapping[str, float | None] = request.extensions.get("timeout", {})
         self._now = now
-        self.left(length)
+        self.limit(length)
 
-    def left(self, length: float | None) -> None:
+    def limit(self, length: float | None) -> None:
         """Limits the time from now on to `length` seconds; None removes the limit."""
         self._deadline = None if length is None else self._now() + length
 
     def __getitem__(self, phase: str) -> float | None:
         self.phase = phase
-        left = None if self._deadline is None else max(0.0, self._deadline - self._now())
-        return shorter(self._given.get(phase), left)
+        remaining = None if self._deadline is None else max(0.0, self._deadline - self._now())
+        return shorter(self._given.get(phase), remaining)
 
     def __iter__(self) -> Iterator[str]:
         return iter(("connect", "read", "write", "pool"))
@@ -316,12 +317,14 @@ def _exchange(channel: ExchangeChannel, request: httpx.Request, hash_key: HashKe
     )
 
 
-def _directed(request: httpx.Request, attempt: Try, routes: ServiceChannels[Any], timeouts: _Timeouts) -> httpx.Request:
+def _directed(
+    request: httpx.Request, attempt: Try, services: ServiceChannels[Any], timeouts: _Timeouts
+) -> httpx.Request:
     """Returns the request as it goes to the endpoint of a try."""
     endpoint = attempt.endpoint
     extensions: dict[str, Any] = {**request.extensions, "timeout": timeouts}
     if endpoint.instance.scheme == "https":
-        extensions.setdefault("sni_hostname", routes.server_name(endpoint))
+        extensions.setdefault("sni_hostname", services.server_name(endpoint))
     url = request.url.copy_with(scheme=endpoint.instance.scheme, host=endpoint.address, port=endpoint.port)
     return httpx.Request(request.method, url, headers=request.headers, stream=request.stream, extensions=extensions)
 

@@ -84,10 +84,10 @@ class AdsumAdapter(HTTPAdapter):
         *,
         hash_key: HashKey | None = None,
         pool: Mapping[str, Any] | None = None,
-        **routing: Unpack[IntegrationOptions],
+        **options: Unpack[IntegrationOptions],
     ) -> None:
         self._client = client
-        self._services: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, routing)
+        self._services: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, options)
         self._hash_key = hash_key
         super().__init__(**{"pool_connections": MAX_POOLED_HOSTS, **(pool or {})})
 

@@ -66,7 +66,7 @@ class EnvoyRollout:
         """Starts an Envoy that takes over from `old`, which finishes its requests and exits. See `start`.
 
         Raises `CannotServe`. Then `old` still serves and can be replaced later, but its admin interface may not answer
-        any more: an Envoy closes it as soon as its successor starts.
+        any more: an Envoy closes it for good once its successor has started.
         """
         if self._hot_restart is None or not IS_SUPPORTED:
             raise CannotServe("Envoy supports hot restart on Linux only; restart the gateway instead")
