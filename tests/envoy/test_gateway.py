@@ -14,21 +14,17 @@ import httpx
 import pytest
 
 from tests.envoy.ads_server import AdsServer
-from tests.envoy.conftest import GatewayAddresses, Start, SteadyCaller, UpstreamServer, has_exited, wait_until
-
-READY = "adsum gateway listens on"
-
-
-def get(url: str) -> httpx.Response:
-    with httpx.Client(trust_env=False, timeout=30) as client:
-        return client.get(url)
-
-
-def answers(url: str) -> bool:
-    try:
-        return get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
+from tests.envoy.gateway_command import (
+    READY,
+    GatewayAddresses,
+    Start,
+    SteadyCaller,
+    UpstreamServer,
+    answers,
+    get,
+    has_exited,
+    wait_until,
+)
 
 
 def test_a_gateway_reports_ready_once_it_accepts_requests(

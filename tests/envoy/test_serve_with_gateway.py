@@ -12,7 +12,14 @@ import pytest
 
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
-from tests.envoy.conftest import GatewayAddresses, GatewayCommand, SteadyCaller, UpstreamServer, has_exited, wait_until
+from tests.envoy.gateway_command import (
+    GatewayAddresses,
+    GatewayCommand,
+    SteadyCaller,
+    UpstreamServer,
+    has_exited,
+    wait_until,
+)
 
 Serve = Callable[..., tuple[GatewayCommand, str]]
 

@@ -12,7 +12,7 @@ import pytest
 
 from adsum.envoy.process.runtime_folder import RuntimeFolder
 from adsum.envoy.restart import hot_restart
-from tests.envoy.conftest import Start, has_exited, wait_until
+from tests.envoy.gateway_command import Start, has_exited, wait_until
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ from adsum.envoy.metrics.monitor import READY_BODY, REGISTRY_LOST_BODY
 from adsum.envoy.process.envoy_log import EnvoyLog
 from adsum.envoy.registry_health.registry_contact import LOST_AFTER, RegistryContact
 from tests.envoy.ads_server import AdsServer
-from tests.envoy.conftest import GatewayAddresses, Start, wait_until
-from tests.envoy.test_gateway import READY as LISTENS
-from tests.envoy.test_gateway import get
+from tests.envoy.gateway_command import READY, GatewayAddresses, Start, get, wait_until
 
 NEVER = -math.inf
 REASON = "a name or version may have at most 512 characters"
@@ -60,7 +58,7 @@ def test_a_gateway_without_contact_says_so_and_keeps_serving(
     start: Start, addresses: GatewayAddresses, ads: AdsServer
 ) -> None:
     gateway = start()
-    gateway.wait_for_output(LISTENS)
+    gateway.wait_for_output(READY)
     ready = f"{addresses.monitor_url}/readyz"
     assert get(ready).text == READY_BODY
     ads.close()
@@ -81,5 +79,5 @@ def test_a_rejected_gateway_logs_the_registrys_reason(
         f"the gateway does not accept requests yet: the registry at {ads.address} rejects this gateway: {REASON}"
     )
     ads.refusal = ""
-    gateway.wait_for_output(LISTENS)
+    gateway.wait_for_output(READY)
     assert get(addresses.url).status_code == 200
