@@ -41,7 +41,7 @@ class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
         self.profiles: list[GatewayProfile] = []
         """The profiles that gateways reported, in the order in which they connected."""
         self.silent = False
-        """Whether it answers, but sends gateways no configuration."""
+        """True if it answers, but sends gateways no configuration."""
         self.refusal = ""
         """The reason with which it ends every stream of an Envoy; "" if it does not."""
         self.open()

@@ -34,7 +34,7 @@ def wait_until(what: str, condition: Callable[[], object], shown: Callable[[], s
 
 
 def has_exited(pid: int) -> bool:
-    """Whether the process has exited; a zombie has."""
+    """Returns whether the process has exited; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -186,7 +186,7 @@ class SteadyCaller:
 
 
 class GatewayAddresses:
-    """Where the gateway of a test listens."""
+    """The addresses of a test's gateway."""
 
     def __init__(self, port: Callable[[], int]) -> None:
         self.listen, self.monitor = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"

@@ -44,12 +44,12 @@ class LibraryCaller(Protocol):
 
     @property
     def broken_body(self) -> type[Exception]:
-        """What the library raises when a body breaks off."""
+        """The error that the library raises when a body breaks off."""
         ...
 
     @property
     def transport_error(self) -> type[Exception]:
-        """What users of the library catch."""
+        """The error that users of the library catch."""
         ...
 
     @property
@@ -69,7 +69,7 @@ class LibraryCaller(Protocol):
 
     @property
     def blocks(self) -> bool:
-        """Whether it waits in a thread, which can't be cancelled."""
+        """True if it waits in a thread, which can't be cancelled."""
         ...
 
     async def call(
@@ -283,7 +283,7 @@ CALLERS: dict[str, Callable[..., LibraryCaller]] = {
 
 
 def in_flight(channel: Channel, *endpoints: Endpoint) -> int:
-    """How many calls the channel counts at these endpoints."""
+    """The number of calls that the channel counts at these endpoints."""
     return sum(channel.loads.load_of(endpoint.id).in_flight for endpoint in endpoints)
 
 

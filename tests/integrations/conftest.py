@@ -25,7 +25,7 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """How each pick ended that counts for its endpoint: the endpoint's id, and whether it succeeded."""
+    """The end of each pick that counts for its endpoint: the endpoint's id, and whether it succeeded."""
     outcomes: list[tuple[str, bool]] = []
     ended = Channel.record_result
 

@@ -23,7 +23,7 @@ BODY = 40_000
 
 
 class ServerBehaviour(StrEnum):
-    """How an instance treats a request."""
+    """The way in which an instance treats a request."""
 
     ANSWER = "answer"
     RESET = "reset"

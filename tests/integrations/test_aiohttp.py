@@ -1,4 +1,4 @@
-"""What only aiohttp has."""
+"""Behaviour that only aiohttp has."""
 
 from __future__ import annotations
 

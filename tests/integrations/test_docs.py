@@ -29,7 +29,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from tests.client.registration.block_programs import QuietHandler, serves
 server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), QuietHandler)
 """
-"""What the examples of docs/client.md leave to the reader: a server that answers HTTP, with and without a loop."""
+"""A server that answers HTTP, with and without a loop: the examples of docs/client.md leave it to the reader."""
 IN_ASYNC_MAIN = """
 import asyncio
 async def serve():

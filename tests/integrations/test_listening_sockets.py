@@ -1,4 +1,4 @@
-"""Which ports this process listens on."""
+"""Finding the ports on which this process listens."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ PORT = 8000
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where workers coordinate; and short waits."""
+    """A folder in which workers coordinate; and short waits."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(module, "SETTLE_TIME", 0.05)
     monkeypatch.setattr(module, "LEADER_POLL_INTERVAL", 0.02)
@@ -56,7 +56,7 @@ async def wait_until(fact: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def polls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often this process has tried to lead, and checked whether the instance is drained."""
+    """The number of times that this process has tried to lead, and has checked whether the instance is drained."""
     counted: Counter[str] = Counter()
 
     def counting_poll(name: str, poll: Callable[[WorkerGroup], bool]) -> Callable[[WorkerGroup], bool]:

@@ -50,7 +50,7 @@ class Gateway:
         self._replace_delay = 0.0
         """Seconds until the next attempt to replace the Envoy without a reload."""
         self._is_unresponsive = False
-        """Whether the serving Envoy has closed its admin interface, since a replacement failed after it had started."""
+        """True if the serving Envoy has closed its admin interface, since a replacement failed after it had started."""
         self._reload_requested = asyncio.Event()
         self._on_reloaded: Callable[[], None] = lambda: None
         self._replacing = asyncio.Lock()

@@ -24,7 +24,7 @@ CA_FILES: Final = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 )
-"""Where systems keep the CA certificates that they trust: Debian, Fedora, macOS and the BSDs."""
+"""The files in which systems keep the CA certificates that they trust: Debian, Fedora, macOS and the BSDs."""
 
 SocketAddress = tuple[str, int]
 """A host and a port."""

@@ -22,7 +22,7 @@ from adsum.integrations.request_options import RequestOptions
 
 
 class ExchangeChannel(Protocol):
-    """What an exchange needs of a channel, asynchronous or not."""
+    """The part of a channel that an exchange needs. The channel may be asynchronous or not."""
 
     @property
     def options(self) -> ChannelOptions: ...
@@ -99,7 +99,7 @@ class Exchange:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the deadline has passed."""
+        """True once the deadline has passed."""
         return self.call.time_left == 0.0
 
     def first_view_timeout(self, ready_timeout: float) -> float:

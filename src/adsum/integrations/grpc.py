@@ -28,7 +28,7 @@ XDS_VARIABLE: Final = "ADSUM_GRPC_XDS"
 """HOST:PORT of the registry's nodes, separated by commas. By default port 23787 at the hosts of ADSUM_URL."""
 BOOTSTRAP_FILE_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP"
 BOOTSTRAP_JSON_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
-"""Where grpc looks for its bootstrap: a file, or the JSON itself. If one of them is set, it is left as it is."""
+"""The variables in which grpc looks for its bootstrap: a file, or the JSON itself. If one is set, it stays as it is."""
 STOP_GRACE: Final = 10.0
 """Seconds that calls in progress have to finish once a server stops; then they are cut off."""
 

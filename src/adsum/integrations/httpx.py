@@ -74,7 +74,7 @@ _KINDS: Final[Mapping[type[Exception], FailureKind]] = {
 _FAILURES: Final[tuple[type[Exception], ...]] = tuple(_KINDS)
 _FAILURES_OR_TIMEOUT: Final[tuple[type[Exception], ...]] = (*_FAILURES, TimeoutError)
 _PHASES: Final = {"pool": FailureKind.UNSENT, "connect": FailureKind.CONNECT}
-"""What a timeout means in the phases of httpx before anything is sent."""
+"""The kind of failure of a timeout in the phases of httpx before anything is sent."""
 
 
 class AsyncAdsumTransport(httpx.AsyncBaseTransport):

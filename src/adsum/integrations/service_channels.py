@@ -23,7 +23,7 @@ DEFAULT_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 
 
 class FollowedChannel(Protocol):
-    """What this module needs of a channel, asynchronous or not."""
+    """The part of a channel that this module needs. The channel may be asynchronous or not."""
 
     @property
     def closed(self) -> bool: ...
@@ -47,7 +47,7 @@ class IntegrationOptions(TypedDict, total=False):
     suffix: str
     """Only hosts with this ending are services: with ".adsum", http://orders.adsum/ goes to orders."""
     channel: ChannelOptions
-    """How instances are chosen and called; the client's options by default."""
+    """Options of the channels: how instances are chosen and called. The client's options by default."""
     ready_timeout: float
     """Seconds that the first call to a service waits until the registry or the disk says anything about it."""
     server_name: Callable[[Endpoint], str]

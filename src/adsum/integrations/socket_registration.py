@@ -63,7 +63,7 @@ class SocketRegistration:
         self._stop_task: asyncio.Task[None] | None = None
         self._started_at = 0.0
         self._stopping = False
-        """Whether the server is stopping, as far as this process knows."""
+        """True once the server is stopping, as far as this process knows."""
 
     def start(self, client: Client) -> None:
         """Registers the instance as soon as the process listens and leads. Raises `Invalid` for a wrong registration.

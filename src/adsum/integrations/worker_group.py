@@ -25,8 +25,8 @@ instance."""
 MAX_RECORD_BYTES: Final = 512
 """Bytes of the file that are read. It holds the holder and the name of its socket."""
 MAX_JOIN_ATTEMPTS, JOIN_RETRY_INTERVAL = 100, 0.001
-"""How often a worker tries to be seen as serving, and the seconds in between. Another worker's check blocks it for
-microseconds. After that, others may conclude that nobody serves."""
+"""The number of attempts to be seen as serving, and the seconds in between. Another worker's check blocks an attempt
+for microseconds. After the last one, others may conclude that this worker does not serve."""
 _NETWORK: Final = Path("/proc/self/ns/net")
 
 _log = logging.getLogger(__name__)

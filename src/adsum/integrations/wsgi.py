@@ -38,7 +38,7 @@ DRAIN_ON: Final = (signal.SIGTERM,)
 
 _log = logging.getLogger(__name__)
 _arbiters: dict[tuple[int, str], _ServerRun] = {}
-"""What each arbiter registered. A reload makes new hooks, which must end what the old ones began."""
+"""The registration of each arbiter. A reload makes new hooks, which must end what the old ones began."""
 
 
 def registered(

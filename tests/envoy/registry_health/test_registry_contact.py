@@ -1,4 +1,4 @@
-"""How a gateway reports the contact with its registry, and a registry that rejects it."""
+"""A gateway's contact with its registry: how it reports a loss, and a registry that rejects it."""
 
 from __future__ import annotations
 

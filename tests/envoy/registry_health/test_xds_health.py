@@ -1,4 +1,4 @@
-"""Which registry nodes answer a gateway that is about to start."""
+"""The registry nodes that answer a gateway that is about to start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an Envoy ends: what the gateway does to its process, and what it does without access to it."""
+"""Draining an Envoy: what the gateway does to its process, and what it does without access to it."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def _copied(live: Path, file: str, content: bytes) -> None:
 
 
 def _linked(live: Path, file: str, content: bytes) -> None:
-    """As certbot does it."""
+    """Replaces a file as certbot does."""
     archived = live.parent / f"{file}.2"
     archived.write_bytes(content)
     (live / file).unlink()
@@ -179,7 +179,7 @@ def _linked(live: Path, file: str, content: bytes) -> None:
 
 
 def _swapped(live: Path, file: str, content: bytes) -> None:
-    """As the kubelet does it, with a folder for each file."""
+    """Replaces a file as the kubelet does, with a folder for each file."""
     for turn in ("1", "2"):
         there = live.parent / f"{file}-{turn}"
         there.mkdir()

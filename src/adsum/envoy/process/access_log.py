@@ -1,6 +1,6 @@
 """Copies the access logs of a gateway's Envoys to our standard output.
 
-Envoy buffers without a bound when nobody reads its output. This module reads it at once, and drops lines when the
+Envoy buffers its output without a limit while it is not read. This module reads it at once, and drops lines when the
 reader of our own standard output is slow, hangs or is gone.
 """
 

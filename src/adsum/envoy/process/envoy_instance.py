@@ -41,7 +41,7 @@ class EnvoyInstance:
     process: EnvoyProcess
     admin: AdminClient
     uses_last_good_config: bool
-    """Whether it serves the last good configuration because no registry answered at its start."""
+    """True if it serves the last good configuration, because no registry answered at its start."""
 
     @classmethod
     def start(

@@ -16,7 +16,7 @@ ENVOY_LOG_FORMAT: Final = "[%l][%n] %v"
 MAX_LINE_BYTES: Final = 16_384
 """Bytes; a longer line is logged in pieces of that length."""
 MAX_KEPT_ERRORS: Final = 5
-"""How many of the latest errors are kept to explain an exit."""
+"""The number of latest errors that are kept to explain an exit."""
 
 PYTHON_LEVELS: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -74,7 +74,7 @@ class EnvoyLog:
         self.refused_at = -math.inf
         """When the registry ended it, on the monotonic clock."""
         self.stopping = False
-        """Whether Envoy was told to exit. What it complains about then is logged at debug level."""
+        """True once Envoy was told to exit. Its complaints are then logged at debug level."""
 
     def feed(self, chunk: bytes) -> None:
         """Logs every complete line and keeps the rest. An empty chunk ends the output."""

@@ -20,7 +20,7 @@ class RegistryContact:
         self._contact_at = now
         self._received = 0
         self.is_lost = False
-        """Whether there was no contact for `LOST_AFTER`."""
+        """True once there was no contact for `LOST_AFTER`."""
 
     def update(self, now: float, *, connected: bool, received: int, refused_at: float) -> bool:
         """Takes the state at `now`, and returns whether `is_lost` has changed.

@@ -45,9 +45,9 @@ class HotRestart:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether a failed takeover has left its flags in the shared memory.
+        """True if a failed takeover has left its flags in the shared memory.
 
-        Envoy takes such a series for one in which an Envoy is still starting, and refuses every further takeover.
+        Envoy then takes the failed Envoy for one that is still starting, and refuses every further takeover.
         """
         try:
             with self._memory().open("rb") as memory:
