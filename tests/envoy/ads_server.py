@@ -1,4 +1,4 @@
-"""A registry as far as a gateway's Envoy sees it: tells whoever asks one listener and the way to one service."""
+"""A fake registry as Envoy sees it: it serves one listener and one service over xDS (ADS)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
-from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 - so that it can be told
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 - registers the type for ParseDict
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
-    http_connection_manager_pb2,  # noqa: F401 - so that it can be told
+    http_connection_manager_pb2,  # noqa: F401 - registers the type for ParseDict
 )
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import json_format
@@ -32,18 +32,18 @@ SERVICE = "orders"
 
 
 class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
-    """Serves at `place` until closed; may be closed and opened again."""
+    """Serves at `address` until closed; it can be closed and opened again."""
 
     def __init__(self, port: int, upstream: int) -> None:
         self.port = port
         self.address = f"127.0.0.1:{port}"
         self._upstream = upstream
         self.profiles: list[GatewayProfile] = []
-        """What gateways said of themselves, in the order of their coming."""
+        """The profiles that gateways reported, in the order in which they connected."""
         self.silent = False
-        """Whether it tells gateways nothing, although it answers."""
+        """True if it answers, but sends gateways no configuration."""
         self.refusal = ""
-        """Why it ends every stream of an Envoy; "" if it does not."""
+        """The reason with which it ends every stream of an Envoy; "" if it does not."""
         self.open()
 
     def open(self) -> None:
@@ -56,29 +56,29 @@ class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
         self._server.stop(0).wait(10)
 
     def DeltaAggregatedResources(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        shape: GatewayProfile | None = None
-        told: set[tuple[str, str]] = set()
+        profile: GatewayProfile | None = None
+        sent: set[tuple[str, str]] = set()
         for request in requests:
             if request.node.id and request.node.user_agent_name != "envoy":
                 yield discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce="nothing")
             elif request.node.id and self.refusal:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
             elif request.node.id:
-                shape = GatewayProfile.from_metadata(json_format.MessageToDict(request.node.metadata))
-                self.profiles.append(shape)
+                profile = GatewayProfile.from_metadata(json_format.MessageToDict(request.node.metadata))
+                self.profiles.append(profile)
             kind = request.type_url.removeprefix("type.googleapis.com/")
-            if self.silent or shape is None or kind not in TYPES or request.response_nonce:
+            if self.silent or profile is None or kind not in TYPES or request.response_nonce:
                 continue
             names = set(request.resource_names_subscribe)
-            found = [each for each in self._resources(kind, shape) if not names - {"*"} or _name(each) in names]
-            answer = discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce=f"{kind}-{len(told)}")
-            for each in found:
-                told.add((kind, _name(each)))
-                resource = answer.resources.add(name=_name(each), version="1")
-                resource.resource.Pack(json_format.ParseDict(each, TYPES[kind]()))
-            yield answer
+            resources = [body for body in self._resources(kind, profile) if not names - {"*"} or _name(body) in names]
+            response = discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce=f"{kind}-{len(sent)}")
+            for body in resources:
+                sent.add((kind, _name(body)))
+                resource = response.resources.add(name=_name(body), version="1")
+                resource.resource.Pack(json_format.ParseDict(body, TYPES[kind]()))
+            yield response
 
-    def _resources(self, kind: str, shape: GatewayProfile) -> list[dict[str, Any]]:
+    def _resources(self, kind: str, profile: GatewayProfile) -> list[dict[str, Any]]:
         if kind.endswith("Cluster"):
             return [
                 {
@@ -94,11 +94,11 @@ class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
         if kind.endswith("RouteConfiguration"):
             route = {"match": {"prefix": "/"}, "stat_prefix": "all", "route": {"cluster": SERVICE, "timeout": "30s"}}
             return [{"name": "routes", "virtual_hosts": [{"name": "any", "domains": ["*"], "routes": [route]}]}]
-        return [_listener(place) for place in shape.listen]
+        return [_listener(address) for address in profile.listen]
 
 
-def _listener(place: str) -> dict[str, Any]:
-    ip, port = split_address("listen", place)
+def _listener(address: str) -> dict[str, Any]:
+    ip, port = split_address("listen", address)
     manager = {
         "@type": f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",
@@ -111,7 +111,7 @@ def _listener(place: str) -> dict[str, Any]:
         ],
     }
     return {
-        "name": place,
+        "name": address,
         "address": {"socket_address": {"address": ip, "port_value": port}},
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}

@@ -1,195 +1,21 @@
-"""Gateways as real processes, with a real Envoy each; whatever a test leaves running is killed by its id."""
+"""Fixtures of gateways. Whatever a test leaves running is killed by its id."""
 
 from __future__ import annotations
 
-import http.server
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-import httpx
 import pytest
 
 from adsum.run.port import claim_free_port
 from tests.envoy.ads_server import AdsServer
-from tests.support.programs import need
-
-DEADLINE = 60.0
-"""Seconds within which anything must have happened, on a machine as slow as it likes."""
-
-
-def wait_until(what: str, done: Callable[[], object], shown: Callable[[], str] = str) -> None:
-    """Return once it is done; fail with `what`, and what is shown by then, after the deadline."""
-    deadline = time.monotonic() + DEADLINE
-    while not done():
-        assert time.monotonic() < deadline, f"waited in vain for {what}\n{shown()}"
-        time.sleep(0.02)
-
-
-def has_exited(pid: int) -> bool:
-    """Whether no such process runs any more; one that has ended and waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-class GatewayCommand:
-    """A running `adsum gateway`, or another command."""
-
-    def __init__(self, folder: Path, args: tuple[str, ...], environ: dict[str, str], command: str = "gateway") -> None:
-        need("envoy")
-        self.out_path, self.err_path = folder / "gateway.out", folder / "gateway.err"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSUM_", "XDG_"))}
-        # A folder of its own for temporary files shows what is left behind; a long name would not be used.
-        self.tmp = Path(tempfile.mkdtemp(prefix="adsum-test-", dir="/tmp"))
-        settings = folder / "adsum.toml"
-        settings.touch()
-        told = {"ADSUM_CONFIG": str(settings), "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(self.tmp)}
-        with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "adsum", command, *args],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env={**kept, **told, **environ},
-            )
-
-    @property
-    def output(self) -> str:
-        return self.out_path.read_text() + self.err_path.read_text()
-
-    def wait_for_output(self, text: str) -> None:
-        """Return once it has said so."""
-        wait_until(repr(text), lambda: text in self.output or self.process.poll() is not None, lambda: self.output)
-        assert text in self.output, self.output
-
-    def envoys(self) -> list[int]:
-        """Its Envoys that run."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        try:
-            return [int(pid) for pid in path.read_text().split() if not has_exited(int(pid))]
-        except (FileNotFoundError, ProcessLookupError):
-            return []
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def wait_for_exit(self) -> int:
-        """Its exit code, once it has ended."""
-        return self.process.wait(DEADLINE)
-
-    def kill(self) -> None:
-        """Leave nothing of it: a second signal ends it at once, and cleanly."""
-        pids = self.envoys()
-        for _ in range(2):
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.2)
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(10)
-        self.process.kill()
-        self.process.wait()
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.tmp)
-
-
-class UpstreamServer:
-    """An instance that answers; a request for /slow takes as long as the test wants."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.slow_requests = threading.Semaphore(0)
-        """Released for every request for /slow that has come."""
-        self.release_slow = threading.Event()
-        outer = self
-
-        class Answer(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                if self.path == "/slow":
-                    outer.slow_requests.release()
-                    outer.release_slow.wait(DEADLINE)
-                self.send_response(200)
-                self.send_header("content-length", "2")
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Answer)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self.release_slow.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(DEADLINE)
-
-
-class SteadyCaller:
-    """Calls again and again until told to stop, each second thread over connections that it keeps; counts failures."""
-
-    def __init__(self, url: str, threads: int = 4) -> None:
-        self._url = url
-        self._stop = threading.Event()
-        self.answered = 0
-        self.failed: list[str] = []
-        self.refused = 0
-        """Calls that found nobody listening: they were never accepted."""
-        self._threads = [threading.Thread(target=self._call, args=(n % 2,)) for n in range(threads)]
-        for each in self._threads:
-            each.start()
-
-    def __enter__(self) -> SteadyCaller:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for each in self._threads:
-            each.join(DEADLINE)
-
-    def _call(self, kept: int) -> None:
-        limits = httpx.Limits(max_keepalive_connections=kept)
-        with httpx.Client(trust_env=False, timeout=DEADLINE, limits=limits) as client:
-            while not self._stop.is_set():
-                try:
-                    answer = client.get(self._url)
-                except httpx.ConnectError:
-                    self.refused += 1
-                    time.sleep(0.05)
-                except httpx.HTTPError as error:
-                    self.failed.append(repr(error))
-                else:
-                    if answer.status_code == 200:
-                        self.answered += 1
-                    else:
-                        self.failed.append(f"{answer.status_code} {answer.text}")
-
-    def wait_for_answers(self, count: int) -> None:
-        """Return when so many more were answered."""
-        target = self.answered + count
-        wait_until(f"{count} more answers; failed {self.failed[:3]}", lambda: self.answered >= target)
+from tests.envoy.gateway_command import GatewayAddresses, GatewayCommand, Start, UpstreamServer
 
 
 @pytest.fixture
 def port() -> Iterator[Callable[[], int]]:
-    """Free ports, below those of outgoing connections."""
+    """Free ports, outside the range of outgoing connections."""
     claims = []
 
     def claim() -> int:
@@ -197,8 +23,8 @@ def port() -> Iterator[Callable[[], int]]:
         return claims[-1].port
 
     yield claim
-    for each in claims:
-        each.release()
+    for held in claims:
+        held.release()
 
 
 @pytest.fixture
@@ -215,32 +41,30 @@ def ads(port: Callable[[], int], upstream: UpstreamServer) -> Iterator[AdsServer
     running.close()
 
 
-class GatewayAddresses:
-    """Where a gateway of a test is."""
-
-    def __init__(self, port: Callable[[], int]) -> None:
-        self.listen, self.monitor = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"
-        self.url, self.monitor_url = f"http://{self.listen}", f"http://{self.monitor}"
-
-
 @pytest.fixture
-def place(port: Callable[[], int]) -> GatewayAddresses:
+def addresses(port: Callable[[], int]) -> GatewayAddresses:
     return GatewayAddresses(port)
 
 
-Start = Callable[..., GatewayCommand]
-
-
 @pytest.fixture
-def start(tmp_path: Path, ads: AdsServer, place: GatewayAddresses) -> Iterator[Start]:
-    """Start `adsum gateway *args`, told by `ads`."""
+def start(tmp_path: Path, ads: AdsServer, addresses: GatewayAddresses) -> Iterator[Start]:
+    """Starts `adsum gateway *args`, configured by `ads`."""
     running: list[GatewayCommand] = []
 
-    def begin(*args: str, **environ: str) -> GatewayCommand:
-        told = ("--listen", place.listen, "--monitor", place.monitor, "--xds", ads.address, "--concurrency", "2")
-        running.append(GatewayCommand(tmp_path, (*told, *args), environ))
+    def start(*args: str, **environ: str) -> GatewayCommand:
+        common = (
+            "--listen",
+            addresses.listen,
+            "--monitor",
+            addresses.monitor,
+            "--xds",
+            ads.address,
+            "--concurrency",
+            "2",
+        )
+        running.append(GatewayCommand(tmp_path, (*common, *args), environ))
         return running[-1]
 
-    yield begin
-    for each in running:
-        each.kill()
+    yield start
+    for command in running:
+        command.kill()

@@ -1,4 +1,4 @@
-"""Plans of gateways for tests that read them: Envoy need not be there."""
+"""Plans of gateways for tests that only read them. Envoy need not be installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.programs import PROGRAMS
 
 
 def plan_for(*registry: SocketAddress, **settings: Any) -> GatewayPlan:
-    """The plan of a gateway with these settings that follows these nodes."""
-    there = PROGRAMS["envoy"].find() or Path("no-envoy")
-    with patch("adsum.envoy.plan.find_envoy", return_value=EnvoyBinary(there, "1.40.0")):
+    """Returns the plan of a gateway with these settings that follows these registry nodes."""
+    binary = PROGRAMS["envoy"].find() or Path("no-envoy")
+    with patch("adsum.envoy.plan.find_envoy", return_value=EnvoyBinary(binary, "1.40.0")):
         return make_plan(GatewayConfig(**settings), registry)

@@ -1,4 +1,4 @@
-"""A registry and its gateway in one process tree."""
+"""A registry and its gateway under one command, `adsum serve --gateway`."""
 
 from __future__ import annotations
 
@@ -12,28 +12,35 @@ import pytest
 
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
-from tests.envoy.conftest import GatewayAddresses, GatewayCommand, SteadyCaller, UpstreamServer, has_exited, wait_until
+from tests.envoy.gateway_command import (
+    GatewayAddresses,
+    GatewayCommand,
+    SteadyCaller,
+    UpstreamServer,
+    has_exited,
+    wait_until,
+)
 
 Serve = Callable[..., tuple[GatewayCommand, str]]
 
 
 @pytest.fixture
-def serve(tmp_path: Path, place: GatewayAddresses, port: Callable[[], int]) -> Iterator[Serve]:
-    """Start `adsum serve --gateway` with the file's table [gateway]; it and the registry's address."""
+def serve(tmp_path: Path, addresses: GatewayAddresses, port: Callable[[], int]) -> Iterator[Serve]:
+    """Starts `adsum serve --gateway` with the table [gateway] in the file. Returns the command and the registry URL."""
     started: list[GatewayCommand] = []
 
-    def begin(table: str = "") -> tuple[GatewayCommand, str]:
+    def start(table: str = "") -> tuple[GatewayCommand, str]:
         (tmp_path / "adsum.toml").write_text(
-            f'[gateway]\nmonitor = "{place.monitor}"\nconcurrency = 2\ndrain_timeout = 1\n{table}'
+            f'[gateway]\nmonitor = "{addresses.monitor}"\nconcurrency = 2\ndrain_timeout = 1\n{table}'
         )
         url = f"127.0.0.1:{port()}"
-        args = ("--listen", url, "--xds", f"127.0.0.1:{port()}", "--store", "memory:", "--gateway", place.listen)
+        args = ("--listen", url, "--xds", f"127.0.0.1:{port()}", "--store", "memory:", "--gateway", addresses.listen)
         started.append(GatewayCommand(tmp_path, args, {}, command="serve"))
         return started[-1], f"http://{url}"
 
-    yield begin
-    for each in started:
-        each.kill()
+    yield start
+    for command in started:
+        command.kill()
 
 
 def register(url: str, upstream: UpstreamServer) -> None:
@@ -43,14 +50,14 @@ def register(url: str, upstream: UpstreamServer) -> None:
 
 
 def test_one_command_serves_registry_and_gateway(
-    serve: Serve, place: GatewayAddresses, upstream: UpstreamServer
+    serve: Serve, addresses: GatewayAddresses, upstream: UpstreamServer
 ) -> None:
     running, url = serve()
-    running.wait_for_output(f"adsum gateway listens on {place.url}")
+    running.wait_for_output(f"adsum gateway listens on {addresses.url}")
     register(url, upstream)
     with httpx.Client(trust_env=False) as client:
-        wait_until("the service", lambda: client.get(f"{place.url}/orders/").status_code == 200)
-    with SteadyCaller(f"{place.url}/orders/") as caller:
+        wait_until("the service", lambda: client.get(f"{addresses.url}/orders/").status_code == 200)
+    with SteadyCaller(f"{addresses.url}/orders/") as caller:
         caller.wait_for_answers(100)
         running.signal(signal.SIGHUP)
         running.wait_for_output("reloaded")
@@ -63,7 +70,7 @@ def test_one_command_serves_registry_and_gateway(
     assert list(running.tmp.iterdir()) == []
 
 
-def test_an_envoy_that_was_killed_is_started_again_beside_its_registry(serve: Serve, place: GatewayAddresses) -> None:
+def test_a_killed_envoy_is_restarted_beside_its_registry(serve: Serve, addresses: GatewayAddresses) -> None:
     running, _ = serve()
     running.wait_for_output("adsum gateway listens")
     (first,) = running.envoys()
@@ -75,13 +82,13 @@ def test_an_envoy_that_was_killed_is_started_again_beside_its_registry(serve: Se
     wait_until("Envoy's end", lambda: has_exited(second))
 
 
-def test_a_gateway_that_can_not_serve_ends_the_node_with_the_reason(serve: Serve, place: GatewayAddresses) -> None:
+def test_a_gateway_that_cannot_serve_ends_the_node_and_reports_why(serve: Serve, addresses: GatewayAddresses) -> None:
     running, _ = serve('tls_cert = "/nonexistent.pem"\ntls_key = "/nonexistent.pem"\n')
     assert running.wait_for_exit() == 1
     assert "adsum: --tls-cert: /nonexistent.pem can't be read: No such file or directory\n" in running.output
 
 
-def test_a_gateway_needs_its_registry_to_speak_to_it() -> None:
+def test_a_gateway_needs_the_xds_server_of_its_registry() -> None:
     with pytest.raises(Invalid, match="--xds"):
         ServeConfig(gateway="on", xds="off")
     with pytest.raises(Invalid, match="IP:PORT"):

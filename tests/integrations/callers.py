@@ -1,4 +1,4 @@
-"""The libraries behind one face, so that one suite of facts holds for each of them."""
+"""The HTTP libraries behind one interface, so that one test suite covers all of them."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ class CallerAnswer:
 
 
 class StreamedAnswer(Protocol):
-    """A streamed answer, of which the head has come."""
+    """A streamed response whose head has arrived."""
 
     async def close(self) -> None: ...
 
 
 class LibraryCaller(Protocol):
-    """One library, with a client of its own on `source`. `options` are those of the integration."""
+    """One library with its own client on `source`. `options` are those of the integration."""
 
     @property
     def broken_body(self) -> type[Exception]:
-        """What the library raises when a body breaks off."""
+        """The error that the library raises when a body breaks off."""
         ...
 
     @property
     def transport_error(self) -> type[Exception]:
-        """What users of the library catch."""
+        """The error that users of the library catch."""
         ...
 
     @property
@@ -69,7 +69,7 @@ class LibraryCaller(Protocol):
 
     @property
     def blocks(self) -> bool:
-        """Whether it waits in a thread, which can't be cancelled."""
+        """True if it waits in a thread, which can't be cancelled."""
         ...
 
     async def call(
@@ -77,7 +77,7 @@ class LibraryCaller(Protocol):
     ) -> CallerAnswer: ...
 
     async def upload(self, method: str, url: str, parts: list[bytes]) -> CallerAnswer:
-        """With a body that can be sent once."""
+        """Sends a body that can be sent only once."""
         ...
 
     async def stream(self, url: str) -> StreamedAnswer: ...
@@ -87,8 +87,8 @@ class LibraryCaller(Protocol):
     async def close(self) -> None: ...
 
 
-def trusting() -> ssl.SSLContext:
-    """Of a caller that trusts the test's certificate, which is for the name instance.test."""
+def client_tls_context() -> ssl.SSLContext:
+    """The TLS context of a client that trusts the test's certificate, which is for the name instance.test."""
     return ssl.create_default_context(cafile=CERTIFICATE)
 
 
@@ -107,7 +107,7 @@ class AsyncHttpxCaller:
     def __init__(self, source: ScriptedSource, **options: Any) -> None:
         self._options = options.get("channel")
         if options.pop("trust", False):
-            options["verify"] = trusting()
+            options["verify"] = client_tls_context()
         self._client = Client(source=source, cache=options.pop("cache", False))
         self._http = our_httpx.AsyncHttpxClient(self._client, **{"follow_redirects": True, **options})
 
@@ -118,7 +118,7 @@ class AsyncHttpxCaller:
         return CallerAnswer(answer.status_code, answer.text, answer.headers, str(answer.url))
 
     async def upload(self, method: str, url: str, parts: list[bytes]) -> CallerAnswer:
-        answer = await self._http.request(method, url, content=_flowing(parts))
+        answer = await self._http.request(method, url, content=_async_once(parts))
         return CallerAnswer(answer.status_code, answer.text, answer.headers, str(answer.url))
 
     async def stream(self, url: str) -> StreamedAnswer:
@@ -148,7 +148,7 @@ class AiohttpCaller:
     def __init__(self, source: ScriptedSource, **options: Any) -> None:
         self._options = options.get("channel")
         if options.pop("trust", False):
-            options["connector"] = aiohttp.TCPConnector(ssl=trusting())
+            options["connector"] = aiohttp.TCPConnector(ssl=client_tls_context())
         self._client = Client(source=source, cache=options.pop("cache", False))
         self._http = our_aiohttp.session(self._client, **options)
 
@@ -158,7 +158,7 @@ class AiohttpCaller:
         return await self._call(method, url, body, headers)
 
     async def upload(self, method: str, url: str, parts: list[bytes]) -> CallerAnswer:
-        return await self._call(method, url, _flowing(parts), None)
+        return await self._call(method, url, _async_once(parts), None)
 
     async def _call(self, method: str, url: str, body: Any, headers: Mapping[str, str] | None) -> CallerAnswer:
         async with self._http.request(method, url, data=body, headers=headers) as answer:
@@ -195,7 +195,7 @@ class SyncHttpxCaller:
     def __init__(self, source: ScriptedSource, **options: Any) -> None:
         self._options = options.get("channel")
         if options.pop("trust", False):
-            options["verify"] = trusting()
+            options["verify"] = client_tls_context()
         self._client = SyncClient(source=source, cache=options.pop("cache", False))
         self._http = our_httpx.HttpxClient(self._client, **{"follow_redirects": True, **options})
 
@@ -283,12 +283,12 @@ CALLERS: dict[str, Callable[..., LibraryCaller]] = {
 
 
 def in_flight(channel: Channel, *endpoints: Endpoint) -> int:
-    """Calls that the channel still counts at these."""
-    return sum(channel.loads.load_of(each.id).in_flight for each in endpoints)
+    """The number of calls that the channel counts at these endpoints."""
+    return sum(channel.loads.load_of(endpoint.id).in_flight for endpoint in endpoints)
 
 
 def options(policy: str = "round_robin") -> ChannelOptions:
-    """In turn, and nobody is ejected: tests want to know whom they ask."""
+    """Round robin without outlier ejection, so that tests know which instance is called."""
     return ChannelOptions(policy=policy, outliers=None)
 
 
@@ -300,7 +300,7 @@ class _Opened:
         await self._close()
 
 
-async def _flowing(parts: list[bytes]) -> AsyncIterator[bytes]:
+async def _async_once(parts: list[bytes]) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
 

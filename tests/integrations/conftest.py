@@ -25,16 +25,16 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """How every pick ended that said something of its endpoint."""
-    seen: list[tuple[str, bool]] = []
+    """The end of each pick that counts for its endpoint: the endpoint's id, and whether it succeeded."""
+    outcomes: list[tuple[str, bool]] = []
     ended = Channel.record_result
 
-    def noted(self: Channel, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
-        seen.append((pick.endpoint.id, ok))
+    def record(self: Channel, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
+        outcomes.append((pick.endpoint.id, ok))
         ended(self, pick, load, ok, latency)
 
-    monkeypatch.setattr(Channel, "record_result", noted)
-    return seen
+    monkeypatch.setattr(Channel, "record_result", record)
+    return outcomes
 
 
 def instance(id: str, port: int, scheme: str = "http") -> Endpoint:
@@ -43,17 +43,17 @@ def instance(id: str, port: int, scheme: str = "http") -> Endpoint:
 
 @pytest.fixture(params=sorted(CALLERS))
 async def make(request: pytest.FixtureRequest, fleet: Fleet) -> AsyncIterator[Make]:
-    """Makes a caller of each library in turn, that knows these endpoints of orders; closes it in the end."""
-    made: list[LibraryCaller] = []
+    """Makes a caller of each library in turn that knows these endpoints of orders. Closes it in the end."""
+    callers: list[LibraryCaller] = []
 
     def make(*endpoints: Endpoint, source: ScriptedSource | None = None, **given: Any) -> LibraryCaller:
         if source is None:
             source = ScriptedSource()
             source.emit(full_update(1, *endpoints))
         caller = CALLERS[request.param](source, **{"channel": options(), **given})
-        made.append(caller)
+        callers.append(caller)
         return caller
 
     yield make
-    for each in made:
-        await each.close()
+    for caller in callers:
+        await caller.close()

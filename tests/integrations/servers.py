@@ -1,4 +1,6 @@
-"""Instances for tests, well-behaved and otherwise, in a thread of their own: for callers that block and that don't."""
+"""Instances for tests, well-behaved and otherwise, in a thread of their own, so that blocking and async callers can use
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ from tests.probes.servers import CERTIFICATE
 
 HERE = "127.0.0.1"
 BODY = 40_000
-"""Bytes of the bodies that come slowly or break off."""
+"""Bytes of the bodies that arrive slowly or break off."""
 
 
 class ServerBehaviour(StrEnum):
-    """What an instance does with a request."""
+    """The way in which an instance treats a request."""
 
     ANSWER = "answer"
     RESET = "reset"
@@ -32,21 +34,21 @@ class ServerBehaviour(StrEnum):
     """503, with Retry-After."""
     HANG = "hang"
     DRIP = "drip"
-    """A head at once, then a byte now and then."""
+    """Sends a head at once, then a byte now and then."""
     STALL = "stall"
-    """A head and half of the body, then nothing."""
+    """Sends a head and half of the body, then nothing."""
     DIE = "die"
-    """A head and half of the body, then the end of the connection."""
+    """Sends a head and half of the body, then closes the connection."""
     SLOWLY = "slowly"
-    """A head, half of the body, and the rest when `more` is set."""
+    """Sends a head, half of the body, and the rest once `continue_body` is set."""
     REDIRECT = "redirect"
-    """To /there, relative."""
+    """Redirects to /there, relative."""
     GARBAGE = "garbage"
 
 
 @dataclass(frozen=True)
 class FleetRequest:
-    """A request as it came."""
+    """A request as it arrived."""
 
     method: str
     target: str
@@ -56,7 +58,7 @@ class FleetRequest:
 
 @dataclass
 class FleetServer:
-    """An instance called `name`, which it answers with."""
+    """An instance that responds with its `name`."""
 
     name: str
     behaviour: ServerBehaviour = ServerBehaviour.ANSWER
@@ -81,9 +83,9 @@ class FleetServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
         try:
-            while (heard := await _read(reader)) is not None:
-                self.requests.append(heard)
-                if not await self._answer(heard, reader, writer):
+            while (request := await _read(reader)) is not None:
+                self.requests.append(request)
+                if not await self._answer(request, reader, writer):
                     break
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
             pass
@@ -91,11 +93,11 @@ class FleetServer:
             self.open -= 1
             writer.close()
 
-    async def _answer(self, heard: FleetRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Whether to go on with this connection."""
-        manner = ServerBehaviour.ANSWER if heard.target == "/there" else self.behaviour
+    async def _answer(self, request: FleetRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Returns whether to keep the connection."""
+        manner = ServerBehaviour.ANSWER if request.target == "/there" else self.behaviour
         if manner is ServerBehaviour.ANSWER:
-            writer.write(_head(200, len(self.name)) + (b"" if heard.method == "HEAD" else self.name.encode()))
+            writer.write(_head(200, len(self.name)) + (b"" if request.method == "HEAD" else self.name.encode()))
         elif manner is ServerBehaviour.UNAVAILABLE:
             writer.write(_head(503, 4, "Retry-After: 7\r\n") + b"away")
         elif manner is ServerBehaviour.REDIRECT:
@@ -108,13 +110,15 @@ class FleetServer:
             writer.transport.abort()
             return False
         elif manner is ServerBehaviour.HANG:
-            await self._hold(reader)
+            await self._wait_for_hang_up(reader)
             return False
         elif manner in (ServerBehaviour.DRIP, ServerBehaviour.STALL, ServerBehaviour.DIE, ServerBehaviour.SLOWLY):
-            return await self._tell(manner, reader, writer)
+            return await self._send_slowly(manner, reader, writer)
         return manner is not ServerBehaviour.VANISH
 
-    async def _tell(self, manner: ServerBehaviour, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _send_slowly(
+        self, manner: ServerBehaviour, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
         writer.write(_head(200, BODY))
         if manner is ServerBehaviour.DRIP:
             while not reader.at_eof() and not self._ended.is_set():
@@ -129,11 +133,11 @@ class FleetServer:
             writer.write(b"." * (BODY // 2))
             return True
         if manner is ServerBehaviour.STALL:
-            await self._hold(reader)
+            await self._wait_for_hang_up(reader)
         return False
 
-    async def _hold(self, reader: asyncio.StreamReader) -> None:
-        """Until the caller hangs up."""
+    async def _wait_for_hang_up(self, reader: asyncio.StreamReader) -> None:
+        """Returns when the caller has closed the connection."""
         ended = asyncio.create_task(self._ended.wait())
         hung_up = asyncio.create_task(reader.read(1))
         await asyncio.wait([ended, hung_up], return_when=asyncio.FIRST_COMPLETED)
@@ -162,7 +166,7 @@ class Fleet:
         return server
 
     def refuse(self) -> int:
-        """A port that is taken, and on which nobody listens."""
+        """A port that is bound, and on which nothing listens."""
         bound = socket.socket()
         bound.bind((HERE, 0))
         self._bound.append(bound)
@@ -186,9 +190,9 @@ class Fleet:
         self._loop.close()
 
     @staticmethod
-    def until(fact: Callable[[], bool], what: str) -> None:
+    def until(condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + 20.0
-        while not fact():
+        while not condition():
             assert time.monotonic() < deadline, what
             time.sleep(0.002)
 
@@ -198,7 +202,7 @@ class Fleet:
 
 
 def server_tls_context() -> ssl.SSLContext:
-    """Of a server whose certificate is for instance.test."""
+    """The TLS context of a server whose certificate is for instance.test."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     return context
@@ -216,7 +220,7 @@ async def _read(reader: asyncio.StreamReader) -> FleetRequest | None:
             raise
         return None
     line, *rest = head.rstrip("\r\n").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in rest)}
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
     method, target, _ = line.split(" ", 2)
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     while headers.get("transfer-encoding") == "chunked":

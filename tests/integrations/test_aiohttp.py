@@ -1,4 +1,4 @@
-"""What only aiohttp has."""
+"""Behaviour that only aiohttp has."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ async def client(source: ScriptedSource) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_the_sessions_total_time_is_over_once_for_all_tries(
+async def test_the_sessions_total_timeout_covers_all_tries(
     client: Client, source: ScriptedSource, fleet: Fleet
 ) -> None:
     servers = [fleet.add(name, ServerBehaviour.HANG) for name in "abc"]
-    endpoints = [instance(each.name, each.port) for each in servers]
+    endpoints = [instance(server.name, server.port) for server in servers]
     source.emit(full_update(1, *endpoints))
     async with session(client, channel=options(), timeout=aiohttp.ClientTimeout(total=0.2)) as http:
         with pytest.raises(TimeoutError):
@@ -41,11 +41,11 @@ async def test_the_sessions_total_time_is_over_once_for_all_tries(
     assert in_flight(client.channel("orders", options()), *endpoints) == 0
 
 
-async def test_the_sessions_time_for_a_read_is_over_for_each_try(
+async def test_the_sessions_read_timeout_holds_for_each_try(
     client: Client, source: ScriptedSource, fleet: Fleet
 ) -> None:
     servers = [fleet.add(name, ServerBehaviour.HANG) for name in "abc"]
-    source.emit(full_update(1, *(instance(each.name, each.port) for each in servers)))
+    source.emit(full_update(1, *(instance(server.name, server.port) for server in servers)))
     async with session(client, channel=options(), timeout=aiohttp.ClientTimeout(sock_read=0.1)) as http:
         with pytest.raises(AiohttpTimedOut, match="at most 3 tries are allowed"):
             await http.get("http://orders/")
@@ -66,14 +66,14 @@ async def test_a_websocket_is_in_flight_until_it_is_closed(client: Client, sourc
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    there = instance("a", runner.addresses[0][1])
-    source.emit(full_update(1, there))
+    endpoint = instance("a", runner.addresses[0][1])
+    source.emit(full_update(1, endpoint))
     channel = client.channel("orders", options())
     async with session(client, channel=options()) as http:
         async with http.ws_connect("http://orders/talk") as socket:
             await socket.send_str("hello")
             assert await socket.receive_str() == "hello"
-            assert in_flight(channel, there) == 1
+            assert in_flight(channel, endpoint) == 1
         await asyncio.sleep(0)
-        assert in_flight(channel, there) == 0
+        assert in_flight(channel, endpoint) == 0
     await runner.cleanup()

@@ -1,4 +1,4 @@
-"""Every example of docs/integrations.md is run as it stands there, and so are those of docs/ that list a program."""
+"""Runs every example of docs/integrations.md as it is, and the examples of other pages that register a program."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ import pytest
 
 import adsum
 from adsum.run.port import claim_free_port
-from tests.integrations.programs.server_processes import ROOT, ServerProcess, listed, passing, starting, until
+from tests.integrations.programs.server_processes import ROOT, ServerProcess, listed, passing, starting, wait_until
 from tests.integrations.servers import Fleet
 from tests.scenarios.processes import JsonApi
 from tests.support.registry_daemon import RunningDaemon
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", (DOCS / "integrations.md").read_text(), re.DOTALL))
-SERVED = f"""
+SERVER = f"""
 import http.server, sys
 sys.path.insert(0, {str(ROOT)!r})
-from tests.client.registration.block_programs import Silent, serves
-server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Silent)
+from tests.client.registration.block_programs import QuietHandler, serves
+server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), QuietHandler)
 """
-"""What the examples of docs/client.md leave to their reader: a server that answers HTTP, with and without a loop."""
-LOOPED = """
+"""A server that answers HTTP, with and without a loop: the examples of docs/client.md leave it to the reader."""
+IN_ASYNC_MAIN = """
 import asyncio
 async def serve():
     server.server_close()
@@ -43,17 +43,22 @@ asyncio.run(main())
 Start = Callable[..., ServerProcess]
 
 
-def _listing(page: str, port: int) -> list[str]:
-    """The programs of a page that list themselves, and end when they are told to."""
-    found = re.findall(r"```python\n([^`]*(?:client\.register|serving)\([^`]*)```", (DOCS / page).read_text())
+def _registering_examples(page: str, port: int) -> list[str]:
+    """The programs of a page that register themselves and end on SIGTERM."""
+    programs = re.findall(r"```python\n([^`]*(?:client\.register|serving)\([^`]*)```", (DOCS / page).read_text())
     if page == "grpc.md":
-        return found
-    here = [text.replace("8000", str(port)) for text in found if "etcd://" not in text and "consul://" not in text]
-    looped = [LOOPED.format(body=textwrap.indent(text, " " * 8)) if "async with" in text else text for text in here]
-    return [f"import adsum\nPORT = {port}\n{SERVED}\n{text}" for text in looped]
+        return programs
+    with_port = [
+        text.replace("8000", str(port)) for text in programs if "etcd://" not in text and "consul://" not in text
+    ]
+    runnable = [
+        IN_ASYNC_MAIN.format(body=textwrap.indent(text, " " * 8)) if "async with" in text else text
+        for text in with_port
+    ]
+    return [f"import adsum\nPORT = {port}\n{SERVER}\n{text}" for text in runnable]
 
 
-LISTING = [("client.md", 0), ("client.md", 1), ("grpc.md", 0), ("grpc.md", 1)]
+REGISTERING = [("client.md", 0), ("client.md", 1), ("grpc.md", 0), ("grpc.md", 1)]
 
 
 @pytest.fixture
@@ -88,30 +93,30 @@ def test_an_example_of_calling_calls(name: str, daemon: RunningDaemon, fleet: Fl
     ],
     ids=lambda argv: argv[0],
 )
-async def test_an_example_of_being_called_is_listed_until_it_is_told_to_end(
+async def test_an_example_of_being_called_is_listed_until_sigterm(
     argv: tuple[str, ...], daemon: RunningDaemon, start: Start, tmp_path: Path
 ) -> None:
     server = start(*argv, cwd=tmp_path)
-    await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
+    await wait_until(lambda: len(passing(daemon)) == 1, "it is listed", server)
     server.signal(signal.SIGTERM)
     await server.wait_for_exit()
     assert listed(daemon) == {}, server.log
 
 
 @pytest.mark.parametrize("page", ["client.md", "grpc.md"])
-def test_each_example_of_listing_a_program_is_run(page: str) -> None:
-    assert len(_listing(page, 1)) == len([each for each in LISTING if each[0] == page])
+def test_every_example_of_registering_a_program_runs(page: str) -> None:
+    assert len(_registering_examples(page, 1)) == len([example for example in REGISTERING if example[0] == page])
 
 
-@pytest.mark.parametrize(("page", "number"), LISTING)
-async def test_an_example_of_listing_a_program_is_drained_by_sigterm(
+@pytest.mark.parametrize(("page", "number"), REGISTERING)
+async def test_an_example_of_registering_a_program_is_drained_by_sigterm(
     page: str, number: int, daemon: RunningDaemon, start: Start, tmp_path: Path
 ) -> None:
     claim = claim_free_port(Random())
     try:
-        (tmp_path / "example.py").write_text(_listing(page, claim.port)[number])
+        (tmp_path / "example.py").write_text(_registering_examples(page, claim.port)[number])
         server = start("example", cwd=tmp_path)
-        await until(lambda: len(passing(daemon)) == 1, "it is listed", server)
+        await wait_until(lambda: len(passing(daemon)) == 1, "it is listed", server)
         (id,) = listed(daemon)
         server.signal(signal.SIGTERM)
         await server.wait_for_exit()

@@ -1,4 +1,4 @@
-"""Whatever instances do, as long as one of them is well."""
+"""Requests succeed whatever instances do, as long as one of them works."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ PATIENT = ChannelOptions(outliers=None, retry_ratio=10.0, retry_floor=1_000.0, c
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(library=st.sampled_from(sorted(CALLERS)), manners=st.lists(BAD, min_size=1, max_size=3))
-async def test_a_safe_request_is_answered_while_one_instance_is_well(
+async def test_a_safe_request_is_answered_while_one_instance_works(
     fleet: Fleet, library: str, manners: list[ServerBehaviour | None]
 ) -> None:
     servers = [fleet.add(f"bad{n}", manner) for n, manner in enumerate(manners) if manner is not None]
     servers.append(fleet.add("well"))
-    endpoints = [instance(each.name, each.port) for each in servers]
+    endpoints = [instance(server.name, server.port) for server in servers]
     endpoints += [instance(f"dead{n}", fleet.refuse()) for n, manner in enumerate(manners) if manner is None]
     source = ScriptedSource()
     source.emit(full_update(1, *endpoints))
@@ -53,7 +53,7 @@ async def test_a_safe_request_is_answered_while_one_instance_is_well(
 
 def test_one_session_serves_many_threads(fleet: Fleet) -> None:
     servers = [fleet.add(name) for name in "abc"] + [fleet.add("bad", ServerBehaviour.RESET)]
-    endpoints = [instance(each.name, each.port) for each in servers]
+    endpoints = [instance(server.name, server.port) for server in servers]
     source = ScriptedSource()
     source.emit(full_update(1, *endpoints))
     with SyncClient(source=source, cache=False) as client, RequestsSession(client, channel=PATIENT) as http:

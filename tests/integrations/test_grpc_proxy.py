@@ -1,4 +1,4 @@
-"""gRPC channels go straight to the registry and to instances, whatever proxy the environment names."""
+"""gRPC channels connect directly to the registry and to instances, whatever proxy the environment names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def node() -> Iterator[RunningDaemon]:
     running.stop()
 
 
-async def test_no_proxy_of_the_environment_is_asked(node: RunningDaemon) -> None:
+async def test_no_proxy_of_the_environment_is_used(node: RunningDaemon) -> None:
     server = grpc.aio.server()
     add_HealthServicer_to_server(health.aio.HealthServicer(), server)  # type: ignore[attr-defined]
     port = server.add_insecure_port("127.0.0.1:0")

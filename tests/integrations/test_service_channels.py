@@ -1,4 +1,4 @@
-"""The channels of the names that requests bring."""
+"""The channels of the services that requests address."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ def _open(service: str, _: ChannelOptions | None) -> FakeChannel:
     return FakeChannel(service)
 
 
-def test_a_channel_that_was_closed_is_opened_anew() -> None:
-    routes = ServiceChannels(_open, {})
-    channel = routes.channel("orders")
-    assert routes.channel("orders") is channel
+def test_a_closed_channel_is_opened_anew() -> None:
+    channels = ServiceChannels(_open, {})
+    channel = channels.channel("orders")
+    assert channels.channel("orders") is channel
     channel.close_soon()
-    again = routes.channel("orders")
-    assert (again is channel, again.closed) == (False, False)
+    reopened = channels.channel("orders")
+    assert (reopened is channel, reopened.closed) == (False, False)
 
 
-def test_past_the_bound_the_name_gives_way_that_was_longest_not_asked_for_in_vain(
+def test_at_the_limit_the_service_missed_longest_ago_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(service_channels, "MAX_SERVICES", 3)
-    routes = ServiceChannels(_open, {})
-    users, late, early = (routes.channel(name) for name in ("users", "late", "early"))
+    channels = ServiceChannels(_open, {})
+    users, late, early = (channels.channel(name) for name in ("users", "late", "early"))
     late.last_missed_at, early.last_missed_at = 9.0, 5.0
-    assert routes.channel("orders").service == "orders"
-    assert [each.closed for each in (users, late, early)] == [False, False, True]
-    routes.channel("payments")
-    assert [each.closed for each in (users, late)] == [False, True]
+    assert channels.channel("orders").service == "orders"
+    assert [channel.closed for channel in (users, late, early)] == [False, False, True]
+    channels.channel("payments")
+    assert [channel.closed for channel in (users, late)] == [False, True]
     with pytest.raises(NoEndpoint, match="3 services are followed already"):
-        routes.channel("typo")
+        channels.channel("typo")
 
 
-def test_a_name_that_was_let_go_of_is_found_when_it_is_asked_for_again(daemon: RunningDaemon) -> None:
+def test_a_dropped_service_is_found_when_it_is_called_again(daemon: RunningDaemon) -> None:
     with SyncClient(daemon.url, cache=False) as client:
-        routes = ServiceChannels(client.on_demand_channel, {})
-        channel = routes.channel("orders")
+        channels = ServiceChannels(client.on_demand_channel, {})
+        channel = channels.channel("orders")
         with pytest.raises(NoEndpoint):
             channel.ready(0.1)
         first = channel.open()
@@ -64,5 +64,5 @@ def test_a_name_that_was_let_go_of_is_found_when_it_is_asked_for_again(daemon: R
         assert first.resolver.closed
         with client.register("orders", 8000, drain_wait=0.0):
             assert channel.closed
-            routes.channel("orders").ready()
-            assert routes.channel("orders").pick().endpoint.instance.port == 8000
+            channels.channel("orders").ready()
+            assert channels.channel("orders").pick().endpoint.instance.port == 8000

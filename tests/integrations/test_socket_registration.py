@@ -1,3 +1,5 @@
+"""A listening socket's registration, by one worker or several."""
+
 from __future__ import annotations
 
 import asyncio
@@ -22,7 +24,7 @@ PORT = 8000
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where workers meet; and those who stop have little time to."""
+    """A folder in which workers coordinate; and short waits."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(module, "SETTLE_TIME", 0.05)
     monkeypatch.setattr(module, "LEADER_POLL_INTERVAL", 0.02)
@@ -40,79 +42,79 @@ async def client(source: ScriptedSource) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[SecondWorker]:
+def other_worker(tmp_path: Path) -> Iterator[SecondWorker]:
     made = SecondWorker(PORT, tmp_path / f"adsum-{os.getuid()}")
     yield made
     made.kill()
 
 
-async def until(fact: Callable[[], bool]) -> None:
+async def wait_until(fact: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not fact():  # noqa: ASYNC110 - nothing tells of it
+        while not fact():  # noqa: ASYNC110 - nothing signals it
             await asyncio.sleep(0.005)
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often this process has looked whether the turn is its own, and whether the others have withdrawn."""
+def polls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The number of times that this process has tried to lead, and has checked whether the instance is drained."""
     counted: Counter[str] = Counter()
 
-    def count(name: str, look: Callable[[WorkerGroup], bool]) -> Callable[[WorkerGroup], bool]:
+    def counting_poll(name: str, poll: Callable[[WorkerGroup], bool]) -> Callable[[WorkerGroup], bool]:
         def counting(self: WorkerGroup) -> bool:
             counted[name] += 1
-            return look(self)
+            return poll(self)
 
         return counting
 
-    for name in ("take_turn", "withdrawn"):
-        monkeypatch.setattr(WorkerGroup, name, count(name, getattr(WorkerGroup, name)))
+    for name in ("try_lead", "is_drained"):
+        monkeypatch.setattr(WorkerGroup, name, counting_poll(name, getattr(WorkerGroup, name)))
     return counted
 
 
-def attending() -> SocketRegistration:
+def make_registration() -> SocketRegistration:
     return SocketRegistration("orders", PORT, already_listening=True, id="o1", drain_wait=3.0)
 
 
 async def test_the_only_worker_drains_then_deregisters(client: Client, source: ScriptedSource) -> None:
-    ours = attending()
-    ours.start(client)
-    await until(lambda: bool(source.listed))
-    await ours.drain()
-    await ours.drain()
+    registration = make_registration()
+    registration.start(client)
+    await wait_until(lambda: bool(source.listed))
+    await registration.drain()
+    await registration.drain()
     assert [body.wait for body in source.overrides] == [3.0]
-    assert source.listed, "it is still served"
-    await ours.stop()
-    await ours.stop()
+    assert source.listed, "it is still listed while it is served"
+    await registration.stop()
+    await registration.stop()
     assert source.listed == {}
     assert source.calls.count("deregister o1") == 1
 
 
-async def test_while_others_serve_nobody_drains_or_deregisters_and_another_takes_over(
-    client: Client, source: ScriptedSource, other: SecondWorker
+async def test_while_others_serve_the_instance_stays_and_another_worker_leads(
+    client: Client, source: ScriptedSource, other_worker: SecondWorker
 ) -> None:
-    ours = attending()
-    other.call("join")
-    ours.start(client)
-    await until(lambda: bool(source.listed))
-    assert not other.call("take_turn")
-    await ours.drain()
-    await ours.stop()
+    registration = make_registration()
+    other_worker.call("join")
+    registration.start(client)
+    await wait_until(lambda: bool(source.listed))
+    assert not other_worker.call("try_lead")
+    await registration.drain()
+    await registration.stop()
     assert source.overrides == []
-    assert source.listed, "it is the others' now"
-    assert other.call("take_turn")
+    assert source.listed, "the other worker keeps it"
+    assert other_worker.call("try_lead")
 
 
 async def test_a_worker_that_its_server_replaces_stays_listed(
-    client: Client, source: ScriptedSource, other: SecondWorker, monkeypatch: pytest.MonkeyPatch
+    client: Client, source: ScriptedSource, other_worker: SecondWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "parent_listens", lambda port: port == PORT)
     monkeypatch.setattr(module, "MIN_SERVED_TIME", 0.0)
-    ours = attending()
-    ours.start(client)
-    await until(lambda: bool(source.listed))
-    await ours.stop()
-    assert source.listed, "nobody else serves yet, but the server will start another worker"
-    assert other.call("take_turn")
+    registration = make_registration()
+    registration.start(client)
+    await wait_until(lambda: bool(source.listed))
+    await registration.stop()
+    assert source.listed, "the server will start another worker"
+    assert other_worker.call("try_lead")
 
 
 async def test_a_worker_that_ends_as_it_begins_deregisters(
@@ -120,129 +122,127 @@ async def test_a_worker_that_ends_as_it_begins_deregisters(
 ) -> None:
     monkeypatch.setattr(module, "parent_listens", lambda port: port == PORT)
     monkeypatch.setattr(module, "MIN_SERVED_TIME", 60.0)
-    ours = attending()
-    ours.start(client)
-    await until(lambda: bool(source.listed))
-    await ours.stop()
-    assert source.listed == {}, "it was told to stop before it could hear that"
+    registration = make_registration()
+    registration.start(client)
+    await wait_until(lambda: bool(source.listed))
+    await registration.stop()
+    assert source.listed == {}, "it may have been stopped before it could handle the signal"
 
 
-def test_a_worker_whose_loop_ends_without_a_word_deregisters(
-    source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_whose_loop_ends_deregisters(source: ScriptedSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "parent_listens", lambda port: True)
     monkeypatch.setattr(module, "MIN_SERVED_TIME", 0.0)
 
     async def serve() -> None:
         client = Client(source=source, cache=False)
-        attending().start(client)
-        await until(lambda: bool(source.listed))
+        make_registration().start(client)
+        await wait_until(lambda: bool(source.listed))
 
     asyncio.run(serve())
     assert source.listed == {}
     assert source.calls[-1] == "deregister o1"
 
 
-@pytest.mark.parametrize("told_first", [True, False])
+@pytest.mark.parametrize("stop_marked_first", [True, False])
 async def test_the_last_worker_of_a_server_that_stops_deregisters(
-    client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch, told_first: bool
+    client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch, stop_marked_first: bool
 ) -> None:
     monkeypatch.setattr(module, "SETTLE_TIME", 20.0)
     monkeypatch.setattr(module, "MIN_SERVED_TIME", 0.0)
-    looks: list[int] = []
+    polls: list[int] = []
 
     def listens(port: int) -> bool:
-        looks.append(port)
+        polls.append(port)
         return True
 
     monkeypatch.setattr(module, "parent_listens", listens)
-    ours = attending()
-    ours.start(client)
-    await until(lambda: bool(source.listed))
-    if told_first:
-        ours.mark_stopping()
-    ending = asyncio.create_task(ours.stop())
-    if not told_first:
-        await until(lambda: bool(looks))
-        ours.mark_stopping()
-        await asyncio.gather(ours.stop(), ours.stop())
+    registration = make_registration()
+    registration.start(client)
+    await wait_until(lambda: bool(source.listed))
+    if stop_marked_first:
+        registration.mark_stopping()
+    ending = asyncio.create_task(registration.stop())
+    if not stop_marked_first:
+        await wait_until(lambda: bool(polls))
+        registration.mark_stopping()
+        await asyncio.gather(registration.stop(), registration.stop())
     await ending
     assert source.listed == {}
     assert source.calls.count("deregister o1") == 1
 
 
-async def test_a_worker_registers_when_its_turn_comes(
-    client: Client, source: ScriptedSource, other: SecondWorker, looks: Counter[str]
+async def test_a_worker_registers_once_it_leads(
+    client: Client, source: ScriptedSource, other_worker: SecondWorker, polls: Counter[str]
 ) -> None:
-    other.call("join")
-    assert other.call("take_turn")
-    ours = attending()
-    ours.start(client)
-    await until(lambda: looks["take_turn"] >= 3)
+    other_worker.call("join")
+    assert other_worker.call("try_lead")
+    registration = make_registration()
+    registration.start(client)
+    await wait_until(lambda: polls["try_lead"] >= 3)
     assert source.calls == []
-    other.kill()
-    await until(lambda: bool(source.listed))
-    await ours.stop()
+    other_worker.kill()
+    await wait_until(lambda: bool(source.listed))
+    await registration.stop()
 
 
-async def test_a_worker_without_the_turn_serves_until_callers_were_told(
-    client: Client, source: ScriptedSource, other: SecondWorker, looks: Counter[str]
+async def test_a_worker_that_does_not_lead_serves_until_the_instance_is_drained(
+    client: Client, source: ScriptedSource, other_worker: SecondWorker, polls: Counter[str]
 ) -> None:
-    other.call("join")
-    assert other.call("take_turn")
-    ours = attending()
-    ours.start(client)
-    await until(lambda: looks["take_turn"] >= 1)
-    other.call("leave")
-    parting = asyncio.create_task(ours.drain())
-    await until(lambda: looks["withdrawn"] >= 3 or parting.done())
-    assert not parting.done(), "the other one has not drained yet"
-    other.call("withdraw")
+    other_worker.call("join")
+    assert other_worker.call("try_lead")
+    registration = make_registration()
+    registration.start(client)
+    await wait_until(lambda: polls["try_lead"] >= 1)
+    other_worker.call("leave")
+    parting = asyncio.create_task(registration.drain())
+    await wait_until(lambda: polls["is_drained"] >= 3 or parting.done())
+    assert not parting.done(), "the leader has not drained the instance yet"
+    other_worker.call("mark_drained")
     await parting
-    await ours.stop()
+    await registration.stop()
     assert source.calls == []
 
 
-async def test_what_the_parent_attends_to_is_left_to_it(
+async def test_a_service_that_the_parent_registers_is_left_to_it(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parents = attending()
-    parents.start(client)
-    await until(lambda: bool(source.listed))
+    parent_registration = make_registration()
+    parent_registration.start(client)
+    await wait_until(lambda: bool(source.listed))
     monkeypatch.setattr(os, "getppid", os.getpid)
-    ours = attending()
-    ours.start(client)
-    await ours.drain()
-    await ours.stop()
+    registration = make_registration()
+    registration.start(client)
+    await registration.drain()
+    await registration.stop()
     assert source.calls.count("register o1") == 1
     assert source.overrides == []
-    await parents.stop()
+    await parent_registration.stop()
 
 
-async def test_ending_before_it_listens_lists_nothing(
+async def test_stopping_before_it_listens_registers_nothing(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listening_sockets, "own_ports", set)
-    ours = SocketRegistration("orders", PORT, id="o1")
-    ours.start(client)
-    await ours.drain()
-    await ours.stop()
+    registration = SocketRegistration("orders", PORT, id="o1")
+    registration.start(client)
+    await registration.drain()
+    await registration.stop()
     assert source.calls == []
 
 
-async def test_an_unclear_port_is_told_and_stops_no_server(
+async def test_an_ambiguous_port_is_logged_and_stops_no_server(
     client: Client, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(listening_sockets, "own_ports", lambda: {8000, 9090})
     monkeypatch.delenv("PORT", raising=False)
-    ours = SocketRegistration("orders", None)
-    ours.start(client)
-    await until(lambda: "orders: not listed: port: must be said" in caplog.text)
-    await ours.stop()
+    registration = SocketRegistration("orders", None)
+    registration.start(client)
+    await wait_until(lambda: "orders: not registered: port: must be given" in caplog.text)
+    await registration.stop()
     assert source.calls == []
 
 
-async def test_what_can_not_be_listed_is_told_at_once(client: Client) -> None:
+async def test_a_wrong_registration_is_refused_at_once(client: Client) -> None:
     with pytest.raises(Invalid):
         SocketRegistration("Not A Name", PORT).start(client)
     with pytest.raises(TypeError):

@@ -1,3 +1,5 @@
+"""The workers of one listening socket, and how one of them leads."""
+
 from __future__ import annotations
 
 import fcntl
@@ -12,76 +14,76 @@ from adsum.integrations.worker_group import WorkerGroup
 from tests.integrations.programs.second_worker import SecondWorker
 
 
-def test_one_of_several_has_the_turn_until_it_ends_however_it_ends(tmp_path: Path) -> None:
-    ours, other = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
-    other.call("join")
-    ours.join()
-    assert other.call("take_turn")
-    assert not ours.try_lead()
-    other.kill()
-    assert ours.try_lead()
-    assert ours.try_lead(), "it stays ours"
-    ours.leave()
-    assert not ours.others_serve()
-    ours.close()
+def test_one_of_several_leads_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+    worker, other_worker = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
+    other_worker.call("join")
+    worker.join()
+    assert other_worker.call("try_lead")
+    assert not worker.try_lead()
+    other_worker.kill()
+    assert worker.try_lead()
+    assert worker.try_lead(), "it keeps leading"
+    worker.leave()
+    assert not worker.others_serve()
+    worker.close()
 
 
-def test_who_leaves_is_not_waited_for_and_says_when_callers_were_told(tmp_path: Path) -> None:
-    ours, other = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
-    ours.join()
-    other.call("join")
-    assert ours.try_lead()
-    assert not other.call("withdrawn")
-    ours.leave()
-    assert ours.others_serve()
-    other.call("leave")
-    assert not ours.others_serve()
-    assert not other.call("withdrawn")
-    ours.mark_drained()
-    assert other.call("withdrawn")
-    assert not other.call("take_turn"), "the turn is still ours"
-    ours.close()
-    assert other.call("take_turn")
-    other.kill()
+def test_a_worker_that_left_still_reports_the_drain(tmp_path: Path) -> None:
+    worker, other_worker = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
+    worker.join()
+    other_worker.call("join")
+    assert worker.try_lead()
+    assert not other_worker.call("is_drained")
+    worker.leave()
+    assert worker.others_serve()
+    other_worker.call("leave")
+    assert not worker.others_serve()
+    assert not other_worker.call("is_drained")
+    worker.mark_drained()
+    assert other_worker.call("is_drained")
+    assert not other_worker.call("try_lead"), "this worker still leads"
+    worker.close()
+    assert other_worker.call("try_lead")
+    other_worker.kill()
 
 
-def test_who_joins_while_another_looks_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, other = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
+def test_a_worker_that_joins_during_a_check_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, other_worker = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
     lock, refused = fcntl.lockf, list[int]()
 
-    def in_the_way_once(fd: int, how: int, length: int, start: int) -> None:
-        if how & fcntl.LOCK_SH and not refused:
+    def blocked_once(fd: int, operation: int, length: int, start: int) -> None:
+        if operation & fcntl.LOCK_SH and not refused:
             refused.append(start)
             raise BlockingIOError
-        lock(fd, how, length, start)
+        lock(fd, operation, length, start)
 
-    monkeypatch.setattr(fcntl, "lockf", in_the_way_once)
-    ours.join()
+    monkeypatch.setattr(fcntl, "lockf", blocked_once)
+    worker.join()
     assert refused
-    assert other.call("anybody_serves")
-    other.kill()
-    ours.close()
+    assert other_worker.call("others_serve")
+    other_worker.kill()
+    worker.close()
 
 
 def test_a_process_registers_a_socket_once(tmp_path: Path) -> None:
-    ours = WorkerGroup("orders", 8000, tmp_path)
+    worker = WorkerGroup("orders", 8000, tmp_path)
     with pytest.raises(AdsumError, match="orders on port 8000 is registered by this process already"):
         WorkerGroup("orders", 8000, tmp_path)
     another = WorkerGroup("orders", 8001, tmp_path)
-    ours.close()
-    ours.close()
+    worker.close()
+    worker.close()
     WorkerGroup("orders", 8000, tmp_path).close()
     another.close()
 
 
-def test_a_child_does_not_inherit_the_turn(tmp_path: Path) -> None:
-    ours = WorkerGroup("orders", 8000, tmp_path)
-    assert ours.try_lead()
+def test_a_child_does_not_inherit_the_lead(tmp_path: Path) -> None:
+    worker = WorkerGroup("orders", 8000, tmp_path)
+    assert worker.try_lead()
     child = os.posix_spawn(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"], {})
-    ours.close()
-    other = SecondWorker(8000, tmp_path)
-    assert other.call("take_turn")
-    other.kill()
+    worker.close()
+    other_worker = SecondWorker(8000, tmp_path)
+    assert other_worker.call("try_lead")
+    other_worker.kill()
     os.kill(child, 9)
     os.waitpid(child, 0)
 
@@ -90,7 +92,7 @@ def test_without_a_folder_every_worker_is_alone(tmp_path: Path, caplog: pytest.L
     taken = tmp_path / "file"
     taken.write_text("")
     workers = WorkerGroup("orders", 8000, taken)
-    assert "every worker of this server registers for itself" in caplog.text
+    assert "every worker of this server registers an instance of its own" in caplog.text
     workers.join()
     assert workers.try_lead()
     workers.leave()
@@ -98,22 +100,22 @@ def test_without_a_folder_every_worker_is_alone(tmp_path: Path, caplog: pytest.L
     workers.close()
 
 
-def test_workers_that_serve_together_share_a_holder_whoever_has_the_turn(tmp_path: Path) -> None:
-    ours, other = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
-    ours.join()
-    assert ours.try_lead()
-    holder = ours.holder()
+def test_workers_that_serve_together_share_a_holder_whichever_leads(tmp_path: Path) -> None:
+    worker, other_worker = WorkerGroup("orders", 8000, tmp_path), SecondWorker(8000, tmp_path)
+    worker.join()
+    assert worker.try_lead()
+    holder = worker.holder()
     assert holder
-    other.call("join")
-    ours.leave()
-    ours.close()
-    assert other.call("take_turn")
-    assert other.call(f"holder().__eq__('{holder}').__bool__")
-    other.kill()
+    other_worker.call("join")
+    worker.leave()
+    worker.close()
+    assert other_worker.call("try_lead")
+    assert other_worker.call(f"holder().__eq__('{holder}').__bool__")
+    other_worker.kill()
     next_server = WorkerGroup("orders", 8000, tmp_path)
     next_server.join()
     assert next_server.try_lead()
-    assert next_server.holder() not in ("", holder), "nobody served when it began"
+    assert next_server.holder() not in ("", holder), "no other worker served when it joined"
     next_server.close()
 
 

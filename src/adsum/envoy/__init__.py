@@ -1,1 +1,1 @@
-"""One Envoy and its life: found, told where the registry is, kept up, replaced without a gap, drained, ended."""
+"""Runs a gateway: an Envoy that is configured, watched, restarted, replaced without a gap, and drained."""

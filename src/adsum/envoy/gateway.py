@@ -1,4 +1,4 @@
-"""A gateway: one Envoy that serves, whatever happens to it."""
+"""A gateway: keeps one Envoy serving, restarts it when it exits, and replaces it when the settings change."""
 
 from __future__ import annotations
 
@@ -11,269 +11,259 @@ from typing import Final
 
 from adsum.core.backoff import Backoff, jittered
 from adsum.core.errors import AdsumError
-from adsum.envoy.admin import AdminClient, AdminUnavailable
-from adsum.envoy.certificates import certificate, expiry
+from adsum.envoy.admin import AdminClient
+from adsum.envoy.certificates import certificate
+from adsum.envoy.certificates.expiry import watch_expiry
 from adsum.envoy.certificates.renewal import CERTIFICATE_POLL_INTERVAL, CertificateRenewal
-from adsum.envoy.metrics import monitor
 from adsum.envoy.plan import GatewayPlan, SocketAddress
 from adsum.envoy.preflight import CannotServe, check_plan
 from adsum.envoy.process.envoy_instance import EnvoyInstance
-from adsum.envoy.registry_health import registry_contact
+from adsum.envoy.registry_health.config_saver import save_config, save_periodically
+from adsum.envoy.registry_health.contact_watch import watch_contact
 from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources, default_folder
 from adsum.envoy.registry_health.xds_health import is_reachable, unreachable_reason, wait_until_reachable
 from adsum.envoy.restart.draining import KILL_AFTER, drain
 from adsum.envoy.restart.rollout import EXIT_MARGIN, TAKEOVER_TIMEOUT, EnvoyRollout
 
 FIRST_RESTART_DELAY, MAX_RESTART_DELAY = 0.1, 5.0
-"""Seconds before an Envoy that has ended by itself is started again."""
+"""Seconds before an Envoy that has exited by itself is started again."""
 FIRST_REPLACE_DELAY, MAX_REPLACE_DELAY = 1.0, 60.0
-"""Seconds before another Envoy is tried of ourselves when one could not take over."""
+"""Seconds before the gateway tries again to replace an Envoy when its replacement has failed."""
 STABLE_AFTER: Final = 30.0
-"""Seconds that it has to run for its end not to count as one of a series."""
-SAVE_INTERVAL: Final = 5.0
-"""Seconds between two looks at what Envoy was told, at least."""
-MAX_SAVE_TIME_SHARE: Final = 0.01
-"""The share of the time that they may take: a large catalog is looked at less often."""
+"""Seconds that an Envoy must have run for its exit to reset the restart delay."""
 
 _log = logging.getLogger("adsum.envoy")
 
 
 class Gateway:
-    """`start` it in a running loop, `reload` and `stop` it; in between it is kept up."""
+    """Keeps an Envoy serving between `start` and `stop`. `reload` replaces it by one with the current settings."""
 
     def __init__(self, plan: GatewayPlan, reread_plan: Callable[[], GatewayPlan], rng: Random) -> None:
-        """`again` makes the plan from the settings as they are then; it may wait for the disk, and raise."""
+        """`reread_plan` makes the plan from the current settings. It may block on the disk, and raise `AdsumError`."""
         self._plan = plan
-        self._again = reread_plan
+        self._reread_plan = reread_plan
         self._rng = rng
         self._envoys = EnvoyRollout()
-        self._keepsake = LastGoodConfig(default_folder(), plan)
+        self._last_good = LastGoodConfig(default_folder(), plan)
         self._renewal = CertificateRenewal(b"")
-        self._retry = Backoff(FIRST_REPLACE_DELAY, MAX_REPLACE_DELAY)
-        self._pause = 0.0
-        """Seconds until another one may be tried of ourselves."""
-        self._deaf = False
-        """Whether the one that serves can't be asked anything any more, since one that was to follow it failed."""
-        self._asked = asyncio.Event()
-        self._settled: Callable[[], None] = lambda: None
+        self._replace_backoff = Backoff(FIRST_REPLACE_DELAY, MAX_REPLACE_DELAY)
+        self._replace_delay = 0.0
+        """Seconds until the next attempt to replace the Envoy without a reload."""
+        self._is_unresponsive = False
+        """True if the serving Envoy has closed its admin interface, since a replacement failed after it had started."""
+        self._reload_requested = asyncio.Event()
+        self._on_reloaded: Callable[[], None] = lambda: None
         self._replacing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._current: EnvoyInstance | None = None
 
     @property
     def pids(self) -> list[int]:
-        """Its Envoys: one, or two while one takes over from the other."""
+        """The process ids of its Envoys: one, or two while one takes over from the other."""
         return self._envoys.pids
 
     @property
     def urls(self) -> list[str]:
-        """Where it takes requests."""
+        """The URLs at which it accepts requests."""
         return self._plan.urls
 
     async def start(self) -> None:
-        """Return once it takes requests. Raises `CannotServe`."""
+        """Returns once the gateway accepts requests. Raises `CannotServe`."""
         try:
-            self._renewal = await self._checked(self._plan, ())
-            self._current = await self._begin(strict=True)
+            self._renewal = await self._check(self._plan, ())
+            self._current = await self._start_envoy(strict=True)
         except BaseException:
             await self._envoys.close()
             raise
-        keeping = (self._keep(self._current), self._remember(), self._renew(), self._hear())
-        watching = expiry.watch_expiry(self._serving, self._rng)
-        self._tasks = [asyncio.create_task(each) for each in (*keeping, watching)]
+        loops = (
+            self._keep_serving(self._current),
+            self._renew_certificate(),
+            save_periodically(lambda: self._last_good, self._serving, self._rng),
+            watch_contact(self._serving, self._rng),
+            watch_expiry(self._tls_admin, self._rng),
+        )
+        self._tasks = [asyncio.create_task(work) for work in loops]
 
     def reload(self, on_done: Callable[[], None] = lambda: None) -> None:
-        """Have a new Envoy that follows the settings take over without a gap; if it can't, the log says why.
+        """Replaces the Envoy by one that follows the current settings, without a gap. Failures are logged.
 
-        `on_done` is called when it is decided which one serves.
+        `on_done` is called once the new Envoy serves or the old one stays.
         """
-        self._settled = on_done
-        self._asked.set()
+        self._on_reloaded = on_done
+        self._reload_requested.set()
 
     async def wait_until_failed(self) -> None:
-        """Never returns while it is kept up; raises what ended that."""
+        """Never returns while the gateway works. Raises the error that ended one of its tasks."""
         await asyncio.gather(*map(asyncio.shield, self._tasks))
 
     async def stop(self) -> None:
-        """Accept nothing more, finish what runs within the drain's time, and end; idempotent."""
-        self._asked.clear()
+        """Refuses new connections, finishes requests within the drain timeout, and ends. Idempotent."""
+        self._reload_requested.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(EXIT_MARGIN), self._replacing:  # One that half took over can't be drained.
+            async with asyncio.timeout(EXIT_MARGIN), self._replacing:  # An Envoy amid a takeover can't be drained.
                 pass
         for task in self._tasks:
-            await _cancelled(task)
-        patience = self._plan.drain_timeout
-        draining = [drain(self._current, patience)] if self._current is not None else []
+            await _cancel(task)
+        timeout = self._plan.drain_timeout
+        drains = [drain(self._current, timeout)] if self._current is not None else []
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience + KILL_AFTER):
-                await asyncio.gather(*draining, *self._envoys.draining)
+            async with asyncio.timeout(timeout + KILL_AFTER):
+                await asyncio.gather(*drains, *self._envoys.draining)
         await self._envoys.close()
 
     def abort(self) -> None:
-        """Cut everything off, now."""
+        """Kills every Envoy at once."""
         self._envoys.kill_all()
 
-    async def _begin(self, *, strict: bool) -> EnvoyInstance:
-        """An Envoy that follows none, once it serves."""
-        told = self._keepsake.load()
-        if told is None:
-            return await self._begin_with(None, strict=strict)
+    async def _start_envoy(self, *, strict: bool) -> EnvoyInstance:
+        """Starts an Envoy that takes over from none, and returns it once it serves.
+
+        It follows the registry; if no node answers, it serves the last good configuration.
+        """
+        last_good = self._last_good.load()
+        if last_good is None:
+            return await self._start_envoy_with(None, strict=strict)
         if await is_reachable(self._plan.registry_nodes):
             with suppress(TimeoutError):
                 async with asyncio.timeout(TAKEOVER_TIMEOUT):
-                    return await self._begin_with(None, strict=strict)
+                    return await self._start_envoy_with(None, strict=strict)
         try:
-            one = await self._begin_with(told, strict=strict)
+            envoy = await self._start_envoy_with(last_good, strict=strict)
         except CannotServe as error:
-            _log.warning("it can't serve what it was told last: %s", error)
-            return await self._begin_with(None, strict=strict)
-        _log.warning("no registry answers, so it serves what it was told last")
-        return one
+            _log.warning("the last good configuration can't be served: %s", error)
+            return await self._start_envoy_with(None, strict=strict)
+        _log.warning("no registry answers; the gateway serves the last good configuration")
+        return envoy
 
-    async def _begin_with(self, told: StaticResources | None, *, strict: bool) -> EnvoyInstance:
-        return await self._envoys.start(self._plan, self._renewal.pair, told, strict=strict)
+    async def _start_envoy_with(self, last_good: StaticResources | None, *, strict: bool) -> EnvoyInstance:
+        return await self._envoys.start(self._plan, self._renewal.pair, last_good, strict=strict)
 
-    async def _checked(self, plan: GatewayPlan, held: Sequence[SocketAddress]) -> CertificateRenewal:
-        """What begins with its certificate. Raises `CannotServe` if it can be known that the plan can't be served."""
+    async def _check(self, plan: GatewayPlan, already_open: Sequence[SocketAddress]) -> CertificateRenewal:
+        """Checks the plan and its certificate. Raises `CannotServe`."""
 
-        def pair() -> bytes:
-            check_plan(plan, held)
-            found = certificate.read_pair(plan.profile)
-            certificate.validate_pair(found, plan, self._envoys.folder)
-            return found
+        def valid_pair() -> bytes:
+            check_plan(plan, already_open)
+            pair = certificate.read_pair(plan.profile)
+            certificate.validate_pair(pair, plan, self._envoys.folder)
+            return pair
 
-        renewal = CertificateRenewal(await asyncio.to_thread(pair))
+        renewal = CertificateRenewal(await asyncio.to_thread(valid_pair))
         if plan.connection_limit < plan.max_connections:
             _log.info(
-                "it takes at most %d connections, not the %d of --max-connections: the system lets it open %d files, "
-                "two for each; raise the hard limit (ulimit -Hn; LimitNOFILE= of systemd; --ulimit nofile= of docker)",
+                "the gateway accepts at most %d connections instead of the %d of --max-connections, because a program "
+                "may open %d files here and each connection needs two; raise the hard limit (ulimit -Hn; LimitNOFILE= "
+                "of systemd; --ulimit nofile= of docker)",
                 plan.connection_limit,
                 plan.max_connections,
                 plan.max_open_files,
             )
         return renewal
 
-    async def _keep(self, current: EnvoyInstance) -> None:
+    async def _keep_serving(self, current: EnvoyInstance) -> None:
         backoff = Backoff(FIRST_RESTART_DELAY, MAX_RESTART_DELAY)
         loop = asyncio.get_running_loop()
-        since = loop.time()
+        started_at = loop.time()
         while True:
-            await self._news_of(current)
+            await self._wait_for_change(current)
             if not current.process.running:
-                if loop.time() - since >= STABLE_AFTER:
+                if loop.time() - started_at >= STABLE_AFTER:
                     backoff.reset()
-                current = await self._begin_again(backoff, current)
-                since = loop.time()
-                self._deaf = False
-            elif self._asked.is_set():
-                self._asked.clear()
-                current = await self._replace(current, self._again, recall=True)
-                self._settled()
+                current = await self._restart(backoff, current)
+                started_at = loop.time()
+                self._is_unresponsive = False
+            elif self._reload_requested.is_set():
+                self._reload_requested.clear()
+                current = await self._replace(current, self._reread_plan, allow_last_good=True)
+                self._on_reloaded()
             else:
-                current = await self._replace(current, lambda: self._plan, recall=self._deaf)
+                current = await self._replace(current, lambda: self._plan, allow_last_good=self._is_unresponsive)
             self._current = current
 
-    async def _news_of(self, current: EnvoyInstance) -> None:
-        """Return when it has ended or another one is to take over."""
-        while self._envoys.draining and current.process.running:  # Three at a time would not know one another.
+    async def _wait_for_change(self, current: EnvoyInstance) -> None:
+        """Returns when the Envoy has exited or should be replaced."""
+        while self._envoys.draining and current.process.running:  # Hot restart knows only two Envoys at a time.
             await asyncio.wait([current.process.exited, *self._envoys.draining], return_when=asyncio.FIRST_COMPLETED)
-        waiting = [asyncio.create_task(self._wanting())]
-        if self._deaf or current.uses_last_good_config:
-            waiting.append(asyncio.create_task(self._time_for_another(current)))
+        waiting = [asyncio.create_task(self._wait_for_reload())]
+        if (self._is_unresponsive or current.uses_last_good_config) and self._envoys.can_replace(self._plan):
+            waiting.append(asyncio.create_task(self._wait_for_replacement(current)))
         try:
             await asyncio.wait([current.process.exited, *waiting], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in waiting:
-                await _cancelled(task)
+                await _cancel(task)
 
-    async def _time_for_another(self, current: EnvoyInstance) -> None:
-        await asyncio.sleep(self._pause)
-        if not self._deaf:
+    async def _wait_for_replacement(self, current: EnvoyInstance) -> None:
+        """Returns when an Envoy that does not follow the registry, or is unresponsive, should be replaced."""
+        await asyncio.sleep(self._replace_delay)
+        if not self._is_unresponsive:
             await wait_until_reachable(current.plan.registry_nodes, self._rng)
 
-    async def _wanting(self) -> None:
-        await self._asked.wait()
+    async def _wait_for_reload(self) -> None:
+        await self._reload_requested.wait()
 
-    async def _begin_again(self, backoff: Backoff, ended: EnvoyInstance) -> EnvoyInstance:
-        why = f"Envoy has ended by itself ({ended.process.exit_summary()})"
+    async def _restart(self, backoff: Backoff, exited: EnvoyInstance) -> EnvoyInstance:
+        problem = f"Envoy has exited unexpectedly ({exited.process.exit_summary()})"
         while True:
-            pause = backoff.next(self._rng)
-            _log.error("%s; it is started again in %.1f s", why, pause)
-            await asyncio.sleep(pause)
+            delay = backoff.next(self._rng)
+            _log.error("%s; it is restarted in %.1f s", problem, delay)
+            await asyncio.sleep(delay)
             try:
-                one = await self._begin(strict=False)
+                envoy = await self._start_envoy(strict=False)
             except CannotServe as error:
-                why = str(error)
+                problem = str(error)
             else:
                 _log.info("Envoy serves again")
-                return one
+                return envoy
 
-    async def _replace(self, old: EnvoyInstance, wanted: Callable[[], GatewayPlan], *, recall: bool) -> EnvoyInstance:
-        """Who serves afterwards: a new one that follows the plan, or, if that can't be, the old one.
+    async def _replace(
+        self, old: EnvoyInstance, make_plan: Callable[[], GatewayPlan], *, allow_last_good: bool
+    ) -> EnvoyInstance:
+        """Returns the Envoy that serves afterwards: a new one with the plan, or the old one if the new one failed.
 
-        `recall`: whether what was told last will do, should no registry answer.
+        `allow_last_good`: whether the new one may serve the last good configuration if no registry answers.
         """
         async with self._replacing:
             try:
-                plan = await asyncio.to_thread(wanted)
-                renewal = await self._checked(plan, old.plan.all_addresses)
-                await self._memorize(old)
-                keepsake = LastGoodConfig(default_folder(), plan)
-                if keepsake.name == self._keepsake.name:
-                    keepsake = self._keepsake
-                told = await self._source(plan, keepsake, recall=recall)
-                new = await self._envoys.replace(old, plan, renewal.pair, told)
+                plan = await asyncio.to_thread(make_plan)
+                renewal = await self._check(plan, old.plan.all_addresses)
+                await save_config(old, self._last_good)
+                last_good_config = LastGoodConfig(default_folder(), plan)
+                if last_good_config.name == self._last_good.name:
+                    last_good_config = self._last_good
+                last_good = await self._config_source(plan, last_good_config, allow_last_good=allow_last_good)
+                new = await self._envoys.replace(old, plan, renewal.pair, last_good)
             except AdsumError as error:
-                self._deaf = not await old.admin.is_responsive()
-                self._pause = self._retry.next(self._rng)
-                _log.error("not reloaded, the Envoy that serves goes on: %s", error)
+                self._is_unresponsive = not await old.admin.is_responsive()
+                self._replace_delay = self._replace_backoff.next(self._rng)
+                _log.error("not reloaded, the current Envoy keeps serving: %s", error)
                 return old
-            self._plan, self._current, self._keepsake, self._renewal = plan, new, keepsake, renewal
-            self._deaf = False
-        if told is None:
-            self._pause = 0.0
-            self._retry.reset()
-            _log.info("reloaded: a new Envoy serves; the one before finishes what runs")
+            self._plan, self._current, self._last_good, self._renewal = plan, new, last_good_config, renewal
+            self._is_unresponsive = False
+        if last_good is None:
+            self._replace_delay = 0.0
+            self._replace_backoff.reset()
+            _log.info("reloaded: a new Envoy serves; the old one finishes its requests")
         else:
-            _log.warning("reloaded: for want of a registry, a new Envoy serves what the one before was told last")
+            _log.warning("reloaded: no registry answers, so a new Envoy serves the last good configuration")
         return new
 
-    async def _source(self, plan: GatewayPlan, keepsake: LastGoodConfig, *, recall: bool) -> StaticResources | None:
-        """What a new one is to serve; None is what the registry says. Raises `CannotServe` if there is nothing."""
-        told = keepsake.load() if recall else None
-        if told is not None and self._deaf:  # The registry has let us down once.
-            return told
-        why = await unreachable_reason(plan.registry_nodes)
-        if why and told is None:
-            raise CannotServe(f"no registry answers, so that a new Envoy would have nothing to serve: {why}")
-        return told if why else None
+    async def _config_source(
+        self, plan: GatewayPlan, last_good_config: LastGoodConfig, *, allow_last_good: bool
+    ) -> StaticResources | None:
+        """Returns the configuration that a new Envoy serves; None is the registry's.
 
-    async def _hear(self) -> None:
-        """Say at /readyz and in the log when no registry is heard any more, and when one is heard again."""
-        loop = asyncio.get_running_loop()
-        state = registry_contact.RegistryContact(loop.time())
-        shown: tuple[EnvoyInstance | None, bool] = (None, False)
-        while True:
-            await asyncio.sleep(jittered(registry_contact.CONTACT_POLL_INTERVAL, self._rng))
-            current = self._current
-            if current is None or not current.process.running or self._replacing.locked():
-                continue
-            with suppress(AdminUnavailable):
-                connected, received = (
-                    await current.admin.is_registry_connected(),
-                    await current.admin.registry_bytes_received(),
-                )
-                refused_at = current.process.refused_at
-                if state.update(loop.time(), connected=connected, received=received, refused_at=refused_at):
-                    _tell_hearing(current, loop.time(), lost=state.is_lost)
-                if shown != (current, state.is_lost):
-                    await current.admin.set_runtime(
-                        monitor.REGISTRY_LOST_KEY, monitor.ALWAYS_PERCENT if state.is_lost else 0
-                    )
-                    shown = current, state.is_lost
+        Raises `CannotServe` if no registry answers and there is no last good configuration.
+        """
+        last_good = last_good_config.load() if allow_last_good else None
+        if last_good is not None and self._is_unresponsive:  # The last attempt to follow the registry has failed.
+            return last_good
+        reason = await unreachable_reason(plan.registry_nodes)
+        if reason and last_good is None:
+            raise CannotServe(f"no registry answers, so a new Envoy would have no configuration: {reason}")
+        return last_good if reason else None
 
-    async def _renew(self) -> None:
-        """Show another certificate soon after there is one."""
+    async def _renew_certificate(self) -> None:
+        """Installs a new certificate soon after its files have changed."""
         while True:
             await asyncio.sleep(jittered(CERTIFICATE_POLL_INTERVAL, self._rng))
             current = self._current
@@ -281,55 +271,31 @@ class Gateway:
                 continue
             async with self._replacing:
                 if await asyncio.to_thread(self._renewal.poll, self._plan, self._envoys.folder):
-                    await self._show(current)
+                    await self._install_certificate(current)
 
-    def _serving(self) -> AdminClient | None:
-        """Whom to ask what is shown; None: nobody, for a moment or since there is no certificate."""
-        current = self._current
-        if current is None or self._replacing.locked() or not self._plan.profile.tls_certificate:
-            return None
-        return current.admin
-
-    async def _show(self, current: EnvoyInstance) -> None:
+    async def _install_certificate(self, current: EnvoyInstance) -> None:
         try:
             await asyncio.to_thread(certificate.install_pair, self._renewal.pair, current.folder)
         except OSError as error:
-            _log.error("another certificate is not shown before an Envoy is started again: %s", error)
+            _log.error("the new certificate is not used before Envoy is started again: %s", error)
         else:
-            _log.info("another certificate is shown from now on")
+            _log.info("the new certificate is used from now on")
 
-    async def _remember(self) -> None:
-        """Keep what Envoy is told, as far as that costs next to nothing."""
-        loop = asyncio.get_running_loop()
-        pause = SAVE_INTERVAL
-        while True:
-            await asyncio.sleep(jittered(pause, self._rng))
-            current, began = self._current, loop.time()
-            if current is None or not current.process.running or self._replacing.locked():
-                continue
-            await self._memorize(current)
-            pause = max(SAVE_INTERVAL, (loop.time() - began) / MAX_SAVE_TIME_SHARE)
+    def _serving(self) -> EnvoyInstance | None:
+        """Returns the Envoy that serves; None while another one takes over or none runs."""
+        current = self._current
+        if current is None or not current.process.running or self._replacing.locked():
+            return None
+        return current
 
-    async def _memorize(self, current: EnvoyInstance) -> None:
-        if not current.uses_last_good_config:
-            with suppress(AdminUnavailable):
-                self._keepsake.save(StaticResources.from_config_dump(await current.admin.config_dump()))
+    def _tls_admin(self) -> AdminClient | None:
+        """Returns the admin client of the serving Envoy; None if there is none or the gateway has no certificate."""
+        serving = self._serving()
+        return serving.admin if serving is not None and self._plan.profile.tls_certificate else None
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     if not task.done():
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-def _tell_hearing(current: EnvoyInstance, now: float, *, lost: bool) -> None:
-    if not lost:
-        _log.info("a registry is heard again")
-        return
-    process, why = current.process, ""
-    if now - process.refused_at < registry_contact.LOST_AFTER:
-        why = f"; the registry refuses this gateway: {process.refusal}"
-    _log.warning(
-        "no registry has been heard for %g s; it goes on with what it knows%s", registry_contact.LOST_AFTER, why
-    )

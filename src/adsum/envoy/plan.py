@@ -1,4 +1,4 @@
-"""What a gateway is to be: settled before anything runs."""
+"""The plan of a gateway: everything that is decided from the settings before anything runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CA_FILES: Final = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 )
-"""Where systems keep the authorities that they trust: Debian, Fedora, macOS and the BSDs."""
+"""The files in which systems keep the CA certificates that they trust: Debian, Fedora, macOS and the BSDs."""
 
 SocketAddress = tuple[str, int]
 """A host and a port."""
@@ -34,9 +34,11 @@ SocketAddress = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class GatewayPlan:
-    """One gateway. `registry`: where the nodes of its registry talk to gateways; `monitor`: None is nowhere.
+    """One gateway.
 
-    `max_connections`: what the settings say. `files`: how many an Envoy may have open; None: any number.
+    `registry_nodes`: the xDS addresses of the registry. `monitor`: None turns the monitor off. `max_connections`: the
+    setting. `max_open_files`: how many files an Envoy may have open; None is no limit. `process_access`: whether the
+    gateway may act on Envoy's process from outside (docs/envoy.md).
     """
 
     binary: EnvoyBinary
@@ -49,39 +51,40 @@ class GatewayPlan:
     drain_timeout: float
     log_level: str
     max_open_files: int | None = None
+    process_access: bool = True
 
     @property
     def connection_limit(self) -> int:
-        """Callers' connections that there are files for, at most `max_connections`; 0 or less: there are none."""
+        """Client connections that there are enough files for, at most `max_connections`. May be 0 or less."""
         if self.max_open_files is None:
             return self.max_connections
-        room = file_limits.max_connections(self.max_open_files, self.concurrency, len(self.all_addresses))
-        return min(self.max_connections, room)
+        limit = file_limits.max_connections(self.max_open_files, self.concurrency, len(self.all_addresses))
+        return min(self.max_connections, limit)
 
     @property
     def listen_addresses(self) -> tuple[SocketAddress, ...]:
-        """Where it takes requests."""
-        return tuple(split_address("listen", each) for each in self.profile.listen)
+        """The addresses that accept requests."""
+        return tuple(split_address("listen", address) for address in self.profile.listen)
 
     @property
     def urls(self) -> list[str]:
-        """The same, for people."""
+        """The listen addresses as URLs."""
         scheme = "https" if self.profile.tls_certificate else "http"
-        return [f"{scheme}://{each}" for each in self.profile.listen]
+        return [f"{scheme}://{address}" for address in self.profile.listen]
 
     @property
     def all_addresses(self) -> tuple[SocketAddress, ...]:
-        """Where it listens."""
+        """All addresses at which Envoy listens: the listen addresses and the monitor."""
         return (*self.listen_addresses, *([self.monitor] if self.monitor else []))
 
 
 def make_plan(config: GatewayConfig, registry_nodes: Sequence[SocketAddress], zone: str = "") -> GatewayPlan:
-    """The gateway that the settings describe. Raises `EnvoyNotFound` and `Invalid`."""
-    shape = config.profile(zone, system_ca_file())
+    """Returns the plan of the gateway that the settings describe. Raises `EnvoyNotFound` and `Invalid`."""
+    profile = config.profile(zone, system_ca_file())
     return GatewayPlan(
         binary=find_envoy(config.envoy),
-        node=config.node or default_node_name(shape),
-        profile=shape,
+        node=config.node or default_node_name(profile),
+        profile=profile,
         registry_nodes=tuple(registry_nodes),
         monitor=split_address("monitor", config.monitor) if config.monitor != OFF else None,
         concurrency=config.concurrency or available_processors(),
@@ -89,42 +92,43 @@ def make_plan(config: GatewayConfig, registry_nodes: Sequence[SocketAddress], zo
         drain_timeout=config.drain_timeout,
         log_level=config.log_level,
         max_open_files=max_open_files(),
+        process_access=config.process_access,
     )
 
 
 def default_node_name(profile: GatewayProfile) -> str:
-    """The host and the first port, within what a registry takes (`rules.node`), whatever the host is called."""
+    """Returns the host name and the first port, shortened to what a registry accepts (`validation.node_id`)."""
     host = "".join(filter(str.isprintable, platform.node()))[: validation.MAX_ADDRESS_LENGTH]
     return f"{host or 'gateway'}-{split_address('listen', profile.listen[0])[1]}"
 
 
 def registry_addresses(xds: str, url: str) -> tuple[SocketAddress, ...]:
-    """Where the registry talks to gateways: what `xds` says, else its usual port at the hosts of `url`."""
+    """Returns where the registry serves xDS: at `xds` if given, else at the default port of the hosts in `url`."""
     if xds:
-        said = (each.strip().rpartition(":") for each in xds.split(",") if each.strip())
-        return tuple((host.strip("[]"), int(port)) for host, _, port in said)
-    return tuple(dict.fromkeys((urlsplit(each).hostname or "", DEFAULT_XDS_PORT) for each in parse_urls(url)))
+        parts = (part.strip().rpartition(":") for part in xds.split(",") if part.strip())
+        return tuple((host.strip("[]"), int(port)) for host, _, port in parts)
+    return tuple(dict.fromkeys((urlsplit(node).hostname or "", DEFAULT_XDS_PORT) for node in parse_urls(url)))
 
 
 def connect_address(listening: str) -> SocketAddress:
-    """Where this host reaches what listens at HOST:PORT."""
+    """Returns the address at which this host reaches a server that listens at HOST:PORT."""
     host, _, port = listening.rpartition(":")
     host = host.strip("[]")
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104 - not to listen there
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104 - an address to connect to
 
 
 def system_ca_file() -> str:
-    """The file with the authorities that this system trusts; "" if it has none where it should be."""
-    named = ssl.get_default_verify_paths().cafile
-    return next((path for path in (named, *CA_FILES) if path and Path(path).is_file()), "")
+    """Returns the file of the CA certificates that this system trusts; "" if there is none in the usual places."""
+    default = ssl.get_default_verify_paths().cafile
+    return next((path for path in (default, *CA_FILES) if path and Path(path).is_file()), "")
 
 
 def max_open_files() -> int | None:
-    """How many files a program that we start may have open once it has raised its own limit; None: any number."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if most == resource.RLIM_INFINITY else most
+    """Returns how many files a child process may open once it has raised its limit; None is no limit."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if hard_limit == resource.RLIM_INFINITY else hard_limit
 
 
 def available_processors() -> int:
-    """How many of them we may use."""
+    """Returns how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before an Envoy is started, so that one that serves is never left for nothing."""
+"""Checks a plan before an Envoy is started, so that a serving Envoy is never replaced by one that can't serve."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from adsum.envoy.process import file_limits
 
 
 class CannotServe(AdsumError):
-    """A gateway can't be had like this; the sentence says why, and what would help."""
+    """The gateway can't serve with this plan. The message says why and what to do."""
 
 
 def check_plan(plan: GatewayPlan, already_open: Iterable[SocketAddress] = ()) -> None:
-    """Raises `CannotServe`. `already_open`: places that we listen at already."""
+    """Raises `CannotServe` if the plan can't work. At `already_open` this gateway listens already."""
     if plan.connection_limit < 1:
-        least = file_limits.min_files(plan.concurrency, len(plan.all_addresses))
+        needed = file_limits.min_files(plan.concurrency, len(plan.all_addresses))
         raise CannotServe(
-            f"the system lets a program open {plan.max_open_files} files, and a gateway needs {least}, "
-            "and 2 more for each caller: raise the hard limit (ulimit -Hn; LimitNOFILE= of systemd; --ulimit nofile= "
-            "of docker), or lower --concurrency"
+            f"a program may open {plan.max_open_files} files here, and this gateway needs {needed}, "
+            "plus 2 per further connection: raise the hard limit (ulimit -Hn; LimitNOFILE= of systemd; "
+            "--ulimit nofile= of docker) or lower --concurrency"
         )
     already_open = set(already_open)
-    for place in plan.all_addresses:
-        if place not in already_open:
-            _check_free(place, "--monitor" if place == plan.monitor else "--listen")
+    for address in plan.all_addresses:
+        if address not in already_open:
+            _check_free(address, "--monitor" if address == plan.monitor else "--listen")
 
 
-def _check_free(place: SocketAddress, flag: str) -> None:
-    """Envoys of one user share a port without a word: so we look whether somebody listens there."""
-    host, port = place
+def _check_free(address: SocketAddress, flag: str) -> None:
+    """Raises `CannotServe` if the address is taken. Envoys of one user would silently share a port."""
+    host, port = address
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    shown = format_host_port(host, port)
+    address_text = format_host_port(host, port)
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,14 +45,16 @@ def _check_free(place: SocketAddress, flag: str) -> None:
             probe.bind((host, port))
             probe.listen(1)
     except OSError as error:
-        raise CannotServe(f"can't listen at {shown}: {_why(error)}; {flag} names another place") from None
+        raise CannotServe(
+            f"can't listen at {address_text}: {_reason(error)}; choose another address with {flag}"
+        ) from None
 
 
-def _why(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "something else listens there already"
+        return "another program listens there already"
     if error.errno == errno.EACCES:
-        return "the system does not allow it; ports below 1024 need a privilege (CAP_NET_BIND_SERVICE)"
+        return "permission denied; ports below 1024 need the privilege CAP_NET_BIND_SERVICE"
     if error.errno == errno.EADDRNOTAVAIL:
         return "this host has no such address"
     return error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""A gateway as a process of its own: until it is told to end, reloaded when it is told to."""
+"""Runs a gateway as a process of its own, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adsum import systemd
 from adsum.envoy.gateway import Gateway
 
 SIGNAL_EXIT_BASE: Final = 128
-"""Added to a signal's number: the exit code of who was ended by it without a drain."""
+"""Added to a signal's number: the exit code after a second signal has cut the drain short."""
 
 _log = logging.getLogger("adsum.gateway")
 
@@ -22,31 +22,31 @@ class GatewayRunner:
     """Runs one gateway once."""
 
     def __init__(self, gateway: Gateway, on_ready: Callable[[], None]) -> None:
-        """`on_ready` is called when it takes requests."""
+        """`on_ready` is called once the gateway accepts requests."""
         self._gateway = gateway
-        self._ready = on_ready
-        self._told = asyncio.Event()
-        self._hurry: signal.Signals | None = None
+        self._on_ready = on_ready
+        self._stop_requested = asyncio.Event()
+        self._abort_signal: signal.Signals | None = None
 
     async def run(self) -> int:
-        """The exit code, once it has ended. Raises `CannotServe` if it never served."""
+        """Runs until a signal or a failure and returns the exit code. Raises `CannotServe` if it never served."""
         with self._signals():
-            if await self._unless_told(self._gateway.start()):
-                self._ready()
+            if await self._finishes_before_stop(self._gateway.start()):
+                self._on_ready()
                 systemd.notify(systemd.READY)
-                await self._unless_told(self._gateway.wait_until_failed())
+                await self._finishes_before_stop(self._gateway.wait_until_failed())
                 _log.info("draining")
             systemd.notify(systemd.STOPPING)
             await self._gateway.stop()
-        return 0 if self._hurry is None else SIGNAL_EXIT_BASE + self._hurry
+        return 0 if self._abort_signal is None else SIGNAL_EXIT_BASE + self._abort_signal
 
-    async def _unless_told(self, doing: Coroutine[Any, Any, None]) -> bool:
-        """Whether it was done before we were told to end; then it is given up. Raises what it raises."""
-        task, told = asyncio.create_task(doing), asyncio.create_task(self._told.wait())
+    async def _finishes_before_stop(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Returns whether the work finished before a stop request; otherwise cancels it. Raises what it raises."""
+        task, stopping = asyncio.create_task(work), asyncio.create_task(self._stop_requested.wait())
         try:
-            await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            told.cancel()
+            stopping.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
@@ -57,22 +57,22 @@ class GatewayRunner:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        ending = (signal.SIGTERM, signal.SIGINT)
-        for each in ending:
-            loop.add_signal_handler(each, self._end, each)
+        stop_signals = (signal.SIGTERM, signal.SIGINT)
+        for number in stop_signals:
+            loop.add_signal_handler(number, self._request_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
         finally:
-            for each in (*ending, signal.SIGHUP):
-                loop.remove_signal_handler(each)
+            for number in (*stop_signals, signal.SIGHUP):
+                loop.remove_signal_handler(number)
 
     def _reload(self) -> None:
         systemd.notify(systemd.reloading_state())
         self._gateway.reload(lambda: systemd.notify(systemd.READY))
 
-    def _end(self, number: signal.Signals) -> None:
-        if self._told.is_set():
-            self._hurry = number
+    def _request_stop(self, number: signal.Signals) -> None:
+        if self._stop_requested.is_set():
+            self._abort_signal = number
             self._gateway.abort()
-        self._told.set()
+        self._stop_requested.set()

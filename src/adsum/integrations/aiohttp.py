@@ -1,14 +1,14 @@
-"""aiohttp (3.12 or later): `http://orders/path` goes to a live instance of orders.
+"""aiohttp (3.12 or later): a request for `http://orders/path` goes to a live instance of the service orders.
 
     async with adsum.Client() as client, session(client) as http:
-        with calling(deadline=2.0):
-            async with http.get("http://orders/path") as answer: …
+        with request_options(deadline=2.0):
+            async with http.get("http://orders/path") as response: …
 
-Or, in a session of your own: `aiohttp.ClientSession(middlewares=[AdsumMiddleware(client)])`; as the last of several, so
-that the others see each request once. A service is a host of one label without a port; every other URL is requested as
-ever. Path, query and headers stay as they are: `Host` is the service's name (or what you set), so that virtual hosts,
-redirects and cookies mean the service, whichever instance answers. The scheme is the instance's. Instances are reached
-directly, whatever proxies there are.
+For a session of your own, use `aiohttp.ClientSession(middlewares=[AdsumMiddleware(client)])`. Make it the last
+middleware, so that the others see each request once. A service is a host of one label without a port; aiohttp handles
+every other URL. Path, query and headers stay as they are. `Host` is the service's name (or what you set), so virtual
+hosts, redirects and cookies refer to the service, whichever instance answers. The scheme is the instance's. Requests to
+instances use no proxy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HashKey = Callable[[ClientRequest], bytes | str | None]
 
 
 class AiohttpCallFailed(failures.CallFailed, aiohttp.ClientConnectionError):
-    """No try got an answer; `tries` says of each why."""
+    """No try got a response. `tries` says why each one failed."""
 
 
 class AiohttpUnreachable(AiohttpCallFailed):
@@ -73,49 +73,49 @@ _KINDS: Final[Mapping[type[Exception], FailureKind]] = {
     aiohttp.ClientPayloadError: FailureKind.BROKEN,
     OSError: FailureKind.BROKEN,
 }
-"""How a try failed, by the first class that fits. Errors that are not in here are not the endpoint's."""
+"""The kind of failure of each error; the first class that fits counts. Other errors are not the endpoint's fault."""
 _FAILURES: Final[tuple[type[Exception], ...]] = tuple(_KINDS)
 
 
 class AdsumMiddleware:
-    """Sends what is for a service to a live instance of it.
+    """Sends requests for a service to a live instance of it.
 
-    `hash_key` says what hash policies choose by, unless `calling` does. Takes the options of `IntegrationOptions`.
+    `hash_key` returns the key for hash policies, unless `request_options` sets one. Also takes `IntegrationOptions`.
     """
 
     def __init__(
-        self, client: Client, *, hash_key: HashKey | None = None, **routing: Unpack[IntegrationOptions]
+        self, client: Client, *, hash_key: HashKey | None = None, **options: Unpack[IntegrationOptions]
     ) -> None:
-        self._routes: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, routing)
+        self._services: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, options)
         self._hash_key = hash_key
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-        """Raises `AiohttpCallFailed`, `AiohttpNoEndpoint`, `Invalid` for terms that are none, and what aiohttp raises."""
-        asked = request.url
-        service = self._routes.service(asked.scheme, asked.host or "", asked.explicit_port)
+        """Raises `CallFailed`, `AiohttpNoEndpoint`, `Invalid` for wrong request options, and what aiohttp raises."""
+        url = request.url
+        service = self._services.service(url.scheme, url.host or "", url.explicit_port)
         if service is None:
             return await send(request)
         try:
-            channel = self._routes.channel(service)
+            channel = self._services.channel(service)
             exchange = self._exchange(channel, request)
             if has_no_view(channel.resolver.view):
-                await wait_for_first_view(channel, exchange.first_view_timeout(self._routes.ready_timeout))
+                await wait_for_first_view(channel, exchange.first_view_timeout(self._services.ready_timeout))
             return await self._send(request, send, exchange)
-        except NoEndpoint as nobody:
-            raise AiohttpNoEndpoint(str(nobody)) from None
+        except NoEndpoint as error:
+            raise AiohttpNoEndpoint(str(error)) from None
         finally:
-            request.url = asked
+            request.url = url
 
     def _exchange(self, channel: Channel, request: ClientRequest) -> Exchange:
-        agreed = current_options()
-        if agreed.hash_key is None and self._hash_key is not None:
-            agreed = agreed.merged({"hash_key": self._hash_key(request)})
+        options = current_options()
+        if options.hash_key is None and self._hash_key is not None:
+            options = options.merged({"hash_key": self._hash_key(request)})
         return Exchange(
             channel,
             request.method,
             request.url.scheme,
             replayable=isinstance(request.body, bytes | BytesPayload),
-            request_options=agreed,
+            request_options=options,
             errors=ERRORS,
         )
 
@@ -124,24 +124,24 @@ class AdsumMiddleware:
             with exchange.next_try() as attempt:
                 if attempt.pause:
                     await asyncio.sleep(attempt.pause)
-                await self._direct(request, attempt)
+                await self._set_endpoint(request, attempt)
                 try:
-                    async with asyncio.timeout(attempt.timeout) as ours:
+                    async with asyncio.timeout(attempt.timeout) as timeout:
                         response = await send(request)
                 except _FAILURES as error:
                     exchange.record_failure(attempt, _kind(error, request), error)
-                    if type(error) is TimeoutError and not ours.expired():
-                        raise  # The time of the whole request is over, as the session counts it.
+                    if type(error) is TimeoutError and not timeout.expired():
+                        raise  # The session's total timeout is over.
                     continue
             if exchange.should_retry(attempt, response.status):
                 response.close()
                 continue
-            _watch(response, exchange, attempt)
+            _finish_with_body(response, exchange, attempt)
             return response
 
-    async def _direct(self, request: ClientRequest, attempt: Try) -> None:
-        """Have the request go to the endpoint of this try."""
-        await request.close()  # What was still being written for the last try has been cancelled; see it end.
+    async def _set_endpoint(self, request: ClientRequest, attempt: Try) -> None:
+        """Points the request at the endpoint of this try."""
+        await request.close()  # Wait until the body of the last try, now cancelled, has stopped being written.
         endpoint = attempt.endpoint
         request.url = (
             request.url.with_scheme(endpoint.instance.scheme).with_host(endpoint.address).with_port(endpoint.port)
@@ -149,42 +149,42 @@ class AdsumMiddleware:
         request.proxy = request.proxy_auth = request.proxy_headers = None
         request.response = None
         if request.is_ssl():
-            request.server_hostname = self._routes.server_name(endpoint)
+            request.server_hostname = self._services.server_name(endpoint)
 
 
 def session(client: Client, *, hash_key: HashKey | None = None, **options: Any) -> aiohttp.ClientSession:
-    """An `aiohttp.ClientSession` for which services are hosts; takes its options and those of `AdsumMiddleware`."""
-    routing = {name: options.pop(name) for name in IntegrationOptions.__annotations__ if name in options}
-    ours = AdsumMiddleware(client, hash_key=hash_key, **cast("IntegrationOptions", routing))
-    return aiohttp.ClientSession(middlewares=(*options.pop("middlewares", ()), ours), **options)
+    """Returns an `aiohttp.ClientSession` in which services are hosts. Takes its options and `AdsumMiddleware`'s."""
+    integration_options = {name: options.pop(name) for name in IntegrationOptions.__annotations__ if name in options}
+    middleware = AdsumMiddleware(client, hash_key=hash_key, **cast("IntegrationOptions", integration_options))
+    return aiohttp.ClientSession(middlewares=(*options.pop("middlewares", ()), middleware), **options)
 
 
-def _watch(response: ClientResponse, exchange: Exchange, attempt: Try) -> None:
-    """End the try as the body of its answer ends, and at the deadline."""
+def _finish_with_body(response: ClientResponse, exchange: Exchange, attempt: Try) -> None:
+    """Finishes the try when the response body ends, and at the deadline."""
     connection, body = response.connection, response.content
-    if connection is None:  # It came with the head.
+    if connection is None:  # The body came with the head.
         attempt.finish()
         return
-    left = exchange.call.time_left
-    alarm: asyncio.TimerHandle | None = None
+    time_left = exchange.call.time_left
+    timer: asyncio.TimerHandle | None = None
 
     def released() -> None:
-        if alarm is not None:
-            alarm.cancel()
+        if timer is not None:
+            timer.cancel()
         error = body.exception()
-        # That plain error is the one by which aiohttp says that the answer was closed on our side.
+        # aiohttp reports a response that was closed on our side with this plain class.
         attempt.finish(ok=error is None or type(error) is aiohttp.ClientConnectionError)
 
-    def overdue() -> None:
+    def deadline_passed() -> None:
         body.set_exception(exchange.deadline_error(attempt))
         response.close()
 
-    if left is not None:
-        alarm = asyncio.get_running_loop().call_later(left, overdue)
+    if time_left is not None:
+        timer = asyncio.get_running_loop().call_later(time_left, deadline_passed)
     connection.add_callback(released)
 
 
 def _kind(error: Exception, request: ClientRequest) -> FailureKind:
-    """How a try failed. A time-out before there was a connection to send by is one of connecting."""
-    kind = next(kind for each, kind in _KINDS.items() if isinstance(error, each))
+    """Returns how a try failed. A timeout before there was a connection counts as a failure to connect."""
+    kind = next(kind for error_type, kind in _KINDS.items() if isinstance(error, error_type))
     return FailureKind.CONNECT if kind is FailureKind.TIMEOUT and request.response is None else kind

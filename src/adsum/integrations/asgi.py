@@ -1,11 +1,12 @@
-"""Any ASGI app (FastAPI, Starlette, …): listed while it is served, drained before the server stops accepting.
+"""Registers any ASGI app (FastAPI, Starlette, …) while it is served, and drains it before the server stops accepting.
 
     app = registered(app, service="orders", check="http:/health")           # around any app, or:
     app = FastAPI(lifespan=lifespan("orders", check="http:/health"))
 
-It is listed after the app's own start-up, once the server listens; one instance per listening socket, however many
-workers serve it. The server tells the app of its end only when it accepts no more, which is too late to drain; so the
-signals in `drain_on` are heard first: drain, then the server's own ending. No request is lost.
+The instance is registered after the app's own startup, once the server listens. A listening socket is one instance,
+however many workers serve it. A server tells its app of the end only when it no longer accepts requests, which is too
+late to drain. So the signals in `drain_on` are handled here first: the instance drains, then the server ends in its own
+way. No request is lost.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 A = TypeVar("A")
 
 DRAIN_ON: Final = (signal.SIGTERM,)
-"""What tells a server to end in earnest. Ctrl-C is for people who don't want to wait."""
+"""Signals that start a drain. Ctrl-C (SIGINT) is not among them, so that it stops a server at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,15 +45,15 @@ def registered(
     drain_on: Iterable[int] = DRAIN_ON,
     **options: Any,
 ) -> App:
-    """The app, listed as an instance of `service` while it is served.
+    """Returns the app, registered as an instance of `service` while it is served.
 
-    `port` None: the one that the server listens on. `options` are those of `Client.register`. Without `client` one of
-    its own asks the registry that `ADSUM_URL` names. An app without a lifespan of its own is given one.
+    `port` None is the port that the server listens on. `options` are those of `Client.register`. Without `client`, a
+    new one connects to the registry at `ADSUM_URL`. An app without a lifespan gets one.
     """
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _Lifespan(app, _Stay(service, port, client, drain_on, options)).run(scope, receive, send)
+            await _Lifespan(app, _ServerRun(service, port, client, drain_on, options)).run(scope, receive, send)
         else:
             await app(scope, receive, send)
 
@@ -68,104 +69,106 @@ def lifespan(
     drain_on: Iterable[int] = DRAIN_ON,
     **options: Any,
 ) -> Callable[[A], AbstractAsyncContextManager[Any]]:
-    """A lifespan for Starlette and FastAPI, around `inner`, the app's own: as `registered` does it."""
+    """Returns a lifespan for Starlette and FastAPI that works like `registered`, around the app's own, `inner`."""
 
     @asynccontextmanager
     async def around(app: A) -> AsyncGenerator[Any, None]:
-        stay = _Stay(service, port, client, drain_on, options)
+        run = _ServerRun(service, port, client, drain_on, options)
         async with inner(app) if inner is not None else nullcontext() as state:
-            await stay.begin()
+            await run.begin()
             try:
                 yield state
             finally:
-                await stay.end()
+                await run.end()
 
     return around
 
 
-class _Stay:
-    """One run of a server."""
+class _ServerRun:
+    """One run of a server: from its startup to its end."""
 
     def __init__(
         self, service: str, port: int | None, client: Client | None, drain_on: Iterable[int], options: dict[str, Any]
     ) -> None:
-        self._attendance = SocketRegistration(service, port, **options)
+        self._registration = SocketRegistration(service, port, **options)
         self._client = client
-        self._own: Client | None = None
-        self._before = SignalInterceptor(drain_on, self._part_first)
+        self._own_client: Client | None = None
+        self._signals = SignalInterceptor(drain_on, self._drain_first)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._parting: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Raises `Invalid`."""
+        """Starts the registration. Raises `Invalid`."""
         if self._client is None:
-            self._own = Client()
+            self._own_client = Client()
         self._loop = asyncio.get_running_loop()
         try:
-            self._attendance.start(self._client or self._own or Client())
+            self._registration.start(self._client or self._own_client or Client())
         except BaseException:
             await self._close()
             raise
         handler = signal.getsignal(signal.SIGTERM)
-        if not self._before.install():
-            _log.debug("no signal can be heard here: callers are told only when the server has stopped")
-        if _was_told(handler):
-            self._attendance.mark_stopping()
+        if not self._signals.install():
+            _log.debug(
+                "signals can't be handled in this thread: the instance is deregistered once the server has stopped"
+            )
+        if _is_stopping(handler):
+            self._registration.mark_stopping()
 
     async def end(self) -> None:
-        """Idempotent."""
-        await self._attendance.stop()
-        self._before.remove()  # Only now: a server that stops may tell us while we end.
+        """Ends the registration. Idempotent."""
+        await self._registration.stop()
+        self._signals.remove()  # Only now: a stop signal may still come while the registration ends.
         await self._close()
 
     async def _close(self) -> None:
-        own, self._own = self._own, None
-        if own is not None:
-            await own.close()
+        client, self._own_client = self._own_client, None
+        if client is not None:
+            await client.close()
 
-    def _part_first(self, resume: Callable[[], None], final: bool) -> None:
-        """Called in a signal: the rest on the loop."""
-        self._attendance.mark_stopping()
+    def _drain_first(self, resume: Callable[[], None], final: bool) -> None:
+        """Drains before the server handles the signal. Called in a signal handler; the work is done on the loop."""
+        self._registration.mark_stopping()
         if self._loop is None or self._loop.is_closed():
             resume()
             return
 
-        async def part() -> None:
+        async def drain() -> None:
             try:
-                await self._attendance.drain()
+                await self._registration.drain()
                 if final:
-                    await self._attendance.stop()
+                    await self._registration.stop()
             finally:
                 resume()
 
-        def go() -> None:
-            self._parting = asyncio.ensure_future(part())
+        def start_drain() -> None:
+            self._draining = asyncio.ensure_future(drain())
 
-        self._loop.call_soon_threadsafe(go)
+        self._loop.call_soon_threadsafe(start_drain)
 
 
-def _was_told(handler: object) -> bool:
-    """Whether a signal told the server to stop before we could hear it, which uvicorn, whose handler this is, knows."""
+def _is_stopping(handler: object) -> bool:
+    """Returns whether uvicorn, whose signal handler this is, got its stop signal before we handled signals."""
     return bool(getattr(getattr(handler, "__self__", None), "should_exit", False))
 
 
 class _Lifespan:
-    """The app's lifespan, heard on its way between the server and the app."""
+    """Runs the app's lifespan between the server and the app."""
 
-    def __init__(self, app: App, stay: _Stay) -> None:
+    def __init__(self, app: App, run: _ServerRun) -> None:
         self._app = app
-        self._stay = stay
-        self._spoken = False
+        self._run = run
+        self._app_has_lifespan = False
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receiving() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                await self._stay.end()
+                await self._run.end()
             return message
 
         async def sending(message: Message) -> None:
-            self._spoken = True
+            self._app_has_lifespan = True
             if message["type"] == "lifespan.startup.complete":
                 await self._begin(send)
             await send(message)
@@ -173,28 +176,28 @@ class _Lifespan:
         try:
             await self._app(scope, receiving, sending)
         except Exception as error:
-            if self._spoken:
+            if self._app_has_lifespan:
                 raise
             _log.debug("the app has no lifespan: %s", error)
         finally:
-            if self._spoken:
-                await self._stay.end()
-        if not self._spoken:
-            await self._in_its_stead(receive, send)
+            if self._app_has_lifespan:
+                await self._run.end()
+        if not self._app_has_lifespan:
+            await self._run_without_app(receive, send)
 
     async def _begin(self, send: Send) -> None:
         try:
-            await self._stay.begin()
+            await self._run.begin()
         except AdsumError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
 
-    async def _in_its_stead(self, receive: Receive, send: Send) -> None:
+    async def _run_without_app(self, receive: Receive, send: Send) -> None:
         await self._begin(send)
         try:
             await send({"type": "lifespan.startup.complete"})
             while (await receive())["type"] != "lifespan.shutdown":
                 pass
         finally:
-            await self._stay.end()
+            await self._run.end()
         await send({"type": "lifespan.shutdown.complete"})

@@ -1,7 +1,7 @@
-"""gRPC without a proxy: `channel("orders")` calls the live instances of a service, `serving` lists a server.
+"""gRPC without a proxy: `channel("orders")` calls the live instances of a service, `serving` registers a server.
 
-Calls go straight to instances: grpc itself follows the registry over xDS (gRFC A27), balances, and leaves out who
-drains.
+Calls go straight to instances. grpc itself follows the registry over xDS (gRFC A27), balances, and avoids draining
+instances.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from adsum.core import validation
 from adsum.integrations.grpc_bootstrap import grpc_bootstrap
 
 XDS_VARIABLE: Final = "ADSUM_GRPC_XDS"
-"""HOST:PORT of the registry's nodes, separated by commas; without it, port 23787 at the hosts of ADSUM_URL."""
+"""HOST:PORT of the registry's nodes, separated by commas. By default port 23787 at the hosts of ADSUM_URL."""
 BOOTSTRAP_FILE_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP"
 BOOTSTRAP_JSON_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
-"""Where grpc looks for its bootstrap: a file, or the JSON itself. If one is set already, it is left as it is."""
+"""The variables in which grpc looks for its bootstrap: a file, or the JSON itself. If one is set, it stays as it is."""
 STOP_GRACE: Final = 10.0
-"""Seconds that calls may go on after a server was told to stop; then they are cut off."""
+"""Seconds that calls in progress have to finish once a server stops; then they are cut off."""
 
 NO_PROXY_VARIABLE: Final = "no_grpc_proxy"
-"""Where grpc looks for hosts that it reaches without the proxy of the environment, before it looks in `no_proxy`."""
+"""The hosts that grpc reaches without the environment's proxy. grpc reads it before `no_proxy`."""
 _DIRECT: Final = (("grpc.enable_http_proxy", 0),)
-"""Instances are near, and a proxy knows none of them."""
+"""Instances are reached directly: a proxy does not know them."""
 
 Options = Sequence[tuple[str, Any]]
 
 
 def channel(service: str, *, xds: str = "", options: Options = ()) -> grpc.aio.Channel:
-    """A channel to the live instances of a service; needs no network to be made. Raises `Invalid`.
+    """Returns a channel to the live instances of a service. Needs no network. Raises `Invalid`.
 
-    The first channel of a process settles which registry all of them ask: `xds`, else ADSUM_GRPC_XDS, else port 23787
-    at the hosts of ADSUM_URL. Calls to a service that nobody has registered fail at once with UNAVAILABLE.
+    The first channel of a process sets the registry for all of them: `xds`, else ADSUM_GRPC_XDS, else port 23787 at the
+    hosts of ADSUM_URL. Calls to a service without any instance fail at once with UNAVAILABLE.
     """
     return grpc.aio.insecure_channel(_target(service, xds), options=[*_DIRECT, *options])
 
 
 def sync_channel(service: str, *, xds: str = "", options: Options = ()) -> grpc.Channel:
-    """What `channel` gives, for programs without asyncio. grpc must not be forked: make it after a fork."""
+    """Like `channel`, for programs without asyncio. grpc does not survive a fork: create the channel after it."""
     return grpc.insecure_channel(_target(service, xds), options=[*_DIRECT, *options])
 
 
@@ -58,14 +58,14 @@ def sync_channel(service: str, *, xds: str = "", options: Options = ()) -> grpc.
 async def serving(
     client: Client, server: grpc.aio.Server, service: str, port: int, *, grace: float = STOP_GRACE, **registration: Any
 ) -> AsyncIterator[Registrar]:
-    """Start a server, its health service with it, and keep it listed until the block ends.
+    """Starts a server with its health service, and keeps it registered until the block ends.
 
-    Then it is drained (nobody who follows the registry calls it any more), deregistered, says that it is not serving,
-    and stops: calls that run have `grace` seconds. So it is on SIGTERM and SIGINT, before they end the block.
-    `registration` is what `Client.register` takes; its check is `grpc` and its scheme `grpc` unless told otherwise.
-    Raises what `Client.register` raises.
+    Then the instance drains (no consumer that follows the registry calls it any more) and is deregistered, the health
+    service reports that it is not serving, and the server stops; calls in progress have `grace` seconds. SIGTERM and
+    SIGINT do the same before they end the block. `registration` is what `Client.register` takes; by default its check
+    is `grpc` and its scheme `grpc`. Raises what `Client.register` raises.
     """
-    servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its types know nothing of asyncio
+    servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its type stubs lack asyncio
     add_HealthServicer_to_server(servicer, server)
     await servicer.set("", HealthCheckResponse.SERVING)
     await server.start()
@@ -76,7 +76,7 @@ async def serving(
 
     try:
         registrar = client.register(service, port, **_registration(registration))
-        # Before a signal ends the body: when wait_for_termination is cancelled, grpc does not wait for calls any more.
+        # To run before a signal ends the block: once wait_for_termination is cancelled, grpc no longer waits for calls.
         registrar.set_shutdown_hook(stop, 2 * grace)
         async with registrar:
             yield registrar
@@ -88,7 +88,7 @@ async def serving(
 def sync_serving(
     client: SyncClient, server: grpc.Server, service: str, port: int, *, grace: float = STOP_GRACE, **registration: Any
 ) -> Iterator[SyncRegistrar]:
-    """What `serving` does, for programs without asyncio."""
+    """Like `serving`, for programs without asyncio."""
     servicer = health.HealthServicer()
     add_HealthServicer_to_server(servicer, server)
     servicer.set("", HealthCheckResponse.SERVING)
@@ -101,25 +101,29 @@ def sync_serving(
         server.stop(grace).wait()
 
 
-def _registration(given: dict[str, Any]) -> dict[str, Any]:
-    checked = {} if given.keys() & {"check", "checks"} else {"check": "grpc"}
-    return {"scheme": "grpc", **checked, **given}
+def _registration(options: dict[str, Any]) -> dict[str, Any]:
+    default_check = {} if options.keys() & {"check", "checks"} else {"check": "grpc"}
+    return {"scheme": "grpc", **default_check, **options}
 
 
 def _target(service: str, xds: str) -> str:
     validation.service_name("service", service)
     if not (os.environ.get(BOOTSTRAP_FILE_VARIABLE) or os.environ.get(BOOTSTRAP_JSON_VARIABLE)):
-        found = grpc_bootstrap(xds or os.environ.get(XDS_VARIABLE, ""), os.environ.get("ADSUM_URL", ""), joined=True)
-        os.environ[BOOTSTRAP_JSON_VARIABLE] = json.dumps(found)
-        _reach_directly([server["server_uri"] for server in found["xds_servers"]])
+        bootstrap = grpc_bootstrap(
+            xds or os.environ.get(XDS_VARIABLE, ""), os.environ.get("ADSUM_URL", ""), joined=True
+        )
+        os.environ[BOOTSTRAP_JSON_VARIABLE] = json.dumps(bootstrap)
+        _bypass_proxy([server["server_uri"] for server in bootstrap["xds_servers"]])
     return f"xds:///{service}"
 
 
-def _reach_directly(uris: Sequence[str]) -> None:
-    """Keep grpc from asking a proxy for the registry: its own connections take no options of ours."""
-    places = (
-        place for uri in uris for place in uri.rpartition("/")[2].removeprefix("ipv4:").removeprefix("ipv6:").split(",")
+def _bypass_proxy(uris: Sequence[str]) -> None:
+    """Makes grpc connect to the registry without a proxy, since its xDS connections take no options of ours."""
+    addresses = (
+        address
+        for uri in uris
+        for address in uri.rpartition("/")[2].removeprefix("ipv4:").removeprefix("ipv6:").split(",")
     )
-    hosts = [place.rpartition(":")[0].strip("[]") for place in places]
-    before = os.environ.get(NO_PROXY_VARIABLE) or os.environ.get("no_proxy") or ""
-    os.environ[NO_PROXY_VARIABLE] = ",".join(filter(None, [before, *hosts]))
+    hosts = [address.rpartition(":")[0].strip("[]") for address in addresses]
+    previous = os.environ.get(NO_PROXY_VARIABLE) or os.environ.get("no_proxy") or ""
+    os.environ[NO_PROXY_VARIABLE] = ",".join(filter(None, [previous, *hosts]))

@@ -1,11 +1,11 @@
-"""httpx: `http://orders/path` goes to a live instance of orders.
+"""httpx: a request for `http://orders/path` goes to a live instance of the service orders.
 
-    async with adsum.Client() as client, AsyncClient(client) as http:
+    async with adsum.Client() as client, AsyncHttpxClient(client) as http:
         await http.get("http://orders/path", extensions={"adsum": {"deadline": 2.0, "hash_key": "user-7"}})
 
-A service is a host of one label without a port; every other URL goes to the inner transport untouched. Path, query and
-headers stay as they are: `Host` is the service's name (or what you set), so that virtual hosts, redirects and cookies
-mean the service, whichever instance answers. The scheme is the instance's.
+A service is a host of one label without a port; every other URL goes to the inner transport unchanged. Path, query and
+headers stay as they are. `Host` is the service's name (or what you set), so virtual hosts, redirects and cookies refer
+to the service, whichever instance answers. The scheme is the instance's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adsum.client.calls import failures
 from adsum.client.calls.call import Try
 from adsum.client.calls.channel import Channel
 from adsum.client.calls.failures import FailureKind
-from adsum.client.client import Client as Discovery
+from adsum.client.client import Client as DiscoveryClient
 from adsum.client.sync import SyncChannel, SyncClient
 from adsum.integrations.exchange import Exchange, ExchangeChannel, has_no_view, shorter, wait_for_first_view
 from adsum.integrations.request_options import current_options
@@ -32,11 +32,11 @@ from adsum.integrations.service_channels import IntegrationOptions, ServiceChann
 HashKey = Callable[[httpx.Request], bytes | str | None]
 
 OPTIONS_EXTENSION: Final = "adsum"
-"""The extension of a request that holds its terms."""
+"""The extension of a request that holds its options (`RequestOptions`)."""
 
 
 class HttpxCallFailed(failures.CallFailed, httpx.TransportError):
-    """No try got an answer; `tries` says of each why."""
+    """No try got a response. `tries` says why each one failed."""
 
 
 class HttpxUnreachable(HttpxCallFailed, httpx.ConnectError):
@@ -70,44 +70,45 @@ _KINDS: Final[Mapping[type[Exception], FailureKind]] = {
     httpx.NetworkError: FailureKind.BROKEN,
     httpx.RemoteProtocolError: FailureKind.BROKEN,
 }
-"""How a try failed, by the first class that fits. Errors that are not in here are not the endpoint's."""
+"""The kind of failure of each error; the first class that fits counts. Other errors are not the endpoint's fault."""
 _FAILURES: Final[tuple[type[Exception], ...]] = tuple(_KINDS)
-_FAILURES_OR_LATE: Final[tuple[type[Exception], ...]] = (*_FAILURES, TimeoutError)
+_FAILURES_OR_TIMEOUT: Final[tuple[type[Exception], ...]] = (*_FAILURES, TimeoutError)
 _PHASES: Final = {"pool": FailureKind.UNSENT, "connect": FailureKind.CONNECT}
-"""What running out of time means in the phases of httpx in which nothing has been sent."""
+"""The kind of failure of a timeout in the phases of httpx before anything is sent."""
 
 
 class AsyncAdsumTransport(httpx.AsyncBaseTransport):
-    """Sends what is for a service to a live instance of it, over `inner`, which it closes; the client it does not.
+    """Sends requests for a service to a live instance of it, over the transport `inner`.
 
-    `hash_key` says what hash policies choose by, unless the request's terms do. Takes the options of `IntegrationOptions`.
+    It closes `inner`, but not `client`. `hash_key` returns the key for hash policies, unless the request's options set
+    one. Also takes `IntegrationOptions`.
     """
 
     def __init__(
         self,
-        client: Discovery,
+        client: DiscoveryClient,
         inner: httpx.AsyncBaseTransport | None = None,
         *,
         hash_key: HashKey | None = None,
-        **routing: Unpack[IntegrationOptions],
+        **options: Unpack[IntegrationOptions],
     ) -> None:
-        self._routes: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, routing)
+        self._services: ServiceChannels[Channel] = ServiceChannels(client.on_demand_channel, options)
         self._inner = inner or httpx.AsyncHTTPTransport()
         self._hash_key = hash_key
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises `HttpxCallFailed`, `HttpxNoEndpoint`, `Invalid` for terms that are none, and what `inner` raises."""
-        service = self._routes.service(request.url.scheme, request.url.host, request.url.port)
+        """Raises `CallFailed`, `HttpxNoEndpoint`, `Invalid` for wrong request options, and what `inner` raises."""
+        service = self._services.service(request.url.scheme, request.url.host, request.url.port)
         if service is None:
             return await self._inner.handle_async_request(request)
         try:
-            channel = self._routes.channel(service)
+            channel = self._services.channel(service)
             exchange = _exchange(channel, request, self._hash_key)
             if has_no_view(channel.resolver.view):
-                await wait_for_first_view(channel, exchange.first_view_timeout(self._routes.ready_timeout))
+                await wait_for_first_view(channel, exchange.first_view_timeout(self._services.ready_timeout))
             return await self._send(request, exchange)
-        except NoEndpoint as nobody:
-            raise HttpxNoEndpoint(str(nobody)) from None
+        except NoEndpoint as error:
+            raise HttpxNoEndpoint(str(error)) from None
 
     async def _send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         while True:
@@ -115,17 +116,17 @@ class AsyncAdsumTransport(httpx.AsyncBaseTransport):
                 if attempt.pause:
                     await asyncio.sleep(attempt.pause)
                 timeouts = _Timeouts(request, exchange.call.now, attempt.timeout)
-                there = _there(request, attempt, self._routes, timeouts)
+                directed = _directed(request, attempt, self._services, timeouts)
                 try:
                     async with asyncio.timeout(attempt.timeout):
-                        response = await self._inner.handle_async_request(there)
-                except _FAILURES_OR_LATE as error:
+                        response = await self._inner.handle_async_request(directed)
+                except _FAILURES_OR_TIMEOUT as error:
                     exchange.record_failure(attempt, _kind(error, timeouts), error)
                     continue
             if exchange.should_retry(attempt, response.status_code):
                 await response.aclose()
                 continue
-            timeouts.left(exchange.call.time_left)
+            timeouts.limit(exchange.call.time_left)
             response.stream = _AsyncBody(cast("httpx.AsyncByteStream", response.stream), exchange, attempt)
             return response
 
@@ -134,10 +135,10 @@ class AsyncAdsumTransport(httpx.AsyncBaseTransport):
 
 
 class AdsumTransport(httpx.BaseTransport):
-    """As `AsyncAdsumTransport`, for `httpx.Client` and any number of threads.
+    """Like `AsyncAdsumTransport`, for `httpx.Client` and any number of threads.
 
-    Waiting for the network can't be interrupted in a thread: each wait is bounded by what is left of the try when it
-    begins, and the deadline is looked at after each part of the body.
+    A thread that waits for the network can't be interrupted. So each wait is limited to what is left of the try when it
+    begins, and the deadline is checked after each part of the body.
     """
 
     def __init__(
@@ -146,27 +147,27 @@ class AdsumTransport(httpx.BaseTransport):
         inner: httpx.BaseTransport | None = None,
         *,
         hash_key: HashKey | None = None,
-        **routing: Unpack[IntegrationOptions],
+        **options: Unpack[IntegrationOptions],
     ) -> None:
         self._client = client
-        self._routes: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, routing)
+        self._services: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, options)
         self._inner = inner or httpx.HTTPTransport()
         self._hash_key = hash_key
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises `HttpxCallFailed`, `HttpxNoEndpoint`, `Invalid` for terms that are none, and what `inner` raises."""
-        service = self._routes.service(request.url.scheme, request.url.host, request.url.port)
+        """Raises `CallFailed`, `HttpxNoEndpoint`, `Invalid` for wrong request options, and what `inner` raises."""
+        service = self._services.service(request.url.scheme, request.url.host, request.url.port)
         if service is None:
             return self._inner.handle_request(request)
         try:
-            channel = self._routes.channel(service)
+            channel = self._services.channel(service)
             exchange = _exchange(channel, request, self._hash_key)
             if has_no_view(channel.view):
-                opened, patience = channel.open(), exchange.first_view_timeout(self._routes.ready_timeout)
-                self._client.run(lambda _: wait_for_first_view(opened, patience))
+                async_channel, timeout = channel.open(), exchange.first_view_timeout(self._services.ready_timeout)
+                self._client.run(lambda _: wait_for_first_view(async_channel, timeout))
             return self._send(request, exchange)
-        except NoEndpoint as nobody:
-            raise HttpxNoEndpoint(str(nobody)) from None
+        except NoEndpoint as error:
+            raise HttpxNoEndpoint(str(error)) from None
 
     def _send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         while True:
@@ -174,16 +175,16 @@ class AdsumTransport(httpx.BaseTransport):
                 if attempt.pause:
                     time.sleep(attempt.pause)
                 timeouts = _Timeouts(request, exchange.call.now, attempt.timeout)
-                there = _there(request, attempt, self._routes, timeouts)
+                directed = _directed(request, attempt, self._services, timeouts)
                 try:
-                    response = self._inner.handle_request(there)
+                    response = self._inner.handle_request(directed)
                 except _FAILURES as error:
                     exchange.record_failure(attempt, _kind(error, timeouts), error)
                     continue
             if exchange.should_retry(attempt, response.status_code):
                 response.close()
                 continue
-            timeouts.left(exchange.call.time_left)
+            timeouts.limit(exchange.call.time_left)
             response.stream = _Body(cast("httpx.SyncByteStream", response.stream), exchange, attempt)
             return response
 
@@ -192,39 +193,44 @@ class AdsumTransport(httpx.BaseTransport):
 
 
 class AsyncHttpxClient(httpx.AsyncClient):
-    """An `httpx.AsyncClient` for which services are hosts; takes its options and those of `AsyncAdsumTransport`."""
+    """An `httpx.AsyncClient` in which services are hosts. Takes its options and those of `AsyncAdsumTransport`."""
 
-    def __init__(self, client: Discovery, **options: Any) -> None:
-        ours, inner, own = _sorted(options)
-        super().__init__(transport=AsyncAdsumTransport(client, httpx.AsyncHTTPTransport(**inner), **ours), **own)
+    def __init__(self, client: DiscoveryClient, **options: Any) -> None:
+        adsum, transport, client_options = _split_options(options)
+        super().__init__(
+            transport=AsyncAdsumTransport(client, httpx.AsyncHTTPTransport(**transport), **adsum), **client_options
+        )
 
 
 class HttpxClient(httpx.Client):
-    """An `httpx.Client` for which services are hosts; takes its options and those of `AdsumTransport`."""
+    """An `httpx.Client` in which services are hosts. Takes its options and those of `AdsumTransport`."""
 
     def __init__(self, client: SyncClient, **options: Any) -> None:
-        ours, inner, own = _sorted(options)
-        super().__init__(transport=AdsumTransport(client, httpx.HTTPTransport(**inner), **ours), **own)
+        adsum, transport, client_options = _split_options(options)
+        super().__init__(transport=AdsumTransport(client, httpx.HTTPTransport(**transport), **adsum), **client_options)
 
 
 class _Timeouts(Mapping[str, float | None]):
-    """The time-outs of one try: httpx asks for that of a phase when the phase begins, and is told what is left then."""
+    """The timeouts of one try.
+
+    httpx reads the timeout of a phase when the phase begins, and so gets what is left by then.
+    """
 
     def __init__(self, request: httpx.Request, now: Callable[[], float], length: float | None) -> None:
         self.phase = ""
         """The phase that began last."""
         self._given: Mapping[str, float | None] = request.extensions.get("timeout", {})
         self._now = now
-        self.left(length)
+        self.limit(length)
 
-    def left(self, length: float | None) -> None:
-        """From now on there are `length` seconds; None: as many as were given."""
+    def limit(self, length: float | None) -> None:
+        """Limits the time from now on to `length` seconds; None removes the limit."""
         self._deadline = None if length is None else self._now() + length
 
     def __getitem__(self, phase: str) -> float | None:
         self.phase = phase
-        left = None if self._deadline is None else max(0.0, self._deadline - self._now())
-        return shorter(self._given.get(phase), left)
+        remaining = None if self._deadline is None else max(0.0, self._deadline - self._now())
+        return shorter(self._given.get(phase), remaining)
 
     def __iter__(self) -> Iterator[str]:
         return iter(("connect", "read", "write", "pool"))
@@ -234,7 +240,7 @@ class _Timeouts(Mapping[str, float | None]):
 
 
 class _AsyncBody(httpx.AsyncByteStream):
-    """The body of an answer that stands; how it ends is how the try ends."""
+    """The body of the final response. The try ends the way the body does."""
 
     def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, attempt: Try) -> None:
         self._inner = inner
@@ -267,7 +273,7 @@ class _AsyncBody(httpx.AsyncByteStream):
 
 
 class _Body(httpx.SyncByteStream):
-    """As `_AsyncBody`."""
+    """Like `_AsyncBody`, for threads."""
 
     def __init__(self, inner: httpx.SyncByteStream, exchange: Exchange, attempt: Try) -> None:
         self._inner = inner
@@ -278,7 +284,7 @@ class _Body(httpx.SyncByteStream):
         try:
             for part in self._inner:
                 if self._exchange.is_overdue:
-                    self._attempt.abandon()  # Perhaps it is us who were slow.
+                    self._attempt.abandon()  # The caller may have been slow, so the endpoint is not blamed.
                     raise self._exchange.deadline_error(self._attempt)
                 yield part
         except HttpxCallFailed:
@@ -298,45 +304,49 @@ class _Body(httpx.SyncByteStream):
 
 
 def _exchange(channel: ExchangeChannel, request: httpx.Request, hash_key: HashKey | None) -> Exchange:
-    agreed = current_options(request.extensions.get(OPTIONS_EXTENSION))
-    if agreed.hash_key is None and hash_key is not None:
-        agreed = agreed.merged({"hash_key": hash_key(request)})
+    options = current_options(request.extensions.get(OPTIONS_EXTENSION))
+    if options.hash_key is None and hash_key is not None:
+        options = options.merged({"hash_key": hash_key(request)})
     return Exchange(
         channel,
         request.method,
         request.url.scheme,
         replayable=isinstance(request.stream, httpx.ByteStream),
-        request_options=agreed,
+        request_options=options,
         errors=ERRORS,
     )
 
 
-def _there(request: httpx.Request, attempt: Try, routes: ServiceChannels[Any], timeouts: _Timeouts) -> httpx.Request:
-    """The request as it goes to the endpoint of a try."""
+def _directed(
+    request: httpx.Request, attempt: Try, services: ServiceChannels[Any], timeouts: _Timeouts
+) -> httpx.Request:
+    """Returns the request as it goes to the endpoint of a try."""
     endpoint = attempt.endpoint
     extensions: dict[str, Any] = {**request.extensions, "timeout": timeouts}
     if endpoint.instance.scheme == "https":
-        extensions.setdefault("sni_hostname", routes.server_name(endpoint))
+        extensions.setdefault("sni_hostname", services.server_name(endpoint))
     url = request.url.copy_with(scheme=endpoint.instance.scheme, host=endpoint.address, port=endpoint.port)
     return httpx.Request(request.method, url, headers=request.headers, stream=request.stream, extensions=extensions)
 
 
 def _kind(error: Exception, timeouts: _Timeouts) -> FailureKind:
-    """How a try failed; a time-out that is ours by the phase it came in."""
+    """Returns how a try failed. One of our own timeouts counts by the phase in which it came."""
     if isinstance(error, TimeoutError):
         return _PHASES.get(timeouts.phase, FailureKind.TIMEOUT)
-    return next(kind for each, kind in _KINDS.items() if isinstance(error, each))
+    return next(kind for error_type, kind in _KINDS.items() if isinstance(error, error_type))
 
 
-def _sorted(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The options of our transport, of the inner one, and of the client."""
+def _split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Returns the options of our transport, of the inner transport, and of the client."""
     if options.keys() & {"transport", "proxy", "mounts"}:
-        raise TypeError("give `transport`, `proxy` and `mounts` to httpx itself, with a transport of this module")
-    ours = {"hash_key", *IntegrationOptions.__annotations__}
-    inner = {"verify", "cert", "http1", "http2", "limits", "trust_env"}
-    both = {name: value for name, value in options.items() if name == "trust_env"}
+        raise TypeError(
+            "`transport`, `proxy` and `mounts` can't be given here: make your own httpx client with AdsumTransport"
+        )
+    adsum = {"hash_key", *IntegrationOptions.__annotations__}
+    transport = {"verify", "cert", "http1", "http2", "limits", "trust_env"}
+    shared = {name: value for name, value in options.items() if name == "trust_env"}
     return (
-        {name: value for name, value in options.items() if name in ours},
-        {name: value for name, value in options.items() if name in inner},
-        {name: value for name, value in options.items() if name not in ours and name not in inner} | both,
+        {name: value for name, value in options.items() if name in adsum},
+        {name: value for name, value in options.items() if name in transport},
+        {name: value for name, value in options.items() if name not in adsum and name not in transport} | shared,
     )

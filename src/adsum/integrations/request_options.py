@@ -1,4 +1,4 @@
-"""On which terms a single request is called: how often, how long, by which hash key."""
+"""Options of a single request: tries, timeouts, hash key."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from adsum.core.errors import Invalid
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """What holds for one request; None leaves it to the channel.
+    """Options of one request; None leaves an option to the channel.
 
     `tries`, `try_timeout` and `deadline` (seconds) are those of `CallOptions`. `hash_key` is what hash policies choose
-    by. `idempotent` says whether it may be sent twice, whatever its method is.
+    by. `idempotent` says whether the request may be sent twice, whatever its method is.
     """
 
     tries: int | None = None
@@ -27,14 +27,16 @@ class RequestOptions:
     idempotent: bool | None = None
 
     def merged(self, given: Mapping[str, Any]) -> RequestOptions:
-        """These terms, but for those given. Raises `Invalid` for a name that is none."""
+        """Returns these options with the given ones replaced. Raises `Invalid` for an unknown name."""
         unknown = given.keys() - _NAMES
         if unknown:
-            raise Invalid(f"adsum.{min(unknown)}", f"is no term of a call; there are {', '.join(sorted(_NAMES))}")
+            raise Invalid(
+                f"adsum.{min(unknown)}", f"is not a request option; the options are {', '.join(sorted(_NAMES))}"
+            )
         return replace(self, **given) if given else self
 
     def applied_to(self, options: CallOptions) -> CallOptions:
-        """The options of a call under these terms. Raises `Invalid`."""
+        """Returns the call options with these request options applied. Raises `Invalid`."""
         if self.tries is None and self.try_timeout is None and self.deadline is None:
             return options
         return CallOptions(
@@ -45,15 +47,15 @@ class RequestOptions:
 
 
 _NAMES: Final = frozenset(field.name for field in fields(RequestOptions))
-_NONE: Final = RequestOptions()
-_current: ContextVar[RequestOptions] = ContextVar("adsum_terms", default=_NONE)
+_DEFAULT: Final = RequestOptions()
+_current: ContextVar[RequestOptions] = ContextVar("adsum_request_options", default=_DEFAULT)
 
 
 @contextmanager
 def request_options(**terms: Any) -> Iterator[None]:
-    """Set terms for the requests made in this block, by this task or thread; blocks nest. Raises `Invalid`.
+    """Sets options for the requests made in this block by this task or thread. Blocks nest. Raises `Invalid`.
 
-    with calling(deadline=2.0, hash_key=user): …
+    with request_options(deadline=2.0, hash_key=user): …
     """
     token = _current.set(_current.get().merged(terms))
     try:
@@ -63,5 +65,5 @@ def request_options(**terms: Any) -> Iterator[None]:
 
 
 def current_options(given: Mapping[str, Any] | None = None) -> RequestOptions:
-    """The terms that hold here, but for those given. Raises `Invalid`."""
+    """Returns the options in force here, with the given ones replaced. Raises `Invalid`."""
     return _current.get().merged(given) if given else _current.get()

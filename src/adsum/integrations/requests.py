@@ -1,12 +1,12 @@
-"""requests: `http://orders/path` goes to a live instance of orders.
+"""requests: a request for `http://orders/path` goes to a live instance of the service orders.
 
-    with adsum.SyncClient() as client, Session(client) as http, calling(deadline=2.0):
+    with adsum.SyncClient() as client, RequestsSession(client) as http, request_options(deadline=2.0):
         http.get("http://orders/path")
 
-Or, on a session of your own: `session.mount("http://", AdsumAdapter(client))`. A service is a host of one label without
-a port; every other URL is requested as ever. Path, query and headers stay as they are: `Host` is the service's name (or
-what you set), so that virtual hosts, redirects and cookies mean the service, whichever instance answers. The scheme is
-the instance's. Instances are reached directly, whatever proxies there are.
+For a session of your own, use `session.mount("http://", AdsumAdapter(client))`. A service is a host of one label
+without a port; requests handles every other URL. Path, query and headers stay as they are. `Host` is the service's name
+(or what you set), so virtual hosts, redirects and cookies refer to the service, whichever instance answers. The scheme
+is the instance's. Requests to instances use no proxy.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from adsum.integrations.service_channels import IntegrationOptions, ServiceChann
 HashKey = Callable[[requests.PreparedRequest], bytes | str | None]
 
 MAX_POOLED_HOSTS: Final = 10 * DEFAULT_POOLSIZE
-"""Instances whose connections are kept; those of the one that was called longest ago are closed for one more."""
+"""Instances whose connections are kept open. For one more, those of the least recently called instance are closed."""
 
 
 class RequestsCallFailed(failures.CallFailed, requests.ConnectionError):
-    """No try got an answer; `tries` says of each why."""
+    """No try got a response. `tries` says why each one failed."""
 
 
 class RequestsUnreachable(RequestsCallFailed):
@@ -71,11 +71,11 @@ _FAILURES: Final = (requests.ConnectionError, requests.Timeout, EmptyPoolError)
 
 
 class AdsumAdapter(HTTPAdapter):
-    """Sends what is for a service to a live instance of it. For any number of threads.
+    """Sends requests for a service to a live instance of it. For any number of threads.
 
-    `hash_key` says what hash policies choose by, unless `calling` does. Takes the options of `IntegrationOptions`, and in `pool`
-    those of `HTTPAdapter`. Waiting for the network can't be interrupted in a thread: each wait is bounded by what is
-    left of the try when it begins, and the deadline is looked at after each part of the body.
+    `hash_key` returns the key for hash policies, unless `request_options` sets one. Also takes `IntegrationOptions`
+    and, in `pool`, the options of `HTTPAdapter`. A thread that waits for the network can't be interrupted. So each wait
+    is limited to what is left of the try when it begins, and the deadline is checked after each part of the body.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class AdsumAdapter(HTTPAdapter):
         *,
         hash_key: HashKey | None = None,
         pool: Mapping[str, Any] | None = None,
-        **routing: Unpack[IntegrationOptions],
+        **options: Unpack[IntegrationOptions],
     ) -> None:
         self._client = client
-        self._routes: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, routing)
+        self._services: ServiceChannels[SyncChannel] = ServiceChannels(client.on_demand_channel, options)
         self._hash_key = hash_key
         super().__init__(**{"pool_connections": MAX_POOLED_HOSTS, **(pool or {})})
 
@@ -100,20 +100,20 @@ class AdsumAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Raises `RequestsCallFailed`, `RequestsNoEndpoint`, `Invalid` for terms that are none, and what `HTTPAdapter.send` raises."""
+        """Raises `CallFailed`, `RequestsNoEndpoint`, `Invalid` for wrong request options, and requests' own errors."""
         url = urlsplit(cast("str", request.url))
-        service = self._routes.service(url.scheme, url.hostname or "", url.port)
+        service = self._services.service(url.scheme, url.hostname or "", url.port)
         if service is None:
             return super().send(request, stream, timeout, verify, cert, proxies)
         try:
-            channel = self._routes.channel(service)
+            channel = self._services.channel(service)
             exchange = self._exchange(channel, request, url.scheme)
             if has_no_view(channel.view):
-                opened, patience = channel.open(), exchange.first_view_timeout(self._routes.ready_timeout)
-                self._client.run(lambda _: wait_for_first_view(opened, patience))
+                async_channel, limit = channel.open(), exchange.first_view_timeout(self._services.ready_timeout)
+                self._client.run(lambda _: wait_for_first_view(async_channel, limit))
             return self._send(request, exchange, timeout, {"stream": stream, "verify": verify, "cert": cert})
-        except NoEndpoint as nobody:
-            raise RequestsNoEndpoint(str(nobody), request=request) from None
+        except NoEndpoint as error:
+            raise RequestsNoEndpoint(str(error), request=request) from None
         except RequestsCallFailed as failure:
             failure.request = request
             raise
@@ -121,31 +121,31 @@ class AdsumAdapter(HTTPAdapter):
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> Any:
-        """As the base's, with the name that the certificate of an https instance must carry."""
+        """Like the base class, plus the name that the certificate of an https instance must have."""
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
-        if isinstance(request, _There) and host["scheme"] == "https":
-            name = self._routes.server_name(request.endpoint)
+        if isinstance(request, _DirectedRequest) and host["scheme"] == "https":
+            name = self._services.server_name(request.endpoint)
             return host, {**pool, "server_hostname": name, "assert_hostname": name if verify else False}
         return host, pool
 
     def close(self) -> None:
-        """Close every connection, at once: an error that somebody still holds keeps its pool from being collected."""
-        for key in self.poolmanager.pools.keys():  # noqa: SIM118 - it can't be iterated over, its keys can
+        """Closes every connection at once. Otherwise, an error that is still referenced would keep its pool open."""
+        for key in self.poolmanager.pools.keys():  # noqa: SIM118 - only its keys can be iterated over
             pool = self.poolmanager.pools.get(key)
             if pool is not None:
                 pool.close()
         super().close()
 
     def _exchange(self, channel: SyncChannel, request: requests.PreparedRequest, scheme: str) -> Exchange:
-        agreed = current_options()
-        if agreed.hash_key is None and self._hash_key is not None:
-            agreed = agreed.merged({"hash_key": self._hash_key(request)})
+        options = current_options()
+        if options.hash_key is None and self._hash_key is not None:
+            options = options.merged({"hash_key": self._hash_key(request)})
         return Exchange(
             channel,
             request.method or "GET",
             scheme,
             replayable=request.body is None or isinstance(request.body, bytes | str),
-            request_options=agreed,
+            request_options=options,
             errors=ERRORS,
         )
 
@@ -156,9 +156,9 @@ class AdsumAdapter(HTTPAdapter):
             with exchange.next_try() as attempt:
                 if attempt.pause:
                     time.sleep(attempt.pause)
-                there, limits = _There(request, attempt.endpoint), _limits(timeout, attempt.timeout)
+                directed, limits = _DirectedRequest(request, attempt.endpoint), _limits(timeout, attempt.timeout)
                 try:
-                    response = super().send(there, timeout=limits, proxies={}, **options)
+                    response = super().send(directed, timeout=limits, proxies={}, **options)
                 except _FAILURES as error:
                     reason = _reason(error)
                     exchange.record_failure(attempt, _kind(error, reason), error, str(reason))
@@ -172,7 +172,7 @@ class AdsumAdapter(HTTPAdapter):
 
 
 class RequestsSession(requests.Session):
-    """A `requests.Session` for which services are hosts; takes the options of `AdsumAdapter`."""
+    """A `requests.Session` in which services are hosts. Takes the options of `AdsumAdapter`."""
 
     def __init__(self, client: SyncClient, **options: Any) -> None:
         super().__init__()
@@ -181,19 +181,19 @@ class RequestsSession(requests.Session):
         self.mount("https://", adapter)
 
 
-class _There(requests.PreparedRequest):
+class _DirectedRequest(requests.PreparedRequest):
     """A request as it goes to an endpoint."""
 
     def __init__(self, request: requests.PreparedRequest, endpoint: Endpoint) -> None:
         self.__dict__.update(request.copy().__dict__)
         self.endpoint = endpoint
-        asked = cast("str", request.url)
-        self.url = f"{endpoint.url}/{asked.partition('://')[2].partition('/')[2]}"
-        self.headers.setdefault("Host", urlsplit(asked).hostname or "")
+        url = cast("str", request.url)
+        self.url = f"{endpoint.url}/{url.partition('://')[2].partition('/')[2]}"
+        self.headers.setdefault("Host", urlsplit(url).hostname or "")
 
 
 class _Body:
-    """The raw answer, watched: how reading it ends is how the try ends. Otherwise it is what it wraps."""
+    """Wraps the raw response: the try ends the way reading does. Everything else is passed on."""
 
     def __init__(self, inner: Any, exchange: Exchange, attempt: Try) -> None:
         self._inner = inner
@@ -201,7 +201,7 @@ class _Body:
         self._attempt = attempt
 
     def stream(self, amt: int | None = 65_536, decode_content: bool | None = None) -> Iterator[bytes]:
-        """As urllib3's; under a deadline parts are what has come, so that slow ones can be told from none."""
+        """Like urllib3's. With a deadline it yields whatever has arrived, so that it notices when that passes."""
         if self._exchange.call.time_left is None or self._inner.chunked:
             parts = self._inner.stream(amt, decode_content)
         else:
@@ -251,14 +251,14 @@ class _Body:
         if self._inner.closed:
             self._attempt.finish()
         elif self._exchange.is_overdue:
-            self._attempt.abandon()  # Perhaps it is us who were slow.
+            self._attempt.abandon()  # The caller may have been slow, so the endpoint is not blamed.
             self._inner.close()
             raise self._exchange.deadline_error(self._attempt)
         return part
 
 
 def _limits(given: Any, length: float | None) -> Any:
-    """The time-outs of a try that may take `length` seconds."""
+    """Returns the timeouts of a try that may take `length` seconds."""
     if length is None:
         return given
     if isinstance(given, urllib3.Timeout):
@@ -270,13 +270,13 @@ def _limits(given: Any, length: float | None) -> Any:
 
 
 def _reason(error: Exception) -> Any:
-    """What urllib3 said, without what was wrapped around it."""
+    """Returns urllib3's own error, without the errors around it."""
     inner = error.args[0] if error.args else error
     return inner.reason if isinstance(inner, MaxRetryError) and inner.reason else inner
 
 
 def _kind(error: Exception, reason: Any) -> FailureKind:
-    """How a try failed. In doubt it was sent."""
+    """Returns how a try failed. If in doubt, the request was sent."""
     if isinstance(error, EmptyPoolError):
         return FailureKind.UNSENT
     if isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError):

@@ -1,4 +1,4 @@
-"""Which hosts are services, and the channel of each."""
+"""Decides which hosts are services, and keeps a channel for each."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from adsum.core.model import Endpoint
 from adsum.core.validation import service_name
 
 MAX_SERVICES: Final = 1_000
-"""Services that one integration follows, each by a watch. For one more, the one that was longest not asked for among
-those without an instance is let go of; if all have instances, the call raises `NoEndpoint`. Where users choose the
-hosts, say by `services` which are ours: else they can open that many watches."""
+"""Services that one integration follows, each with a watch. For one more, the service that was missed longest ago among
+those without an instance is dropped; if all have instances, the call raises `NoEndpoint`. Where users choose the hosts,
+set the option `services`, or they can open that many watches."""
 DEFAULT_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
-"""The port that a URL without one means."""
+"""The port of a URL without one."""
 
 
 class FollowedChannel(Protocol):
-    """What is asked of a channel, asynchronous or not."""
+    """The part of a channel that this module needs. The channel may be asynchronous or not."""
 
     @property
     def closed(self) -> bool: ...
 
     @property
     def last_missed_at(self) -> float | None:
-        """When it was last asked for in vain; None: it may not be let go of."""
+        """When a call last found no instance; None if the channel must be kept."""
         ...
 
     def close_soon(self) -> None: ...
@@ -45,21 +45,21 @@ class IntegrationOptions(TypedDict, total=False):
     services: Collection[str]
     """Only these names are services."""
     suffix: str
-    """Only hosts that end in it are services: with ".adsum" it is http://orders.adsum/ that goes to orders."""
+    """Only hosts with this ending are services: with ".adsum", http://orders.adsum/ goes to orders."""
     channel: ChannelOptions
-    """How instances are chosen and called; without, as the client does by default."""
+    """Options of the channels: how instances are chosen and called. The client's options by default."""
     ready_timeout: float
-    """Seconds that the first call to a service waits for the registry or the disk to say anything of it."""
+    """Seconds that the first call to a service waits until the registry or the disk says anything about it."""
     server_name: Callable[[Endpoint], str]
-    """The name that the certificate of an https instance must carry; by default the service's. What an instance says of
-    itself does not count: who registers a false address could vouch for it."""
+    """The name that the certificate of an https instance must have; the service's by default. What the instance itself
+    declares does not count, because a false registration could declare anything."""
 
 
 class ServiceChannels(Generic[C]):
-    """Channels by service, opened by `open` at the first call. May be used from any thread."""
+    """Channels by service. Each is opened by `open` at the first call. Thread-safe."""
 
     def __init__(self, open: Callable[[str, ChannelOptions | None], C], options: IntegrationOptions) -> None:
-        """Raises `Invalid`, and `TypeError` for an option that there isn't."""
+        """Raises `Invalid`, and `TypeError` for an unknown option."""
         unknown = options.keys() - IntegrationOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"unknown option {min(unknown)!r}")
@@ -67,18 +67,18 @@ class ServiceChannels(Generic[C]):
         self.server_name = options.get("server_name", _service_of)
         self._open = open
         self._options = options.get("channel")
-        named = options.get("services")
-        self._services = None if named is None else frozenset(named)
-        for each in self._services or ():
-            service_name("services", each)
+        services = options.get("services")
+        self._services = None if services is None else frozenset(services)
+        for name in self._services or ():
+            service_name("services", name)
         self._suffix = "." + options["suffix"].strip(".").lower() if options.get("suffix") else ""
         self._channels: dict[str, C] = {}
         self._lock = Lock()
 
     def service(self, scheme: str, host: str, port: int | None) -> str | None:
-        """The service that a URL means, None if it means a machine.
+        """Returns the service that a URL addresses; None if it addresses a machine.
 
-        A service is one label without a port: a host with a dot, a colon or a port of its own is an address.
+        A service is one label without a port. A host with a dot or a colon, or with a port of its own, is an address.
         """
         if port is not None and port != DEFAULT_PORTS.get(scheme):
             return None
@@ -91,7 +91,7 @@ class ServiceChannels(Generic[C]):
         return name if _may_be_service(name) else None
 
     def channel(self, service: str) -> C:
-        """Raises `NoEndpoint` if too many services are followed already."""
+        """Returns the service's channel. Raises `NoEndpoint` if too many services are followed already."""
         channel = self._channels.get(service)
         if channel is not None and not channel.closed:
             return channel
@@ -104,15 +104,15 @@ class ServiceChannels(Generic[C]):
             return channel
 
     def _make_room(self, service: str) -> None:
-        """For one more. Raises `NoEndpoint`."""
+        """Drops a channel if there are `MAX_SERVICES`. Raises `NoEndpoint` if none can be dropped."""
         if len(self._channels) < MAX_SERVICES:
             return
         missed = {name: channel.last_missed_at for name, channel in self._channels.items()}
-        name = min(missed, key=lambda each: inf if (at := missed[each]) is None else at)
+        name = min(missed, key=lambda service: inf if (at := missed[service]) is None else at)
         if missed[name] is None:
             raise NoEndpoint(
-                f"no endpoint of {service}: {MAX_SERVICES} services are followed already, which is the bound; "
-                "the option `services` says which hosts are services"
+                f"no endpoint of {service}: {MAX_SERVICES} services are followed already, which is the limit; "
+                "set the option `services` to the names that are services"
             )
         self._channels.pop(name).close_soon()
 
@@ -122,7 +122,9 @@ def _service_of(endpoint: Endpoint) -> str:
 
 
 def _may_be_service(name: str) -> bool:
-    """Whether it is a service's name, and neither this host nor a number, which systems read as an IP address."""
+    """Returns whether it is a valid service name, and neither localhost nor a number, which systems read as an IP
+    address.
+    """
     if name == "localhost" or name.isdigit() or name.startswith("0x"):
         return False
     try:

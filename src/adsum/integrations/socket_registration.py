@@ -1,4 +1,4 @@
-"""A served socket's place in the catalog: from when its process listens until it stops, whatever the server is."""
+"""Registers a listening socket from when its process listens until it stops, under any server."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from adsum.integrations.listening_sockets import own_socket_name, parent_listens
 from adsum.integrations.worker_group import WorkerGroup
 
 LEADER_POLL_INTERVAL: Final = 0.5
-"""Seconds, about, between two looks whether the turn is ours: so long an instance is without a registrar when the
-worker that had the turn was killed. Its lease holds much longer."""
+"""Seconds, about, between two attempts to become the leader. An instance has no registrar for that long when its leader
+is killed; its lease lasts much longer."""
 SETTLE_TIME: Final = 1.0
-"""Seconds in which the other workers of a server that stops hear of it, too. After that, those who serve go on."""
+"""Seconds within which the other workers of a stopping server receive its signal, too. Workers that still serve after
+that go on."""
 MIN_SERVED_TIME: Final = 0.3
-"""Seconds that a worker served at least which is taken for replaced. One that ends sooner may have been told to stop
-before it could hear that."""
+"""Seconds that a worker must have served to count as replaced when it ends. One that ends sooner may have been stopped
+before it could handle the signal."""
 POLL_INTERVAL: Final = 0.02
+"""Seconds between two polls of a condition."""
 
 _log = logging.getLogger(__name__)
-_begun: set[tuple[int, str]] = set()
-"""Which process attends to which service; a forked one knows this of its parent."""
+_registering: set[tuple[int, str]] = set()
+"""The services that each process registers, as (process id, service). A forked process inherits its parent's entry."""
 
 
 class SocketRegistration:
-    """One process's part in listing `service`. Everything runs on the loop that `start` ran in.
+    """One process's part in registering `service`. Everything runs on the loop on which `start` was called.
 
-    `port` None: the one that this process listens on. `already_listening`: it does already, or somebody does for it. `options`
-    are those of `Client.register`.
+    `port` None is the port that this process listens on. `already_listening`: the socket is open, here or in another
+    process. `options` are those of `Client.register`.
     """
 
     def __init__(
@@ -50,134 +52,141 @@ class SocketRegistration:
     ) -> None:
         self.service = service
         self._port = port
-        self._listening = already_listening
+        self._already_listening = already_listening
         self._drain_wait = drain_wait
         self._options = options
         self._rng = rng or Random()
         self._workers: WorkerGroup | None = None
         self._registrar: Registrar | None = None
         self._task: asyncio.Task[None] | None = None
-        self._parting: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
-        self._began = 0.0
-        self._told = False
-        """Whether the server stops, as far as we know."""
+        self._draining: asyncio.Task[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
+        self._started_at = 0.0
+        self._stopping = False
+        """True once the server is stopping, as far as this process knows."""
 
     def start(self, client: Client) -> None:
-        """List it as soon as it listens and it is our turn. Raises `Invalid` for what can't be listed.
+        """Registers the instance as soon as the process listens and leads. Raises `Invalid` for a wrong registration.
 
-        A process whose parent attends to the service already, as an arbiter does for its workers, leaves it to that.
+        If the parent process registers the service, as gunicorn's arbiter does, this process does nothing.
         """
-        if (os.getppid(), self.service) in _begun:
+        if (os.getppid(), self.service) in _registering:
             return
         client.register(self.service, self._port or 1, **self._options)
-        _begun.add((os.getpid(), self.service))
-        self._began = asyncio.get_running_loop().time()
-        self._task = asyncio.create_task(self._attend(client), name=f"adsum-attend-{self.service}")
+        _registering.add((os.getpid(), self.service))
+        self._started_at = asyncio.get_running_loop().time()
+        self._task = asyncio.create_task(self._run(client), name=f"adsum-register-{self.service}")
 
     def mark_stopping(self) -> None:
-        """We have been told to stop. A worker that ends without that is replaced by its server. From any thread."""
-        self._told = True
+        """Records that this process has received a stop signal. Thread-safe.
+
+        A worker that ends without one counts as replaced by its server.
+        """
+        self._stopping = True
 
     async def drain(self) -> None:
-        """We are about to stop serving: return when nobody calls us any more, or others serve on. Idempotent."""
-        if self._parting is None:
-            self._parting = asyncio.create_task(self._part(), name=f"adsum-part-{self.service}")
-        await asyncio.shield(self._parting)
+        """Call before the process stops serving. Returns when no consumer calls it any more, or when other workers go
+        on. Idempotent.
+        """
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(), name=f"adsum-drain-{self.service}")
+        await asyncio.shield(self._draining)
 
     async def stop(self) -> None:
-        """We serve no more: leave the catalog, unless the server goes on without us. Idempotent."""
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end(), name=f"adsum-end-{self.service}")
-        await asyncio.shield(self._ending)
+        """Call once the process serves no more. Deregisters the instance, unless other workers go on. Idempotent."""
+        if self._stop_task is None:
+            self._stop_task = asyncio.create_task(self._stop(), name=f"adsum-stop-{self.service}")
+        await asyncio.shield(self._stop_task)
 
-    async def _end(self) -> None:
-        if self._parting is not None and not self._parting.done():
-            await self._parting
-        await self._stop_attending()
-        _begun.discard((os.getpid(), self.service))
+    async def _stop(self) -> None:
+        if self._draining is not None and not self._draining.done():
+            await self._draining
+        await self._cancel_task()
+        _registering.discard((os.getpid(), self.service))
         workers, self._workers = self._workers, None
         registrar, self._registrar = self._registrar, None
         if workers is None:
             return
         workers.leave()
         if registrar is not None:
-            if await self._server_goes_on(workers):
+            if await self._is_replaced(workers):
                 await registrar.detach()
             else:
                 await registrar.stop("the server stopped")
         workers.close()
 
-    async def _attend(self, client: Client) -> None:
+    async def _run(self, client: Client) -> None:
         try:
-            await self._take_part(client)
+            await self._register(client)
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             if self._task is not None:
-                # Nobody said that we end: the loop does. So ends a server that was told to stop before it served.
-                self._task, self._told = None, True
+                # The loop itself is ending: the server was stopped before it served.
+                self._task, self._stopping = None, True
                 await self.stop()
             raise
 
-    async def _take_part(self, client: Client) -> None:
-        """List it, or wait for our turn to."""
+    async def _register(self, client: Client) -> None:
+        """Registers the instance, now or once this process leads."""
         try:
-            port = self._port if self._listening and self._port else await wait_until_listening(self._port)
+            port = self._port if self._already_listening and self._port else await wait_until_listening(self._port)
             self._port = port
             self._workers = workers = WorkerGroup(self.service, port)
             workers.join(own_socket_name(port))
-            while not workers.try_lead():  # noqa: ASYNC110 - the system tells nobody of locks that are let go
+            while not workers.try_lead():  # noqa: ASYNC110 - the system does not report released locks
                 await asyncio.sleep(self._rng.uniform(LEADER_POLL_INTERVAL / 2, LEADER_POLL_INTERVAL))
-            if self._told:
+            if self._stopping:
                 return
             options = {"holder": workers.holder(), **self._options}
             self._registrar = client.register(self.service, port, drain_wait=self._drain_wait, **options)
             await self._registrar.start()
         except AdsumError as error:
-            _log.error("%s: not listed: %s", self.service, error)
+            _log.error("%s: not registered: %s", self.service, error)
 
-    async def _part(self) -> None:
+    async def _drain(self) -> None:
         workers = self._workers
         if workers is None:
-            await self._stop_attending()
+            await self._cancel_task()
             return
         workers.leave()
-        others = await self._others_serve(workers)
+        others = await self._others_go_on(workers)
         if self._registrar is None:
-            await self._stop_attending()
+            await self._cancel_task()
             if not others:
-                # All of us stop: to close our connections now would be too early for who is still being told.
-                await _until(workers.is_drained, self._drain_wait + DRAIN_ANSWER_MARGIN)
+                # Every worker stops. Keep the connections open until the leader has drained the instance.
+                await _becomes_true(workers.is_drained, self._drain_wait + DRAIN_ANSWER_MARGIN)
         elif not others:
             if self._drain_wait > 0 and await self._registrar.await_registration(self._drain_wait):
                 await self._registrar.drain(self._drain_wait, "the server is stopping")
             workers.mark_drained()
 
-    async def _others_serve(self, workers: WorkerGroup) -> bool:
-        return not await _until(lambda: not workers.others_serve(), SETTLE_TIME)
+    async def _others_go_on(self, workers: WorkerGroup) -> bool:
+        return not await _becomes_true(lambda: not workers.others_serve(), SETTLE_TIME)
 
-    async def _server_goes_on(self, workers: WorkerGroup) -> bool:
-        """Whether other workers serve, or others are started in our place: all of them may be replaced at once."""
-        served = asyncio.get_running_loop().time() - self._began >= MIN_SERVED_TIME
+    async def _is_replaced(self, workers: WorkerGroup) -> bool:
+        """Returns whether other workers serve, or will be started in place of this one. A server may replace all at
+        once.
+        """
+        served = asyncio.get_running_loop().time() - self._started_at >= MIN_SERVED_TIME
 
-        def all_stop() -> bool:
-            replaced = served and not self._told and self._port is not None and parent_listens(self._port)
+        def is_over() -> bool:
+            replaced = served and not self._stopping and self._port is not None and parent_listens(self._port)
             return not (replaced or workers.others_serve())
 
-        return not await _until(all_stop, SETTLE_TIME)
+        return not await _becomes_true(is_over, SETTLE_TIME)
 
-    async def _stop_attending(self) -> None:
+    async def _cancel_task(self) -> None:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def _until(fact: Callable[[], bool], length: float) -> bool:
-    """Whether it became so within `length` seconds."""
+async def _becomes_true(condition: Callable[[], bool], timeout: float) -> bool:
+    """Returns whether the condition became true within `timeout` seconds."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + length
-    while not fact():
+    deadline = loop.time() + timeout
+    while not condition():
         if loop.time() >= deadline:
             return False
         await asyncio.sleep(POLL_INTERVAL)

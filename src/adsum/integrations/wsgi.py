@@ -1,6 +1,6 @@
-"""Any WSGI app (Flask, Django, …): listed while it is served, one instance per listening socket.
+"""Registers any WSGI app (Flask, Django, …) while it is served, as one instance per listening socket.
 
-Under gunicorn, in gunicorn.conf.py, where the arbiter registers and no worker does:
+Under gunicorn, in gunicorn.conf.py; the arbiter registers, the workers do not:
 
     from adsum.integrations.wsgi import gunicorn_hooks
     when_ready, on_exit = gunicorn_hooks("orders", check="http:/health")
@@ -9,8 +9,8 @@ Under any other server (waitress, `flask run`, uwsgi with `enable-threads` and `
 
     app = registered(app, service="orders", port=8000, check="http:/health")
 
-SIGTERM is heard first: drain, then the server's own ending, so that no request is lost where the server finishes those
-that it has.
+SIGTERM is handled here first: the instance drains, then the server ends in its own way. No request is lost if the
+server finishes those in progress.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[byt
 Hook: TypeAlias = Callable[[Any], None]
 
 DRAIN_ON: Final = (signal.SIGTERM,)
-"""What tells a server to end in earnest. Ctrl-C is for people who don't want to wait."""
+"""Signals that start a drain. Ctrl-C (SIGINT) is not among them, so that it stops a server at once."""
 
 _log = logging.getLogger(__name__)
-_arbiters: dict[tuple[int, str], _Stay] = {}
-"""What each arbiter registered: a reload makes new hooks, and they must end what the old ones began."""
+_arbiters: dict[tuple[int, str], _ServerRun] = {}
+"""The registration of each arbiter. A reload makes new hooks, which must end what the old ones began."""
 
 
 def registered(
@@ -50,17 +50,17 @@ def registered(
     drain_on: Iterable[int] = DRAIN_ON,
     **options: Any,
 ) -> WSGIApp:
-    """The app, listed as an instance of `service` from when this process listens: call it as the server loads the app.
+    """Returns the app, registered as an instance of `service` once this process listens.
 
-    `port` None: the one that the server listens on. `options` are those of `Client.register`. Without `client` one of
-    its own asks the registry that `ADSUM_URL` names. Of several workers the first one registers; when it ends, another
-    does. Raises `Invalid`.
+    Call it when the server loads the app. `port` None is the port that the server listens on. `options` are those of
+    `Client.register`. Without `client`, a new one connects to the registry at `ADSUM_URL`. Of several workers one
+    registers; when it ends, another one does. Raises `Invalid`.
     """
-    stay = _Stay(service, port, client, drain_on, options)
-    stay.begin()
+    run = _ServerRun(service, port, client, drain_on, options)
+    run.begin()
 
     def served(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        stay.begin()  # In a process forked since, this begins anew; else it does nothing.
+        run.begin()  # Registers anew in a process that was forked since; else does nothing.
         return app(environ, start_response)
 
     return served
@@ -74,23 +74,23 @@ def gunicorn_hooks(
     drain_on: Iterable[int] = DRAIN_ON,
     **options: Any,
 ) -> tuple[Hook, Hook]:
-    """The server hooks `when_ready` and `on_exit`: the arbiter registers what it listens on. As `registered`."""
+    """Returns the hooks `when_ready` and `on_exit`: the arbiter registers its listening socket, like `registered`."""
 
     def when_ready(server: Any) -> None:
-        stay = _Stay(service, port or _port_of(server), client, drain_on, {**options, "already_listening": True})
-        _arbiters[os.getpid(), service] = stay
-        stay.begin()
+        run = _ServerRun(service, port or _port_of(server), client, drain_on, {**options, "already_listening": True})
+        _arbiters[os.getpid(), service] = run
+        run.begin()
 
     def on_exit(_server: Any) -> None:
-        stay = _arbiters.pop((os.getpid(), service), None)
-        if stay is not None:
-            stay.end()
+        run = _arbiters.pop((os.getpid(), service), None)
+        if run is not None:
+            run.end()
 
     return when_ready, on_exit
 
 
-class _Stay:
-    """One run of a server, seen from one of its processes. What waits, waits on the client's background loop."""
+class _ServerRun:
+    """One run of a server, in one of its processes. Whatever waits runs on the client's background loop."""
 
     def __init__(
         self,
@@ -103,77 +103,82 @@ class _Stay:
         self._service = service
         self._port = port
         self._client = client or SyncClient()
-        self._ours = client is None
+        self._owns_client = client is None
         self._drain_on = tuple(drain_on)
         self._options = options
         self._lock = threading.Lock()
         self._pid: int | None = None
-        self._attendance: SocketRegistration | None = None
+        self._registration: SocketRegistration | None = None
         self._ended = False
-        self._before: SignalInterceptor | None = None
+        self._signals: SignalInterceptor | None = None
 
     def begin(self) -> None:
-        """Idempotent in a process. Raises `Invalid`."""
+        """Starts the registration. Idempotent within a process. Raises `Invalid`."""
         if self._pid == os.getpid():
             return
         if self._pid is not None:
-            self._lock = threading.Lock()  # The parent may have held it as it forked.
+            self._lock = threading.Lock()  # The parent may have held it when it forked.
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._attendance = attendance = SocketRegistration(self._service, self._port, **self._options)
+            self._registration = registration = SocketRegistration(self._service, self._port, **self._options)
 
             async def begin(client: Client) -> None:
-                attendance.start(client)
+                registration.start(client)
 
             self._client.run(begin)
             self._pid, self._ended = os.getpid(), False
             atexit.register(self.end)
-            self._before = SignalInterceptor(self._drain_on, self._part_first)
-            if not self._before.install():
-                _log.debug("no signal can be heard here: callers are told only when the server has stopped")
+            self._signals = SignalInterceptor(self._drain_on, self._drain_first)
+            if not self._signals.install():
+                _log.debug(
+                    "signals can't be handled in this thread: the instance is deregistered once the server has stopped"
+                )
 
     def end(self) -> None:
-        """Idempotent; does nothing in a process that did not begin."""
-        attendance = self._attendance
-        if attendance is None or self._ended or self._pid != os.getpid():
+        """Ends the registration. Idempotent; does nothing in a process that did not begin it."""
+        registration = self._registration
+        if registration is None or self._ended or self._pid != os.getpid():
             return
         self._ended = True
         atexit.unregister(self.end)
-        with suppress(RuntimeError):  # The client was closed: it has deregistered.
-            self._client.run(lambda _: attendance.stop())
-        if self._before is not None:
-            self._before.remove()  # Only now: a server that stops may tell us while we end.
-        if self._ours:
+        with suppress(RuntimeError):  # The client is closed, and has deregistered.
+            self._client.run(lambda _: registration.stop())
+        if self._signals is not None:
+            self._signals.remove()  # Only now: a stop signal may still come while the registration ends.
+        if self._owns_client:
             self._client.close()
 
-    def _part_first(self, resume: Callable[[], None], final: bool) -> None:
-        """Called in a signal: the rest in a thread, for the server must go on serving meanwhile."""
-        attendance = self._attendance
-        if attendance is not None:
-            attendance.mark_stopping()
-        if self._ended:
-            return  # The process ends as it is, and Python may start no thread any more.
+    def _drain_first(self, resume: Callable[[], None], final: bool) -> None:
+        """Drains before the server handles the signal. Called in a signal handler.
 
-        def part() -> None:
+        A thread does the work while the server goes on.
+        """
+        registration = self._registration
+        if registration is not None:
+            registration.mark_stopping()
+        if self._ended:
+            return  # The process is ending, and Python starts no more threads.
+
+        def drain() -> None:
             try:
-                if attendance is not None:
-                    self._client.run(lambda _: attendance.drain())
+                if registration is not None:
+                    self._client.run(lambda _: registration.drain())
                     if final:
-                        self._client.run(lambda _: attendance.stop())
+                        self._client.run(lambda _: registration.stop())
             except (AdsumError, RuntimeError):
-                _log.exception("%s: not drained", self._service)
+                _log.exception("%s: the drain failed", self._service)
             finally:
                 resume()
 
-        threading.Thread(target=part, name="adsum-drain", daemon=True).start()
+        threading.Thread(target=drain, name="adsum-drain", daemon=True).start()
 
 
 def _port_of(server: Any) -> int:
-    """The one TCP port that gunicorn listens on. Raises `Invalid` if there are none or several."""
+    """Returns the one TCP port that gunicorn listens on. Raises `Invalid` if there are none or several."""
     names = [listener.getsockname() for listener in server.LISTENERS] or list(server.cfg.address)
     ports = {int(name[1]) for name in names if isinstance(name, tuple)}
     if len(ports) != 1:
-        what = "no TCP port" if not ports else "ports " + ", ".join(map(str, sorted(ports)))
-        raise Invalid("port", f"must be said: gunicorn listens on {what}")
+        listening = "no TCP port" if not ports else "ports " + ", ".join(map(str, sorted(ports)))
+        raise Invalid("port", f"must be given: gunicorn listens on {listening}")
     return ports.pop()

@@ -1,4 +1,4 @@
-"""What is said of a gateway's certificate as its end comes, and in status once it is past."""
+"""Warnings about a certificate that is about to expire or has expired."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from adsum.envoy.certificates.expiry import REPEAT_AFTER, WARN_BEFORE, Certifica
 END = 2_000_000_000.0
 
 
-def test_nothing_is_said_of_a_certificate_that_lasts_or_of_none() -> None:
+def test_a_long_valid_certificate_or_none_gets_no_warning() -> None:
     expiry = CertificateExpiry()
     assert expiry.warning(END - WARN_BEFORE - 1, END) == ""
     assert expiry.warning(END, 0) == ""
 
 
-def test_a_certificate_that_is_about_to_expire_is_named_once_a_day() -> None:
+def test_an_expiring_certificate_gets_a_warning_once_a_day() -> None:
     expiry = CertificateExpiry()
     assert expiry.warning(END - WARN_BEFORE, END).startswith(
-        "the certificate expires at 2033-05-18T03:33:20Z: write another"
+        "the certificate expires at 2033-05-18T03:33:20Z: write a new one"
     )
     assert expiry.warning(END - WARN_BEFORE + REPEAT_AFTER - 1, END) == ""
     assert expiry.warning(END - WARN_BEFORE + REPEAT_AFTER, END) != ""
 
 
-def test_a_certificate_that_has_expired_is_named_at_once() -> None:
+def test_an_expired_certificate_gets_a_warning_at_once() -> None:
     expiry = CertificateExpiry()
     assert expiry.warning(END - 1, END) != ""
     assert "has expired at" in expiry.warning(END, END)
     assert expiry.warning(END + 1, END) == ""
-    assert expiry.warning(END + 2, END + WARN_BEFORE * 2) == "", "another one is shown"
+    assert expiry.warning(END + 2, END + WARN_BEFORE * 2) == "", "there is another certificate now"
     assert expiry.warning(END + 3, END) != ""

@@ -1,4 +1,4 @@
-"""The access log of gateways whose standard output nobody reads, or reads late."""
+"""The access log when standard output is not read, or read late."""
 
 from __future__ import annotations
 
@@ -40,31 +40,29 @@ def pipe() -> Iterator[Pipe]:
     pipe.close()
 
 
-def test_lines_that_nobody_reads_are_bounded_and_counted_and_the_log_says_so(
-    pipe: Pipe, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unread_lines_are_bounded_counted_and_reported(pipe: Pipe, caplog: pytest.LogCaptureFixture) -> None:
     log = AccessLog(pipe.writing, lambda: pipe.now)
-    fit = MAX_QUEUED_BYTES // len(PIECE)
-    for _ in range(fit):
+    capacity = MAX_QUEUED_BYTES // len(PIECE)
+    for _ in range(capacity):
         log.write(PIECE)
     assert log.lost_lines == 0
     with caplog.at_level(logging.WARNING):
         log.write(PIECE)
         log.write(PIECE)
-        assert (log.lost_lines, len(caplog.messages)) == (2048, 1), "it is not said of every line"
+        assert (log.lost_lines, len(caplog.messages)) == (2048, 1), "it is not reported for every line"
         pipe.now += LOSS_REPORT_INTERVAL
         log.write(PIECE)
-    assert "3072 lines of the access log are lost" in caplog.messages[-1]
-    assert pipe.read(fit * len(PIECE)) == PIECE * fit, "what is written is whole"
+    assert "3072 access-log lines were dropped" in caplog.messages[-1]
+    assert pipe.read(capacity * len(PIECE)) == PIECE * capacity, "written lines are whole"
     log.close()
 
 
-def test_lines_are_taken_again_once_somebody_reads(pipe: Pipe) -> None:
+def test_lines_are_written_again_once_output_is_read(pipe: Pipe) -> None:
     log = AccessLog(pipe.writing)
-    fit = MAX_QUEUED_BYTES // len(PIECE)
-    for _ in range(fit + 1):
+    capacity = MAX_QUEUED_BYTES // len(PIECE)
+    for _ in range(capacity + 1):
         log.write(PIECE)
-    pipe.read(fit * len(PIECE))
+    pipe.read(capacity * len(PIECE))
     lost = -1
     while log.lost_lines != lost:  # The thread may be about to note that it has written all.
         lost = log.lost_lines
@@ -86,7 +84,7 @@ def test_lines_of_several_envoys_do_not_mix(pipe: Pipe) -> None:
     log.close()
 
 
-def test_a_line_without_an_end_is_not_kept_for_ever(pipe: Pipe) -> None:
+def test_a_line_without_end_is_not_buffered_for_ever(pipe: Pipe) -> None:
     log = AccessLog(pipe.writing)
     lines = LineSplitter(log)
     lines.feed(b"x" * MAX_LINE_BYTES)
@@ -95,7 +93,7 @@ def test_a_line_without_an_end_is_not_kept_for_ever(pipe: Pipe) -> None:
     log.close()
 
 
-def test_what_is_written_when_a_gateway_ends_is_read(pipe: Pipe) -> None:
+def test_closing_writes_what_is_buffered(pipe: Pipe) -> None:
     log = AccessLog(pipe.writing)
     log.write(b"last\n")
     log.close()

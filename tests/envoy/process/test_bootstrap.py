@@ -1,4 +1,4 @@
-"""What Envoy is told when it starts, judged by Envoy itself."""
+"""Envoy's bootstrap, validated by Envoy itself."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.support.programs import need
 PLAN = plan_for(("127.0.0.1", 23787))
 
 
-def judged(made: dict[str, Any], folder: Path) -> str:
-    """Envoy's objections; "" if it has none."""
+def envoy_problem(config: dict[str, Any], folder: Path) -> str:
+    """Why Envoy rejects the configuration; "" if it does not."""
     path = folder / "bootstrap.json"
-    path.write_text(json.dumps(made))
+    path.write_text(json.dumps(config))
     argv = [
         str(need("envoy")),
         "--mode",
@@ -42,11 +42,11 @@ def judged(made: dict[str, Any], folder: Path) -> str:
     return done.stderr if done.returncode == 0 else done.stdout + done.stderr or "refused"
 
 
-def registry(made: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = next(
-        each for each in made["static_resources"]["clusters"] if each["name"] == "adsum_registry"
+def registry(config: dict[str, Any]) -> dict[str, Any]:
+    cluster: dict[str, Any] = next(
+        candidate for candidate in config["static_resources"]["clusters"] if candidate["name"] == "adsum_registry"
     )
-    return found
+    return cluster
 
 
 @pytest.mark.parametrize(
@@ -64,32 +64,32 @@ def registry(made: dict[str, Any]) -> dict[str, Any]:
     ],
     ids=["usual", "unmonitored", "nodes", "named nodes", "shaped"],
 )
-def test_envoy_has_no_objection(plan: GatewayPlan, tmp_path: Path) -> None:
-    assert judged(bootstrap(plan, tmp_path / "admin.sock"), tmp_path) == ""
+def test_envoy_accepts_the_bootstrap(plan: GatewayPlan, tmp_path: Path) -> None:
+    assert envoy_problem(bootstrap(plan, tmp_path / "admin.sock"), tmp_path) == ""
 
 
-def test_it_says_its_shape_and_where_it_stands(tmp_path: Path) -> None:
+def test_the_node_has_the_profile_and_the_zone(tmp_path: Path) -> None:
     shape = GatewayProfile(("127.0.0.1:81",), zone="a", access_log="off")
     node = bootstrap(replace(PLAN, node="n", profile=shape), tmp_path / "s")["node"]
     assert (node["id"], node["locality"]) == ("n", {"zone": "a"})
     assert GatewayProfile.from_metadata(node["metadata"]) == shape
 
 
-def test_no_service_can_have_the_name_of_a_cluster_that_envoy_begins_with(tmp_path: Path) -> None:
+def test_no_service_can_have_the_name_of_a_bootstrap_cluster(tmp_path: Path) -> None:
     clusters = bootstrap(PLAN, tmp_path / "s")["static_resources"]["clusters"]
     assert len(clusters) > 1
-    for each in clusters:
+    for cluster in clusters:
         with pytest.raises(Invalid):
-            service_name("name", each["name"])
+            service_name("name", cluster["name"])
 
 
-def test_nobody_but_us_reaches_the_admin_interface(tmp_path: Path) -> None:
-    made = bootstrap(PLAN, tmp_path / "s")
-    assert made["admin"]["address"] == {"pipe": {"path": str(tmp_path / "s"), "mode": 0o600}}
+def test_the_admin_interface_is_on_a_private_socket_only(tmp_path: Path) -> None:
+    config = bootstrap(PLAN, tmp_path / "s")
+    assert config["admin"]["address"] == {"pipe": {"path": str(tmp_path / "s"), "mode": 0o600}}
     assert "adsum_admin" not in json.dumps(bootstrap(replace(PLAN, monitor=None), tmp_path / "s"))
 
 
-def test_names_of_registry_nodes_are_looked_up_and_addresses_are_not(tmp_path: Path) -> None:
+def test_host_names_of_registry_nodes_are_resolved_and_ip_addresses_are_not(tmp_path: Path) -> None:
     assert registry(bootstrap(PLAN, tmp_path / "s"))["type"] == "STATIC"
     named = replace(PLAN, registry_nodes=(("10.0.0.1", 1), ("reg", 2)))
     assert registry(bootstrap(named, tmp_path / "s"))["type"] == "STRICT_DNS"
@@ -105,13 +105,13 @@ def test_names_of_registry_nodes_are_looked_up_and_addresses_are_not(tmp_path: P
         ("c:5, [::1]:6", "http://a:1", [("c", 5), ("::1", 6)]),
     ],
 )
-def test_the_registry_is_where_it_is_said_to_be_else_at_its_usual_port(
+def test_the_registry_is_at_the_given_address_else_at_its_default_port(
     xds: str, url: str, places: list[SocketAddress]
 ) -> None:
     assert list(registry_addresses(xds, url)) == places
 
 
-def test_a_gateway_is_named_for_its_host_and_port() -> None:
+def test_a_gateway_is_named_after_its_host_and_port() -> None:
     assert plan_for(listen=("127.0.0.1:81",)).node.endswith("-81")
     assert plan_for(node="edge").node == "edge"
 
@@ -122,7 +122,7 @@ def test_the_envoy_beside_this_python_is_found() -> None:
 
 
 @pytest.mark.parametrize(("files", "bound"), [(256, 85), (1_024, 469), (200_000, 50_000), (None, 50_000)])
-def test_no_more_callers_are_taken_in_than_there_are_files_for(files: int | None, bound: int) -> None:
+def test_open_files_limit_the_number_of_connections(files: int | None, bound: int) -> None:
     plan = replace(
         plan_for(("127.0.0.1", 23787), concurrency=2, listen=["127.0.0.1:8080", "127.0.0.1:8081"]), max_open_files=files
     )
@@ -130,28 +130,28 @@ def test_no_more_callers_are_taken_in_than_there_are_files_for(files: int | None
     assert monitor["typed_config"]["max_active_downstream_connections"] == bound
 
 
-def test_a_gateway_that_may_open_too_few_files_says_how_many_it_needs() -> None:
+def test_too_few_open_files_are_reported_with_the_number_needed() -> None:
     plan = replace(
         plan_for(("127.0.0.1", 23787), concurrency=2, listen=[f"127.0.0.1:{free_port()}"], monitor="off"),
         max_open_files=83,
     )
-    with pytest.raises(CannotServe, match="83 files, and a gateway needs 84"):
+    with pytest.raises(CannotServe, match="83 files here, and this gateway needs 84"):
         check_plan(plan)
     check_plan(replace(plan, max_open_files=84))
 
 
-def test_registry_nodes_that_answered_are_tried_before_the_others(tmp_path: Path) -> None:
+def test_responsive_registry_nodes_are_tried_first(tmp_path: Path) -> None:
     nodes = [("10.0.0.1", 23787), ("10.0.0.2", 23787), ("10.0.0.3", 23787)]
 
     def tried(*answering: SocketAddress) -> list[list[str]]:
-        made = bootstrap(plan_for(*nodes), tmp_path / "s", answering)
-        endpoints = registry(made)["load_assignment"]["endpoints"]
-        assert [each["priority"] for each in endpoints] == list(range(len(endpoints)))
+        config = bootstrap(plan_for(*nodes), tmp_path / "s", answering)
+        endpoints = registry(config)["load_assignment"]["endpoints"]
+        assert [group["priority"] for group in endpoints] == list(range(len(endpoints)))
         return [
-            [node["endpoint"]["address"]["socket_address"]["address"] for node in each["lb_endpoints"]]
-            for each in endpoints
+            [node["endpoint"]["address"]["socket_address"]["address"] for node in group["lb_endpoints"]]
+            for group in endpoints
         ]
 
     assert tried(nodes[1]) == [["10.0.0.2"], ["10.0.0.1", "10.0.0.3"]]
     assert tried() == tried(*nodes) == [["10.0.0.1", "10.0.0.2", "10.0.0.3"]]
-    assert judged(bootstrap(plan_for(*nodes), tmp_path / "admin.sock", nodes[1:2]), tmp_path) == ""
+    assert envoy_problem(bootstrap(plan_for(*nodes), tmp_path / "admin.sock", nodes[1:2]), tmp_path) == ""

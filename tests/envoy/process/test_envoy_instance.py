@@ -1,4 +1,4 @@
-"""What a gateway says while it waits to take requests."""
+"""The log of a gateway while it waits for Envoy to serve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FakeEnvoyProcess:
 
 
 class SlowAdmin:
-    """Envoy's admin: it answers from the third question about the registry on, and takes requests after the fifth."""
+    """An admin interface that answers from the third question about the registry on, and is ready after the fifth."""
 
     def __init__(self) -> None:
         self.questions = 0
@@ -40,20 +40,22 @@ class SlowAdmin:
         return False
 
 
-async def test_each_new_reason_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    async def away(registry: object) -> str:
-        return "nobody listens"
+async def test_each_new_reason_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def no_answer(registry: object) -> str:
+        return "connection refused"
 
     monkeypatch.setattr(envoy_instance, "POLL_INTERVAL", 0.0)
     monkeypatch.setattr(envoy_instance, "WAIT_REPORT_INTERVAL", 0.0)
-    monkeypatch.setattr(envoy_instance, "unreachable_reason", away)
+    monkeypatch.setattr(envoy_instance, "unreachable_reason", no_answer)
     caplog.set_level(logging.WARNING, "adsum.envoy")
     plan = plan_for(("127.0.0.1", 1), listen=["127.0.0.1:8080"])
-    one = EnvoyInstance(
+    envoy = EnvoyInstance(
         plan, Path("/"), cast("Any", FakeEnvoyProcess()), cast("Any", SlowAdmin()), uses_last_good_config=False
     )
-    await one.wait_until_serving(strict=True)
+    await envoy.wait_until_serving(strict=True)
     assert [record.getMessage().partition(" at ")[0] for record in caplog.records] == [
-        "it takes no requests yet: Envoy does not answer: it starts",
-        "it takes no requests yet: no registry answers",
+        "the gateway does not accept requests yet: Envoy does not answer: it starts",
+        "the gateway does not accept requests yet: no registry answers",
     ]

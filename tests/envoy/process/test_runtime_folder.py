@@ -1,4 +1,4 @@
-"""What gateways leave behind."""
+"""The files that killed gateways leave behind."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 from adsum.envoy.process.runtime_folder import RuntimeFolder
 from adsum.envoy.restart import hot_restart
-from tests.envoy.conftest import Start, has_exited, wait_until
+from tests.envoy.gateway_command import Start, has_exited, wait_until
 
 
 @pytest.fixture
-def where(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder for temporary files; the shared memory is elsewhere, too."""
+def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary files; shared memory is redirected, too."""
     folder = Path(tempfile.mkdtemp(prefix="adsum-test-", dir="/tmp"))  # A long name would not be used.
     for name in ("t", "m"):
         (folder / name).mkdir()
@@ -27,49 +27,51 @@ def where(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_the_folder_of_one_that_lives_is_left_alone(where: Path) -> None:
-    one, other = RuntimeFolder(), RuntimeFolder()
-    assert {one.path, other.path} == set(where.iterdir())
-    one.close()
-    one.close()
-    assert [other.path] == list(where.iterdir())
-    other.close()
+def test_the_folder_of_a_running_gateway_stays(parent: Path) -> None:
+    first_folder, second_folder = RuntimeFolder(), RuntimeFolder()
+    assert {first_folder.path, second_folder.path} == set(parent.iterdir())
+    first_folder.close()
+    first_folder.close()
+    assert [second_folder.path] == list(parent.iterdir())
+    second_folder.close()
 
 
-def test_what_is_not_known_to_be_a_dead_gateways_is_left_alone(where: Path) -> None:
-    (where / "adsum-gateway-being-made").mkdir()
-    (where / "another").mkdir()
-    (where / "another" / "lock").touch()
+def test_a_folder_without_a_lock_stays(parent: Path) -> None:
+    (parent / "adsum-gateway-being-made").mkdir()
+    (parent / "another").mkdir()
+    (parent / "another" / "lock").touch()
     RuntimeFolder().close()
-    assert sorted(each.name for each in where.iterdir()) == ["adsum-gateway-being-made", "another"]
+    assert sorted(folder.name for folder in parent.iterdir()) == ["adsum-gateway-being-made", "another"]
 
 
-def test_the_folder_and_the_memory_of_a_dead_one_are_cleared(where: Path) -> None:
-    left = where / "adsum-gateway-left"
-    left.mkdir()
-    (left / "lock").touch()
-    (left / "base-id-1").write_text("12")
-    memory = where.parent / "m" / "envoy_shared_memory_120"
+def test_the_folder_and_shared_memory_of_a_dead_gateway_are_removed(parent: Path) -> None:
+    left_behind = parent / "adsum-gateway-left"
+    left_behind.mkdir()
+    (left_behind / "lock").touch()
+    (left_behind / "base-id-1").write_text("12")
+    memory = parent.parent / "m" / "envoy_shared_memory_120"
     memory.touch()
-    other = where.parent / "m" / "envoy_shared_memory_130"
-    other.touch()
+    second_folder = parent.parent / "m" / "envoy_shared_memory_130"
+    second_folder.touch()
     RuntimeFolder().close()
-    assert list(where.iterdir()) == []
-    assert (memory.exists(), other.exists()) == (False, True)
+    assert list(parent.iterdir()) == []
+    assert (memory.exists(), second_folder.exists()) == (False, True)
 
 
-def test_what_a_killed_gateway_left_is_cleared_by_the_next_one(start: Start) -> None:
+def test_the_next_gateway_removes_what_a_killed_one_left(start: Start) -> None:
     first = start()
     first.wait_for_output("listens on")
     (envoy,) = first.envoys()
-    (left,) = first.tmp.iterdir()
-    memory = hot_restart.SHARED_MEMORY_FOLDER / f"envoy_shared_memory_{int((left / 'base-id-1').read_text()) * 10}"
+    (left_behind,) = first.tmp.iterdir()
+    memory = (
+        hot_restart.SHARED_MEMORY_FOLDER / f"envoy_shared_memory_{int((left_behind / 'base-id-1').read_text()) * 10}"
+    )
     assert memory.exists()
     first.signal(signal.SIGKILL)
     first.process.wait()
     wait_until("Envoy's end", lambda: has_exited(envoy))
-    assert left.exists()
+    assert left_behind.exists()
     second = start(TMPDIR=str(first.tmp))
     second.wait_for_output("listens on")
-    assert not left.exists()
+    assert not left_behind.exists()
     assert not memory.exists()

@@ -1,4 +1,4 @@
-"""What a gateway was told last, where it can't be kept on disk."""
+"""The last good configuration when it can't be kept on disk."""
 
 from __future__ import annotations
 
@@ -10,37 +10,35 @@ from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticR
 from tests.envoy.plans import plan_for
 
 PLAN = plan_for()
-TOLD = StaticResources([{"name": "a"}], [{"name": "b"}])
+RESOURCES = StaticResources([{"name": "a"}], [{"name": "b"}])
 
 
-def test_who_has_no_home_has_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere() -> Path:
+def test_a_user_without_a_home_has_no_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setattr(Path, "home", no_home)
     assert default_folder() is None
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert default_folder() == Path("/cache/adsum/gateways")
 
 
-def test_without_a_folder_it_is_kept_while_the_gateway_runs_and_that_is_told_once(
+def test_without_a_folder_it_is_kept_in_memory_with_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    kept = LastGoodConfig(None, PLAN)
-    assert kept.load() is None
-    kept.save(TOLD)
-    kept.save(TOLD)
-    assert kept.load() == TOLD
-    assert [each.levelname for each in caplog.records if each.levelname != "DEBUG"] == ["WARNING"]
+    config = LastGoodConfig(None, PLAN)
+    assert config.load() is None
+    config.save(RESOURCES)
+    config.save(RESOURCES)
+    assert config.load() == RESOURCES
+    assert [record.levelname for record in caplog.records if record.levelname != "DEBUG"] == ["WARNING"]
     assert "no home directory" in caplog.text
 
 
-def test_what_can_not_be_written_is_kept_while_the_gateway_runs(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_config_that_cannot_be_written_is_kept_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    kept = LastGoodConfig(tmp_path / "file", PLAN)
-    kept.save(TOLD)
-    assert kept.load() == TOLD
+    config = LastGoodConfig(tmp_path / "file", PLAN)
+    config.save(RESOURCES)
+    assert config.load() == RESOURCES
     assert "can't be kept in" in caplog.text

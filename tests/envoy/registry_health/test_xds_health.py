@@ -1,4 +1,4 @@
-"""Which nodes of a registry answer a gateway that is about to start."""
+"""The registry nodes that answer a gateway that is about to start."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tests.envoy.ads_server import AdsServer
 
 
 @pytest.fixture
-def hung() -> Iterator[SocketAddress]:
-    """Takes connections and says nothing."""
+def hung_node() -> Iterator[SocketAddress]:
+    """Accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()
 
 
-def _place(ads: AdsServer) -> SocketAddress:
+def _address(ads: AdsServer) -> SocketAddress:
     host, _, port = ads.address.rpartition(":")
     return host, int(port)
 
 
-async def test_nodes_that_hang_or_are_away_do_not_answer(
-    ads: AdsServer, hung: SocketAddress, port: Callable[[], int]
+async def test_hung_or_absent_nodes_are_not_responsive(
+    ads: AdsServer, hung_node: SocketAddress, port: Callable[[], int]
 ) -> None:
-    away = ("127.0.0.1", port())
-    assert await responsive_nodes([hung, away, _place(ads)]) == [_place(ads)]
-    assert await responsive_nodes([hung, away]) == []
+    absent = ("127.0.0.1", port())
+    assert await responsive_nodes([hung_node, absent, _address(ads)]) == [_address(ads)]
+    assert await responsive_nodes([hung_node, absent]) == []
 
 
-async def test_one_node_is_not_asked(hung: SocketAddress) -> None:
-    assert await responsive_nodes([hung]) == [hung]
+async def test_a_single_node_is_not_checked(hung_node: SocketAddress) -> None:
+    assert await responsive_nodes([hung_node]) == [hung_node]

@@ -1,4 +1,4 @@
-"""Apps that test servers load by name: each answers with the id of its process."""
+"""Apps that test servers load by name. Each responds with the id of its process."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def simple(environ: dict[str, Any], start_response: Callable[..., Any]) -> Itera
 
 
 def make_simple() -> wsgi.WSGIApp:
-    """For servers that load the app as they start."""
+    """For servers that call a factory when they load the app."""
     return wsgi.registered(simple, "orders", ttl=3.0)

@@ -22,7 +22,7 @@ WAIT_TIMEOUT = 40.0
 
 
 class ServerProcess:
-    """A server, stopped at the end however the test went; then its whole session is."""
+    """A server. `close` kills its whole session if it is still running."""
 
     def __init__(self, daemon: RunningDaemon, *argv: str, runtime: Path, cwd: Path = ROOT) -> None:
         environ = {**os.environ, "ADSUM_URL": daemon.url, "XDG_RUNTIME_DIR": str(runtime), "PYTHONWARNINGS": "ignore"}
@@ -55,17 +55,17 @@ class ServerProcess:
         self._running.send_signal(number)
 
     def workers(self) -> list[int]:
-        """The processes that it started, without those that only track resources."""
+        """The processes that it started, without resource trackers."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [int(pid) for pid in children if b"resource_tracker" not in _command(pid)]
 
     async def wait_for_exit(self) -> None:
-        """Wait for it to end by itself."""
-        await until(lambda: self.has_exited, "it ended", self)
+        """Waits until it has exited."""
+        await wait_until(lambda: self.has_exited, "it ended", self)
 
     async def wait_until_replaced(self, worker: int, count: int) -> None:
-        """Wait until there are `count` workers, and that one is not among them."""
-        await until(lambda: worker not in self.workers() and len(self.workers()) == count, "it was replaced", self)
+        """Waits until there are `count` workers without that one."""
+        await wait_until(lambda: worker not in self.workers() and len(self.workers()) == count, "it was replaced", self)
 
     def close(self) -> None:
         if not self.has_exited:
@@ -78,7 +78,7 @@ def _command(pid: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return b""  # It ended meanwhile.
+        return b""  # It has exited in the meantime.
 
 
 @contextmanager
@@ -93,12 +93,12 @@ def starting(daemon: RunningDaemon, runtime: Path) -> Iterator[Callable[..., Ser
     try:
         yield start
     finally:
-        for each in started:
-            each.close()
+        for process in started:
+            process.close()
 
 
 def listed(daemon: RunningDaemon) -> dict[str, Listing]:
-    """What the registry lists of orders."""
+    """The listings of orders in the registry."""
     return dict(daemon.registry.snapshot.service("orders").listings)
 
 
@@ -106,42 +106,42 @@ def passing(daemon: RunningDaemon) -> list[str]:
     return [id for id, listing in listed(daemon).items() if listing.status is Status.PASSING]
 
 
-async def until(fact: Callable[[], bool], what: str, *processes: ServerProcess) -> None:
+async def wait_until(condition: Callable[[], bool], what: str, *processes: ServerProcess) -> None:
     deadline = time.monotonic() + WAIT_TIMEOUT
-    while not fact():
+    while not condition():
         assert time.monotonic() < deadline, "\n".join([what, *(process.log for process in processes)])
         await asyncio.sleep(0.02)
 
 
 class CallResults:
-    """What became of the calls."""
+    """The answers and failures of calls."""
 
     def __init__(self) -> None:
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
 
     async def wait_for_answers(self, count: int = 30) -> None:
-        """Until so many more have been answered."""
-        enough = self.answers.total() + count
-        await until(lambda: self.answers.total() >= enough or bool(self.failures), "calls are answered")
+        """Returns once `count` more calls were answered."""
+        target = self.answers.total() + count
+        await wait_until(lambda: self.answers.total() >= target or bool(self.failures), "calls are answered")
 
 
 @asynccontextmanager
 async def load(call: Callable[[], object], callers: int = 4) -> AsyncIterator[CallResults]:
-    """Calls without a pause: `call` returns, or awaits, the text of an answer. A blocking one runs in threads."""
-    made, stopping = CallResults(), asyncio.Event()
+    """Calls without a pause. `call` returns, or awaits, the text of a response; a blocking one runs in threads."""
+    results, stopping = CallResults(), asyncio.Event()
 
-    async def go_on() -> None:
+    async def keep_calling() -> None:
         while not stopping.is_set():
             try:
                 answer = call() if inspect.iscoroutinefunction(call) else asyncio.to_thread(call)
-                made.answers[str(await answer)] += 1
+                results.answers[str(await answer)] += 1
             except Exception as error:
-                made.failures.append(f"{type(error).__name__}: {error}")
+                results.failures.append(f"{type(error).__name__}: {error}")
 
-    tasks = [asyncio.create_task(go_on()) for _ in range(callers)]
+    tasks = [asyncio.create_task(keep_calling()) for _ in range(callers)]
     try:
-        yield made
+        yield results
     finally:
         stopping.set()
         await asyncio.gather(*tasks)

@@ -1,4 +1,4 @@
-"""The gateway under load, on real processes: whatever comes, goes, crashes or drains behind it, no request fails."""
+"""The gateway under load, with real processes: whatever starts, stops or crashes behind it, no request fails."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ async def test_a_rolling_restart_and_a_kill_9_of_wrapped_programs_fail_no_reques
     await door.start_registry()
     ids = ["o0", "o1", "o2"]
     running = {id: start_wrapped_instance(door.place, id, "--ttl", "2s", "--grace", "1s") for id in ids}
-    async with JsonApi(door.place.url) as asking:
-        await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+    async with JsonApi(door.place.url) as api:
+        await api.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
         await door.start_gateway()
         await door.wait_for_answer()
         async with door.load():
             for n, old in enumerate(ids[:2]):
                 ids[n] = new = f"{old}-again"
                 running[new] = start_wrapped_instance(door.place, new)
-                await asking.wait_for_statuses("orders", lambda statuses, new=new: statuses.get(new) == "passing")  # type: ignore[misc]
+                await api.wait_for_statuses("orders", lambda statuses, new=new: statuses.get(new) == "passing")  # type: ignore[misc]
                 assert await running[old].stop() == 0, running[old].stderr
             await wait_until(lambda: {"o0-again", "o1-again", "o2"} <= door.answered.keys())
             for pid in (child_pid(running["o2"]), running["o2"].pid):
                 os.kill(pid, signal.SIGKILL)
-            await asking.wait_for_statuses("orders", lambda statuses: "o2" not in statuses)
+            await api.wait_for_statuses("orders", lambda statuses: "o2" not in statuses)
         assert door.failures == []
 
 
 @pytest.mark.parametrize("store", ["", "memory:"], ids=["kept", "empty"])
-async def test_the_gateway_outlives_the_registry_also_one_that_comes_back_empty(door: GatewayLoad, store: str) -> None:
+async def test_the_gateway_serves_while_the_registry_restarts_even_empty(door: GatewayLoad, store: str) -> None:
     node = await door.start_registry(store)
     ids = ["o0", "o1"]
     for id in ids:
         start_wrapped_instance(door.place, id, "--ttl", "2s")
-    async with JsonApi(door.place.url) as asking:
-        await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+    async with JsonApi(door.place.url) as api:
+        await api.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
         await door.start_gateway()
         await door.wait_for_answer()
         async with door.load():
@@ -58,26 +58,26 @@ async def test_the_gateway_outlives_the_registry_also_one_that_comes_back_empty(
             seen = door.answered.total()
             await wait_until(lambda: door.answered.total() > seen + 50)
             await door.start_registry(store)
-            await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
-            # It follows again: one more comes, and is called.
+            await api.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+            # The gateway follows the new registry: a new instance is called.
             start_wrapped_instance(door.place, "o2")
             await wait_until(lambda: "o2" in door.answered)
         assert door.failures == []
 
 
-async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_its_requests(door: GatewayLoad) -> None:
+async def test_a_service_without_instances_answers_503_and_no_other_route_takes_its_requests(door: GatewayLoad) -> None:
     await door.start_registry()
-    async with JsonApi(door.place.url) as asking, running_instance("o1") as orders, running_instance("any") as any:
-        await register(asking, "orders", orders)
-        await register(asking, "any", any)
-        await asking.put("/routes/shop", path={"prefix": "/shop"}, to=[{"service": "orders"}])
+    async with JsonApi(door.place.url) as api, running_instance("o1") as orders, running_instance("any") as any:
+        await register(api, "orders", orders)
+        await register(api, "any", any)
+        await api.put("/routes/shop", path={"prefix": "/shop"}, to=[{"service": "orders"}])
         await door.start_gateway()
         by_host = {"host": "orders.localhost"}
         await door.wait_for_answer("/shop/", "o1")
         await door.wait_for_answer("/any/", "any")
         assert (await door.http.get("/any/", headers=by_host)).text == "o1"
         caught = len(any.calls)
-        await asking.delete("/services/orders/instances/o1")
+        await api.delete("/services/orders/instances/o1")
         while (gone := await door.http.get("/any/", headers=by_host)).status_code == 200:
             assert gone.text == "o1", "the default route of the other service took it"
             await asyncio.sleep(0.02)
@@ -86,66 +86,64 @@ async def test_a_service_that_lost_everybody_says_so_and_no_other_route_takes_it
         assert int(gone.headers["retry-after"]) >= 1
         assert gone.json()["service"] == "orders"
         assert len(any.calls) == caught
-        await asking.put("/routes/catch-all", to=[{"service": "any"}])
+        await api.put("/routes/catch-all", to=[{"service": "any"}])
         await door.wait_for_answer("/nobody-else-s/", "any")
         gone = await door.http.get("/shop/")
         assert (gone.status_code, gone.json()["service"]) == (503, "orders")
-        await register(asking, "orders", orders)
+        await register(api, "orders", orders)
         await door.wait_for_answer("/shop/", "o1")
 
 
-async def test_a_gateway_that_starts_while_no_registry_answers_limits_rates_too(door: GatewayLoad) -> None:
+async def test_a_gateway_that_starts_without_a_registry_applies_rate_limits(door: GatewayLoad) -> None:
     node = await door.start_registry()
-    async with JsonApi(door.place.url) as asking, running_instance("o1") as orders:
-        await register(asking, "orders", orders)
+    async with JsonApi(door.place.url) as api, running_instance("o1") as orders:
+        await register(api, "orders", orders)
         limit = {"requests": 3, "per": "1h"}
-        await asking.put("/routes/few", path={"prefix": "/few"}, to=[{"service": "orders"}], rate_limit=limit)
+        await api.put("/routes/few", path={"prefix": "/few"}, to=[{"service": "orders"}], rate_limit=limit)
         gateway = await door.start_gateway()
         await door.wait_for_answer("/few/")
-        await wait_until(lambda: any("few" in each.read_text() for each in door.place.folder.rglob("gateways/*.json")))
+        await wait_until(lambda: any("few" in file.read_text() for file in door.place.folder.rglob("gateways/*.json")))
         await gateway.stop()
         await node.stop()
         again = await door.start_gateway()
-        await again.wait_for_output("serves what it was told last")
+        await again.wait_for_output("serves the last good configuration")
         assert [(await door.http.get("/few/")).status_code for _ in range(4)] == [200, 200, 200, 429]
         assert (await door.http.get("/orders/")).status_code == 200
 
 
-async def test_routes_that_change_under_load_drop_nothing_and_wrong_ones_change_nothing(door: GatewayLoad) -> None:
+async def test_route_changes_under_load_drop_no_request_and_wrong_ones_change_nothing(door: GatewayLoad) -> None:
     await door.start_registry()
-    async with JsonApi(door.place.url) as asking, running_instance("blue") as blue, running_instance("green") as green:
-        await register(asking, "blue", blue)
-        await register(asking, "green", green)
-        await asking.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": "blue"}])
+    async with JsonApi(door.place.url) as api, running_instance("blue") as blue, running_instance("green") as green:
+        await register(api, "blue", blue)
+        await register(api, "green", green)
+        await api.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": "blue"}])
         await door.start_gateway()
         await door.wait_for_answer("/shop/")
         async with door.load("/shop/"):
             for to in ("green", "blue") * 10:
                 before = door.answered[to]
-                await asking.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": to}])
+                await api.put("/routes/main", path={"prefix": "/shop"}, to=[{"service": to}])
                 await wait_until(lambda to=to, before=before: door.answered[to] > before)  # type: ignore[misc]
-            wrong = await asking.http.put(
-                "/routes/main", json={"path": {"prefix": "shop"}, "to": [{"service": "green"}]}
-            )
+            wrong = await api.http.put("/routes/main", json={"path": {"prefix": "shop"}, "to": [{"service": "green"}]})
             assert (wrong.status_code, wrong.json()["field"]) == (422, "path.prefix")
             before = door.answered["blue"]
             await wait_until(lambda: door.answered["blue"] > before + 10)
         assert door.failures == []
 
 
-async def test_how_soon_a_change_is_routed_by(
+async def test_how_soon_a_change_takes_effect(
     door: GatewayLoad, record_property: Callable[[str, object], None]
 ) -> None:
     await door.start_registry("memory:")
     took = []
-    async with JsonApi(door.place.url) as asking, running_instance("a") as a, running_instance("b") as b:
-        await register(asking, "orders", a)
+    async with JsonApi(door.place.url) as api, running_instance("a") as a, running_instance("b") as b:
+        await register(api, "orders", a)
         await door.start_gateway()
         await door.wait_for_answer()
         for turn in range(40):
             old, new = (a, b) if turn % 2 == 0 else (b, a)
-            await register(asking, "orders", new)
-            await asking.delete(f"/services/orders/instances/{old.id}")
+            await register(api, "orders", new)
+            await api.delete(f"/services/orders/instances/{old.id}")
             began = time.monotonic()
             while (await door.http.get("/orders/")).text != new.id:
                 assert time.monotonic() - began < 10.0
@@ -157,7 +155,7 @@ async def test_how_soon_a_change_is_routed_by(
     record_property("slowest", max(took))
 
 
-def _shown(url: str) -> bytes:
+def _served_certificate(url: str) -> bytes:
     """The certificate that is shown now."""
     host, _, port = url.removeprefix("http://").partition(":")
     return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=10.0))
@@ -173,7 +171,7 @@ def _copied(live: Path, file: str, content: bytes) -> None:
 
 
 def _linked(live: Path, file: str, content: bytes) -> None:
-    """As certbot does it."""
+    """Replaces a file as certbot does."""
     archived = live.parent / f"{file}.2"
     archived.write_bytes(content)
     (live / file).unlink()
@@ -181,7 +179,7 @@ def _linked(live: Path, file: str, content: bytes) -> None:
 
 
 def _swapped(live: Path, file: str, content: bytes) -> None:
-    """As the kubelet does it, with a folder for each file."""
+    """Replaces a file as the kubelet does, with a folder for each file."""
     for turn in ("1", "2"):
         there = live.parent / f"{file}-{turn}"
         there.mkdir()
@@ -194,41 +192,41 @@ def _swapped(live: Path, file: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("replaced", [_renamed_over, _copied, _linked, _swapped])
-async def test_a_certificate_that_is_replaced_is_shown_without_a_restart(
+async def test_a_replaced_certificate_is_used_without_a_restart(
     door: GatewayLoad, tmp_path: Path, replaced: Callable[[Path, str, bytes], None]
 ) -> None:
     first, second = certificate(tmp_path, "first"), certificate(tmp_path, "second")
-    live, apart = tmp_path / "live", tmp_path / "apart"
-    for folder, file, name in ((live, first[0], "chain.pem"), (apart, first[1], "key.pem")):
+    live, keys = tmp_path / "live", tmp_path / "apart"
+    for folder, file, name in ((live, first[0], "chain.pem"), (keys, first[1], "key.pem")):
         folder.mkdir()
         (folder / name).write_bytes(file.read_bytes())
     await door.start_registry()
-    gateway = await door.start_gateway("--tls-cert", str(live / "chain.pem"), "--tls-key", str(apart / "key.pem"))
+    gateway = await door.start_gateway("--tls-cert", str(live / "chain.pem"), "--tls-key", str(keys / "key.pem"))
     secure = door.url.replace("http:", "https:")
     async with (
-        running_instance("o1") as found,
-        JsonApi(door.place.url) as asking,
+        running_instance("o1") as orders_instance,
+        JsonApi(door.place.url) as api,
         httpx.AsyncClient(base_url=secure, verify=False, timeout=30.0, trust_env=False) as http,
     ):
-        await register(asking, "orders", found)
+        await register(api, "orders", orders_instance)
         await until_answered(http)
-        before = await asyncio.to_thread(_shown, door.url)
+        before = await asyncio.to_thread(_served_certificate, door.url)
         replaced(live, "chain.pem", second[0].read_bytes())
-        await gateway.wait_for_output("the key is not the certificate's")
-        assert await asyncio.to_thread(_shown, door.url) == before
-        replaced(apart, "key.pem", second[1].read_bytes())
-        await gateway.wait_for_output("another certificate is shown")
+        await gateway.wait_for_output("the key does not belong to the certificate")
+        assert await asyncio.to_thread(_served_certificate, door.url) == before
+        replaced(keys, "key.pem", second[1].read_bytes())
+        await gateway.wait_for_output("the new certificate is used")
         deadline = time.monotonic() + 20.0
-        while await asyncio.to_thread(_shown, door.url) == before:
-            assert time.monotonic() < deadline, "the old certificate is still shown"
+        while await asyncio.to_thread(_served_certificate, door.url) == before:
+            assert time.monotonic() < deadline, "the old certificate is still in use"
             assert (await http.get("/orders/")).status_code == 200
             await asyncio.sleep(0.1)
-        shown = await asyncio.to_thread(_shown, door.url)
+        shown = await asyncio.to_thread(_served_certificate, door.url)
         assert shown == ssl.PEM_cert_to_DER_cert(second[0].read_text())
         assert (await http.get("/orders/")).status_code == 200
 
 
-async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed(
+async def test_without_a_registry_a_gateway_serves_tls_and_renews_its_certificate(
     door: GatewayLoad, tmp_path: Path
 ) -> None:
     chain, key = certificate(tmp_path, "first")
@@ -237,27 +235,27 @@ async def test_without_a_registry_a_gateway_speaks_tls_and_shows_what_is_renewed
     gateway = await door.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
     await node.stop(signal.SIGKILL)
     gateway.send_signal(signal.SIGHUP)
-    await gateway.wait_for_output("a new Envoy serves what the one before was told last")
-    assert await asyncio.to_thread(_shown, door.url) == ssl.PEM_cert_to_DER_cert(chain.read_text())
+    await gateway.wait_for_output("a new Envoy serves the last good configuration")
+    assert await asyncio.to_thread(_served_certificate, door.url) == ssl.PEM_cert_to_DER_cert(chain.read_text())
     shutil.copy(second[0], chain)
     shutil.copy(second[1], key)
-    await gateway.wait_for_output("another certificate is shown")
+    await gateway.wait_for_output("the new certificate is used")
     deadline = time.monotonic() + 20.0
-    while await asyncio.to_thread(_shown, door.url) != ssl.PEM_cert_to_DER_cert(second[0].read_text()):
-        assert time.monotonic() < deadline, "the old certificate is still shown"
+    while await asyncio.to_thread(_served_certificate, door.url) != ssl.PEM_cert_to_DER_cert(second[0].read_text()):
+        assert time.monotonic() < deadline, "the old certificate is still in use"
         await asyncio.sleep(0.1)
 
 
-async def test_a_certificate_that_is_about_to_expire_is_said_by_the_gateway_and_by_a_status(
+async def test_an_expiring_certificate_is_in_the_gateways_log_and_in_the_status(
     door: GatewayLoad, tmp_path: Path
 ) -> None:
     chain, key = certificate(tmp_path, "for-a-day")
     await door.start_registry()
     gateway = await door.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
     await gateway.wait_for_output("the certificate expires at")
-    async with JsonApi(door.place.url) as asking:
+    async with JsonApi(door.place.url) as api:
         deadline = time.monotonic() + SCENARIO_TIMEOUT
-        while not any(each.get("certificate_expires") for each in (await asking.get("/status")).get("gateways", ())):
+        while not any(view.get("certificate_expires") for view in (await api.get("/status")).get("gateways", ())):
             assert time.monotonic() < deadline, "the registry does not know"
             await asyncio.sleep(0.1)
     status = door.place.adsum("status")
@@ -265,20 +263,20 @@ async def test_a_certificate_that_is_about_to_expire_is_said_by_the_gateway_and_
     assert "its certificate expires in" in status.stdout
 
 
-async def test_a_certificate_that_envoy_refuses_is_told_and_the_one_before_is_shown_on(
+async def test_a_certificate_that_envoy_rejects_is_logged_and_the_old_one_stays(
     door: GatewayLoad, tmp_path: Path
 ) -> None:
     chain, key = certificate(tmp_path, "first")
     odd = certificate(tmp_path, "odd", curve="secp256k1")
     await door.start_registry()
     gateway = await door.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
-    before = await asyncio.to_thread(_shown, door.url)
+    before = await asyncio.to_thread(_served_certificate, door.url)
     shutil.copy(odd[0], chain)
     shutil.copy(odd[1], key)
     gateway.send_signal(signal.SIGHUP)
-    await gateway.wait_for_output("not reloaded, the Envoy that serves goes on")
-    assert "Envoy refuses them: Failed to load certificate chain" in gateway.stderr
-    assert await asyncio.to_thread(_shown, door.url) == before
+    await gateway.wait_for_output("not reloaded, the current Envoy keeps serving")
+    assert "Envoy rejects them: Failed to load certificate chain" in gateway.stderr
+    assert await asyncio.to_thread(_served_certificate, door.url) == before
 
 
 async def until_answered(http: httpx.AsyncClient) -> None:
@@ -286,7 +284,7 @@ async def until_answered(http: httpx.AsyncClient) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_systemd_is_told_what_the_gateway_does(door: GatewayLoad, tmp_path: Path) -> None:
+async def test_systemd_receives_the_gateways_state(door: GatewayLoad, tmp_path: Path) -> None:
     await door.start_registry()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))

@@ -1,4 +1,4 @@
-"""A gateway before a service whose instances speak differently: who comes or goes changes nothing for the others."""
+"""A gateway before a service whose instances have different schemes: a change of one affects no other."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, wait_until
 
 class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic for type checkers only
     def service(self, _: Any) -> Any:
-        async def answer(asked: bytes, _: Any) -> bytes:
-            return asked
+        async def answer(request: bytes, _: Any) -> bytes:
+            return request
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
@@ -34,12 +34,12 @@ async def echoing() -> AsyncIterator[int]:
         await server.stop(None)
 
 
-async def test_grpc_calls_go_on_while_instances_of_other_schemes_come_fall_sick_and_go(door: GatewayLoad) -> None:
+async def test_grpc_calls_continue_while_instances_of_other_schemes_come_and_go(door: GatewayLoad) -> None:
     await door.start_registry("memory:")
     answers: list[str] = []
-    async with JsonApi(door.place.url) as asking, echoing() as one, echoing() as two, running_instance("web") as web:
+    async with JsonApi(door.place.url) as api, echoing() as one, echoing() as two, running_instance("web") as web:
         for port in (one, two):
-            await asking.put(
+            await api.put(
                 f"/services/orders/instances/g{port}", port=port, address="127.0.0.1", scheme="grpc", ttl=None
             )
         await door.start_gateway()
@@ -48,31 +48,31 @@ async def test_grpc_calls_go_on_while_instances_of_other_schemes_come_fall_sick_
             call = channel.unary_unary("/test.Echo/Say", None, None)
             assert await call(b"hello", timeout=SCENARIO_TIMEOUT, wait_for_ready=True) == b"hello"
 
-            async def calling() -> None:
+            async def keep_calling() -> None:
                 while True:
                     try:
                         answers.append((await call(b"ok", timeout=SCENARIO_TIMEOUT)).decode())
                     except grpc.aio.AioRpcError as error:
                         answers.append(f"{error.code().name}: {error.details()}")
 
-            callers = [asyncio.create_task(calling()) for _ in range(2)]
+            callers = [asyncio.create_task(keep_calling()) for _ in range(2)]
 
-            async def more() -> None:
+            async def wait_for_answers() -> None:
                 seen = len(answers)
                 await wait_until(lambda: len(answers) > seen + 50)
 
             for _ in range(3):
-                await register(asking, "orders", web)
+                await register(api, "orders", web)
                 await door.wait_for_answer("/orders/", "web")
-                await more()
-                await asking.put("/services/orders/instances/web/override", status="maintenance")
-                await asking.put(
+                await wait_for_answers()
+                await api.put("/services/orders/instances/web/override", status="maintenance")
+                await api.put(
                     "/services/orders/instances/tls", port=web.port, address="127.0.0.1", scheme="https", ttl=None
                 )
-                await more()
-                await asking.delete("/services/orders/instances/web")
-                await asking.delete("/services/orders/instances/tls")
-                await more()
+                await wait_for_answers()
+                await api.delete("/services/orders/instances/web")
+                await api.delete("/services/orders/instances/tls")
+                await wait_for_answers()
             for caller in callers:
                 caller.cancel()
             await asyncio.gather(*callers, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""A hundred operations behind a gateway that is never let rest: scale-ups, scale-downs, rolling restarts and drains."""
+"""A hundred operations behind a gateway under constant load: scale-ups, scale-downs, rolling restarts and drains."""
 
 from __future__ import annotations
 
@@ -15,75 +15,78 @@ from tests.scenarios.instance_server import InstanceServer, running_instance
 from tests.scenarios.processes import JsonApi, wait_until
 
 TURNS, RESTARTS = 30, 10
-"""Each turn scales up, scales down and drains; as many of them as are restarts restart a program, too: 100 in all."""
+"""Each turn scales up, scales down and drains. Some of them also restart a program, `RESTARTS` in all, which makes 100
+operations."""
 CALLERS, PACE = 8, 0.002
-"""Workers that call at a time, and the seconds that each leaves between two calls."""
+"""Concurrent callers, and the seconds that each pauses between two calls."""
 
 
 class RegisteredInstances:
-    """Instances of orders that list themselves, as programs with Adsum's client do; the eldest leaves first."""
+    """Instances of orders that register themselves, as programs with Adsum's client do. The oldest leaves first."""
 
     def __init__(self, client: Client, stack: AsyncExitStack) -> None:
-        self.here: deque[tuple[InstanceServer, AsyncExitStack]] = deque()
+        self.running: deque[tuple[InstanceServer, AsyncExitStack]] = deque()
         self._client = client
         self._stack = stack
 
-    async def come(self, number: int) -> InstanceServer:
-        """Scale up."""
-        own = await self._stack.enter_async_context(AsyncExitStack())
-        found = await own.enter_async_context(running_instance(f"o{number}"))
-        await own.enter_async_context(self._client.register("orders", found.port, id=found.id, address="127.0.0.1"))
-        self.here.append((found, own))
-        return found
+    async def add(self, number: int) -> InstanceServer:
+        """Scales up."""
+        instance_stack = await self._stack.enter_async_context(AsyncExitStack())
+        instance = await instance_stack.enter_async_context(running_instance(f"o{number}"))
+        await instance_stack.enter_async_context(
+            self._client.register("orders", instance.port, id=instance.id, address="127.0.0.1")
+        )
+        self.running.append((instance, instance_stack))
+        return instance
 
-    async def leave(self) -> None:
-        """Scale down: it drains, deregisters, answers what has begun, and stops listening."""
-        _, own = self.here.popleft()
-        await own.aclose()
+    async def remove_oldest(self) -> None:
+        """Scales down: the instance drains, deregisters, answers what has begun, and stops listening."""
+        _, instance_stack = self.running.popleft()
+        await instance_stack.aclose()
 
 
 @asynccontextmanager
-async def _drained(asking: JsonApi, found: InstanceServer) -> AsyncIterator[None]:
-    """An operator drains it, and lets it serve again after the block; meanwhile nobody calls it."""
-    await drain(asking, "orders", found.id)
+async def _drained(api: JsonApi, instance: InstanceServer) -> AsyncIterator[None]:
+    """Drains the instance as an operator does, and lets it serve again after the block. In between it gets no call."""
+    await drain(api, "orders", instance.id)
     drained = time.monotonic()
     yield
-    assert [each for each in found.calls if each.came > drained] == [], f"{found.id} was called after its drain"
-    await asking.delete(f"/services/orders/instances/{found.id}/override")
+    assert [call for call in instance.calls if call.came > drained] == [], f"{instance.id} was called after its drain"
+    await api.delete(f"/services/orders/instances/{instance.id}/override")
 
 
 @pytest.mark.long
 async def test_a_hundred_operations_under_load_fail_no_request(door: GatewayLoad) -> None:
     await door.start_registry()
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(door.place.url))
+        api = await stack.enter_async_context(JsonApi(door.place.url))
         client = await stack.enter_async_context(Client(door.place.url, cache=False))
-        crew = RegisteredInstances(client, stack)
+        instances = RegisteredInstances(client, stack)
         for number in range(3):
-            await crew.come(number)
-        began = ["p0", "p1"]
-        programs = deque(start_wrapped_instance(door.place, id) for id in began)
-        await asking.wait_for_statuses("orders", lambda statuses: list(statuses.values()) == ["passing"] * 5)
+            await instances.add(number)
+        started = ["p0", "p1"]
+        programs = deque(start_wrapped_instance(door.place, id) for id in started)
+        await api.wait_for_statuses("orders", lambda statuses: list(statuses.values()) == ["passing"] * 5)
         await door.start_gateway()
         await door.wait_for_answer()
         async with door.load(workers=CALLERS, pace=PACE):
             for turn in range(TURNS):
                 restarts = turn % (TURNS // RESTARTS) == 0
                 if restarts:
-                    began.append(f"p{len(began)}")
-                    programs.append(start_wrapped_instance(door.place, began[-1]))
-                newest = await crew.come(turn + 3)
+                    started.append(f"p{len(started)}")
+                    programs.append(start_wrapped_instance(door.place, started[-1]))
+                newest = await instances.add(turn + 3)
                 await wait_until(lambda newest=newest: newest.calls, lambda: door.failures[:3])  # type: ignore[misc]
-                async with _drained(asking, crew.here[1][0]):
-                    await crew.leave()
+                async with _drained(api, instances.running[1][0]):
+                    await instances.remove_oldest()
                 if restarts:
-                    # It rolls: the new program takes part before the old one is told to end.
-                    await asking.wait_for_statuses("orders", lambda statuses: statuses.get(began[-1]) == "passing")
+                    # A rolling restart: the new program serves before the old one is stopped.
+                    await api.wait_for_statuses("orders", lambda statuses: statuses.get(started[-1]) == "passing")
                     old = programs.popleft()
                     assert await old.stop() == 0, old.stderr
-            here = {found.id for found, _ in crew.here} | set(began[-2:])
+            expected = {instance.id for instance, _ in instances.running} | set(started[-2:])
             before = door.answered.copy()
-            await wait_until(lambda: all(door.answered[id] > before[id] for id in here), lambda: door.failures[:3])
+            await wait_until(lambda: all(door.answered[id] > before[id] for id in expected), lambda: door.failures[:3])
         assert door.failures == []
-        assert len(began) == 2 + RESTARTS
-        assert set(began) <= door.answered.keys(), "all who were restarted had been called"
+        assert len(started) == 2 + RESTARTS
+        assert set(started) <= door.answered.keys(), "every restarted program was called"

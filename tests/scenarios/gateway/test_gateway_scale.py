@@ -1,4 +1,4 @@
-"""Five hundred services of ten instances: the gateway and gRPC reach them while they come and go, the registry too."""
+"""The gateway and gRPC reach five hundred services of ten instances while instances and the registry come and go."""
 
 from __future__ import annotations
 
@@ -15,86 +15,90 @@ from tests.scenarios.instance_server import running_instance
 from tests.scenarios.processes import JsonApi, ScenarioProcess, ScenarioSandbox, wait_until
 
 INSTANCES_PER_SERVICE = 10
-"""Instances of a service; all services have the same, under their own names."""
+"""Instances of a service. All services share the same instances, under their own names."""
 PLAIN = [f"s{n:03}" for n in range(450)]
 GRPC = [f"g{n:02}" for n in range(50)]
 SAMPLE, GRPC_SAMPLE = PLAIN[::9], GRPC[::10]
-"""Who is called."""
+"""The services that are called."""
 MAX_CONNECTIONS = 16
 
 
 class ScaleCatalog:
-    """What is listed: the instance `iN` of a service is at the N-th of the ports of its kind."""
+    """The catalog of the test: instance `iN` of a service is at the N-th of the ports of its kind."""
 
-    def __init__(self, place: ScenarioSandbox, asking: JsonApi, plain: list[int], speaks_grpc: list[int]) -> None:
-        self._place = place
-        self._asking = asking
-        self._ports = {"s": plain, "g": speaks_grpc}
+    def __init__(self, sandbox: ScenarioSandbox, api: JsonApi, plain: list[int], grpc: list[int]) -> None:
+        self._sandbox = sandbox
+        self._api = api
+        self._ports = {"s": plain, "g": grpc}
 
     async def move(self, service: str, old: int, new: int) -> None:
-        """One leaves and another comes."""
-        await self._asking.delete(f"/services/{service}/instances/i{old}")
-        await self._asking.put(f"/services/{service}/instances/i{new}", **self._where(service, new))
+        """Replaces one instance by another."""
+        await self._api.delete(f"/services/{service}/instances/i{old}")
+        await self._api.put(f"/services/{service}/instances/i{new}", **self._registration(service, new))
 
     async def fill(self, services: list[str]) -> None:
-        """All instances of these, over a few connections: thousands through a whole HTTP client take their time."""
+        """Registers all instances of these services over a few raw connections, since a full HTTP client takes long for
+        thousands.
+        """
         wanted = iter([(service, number) for service in services for number in range(INSTANCES_PER_SERVICE)])
         await asyncio.gather(*(self._put(wanted) for _ in range(MAX_CONNECTIONS)))
 
     async def _put(self, wanted: Iterator[tuple[str, int]]) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._place.node_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._sandbox.node_port)
         for service, number in wanted:
-            body = json.dumps(self._where(service, number))
+            body = json.dumps(self._registration(service, number))
             head = f"PUT /api/v1/services/{service}/instances/i{number} HTTP/1.1\r\nhost: localhost\r\n"
             writer.write(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
-            answer = await reader.readuntil(b"\r\n\r\n")
-            assert answer.startswith(b"HTTP/1.1 201"), answer
-            length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            response = await reader.readuntil(b"\r\n\r\n")
+            assert response.startswith(b"HTTP/1.1 201"), response
+            length = next(line for line in response.lower().split(b"\r\n") if line.startswith(b"content-length:"))
             await reader.readexactly(int(length.partition(b":")[2]))
         writer.close()
         await writer.wait_closed()
 
-    def _where(self, service: str, number: int) -> dict[str, object]:
+    def _registration(self, service: str, number: int) -> dict[str, object]:
         scheme = "grpc" if service in GRPC else "http"
         return {"port": self._ports[service[0]][number], "scheme": scheme, "address": "127.0.0.1", "ttl": None}
 
 
 class GrpcCallerOutput:
-    """What a gRPC caller says, read as it comes."""
+    """The output of a gRPC caller, read as it comes."""
 
     def __init__(self, caller: ScenarioProcess) -> None:
         self.failures: list[str] = []
         self._caller = caller
-        self._read = 0
-        self._last: dict[str, int] = {}
-        """The number of the line with those words that came last."""
+        self._line_count = 0
+        self._last_line: dict[str, int] = {}
+        """The number of the latest line with that text."""
 
-    async def by(self, service: str, number: int) -> None:
-        """Return once a call from now on was answered by it."""
-        seen, words = self._lines(), f"{service} {number}"
-        await wait_until(lambda: self._lines() > seen < self._last.get(words, 0), lambda: (words, self.failures[:3]))
+    async def wait_for_answer_by(self, service: str, number: int) -> None:
+        """Returns once a call after now was answered by that instance."""
+        seen, text = self._read_lines(), f"{service} {number}"
+        await wait_until(
+            lambda: self._read_lines() > seen < self._last_line.get(text, 0), lambda: (text, self.failures[:3])
+        )
 
-    async def rounds(self, count: int) -> None:
-        """Return when every service was called so many times more."""
-        enough = self._lines() + (count + 1) * len(GRPC_SAMPLE)
-        await wait_until(lambda: self._lines() > enough, lambda: (self.failures[:3], self._caller.stderr))
+    async def wait_for_rounds(self, count: int) -> None:
+        """Returns once every service was called `count` more times."""
+        target = self._read_lines() + (count + 1) * len(GRPC_SAMPLE)
+        await wait_until(lambda: self._read_lines() > target, lambda: (self.failures[:3], self._caller.stderr))
 
-    def _lines(self) -> int:
-        """How many there are by now."""
+    def _read_lines(self) -> int:
+        """Reads the new lines and returns their number in all."""
         lines = self._caller.stdout.split("\n")[:-1]
-        for number, line in enumerate(lines[self._read :], self._read + 1):
-            self._last[line] = number
+        for number, line in enumerate(lines[self._line_count :], self._line_count + 1):
+            self._last_line[line] = number
             if "failed" in line:
                 self.failures.append(line)
-        self._read = len(lines)
-        return self._read
+        self._line_count = len(lines)
+        return self._line_count
 
 
 @pytest.mark.long
-async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_killed(door: GatewayLoad) -> None:
+async def test_all_services_are_reached_while_instances_change_and_the_registry_is_killed(door: GatewayLoad) -> None:
     node = await door.start_registry()
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(door.place.url))
+        api = await stack.enter_async_context(JsonApi(door.place.url))
         plain = [
             await stack.enter_async_context(running_instance(str(number)))
             for number in range(INSTANCES_PER_SERVICE + 1)
@@ -103,44 +107,44 @@ async def test_all_are_reached_while_instances_come_and_go_and_the_registry_is_k
             "servers", "-m", "tests.scenarios.many_grpc_services", "serve", str(INSTANCES_PER_SERVICE + 1)
         )
         await wait_until(lambda: servers.stdout.count("\n") == INSTANCES_PER_SERVICE + 1, lambda: servers.stderr)
-        listed = ScaleCatalog(
-            door.place, asking, [each.port for each in plain], [int(line) for line in servers.stdout.split()]
+        catalog = ScaleCatalog(
+            door.place, api, [server.port for server in plain], [int(line) for line in servers.stdout.split()]
         )
-        await listed.fill(PLAIN + GRPC)
+        await catalog.fill(PLAIN + GRPC)
         await door.start_gateway()
         program = ("-m", "tests.scenarios.many_grpc_services", "call", ",".join(GRPC_SAMPLE))
-        told = GrpcCallerOutput(door.place.run("caller", *program, ADSUM_GRPC_XDS=door.xds))
+        grpc_calls = GrpcCallerOutput(door.place.run("caller", *program, ADSUM_GRPC_XDS=door.xds))
         for service in PLAIN:
             await door.wait_for_answer(f"/{service}/")
         async with door.load(*(f"/{service}/" for service in SAMPLE)):
-            await told.rounds(2)
+            await grpc_calls.wait_for_rounds(2)
 
             async def change(*services: str) -> None:
-                """In each, one leaves and another comes, which is found by who calls."""
+                """In each service, replaces an instance and waits until callers reach the new one."""
                 for service in services:
-                    await listed.move(service, 0, INSTANCES_PER_SERVICE)
+                    await catalog.move(service, 0, INSTANCES_PER_SERVICE)
                     await (
-                        told.by(service, INSTANCES_PER_SERVICE)
+                        grpc_calls.wait_for_answer_by(service, INSTANCES_PER_SERVICE)
                         if service in GRPC
                         else door.wait_for_answer(f"/{service}/", str(INSTANCES_PER_SERVICE))
                     )
 
-            async def go_on() -> None:
+            async def keep_calling() -> None:
                 seen = door.answered.total()
                 await wait_until(lambda: door.answered.total() > seen + 2 * len(SAMPLE), lambda: door.failures[:3])
-                await told.rounds(2)
+                await grpc_calls.wait_for_rounds(2)
 
             await change(*SAMPLE[:10], *GRPC_SAMPLE[:2])
             await node.stop(signal.SIGKILL)
-            await go_on()
+            await keep_calling()
             node = await door.start_registry()
             await change(*SAMPLE[10:15], *GRPC_SAMPLE[2:3])
             await node.stop(signal.SIGKILL)
             await door.start_registry("memory:")
-            # What has not come back within `SETTLING_TIME` is taken away: those that are asked for come back first.
-            await asyncio.gather(go_on(), listed.fill([*dict.fromkeys((*GRPC, *SAMPLE, *PLAIN))]))
+            # Instances that are not back within `SETTLING_TIME` are removed, so those that are called come back first.
+            await asyncio.gather(keep_calling(), catalog.fill([*dict.fromkeys((*GRPC, *SAMPLE, *PLAIN))]))
             await change(*SAMPLE[15:20], *GRPC_SAMPLE[3:5])
-            await go_on()
+            await keep_calling()
         assert door.failures == []
-        assert told.failures == []
+        assert grpc_calls.failures == []
         assert {str(number) for number in range(INSTANCES_PER_SERVICE + 1)} <= door.answered.keys()

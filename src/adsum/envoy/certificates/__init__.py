@@ -1,1 +1,1 @@
-"""TODO: certificates."""
+"""A gateway's certificate: reading, checking, renewal, and warnings before it expires."""

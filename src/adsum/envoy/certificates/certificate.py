@@ -1,7 +1,7 @@
-"""A gateway's certificate and its key: read from the operator's files, proven, and kept in one file of ours.
+"""Reads a gateway's certificate and key from the operator's files, validates them and installs them for Envoy.
 
-Envoy never sees the operator's files. Whoever replaces them can hardly do so at once: what fits is brought together,
-and is moved to where Envoy looks in one step.
+Envoy never reads the operator's files, because chain and key can hardly be replaced at the same instant. A pair that
+fits is written to one file in Envoy's folder, which is replaced atomically.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from adsum.envoy.process.binary import EnvoyBinary
 from adsum.gateway.profile import GatewayProfile
 
 PAIR_FILE: Final = "pair.pem"
-"""Of the file, in the folder of the Envoy that shows it."""
+"""The file with certificate and key in an Envoy's folder."""
 VALIDATION_TIMEOUT: Final = 20.0
-"""Seconds that Envoy has to judge it; a cold disk is slow, and the program is large."""
+"""Seconds that Envoy may take to validate a pair. A cold disk is slow, and the program is large."""
 
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
 _ENCRYPTED: Final = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
@@ -30,7 +30,7 @@ _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Dow
 
 
 def read_pair(profile: GatewayProfile) -> bytes:
-    """The chain and the key that are there now; nothing if the shape has none. Raises `CannotServe`."""
+    """Returns the chain and the key from the operator's files; empty if there are none. Raises `CannotServe`."""
     if not profile.tls_certificate:
         return b""
     parts = []
@@ -42,37 +42,37 @@ def read_pair(profile: GatewayProfile) -> bytes:
             content = Path(path).read_bytes()
         except OSError as error:
             raise CannotServe(f"{flag}: {path} can't be read: {error.strerror}") from None
-        # Both may be in each of the files: no certificate is to be shown twice, and no other key to be taken.
+        # Each file may hold both, so take only certificates from the one and only keys from the other.
         parts += [block[0] for block in _BLOCK.finditer(content) if block[1].endswith(kind)]
     return b"\n".join([*parts, b""])
 
 
 def validate_pair(pair: bytes, plan: GatewayPlan, folder: Path) -> None:
-    """Raises `CannotServe` unless the plan's Envoy can show it. `folder` is ours, for the while that takes."""
+    """Raises `CannotServe` unless the plan's Envoy can use the pair. Writes temporary files to `folder`."""
     if not plan.profile.tls_certificate:
         return
-    path, judged = folder / f"judged-{PAIR_FILE}", folder / "judged.json"
+    path, config = folder / f"check-{PAIR_FILE}", folder / "check.json"
     try:
         _write(path, pair)
-        why = _misfit(path)
-        if not why:
-            judged.write_text(json.dumps(_showing(path)))
-            why = _refusal(plan.binary, judged, path)
+        problem = _pair_problem(path)
+        if not problem:
+            config.write_text(json.dumps(_minimal_config(path)))
+            problem = _envoy_problem(plan.binary, config, path)
     except OSError as error:
-        raise CannotServe(f"a certificate can't be proven in {folder}: {error.strerror}") from None
+        raise CannotServe(f"the certificate can't be checked in {folder}: {error.strerror}") from None
     finally:
         path.unlink(missing_ok=True)
-        judged.unlink(missing_ok=True)
-    if why:
-        shape = plan.profile
-        raise CannotServe(f"--tls-cert {shape.tls_certificate}, --tls-key {shape.tls_key}: {why}")
+        config.unlink(missing_ok=True)
+    if problem:
+        profile = plan.profile
+        raise CannotServe(f"--tls-cert {profile.tls_certificate}, --tls-key {profile.tls_key}: {problem}")
 
 
 def install_pair(pair: bytes, folder: Path) -> None:
-    """Have the Envoy of that folder show it, from its start or from now on. Raises `OSError`."""
-    ahead = folder / f"next-{PAIR_FILE}"
-    _write(ahead, pair)
-    ahead.replace(folder / PAIR_FILE)
+    """Makes the Envoy of that folder use the pair, from its start or from now on. Raises `OSError`."""
+    staged = folder / f"next-{PAIR_FILE}"
+    _write(staged, pair)
+    staged.replace(folder / PAIR_FILE)
 
 
 def _write(path: Path, pair: bytes) -> None:
@@ -80,43 +80,41 @@ def _write(path: Path, pair: bytes) -> None:
         file.write(pair)
 
 
-def _misfit(path: Path) -> str:
+def _pair_problem(path: Path) -> str:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password="")
     except ssl.SSLError as error:
         if "MISMATCH" in str(error):
-            return "the key is not the certificate's"
+            return "the key does not belong to the certificate"
         if _ENCRYPTED.search(path.read_bytes()):
-            return (
-                "the key is encrypted, and nobody can be asked for its passphrase: `openssl pkey` writes it without one"
-            )
-        return "they are no PEM files that can be used"
+            return "the key is encrypted and there is nobody to enter its passphrase: remove it with `openssl pkey`"
+        return "they are not valid PEM files"
     return ""
 
 
-def _refusal(binary: EnvoyBinary, config: Path, pair: Path) -> str:
-    """Envoy's libraries refuse some that ours take, and it would say so only once it serves."""
+def _envoy_problem(binary: EnvoyBinary, config: Path, pair: Path) -> str:
+    """Returns why Envoy rejects the pair; "" if it does not. Its libraries reject some pairs that Python's accept."""
     argv: list[str | Path] = [binary.path, "--mode", "validate", "-c", config, "-l", "error", "--log-format", "%v"]
     try:
-        done = subprocess.run(  # noqa: S603 - the operator's Envoy
+        process = subprocess.run(  # noqa: S603 - the operator's Envoy
             argv, capture_output=True, timeout=VALIDATION_TIMEOUT, check=False, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"Envoy can't be asked whether it takes them: {error}"
-    if done.returncode == 0:
+        return f"Envoy can't be run to check them: {error}"
+    if process.returncode == 0:
         return ""
-    said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    why = said.rpartition(f"'{config}': ")[2].replace(f" from {pair}", "")
-    return f"Envoy refuses them: {why}"
+    message = process.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    reason = message.rpartition(f"'{config}': ")[2].replace(f" from {pair}", "")
+    return f"Envoy rejects them: {reason}"
 
 
-def _showing(path: Path) -> dict[str, Any]:
-    """The least that has Envoy load it."""
-    file = {"filename": str(path)}
+def _minimal_config(path: Path) -> dict[str, Any]:
+    """Returns the smallest configuration that makes Envoy load the pair."""
+    pair_file = {"filename": str(path)}
     context = {
         "@type": _TLS,
-        "common_tls_context": {"tls_certificates": [{"certificate_chain": file, "private_key": file}]},
+        "common_tls_context": {"tls_certificates": [{"certificate_chain": pair_file, "private_key": pair_file}]},
     }
-    chain = {"filters": [], "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}
+    filter_chain = {"filters": [], "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}
     address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
-    return {"static_resources": {"listeners": [{"name": "judged", "address": address, "filter_chains": [chain]}]}}
+    return {"static_resources": {"listeners": [{"name": "check", "address": address, "filter_chains": [filter_chain]}]}}

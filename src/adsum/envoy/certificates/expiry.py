@@ -1,4 +1,4 @@
-"""When the certificate that a gateway shows expires: said before, and again and again once it has."""
+"""Warns in the log before a gateway's certificate expires, and again once it has."""
 
 from __future__ import annotations
 
@@ -15,44 +15,45 @@ from adsum.core.backoff import jittered
 from adsum.envoy.admin import AdminClient, AdminUnavailable
 
 WARN_BEFORE: Final = 14 * 86_400.0
-"""Seconds before a certificate expires from which on that is said."""
+"""Seconds before the expiry from which on the log warns."""
 REPEAT_AFTER: Final = 86_400.0
-"""Seconds after which the same is said again."""
+"""Seconds after which the same warning is repeated."""
 EXPIRY_POLL_INTERVAL: Final = 60.0
-"""Seconds between two looks, give or take a tenth."""
+"""Seconds between two checks, with a jitter of 10 %."""
 
 _log = logging.getLogger("adsum.envoy")
 
 
 class CertificateExpiry:
-    """What is to be said of one certificate after another. Pure; instants are those of the wall clock."""
+    """Decides when to warn about a certificate. Pure; instants are Unix times."""
 
     def __init__(self) -> None:
-        self._said: tuple[float, str] | None = None
-        """Of which certificate something was said last, by its end, and what."""
-        self._said_at = 0.0
+        self._warned: tuple[float, str] | None = None
+        """The latest warning: the certificate's expiry and the state that was reported."""
+        self._warned_at = 0.0
 
     def warning(self, now: float, expires_at: float) -> str:
-        """What to say of the certificate that is shown, "" if nothing. `expires_at` 0: none is shown."""
+        """Returns the warning to log now, "" if none is due. `expires_at` is 0 without a certificate."""
         state = "has expired" if expires_at <= now else "expires"
         if not expires_at or expires_at - now > WARN_BEFORE:
-            self._said = None
+            self._warned = None
             return ""
-        if self._said == (expires_at, state) and now - self._said_at < REPEAT_AFTER:
+        if self._warned == (expires_at, state) and now - self._warned_at < REPEAT_AFTER:
             return ""
-        self._said, self._said_at = (expires_at, state), now
+        self._warned, self._warned_at = (expires_at, state), now
         end = datetime.fromtimestamp(expires_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return f"the certificate {state} at {end}: write another one to --tls-cert and --tls-key, which are read again"
+        files = "write a new one to the files of --tls-cert and --tls-key; they are reread automatically"
+        return f"the certificate {state} at {end}: {files}"
 
 
 async def watch_expiry(serving_admin: Callable[[], AdminClient | None], rng: Random) -> None:
-    """Say it in the log. `serving_admin`: whom to ask, if anybody."""
+    """Logs warnings until cancelled. `serving_admin` returns the admin client of the Envoy to ask, if there is one."""
     expiry = CertificateExpiry()
     while True:
         admin = serving_admin()
         if admin is not None:
             with suppress(AdminUnavailable):
-                words = expiry.warning(time.time(), await admin.certificate_expiry())
-                if words:
-                    _log.warning("%s", words)
+                warning = expiry.warning(time.time(), await admin.certificate_expiry())
+                if warning:
+                    _log.warning("%s", warning)
         await asyncio.sleep(jittered(EXPIRY_POLL_INTERVAL, rng))

@@ -1,4 +1,4 @@
-"""Is there another certificate where the one that is shown came from?"""
+"""Detects a new certificate in the operator's files."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
 
 CERTIFICATE_POLL_INTERVAL: Final = 2.0
-"""Seconds between two looks, give or take a tenth; what is found twice in a row is taken for complete."""
+"""Seconds between two polls of the files, with a jitter of 10 %. A pair that is found twice in a row counts as
+complete."""
 
 _log = logging.getLogger("adsum.envoy")
 
 
 class CertificateRenewal:
-    """Looks at a plan's files, however they are replaced. `pair` is the last that was good."""
+    """Polls the certificate files of a plan, however they are replaced. `pair` is the latest valid pair."""
 
     def __init__(self, pair: bytes) -> None:
         self.pair = pair
-        self._seen = self._judged = pair
+        self._last_read = self._last_checked = pair
 
     def poll(self, plan: GatewayPlan, folder: Path) -> bool:
-        """Whether there is another pair, which is proven; what is wrong with one is logged once. Waits for the disk."""
-        found, problem = _found(plan)
-        settled, self._seen = found == self._seen, found
-        if not settled or found == self._judged:
+        """Returns whether there is a new valid pair. A problem with a pair is logged once. Blocks on the disk."""
+        pair, problem = _read(plan)
+        unchanged, self._last_read = pair == self._last_read, pair
+        if not unchanged or pair == self._last_checked:
             return False
-        self._judged = found
+        self._last_checked = pair
         try:
             if problem is not None:
                 raise problem
-            certificate.validate_pair(found, plan, folder)
+            certificate.validate_pair(pair, plan, folder)
         except CannotServe as error:
-            _log.error("the certificate is not renewed, the one before is shown on: %s", error)
+            _log.error("the certificate is not renewed, the current one stays in use: %s", error)
             return False
-        before, self.pair = self.pair, found
-        return found != before
+        previous, self.pair = self.pair, pair
+        return pair != previous
 
 
-def _found(plan: GatewayPlan) -> tuple[bytes, CannotServe | None]:
+def _read(plan: GatewayPlan) -> tuple[bytes, CannotServe | None]:
     try:
         return certificate.read_pair(plan.profile), None
     except CannotServe as error:

@@ -1,1 +1,1 @@
-"""TODO: metrics."""
+"""The metrics of a gateway: which stats Envoy keeps, and the listener that serves them."""

@@ -1,6 +1,7 @@
-"""What anybody who reaches the monitoring address may ask of a gateway: its metrics and how it is, nothing else.
+"""The monitor listener of a gateway: the only way to reach its metrics and its health from outside.
 
-Envoy's own admin interface can also change and end it, and shows whatever it was told; it stays on a socket of ours.
+Envoy's admin interface can also reconfigure and stop Envoy and shows its whole configuration, so it stays on a private
+socket.
 """
 
 from __future__ import annotations
@@ -13,26 +14,26 @@ from adsum.envoy.registry_health.registry_contact import LOST_AFTER
 ADMIN_CLUSTER: Final = "adsum_admin"
 """The cluster that leads to the admin socket."""
 REGISTRY_LOST_KEY: Final = "adsum.registry_lost"
-"""The key of Envoy's runtime that is `ALWAYS_PERCENT` while no registry is heard."""
+"""The runtime key that is `ALWAYS_PERCENT` while no registry is connected."""
 ALWAYS_PERCENT: Final = 100
-"""Per cent of the answers at /readyz that say so."""
+"""Per cent of the answers at /readyz that report the lost registry."""
 READY_BODY: Final = "ready\n"
 REGISTRY_LOST_BODY: Final = (
-    f"ready, but no registry has been heard for {LOST_AFTER:g} s: it goes on with what it knows\n"
+    f"ready, but no contact with the registry for {LOST_AFTER:g} s: it serves the last known configuration\n"
 )
 METRICS_PATH: Final = "/stats/prometheus?usedonly"
-"""Without the figures of what has never been used."""
+"""Leaves out stats that were never used."""
 
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters"
 _GET: Final = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
-_PLAIN: Final = {"name": ":path", "string_match": {"exact": "/metrics"}}
+_WITHOUT_QUERY: Final = {"name": ":path", "string_match": {"exact": "/metrics"}}
 
 
 def monitor_listener(address: tuple[str, int]) -> dict[str, Any]:
-    """Answers /metrics, /healthz (it runs) and /readyz (it takes requests; 503 once it is told to end).
+    """Returns the listener for /metrics, /healthz (Envoy runs) and /readyz (it accepts requests; 503 while it drains).
 
-    While no registry is heard, /readyz says so in its body. The status stays 200: every gateway of a registry that is
-    away would be taken out of its load balancer at once, although all of them serve.
+    While no registry is connected, the body of /readyz says so. The status stays 200: otherwise a load balancer would
+    remove every gateway at once when the registry is away, although all of them serve.
     """
     host, port = address
     manager = {
@@ -59,14 +60,14 @@ def monitor_listener(address: tuple[str, int]) -> dict[str, Any]:
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
-        # Whoever floods the gateway must not keep its operator from seeing that.
+        # A flood of connections must not hide the metrics from the operator.
         "bypass_overload_manager": True,
         "ignore_global_conn_limit": True,
     }
 
 
 def admin_cluster(socket_path: str) -> dict[str, Any]:
-    """The way to the admin socket."""
+    """Returns the cluster of the admin socket."""
     endpoint = {"endpoint": {"address": {"pipe": {"path": socket_path}}}}
     return {
         "name": ADMIN_CLUSTER,
@@ -78,7 +79,7 @@ def admin_cluster(socket_path: str) -> dict[str, Any]:
 
 _READY: Final = {
     "@type": f"{_HTTP}.http.health_check.v3.HealthCheck",
-    "pass_through_mode": True,  # It answers by itself once it is told to end; else the routes below do.
+    "pass_through_mode": True,  # The filter answers once Envoy drains; until then the routes below do.
     "headers": [{"name": ":path", "string_match": {"exact": "/readyz"}}],
 }
 _ANY_HOST: Final = {
@@ -86,8 +87,8 @@ _ANY_HOST: Final = {
     "domains": ["*"],
     "routes": [
         {
-            # Envoy would read a query as its own.
-            "match": {"path": "/metrics", "headers": [_GET, _PLAIN]},
+            # Envoy would interpret a query.
+            "match": {"path": "/metrics", "headers": [_GET, _WITHOUT_QUERY]},
             "route": {"cluster": ADMIN_CLUSTER, "prefix_rewrite": METRICS_PATH, "timeout": "30s"},
         },
         {
@@ -114,7 +115,7 @@ _ANY_HOST: Final = {
             "match": {"prefix": "/"},
             "direct_response": {
                 "status": 404,
-                "body": {"inline_string": "there are /metrics, /healthz and /readyz here\n"},
+                "body": {"inline_string": "not found: the paths are /metrics, /healthz and /readyz\n"},
             },
         },
     ],

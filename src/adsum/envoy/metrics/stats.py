@@ -1,10 +1,9 @@
-"""Which of Envoy's figures a gateway keeps.
+"""Selects the stats that a gateway's Envoy keeps.
 
-Envoy would keep about 130 for every service and more for every route; nearly all of them are never looked at, and each
-costs memory and time in every scrape. Kept is what answers: how much, how well, how fast and to where, by service and
-by route; what was held back (retries, ejections, limits); and how Envoy itself is. The registry is told the same. What
-single instances were sent goes to the registry as load reports (LRS), which Envoy makes without figures of its own; it
-refuses to do both.
+Envoy would keep about 130 stats per service and more per route. Most are never read, and each costs memory and time in
+every scrape. Kept are request counts, results, latencies and targets by service and route, what was held back (retries,
+ejections, limits), and Envoy's own state. The registry receives the same stats. Counts per instance go to the registry
+as load reports (LRS), which need no stats; Envoy cannot do both.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 from typing import Any, Final
 
 LATENCY_BUCKETS_MS: Final = (0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000)
-"""Milliseconds: the upper bounds of the latency histograms' buckets."""
+"""Upper bounds of the latency histograms' buckets, in milliseconds."""
 
 REQUEST_STATS: Final = (
     r"upstream_rq_(?:\dxx|total|time|timeout|retry|retry_success|retry_overflow|retry_limit_exceeded)"
@@ -35,20 +34,20 @@ LISTENER_STATS: Final = (
     r"|downstream_cx_(?:total|active|protocol_error|drain_close|idle_timeout)|downstream_cx_upgrades_active"
     r"|no_route|no_cluster|rs_too_large|local_rate_limit\.(?:enabled|rate_limited))$"
 )
-# A pattern, not prefixes: those Envoy compares with the name of every figure that it touches, at 2 % of a request.
+# A pattern instead of prefixes: Envoy compares prefixes with the name of every stat that it touches (2 % of a request).
 SERVER_STATS: Final = (
     r"^(?:(?:server|control_plane|listener_manager|cluster_manager|overload)\.|main_thread\.watchdog_).*$"
 )
-"""About Envoy itself."""
-# By address, not by thread.
+"""Stats about Envoy itself."""
+# By address, without those by thread.
 ADDRESS_STATS: Final = (
     r"^listener\.(?:[^.]+|[0-9a-f._\[\]]+)\.(?:downstream_cx_(?:total|active|overflow|overload_reject)|downstream_global_cx_overflow"
     r"|ssl\.(?:connection_error|handshake|fail_verify_error)|ssl\.certificate\..*)$"
 )
 REGISTRY_CLUSTER: Final = "adsum_registry"
-"""The cluster that leads to the registry. No service can have such a name, and so no default route leads there."""
+"""The cluster of the registry nodes. No service can have this name, so no default route leads there."""
 REGISTRY_BYTES_RECEIVED: Final = f"cluster.{REGISTRY_CLUSTER}.upstream_cx_rx_bytes_total"
-"""Bytes that came from the registry, answers to pings among them: they show whether it is still there."""
+"""Bytes received from the registry, including replies to pings. They show whether the registry is still there."""
 CERTIFICATE_EXPIRY: Final = "ssl.certificate.gateway.expiration_unix_time_seconds"
 """When the certificate of a listener expires."""
 RATE_LIMIT_STATS: Final = r"^.*http_local_rate_limit\.(?:enabled|enforced|rate_limited)$"
@@ -58,7 +57,7 @@ SECRET_UPDATE_STATS: Final = (
 
 
 def stats_config() -> dict[str, Any]:
-    """Of Envoy's bootstrap."""
+    """Returns the stats configuration for Envoy's bootstrap."""
     patterns = (
         SERVER_STATS,
         SERVICE_STATS,
@@ -70,6 +69,6 @@ def stats_config() -> dict[str, Any]:
         f"^{re.escape(REGISTRY_BYTES_RECEIVED)}$",
     )
     return {
-        "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": each}} for each in patterns]}},
+        "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": pattern}} for pattern in patterns]}},
         "histogram_bucket_settings": [{"match": {"suffix": "_time"}, "buckets": list(LATENCY_BUCKETS_MS)}],
     }

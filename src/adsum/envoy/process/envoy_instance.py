@@ -1,4 +1,4 @@
-"""One Envoy of a gateway: how it is started, and when it serves."""
+"""One running Envoy of a gateway: how it is started, and when it is ready to serve."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from adsum.envoy.registry_health.last_good_config import StaticResources
 from adsum.envoy.registry_health.xds_health import unreachable_reason
 
 POLL_INTERVAL: Final = 0.05
-"""Seconds between two questions to an Envoy that comes up or goes."""
+"""Seconds between two polls of an Envoy that starts or ends."""
 WAIT_REPORT_INTERVAL: Final = 3.0
-"""Seconds between two looks at what it waits for; each new reason is said."""
+"""Seconds between two checks of why an Envoy is not ready yet. Each new reason is logged once."""
 SHUTDOWN_MARGIN: Final = 1.0
-"""Seconds by which one that was replaced outlives the requests that it may still finish."""
+"""Seconds that a replaced Envoy runs beyond the drain time of its requests."""
 
 _log = logging.getLogger("adsum.envoy")
 
@@ -41,7 +41,7 @@ class EnvoyInstance:
     process: EnvoyProcess
     admin: AdminClient
     uses_last_good_config: bool
-    """Whether it serves what the one before was told, for want of a registry."""
+    """True if it serves the last good configuration, because no registry answered at its start."""
 
     @classmethod
     def start(
@@ -54,10 +54,10 @@ class EnvoyInstance:
         access_log: AccessLog,
         responsive_nodes: Collection[SocketAddress],
     ) -> EnvoyInstance:
-        """Start it in a folder of its own, to show `pair`.
+        """Starts an Envoy in `folder`, which it has to itself, with the certificate `pair`.
 
-        `follows` are a lineage's arguments, `told` is what to serve without a registry, `responsive_nodes` are the registry
-        nodes to try first.
+        `hot_restart_arguments` come from `HotRestart`. `last_good` is the configuration to serve without a registry;
+        None means that the registry provides it. `responsive_nodes` are the registry nodes to try first.
         """
         admin, path = folder / "admin.sock", folder / "bootstrap.json"
         path.write_text(
@@ -74,25 +74,25 @@ class EnvoyInstance:
 
     @property
     def exits_within(self) -> float:
-        """Seconds after which it has ended once another one has taken over."""
+        """Seconds after which this Envoy has exited once another one has taken over."""
         return _drain_time(self.plan) + SHUTDOWN_MARGIN
 
     async def wait_until_serving(self, *, strict: bool) -> None:
-        """Return once it takes requests; that may take as long as the registry is away.
+        """Returns once the Envoy accepts requests. That may take as long as the registry is away.
 
-        Raises `CannotServe` if it has ended, and, if `strict`, when it can't listen somewhere.
+        Raises `CannotServe` if it has exited and, with `strict`, if it can't open a listener.
         """
-        waited, looked, why = 0.0, 0.0, ""
+        waited, reported, reason = 0.0, 0.0, ""
         while not await self._serves(strict=strict):
             if not self.process.running:
-                raise CannotServe(f"Envoy ended at once: {self.process.exit_summary()}")
+                raise CannotServe(f"Envoy exited before it was ready: {self.process.exit_summary()}")
             await asyncio.sleep(POLL_INTERVAL)
             waited += POLL_INTERVAL
-            if waited - looked >= WAIT_REPORT_INTERVAL:
-                looked, before = waited, why
-                why = await self._what_for()
-                if why != before:  # A slow start of Envoy comes first, a registry that is away after it.
-                    _log.warning("it takes no requests yet: %s", why)
+            if waited - reported >= WAIT_REPORT_INTERVAL:
+                reported, previous = waited, reason
+                reason = await self._waiting_reason()
+                if reason != previous:  # First Envoy itself may be slow, then the registry may be away.
+                    _log.warning("the gateway does not accept requests yet: %s", reason)
 
     async def _serves(self, *, strict: bool) -> bool:
         try:
@@ -106,31 +106,32 @@ class EnvoyInstance:
         except AdminUnavailable:
             return False
 
-    async def _what_for(self) -> str:
-        places = ", ".join(f"{host}:{port}" for host, port in self.plan.registry_nodes)
+    async def _waiting_reason(self) -> str:
+        nodes = ", ".join(f"{host}:{port}" for host, port in self.plan.registry_nodes)
         if self.process.refusal:
-            return f"the registry at {places} refuses this gateway: {self.process.refusal}"
+            return f"the registry at {nodes} rejects this gateway: {self.process.refusal}"
         try:
             if await self.admin.is_registry_connected():
-                return f"the registry at {places} has not told it anything"
+                return f"the registry at {nodes} is connected, but has not sent a configuration"
         except AdminUnavailable as error:
             return str(error)
-        why = await unreachable_reason(self.plan.registry_nodes)
-        if not why:
-            return f"a registry answers at {places}, and has not told it anything"
-        return f"no registry answers at {places} (is `adsum serve` running there? --xds says where to look): {why}"
+        reason = await unreachable_reason(self.plan.registry_nodes)
+        if not reason:
+            return f"a registry answers at {nodes}, but has not sent a configuration"
+        return f"no registry answers at {nodes} (is `adsum serve` running there? --xds names its address): {reason}"
 
 
-def _argv(plan: GatewayPlan, bootstrap: Path, follows: Sequence[str]) -> list[str | Path]:
+def _argv(plan: GatewayPlan, bootstrap: Path, hot_restart_arguments: Sequence[str]) -> list[str | Path]:
+    """Returns Envoy's command line."""
     drain = _drain_time(plan)
     return [
         plan.binary.path,
         *("-c", bootstrap),
-        *follows,
+        *hot_restart_arguments,
         *("--concurrency", str(plan.concurrency)),
         *("--drain-time-s", str(drain)),
         *("--parent-shutdown-time-s", str(drain + int(SHUTDOWN_MARGIN))),
-        # Every answer ends its connection from the first second on; by default more and more do.
+        # Every response closes its connection from the start of the drain. By default, the share grows over time.
         *("--drain-strategy", "immediate"),
         *("-l", ENVOY_LEVELS[plan.log_level]),
         *("--log-format", ENVOY_LOG_FORMAT),

@@ -1,4 +1,4 @@
-"""What Envoy says on standard error, line by line, as records of our own log."""
+"""Reads what Envoy writes to standard error and writes it to our own log, line by line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Final
 
 ENVOY_LOG_FORMAT: Final = "[%l][%n] %v"
-"""What Envoy is told to write: level, component, message. The time is ours."""
+"""Envoy's log format: level, component, message. We add the time."""
 MAX_LINE_BYTES: Final = 16_384
-"""Bytes; a longer line is told in pieces of that length."""
+"""Bytes; a longer line is logged in pieces of that length."""
 MAX_KEPT_ERRORS: Final = 5
-"""How many errors are remembered, to say why it ended."""
+"""The number of latest errors that are kept to explain an exit."""
 
 PYTHON_LEVELS: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -28,64 +28,66 @@ PYTHON_LEVELS: Final[Mapping[str, int]] = MappingProxyType(
         "critical": logging.ERROR,
     }
 )
-"""Envoy's levels as ours."""
+"""Envoy's levels as Python's."""
 ENVOY_LEVELS: Final[Mapping[str, str]] = MappingProxyType(
     {"debug": "debug", "info": "warning", "warning": "warning", "error": "error"}
 )
-"""Ours as Envoy's: its infos are about its insides, several for every cluster; we tell what matters of them."""
+"""Our levels as Envoy's. Envoy's info messages are about its internals, several per cluster, so our info asks for
+warnings."""
 EXPECTED_WARNINGS: Final = (
     "caught ENVOY_SIGTERM",
     "shutting down admin due to child startup",
     "terminating parent process",
     "gRPC config: initial fetch timed out",
 )
-"""Warnings about what we make it do: told at level debug."""
+"""Warnings about what we make Envoy do. They are logged at debug level."""
 OUTAGE_PATTERN: Final = re.compile(r"(?:DeltaAggregatedResources|StreamLoadStats) gRPC config stream.* closed")
-"""What is said at every attempt to reach the registry, once or twice a second: told once an outage, then at debug."""
+"""Messages that Envoy writes at every failed attempt to reach the registry, once or twice a second. The first of an
+outage is logged as it is, the others at debug level."""
 REFUSAL_PATTERN: Final = re.compile(
     r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<why>.*)"
 )
-"""What is said when the stream of resources ends, with its gRPC status."""
+"""The message at the end of the stream of resources, with its gRPC status."""
 REFUSAL_CODES: Final = frozenset({"3", "7", "8", "12", "16"})
-"""The statuses, as Envoy writes them, that are a registry's own answer: INVALID_ARGUMENT, PERMISSION_DENIED,
-RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAUTHENTICATED. Others are also what Envoy calls a connection that broke."""
+"""The gRPC statuses that only a registry itself sends: INVALID_ARGUMENT, PERMISSION_DENIED, RESOURCE_EXHAUSTED,
+UNIMPLEMENTED, UNAUTHENTICATED. Envoy uses other statuses for broken connections, too."""
 OUTAGE_QUIET_PERIOD: Final = 15.0
-"""Seconds without an attempt that failed after which an outage is over; they come every second or two."""
+"""Seconds without a failed attempt after which an outage is over. Attempts come every second or two."""
 
 _LINE: Final = re.compile(r"\[(?P<level>[a-z]+)\]\[(?P<component>[\w.]+)\] (?P<message>.*)")
 _log = logging.getLogger("adsum.envoy")
 
 
 class EnvoyLog:
-    """Cuts what comes in into lines and logs them."""
+    """Splits Envoy's output into lines and logs them."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._failed = -math.inf
-        """When the registry was out of reach last."""
+        self._failed_at = -math.inf
+        """When an attempt to reach the registry failed last."""
         self._rest = b""
         self._level = logging.WARNING
         self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
-        """Its latest errors."""
+        """The latest errors."""
         self.refusal = ""
         """Why the registry ended the stream of resources last; "" if it never did."""
         self.refused_at = -math.inf
-        """When it did, by our clock."""
+        """When the registry ended it, on the monotonic clock."""
         self.stopping = False
-        """Whether it was told to end: what it then complains of is no trouble."""
+        """True once Envoy was told to exit. Its complaints are then logged at debug level."""
 
     def feed(self, chunk: bytes) -> None:
-        """Log every line that is complete; the rest waits. An empty chunk is the end."""
+        """Logs every complete line and keeps the rest. An empty chunk ends the output."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if not chunk or len(self._rest) > MAX_LINE_BYTES:
             lines, self._rest = [*lines, self._rest], b""
         for line in filter(None, lines):
             for piece in _pieces(line):
-                self._tell(piece)
+                self._log_line(piece)
 
-    def _tell(self, line: str) -> None:
+    def _log_line(self, line: str) -> None:
         parts = _LINE.fullmatch(line)
-        if parts is None:  # A further line of the same message, or said before it knew how to, or by the launcher.
+        if parts is None:  # It continues a message, was written before the format was set, or comes from the launcher.
             self.errors.append(line)
             _log.log(self._level, "%s", line)
             return
@@ -94,7 +96,7 @@ class EnvoyLog:
         self._level = PYTHON_LEVELS.get(parts["level"], logging.WARNING)
         if self._level >= logging.ERROR:
             self.errors.append(message)
-        if self.stopping or message.startswith(EXPECTED_WARNINGS) or self._is_old_news(message):
+        if self.stopping or message.startswith(EXPECTED_WARNINGS) or self._is_repeated_outage(message):
             self._level = logging.DEBUG
         _log.log(self._level, "%s: %s", component, message)
 
@@ -103,11 +105,11 @@ class EnvoyLog:
         if refused is not None and refused["code"] in REFUSAL_CODES:
             self.refusal, self.refused_at = refused["why"], self._now()
 
-    def _is_old_news(self, message: str) -> bool:
+    def _is_repeated_outage(self, message: str) -> bool:
         if OUTAGE_PATTERN.match(message) is None:
             return False
-        before, self._failed = self._failed, self._now()
-        return self._failed - before < OUTAGE_QUIET_PERIOD
+        previous, self._failed_at = self._failed_at, self._now()
+        return self._failed_at - previous < OUTAGE_QUIET_PERIOD
 
 
 def _pieces(line: bytes) -> Iterator[str]:

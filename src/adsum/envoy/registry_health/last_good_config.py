@@ -1,6 +1,6 @@
-"""What a gateway was told last, kept on disk: an Envoy can start from it while no registry answers.
+"""The last good configuration of a gateway, kept on disk: Envoy can start from it while no registry answers.
 
-It is made from what Envoy says that it was told, and holds no key: those are read from the gateway's own files.
+It is made from Envoy's own config dump. It holds no private key; keys are read from the gateway's own files.
 """
 
 from __future__ import annotations
@@ -18,53 +18,53 @@ from typing import Any, Final
 from adsum.envoy.plan import GatewayPlan
 
 FILE_FORMAT: Final = 1
-"""Of the file; one of another format is left alone."""
+"""The format of the file. A file of another format is ignored."""
 
 _log = logging.getLogger("adsum.envoy")
 
 
 @dataclass(frozen=True, slots=True)
 class StaticResources:
-    """Listeners with their routes and clusters with their instances, as static resources of a bootstrap."""
+    """Listeners with their routes and clusters with their endpoints, as static resources of a bootstrap."""
 
     listeners: list[dict[str, Any]]
     clusters: list[dict[str, Any]]
 
     @classmethod
     def from_config_dump(cls, dump: Mapping[str, Any]) -> StaticResources:
-        """From Envoy's config_dump."""
-        parts = {each["@type"].rpartition(".")[2]: each for each in dump.get("configs", ())}
+        """Converts Envoy's config dump."""
+        parts = {config["@type"].rpartition(".")[2]: config for config in dump.get("configs", ())}
         listeners = parts.get("ListenersConfigDump", {}).get("dynamic_listeners", ())
         clusters = parts.get("ClustersConfigDump", {}).get("dynamic_active_clusters", ())
-        filters = _named(parts.get("EcdsConfigDump", {}).get("ecds_filters", ()), "ecds_filter", "name")
-        routes = _named(parts.get("RoutesConfigDump", {}).get("dynamic_route_configs", ()), "route_config", "name")
-        assignments = _named(
+        filters = _by_name(parts.get("EcdsConfigDump", {}).get("ecds_filters", ()), "ecds_filter", "name")
+        routes = _by_name(parts.get("RoutesConfigDump", {}).get("dynamic_route_configs", ()), "route_config", "name")
+        assignments = _by_name(
             parts.get("EndpointsConfigDump", {}).get("dynamic_endpoint_configs", ()), "endpoint_config", "cluster_name"
         )
         return cls(
             [
-                _settled(each["active_state"]["listener"], routes, filters)
-                for each in listeners
-                if "active_state" in each
+                _static_listener(entry["active_state"]["listener"], routes, filters)
+                for entry in listeners
+                if "active_state" in entry
             ],
-            [_populated(each["cluster"], assignments) for each in clusters],
+            [_static_cluster(entry["cluster"], assignments) for entry in clusters],
         )
 
 
 class LastGoodConfig:
-    """Where it is kept: apart by what the gateway is and where it listens."""
+    """The file of one gateway. Its name depends on the gateway's node, profile and registry."""
 
     def __init__(self, folder: Path | None, plan: GatewayPlan) -> None:
-        """Without a folder it is kept in memory alone, as long as this process lasts."""
-        said = json.dumps([plan.node, plan.profile.metadata(), plan.registry_nodes], sort_keys=True)
-        self.name = hashlib.sha256(said.encode()).hexdigest()[:16]
+        """`folder` None: the configuration is kept in memory only, until this process ends."""
+        identity = json.dumps([plan.node, plan.profile.metadata(), plan.registry_nodes], sort_keys=True)
+        self.name = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self.path = folder / f"{self.name}.json" if folder is not None else None
         self._latest = b""
-        self._on_disk = False
-        self._loudness = logging.WARNING
+        self._is_on_disk = False
+        self._log_level = logging.WARNING
 
     def load(self) -> StaticResources | None:
-        """What was kept; None if there is nothing, or nothing that can be read."""
+        """Returns the kept configuration; None if there is none or it can't be read."""
         try:
             content = json.loads(self._latest or self._read())
             if content.get("format") == FILE_FORMAT:
@@ -72,22 +72,22 @@ class LastGoodConfig:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, AttributeError) as error:
-            _log.warning("what this gateway was told last can't be read from %s: %s", self.path, error)
+            _log.warning("the last good configuration can't be read from %s: %s", self.path, error)
         return None
 
     def save(self, resources: StaticResources) -> None:
-        """Keep it instead of what was kept. What goes wrong is logged: a gateway runs without it."""
+        """Replaces the kept configuration. Errors are logged only: the gateway runs without it."""
         content = json.dumps(
             {"format": FILE_FORMAT, "listeners": resources.listeners, "clusters": resources.clusters}
         ).encode()
-        if not resources.listeners or (content == self._latest and self._on_disk):
+        if not resources.listeners or (content == self._latest and self._is_on_disk):
             return
         self._latest = content
         try:
-            self._on_disk = self._write(content)
+            self._is_on_disk = self._write(content)
         except OSError as error:
-            self._on_disk = False
-            self._complain(f"in {self.path}: {error}")
+            self._is_on_disk = False
+            self._log_problem(f"in {self.path}: {error}")
 
     def _read(self) -> bytes:
         if self.path is None:
@@ -96,19 +96,19 @@ class LastGoodConfig:
 
     def _write(self, content: bytes) -> bool:
         if self.path is None:
-            self._complain("over restarts: this user has no home directory (XDG_CACHE_HOME names another place)")
+            self._log_problem("across restarts: this user has no home directory; XDG_CACHE_HOME names another folder")
             return False
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(self.path, content)
         return True
 
-    def _complain(self, why: str) -> None:
-        _log.log(self._loudness, "what this gateway is told can't be kept %s", why)
-        self._loudness = logging.DEBUG  # Once is enough: it is tried again and again.
+    def _log_problem(self, problem: str) -> None:
+        _log.log(self._log_level, "the last good configuration can't be kept %s", problem)
+        self._log_level = logging.DEBUG  # Later failures are the same, and are logged at debug level.
 
 
 def default_folder() -> Path | None:
-    """`$XDG_CACHE_HOME/adsum/gateways`, by default below ~/.cache; None for who has no home."""
+    """Returns `$XDG_CACHE_HOME/adsum/gateways`, by default below ~/.cache; None for a user without a home directory."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
         return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "adsum" / "gateways"
@@ -117,65 +117,65 @@ def default_folder() -> Path | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    ahead = path.with_suffix(f".{os.getpid()}")
+    staged = path.with_suffix(f".{os.getpid()}")
     try:
-        with os.fdopen(os.open(ahead, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(content)
-        ahead.replace(path)
+        staged.replace(path)
     except OSError:
         with suppress(OSError):
-            ahead.unlink()
+            staged.unlink()
         raise
 
 
-def _named(dumped: Any, key: str, name: str) -> dict[str, dict[str, Any]]:
-    return {each[key][name]: _plain(each[key]) for each in dumped}
+def _by_name(entries: Any, key: str, name: str) -> dict[str, dict[str, Any]]:
+    return {entry[key][name]: _without_type(entry[key]) for entry in entries}
 
 
-def _plain(resource: Mapping[str, Any]) -> dict[str, Any]:
+def _without_type(resource: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in resource.items() if key != "@type"}
 
 
-def _settled(
+def _static_listener(
     listener: Mapping[str, Any], routes: Mapping[str, dict[str, Any]], filters: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """With its routes and filters in it, and with secrets that need nobody to tell them."""
+    """Returns the listener with its routes and filters inline and without any reference to the registry."""
 
-    def settle(value: Any) -> Any:
+    def make_static(value: Any) -> Any:
         if isinstance(value, list):
-            return [settle(each) for each in value]
+            return [make_static(item) for item in value]
         if not isinstance(value, dict):
             return value
-        named = ("rds", "sds_config", "config_discovery")
-        settled = {key: settle(each) for key, each in value.items() if key not in named}
+        references = ("rds", "sds_config", "config_discovery")
+        static = {key: make_static(item) for key, item in value.items() if key not in references}
         if "rds" in value:
             name = value["rds"]["route_config_name"]
-            settled["route_config"] = routes.get(name, {"name": name})
+            static["route_config"] = routes.get(name, {"name": name})
         if "config_discovery" in value:
-            told = filters.get(value["name"], {})
-            settled["typed_config"] = told.get("typed_config", value["config_discovery"]["default_config"])
-        return settled
+            filter_config = filters.get(value["name"], {})
+            static["typed_config"] = filter_config.get("typed_config", value["config_discovery"]["default_config"])
+        return static
 
-    settled: dict[str, Any] = settle(_plain(listener))
-    return settled
+    static: dict[str, Any] = make_static(_without_type(listener))
+    return static
 
 
-def _populated(cluster: Mapping[str, Any], assignments: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """With its instances in it."""
-    populated = _plain(cluster)
-    source = populated.pop("eds_cluster_config", None)
+def _static_cluster(cluster: Mapping[str, Any], assignments: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the cluster with its endpoints inline."""
+    static = _without_type(cluster)
+    source = static.pop("eds_cluster_config", None)
     if source is None:
-        return populated
-    name = source.get("service_name") or populated["name"]
+        return static
+    name = source.get("service_name") or static["name"]
     assignment = assignments.get(name, {})
-    localities = [_weighed(each) for each in assignment.get("endpoints", ())]
+    localities = [_static_locality(locality) for locality in assignment.get("endpoints", ())]
     return {
-        **populated,
+        **static,
         "type": "STATIC",
-        "load_assignment": {**assignment, "cluster_name": populated["name"], "endpoints": localities},
+        "load_assignment": {**assignment, "cluster_name": static["name"], "endpoints": localities},
     }
 
 
-def _weighed(locality: Mapping[str, Any]) -> dict[str, Any]:
-    """Envoy says 0 for a weight that nobody set, and refuses to be told so."""
+def _static_locality(locality: Mapping[str, Any]) -> dict[str, Any]:
+    """Removes a load-balancing weight of 0: Envoy dumps 0 for an unset weight, but rejects it as input."""
     return {key: value for key, value in locality.items() if key != "load_balancing_weight" or value}

@@ -1,4 +1,4 @@
-"""Whether a gateway still hears its registry. Pure: every instant is an argument."""
+"""Decides whether a gateway is still in contact with its registry. Pure: instants are arguments."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Final
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, lost_after
 
 CONTACT_POLL_INTERVAL: Final = 1.0
-"""Seconds between two looks at Envoy's connection to the registry, give or take a tenth."""
+"""Seconds between two polls of Envoy's connection to the registry, with a jitter of 10 %."""
 LOST_AFTER: Final = lost_after(DEFAULT_HEARTBEAT)
-"""Seconds without a registry after which a gateway says that it is on its own; its registry's drains no longer wait for
-it from then on."""
+"""Seconds without contact after which the registry counts as lost. From then on, the registry's drains no longer wait
+for this gateway."""
 
 
 class RegistryContact:
-    """What is known of one gateway's connection to its registry, whichever Envoy has it."""
+    """The state of one gateway's contact with its registry, across all its Envoys."""
 
     def __init__(self, now: float) -> None:
-        self._heard_at = now
+        self._contact_at = now
         self._received = 0
         self.is_lost = False
-        """Whether no registry has been heard for `LOST_AFTER`."""
+        """True once there was no contact for `LOST_AFTER`."""
 
     def update(self, now: float, *, connected: bool, received: int, refused_at: float) -> bool:
-        """Take what is so now; whether `is_lost` has changed.
+        """Takes the state at `now`, and returns whether `is_lost` has changed.
 
-        `connected`: whether Envoy has a stream of a registry node. `received`: how many bytes came from registry nodes;
-        one that hangs sends none, while a live one answers pings. `refused_at`: when the registry last ended a stream
-        with a reason: Envoy opens streams again and again then, and none of them says anything.
+        `connected`: whether Envoy has a stream to a registry node. `received`: how many bytes came from registry nodes
+        so far; a live node answers pings, a hung one sends nothing. `refused_at`: when the registry last ended a stream
+        with a reason; Envoy then opens streams again and again, which is no contact.
         """
-        spoke, self._received = received != self._received, received
-        if connected and spoke and now - refused_at >= LOST_AFTER:
-            self._heard_at = now
-        before, self.is_lost = self.is_lost, now - self._heard_at >= LOST_AFTER
-        return self.is_lost is not before
+        has_new_bytes, self._received = received != self._received, received
+        if connected and has_new_bytes and now - refused_at >= LOST_AFTER:
+            self._contact_at = now
+        was_lost, self.is_lost = self.is_lost, now - self._contact_at >= LOST_AFTER
+        return self.is_lost is not was_lost

@@ -1,9 +1,9 @@
-"""Listening sockets of another process that take no new connection, and lose none that they have taken.
+"""Makes the listening sockets of another process refuse new connections without losing queued ones.
 
-A listening socket that is closed resets every connection that the kernel has accepted for it and the program has not:
+Closing a listening socket resets every connection that the kernel has completed and the program has not accepted yet:
 under load, each end of a gateway would fail a few requests. So the sockets are first bound to a network interface that
-does not exist: nothing reaches them there, new connections are refused, and once the program has taken up what is
-queued, they can be closed. Linux only; where it is not allowed, nothing happens.
+does not exist. No new connection reaches them there, and once the program has accepted what is queued, they can be
+closed. Linux only; where it is not permitted, nothing changes. See docs/envoy.md.
 """
 
 from __future__ import annotations
@@ -19,66 +19,67 @@ from pathlib import Path
 from typing import Final
 
 _PIDFD_GETFD: Final = 438
-"""The number of the system call, on every architecture."""
+"""The number of the system call, which is the same on every architecture."""
 _SO_ACCEPTCONN: Final = 30
 _SO_BINDTOIFINDEX: Final = 62
-_NOWHERE: Final = 0x7FFF_FFFF
-"""The index of no network interface."""
+_NO_INTERFACE: Final = 0x7FFF_FFFF
+"""An interface index that no network interface has."""
 _TCP_INFO: Final = 11
-_QUEUED: Final = slice(24, 28)
-"""Of a listening socket's TCP_INFO: how many connections wait to be taken up (tcpi_unacked)."""
+_QUEUE_LENGTH: Final = slice(24, 28)
+"""The bytes of a listening socket's TCP_INFO that hold the length of its accept queue (tcpi_unacked)."""
 
 
 def refuse_new_connections(pid: int, ports: Collection[int], max_sockets: int) -> list[socket.socket]:
-    """Have the sockets at which process `pid` listens on `ports` take nothing new; these sockets, `max_sockets` of them.
+    """Makes the sockets at which process `pid` listens on `ports` refuse new connections. Returns at most `max_sockets`
+    of them.
 
-    Empty if it could not be done. They are ours, too, until we close them.
+    Returns an empty list if the system does not permit it. The sockets are duplicates that the caller must close.
     """
     try:
         pidfd = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # It has ended; or the system has no such thing.
+    except (OSError, AttributeError):  # The process has exited, or the system lacks pidfds.
         return []
-    found: list[socket.socket] = []
+    listeners: list[socket.socket] = []
     try:
-        for listener in _listening(pid, pidfd, ports):
-            found.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NOWHERE)
-            if len(found) == max_sockets:
+        for listener in _listening_sockets(pid, pidfd, ports):
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+            if len(listeners) == max_sockets:
                 break
     except OSError:
-        close_sockets(found)
+        close_sockets(listeners)
         return []
     finally:
         os.close(pidfd)
-    return found
+    return listeners
 
 
 def queued_connections(listeners: Sequence[socket.socket]) -> int:
-    """How many connections wait to be taken up."""
-    known = (each.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _QUEUED.stop) for each in listeners)
-    return sum(struct.unpack("=I", each[_QUEUED])[0] for each in known)
+    """Returns how many connections wait to be accepted."""
+    infos = (listener.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _QUEUE_LENGTH.stop) for listener in listeners)
+    return sum(struct.unpack("=I", info[_QUEUE_LENGTH])[0] for info in infos)
 
 
 def close_sockets(listeners: Sequence[socket.socket]) -> None:
-    """Let go of them; the process still has them."""
-    for each in listeners:
-        each.close()
+    """Closes our duplicates. The other process keeps its own."""
+    for listener in listeners:
+        listener.close()
 
 
-def _listening(pid: int, pidfd: int, ports: Collection[int]) -> Iterator[socket.socket]:
-    """The process's own listening sockets; those were among the first that it opened. Raises `OSError`."""
-    for number in sorted(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()):
-        taken = _taken(pidfd, number)
-        if taken is None:
+def _listening_sockets(pid: int, pidfd: int, ports: Collection[int]) -> Iterator[socket.socket]:
+    """Yields the process's listening sockets, which are among the first files that it opened. Raises `OSError`."""
+    for number in sorted(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()):
+        duplicate = _duplicate(pidfd, number)
+        if duplicate is None:
             continue
-        if taken.getsockopt(socket.SOL_SOCKET, _SO_ACCEPTCONN) and _port(taken) in ports:
-            yield taken
+        if duplicate.getsockopt(socket.SOL_SOCKET, _SO_ACCEPTCONN) and _port(duplicate) in ports:
+            yield duplicate
         else:
-            taken.close()
+            duplicate.close()
 
 
-def _taken(pidfd: int, number: int) -> socket.socket | None:
-    """A socket of the process, for us; None if it is something else, or gone."""
+def _duplicate(pidfd: int, number: int) -> socket.socket | None:
+    """Returns a duplicate of a socket of the process; None if the file is no socket or is closed."""
     fd = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, number, 0)
     if fd < 0:
         code = ctypes.get_errno()

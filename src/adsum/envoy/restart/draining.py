@@ -1,4 +1,4 @@
-"""How an Envoy ends without cutting anybody off."""
+"""Ends an Envoy without cutting off requests."""
 
 from __future__ import annotations
 
@@ -12,69 +12,78 @@ from adsum.envoy.restart.accept_drain import close_sockets, queued_connections, 
 from adsum.envoy.restart.tcp_connections import count_connections
 
 IDLE_LINGER: Final = 1.0
-"""Seconds that connections without a request have to be used or closed by their clients, so that a request that was on
-its way when the drain began is answered; longer than the way takes."""
+"""Seconds that idle connections stay open, longer than a request takes on its way, so that a request sent before the
+drain is answered."""
 MAX_ACCEPT_WAIT: Final = 0.5
-"""Seconds at most for connections that wait to be accepted; an Envoy that is not overrun needs none."""
+"""The longest wait, in seconds, until Envoy has accepted the queued connections. An Envoy that is not overloaded needs
+none."""
 CONNECTION_POLL_INTERVAL: Final = 0.25
-"""Seconds between two looks at who is still connected."""
+"""Seconds between two counts of the connections of an Envoy whose admin interface does not answer."""
 KILL_AFTER: Final = 3.0
-"""Seconds after SIGTERM within which Envoy has ended; then it is killed."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 _log = logging.getLogger("adsum.envoy")
 
 
 async def drain(envoy: EnvoyInstance, timeout: float) -> None:
-    """Have it accept nothing more and finish what runs, for at most `timeout` seconds; then end it."""
+    """Makes the Envoy refuse connections, waits at most `timeout` seconds for its requests to finish, and ends it."""
     try:
         async with asyncio.timeout(timeout):
             await _finish(envoy)
     except TimeoutError:
-        await _tell_what_is_cut_off(envoy)
+        await _log_dropped_requests(envoy)
     await envoy.process.stop(KILL_AFTER)
 
 
-async def _finish(one: EnvoyInstance) -> None:
-    closed = await _accept_what_has_come(one)
+async def _finish(envoy: EnvoyInstance) -> None:
+    closed = await _refuse_new_connections(envoy)
     try:
-        # In this order: who is let go comes back at once, and should find the door closed rather than closing.
+        # Sockets first: a client whose connection is closed reconnects at once, and must not reach a closing socket.
         if not closed:
-            await one.admin.stop_accepting()
-        await one.admin.drain_connections()
-        await _until_idle(one)
+            await envoy.admin.stop_accepting()
+        await envoy.admin.drain_connections()
+        await _wait_until_idle(envoy)
     except AdminUnavailable as error:
-        _log.warning("%s; it can't tell anybody to leave, so it is ended once nobody is connected", error)
-        await _until_deserted(one)
+        _log.warning("%s; it can't close its connections, so it is ended once no client is connected", error)
+        await _wait_until_disconnected(envoy)
 
 
-async def _until_idle(one: EnvoyInstance) -> None:
+async def _wait_until_idle(envoy: EnvoyInstance) -> None:
     loop = asyncio.get_running_loop()
-    began = loop.time()
-    while one.process.running:
-        traffic = await one.admin.active_traffic()
-        if traffic.requests == 0 and (traffic.connections == 0 or loop.time() - began >= IDLE_LINGER):
+    started_at = loop.time()
+    while envoy.process.running:
+        traffic = await envoy.admin.active_traffic()
+        if traffic.requests == 0 and (traffic.connections == 0 or loop.time() - started_at >= IDLE_LINGER):
             return
         await asyncio.sleep(POLL_INTERVAL)
 
 
-async def _until_deserted(one: EnvoyInstance) -> None:
-    """All that can be seen of a deaf one is who is connected."""
-    while one.process.running:
-        if not (await asyncio.to_thread(count_connections, one)).downstream:
+async def _wait_until_disconnected(envoy: EnvoyInstance) -> None:
+    """Waits until no client is connected, or until the Envoy exits if its connections can't be seen.
+
+    The connections are all that can be seen of an unresponsive Envoy.
+    """
+    while envoy.process.running:
+        counts = await asyncio.to_thread(count_connections, envoy)
+        if counts is not None and not counts.downstream:
             return
         await asyncio.sleep(CONNECTION_POLL_INTERVAL)
 
 
-async def _accept_what_has_come(one: EnvoyInstance) -> bool:
-    """Return once everybody who was let in by the kernel is known to Envoy; whether nobody new is let in any more.
+async def _refuse_new_connections(envoy: EnvoyInstance) -> bool:
+    """Makes the kernel refuse new connections, and waits until Envoy has accepted the queued ones.
 
-    The monitor stays open: it says until the end that the gateway is not ready.
+    Returns False if the plan or the system does not permit it; then new connections are still accepted.
+
+    The monitor's listener stays open: it reports until the end that the gateway is not ready.
     """
-    places = one.plan.listen_addresses
-    ports = {port for _, port in places}
-    # A thread of Envoy's has a socket of its own for each; with thousands of connections it takes a while to find them.
+    if not envoy.plan.process_access:
+        return False
+    addresses = envoy.plan.listen_addresses
+    ports = {port for _, port in addresses}
+    # Each Envoy worker has a socket per address. Among thousands of connections, finding them takes a while.
     listeners = await asyncio.to_thread(
-        refuse_new_connections, one.process.pid, ports, len(places) * one.plan.concurrency
+        refuse_new_connections, envoy.process.pid, ports, len(addresses) * envoy.plan.concurrency
     )
     try:
         for _ in range(round(MAX_ACCEPT_WAIT / POLL_INTERVAL) if listeners else 0):
@@ -86,18 +95,22 @@ async def _accept_what_has_come(one: EnvoyInstance) -> bool:
         close_sockets(listeners)
 
 
-async def _tell_what_is_cut_off(one: EnvoyInstance) -> None:
+async def _log_dropped_requests(envoy: EnvoyInstance) -> None:
     try:
-        traffic = await one.admin.active_traffic()
+        traffic = await envoy.admin.active_traffic()
     except AdminUnavailable:
-        await log_dropped_connections(one)
+        await log_dropped_connections(envoy)
         return
     if traffic.requests:
-        _log.warning("%d requests still run and are cut off; --drain-timeout gives them longer", traffic.requests)
+        _log.warning(
+            "%d requests are still in progress and are cut off; --drain-timeout gives them more time", traffic.requests
+        )
 
 
 async def log_dropped_connections(envoy: EnvoyInstance) -> None:
-    """To be called just before it ends: it was given its time."""
-    running = (await asyncio.to_thread(count_connections, envoy)).max_active
-    if running:
-        _log.warning("what still runs, on up to %d connections, is cut off; --drain-timeout gives it longer", running)
+    """Logs how many connections are cut off, if they can be seen. To be called just before an Envoy ends."""
+    counts = await asyncio.to_thread(count_connections, envoy)
+    if counts is not None and counts.max_active:
+        _log.warning(
+            "requests on up to %d connections are cut off; --drain-timeout gives them more time", counts.max_active
+        )

@@ -1,4 +1,4 @@
-"""The Envoys of one gateway, one after the other; at most two run at a time, while one takes over."""
+"""Starts and replaces the Envoys of one gateway. At most two run at a time, while one takes over from the other."""
 
 from __future__ import annotations
 
@@ -18,124 +18,143 @@ from adsum.envoy.restart.draining import KILL_AFTER, log_dropped_connections
 from adsum.envoy.restart.hot_restart import IS_SUPPORTED, HotRestart
 
 TAKEOVER_TIMEOUT: Final = 30.0
-"""Seconds that one that is to take over has to come up; then it is given up."""
+"""Seconds that a new Envoy has to become ready; then it is given up."""
 EXIT_MARGIN: Final = 5.0
-"""Seconds by which one that was replaced may end later than it should; then it is ended."""
+"""Seconds that a replaced Envoy may exceed its time; then it is ended."""
 REPORT_BEFORE_EXIT: Final = 0.5
-"""Seconds before one that was replaced is to end, at which we say what it leaves unfinished."""
+"""Seconds before a replaced Envoy must exit, at which the connections that it drops are logged."""
 
 
 class EnvoyRollout:
-    """`start` a line of Envoys, have others `follow`; `close` leaves none."""
+    """`start` the first Envoy, `replace` it by others; `close` ends them all."""
 
     def __init__(self) -> None:
-        self._own = RuntimeFolder()
-        self.folder = self._own.path
-        """Ours alone."""
-        self._begun = 0
-        self._lineages = 0
-        self._lineage: HotRestart | None = None
+        self._runtime_folder = RuntimeFolder()
+        self.folder = self._runtime_folder.path
+        """The gateway's private folder."""
+        self._starts = 0
+        self._series = 0
+        self._hot_restart: HotRestart | None = None
         self._running: set[EnvoyInstance] = set()
         self._access_log = AccessLog()
         self.draining: set[asyncio.Task[None]] = set()
-        """Done when those that were replaced have ended."""
+        """One task per replaced Envoy, done once it has exited."""
 
     @property
     def pids(self) -> list[int]:
-        """Of those that run."""
-        return [each.process.pid for each in self._running]
+        """The process ids of the running Envoys."""
+        return [envoy.process.pid for envoy in self._running]
 
     async def start(
         self, plan: GatewayPlan, pair: bytes, last_good: StaticResources | None, *, strict: bool
     ) -> EnvoyInstance:
-        """One that follows none, once it serves; it gets what there is to serve from `told`, else from the registry.
+        """Starts an Envoy that takes over from none and returns it once it serves.
 
-        `pair` is the certificate that it shows. Raises `CannotServe`; see `EnvoyInstance.until_serving` for `strict`.
+        It serves the configuration `last_good`, or the registry's if that is None. `pair` is its certificate. Raises
+        `CannotServe`; see `EnvoyInstance.wait_until_serving` for `strict`.
         """
-        self._end_lineage()
-        self._lineages += 1
-        self._lineage = HotRestart(self.folder, self._lineages)
-        one = await self._come_up(plan, pair, self._lineage, last_good, strict=strict)
-        self._lineage.mark_succeeded()
-        return one
+        self._end_hot_restart()
+        self._series += 1
+        self._hot_restart = HotRestart(self.folder, self._series)
+        envoy = await self._launch(plan, pair, self._hot_restart, last_good, strict=strict)
+        self._hot_restart.mark_succeeded()
+        return envoy
 
     async def replace(
         self, old: EnvoyInstance, plan: GatewayPlan, pair: bytes, last_good: StaticResources | None
     ) -> EnvoyInstance:
-        """One that has taken over from `old`, which finishes what runs and leaves. See `start`.
+        """Starts an Envoy that takes over from `old`, which finishes its requests and exits. See `start`.
 
-        Raises `CannotServe`: then `old` goes on, but if the new one got far enough, it is deaf: nobody can ask it
-        anything any more. Another one can follow it.
+        Raises `CannotServe`. Then `old` still serves and can be replaced later, but its admin interface may not answer
+        any more: an Envoy closes it for good once its successor has started.
         """
-        if self._lineage is None or not IS_SUPPORTED:
-            raise CannotServe("Envoy can take over from another on Linux alone; restart the gateway instead")
+        if self._hot_restart is None or not IS_SUPPORTED:
+            raise CannotServe("Envoy supports hot restart on Linux only; restart the gateway instead")
+        if not self.can_replace(plan):
+            raise CannotServe(
+                "an earlier reload failed, and Envoy refuses further ones until its shared memory is reset, which "
+                "--no-process-access forbids; restart the gateway instead"
+            )
+        if self._hot_restart.is_blocked:
+            self._hot_restart.unblock()
         try:
             async with asyncio.timeout(TAKEOVER_TIMEOUT):
-                new = await self._come_up(plan, pair, self._lineage, last_good, strict=True)
+                new = await self._launch(plan, pair, self._hot_restart, last_good, strict=True)
         except TimeoutError:
-            self._lineage.mark_failed()
-            raise CannotServe(f"the new one took no requests within {TAKEOVER_TIMEOUT:g} s") from None
-        except BaseException:
-            self._lineage.mark_failed()
-            raise
-        self._lineage.mark_succeeded()
-        leaving = asyncio.create_task(_see_off(old))
-        self.draining.add(leaving)
-        leaving.add_done_callback(self.draining.discard)
+            raise CannotServe(f"the new Envoy was not ready within {TAKEOVER_TIMEOUT:g} s") from None
+        self._hot_restart.mark_succeeded()
+        task = asyncio.create_task(_wait_for_exit(old))
+        self.draining.add(task)
+        task.add_done_callback(self.draining.discard)
         return new
 
+    def can_replace(self, plan: GatewayPlan) -> bool:
+        """Returns whether an Envoy can be replaced by one with that plan.
+
+        Without `process_access`, one failed replacement blocks all further ones.
+        """
+        return self._hot_restart is not None and (plan.process_access or not self._hot_restart.is_blocked)
+
     def kill_all(self) -> None:
-        """All of them, now."""
-        for each in self._running:
-            each.process.signal(signal.SIGKILL)
+        """Kills every Envoy at once."""
+        for envoy in self._running:
+            envoy.process.signal(signal.SIGKILL)
 
     async def close(self) -> None:
-        """End what still runs, and leave nothing behind; idempotent."""
-        for leaving in list(self.draining):
-            leaving.cancel()
-        for each in list(self._running):
-            await each.process.stop(KILL_AFTER)
+        """Ends every Envoy and removes the gateway's folder. Idempotent."""
+        for task in list(self.draining):
+            task.cancel()
+        for envoy in list(self._running):
+            await envoy.process.stop(KILL_AFTER)
         self._access_log.close()
-        self._end_lineage()
-        self._own.close()
+        self._end_hot_restart()
+        self._runtime_folder.close()
 
-    async def _come_up(
-        self, plan: GatewayPlan, pair: bytes, lineage: HotRestart, told: StaticResources | None, *, strict: bool
+    async def _launch(
+        self,
+        plan: GatewayPlan,
+        pair: bytes,
+        hot_restart: HotRestart,
+        last_good: StaticResources | None,
+        *,
+        strict: bool,
     ) -> EnvoyInstance:
-        answering = await xds_health.responsive_nodes(plan.registry_nodes) if told is None else []
-        self._begun += 1
-        folder = self.folder / str(self._begun)
+        responsive_nodes = await xds_health.responsive_nodes(plan.registry_nodes) if last_good is None else []
+        self._starts += 1
+        folder = self.folder / str(self._starts)
         try:
             folder.mkdir(mode=0o700)
-            one = EnvoyInstance.start(plan, pair, folder, lineage.arguments(), told, self._access_log, answering)
+            envoy = EnvoyInstance.start(
+                plan, pair, folder, hot_restart.arguments(), last_good, self._access_log, responsive_nodes
+            )
         except OSError as error:
             raise CannotServe(f"Envoy can't be started in {folder}: {error.strerror}") from None
-        self._running.add(one)
-        one.process.exited.add_done_callback(lambda _: self._over(one))
+        self._running.add(envoy)
+        envoy.process.exited.add_done_callback(lambda _: self._remove(envoy))
         try:
-            await one.wait_until_serving(strict=strict)
+            await envoy.wait_until_serving(strict=strict)
         except BaseException:
-            await one.process.kill()  # Were it told to end, it would tell the one before to end, too.
+            await envoy.process.kill()  # SIGTERM would make it shut down the Envoy before it.
             raise
-        return one
+        return envoy
 
-    def _over(self, one: EnvoyInstance) -> None:
-        self._running.discard(one)
-        shutil.rmtree(one.folder, ignore_errors=True)
+    def _remove(self, envoy: EnvoyInstance) -> None:
+        self._running.discard(envoy)
+        shutil.rmtree(envoy.folder, ignore_errors=True)
 
-    def _end_lineage(self) -> None:
-        if self._lineage is not None:
-            self._lineage.remove_shared_memory()
+    def _end_hot_restart(self) -> None:
+        if self._hot_restart is not None:
+            self._hot_restart.remove_shared_memory()
 
 
-async def _see_off(old: EnvoyInstance) -> None:
-    """The one that took over tells it to end; unless it can't."""
-    if not await _ends_within(old, old.exits_within - REPORT_BEFORE_EXIT):
+async def _wait_for_exit(old: EnvoyInstance) -> None:
+    """Waits until the replaced Envoy has exited: its successor shuts it down. If that fails, ends it."""
+    if not await _exits_within(old, old.exits_within - REPORT_BEFORE_EXIT):
         await log_dropped_connections(old)
-        if not await _ends_within(old, REPORT_BEFORE_EXIT + EXIT_MARGIN):
+        if not await _exits_within(old, REPORT_BEFORE_EXIT + EXIT_MARGIN):
             await old.process.stop(KILL_AFTER)
 
 
-async def _ends_within(old: EnvoyInstance, length: float) -> bool:
-    done, _ = await asyncio.wait({old.process.exited}, timeout=length)
+async def _exits_within(old: EnvoyInstance, timeout: float) -> bool:
+    done, _ = await asyncio.wait({old.process.exited}, timeout=timeout)
     return bool(done)

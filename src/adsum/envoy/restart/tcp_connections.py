@@ -1,4 +1,7 @@
-"""Who an Envoy talks to, as the system sees it: for one that can't be asked. Linux only; elsewhere nobody is seen."""
+"""Counts an Envoy's TCP connections from /proc, for an Envoy whose admin interface no longer answers.
+
+Linux only, and only with the plan's `process_access`. See docs/envoy.md.
+"""
 
 from __future__ import annotations
 
@@ -15,50 +18,57 @@ _ESTABLISHED: Final = "01"
 
 @dataclass(frozen=True, slots=True)
 class TcpConnectionCounts:
-    """Connections of clients, and those to instances."""
+    """Downstream connections (from clients) and upstream connections (to instances)."""
 
     downstream: int
     upstream: int
 
     @property
     def max_active(self) -> int:
-        """Connections of clients on which a request may still run: each needs one to an instance, too.
+        """The most downstream connections on which a request may be in progress: each needs an upstream one, too.
 
-        Idle ones are no more after seconds: those to instances are closed, and clients that are answered are let go.
+        Idle ones disappear within seconds: Envoy closes idle upstream connections, and a draining Envoy closes a
+        client's connection after its response.
         """
         return min(self.downstream, self.upstream)
 
 
-def count_connections(envoy: EnvoyInstance) -> TcpConnectionCounts:
-    """Its connections now; it may have thousands, and takes as long as that does."""
-    doors = {port for _, port in envoy.plan.listen_addresses}
-    others = {*doors, *(port for _, port in envoy.plan.all_addresses)}
-    registry = {port for _, port in envoy.plan.registry_nodes}
-    clients = instances = 0
-    for local, remote in _connections(envoy.process.pid):
-        if local in doors:
-            clients += 1
-        elif local not in others and remote not in registry:
-            instances += 1
-    return TcpConnectionCounts(clients, instances)
+def count_connections(envoy: EnvoyInstance) -> TcpConnectionCounts | None:
+    """Returns the counts of one Envoy; None if they can't be seen. The time grows with their number."""
+    connections = _connections(envoy.process.pid) if envoy.plan.process_access else None
+    if connections is None:
+        return None
+    listen_ports = {port for _, port in envoy.plan.listen_addresses}
+    own_ports = {*listen_ports, *(port for _, port in envoy.plan.all_addresses)}
+    registry_ports = {port for _, port in envoy.plan.registry_nodes}
+    downstream = upstream = 0
+    for local, remote in connections:
+        if local in listen_ports:
+            downstream += 1
+        elif local not in own_ports and remote not in registry_ports:
+            upstream += 1
+    return TcpConnectionCounts(downstream, upstream)
 
 
-def _connections(pid: int) -> Iterator[tuple[int, int]]:
-    """The local and the remote port of each."""
+def _connections(pid: int) -> list[tuple[int, int]] | None:
+    """Returns the local and the remote port of each established connection; None if the system does not tell."""
     try:
-        own = set(_opened(pid))
-        listed = [Path(f"/proc/{pid}/net/{each}").read_text() for each in ("tcp", "tcp6")]
+        sockets = set(_open_files(pid))
+        tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6")]
     except OSError:
-        return
-    for line in (line.split() for table in listed for line in table.splitlines()[1:]):
-        if line[3] == _ESTABLISHED and f"socket:[{line[9]}]" in own:
-            yield _port(line[1]), _port(line[2])
+        return None
+    lines = (line.split() for table in tables for line in table.splitlines()[1:])
+    return [
+        (_port(line[1]), _port(line[2]))
+        for line in lines
+        if line[3] == _ESTABLISHED and f"socket:[{line[9]}]" in sockets
+    ]
 
 
-def _opened(pid: int) -> Iterator[str]:
-    for each in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # It was closed meanwhile.
-            yield each.readlink().name
+def _open_files(pid: int) -> Iterator[str]:
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # It was closed in the meantime.
+            yield descriptor.readlink().name
 
 
 def _port(address: str) -> int:
