@@ -167,7 +167,7 @@ PRIVATE = {
     "core/catalog/test_takeover.py": {"_shards"},
     "etcd/test_client.py": {"__dict__"},
     "support/fakes.py": {"_ready"},
-    "gateway/resources/test_compiled_resources.py": {"_shapes", "_tables"},
+    "gateway/resources/test_compiled_resources.py": {"_by_profile", "_tables"},
     "gateway/patterns/test_regexes.py": {"_Neighbours", "_after", "_cache", "_compile"},
     "peers/test_nodes.py": {"__dict__", "_whole"},
     "stores/etcd/test_versions.py": {"__dict__"},

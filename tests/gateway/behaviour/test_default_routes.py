@@ -10,7 +10,7 @@ import pytest
 from adsum.envoy.metrics.monitor import ADMIN_CLUSTER
 from adsum.envoy.metrics.stats import REGISTRY_CLUSTER
 from adsum.gateway.intent.upstreams import Upstream, UpstreamProtocol
-from adsum.gateway.resources.compiled_resources import MAX_OWN_DEFAULT_ROUTES
+from adsum.gateway.resources.resource_encoder import MAX_OWN_DEFAULT_ROUTES
 from tests.gateway.echo_services import echo_service, listing
 from tests.gateway.envoy_gateway import EnvoyGateway, running_gateway
 from tests.gateway.real_envoy import needs_envoy

@@ -299,8 +299,8 @@ def _id(address: str, path: str) -> str:
 @pytest.mark.parametrize(
     ("tls", "roots", "why"),
     [
-        (UpstreamTls(), "", "no file of authorities"),
-        (UpstreamTls(name="orders.internal"), "", "no file of authorities"),
+        (UpstreamTls(), "", "no file of certificate authorities"),
+        (UpstreamTls(name="orders.internal"), "", "no file of certificate authorities"),
         (UpstreamTls(), "/roots.pem", ""),
         (UpstreamTls(ca="/ours.pem"), "", ""),
         (UpstreamTls(verify=False), "", ""),
@@ -317,5 +317,5 @@ def test_what_keeps_a_gateway_from_instances_over_tls_is_known(tls: UpstreamTls,
 
 def test_more_ips_than_can_be_verified_are_named() -> None:
     many = TlsPeers(has_host_names=False, ips=tuple(f"10.0.{n // 256}.{n % 256}" for n in range(MAX_VERIFIED_IPS + 1)))
-    assert "an upstream's tls.name is one for all" in verification_problem(UpstreamTls(), many, "/roots.pem")
+    assert "set the upstream's tls.name" in verification_problem(UpstreamTls(), many, "/roots.pem")
     assert verification_problem(UpstreamTls(name="orders.internal"), many, "/roots.pem") == ""

@@ -264,7 +264,7 @@ def test_an_instance_that_can_not_be_reached_is_a_problem(call: Any) -> None:
 def test_callers_hear_that_a_gateway_has_no_authorities_to_verify_instances_by(call: Any) -> None:
     status, _, said = call("/secret/")
     assert (status, said["service"], said["title"]) == (503, "secret", "Instance unreachable")
-    assert "no file of authorities" in said["cause"]
+    assert "no file of certificate authorities" in said["cause"]
     _, headers, _ = call("/secret/", content_type="application/grpc")
     assert headers["grpc-message"] == f"{said['title']}: {said['detail']}; {said['cause']}"
     _, headers, said = call("/sick/", content_type="application/grpc")

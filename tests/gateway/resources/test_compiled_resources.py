@@ -31,7 +31,8 @@ from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.intent.upstreams import LbPolicy, Upstream
 from adsum.gateway.profile import GatewayProfile
-from adsum.gateway.resources.compiled_resources import MAX_OWN_DEFAULT_ROUTES, NO_RESOURCES, CompiledResources
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES, CompiledResources
+from adsum.gateway.resources.resource_encoder import MAX_OWN_DEFAULT_ROUTES
 from adsum.gateway.resources.resources import PUSH_ORDER, Resource, ResourceKind
 from tests.gateway import strategies
 from tests.gateway.echo_services import listing
@@ -274,7 +275,7 @@ def test_a_service_that_comes_has_no_declared_route_made_again(monkeypatch: pyte
         made.append(route.name)
         return route_entries(route, splits)
 
-    monkeypatch.setattr(route_configuration, "entries", counted)
+    monkeypatch.setattr(route_configuration, "route_entries", counted)
     hosts = [Route(f"h{n}", hosts=(f"h{n}.example",), to=(Target(Selector("orders")),)) for n in range(5)]
     anywhere = [Route(f"a{n}", to=(Target(Selector("users")),)) for n in range(5)]
     intent = Intent((*hosts, *anywhere))
@@ -371,7 +372,7 @@ def test_hostile_shapes_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(50):
         one.gateway_resources(replace(SHAPE, zone=f"z{n}"))
     assert len(one._tables) <= 8
-    assert len(one._shapes) <= 8
+    assert len(one._by_profile) <= 8
 
 
 def test_nothing_is_told_before_anything_was_loaded() -> None:

@@ -26,7 +26,8 @@ from adsum.gateway.intent.matches import PathMatch as Where
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.profile import GatewayProfile
-from adsum.gateway.resources.compiled_resources import MAX_OWN_DEFAULT_ROUTES, NO_RESOURCES
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES
+from adsum.gateway.resources.resource_encoder import MAX_OWN_DEFAULT_ROUTES
 from adsum.gateway.route_check.route_check import CheckedRequest, Verdict, check_route
 from tests.gateway import strategies
 from tests.gateway.echo_services import echo_service, listing
