@@ -30,7 +30,7 @@ MIN_FAILURE_VOLUME: Final = 10
 
 
 def listener(service: str) -> Any:
-    """Returns the listener of a service. An unknown service has one, too, so that calls fail at once and not after 15 s."""
+    """Returns the listener of a service. Unknown services have one, too, so that calls fail at once, not after 15 s."""
     manager = HttpConnectionManager(stat_prefix=service)
     manager.rds.route_config_name = service
     manager.rds.config_source.CopyFrom(messages.ads_source())

@@ -70,7 +70,7 @@ _REPLIES: Final = (
     _Reply(
         ("UPE",),
         "Invalid response",
-        f"an instance of {SERVICE_OPERATOR} sent a response that is not HTTP, or has over 100 headers or 60 KiB of them",
+        f"an instance of {SERVICE_OPERATOR} sent a response that is not HTTP or has over 100 headers or 60 KiB of them",
     ),
     _Reply(
         ("UF",),
