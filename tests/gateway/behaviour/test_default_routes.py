@@ -1,4 +1,4 @@
-"""The default routes of many services, which one pattern finds, on a real Envoy."""
+"""The default routes of many services at a real Envoy, where one pattern finds all services."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_a_service_is_found_by_its_host(many: EnvoyGateway, host: str) -> None:
         ("/", f"{ADMIN_CLUSTER}.localhost"),
     ],
 )
-def test_what_is_no_service_has_no_route(many: EnvoyGateway, path: str, host: str) -> None:
+def test_an_unknown_service_has_no_route(many: EnvoyGateway, path: str, host: str) -> None:
     answer = many.get(path, host=host)
     assert (answer.status, answer.content["title"]) == (404, "No such route")
     assert "route" not in answer.content
 
 
 @pytest.mark.parametrize("service", ["calls", "settled", "s1"])
-def test_a_service_that_nobody_answers_for_is_known_nevertheless(many: EnvoyGateway, service: str) -> None:
+def test_a_known_service_without_an_answer_gets_503(many: EnvoyGateway, service: str) -> None:
     answer = many.get(f"/{service}/")
     assert (answer.status, answer.content["service"]) == (503, service)
