@@ -90,14 +90,14 @@ def start_wrapped_instance(place: ScenarioSandbox, id: str, *options: str) -> Sc
     return place.adsum("run", "--service", "orders", "--id", id, "--check", CHECK, *options, "--", *program)
 
 
-async def register(asking: JsonApi, service: str, found: InstanceServer, id: str = "") -> None:
+async def register(api: JsonApi, service: str, found: InstanceServer, id: str = "") -> None:
     """List it, under its own id unless another is given."""
-    await asking.put(f"/services/{service}/instances/{id or found.id}", port=found.port, address="127.0.0.1", ttl=None)
+    await api.put(f"/services/{service}/instances/{id or found.id}", port=found.port, address="127.0.0.1", ttl=None)
 
 
-async def drain(asking: JsonApi, service: str, id: str) -> None:
+async def drain(api: JsonApi, service: str, id: str) -> None:
     """Return when every gateway has said that it calls it no more."""
-    written = await asking.put(f"/services/{service}/instances/{id}/override", status="draining", wait=20)
+    written = await api.put(f"/services/{service}/instances/{id}/override", status="draining", wait=20)
     assert not written.get("unacknowledged"), written
 
 

@@ -40,28 +40,35 @@ class OperationHistory:
 
     @property
     def acknowledged(self) -> int:
-        return sum(each.revision is not None for each in self.operations)
+        return sum(operation.revision is not None for operation in self.operations)
 
     def judge(self, found: set[str]) -> None:
         """Raises `AssertionError` if it can't be true, with `found` listed in the end."""
-        done = sorted((each for each in self.operations if each.revision is not None), key=lambda each: each.ended)
+        done = sorted(
+            (operation for operation in self.operations if operation.revision is not None),
+            key=lambda operation: operation.ended,
+        )
         latest, position = 0, 0
-        for each in sorted(done, key=lambda each: each.began):
-            while position < len(done) and done[position].ended < each.began:
+        for operation in sorted(done, key=lambda operation: operation.began):
+            while position < len(done) and done[position].ended < operation.began:
                 latest = max(latest, done[position].revision or 0)
                 position += 1
-            assert (each.revision or 0) > latest, f"{each} began after revision {latest} was acknowledged"
+            assert (operation.revision or 0) > latest, f"{operation} began after revision {latest} was acknowledged"
         for id, operations in self._by_id().items():
-            certain = [each for each in operations if each.revision is not None]
+            certain = [operation for operation in operations if operation.revision is not None]
             after = certain[-1].ended if certain else 0.0
-            doubts = {each.is_registration for each in operations if each.revision is None and each.began >= after}
+            doubts = {
+                operation.is_registration
+                for operation in operations
+                if operation.revision is None and operation.began >= after
+            }
             possible = doubts | {certain[-1].is_registration if certain else False}
             assert (id in found) in possible, f"{id} is {'' if id in found else 'not '}listed after {operations}"
 
     def _by_id(self) -> dict[str, list[HistoryOperation]]:
         found: dict[str, list[HistoryOperation]] = {}
-        for each in self.operations:
-            found.setdefault(each.id, []).append(each)
+        for operation in self.operations:
+            found.setdefault(operation.id, []).append(operation)
         return found
 
 

@@ -33,9 +33,9 @@ class ProbedInstance:
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
                 await reader.readuntil(b"\r\n\r\n")
-                asking = self._asking(writer.get_extra_info("peername")[1])
-                self.probed_by.append(asking)
-                if asking in self.unreachable_from:
+                prober = self._asking(writer.get_extra_info("peername")[1])
+                self.probed_by.append(prober)
+                if prober in self.unreachable_from:
                     await reader.read()  # Until they give up.
                 else:
                     writer.write(ANSWER)
@@ -65,7 +65,7 @@ def _inode(port: int, to: int) -> str:
     """Of the socket at that end of a connection on loopback, as the system counts them."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if [int(each.rpartition(":")[2], 16) for each in fields[1:3]] == [port, to]:
+        if [int(address.rpartition(":")[2], 16) for address in fields[1:3]] == [port, to]:
             return fields[9]
     return ""
 

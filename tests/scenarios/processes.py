@@ -202,7 +202,7 @@ class JsonApi:
 
     async def statuses(self, service: str) -> dict[str, str]:
         """How the service's instances stand, by id."""
-        return {each["id"]: each["status"] for each in (await self.get(f"/services/{service}"))["instances"]}
+        return {item["id"]: item["status"] for item in (await self.get(f"/services/{service}"))["instances"]}
 
     async def wait_for_statuses(
         self, service: str, expected: Callable[[dict[str, str]], bool], timeout: float = SCENARIO_TIMEOUT

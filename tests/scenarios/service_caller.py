@@ -118,7 +118,7 @@ async def _main(service: str, cache: str) -> None:
 
 
 def _tell(view: View) -> None:
-    print(f"{view.origin} {' '.join(each.id for each in view.endpoints)}.", flush=True)  # noqa: T201
+    print(f"{view.origin} {' '.join(endpoint.id for endpoint in view.endpoints)}.", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

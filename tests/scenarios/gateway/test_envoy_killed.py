@@ -39,15 +39,18 @@ class TimedTries:
 
     @property
     def answered(self) -> int:
-        return sum(not each.failed for each in self.all)
+        return sum(not attempt.failed for attempt in self.all)
 
     @property
     def failed(self) -> list[TimedTry]:
-        return [each for each in self.all if each.failed]
+        return [attempt for attempt in self.all if attempt.failed]
 
     def back(self, killed: float) -> float:
         """When the first answer came to a request that began after that; infinity if none has."""
-        return min((each.ended for each in self.all if not each.failed and each.began > killed), default=float("inf"))
+        return min(
+            (attempt.ended for attempt in self.all if not attempt.failed and attempt.began > killed),
+            default=float("inf"),
+        )
 
 
 @asynccontextmanager
@@ -110,15 +113,15 @@ async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: 
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         return answer.text if answer.status_code == 200 else f"{answer.status_code}: {answer.text}"
 
-    async with JsonApi(door.place.url) as asking, running_instance("o1") as found:
-        await register(asking, "orders", found)
+    async with JsonApi(door.place.url) as api, running_instance("o1") as found:
+        await register(api, "orders", found)
         gateway = await door.start_gateway()
         await door.wait_for_answer()
         killed, made = await _kill_its_envoy(gateway, call)
     assert made.unanswered == [], "it answers nothing before it knows everything"
     assert made.failed, "the kill was not felt"
-    assert min(each.ended for each in made.failed) >= killed
-    assert max(each.began for each in made.failed) <= made.back(killed)
+    assert min(attempt.ended for attempt in made.failed) >= killed
+    assert max(attempt.began for attempt in made.failed) <= made.back(killed)
 
 
 async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ran(door: GatewayLoad) -> None:
@@ -126,8 +129,8 @@ async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ra
     door.place.run("serve", "-m", "tests.integrations.programs.grpc_programs", "serve", "o1")
     options = [("grpc.default_authority", "names.localhost"), ("grpc.initial_reconnect_backoff_ms", 100)]
     options += [("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
-    async with JsonApi(door.place.url) as asking:
-        await asking.wait_for_statuses("names", lambda statuses: statuses == {"o1": "passing"})
+    async with JsonApi(door.place.url) as api:
+        await api.wait_for_statuses("names", lambda statuses: statuses == {"o1": "passing"})
     gateway = await door.start_gateway()
     async with grpc.aio.insecure_channel(door.listen, options) as channel:
         ask: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
@@ -142,6 +145,6 @@ async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ra
 
         killed, made = await _kill_its_envoy(gateway, call)
     assert made.unanswered == []
-    assert min((each.ended for each in made.failed), default=killed) >= killed
-    assert max((each.began for each in made.failed), default=killed) <= made.back(killed)
+    assert min((attempt.ended for attempt in made.failed), default=killed) >= killed
+    assert max((attempt.began for attempt in made.failed), default=killed) <= made.back(killed)
     assert len(made.failed) <= CALLERS, "those that began later waited"

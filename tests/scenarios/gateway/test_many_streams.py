@@ -46,16 +46,16 @@ class BareStream:
 
     async def next(self) -> set[int]:
         """The ports of the service, once it is told of them."""
-        heard = await self._call.read()
-        await self._call.write(DeltaDiscoveryRequest(type_url=heard.type_url, response_nonce=heard.nonce))
-        (told,) = heard.resources
+        response = await self._call.read()
+        await self._call.write(DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce))
+        (resource,) = response.resources
         assignment = ClusterLoadAssignment()
-        told.resource.Unpack(assignment)
-        assert told.name == self._service
+        resource.resource.Unpack(assignment)
+        assert resource.name == self._service
         return {
-            each.endpoint.address.socket_address.port_value
-            for place in assignment.endpoints
-            for each in place.lb_endpoints
+            endpoint.endpoint.address.socket_address.port_value
+            for locality in assignment.endpoints
+            for endpoint in locality.lb_endpoints
         }
 
     async def hears_of(self, port: int) -> None:
@@ -78,12 +78,12 @@ def many_files() -> Iterator[int]:
 async def _hold(streams: list[BareStream]) -> None:
     """Connect them all; each is told of who is there."""
     for first in range(0, len(streams), AT_ONCE):
-        told = await asyncio.gather(*(each.connect() for each in streams[first : first + AT_ONCE]))
-        assert all(ports == {FIRST} for ports in told)
+        ports_of_streams = await asyncio.gather(*(stream.connect() for stream in streams[first : first + AT_ONCE]))
+        assert all(ports == {FIRST} for ports in ports_of_streams)
 
 
-async def _list(asking: JsonApi, service: str, port: int) -> None:
-    await asking.put(f"/services/{service}/instances/o{port}", port=port, address="127.0.0.1", ttl=None)
+async def _list(api: JsonApi, service: str, port: int) -> None:
+    await api.put(f"/services/{service}/instances/o{port}", port=port, address="127.0.0.1", ttl=None)
 
 
 async def test_two_thousand_streams_are_all_told_and_who_comes_meanwhile_is_served(place: ScenarioSandbox) -> None:
@@ -91,29 +91,29 @@ async def test_two_thousand_streams_are_all_told_and_who_comes_meanwhile_is_serv
     async with AsyncExitStack() as stack, asyncio.timeout(3 * SCENARIO_TIMEOUT):
         connections = stack.enter_context(many_files())
         await place.start_registry("memory:", "--xds", xds)
-        asking = await stack.enter_async_context(JsonApi(place.url))
+        api = await stack.enter_async_context(JsonApi(place.url))
         options = [("grpc.use_local_subchannel_pool", 1)]
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(xds, options)) for _ in range(connections + 1)
         ]
         for service in ("orders", "other"):
-            await _list(asking, service, FIRST)
+            await _list(api, service, FIRST)
         streams = [BareStream(channels[n % connections], f"many-{n}", "orders") for n in range(STREAMS)]
         await _hold(streams)
-        metrics = (await asking.http.get(f"{place.url}/metrics")).text
+        metrics = (await api.http.get(f"{place.url}/metrics")).text
         assert f'adsum_xds_streams{{program="envoy"}} {STREAMS:.1f}\n' in metrics
 
-        hearing = asyncio.gather(*(each.hears_of(SECOND) for each in streams))
-        written = asyncio.create_task(_list(asking, "orders", SECOND))
+        hearing = asyncio.gather(*(stream.hears_of(SECOND) for stream in streams))
+        written = asyncio.create_task(_list(api, "orders", SECOND))
         one_more = BareStream(channels[-1], "one-more", "other")
         assert await one_more.connect() == {FIRST}
-        await _list(asking, "other", SECOND)
+        await _list(api, "other", SECOND)
         await one_more.hears_of(SECOND)
         await written
         await hearing
 
         # A drain is confirmed only once each of them has acknowledged it.
-        acknowledging = asyncio.gather(*(each.next() for each in streams))
-        drained = await asking.put(f"/services/orders/instances/o{FIRST}/override", status="draining", wait=20)
+        acknowledging = asyncio.gather(*(stream.next() for stream in streams))
+        drained = await api.put(f"/services/orders/instances/o{FIRST}/override", status="draining", wait=20)
         await acknowledging
         assert not drained.get("unacknowledged"), drained

@@ -61,16 +61,16 @@ class CountedGateway:
     def all(self) -> tuple[int, int]:
         return self.of(*(service for service, _ in self.got))
 
-    async def shown(self, asking: JsonApi, *, anew: bool = False) -> None:
+    async def shown(self, api: JsonApi, *, anew: bool = False) -> None:
         """Return once the status shows exactly what the caller got, by gateway and by service; never more than that.
 
         `anew`: until then it may show what an Envoy before counted.
         """
         wanted = {service: self.of(service) for service, _ in self.got} | {"": self.all}
         deadline = asyncio.get_running_loop().time() + SCENARIO_TIMEOUT
-        while (told := _counts(await asking.get("/status"))) != wanted:
-            assert anew or all(told[name] <= wanted[name] for name in told), (told, wanted)
-            assert asyncio.get_running_loop().time() < deadline, (told, wanted)
+        while (counts := _counts(await api.get("/status"))) != wanted:
+            assert anew or all(counts[name] <= wanted[name] for name in counts), (counts, wanted)
+            assert asyncio.get_running_loop().time() < deadline, (counts, wanted)
             await asyncio.sleep(0.05)
 
     async def close(self) -> None:
@@ -79,11 +79,11 @@ class CountedGateway:
 
 def _counts(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """Requests and errors by service, and of the gateway ("")."""
-    told = {each["service"]: each for each in status.get("traffic", ())}
-    gateways = [each for each in status.get("gateways", ()) if "requests" in each]
+    rows = {row["service"]: row for row in status.get("traffic", ())}
+    gateways = [row for row in status.get("gateways", ()) if "requests" in row]
     assert len(gateways) <= 1, "one of two Envoys speaks for their gateway"
-    told.update(("", each) for each in gateways)
-    return {name: (each.get("requests", 0), each.get("errors", 0)) for name, each in told.items()}
+    rows.update(("", row) for row in gateways)
+    return {name: (row.get("requests", 0), row.get("errors", 0)) for name, row in rows.items()}
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def _envoy(gateway: ScenarioProcess) -> int:
     return max(map(int, pids))
 
 
-async def _register(asking: JsonApi, service: str, found: InstanceServer) -> None:
-    await asking.put(f"/services/{service}/instances/{found.id}", port=found.port, address="127.0.0.1", ttl=None)
+async def _register(api: JsonApi, service: str, found: InstanceServer) -> None:
+    await api.put(f"/services/{service}/instances/{found.id}", port=found.port, address="127.0.0.1", ttl=None)
 
 
 async def test_requests_and_errors_are_those_that_callers_saw_however_often_they_were_tried(
@@ -109,33 +109,33 @@ async def test_requests_and_errors_are_those_that_callers_saw_however_often_they
     await counting.serve()
     await counting.open()
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(counting.place.url))
+        api = await stack.enter_async_context(JsonApi(counting.place.url))
         there = [await stack.enter_async_context(running_instance(f"o{n}")) for n in range(3)]
-        for each in there:
-            await _register(asking, "orders", each)
-        await _register(asking, "empty", there[0])
+        for server in there:
+            await _register(api, "orders", server)
+        await _register(api, "empty", there[0])
         await counting.answers("orders")
         await counting.answers("empty")
         await counting.call("orders", 20)
-        for each in there:
-            each.answer_status = b"503 Service Unavailable"
-        before = sum(len(each.calls) for each in there)
+        for server in there:
+            server.answer_status = b"503 Service Unavailable"
+        before = sum(len(server.calls) for server in there)
         await counting.call("orders", 7)
-        assert sum(len(each.calls) for each in there) > before + 7, "nothing was tried again"
-        await asking.delete("/services/empty/instances/o0")
+        assert sum(len(server.calls) for server in there) > before + 7, "nothing was tried again"
+        await api.delete("/services/empty/instances/o0")
         await counting.answers("empty", 503)
         await counting.call("empty", 30)
         await counting.call("nowhere", 3)
         assert counting.of("orders")[1] == 7
         assert counting.of("empty")[1] >= 30
-        await counting.shown(asking)
+        await counting.shown(api)
 
-        status = await asking.get("/status")
+        status = await api.get("/status")
         (gateway,) = status["gateways"]
         assert 0 < gateway["p50"] <= gateway["p99"] < SCENARIO_TIMEOUT
-        orders = next(each for each in status["traffic"] if each["service"] == "orders")
+        orders = next(row for row in status["traffic"] if row["service"] == "orders")
         assert 0 < orders["p50"] <= orders["p99"] < SCENARIO_TIMEOUT
-        metrics = (await asking.http.get(f"{counting.place.url}/metrics")).text
+        metrics = (await api.http.get(f"{counting.place.url}/metrics")).text
         requests, errors = counting.of("empty")
         assert f'adsum_gateway_service_requests_total{{gateway="gw",service="empty"}} {requests}.0' in metrics
         assert f'adsum_gateway_service_errors_total{{gateway="gw",service="empty"}} {errors}.0' in metrics
@@ -154,30 +154,30 @@ async def test_a_registry_that_is_started_again_counts_nothing_twice_and_each_en
 ) -> None:
     node = await counting.serve()
     gateway = await counting.open()
-    async with running_instance("o1") as there, JsonApi(counting.place.url) as asking:
-        await _register(asking, "orders", there)
+    async with running_instance("o1") as there, JsonApi(counting.place.url) as api:
+        await _register(api, "orders", there)
         await counting.answers("orders")
         await counting.call("orders", 10)
-        await counting.shown(asking)
+        await counting.shown(api)
         await node.stop(signal.SIGKILL)
         await counting.call("orders", 10)
         await counting.serve()
-        await _register(asking, "orders", there)
+        await _register(api, "orders", there)
         await counting.call("orders", 5)
-        await counting.shown(asking)
+        await counting.shown(api)
 
         counting.got.clear()
         gateway.send_signal(signal.SIGHUP)
         await gateway.wait_for_output("reloaded")
         await counting.call("orders", 10)
-        await counting.shown(asking, anew=True)
+        await counting.shown(api, anew=True)
 
         counting.got.clear()
         os.kill(_envoy(gateway), signal.SIGKILL)
         await gateway.wait_for_output("Envoy serves again")
         await counting.answers("orders")
         await counting.call("orders", 4)
-        await counting.shown(asking, anew=True)
+        await counting.shown(api, anew=True)
 
 
 async def test_of_several_nodes_the_one_that_tells_the_gateway_shows_its_figures(counting: CountedGateway) -> None:
@@ -187,17 +187,17 @@ async def test_of_several_nodes_the_one_that_tells_the_gateway_shows_its_figures
     await nodes[1].wait_for_output("listens on")
     async with AsyncExitStack() as stack:
         urls = [counting.place.url, f"http://127.0.0.1:{port}"]
-        asking = [await stack.enter_async_context(JsonApi(url)) for url in urls]
+        api = [await stack.enter_async_context(JsonApi(url)) for url in urls]
         there = await stack.enter_async_context(running_instance("o1"))
-        for each in asking:
-            await _register(each, "orders", there)
+        for node_api in api:
+            await _register(node_api, "orders", there)
         await counting.open(*counting.xds)
         await counting.answers("orders")
         await counting.call("orders", 10)
-        (telling,) = [n for n, each in enumerate(asking) if (await each.get("/status")).get("gateways")]
+        (telling,) = [n for n, node_api in enumerate(api) if (await node_api.get("/status")).get("gateways")]
         other = 1 - telling
-        await counting.shown(asking[telling])
-        assert _counts(await asking[other].get("/status")) == {}
+        await counting.shown(api[telling])
+        assert _counts(await api[other].get("/status")) == {}
         await nodes[telling].stop(signal.SIGKILL)
         await counting.call("orders", 5)
-        await counting.shown(asking[other])
+        await counting.shown(api[other])

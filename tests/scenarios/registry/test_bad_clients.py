@@ -39,7 +39,7 @@ Misdeed = Callable[[int], Coroutine[None, None, None]]
 async def good_client(place: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIterator[None]:
     """Registers, renews, calls and asks for the node's health throughout, and is never disturbed."""
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(place.url))
+        api = await stack.enter_async_context(JsonApi(place.url))
         provider = await stack.enter_async_context(Client(place.url, cache=False))
         consumer = await stack.enter_async_context(Client(place.url, cache=False))
         serving = await stack.enter_async_context(running_instance("good"))
@@ -47,25 +47,25 @@ async def good_client(place: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIt
         channel = consumer.channel("good")
         await channel.ready(30.0)
         memory = node.memory_bytes
-        healthy = asyncio.create_task(_healthy(place, asking))
+        healthy = asyncio.create_task(_healthy(place, api))
         caller = await stack.enter_async_context(load(channel, workers=1))
         yield
         healthy.cancel()
         with suppress(asyncio.CancelledError):
             await healthy
-        assert (await asking.put("/services/good/instances/after", port=8000))["revision"]
+        assert (await api.put("/services/good/instances/after", port=8000))["revision"]
         await wait_until(lambda: channel.usable_count == 2)
         assert caller.failures == []
-        history = await asking.get("/changes", service="good")
-        assert [each["cause"] for each in history["changes"]] == ["registered"] * 2, "it was never shown otherwise"
+        history = await api.get("/changes", service="good")
+        assert [change["cause"] for change in history["changes"]] == ["registered"] * 2, "it was never shown otherwise"
         assert node.memory_bytes - memory < GROWTH, f"it grew by {(node.memory_bytes - memory) >> 20} MiB"
         assert node.process.poll() is None
         assert "Traceback" not in node.stderr, node.stderr[-4000:]
 
 
-async def _healthy(place: ScenarioSandbox, asking: JsonApi) -> None:
+async def _healthy(place: ScenarioSandbox, api: JsonApi) -> None:
     while True:
-        assert (await asking.http.get(f"{place.url}/healthz")).status_code == 200
+        assert (await api.http.get(f"{place.url}/healthz")).status_code == 200
         await asyncio.sleep(0.1)
 
 
@@ -96,9 +96,9 @@ def _vanish(connection: socket.socket) -> None:
 
 async def _metric(place: ScenarioSandbox, name: str, expected: Callable[[float], bool]) -> None:
     """Return once a metric of the node is as expected."""
-    async with JsonApi(place.url) as asking, asyncio.timeout(SCENARIO_TIMEOUT):
+    async with JsonApi(place.url) as api, asyncio.timeout(SCENARIO_TIMEOUT):
         while True:
-            text = (await asking.http.get(f"{place.url}/metrics")).text
+            text = (await api.http.get(f"{place.url}/metrics")).text
             if expected(float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))):
                 return
             await asyncio.sleep(0.1)
@@ -181,8 +181,8 @@ async def test_nonsense_is_answered_or_shed_and_disturbs_nobody(place: ScenarioS
                 for misdeed in misdeeds:
                     for n in range(20):
                         group.create_task(misdeed(n))
-            async with JsonApi(place.url) as asking:
-                assert await asking.statuses("bad") == {}, "nothing of that was taken for a registration"
+            async with JsonApi(place.url) as api:
+                assert await api.statuses("bad") == {}, "nothing of that was taken for a registration"
     finally:
         for connection in slow:
             connection.close()
@@ -206,7 +206,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Scenario
                 if rng.random() < 0.5:
                     _vanish(connection)
 
-    async with good_client(place, node), JsonApi(place.url) as asking, AsyncExitStack() as stack:
+    async with good_client(place, node), JsonApi(place.url) as api, AsyncExitStack() as stack:
         metadata = {f"much-{n}": "x" * 1_000 for n in range(4)}
         deaf = [stack.enter_context(closing(await _deaf(place, request))) for _ in range(DEAF)]
         async with asyncio.TaskGroup() as group:
@@ -215,7 +215,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Scenario
             for turn in range(5):
                 for n in range(100):
                     path = f"/services/much-{n % 5}/instances/m{n}"
-                    await asking.put(path, port=8000 + turn, metadata=metadata)
+                    await api.put(path, port=8000 + turn, metadata=metadata)
         # The deaf are skipped over what they missed: when they read at last, they are shown what there is.
         text = await asyncio.to_thread(_hear, deaf[0])
         assert b"event: synced" in text
@@ -266,8 +266,8 @@ async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_
     )
     watch = b"GET /api/v1/watch?service=orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(place.url))
-        await asking.put("/services/orders/instances/o1", port=8000, ttl=None)
+        api = await stack.enter_async_context(JsonApi(place.url))
+        await api.put("/services/orders/instances/o1", port=8000, ttl=None)
         opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", place.node_port) for _ in range(many)))
         for _, writer in opened:
             stack.callback(writer.close)
@@ -276,9 +276,9 @@ async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_
         assert {b"200", b"503"} == {answer[9:12] for answer in answers}, "nobody is turned away without a word"
         assert 30 <= sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) < 43
         assert _descriptors(node.pid) < limit
-        metrics = (await asking.http.get(f"{place.url}/metrics")).text
+        metrics = (await api.http.get(f"{place.url}/metrics")).text
         assert (
-            f'adsum_connections_shed_total{{status="503"}} {many - sum(b" 200 " in each for each in answers)}.0'
+            f'adsum_connections_shed_total{{status="503"}} {many - sum(b" 200 " in answer for answer in answers)}.0'
             in metrics
         )
         assert "adsum_connections_max 43.0" in metrics

@@ -80,10 +80,10 @@ class EtcdScenario:
         writers = [HistoryWriter(self._history, urls[n % 3 :] + urls[: n % 3], n) for n in range(WRITERS)]
         work: list[Callable[[], Awaitable[None]]] = [
             *(watcher.follow for watcher in self._watchers),
-            *(lambda each=each: _never_backwards(each) for each in resolvers),
+            *(lambda resolver=resolver: _never_backwards(resolver) for resolver in resolvers),
             *(writer.write for writer in writers),
         ]
-        self._tasks = [asyncio.ensure_future(each()) for each in work]
+        self._tasks = [asyncio.ensure_future(start()) for start in work]
         self._writing = self._tasks[-WRITERS:]
         self._stack.push_async_callback(self._end, self._tasks)
         await self.progress()
@@ -139,16 +139,16 @@ class EtcdScenario:
         await self._end(self._writing)
         status = await self._agreed()
         for node in self.cluster.nodes:
-            async with JsonApi(node.url) as asking:
-                found = {id for n in range(CHURN_SERVICES) for id in await asking.statuses(f"churn-{n}")}
+            async with JsonApi(node.url) as api:
+                found = {id for n in range(CHURN_SERVICES) for id in await api.statuses(f"churn-{n}")}
                 self._history.judge(found)
                 for service, causes in always.items():
-                    statuses = await asking.statuses(service)
+                    statuses = await api.statuses(service)
                     assert len(statuses) == (STEADY if service == "steady" else 1)
                     assert set(statuses.values()) == {"passing"}
                     for id in statuses:
-                        changes = (await asking.get("/changes", service=service, id=id))["changes"]
-                        assert [each["cause"] for each in changes] == causes, changes
+                        changes = (await api.get("/changes", service=service, id=id))["changes"]
+                        assert [change["cause"] for change in changes] == causes, changes
         for watcher in self._watchers:
             await _reached(lambda watcher=watcher: watcher.revision >= status["revision"])  # type: ignore[misc]
             assert len(watcher.epochs) == 1
@@ -160,14 +160,14 @@ class EtcdScenario:
         """Every node is at the same revision of the same epoch."""
         deadline = asyncio.get_running_loop().time() + 20.0
         while True:
-            told = []
+            statuses = []
             for node in self.cluster.nodes:
-                async with JsonApi(node.url) as asking:
-                    told.append(await asking.get("/status"))
-            if len({(each["epoch"], each["revision"]) for each in told}) == 1:
-                status: dict[str, Any] = told[0]
+                async with JsonApi(node.url) as api:
+                    statuses.append(await api.get("/status"))
+            if len({(answer["epoch"], answer["revision"]) for answer in statuses}) == 1:
+                status: dict[str, Any] = statuses[0]
                 return status
-            assert asyncio.get_running_loop().time() < deadline, told
+            assert asyncio.get_running_loop().time() < deadline, statuses
             await asyncio.sleep(0.1)
 
     def _alive(self) -> None:
@@ -229,13 +229,13 @@ async def test_a_node_hangs_for_longer_than_its_session_lasts(world: EtcdScenari
 async def test_a_node_is_cut_off_from_etcd(world: EtcdScenario) -> None:
     for wire in world.cluster.etcd_wires[0]:
         wire.partition()
-    async with JsonApi(world.cluster.nodes[0].url) as asking:
-        await wait_for_status(asking, lambda status: status["age"] > SESSION and "shards" not in status)
-        status = await asking.get("/status")
+    async with JsonApi(world.cluster.nodes[0].url) as api:
+        await wait_for_status(api, lambda status: status["age"] > SESSION and "shards" not in status)
+        status = await api.get("/status")
         assert "shards" not in status, "who is not sure of its session keeps nothing"
         assert status["store_condition"]["trouble"]
-        assert float((await asking.http.get("/services/steady")).headers["adsum-age"]) > SESSION
-        refused = await asking.http.put("/services/late/instances/l1", json={"port": 8000})
+        assert float((await api.http.get("/services/steady")).headers["adsum-age"]) > SESSION
+        refused = await api.http.put("/services/late/instances/l1", json={"port": 8000})
         assert (refused.status_code, refused.headers["retry-after"] != "") == (503, True)
     for wire in world.cluster.etcd_wires[0]:
         wire.heal()
@@ -247,8 +247,8 @@ async def test_the_others_can_not_reach_a_node_though_it_reaches_etcd(world: Etc
         wire.partition()
     await asyncio.sleep(3 * TTL)
     for node in world.cluster.nodes:
-        async with JsonApi(node.url) as asking:
-            assert set((await asking.statuses("steady")).values()) == {"passing"}
+        async with JsonApi(node.url) as api:
+            assert set((await api.statuses("steady")).values()) == {"passing"}
     for wire in world.cluster.node_wires:
         wire.heal()
     await world.judge()
@@ -260,20 +260,20 @@ async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world
     """
     keeper = await world.checking()
     others = [node.url for node in world.cluster.nodes if node is not keeper]
-    async with Client(others, cache=False) as client, JsonApi(others[0]) as asking:
+    async with Client(others, cache=False) as client, JsonApi(others[0]) as api:
         # Of the same service, and so kept by the same node.
         renewing = client.register("checked", 8000, id="r0", ttl=TTL, grace=TTL, address="127.0.0.1", drain_wait=0.0)
         await renewing.start(30.0)
         world.checked.unreachable_from.add(keeper.name)
-        await asking.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "critical", "r0": "passing"})
+        await api.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "critical", "r0": "passing"})
         await asyncio.sleep(2 * TTL)
-        assert await asking.statuses("checked") == {"c0": "critical", "r0": "passing"}
-        (change, *_) = (await asking.get("/changes", service="checked", id="c0"))["changes"]
+        assert await api.statuses("checked") == {"c0": "critical", "r0": "passing"}
+        (change, *_) = (await api.get("/changes", service="checked", id="c0"))["changes"]
         assert (change["cause"], "no answer" in change["reason"]) == ("check-critical", True), change
         world.checked.unreachable_from.clear()
-        await asking.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "passing", "r0": "passing"})
-        changes = (await asking.get("/changes", service="checked", id="r0"))["changes"]
-        assert [each["cause"] for each in changes] == ["registered"], "every renewal at another node has counted"
+        await api.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "passing", "r0": "passing"})
+        changes = (await api.get("/changes", service="checked", id="r0"))["changes"]
+        assert [change["cause"] for change in changes] == ["registered"], "every renewal at another node has counted"
         assert await world.checking() is keeper
         await renewing.stop()
     checked = ["check-passing", "check-critical", *ALWAYS["checked"]]
@@ -282,7 +282,7 @@ async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world
 
 async def test_a_member_of_etcd_is_killed_and_comes_back(world: EtcdScenario) -> None:
     leader = await world.cluster.leader()
-    follower = next(each for each in world.cluster.members if each is not leader)
+    follower = next(member for member in world.cluster.members if member is not leader)
     follower.kill()
     await world.progress()
     follower.start()
@@ -321,9 +321,9 @@ async def test_etcd_is_away_for_ten_times_the_ttl(world: EtcdScenario) -> None:
         member.kill()
     await asyncio.sleep(10 * world.ttl)
     for node in world.cluster.nodes:
-        async with JsonApi(node.url) as asking:
-            assert len(await asking.statuses("steady")) == STEADY
-            assert (await asking.http.get(f"{node.url}/readyz")).status_code == 503
+        async with JsonApi(node.url) as api:
+            assert len(await api.statuses("steady")) == STEADY
+            assert (await api.http.get(f"{node.url}/readyz")).status_code == 503
     for member in world.cluster.members:
         member.start()
     await world.judge()
@@ -332,11 +332,11 @@ async def test_etcd_is_away_for_ten_times_the_ttl(world: EtcdScenario) -> None:
 async def test_what_a_node_missed_is_compacted_away(world: EtcdScenario) -> None:
     for wire in world.cluster.etcd_wires[2]:
         wire.partition()
-    async with JsonApi(world.cluster.nodes[2].url) as asking:
-        await wait_for_status(asking, lambda status: status["age"] > 1.0)
+    async with JsonApi(world.cluster.nodes[2].url) as api:
+        await wait_for_status(api, lambda status: status["age"] > 1.0)
     await world.progress()
-    async with JsonApi(world.cluster.nodes[0].url) as asking:
-        revision = (await asking.get("/status"))["revision"]
+    async with JsonApi(world.cluster.nodes[0].url) as api:
+        revision = (await api.get("/status"))["revision"]
     world.cluster.members[0].compact(revision)
     for wire in world.cluster.etcd_wires[2]:
         wire.heal()

@@ -28,14 +28,14 @@ class ObservedStates:
 
 
 def _state(answer: Any) -> tuple[int, State]:
-    return answer["revision"], {each["id"]: each for each in answer["instances"]}
+    return answer["revision"], {item["id"]: item for item in answer["instances"]}
 
 
-async def _poll(asking: JsonApi, seen: ObservedStates) -> None:
+async def _poll(api: JsonApi, seen: ObservedStates) -> None:
     """Ask for what comes after the revision that the answer before was at."""
     after = 0
     while True:
-        answer = await asking.http.get(PATH, params={"after": after, "wait": 20})
+        answer = await api.http.get(PATH, params={"after": after, "wait": 20})
         assert answer.status_code == 200, answer.text
         seen.see(*_state(answer.json()))
         revision = int(answer.headers["adsum-revision"])
@@ -43,11 +43,11 @@ async def _poll(asking: JsonApi, seen: ObservedStates) -> None:
         after = revision
 
 
-async def _read(asking: JsonApi, seen: ObservedStates, rng: Random) -> None:
+async def _read(api: JsonApi, seen: ObservedStates, rng: Random) -> None:
     """Ask now and then, and be told that nothing changed only if nothing did."""
     tag, unchanged = "", 0
     while True:
-        answer = await asking.http.get(PATH, headers={"if-none-match": tag} if tag else {})
+        answer = await api.http.get(PATH, headers={"if-none-match": tag} if tag else {})
         if answer.status_code == 304:
             unchanged += 1
             assert answer.headers["etag"] == tag
@@ -65,17 +65,17 @@ def _over(reader: asyncio.Task[None]) -> bool:
     return reader.done()
 
 
-async def _change(asking: JsonApi, rng: Random) -> int:
+async def _change(api: JsonApi, rng: Random) -> int:
     """One change of any kind; the revision that it is at."""
     instance = f"{PATH}/instances/o{rng.randrange(8)}"
     kind = rng.choice(("list", "list", "leave", "drain", "resume"))
     if kind == "list":
-        written = await asking.put(instance, port=rng.randrange(8000, 8004), weight=rng.randrange(1, 9))
+        written = await api.put(instance, port=rng.randrange(8000, 8004), weight=rng.randrange(1, 9))
     elif kind == "leave":
-        written = await asking.delete(instance, reason="by chance")
+        written = await api.delete(instance, reason="by chance")
     else:
         body = {"status": rng.choice(("draining", "maintenance"))} if kind == "drain" else None
-        answer = await asking.http.request("PUT" if body else "DELETE", f"{instance}/override", json=body)
+        answer = await api.http.request("PUT" if body else "DELETE", f"{instance}/override", json=body)
         if answer.status_code == 404:
             return 0
         written = answer.json()
@@ -91,7 +91,7 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: ScenarioSand
         watched.see(watcher.revisions.get("orders", 0), watcher.services.get("orders", {}))
 
     watcher.on_synced = shown
-    async with JsonApi(place.url) as asking, JsonApi(place.url) as polling, JsonApi(place.url) as reading:
+    async with JsonApi(place.url) as api, JsonApi(place.url) as polling, JsonApi(place.url) as reading:
         readers = [
             asyncio.create_task(watcher.follow()),
             asyncio.create_task(_poll(polling, polled)),
@@ -100,13 +100,13 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: ScenarioSand
         try:
             last = 0
             for n in range(CHANGES):
-                last = max(last, await _change(asking, rng))
+                last = max(last, await _change(api, rng))
                 if n % 50 == 0:
                     # Another service's changes concern nobody here.
-                    await asking.put("/services/users/instances/u1", port=8000 + n)
+                    await api.put("/services/users/instances/u1", port=8000 + n)
                 if rng.random() < 0.3:
                     await asyncio.sleep(rng.uniform(0.0, 0.05))
-            revision = (await asking.get(PATH))["revision"]
+            revision = (await api.get(PATH))["revision"]
             assert revision <= last
             await wait_until(
                 lambda: {watched.latest, polled.latest, read.latest} == {revision} or any(map(_over, readers)),

@@ -20,17 +20,17 @@ async def test_sigterm_ends_watches_and_long_polls_and_keeps_what_it_acknowledge
         with suppress(httpx.TransportError, AssertionError):
             while True:
                 id = f"o{len(acknowledged)}"
-                await asking.put(f"/services/orders/instances/{id}", port=8000)
+                await api.put(f"/services/orders/instances/{id}", port=8000)
                 acknowledged.append(id)
 
-    async with JsonApi(place.url) as asking:
-        held = await asking.put("/services/quiet/instances/q1", port=8000)
-        watches = [asyncio.create_task(_watched(asking)) for _ in range(5)]
+    async with JsonApi(place.url) as api:
+        held = await api.put("/services/quiet/instances/q1", port=8000)
+        watches = [asyncio.create_task(_watched(api)) for _ in range(5)]
         poll = {"after": str(held["revision"]), "wait": "60"}
-        polls = [asyncio.create_task(asking.http.get("/services/quiet", params=poll)) for _ in range(5)]
+        polls = [asyncio.create_task(api.http.get("/services/quiet", params=poll)) for _ in range(5)]
         writing = asyncio.create_task(write())
         await wait_until(lambda: len(acknowledged) >= 20)
-        status = await asking.get("/status")
+        status = await api.get("/status")
         assert status["watches"] >= 5
         assert await node.stop(signal.SIGTERM) == 0
         assert "Traceback" not in node.stderr
@@ -40,14 +40,14 @@ async def test_sigterm_ends_watches_and_long_polls_and_keeps_what_it_acknowledge
             assert answer.status_code == 503, "another node is to be asked"
         await asyncio.wait_for(writing, SCENARIO_TIMEOUT)
     await place.start_registry()
-    async with JsonApi(place.url) as asking:
-        listed = await asking.statuses("orders")
+    async with JsonApi(place.url) as api:
+        listed = await api.statuses("orders")
         assert set(acknowledged) <= set(listed)
         assert len(listed) <= len(acknowledged) + 1, "at most the one that was under way"
 
 
-async def _watched(asking: JsonApi) -> str:
-    async with asking.http.stream("GET", "/watch", params={"service": "quiet"}) as answer:
+async def _watched(api: JsonApi) -> str:
+    async with api.http.stream("GET", "/watch", params={"service": "quiet"}) as answer:
         return (await answer.aread()).decode()
 
 
@@ -62,5 +62,5 @@ async def test_a_second_node_on_the_same_file_or_port_says_why_not(place: Scenar
         assert await second.wait() not in (0, -signal.SIGKILL)
         assert len(second.stderr.strip().splitlines()) == 1, second.stderr
         assert re.match(r"adsum: .*(adsum\.db|127\.0\.0\.1)", second.stderr), (name, second.stderr)
-    async with JsonApi(place.url) as asking:
-        assert (await asking.get("/status"))["ready"]
+    async with JsonApi(place.url) as api:
+        assert (await api.get("/status"))["ready"]

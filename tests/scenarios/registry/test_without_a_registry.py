@@ -65,7 +65,7 @@ async def test_calls_go_on_a_new_program_starts_and_changes_are_followed_again(p
             await orders.registrars[0].stop("scaled down")
             late = await orders.add("late", ttl=600.0)
             await wait_until(
-                lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["late", "o1", "o2"]
+                lambda: [endpoint.id for endpoint in orders.channel.resolver.view.endpoints] == ["late", "o1", "o2"]
             )
             await newcomer.wait_for_output("live late o1 o2.")
             await wait_until(lambda: late.calls)
@@ -75,7 +75,7 @@ async def test_calls_go_on_a_new_program_starts_and_changes_are_followed_again(p
 
 def _kept(cache: Path, url: str) -> set[str]:
     shelved = ViewCache(cache, [url]).load("orders")
-    return {each.id for each in shelved.endpoints} if shelved is not None else set()
+    return {endpoint.id for endpoint in shelved.endpoints} if shelved is not None else set()
 
 
 async def test_a_registry_that_lost_its_state_is_told_again_and_nobody_sees_the_gap(place: ScenarioSandbox) -> None:
@@ -92,11 +92,15 @@ async def test_a_registry_that_lost_its_state_is_told_again_and_nobody_sees_the_
             await place.start_registry("memory:")
             await wait_until(lambda: orders.channel.resolver.view.epoch not in ("", before))
             await wait_until(
-                lambda: all(each.registered and each.epoch not in ("", before) for each in orders.registrars)
+                lambda: all(
+                    registrar.registered and registrar.epoch not in ("", before) for registrar in orders.registrars
+                )
             )
             # In the new epoch, too, changes are followed.
             await orders.registrars[0].stop("scaled down")
-            await wait_until(lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["o1", "o2"])
+            await wait_until(
+                lambda: [endpoint.id for endpoint in orders.channel.resolver.view.endpoints] == ["o1", "o2"]
+            )
         assert caller.failures == []
         assert {len(view.endpoints) for view in views} == {3, 2}, "the view was never wiped"
-        assert all(each.status == "passing" for view in views for each in view.endpoints)
+        assert all(endpoint.status == "passing" for view in views for endpoint in view.endpoints)

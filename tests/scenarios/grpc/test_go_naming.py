@@ -65,15 +65,15 @@ async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place:
             await caller.wait_for_output(f"127.0.0.1:{second}\n")
             await one.drain(1.0)
             await one.stop()
-            told = len(caller.stdout)
+            seen = len(caller.stdout)
             await only_calls(caller, second)
-            assert f"127.0.0.1:{first}\n" not in caller.stdout[told:], "who is drained is called no more"
+            assert f"127.0.0.1:{first}\n" not in caller.stdout[seen:], "who is drained is called no more"
             etcd.kill()  # The program goes on by what it knows, and so do we.
             etcd.start()
             three = client.register("my-service", first, id="o1", ttl=5.0)
             await three.start(30.0)
-            told = len(caller.stdout)
-            await wait_until(lambda: f"127.0.0.1:{first}\n" in caller.stdout[told:])
+            seen = len(caller.stdout)
+            await wait_until(lambda: f"127.0.0.1:{first}\n" in caller.stdout[seen:])
             assert "failed" not in caller.stdout
             await asyncio.gather(two.stop(), three.stop())
 
@@ -109,21 +109,23 @@ async def test_what_a_go_program_registers_is_listed_until_its_lease_is_revoked(
 ) -> None:
     with EtcdProcess(place.folder) as etcd:
         await place.start_registry("", "--etcd-naming", f"{etcd.url}?prefix=services/")
-        async with served() as port, JsonApi(place.url) as asking, Client(place.url, cache=False) as through:
+        async with served() as port, JsonApi(place.url) as api, Client(place.url, cache=False) as through:
             id = f"127.0.0.1:{port}"
             async with Client(f"{etcd.url}?prefix=services/", cache=False) as straight:
                 views = [client.channel("my-service").resolver for client in (through, straight)]
                 provider = place.program("provider", program, "register", etcd.host_port, "services/my-service", id)
                 await provider.wait_for_output("registered")
-                await asking.wait_for_statuses("my-service", lambda found: found == {id: "passing"})
-                await wait_until(lambda: all([each.id for each in view.view.endpoints] == [id] for view in views))
-                [listed] = (await asking.get("/services/my-service"))["instances"]
+                await api.wait_for_statuses("my-service", lambda found: found == {id: "passing"})
+                await wait_until(
+                    lambda: all([endpoint.id for endpoint in view.view.endpoints] == [id] for view in views)
+                )
+                [listed] = (await api.get("/services/my-service"))["instances"]
                 assert listed["metadata"] == {"origin": "etcd-naming"}
                 assert await provider.stop() == 0
-                await asking.wait_for_statuses("my-service", lambda found: found == {})
+                await api.wait_for_statuses("my-service", lambda found: found == {})
                 await wait_until(lambda: all(not view.view.endpoints for view in views))
-                changes = (await asking.get("/changes", id=id))["changes"]
-                reasons = {each["cause"]: each.get("reason") for each in changes}
+                changes = (await api.get("/changes", id=id))["changes"]
+                reasons = {change["cause"]: change.get("reason") for change in changes}
                 assert reasons == {"registered": None, "deregistered": "no key in etcd names it any more"}
 
 

@@ -33,7 +33,7 @@ BUILD: Final = 600.0
 
 def python() -> tuple[str, ...]:
     """Python's own gRPC, which is the C++ one."""
-    return (sys.executable, "-m", "tests.scenarios.grpc_caller")
+    return (sys.executable, "-m", "tests.scenarios.grpc.grpc_caller")
 
 
 def go() -> tuple[str, ...]:
