@@ -1,4 +1,4 @@
-"""A watch as a program without our library reads it: plain Server-Sent Events, folded, resumed, and judged."""
+"""A watcher without the library: it reads plain Server-Sent Events, folds them, resumes, and checks their promises."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ State = dict[str, dict[str, Any]]
 
 
 class SseWatcher:
-    """Follows services (none named: all), over connections that break. Fails when what it is told goes backwards."""
+    """A watcher of services (none: all) that reconnects. It fails when its view would go backwards."""
 
     def __init__(self, url: str, services: Sequence[str] = ()) -> None:
         self.services: dict[str, State] = {}
         self.revisions: dict[str, int] = {}
         """The revision of each service's last change."""
         self.statuses_seen: dict[str, set[str]] = {}
-        """Every status ever shown, by SERVICE/ID."""
+        """All statuses that were ever received, by SERVICE/ID."""
         self.epochs: list[str] = []
         self.revision = 0
         self.connections = 0
         self.full_snapshots = 0
         self.on_synced: Callable[[], None] = lambda: None
-        """Called at the end of each group."""
+        """Called at the end of each group of events."""
         self._url = url
         self._services = services
         self._position = ""
 
     async def follow(self) -> None:
-        """Until cancelled, or a promise is broken."""
+        """Follows the services until cancelled. Fails if a promise is broken."""
         async with httpx.AsyncClient(timeout=SCENARIO_TIMEOUT, trust_env=False) as http:
             while True:
                 with suppress(httpx.TransportError):

@@ -1,4 +1,4 @@
-"""Deploys and crashes of programs that `adsum run` wraps, under load: no request fails, and history says why."""
+"""Deploys and crashes of programs under `adsum run`, under load: no request fails, and the history has the reasons."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def _listed(api: JsonApi, *ids: str) -> None:
 
 
 async def _left(api: JsonApi, id: str) -> list[dict[str, Any]]:
-    """What happened to it, the last first; it has left."""
+    """Returns the changes of the instance, newest first, once it has left."""
     await api.wait_for_statuses("orders", lambda statuses: id not in statuses)
     changes: list[dict[str, Any]] = (await api.get("/changes", service="orders", id=id))["changes"]
     assert not changes[0].get("status")
@@ -62,7 +62,7 @@ async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: Sce
             assert ("draining", "SIGTERM came") in [(change["status"], change.get("reason")) for change in before]
 
 
-async def test_kill_9_of_an_instance_fails_no_request_that_may_be_sent_again(place: ScenarioSandbox) -> None:
+async def test_kill_9_of_an_instance_fails_no_idempotent_request(place: ScenarioSandbox) -> None:
     await place.start_registry()
     ids = [f"o{n}" for n in range(3)]
     running = {id: _wrapped(place, id, "--ttl", "2s", "--grace", "1s") for id in ids}
@@ -74,12 +74,12 @@ async def test_kill_9_of_an_instance_fails_no_request_that_may_be_sent_again(pla
         await wait_until(lambda: channel.usable_count == len(ids))
         async with load(channel, workers=6) as caller:
             await wait_until(lambda: len(caller.answered) == len(ids))
-            # The program dies: its wrapper says so at once.
+            # The program dies, and its wrapper deregisters it at once.
             _kill_program_of(running["o0"])
             assert await running["o0"].wait() == 128 + signal.SIGKILL
             left = (await _left(api, "o0"))[0]
             assert (left["cause"], left["reason"]) == ("deregistered", f"the program was killed by {signal_name(9)}")
-            # Both die, as when a machine does: nobody says good-bye, and the lease expires.
+            # Both die, as when a machine does: the instance is not deregistered, and its lease expires.
             await running["o1"].stop(signal.SIGKILL)
             left = (await _left(api, "o1"))[0]
             assert (left["cause"], left["actor"]) == ("lease-expired", "registry")

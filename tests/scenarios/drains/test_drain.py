@@ -1,4 +1,4 @@
-"""After a drain was acknowledged, no cooperating consumer starts a new call to the instance. Exactly."""
+"""After an acknowledged drain, no cooperating consumer starts a new call to the instance, not even one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.scenarios.service_caller import final_report, load
 CONSUMERS = 5
 ROUNDS = 10
 OUTAGE = 1.5
-"""Seconds without a registry: consumers pause between their tries to reach it."""
+"""Seconds without a registry, in which consumers pause between their tries to reach it."""
 IDS = ("o1", "o2", "o3")
 
 
 @asynccontextmanager
 async def orders(client: Client) -> AsyncIterator[dict[str, tuple[InstanceServer, Registrar]]]:
-    """Three instances of orders, listed."""
+    """Runs three instances of orders that are listed."""
     async with AsyncExitStack() as stack:
         found = {}
         for id in IDS:
@@ -41,7 +41,7 @@ def consumers(place: ScenarioSandbox, count: int) -> list[ScenarioProcess]:
 
 
 async def _drained_by(n: int, place: ScenarioSandbox, api: JsonApi, registrar: Registrar) -> float:
-    """Drain in one of three ways; the monotonic instant by which it had returned."""
+    """Drains the instance in one of three ways. Returns the monotonic instant when the drain had returned."""
     if n % 5 in (0, 2, 4):
         answer = await api.put(
             f"/services/orders/instances/{registrar.id}/override", status="draining", reason="deploy", wait=30
@@ -68,7 +68,7 @@ async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(place: Sce
             before = len(drained_instance.calls)
             await wait_until(lambda d=drained_instance, b=before: len(d.calls) > b + 10)  # type: ignore[misc]
             at = await _drained_by(n, place, api, registrar)
-            await asyncio.sleep(rng.uniform(0.05, 0.3))  # Under load all the while: time for a violation to happen.
+            await asyncio.sleep(rng.uniform(0.05, 0.3))  # Under load, so that a violation has time to happen.
             since = [call for call in drained_instance.calls if call.chosen > at]
             assert not since, f"round {n}: {len(since)} calls were begun up to {since[-1].chosen - at:.4f} s after"
             await api.delete(f"/services/orders/instances/{id}/override")
@@ -82,7 +82,7 @@ async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(place: Sce
         assert all(change["actor"] and change["reason"] == "deploy" for change in causes)
 
 
-async def test_a_consumer_that_hangs_makes_the_drain_say_so_after_its_wait(place: ScenarioSandbox) -> None:
+async def test_a_drain_reports_a_consumer_that_hangs_after_its_wait(place: ScenarioSandbox) -> None:
     await place.start_registry()
     async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, orders(client) as serving:
         calling = consumers(place, 2)
@@ -104,7 +104,7 @@ async def test_a_consumer_that_hangs_makes_the_drain_say_so_after_its_wait(place
         assert not [call for call in serving["o1"][0].calls if call.chosen > at]
 
 
-async def test_right_after_a_restart_a_drain_waits_for_the_consumers_of_before(place: ScenarioSandbox) -> None:
+async def test_a_drain_right_after_a_restart_waits_for_the_consumers_before_it(place: ScenarioSandbox) -> None:
     node = await place.start_registry()
     async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, orders(client) as serving:
         async with Client(place.url, cache=False) as consumer:

@@ -1,4 +1,4 @@
-"""Silence is not consent: whoever was cut off may still call, and a drain says so, in time and by name."""
+"""Silence is not consent: a consumer without a connection may still call, and a drain names it in time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OVERRIDE = "/services/orders/instances/o1/override"
 
 
 class ManualConsumer:
-    """A cooperating consumer, by hand: it acknowledges when the test says so."""
+    """A cooperating consumer without the library: it acknowledges when the test calls `acknowledge`."""
 
     def __init__(self, answer: httpx.Response, http: httpx.AsyncClient) -> None:
         self._lines = answer.aiter_lines()
@@ -32,7 +32,7 @@ class ManualConsumer:
         self._token = ""
 
     async def wait_for_event(self, event: str = "synced") -> None:
-        """Return at the next event of that kind."""
+        """Returns at the next event of that kind."""
         async for line in self._lines:
             if line.startswith("data: ") and not self._token:
                 self._token = json.loads(line.removeprefix("data: "))["watch"]
@@ -46,7 +46,7 @@ class ManualConsumer:
 
 @asynccontextmanager
 async def manual_consumer(url: str) -> AsyncIterator[ManualConsumer]:
-    """A watch of orders by the consumer `web`, shown the newest."""
+    """Opens a watch of orders by the consumer `web`, which has received the newest state."""
     params = {"service": "orders", "acks": "true", "consumer": "c0ffee", "name": "web"}
     async with (
         httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=30.0, trust_env=False) as http,
@@ -57,7 +57,7 @@ async def manual_consumer(url: str) -> AsyncIterator[ManualConsumer]:
         yield found
 
 
-async def test_a_entrybehind_a_proxy_that_restarts_is_waited_for_until_it_is_back(place: ScenarioSandbox) -> None:
+async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is_back(place: ScenarioSandbox) -> None:
     await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
     proxy = await TcpProxy(place.node_port).open()
     async with JsonApi(place.url) as api:
@@ -76,7 +76,7 @@ async def test_a_entrybehind_a_proxy_that_restarts_is_waited_for_until_it_is_bac
             assert not answer.keys() & {"unacknowledged", "lost"}
 
 
-async def test_a_entrythat_does_not_come_back_is_named_first_as_waited_for_and_then_as_lost(
+async def test_a_consumer_that_does_not_come_back_is_named_as_waited_for_and_then_as_lost(
     place: ScenarioSandbox,
 ) -> None:
     node = await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
@@ -99,7 +99,7 @@ async def test_a_entrythat_does_not_come_back_is_named_first_as_waited_for_and_t
         assert (status.get("consumers_departed", 0), status["consumers_lost"]) == (0, 1)
 
 
-async def test_a_mute_entryis_named_by_the_drain_that_it_holds_up(place: ScenarioSandbox) -> None:
+async def test_a_mute_consumer_is_named_by_the_drain_that_it_holds_up(place: ScenarioSandbox) -> None:
     await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
     async with JsonApi(place.url) as api:
         await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
@@ -115,9 +115,7 @@ def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
         yield found
 
 
-async def test_beside_a_node_that_hangs_a_drain_keeps_to_its_wait_and_names_that_node(
-    place: ScenarioSandbox, etcd: EtcdProcess
-) -> None:
+async def test_a_drain_names_a_node_that_hangs_and_keeps_to_its_wait(place: ScenarioSandbox, etcd: EtcdProcess) -> None:
     beside = ScenarioSandbox(place.folder / "beside")
     beside.folder.mkdir()
     try:
@@ -140,14 +138,14 @@ async def test_beside_a_node_that_hangs_a_drain_keeps_to_its_wait_and_names_that
                 assert "unacknowledged" not in answer
                 began = time.monotonic()
                 answer = await api.put(OVERRIDE, status="draining", reason="and again", wait=8)
-                assert time.monotonic() - began < 2.0, "nobody waits again for who is lost"
+                assert time.monotonic() - began < 2.0, "a drain does not wait again for a lost node"
     finally:
         hanging.send_signal(signal.SIGCONT)
         beside.close()
 
 
 async def _known(api: JsonApi, name: str) -> None:
-    """Return once the node knows another one of that name."""
+    """Returns once the node knows another node of that name."""
     async with asyncio.timeout(30.0):
         while name not in {peer["node"] for peer in (await api.get("/status")).get("peers", [])}:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A node that is lost in the middle of a drain: the drain is asked again, and those who were waited for still are."""
+"""A node that is lost during a drain: the drain is requested again and still waits for the same consumers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def _draining(api: JsonApi, count: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_every_drain_goes_on_when_the_node_is_back(place: ScenarioSandbox, number: int) -> None:
+async def test_every_drain_continues_when_the_node_is_back(place: ScenarioSandbox, number: int) -> None:
     node = await place.start_registry("", *OPTIONS)
     async with JsonApi(place.url) as api, Client(place.url, cache=False) as client:
         await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
@@ -52,7 +52,7 @@ async def test_every_drain_goes_on_when_the_node_is_back(place: ScenarioSandbox,
         await wrapper.wait()
 
 
-async def test_a_registry_that_comes_back_without_its_state_is_told_of_the_drain_again(place: ScenarioSandbox) -> None:
+async def test_a_drain_is_requested_again_from_a_registry_that_lost_its_state(place: ScenarioSandbox) -> None:
     node = await place.start_registry("memory:", *OPTIONS)
     async with JsonApi(place.url) as api, Client(place.url, cache=False) as client:
         registrars = [client.register("orders", place.port(), id=id, ttl=3.0, signals=False) for id in ("o1", "o2")]
@@ -74,7 +74,7 @@ async def test_a_registry_that_comes_back_without_its_state_is_told_of_the_drain
             assert (await drain).done
 
 
-async def test_a_registry_that_does_not_come_back_is_said_when_the_wait_is_over(place: ScenarioSandbox) -> None:
+async def test_a_drain_reports_a_registry_that_does_not_come_back_after_its_wait(place: ScenarioSandbox) -> None:
     node = await place.start_registry("", *OPTIONS)
     async with JsonApi(place.url) as api:
         registered = await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
@@ -99,7 +99,7 @@ def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_drain_goes_on_at_the_other_node(place: ScenarioSandbox, etcd: EtcdProcess, number: int) -> None:
+async def test_a_drain_continues_at_the_other_node(place: ScenarioSandbox, etcd: EtcdProcess, number: int) -> None:
     beside = ScenarioSandbox(place.folder / "beside")
     beside.folder.mkdir()
     try:
@@ -107,7 +107,7 @@ async def test_a_drain_goes_on_at_the_other_node(place: ScenarioSandbox, etcd: E
         ending = await place.start_registry(etcd.url, *OPTIONS, "--node", "ends")
         urls = [place.url, beside.url]
         async with JsonApi(beside.url) as api, Client(urls, cache=False, acknowledge=False) as client:
-            client.api.nodes.mark_failed(beside.url)  # It asks the other one first.
+            client.api.nodes.mark_failed(beside.url)  # The client uses the other node first.
             registered = await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
             async with manual_consumer(beside.url) as consumer:
                 await consumer.acknowledge(registered["revision"])

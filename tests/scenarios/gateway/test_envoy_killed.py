@@ -1,4 +1,4 @@
-"""An Envoy that is killed under load is started again: what fails meanwhile fails only until it is back."""
+"""An Envoy that is killed under load is started again, and requests fail only until it is back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioProcess
 
 CALLERS = 8
 Call = Callable[[], Awaitable[str]]
-"""One try; returns who answered, or raises `ConnectionError`: there is nobody, or the connection broke."""
+"""One try. Returns the id of the instance, or raises `ConnectionError` if none is reachable or the connection broke."""
 
 
 class TimedTry(NamedTuple):
@@ -31,11 +31,11 @@ class TimedTry(NamedTuple):
 
 @dataclass
 class TimedTries:
-    """What became of every try, in the order of their ends."""
+    """All tries, in the order of their ends."""
 
     all: list[TimedTry] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
-    """Requests that were not answered however often they were tried, or wrongly."""
+    """Requests with a wrong answer, or with none after all tries."""
 
     @property
     def answered(self) -> int:
@@ -46,7 +46,7 @@ class TimedTries:
         return [attempt for attempt in self.all if attempt.failed]
 
     def back(self, killed: float) -> float:
-        """When the first answer came to a request that began after that; infinity if none has."""
+        """Returns the instant of the first answer to a request that began after `killed`; infinity if there is none."""
         return min(
             (attempt.ended for attempt in self.all if not attempt.failed and attempt.began > killed),
             default=float("inf"),
@@ -55,7 +55,7 @@ class TimedTries:
 
 @asynccontextmanager
 async def _load(call: Call) -> AsyncIterator[TimedTries]:
-    """Callers at work who try a request that may be sent twice again, until it is answered."""
+    """Runs callers that retry an idempotent request until it is answered."""
     made = TimedTries()
 
     async def work() -> None:
@@ -91,7 +91,7 @@ async def _load(call: Call) -> AsyncIterator[TimedTries]:
 
 
 async def _kill_its_envoy(gateway: ScenarioProcess, call: Call) -> tuple[float, TimedTries]:
-    """The instant of the kill, and what became of the tries before and after it."""
+    """Kills the gateway's Envoy under load. Returns the instant of the kill, and the tries before and after it."""
     async with _load(call) as made:
         envoy = child_pid(gateway)
         killed = time.monotonic()
@@ -103,7 +103,7 @@ async def _kill_its_envoy(gateway: ScenarioProcess, call: Call) -> tuple[float, 
     return killed, made
 
 
-async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: GatewayLoad) -> None:
+async def test_requests_fail_only_until_envoy_is_back_and_none_after_retries(door: GatewayLoad) -> None:
     await door.start_registry()
 
     async def call() -> str:
@@ -118,13 +118,13 @@ async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: 
         gateway = await door.start_gateway()
         await door.wait_for_answer()
         killed, made = await _kill_its_envoy(gateway, call)
-    assert made.unanswered == [], "it answers nothing before it knows everything"
-    assert made.failed, "the kill was not felt"
+    assert made.unanswered == [], "Envoy answers nothing before it has its whole configuration"
+    assert made.failed, "the kill had no effect"
     assert min(attempt.ended for attempt in made.failed) >= killed
     assert max(attempt.began for attempt in made.failed) <= made.back(killed)
 
 
-async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ran(door: GatewayLoad) -> None:
+async def test_only_running_grpc_calls_are_lost_if_callers_wait_for_a_connection(door: GatewayLoad) -> None:
     await door.start_registry()
     door.place.run("serve", "-m", "tests.integrations.programs.grpc_programs", "serve", "o1")
     options = [("grpc.default_authority", "names.localhost"), ("grpc.initial_reconnect_backoff_ms", 100)]
@@ -147,4 +147,4 @@ async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ra
     assert made.unanswered == []
     assert min((attempt.ended for attempt in made.failed), default=killed) >= killed
     assert max((attempt.began for attempt in made.failed), default=killed) <= made.back(killed)
-    assert len(made.failed) <= CALLERS, "those that began later waited"
+    assert len(made.failed) <= CALLERS, "calls that began later waited"

@@ -1,4 +1,4 @@
-"""What `adsum status` says of the requests at a gateway is what its callers saw, on real processes."""
+"""The requests and errors in `adsum status` are those that the callers of a gateway saw, on real processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioProcess
 
 
 class CountedGateway:
-    """Registries at `xds`, a gateway that follows them, and a caller that counts what it got."""
+    """A gateway, the registries at `xds` that it follows, and a caller that counts its answers."""
 
     def __init__(self, place: ScenarioSandbox) -> None:
         self.place = place
@@ -39,34 +39,34 @@ class CountedGateway:
         return gateway
 
     async def call(self, service: str, times: int = 1) -> int:
-        """The status of the last answer."""
+        """Calls the service that many times. Returns the status of the last answer."""
         status = 0
         for _ in range(times):
             status = (await self.http.get(f"/{service}/x")).status_code
-            # Where there is no route yet, nobody knows what service it is for.
+            # Without a route, the gateway does not know the service of the request.
             self.got[service if status != 404 else "", status] += 1
         return status
 
     async def answers(self, service: str, status: int = 200) -> None:
-        """Return once that is the answer; each one that came before counts as well."""
+        """Calls until the answer has that status. All calls count."""
         while await self.call(service) != status:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
 
-    def of(self, *services: str) -> tuple[int, int]:
-        """Requests and errors that the caller got."""
+    def counts_of(self, *services: str) -> tuple[int, int]:
+        """Returns the numbers of requests and errors that the caller got from these services."""
         got = [(status, count) for (service, status), count in self.got.items() if service in services]
         return sum(count for _, count in got), sum(count for status, count in got if status >= 500)
 
     @property
     def all(self) -> tuple[int, int]:
-        return self.of(*(service for service, _ in self.got))
+        return self.counts_of(*(service for service, _ in self.got))
 
-    async def shown(self, api: JsonApi, *, anew: bool = False) -> None:
-        """Return once the status shows exactly what the caller got, by gateway and by service; never more than that.
+    async def wait_for_counts(self, api: JsonApi, *, anew: bool = False) -> None:
+        """Returns once the status has the caller's counts by gateway and by service. Fails if it ever has more.
 
-        `anew`: until then it may show what an Envoy before counted.
+        `anew`: until then, the status may still have the counts of an earlier Envoy.
         """
-        wanted = {service: self.of(service) for service, _ in self.got} | {"": self.all}
+        wanted = {service: self.counts_of(service) for service, _ in self.got} | {"": self.all}
         deadline = asyncio.get_running_loop().time() + SCENARIO_TIMEOUT
         while (counts := _counts(await api.get("/status"))) != wanted:
             assert anew or all(counts[name] <= wanted[name] for name in counts), (counts, wanted)
@@ -78,7 +78,7 @@ class CountedGateway:
 
 
 def _counts(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Requests and errors by service, and of the gateway ("")."""
+    """Returns the numbers of requests and errors by service, and of the gateway ("")."""
     rows = {row["service"]: row for row in status.get("traffic", ())}
     gateways = [row for row in status.get("gateways", ()) if "requests" in row]
     assert len(gateways) <= 1, "one of two Envoys speaks for their gateway"
@@ -94,7 +94,7 @@ async def counting(place: ScenarioSandbox, envoy: None) -> AsyncIterator[Counted
 
 
 def _envoy(gateway: ScenarioProcess) -> int:
-    """The one that came last."""
+    """Returns the process id of the gateway's newest Envoy."""
     pids = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
     return max(map(int, pids))
 
@@ -103,7 +103,7 @@ async def _register(api: JsonApi, service: str, found: InstanceServer) -> None:
     await api.put(f"/services/{service}/instances/{found.id}", port=found.port, address="127.0.0.1", ttl=None)
 
 
-async def test_requests_and_errors_are_those_that_callers_saw_however_often_they_were_tried(
+async def test_requests_and_errors_are_counted_as_callers_saw_them_and_not_by_tries(
     counting: CountedGateway,
 ) -> None:
     await counting.serve()
@@ -121,14 +121,14 @@ async def test_requests_and_errors_are_those_that_callers_saw_however_often_they
             server.answer_status = b"503 Service Unavailable"
         before = sum(len(server.calls) for server in there)
         await counting.call("orders", 7)
-        assert sum(len(server.calls) for server in there) > before + 7, "nothing was tried again"
+        assert sum(len(server.calls) for server in there) > before + 7, "no request was retried"
         await api.delete("/services/empty/instances/o0")
         await counting.answers("empty", 503)
         await counting.call("empty", 30)
         await counting.call("nowhere", 3)
-        assert counting.of("orders")[1] == 7
-        assert counting.of("empty")[1] >= 30
-        await counting.shown(api)
+        assert counting.counts_of("orders")[1] == 7
+        assert counting.counts_of("empty")[1] >= 30
+        await counting.wait_for_counts(api)
 
         status = await api.get("/status")
         (gateway,) = status["gateways"]
@@ -136,7 +136,7 @@ async def test_requests_and_errors_are_those_that_callers_saw_however_often_they
         orders = next(row for row in status["traffic"] if row["service"] == "orders")
         assert 0 < orders["p50"] <= orders["p99"] < SCENARIO_TIMEOUT
         metrics = (await api.http.get(f"{counting.place.url}/metrics")).text
-        requests, errors = counting.of("empty")
+        requests, errors = counting.counts_of("empty")
         assert f'adsum_gateway_service_requests_total{{gateway="gw",service="empty"}} {requests}.0' in metrics
         assert f'adsum_gateway_service_errors_total{{gateway="gw",service="empty"}} {errors}.0' in metrics
         assert f'adsum_gateway_requests_total{{gateway="gw"}} {counting.all[0]}.0' in metrics
@@ -149,7 +149,7 @@ async def test_requests_and_errors_are_those_that_callers_saw_however_often_they
         assert ["empty", str(requests), str(errors)] in [row[:3] for row in rows]
 
 
-async def test_a_registry_that_is_started_again_counts_nothing_twice_and_each_envoy_begins_anew(
+async def test_a_restarted_registry_counts_nothing_twice_and_a_new_envoy_starts_from_zero(
     counting: CountedGateway,
 ) -> None:
     node = await counting.serve()
@@ -158,29 +158,29 @@ async def test_a_registry_that_is_started_again_counts_nothing_twice_and_each_en
         await _register(api, "orders", there)
         await counting.answers("orders")
         await counting.call("orders", 10)
-        await counting.shown(api)
+        await counting.wait_for_counts(api)
         await node.stop(signal.SIGKILL)
         await counting.call("orders", 10)
         await counting.serve()
         await _register(api, "orders", there)
         await counting.call("orders", 5)
-        await counting.shown(api)
+        await counting.wait_for_counts(api)
 
         counting.got.clear()
         gateway.send_signal(signal.SIGHUP)
         await gateway.wait_for_output("reloaded")
         await counting.call("orders", 10)
-        await counting.shown(api, anew=True)
+        await counting.wait_for_counts(api, anew=True)
 
         counting.got.clear()
         os.kill(_envoy(gateway), signal.SIGKILL)
         await gateway.wait_for_output("Envoy serves again")
         await counting.answers("orders")
         await counting.call("orders", 4)
-        await counting.shown(api, anew=True)
+        await counting.wait_for_counts(api, anew=True)
 
 
-async def test_of_several_nodes_the_one_that_tells_the_gateway_shows_its_figures(counting: CountedGateway) -> None:
+async def test_the_node_that_a_gateway_is_connected_to_shows_its_counts(counting: CountedGateway) -> None:
     port = counting.place.port()
     serve = ["-m", "adsum", "serve", "--listen", f"127.0.0.1:{port}", "--xds", counting.xds[1], "--store", "memory:"]
     nodes = [await counting.serve(), counting.place.run("other", *serve)]
@@ -196,8 +196,8 @@ async def test_of_several_nodes_the_one_that_tells_the_gateway_shows_its_figures
         await counting.call("orders", 10)
         (telling,) = [n for n, node_api in enumerate(api) if (await node_api.get("/status")).get("gateways")]
         other = 1 - telling
-        await counting.shown(api[telling])
+        await counting.wait_for_counts(api[telling])
         assert _counts(await api[other].get("/status")) == {}
         await nodes[telling].stop(signal.SIGKILL)
         await counting.call("orders", 5)
-        await counting.shown(api[other])
+        await counting.wait_for_counts(api[other])

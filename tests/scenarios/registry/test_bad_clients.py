@@ -1,4 +1,4 @@
-"""Bad citizens against one node, all kinds of them, while a good client goes on undisturbed."""
+"""All kinds of misbehaving clients at one node: none of them disturbs a good client."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.scenarios.processes import (
 from tests.scenarios.service_caller import load
 
 IDLE = 10_000
-"""Connections on which nothing is ever asked; fewer where the system doesn't let us have so many."""
+"""Connections without any request; fewer if the system allows no more."""
 GROWTH = 200 * 1024 * 1024
-"""Bytes that the node may grow by under all that: generous, and far from what a leak would take."""
+"""Bytes by which the memory of the node may grow: generous, but far below the size of a leak."""
 WATCHERS, DEAF = 200, 50
 JSON = b"host: localhost\r\ncontent-type: application/json\r\n"
 PUT = b"PUT /api/v1/services/bad/instances/b HTTP/1.1\r\n" + JSON
@@ -37,7 +37,7 @@ Misdeed = Callable[[int], Coroutine[None, None, None]]
 
 @asynccontextmanager
 async def good_client(place: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIterator[None]:
-    """Registers, renews, calls and asks for the node's health throughout, and is never disturbed."""
+    """Runs a client that registers, renews, calls and checks the node's health, and fails if it is disturbed."""
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(JsonApi(place.url))
         provider = await stack.enter_async_context(Client(place.url, cache=False))
@@ -57,7 +57,9 @@ async def good_client(place: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIt
         await wait_until(lambda: channel.usable_count == 2)
         assert caller.failures == []
         history = await api.get("/changes", service="good")
-        assert [change["cause"] for change in history["changes"]] == ["registered"] * 2, "it was never shown otherwise"
+        assert [change["cause"] for change in history["changes"]] == ["registered"] * 2, (
+            "the instance always had the same status"
+        )
         assert node.memory_bytes - memory < GROWTH, f"it grew by {(node.memory_bytes - memory) >> 20} MiB"
         assert node.process.poll() is None
         assert "Traceback" not in node.stderr, node.stderr[-4000:]
@@ -70,7 +72,7 @@ async def _healthy(place: ScenarioSandbox, api: JsonApi) -> None:
 
 
 async def _said(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
-    """Say that and hear the answer out; b"" if the node hung up without a word."""
+    """Sends the parts and returns the whole answer; b"" if the node closed the connection without one."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         with suppress(ConnectionError):
@@ -89,13 +91,13 @@ async def _said(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
 
 
 def _vanish(connection: socket.socket) -> None:
-    """As a machine that lost its power looks from the other side of a firewall: a reset, and no good-bye."""
+    """Resets the connection, as seen from behind a firewall when a machine loses its power."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 async def _metric(place: ScenarioSandbox, name: str, expected: Callable[[float], bool]) -> None:
-    """Return once a metric of the node is as expected."""
+    """Returns once a metric of the node is as expected."""
     async with JsonApi(place.url) as api, asyncio.timeout(SCENARIO_TIMEOUT):
         while True:
             text = (await api.http.get(f"{place.url}/metrics")).text
@@ -104,7 +106,7 @@ async def _metric(place: ScenarioSandbox, name: str, expected: Callable[[float],
             await asyncio.sleep(0.1)
 
 
-async def test_ten_thousand_idle_connections_disturb_nobody(place: ScenarioSandbox) -> None:
+async def test_ten_thousand_idle_connections_disturb_no_client(place: ScenarioSandbox) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     count = min(IDLE, hard - 1_000) if hard != resource.RLIM_INFINITY else IDLE
@@ -131,7 +133,7 @@ async def test_ten_thousand_idle_connections_disturb_nobody(place: ScenarioSandb
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_nonsense_is_answered_or_shed_and_disturbs_nobody(place: ScenarioSandbox) -> None:
+async def test_malformed_requests_are_refused_or_closed_and_disturb_no_client(place: ScenarioSandbox) -> None:
     node, rng = await place.start_registry(), Random(7)
     port = place.node_port
 
@@ -182,7 +184,7 @@ async def test_nonsense_is_answered_or_shed_and_disturbs_nobody(place: ScenarioS
                     for n in range(20):
                         group.create_task(misdeed(n))
             async with JsonApi(place.url) as api:
-                assert await api.statuses("bad") == {}, "nothing of that was taken for a registration"
+                assert await api.statuses("bad") == {}, "no malformed request registered an instance"
     finally:
         for connection in slow:
             connection.close()
@@ -195,7 +197,7 @@ async def _byte(connection: socket.socket, byte: int) -> None:
 
 
 @pytest.mark.long
-async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: ScenarioSandbox) -> None:
+async def test_watchers_that_vanish_or_never_read_disturb_no_client(place: ScenarioSandbox) -> None:
     node, rng = await place.start_registry(), Random(17)
     request = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -216,7 +218,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Scenario
                 for n in range(100):
                     path = f"/services/much-{n % 5}/instances/m{n}"
                     await api.put(path, port=8000 + turn, metadata=metadata)
-        # The deaf are skipped over what they missed: when they read at last, they are shown what there is.
+        # Watchers that read late miss the changes between, and receive the latest state.
         text = await asyncio.to_thread(_hear, deaf[0])
         assert b"event: synced" in text
         for connection in deaf:
@@ -225,7 +227,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Scenario
 
 
 async def _deaf(place: ScenarioSandbox, request: bytes) -> socket.socket:
-    """Somebody who asks, and then reads nothing."""
+    """Opens a connection that sends the request and then reads nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     connection.setblocking(False)
@@ -235,7 +237,7 @@ async def _deaf(place: ScenarioSandbox, request: bytes) -> socket.socket:
 
 
 def _hear(connection: socket.socket) -> bytes:
-    """Everything up to the end of a group."""
+    """Returns everything up to the end of a group of events."""
     connection.settimeout(SCENARIO_TIMEOUT)
     text = b""
     while b"event: synced" not in text:
@@ -245,8 +247,8 @@ def _hear(connection: socket.socket) -> bytes:
     return text
 
 
-async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_a_word(place: ScenarioSandbox) -> None:
-    """At once, and over xDS likewise; what is connected goes on, and once they leave others are let in."""
+async def test_connections_past_the_limit_of_descriptors_are_answered_with_503(place: ScenarioSandbox) -> None:
+    """Open connections continue, and new ones are accepted once others have closed."""
     limit, many = 160, 400
     xds = place.port()
     serve = [
@@ -273,7 +275,7 @@ async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_
             stack.callback(writer.close)
             writer.write(watch)
         answers = await asyncio.gather(*(_head(reader) for reader, _ in opened))
-        assert {b"200", b"503"} == {answer[9:12] for answer in answers}, "nobody is turned away without a word"
+        assert {b"200", b"503"} == {answer[9:12] for answer in answers}, "every connection gets an answer"
         assert 30 <= sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) < 43
         assert _descriptors(node.pid) < limit
         metrics = (await api.http.get(f"{place.url}/metrics")).text
@@ -292,7 +294,7 @@ def _descriptors(pid: int) -> int:
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes:
-    """The first line of an answer; b"" if the connection ended without one."""
+    """Returns the first line of an answer; b"" if the connection ended without one."""
     with suppress(ConnectionError):
         async with asyncio.timeout(SCENARIO_TIMEOUT):
             return await reader.readline()

@@ -1,6 +1,6 @@
-"""Three nodes over a three-member etcd, through everything that can happen to them.
+"""Three nodes over a three-member etcd, through all kinds of failures.
 
-In each: no acknowledged write is lost, no instance leaves or falls without a cause, no watcher's view goes backwards,
+In each scenario no acknowledged write is lost, no instance leaves or fails without a cause, no view goes backwards,
 no call fails, one node checks what is to be checked, and nobody has to help.
 """
 
@@ -29,17 +29,17 @@ from tests.scenarios.sse_watcher import SseWatcher
 WRITERS = 6
 STEADY = 4
 TTL = 6.0
-"""Of the instances that renew throughout."""
+"""The ttl of the instances that renew throughout, in seconds."""
 SESSION = membership.SESSION_TTL
-"""Seconds after which a node that etcd does not hear of is no keeper any more."""
+"""Seconds without contact with etcd after which a node keeps no instances any more."""
 CHECK = "http:/health?interval=200ms&timeout=2s&rise=1&fall=3"
 ALWAYS = {"steady": ["registered"], "checked": ["check-passing", "registered"]}
-"""What happens to the instances of each service, the newest first, whatever happens to nodes."""
+"""The causes of changes of each service's instances, newest first, whatever happens to nodes."""
 
 
 @pytest.fixture
 async def world(place: ScenarioSandbox, envoy: None, request: pytest.FixtureRequest) -> AsyncIterator[EtcdScenario]:
-    """A cluster in use; `request.param` is the ttl of those that renew, in seconds."""
+    """A cluster in use. `request.param` is the ttl of the instances that renew, in seconds."""
     async with running_cluster(place) as found, AsyncExitStack() as stack:
         world = EtcdScenario(found, stack, getattr(request, "param", TTL))
         await world.open()
@@ -47,7 +47,7 @@ async def world(place: ScenarioSandbox, envoy: None, request: pytest.FixtureRequ
 
 
 class EtcdScenario:
-    """A cluster, and everybody who uses it all the time."""
+    """A cluster and its users: instances, writers, watchers, a caller, and a gateway with a caller."""
 
     def __init__(self, found: RegistryCluster, stack: AsyncExitStack, ttl: float) -> None:
         self.cluster = found
@@ -57,7 +57,7 @@ class EtcdScenario:
         self._tasks: list[asyncio.Task[None]] = []
         self._watchers: list[SseWatcher] = []
         self.refused: list[str] = []
-        """What the gateway did not answer well."""
+        """Failed requests at the gateway."""
         self.passed = 0
 
     async def open(self) -> None:
@@ -92,12 +92,12 @@ class EtcdScenario:
         return {node.pid: node.name for node in self.cluster.nodes}
 
     async def checking(self) -> ClusterNode:
-        """The node that checks, once no other has done so for several times."""
+        """Returns the node that checks the instance, once all of the last probes were its own."""
         await wait_until(lambda: self.checked.sole_prober(10), lambda: self.checked.probed_by[-20:])
         return next(node for node in self.cluster.nodes if node.name == self.checked.sole_prober(1))
 
     async def _open_gateway(self) -> None:
-        """A gateway that any node may tell what to do, and a caller at it."""
+        """Starts a gateway that can connect to any node, and a caller at it."""
         place = f"127.0.0.1:{self.cluster.place.port()}"
         options = ["--listen", place, "--xds", self.cluster.xds, "--monitor", "off", "--access-log", "off"]
         gateway = self.cluster.place.adsum("gateway", *options, "--concurrency", "1")
@@ -122,7 +122,7 @@ class EtcdScenario:
             await asyncio.sleep(0.03)
 
     async def progress(self) -> None:
-        """Return when writes have been acknowledged anew."""
+        """Returns once further writes have been acknowledged."""
         before = self._history.acknowledged
         deadline = asyncio.get_running_loop().time() + 40.0
         while self._history.acknowledged < before + 20:
@@ -131,7 +131,7 @@ class EtcdScenario:
             await asyncio.sleep(0.05)
 
     async def judge(self, always: Mapping[str, Sequence[str]] = ALWAYS) -> None:
-        """All is well again by itself, and nothing was lost, forgotten or turned back on the way."""
+        """Checks that the cluster recovers by itself, and that no write was lost and no view went backwards."""
         await self.progress()
         await self.cluster.wait_until_balanced(3)
         self._alive()
@@ -157,7 +157,7 @@ class EtcdScenario:
         assert sum(self.caller.answered.values()) > 20
 
     async def _agreed(self) -> dict[str, Any]:
-        """Every node is at the same revision of the same epoch."""
+        """Returns the status of the nodes once all are at the same revision of the same epoch."""
         deadline = asyncio.get_running_loop().time() + 20.0
         while True:
             statuses = []
@@ -198,7 +198,7 @@ async def _reached(true: Callable[[], bool]) -> None:
 
 
 async def test_each_node_is_killed_and_comes_back(world: EtcdScenario) -> None:
-    """First the one that checks: another does so instead, within seconds. Then the others, one after the other."""
+    """The first is the node that checks the instance: another node does so within seconds. Then the others follow."""
     keeper = await world.checking()
     await keeper.stop(signal.SIGKILL)
     await wait_until(lambda: world.checked.sole_prober(1) != keeper.name, timeout=15.0)
@@ -212,7 +212,7 @@ async def test_each_node_is_killed_and_comes_back(world: EtcdScenario) -> None:
     await world.judge()
 
 
-async def test_a_node_is_told_to_end_and_another_takes_its_share_at_once(world: EtcdScenario) -> None:
+async def test_another_node_takes_the_share_of_a_node_that_is_stopped_at_once(world: EtcdScenario) -> None:
     assert await world.cluster.nodes[1].stop() == 0
     await world.cluster.wait_until_balanced(2)
     await world.cluster.restart_node(1)
@@ -232,7 +232,7 @@ async def test_a_node_is_cut_off_from_etcd(world: EtcdScenario) -> None:
     async with JsonApi(world.cluster.nodes[0].url) as api:
         await wait_for_status(api, lambda status: status["age"] > SESSION and "shards" not in status)
         status = await api.get("/status")
-        assert "shards" not in status, "who is not sure of its session keeps nothing"
+        assert "shards" not in status, "a node without a certain session keeps nothing"
         assert status["store_condition"]["trouble"]
         assert float((await api.http.get("/services/steady")).headers["adsum-age"]) > SESSION
         refused = await api.http.put("/services/late/instances/l1", json={"port": 8000})
@@ -242,7 +242,7 @@ async def test_a_node_is_cut_off_from_etcd(world: EtcdScenario) -> None:
     await world.judge()
 
 
-async def test_the_others_can_not_reach_a_node_though_it_reaches_etcd(world: EtcdScenario) -> None:
+async def test_a_node_that_reaches_etcd_is_unreachable_from_the_others(world: EtcdScenario) -> None:
     for wire in world.cluster.node_wires:
         wire.partition()
     await asyncio.sleep(3 * TTL)
@@ -254,14 +254,16 @@ async def test_the_others_can_not_reach_a_node_though_it_reaches_etcd(world: Etc
     await world.judge()
 
 
-async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world: EtcdScenario) -> None:
-    """Though it reaches etcd, and the other nodes: its instances renew there. What it can't probe it calls critical, as
-    it sees it, and keeps; what only renews is none the worse; and it all ends by itself.
+async def test_the_keeper_of_an_instance_and_the_instance_can_not_reach_each_other(world: EtcdScenario) -> None:
+    """The keeper reaches etcd and the other nodes, at which its instances renew.
+
+    An instance that it can't probe is critical and stays listed. An instance without checks stays passing. All recovers
+    by itself.
     """
     keeper = await world.checking()
     others = [node.url for node in world.cluster.nodes if node is not keeper]
     async with Client(others, cache=False) as client, JsonApi(others[0]) as api:
-        # Of the same service, and so kept by the same node.
+        # It belongs to the same service, so that the same node keeps it.
         renewing = client.register("checked", 8000, id="r0", ttl=TTL, grace=TTL, address="127.0.0.1", drain_wait=0.0)
         await renewing.start(30.0)
         world.checked.unreachable_from.add(keeper.name)

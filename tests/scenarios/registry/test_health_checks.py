@@ -1,4 +1,4 @@
-"""Checks end to end: the registry asks a real instance how it feels, and believes it after a while."""
+"""Checks end to end: the registry probes a real instance, and its status follows `rise` and `fall`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.scenarios.processes import JsonApi, ScenarioSandbox, wait_until
 CHECK = "http:/health?interval=200ms&timeout=5s&rise=2&fall=3"
 
 
-async def test_an_instance_that_feels_ill_is_critical_after_fall_and_back_after_rise(place: ScenarioSandbox) -> None:
+async def test_a_failing_instance_is_critical_after_fall_and_passing_after_rise(place: ScenarioSandbox) -> None:
     await place.start_registry()
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(JsonApi(place.url))
@@ -55,7 +55,7 @@ async def test_a_redirect_is_not_followed(place: ScenarioSandbox) -> None:
         assert "302" in detail["checks"][0]["note"]
 
 
-async def test_a_link_local_address_is_refused_by_its_field(place: ScenarioSandbox) -> None:
+async def test_a_link_local_address_is_refused_with_its_field(place: ScenarioSandbox) -> None:
     await place.start_registry()
     async with JsonApi(place.url) as api:
         for address in ("169.254.169.254", "fe80::1", "224.0.0.1"):

@@ -1,4 +1,4 @@
-"""When most of a service falls silent at once it is shown as critical and kept; one that dies alone leaves."""
+"""When most instances of a service fall silent at once, they are critical and stay; a single one that dies leaves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioSandbox
 
 INSTANCES = 8
 TTL, GRACE = 2.0, 2.0
-"""The guard needs a grace that outlasts the time between two renewals, which is a third of the ttl."""
+"""The guard needs a grace that is longer than the time between two renewals, a third of the ttl."""
 
 
-async def test_most_fall_silent_and_none_is_removed_then_one_dies_and_leaves(place: ScenarioSandbox) -> None:
+async def test_no_instance_is_removed_when_most_fall_silent_and_a_single_one_is(place: ScenarioSandbox) -> None:
     await place.start_registry()
     lease = ["--ttl", f"{TTL:g}s", "--grace", f"{GRACE:g}s"]
     children = {
@@ -25,10 +25,10 @@ async def test_most_fall_silent_and_none_is_removed_then_one_dies_and_leaves(pla
         for id in silent:
             children[id].send_signal(signal.SIGSTOP)
         await api.wait_for_statuses("orders", lambda statuses: all(statuses[id] == "critical" for id in silent))
-        # The guard acts when the grace of each is over.
+        # The guard acts when the grace of the leases is over.
         async with asyncio.timeout(SCENARIO_TIMEOUT):
             while (await api.get("/status")).get("guards", {}) != {"orders": len(silent)}:
-                assert len(await api.statuses("orders")) == INSTANCES, "nobody is removed, at no time"
+                assert len(await api.statuses("orders")) == INSTANCES, "no instance is removed at any time"
         assert f'adsum_guarded_expiries{{service="orders"}} {len(silent)}.0' in await _metrics(place)
         for id in silent:
             assert (await api.get(f"/services/orders/instances/{id}"))["lease"] == "lapsed"

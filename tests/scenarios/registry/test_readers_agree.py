@@ -1,4 +1,4 @@
-"""Watch, long poll and conditional read tell the same story: at every revision the same, and never an earlier one."""
+"""Watch, long poll and conditional read agree at every revision, and none of them goes backwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATH = "/services/orders"
 
 
 class ObservedStates:
-    """What one reader saw of the service, revision by revision."""
+    """The states of the service that one reader saw, by revision."""
 
     def __init__(self) -> None:
         self.states: dict[int, State] = {}
@@ -32,7 +32,7 @@ def _state(answer: Any) -> tuple[int, State]:
 
 
 async def _poll(api: JsonApi, seen: ObservedStates) -> None:
-    """Ask for what comes after the revision that the answer before was at."""
+    """Long-polls for the state after the revision of the last answer."""
     after = 0
     while True:
         answer = await api.http.get(PATH, params={"after": after, "wait": 20})
@@ -44,7 +44,7 @@ async def _poll(api: JsonApi, seen: ObservedStates) -> None:
 
 
 async def _read(api: JsonApi, seen: ObservedStates, rng: Random) -> None:
-    """Ask now and then, and be told that nothing changed only if nothing did."""
+    """Reads conditionally, and checks that an answer of 304 means no change."""
     tag, unchanged = "", 0
     while True:
         answer = await api.http.get(PATH, headers={"if-none-match": tag} if tag else {})
@@ -55,7 +55,7 @@ async def _read(api: JsonApi, seen: ObservedStates, rng: Random) -> None:
             assert answer.status_code == 200, answer.text
             before = seen.states.get(seen.latest)
             revision, state = _state(answer.json())
-            assert (revision, state) != (seen.latest, before), "what is unchanged is not told again"
+            assert (revision, state) != (seen.latest, before), "an unchanged state is not sent again"
             seen.see(revision, state)
             tag = answer.headers["etag"]
         await asyncio.sleep(rng.uniform(0.0, 0.02))
@@ -66,7 +66,7 @@ def _over(reader: asyncio.Task[None]) -> bool:
 
 
 async def _change(api: JsonApi, rng: Random) -> int:
-    """One change of any kind; the revision that it is at."""
+    """Makes one change of any kind. Returns its revision."""
     instance = f"{PATH}/instances/o{rng.randrange(8)}"
     kind = rng.choice(("list", "list", "leave", "drain", "resume"))
     if kind == "list":
@@ -102,7 +102,7 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: ScenarioSand
             for n in range(CHANGES):
                 last = max(last, await _change(api, rng))
                 if n % 50 == 0:
-                    # Another service's changes concern nobody here.
+                    # Changes of another service concern none of the readers.
                     await api.put("/services/users/instances/u1", port=8000 + n)
                 if rng.random() < 0.3:
                     await asyncio.sleep(rng.uniform(0.0, 0.05))
@@ -123,7 +123,7 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: ScenarioSand
             assert revision in both
             assert len(both) > 2
             assert all(one.states[at] == other.states[at] for at in both)
-        # Whoever comes last and asks for the whole finds what those have who followed every change.
+        # A reader that comes last and reads the whole state has the same as those that followed every change.
         late = asyncio.create_task(first.follow())
         await wait_until(lambda: first.revision >= revision)
         late.cancel()

@@ -1,4 +1,4 @@
-"""How a node ends, and how a second one is turned away."""
+"""The end of a node, and the refusal of a second one on the same file or port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioSandbox, wait_until
 
 
-async def test_sigterm_ends_watches_and_long_polls_and_keeps_what_it_acknowledged(place: ScenarioSandbox) -> None:
+async def test_sigterm_ends_watches_and_long_polls_and_loses_no_acknowledged_write(place: ScenarioSandbox) -> None:
     node = await place.start_registry()
     acknowledged: list[str] = []
 
@@ -37,13 +37,13 @@ async def test_sigterm_ends_watches_and_long_polls_and_keeps_what_it_acknowledge
         for text in await asyncio.wait_for(asyncio.gather(*watches), SCENARIO_TIMEOUT):
             assert text.endswith(": the registry is stopping\n\n"), "the answer ended as HTTP says it"
         for answer in await asyncio.wait_for(asyncio.gather(*polls), SCENARIO_TIMEOUT):
-            assert answer.status_code == 503, "another node is to be asked"
+            assert answer.status_code == 503, "the client should use another node"
         await asyncio.wait_for(writing, SCENARIO_TIMEOUT)
     await place.start_registry()
     async with JsonApi(place.url) as api:
         listed = await api.statuses("orders")
         assert set(acknowledged) <= set(listed)
-        assert len(listed) <= len(acknowledged) + 1, "at most the one that was under way"
+        assert len(listed) <= len(acknowledged) + 1, "at most one unacknowledged write is listed"
 
 
 async def _watched(api: JsonApi) -> str:
@@ -51,7 +51,7 @@ async def _watched(api: JsonApi) -> str:
         return (await answer.aread()).decode()
 
 
-async def test_a_second_node_on_the_same_file_or_port_says_why_not(place: ScenarioSandbox) -> None:
+async def test_a_second_node_on_the_same_file_or_port_fails_with_the_reason(place: ScenarioSandbox) -> None:
     await place.start_registry()
     taken = {
         "store": ["--listen", f"127.0.0.1:{place.port()}", "--xds", "off", "--store", place.sqlite_url],
