@@ -66,7 +66,7 @@ def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdPr
 
 WORKERS_PER_CORE = 2
 
-TOGETHER = frozenset({"tests/scenarios/test_go_naming.py"})
+TOGETHER = frozenset({"tests/scenarios/grpc/test_go_naming.py"})
 """Files whose tests share what is costly to make: one process runs all of such a file."""
 
 

@@ -1,4 +1,4 @@
-"""Tiny services behind a gateway under test: each answers what it was asked."""
+"""Echo services behind a gateway under test: each answers with the request that it received."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ReceivedRequests = SimpleQueue[dict[str, Any]]
 
 
 def listing(service: str, id: str, port: int = 8000, *, status: Status = Status.PASSING, **more: Any) -> Listing:
-    """An instance as the catalog lists it."""
+    """Returns an instance as the catalog lists it."""
     registration = Registration(Instance(service, id, more.pop("address", "127.0.0.1"), port, **more))
     if status in (Status.DRAINING, Status.MAINTENANCE):
         return Listing(registration, WHY, override=Override(status, "test"))
@@ -30,16 +30,16 @@ def listing(service: str, id: str, port: int = 8000, *, status: Status = Status.
 
 class _Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # Head and body in one piece: the second of two would wait 40 ms for the first one's ACK.
+    wbufsize = -1  # Head and body are sent in one piece: a second piece would wait 40 ms for the ACK of the first.
 
     def _answer(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         server: Any = self.server
         time.sleep(server.takes)
-        path = self.requestline.split()[1]  # `self.path` has lost a doubled slash at its beginning.
-        said = {"id": server.id, "method": self.command, "path": path, "headers": dict(self.headers.items())}
-        server.heard.put(said)
-        body = b"" if self.command == "HEAD" else json.dumps(said).encode()
+        path = self.requestline.split()[1]  # `self.path` lacks a doubled slash at its beginning.
+        content = {"id": server.id, "method": self.command, "path": path, "headers": dict(self.headers.items())}
+        server.heard.put(content)
+        body = b"" if self.command == "HEAD" else json.dumps(content).encode()
         self.send_response(server.status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -56,17 +56,17 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, id: str, status: int, certificate: tuple[Path, Path] | None, heard: ReceivedRequests, takes: float
+        self, id: str, status: int, certificate: tuple[Path, Path] | None, received: ReceivedRequests, delay: float
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Echo)
-        self.id, self.status, self.heard, self.takes = id, status, heard, takes
+        self.id, self.status, self.heard, self.takes = id, status, received, delay
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*certificate)
             self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A gateway that does not trust us hangs up: that is its answer."""
+        """Ignores the error of a gateway that does not trust the certificate and closes the connection."""
 
 
 @contextmanager
@@ -77,9 +77,9 @@ def echo_service(
     received: ReceivedRequests | None = None,
     delay: float = 0.0,
 ) -> Iterator[int]:
-    """A service that answers with that status, with a certificate and its key over TLS; its port.
+    """Runs a service that answers with that status, over TLS if it has a certificate and key. Yields its port.
 
-    What it is asked is put into `heard`, before it answers. An answer `takes` so many seconds.
+    It puts every request into `received` before it answers. An answer takes `delay` seconds.
     """
     with _Server(id, status, certificate, SimpleQueue() if received is None else received, delay) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))

@@ -1,4 +1,4 @@
-"""A gateway on a real Envoy and requests to it, each answered with who took it, or with a problem."""
+"""A gateway on a real Envoy before echo services, for tests that send requests to it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GatewayAnswer(NamedTuple):
 
 
 class EnvoyGateway:
-    """An Envoy that serves those instances; requests to it, all on one connection."""
+    """A client of a running gateway that sends its requests on one connection."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -42,7 +42,7 @@ class EnvoyGateway:
         return self._get(self._kept, path, headers)
 
     def get_on_new_connection(self, path: str) -> GatewayAnswer:
-        """On a connection of its own."""
+        """Sends the request on a connection of its own."""
         connection = http.client.HTTPConnection(self.address, timeout=ENVOY_TIMEOUT)
         try:
             return self._get(connection, path, {})
@@ -50,15 +50,15 @@ class EnvoyGateway:
             connection.close()
 
     def ids(self, path: str, count: int) -> Counter[str]:
-        """Who answered so many requests."""
+        """Returns the ids of the instances that answered `count` requests."""
         return Counter(self.get(path).id for _ in range(count))
 
     @staticmethod
     def _get(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> GatewayAnswer:
         connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
-        said = json.loads(response.read())
-        return GatewayAnswer(response.status, {name.lower(): value for name, value in response.getheaders()}, said)
+        content = json.loads(response.read())
+        return GatewayAnswer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
 
     def close(self) -> None:
         self._kept.close()
@@ -66,11 +66,11 @@ class EnvoyGateway:
 
 @contextmanager
 def running_gateway(folder: Path, listings: Sequence[Listing], *intent: Route | Upstream) -> Iterator[EnvoyGateway]:
-    routes = tuple(each for each in intent if isinstance(each, Route))
-    upstreams = {each.service: each for each in intent if isinstance(each, Upstream)}
-    snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
-    shape = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
-    with running_envoy(NO_RESOURCES.advance(snapshot, Intent(routes, upstreams), {}), shape, folder):
-        found = EnvoyGateway(shape.listen[0])
+    routes = tuple(item for item in intent if isinstance(item, Route))
+    upstreams = {item.service: item for item in intent if isinstance(item, Upstream)}
+    snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, item) for item in listings]))
+    profile = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
+    with running_envoy(NO_RESOURCES.advance(snapshot, Intent(routes, upstreams), {}), profile, folder):
+        found = EnvoyGateway(profile.listen[0])
         yield found
         found.close()

@@ -1,4 +1,4 @@
-"""A real Envoy for tests of what it is told: our resources as its whole, static configuration."""
+"""A real Envoy for tests of compiled resources, which are its whole static configuration."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ MESSAGE_TYPES: Final = {
     ResourceKind.ROUTES: RouteConfiguration,
 }
 ENVOY_TIMEOUT: Final = 60.0
-"""Seconds until an Envoy that does not start is given up."""
+"""Seconds within which an Envoy must start, answer and end."""
 
 needs_envoy = pytest.mark.needs("envoy")
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on, below those that the system gives to callers."""
+    """Returns a free port of the loopback interface, below the system's ephemeral ports."""
     while True:
-        # Hypothesis seeds what `random` itself draws from: tests in two checkouts would choose the same ports.
+        # Hypothesis seeds the global generator of `random`, so that tests in two checkouts would choose the same ports.
         port = random.SystemRandom().randint(15_000, 32_000)
         with socket.socket() as probe:
             try:
@@ -62,15 +62,15 @@ def free_port() -> int:
 
 
 def decode_resource(resource: Resource) -> Any:
-    """What a resource says."""
+    """Returns the message of an encoded resource."""
     message = MESSAGE_TYPES[resource.kind]()
     DeltaDiscoveryResponse.FromString(resource.delta).resources[0].resource.Unpack(message)
     return message
 
 
-def bootstrap(compiled: CompiledResources, shape: GatewayProfile) -> Any:
-    """Everything that the gateway would be told, told at once; each answer says the route that it took."""
-    tables = compiled.gateway_resources(shape)
+def bootstrap(compiled: CompiledResources, profile: GatewayProfile) -> Any:
+    """Returns a bootstrap with all resources of a gateway. Every response has the name of its route in `x-route`."""
+    tables = compiled.gateway_resources(profile)
     whole = Bootstrap()
     json_format.ParseDict(layered_runtime(), whole.layered_runtime)
     for name, resource in tables[ResourceKind.CLUSTER].items():
@@ -98,52 +98,52 @@ def _listener(listener: Any, routes: Any, filters: Mapping[str, Any]) -> Any:
     config = listener.filter_chains[0].filters[0].typed_config
     config.Unpack(manager)
     manager.route_config.CopyFrom(routes)
-    for each in manager.http_filters:
-        if each.HasField("config_discovery"):
-            each.typed_config.CopyFrom(filters[each.name].typed_config)
+    for filter in manager.http_filters:
+        if filter.HasField("config_discovery"):
+            filter.typed_config.CopyFrom(filters[filter.name].typed_config)
     config.Pack(manager)
     if listener.filter_chains[0].HasField("transport_socket"):
         secured = listener.filter_chains[0].transport_socket.typed_config
         context = DownstreamTlsContext()
         secured.Unpack(context)
-        # What is static is found by its name alone.
+        # A static secret is found by its name alone.
         context.common_tls_context.tls_certificate_sds_secret_configs[0].ClearField("sds_config")
         secured.Pack(context)
     return listener
 
 
-def validation_error(compiled: CompiledResources, shape: GatewayProfile, folder: Path) -> str:
-    """What Envoy has against it; "" if nothing."""
-    command = [str(need("envoy")), "--mode", "validate", "-l", "warn", "-c", str(_written(compiled, shape, folder))]
+def validation_error(compiled: CompiledResources, profile: GatewayProfile, folder: Path) -> str:
+    """Returns Envoy's error or warning for the resources; "" if it accepts them."""
+    command = [str(need("envoy")), "--mode", "validate", "-l", "warn", "-c", str(_written(compiled, profile, folder))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=ENVOY_TIMEOUT, check=False)
     return done.stderr if done.returncode or "warning" in done.stderr else ""
 
 
-def _written(compiled: CompiledResources, shape: GatewayProfile, folder: Path) -> Path:
+def _written(compiled: CompiledResources, profile: GatewayProfile, folder: Path) -> Path:
     path = folder / "envoy.json"
-    path.write_text(json_format.MessageToJson(bootstrap(compiled, shape)))
+    path.write_text(json_format.MessageToJson(bootstrap(compiled, profile)))
     return path
 
 
 @contextmanager
-def running_envoy(compiled: CompiledResources, shape: GatewayProfile, folder: Path) -> Iterator[None]:
-    """An Envoy that serves all that; it is there when this begins and gone when it ends."""
-    command = [str(need("envoy")), "-c", str(_written(compiled, shape, folder)), "--concurrency", "1", "-l", "error"]
+def running_envoy(compiled: CompiledResources, profile: GatewayProfile, folder: Path) -> Iterator[None]:
+    """Runs an Envoy with these resources. It takes connections when the block begins and has ended after it."""
+    command = [str(need("envoy")), "-c", str(_written(compiled, profile, folder)), "--concurrency", "1", "-l", "error"]
     with (folder / "envoy.log").open("w+") as log:
         process = subprocess.Popen(
             [*command, "--disable-hot-restart", "--file-flush-interval-msec", "100"], stdout=log, stderr=log
         )
         try:
-            _wait(process, shape, folder)
+            _wait(process, profile, folder)
             yield
         finally:
             process.terminate()
             process.wait(ENVOY_TIMEOUT)
 
 
-def _wait(process: subprocess.Popen[bytes], shape: GatewayProfile, folder: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], profile: GatewayProfile, folder: Path) -> None:
     deadline = time.monotonic() + ENVOY_TIMEOUT
-    host, _, port = shape.listen[0].rpartition(":")
+    host, _, port = profile.listen[0].rpartition(":")
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection((host, int(port)), 1.0).close()
@@ -155,10 +155,10 @@ def _wait(process: subprocess.Popen[bytes], shape: GatewayProfile, folder: Path)
 
 
 class GatewayConnection:
-    """Sends requests to a gateway, all on one connection."""
+    """A connection to a gateway that sends one request after another."""
 
-    def __init__(self, shape: GatewayProfile) -> None:
-        self._connection = http.client.HTTPConnection(shape.listen[0], timeout=ENVOY_TIMEOUT)
+    def __init__(self, profile: GatewayProfile) -> None:
+        self._connection = http.client.HTTPConnection(profile.listen[0], timeout=ENVOY_TIMEOUT)
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for everything that can be wanted of gateways."""
+"""Hypothesis strategies for routes, upstreams and whole intents."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ max_bodies = st.none() | st.integers(1, routes.MAX_BODY_BYTES)
 
 @st.composite
 def any_routes(draw: st.DrawFn, names: st.SearchStrategy[str] = ids) -> Route:
-    """A route, forwarding or redirecting, with anything that may be said of it."""
-    said: dict[str, Any] = {
+    """Any route, forwarding or redirecting."""
+    fields: dict[str, Any] = {
         "hosts": tuple(draw(st.lists(host_patterns, max_size=2, unique=True))),
         "path": draw(paths),
         "methods": tuple(draw(st.lists(methods, max_size=3, unique=True))),
@@ -136,7 +136,7 @@ def any_routes(draw: st.DrawFn, names: st.SearchStrategy[str] = ids) -> Route:
         "priority": draw(st.integers(-2, 2)),
     }
     if draw(st.integers(0, 4)) == 0:
-        return Route(draw(names), redirect=draw(redirects), **said)
+        return Route(draw(names), redirect=draw(redirects), **fields)
     timeout, rewrite = draw(timeouts), draw(st.none() | plain_paths)
     return Route(
         draw(names),
@@ -150,7 +150,7 @@ def any_routes(draw: st.DrawFn, names: st.SearchStrategy[str] = ids) -> Route:
         retry_body=draw(max_bodies),
         rate_limit=draw(st.none() | rate_limits),
         hash=draw(st.none() | hashes),
-        **said,
+        **fields,
     )
 
 
@@ -160,13 +160,13 @@ def _names(index: int) -> st.SearchStrategy[str]:
 
 @st.composite
 def route_sets(draw: st.DrawFn, most: int = 5) -> tuple[Route, ...]:
-    """Several routes with different names."""
+    """Up to `most` routes with different names."""
     return tuple(draw(any_routes(_names(n))) for n in range(draw(st.integers(0, most))))
 
 
 @st.composite
 def any_upstreams(draw: st.DrawFn, service: st.SearchStrategy[str] = services) -> Upstream:
-    """Any settings of a service."""
+    """Any upstream."""
     policy = draw(st.sampled_from(LbPolicy))
     warm = policy in (LbPolicy.ROUND_ROBIN, LbPolicy.LEAST_REQUEST)
     limits = st.integers(1, upstreams.MAX_UPSTREAM_LIMIT)
@@ -187,6 +187,6 @@ def any_upstreams(draw: st.DrawFn, service: st.SearchStrategy[str] = services) -
 
 @st.composite
 def intents(draw: st.DrawFn) -> Intent:
-    """Everything that operators may want at once."""
-    named = draw(st.lists(any_upstreams(), max_size=2, unique_by=lambda each: each.service))
-    return Intent(draw(route_sets()), MappingProxyType({each.service: each for each in named}))
+    """Any intent: routes and upstreams."""
+    named = draw(st.lists(any_upstreams(), max_size=2, unique_by=lambda upstream: upstream.service))
+    return Intent(draw(route_sets()), MappingProxyType({upstream.service: upstream for upstream in named}))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adsum.core.errors import Invalid
 from adsum.gateway.profile import GatewayProfile
 
-shapes = st.builds(
+profiles = st.builds(
     GatewayProfile,
     st.lists(st.sampled_from(["127.0.0.1:80", "0.0.0.0:8080", "[::1]:0", "[::]:443"]), min_size=1, unique=True).map(
         tuple
@@ -24,13 +24,13 @@ shapes = st.builds(
 )
 
 
-@given(shapes)
-def test_a_shape_arrives_as_it_was_said(shape: GatewayProfile) -> None:
-    struct = json_format.ParseDict(shape.metadata(), Struct())
+@given(profiles)
+def test_a_profile_survives_its_trip_through_node_metadata(profile: GatewayProfile) -> None:
+    struct = json_format.ParseDict(profile.metadata(), Struct())
     assert (
-        GatewayProfile.from_metadata(shape.metadata())
+        GatewayProfile.from_metadata(profile.metadata())
         == GatewayProfile.from_metadata(json_format.MessageToDict(struct))
-        == shape
+        == profile
     )
 
 
@@ -53,7 +53,7 @@ def test_a_shape_arrives_as_it_was_said(shape: GatewayProfile) -> None:
         ({"adsum": {"listen": ["127.0.0.1:80"], "evil": "x"}}, "'evil'"),
     ],
 )
-def test_what_is_no_shape_is_refused(metadata: dict[str, Any], field: str) -> None:
+def test_metadata_without_a_valid_profile_is_refused(metadata: dict[str, Any], field: str) -> None:
     with pytest.raises(Invalid) as refused:
         GatewayProfile.from_metadata(metadata)
     assert refused.value.field == field

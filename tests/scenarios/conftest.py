@@ -1,4 +1,4 @@
-"""What every scenario starts with."""
+"""Fixtures of all scenarios."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.programs import need
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[ScenarioSandbox]:
-    """A folder, ports and processes of this test's own."""
+    """A folder, ports and processes for this test alone."""
     found = ScenarioSandbox(tmp_path)
     yield found
     found.close()
@@ -22,13 +22,13 @@ def place(tmp_path: Path) -> Iterator[ScenarioSandbox]:
 
 @pytest.fixture
 def envoy() -> None:
-    """There is one, or the test is skipped."""
+    """Skips the test if there is no Envoy."""
     need("envoy")
 
 
 @pytest.fixture
 async def door(place: ScenarioSandbox, envoy: None) -> AsyncIterator[GatewayLoad]:
-    """A gateway to be, with its registry's place."""
+    """A gateway under load, not started yet, with a sandbox for its registry."""
     found = GatewayLoad(place)
     yield found
     await found.http.aclose()

@@ -1,4 +1,4 @@
-"""A gateway on a real Envoy, and callers at it who count what became of their requests."""
+"""A gateway on a real Envoy under load: callers that count the results of their requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECK = "http:/health?interval=500ms&timeout=5s&rise=1&fall=2"
 
 
 class GatewayLoad:
-    """A gateway, and callers at it."""
+    """A gateway and its callers."""
 
     def __init__(self, place: ScenarioSandbox) -> None:
         self.place = place
@@ -31,24 +31,24 @@ class GatewayLoad:
         self.listen = f"127.0.0.1:{place.port()}"
         self.url = f"http://{self.listen}"
         self.answered: Counter[str] = Counter()
-        """Calls answered, by the id of who answered."""
+        """Answered calls by the id of the instance."""
         self.failures: list[str] = []
         self.http = httpx.AsyncClient(base_url=self.url, timeout=30.0, trust_env=False)
 
     async def start_registry(self, store: str = "", *options: str) -> ScenarioProcess:
-        """The registry (again), which tells the gateway."""
+        """Starts, or restarts, the registry of the gateway."""
         return await self.place.start_registry(store, "--xds", self.xds, *options)
 
     async def start_gateway(self, *options: str, **environ: str) -> ScenarioProcess:
-        """The gateway, ready."""
-        places = ["--listen", self.listen, "--xds", self.xds, "--monitor", "off", "--access-log", "off"]
-        program = ["-m", "adsum", "gateway", *places, "--concurrency", "1", *options]
+        """Starts the gateway and returns once it listens."""
+        addresses = ["--listen", self.listen, "--xds", self.xds, "--monitor", "off", "--access-log", "off"]
+        program = ["-m", "adsum", "gateway", *addresses, "--concurrency", "1", *options]
         gateway = self.place.run("gateway", *program, **environ)
         await gateway.wait_for_output("listens on")
         return gateway
 
     async def wait_for_answer(self, path: str = "/orders/", id: str = "") -> None:
-        """Return once that path leads to somebody, or to that one."""
+        """Returns once an instance answers at that path, or the instance with that id."""
         deadline = time.monotonic() + SCENARIO_TIMEOUT
         while (answer := await self.http.get(path)).status_code != 200 or id not in ("", answer.text):
             assert time.monotonic() < deadline, f"{path}: {answer.status_code} {answer.text}"
@@ -56,7 +56,10 @@ class GatewayLoad:
 
     @asynccontextmanager
     async def load(self, *paths: str, workers: int = WORKERS, pace: float = CALL_INTERVAL) -> AsyncIterator[None]:
-        """Callers at work, at these paths in turn; at least one answer before the block and a round of them after."""
+        """Runs callers that request these paths in turn.
+
+        At least one request has a result before the block, and a round of requests is answered after it.
+        """
         turns = count()
         tasks = [asyncio.create_task(self._work(paths or ("/orders/",), turns, pace)) for _ in range(workers)]
         try:
@@ -85,22 +88,22 @@ class GatewayLoad:
 
 
 def start_wrapped_instance(place: ScenarioSandbox, id: str, *options: str) -> ScenarioProcess:
-    """An instance of orders as a program under `adsum run`."""
+    """Starts an instance of orders as a program under `adsum run`."""
     program = [sys.executable, "-m", "tests.scenarios.instance_server"]
     return place.adsum("run", "--service", "orders", "--id", id, "--check", CHECK, *options, "--", *program)
 
 
-async def register(asking: JsonApi, service: str, found: InstanceServer, id: str = "") -> None:
-    """List it, under its own id unless another is given."""
-    await asking.put(f"/services/{service}/instances/{id or found.id}", port=found.port, address="127.0.0.1", ttl=None)
+async def register(api: JsonApi, service: str, found: InstanceServer, id: str = "") -> None:
+    """Registers the instance, with its own id unless another one is given."""
+    await api.put(f"/services/{service}/instances/{id or found.id}", port=found.port, address="127.0.0.1", ttl=None)
 
 
-async def drain(asking: JsonApi, service: str, id: str) -> None:
-    """Return when every gateway has said that it calls it no more."""
-    written = await asking.put(f"/services/{service}/instances/{id}/override", status="draining", wait=20)
+async def drain(api: JsonApi, service: str, id: str) -> None:
+    """Drains the instance and returns once every gateway has confirmed that it routes around it."""
+    written = await api.put(f"/services/{service}/instances/{id}/override", status="draining", wait=20)
     assert not written.get("unacknowledged"), written
 
 
 def child_pid(wrapper: ScenarioProcess) -> int:
-    """The process that it runs."""
+    """Returns the id of the process that the wrapper runs."""
     return int(Path(f"/proc/{wrapper.pid}/task/{wrapper.pid}/children").read_text().split()[0])

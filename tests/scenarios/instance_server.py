@@ -1,6 +1,6 @@
-"""An HTTP instance: says who it is, remembers its calls, and feels as it is told to.
+"""An HTTP instance that answers with its id, records its calls, and has the health that a test sets.
 
-In the test's own process by `instance(id)`; as a program, `python -m tests.scenarios.instance_server` on $PORT.
+`running_instance(id)` runs it in the test's own process; `python -m tests.scenarios.instance_server` runs it on $PORT.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 CHOSEN_HEADER = "x-chosen"
-"""Header of a call: the monotonic instant at which the consumer had chosen this instance."""
+"""The header of a call with the monotonic instant at which the consumer had chosen this instance."""
 
 
 class ReceivedCall(NamedTuple):
-    """A call: when its consumer chose us, and when it came. Monotonic seconds, the same clock for every process."""
+    """A call: the instants when its consumer chose this instance, and when it arrived.
+
+    They are monotonic seconds, of the same clock in every process.
+    """
 
     chosen: float
     came: float
 
 
 class InstanceServer:
-    """What one listening socket answers."""
+    """The server behind one listening socket."""
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -34,16 +37,16 @@ class InstanceServer:
         self.health_status = b"200 OK"
         """The status line of /health."""
         self.answer_status = b"200 OK"
-        """The status line of everything else."""
+        """The status line of all other paths."""
         self.location = ""
-        """Where /health redirects to, if it does."""
+        """The target of a redirect by /health; "": none."""
         self.probe_count = 0
         self._busy = 0
         self._ending = False
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection."""
+        """Answers the requests of one connection."""
         self._writers.add(writer)
         try:
             while not self._ending:
@@ -75,7 +78,7 @@ class InstanceServer:
         return b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, extra, len(body), body)
 
     async def close(self) -> None:
-        """Answer what has begun, then hang up."""
+        """Answers running requests, then closes all connections."""
         self._ending = True
         while self._busy:  # noqa: ASYNC110 - a moment
             await asyncio.sleep(0.01)
@@ -87,7 +90,7 @@ class InstanceServer:
 
 @asynccontextmanager
 async def running_instance(id: str, port: int = 0) -> AsyncIterator[InstanceServer]:
-    """An instance that listens on loopback."""
+    """Runs an instance that listens on loopback."""
     found = InstanceServer(id)
     server = await asyncio.start_server(found.serve, "127.0.0.1", port)
     found.port = server.sockets[0].getsockname()[1]

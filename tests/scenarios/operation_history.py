@@ -1,8 +1,9 @@
-"""What clients asked of a registry and what it answered, in real time, and whether that can be true.
+"""A history of operations on a registry in real time, and a check whether it is consistent.
 
-Every operation is on one instance. An acknowledged one has a revision; one without an answer may have been done or not.
-Judged: revisions follow real time (an operation that began after another was answered has a later revision), and what
-is listed in the end is what the last acknowledged operation on each instance said, unless a later one is in doubt.
+Every operation concerns one instance. An acknowledged operation has a revision; one without an answer is in doubt: it
+may have been done or not. A consistent history follows real time: an operation that began after another one was
+acknowledged has a later revision. The instances that are listed in the end are those of the last acknowledged
+operations, unless a later operation is in doubt.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ RETRY_PAUSE = 0.2
 
 @dataclass(slots=True)
 class HistoryOperation:
-    """`revision` is None while it is in doubt. Instants are monotonic seconds."""
+    """An operation. `revision` is None while it is in doubt. Instants are monotonic seconds."""
 
     id: str
     is_registration: bool
@@ -33,40 +34,47 @@ class HistoryOperation:
 
 
 class OperationHistory:
-    """Everything that was asked, by any writer."""
+    """The operations of all writers."""
 
     def __init__(self) -> None:
         self.operations: list[HistoryOperation] = []
 
     @property
     def acknowledged(self) -> int:
-        return sum(each.revision is not None for each in self.operations)
+        return sum(operation.revision is not None for operation in self.operations)
 
     def judge(self, found: set[str]) -> None:
-        """Raises `AssertionError` if it can't be true, with `found` listed in the end."""
-        done = sorted((each for each in self.operations if each.revision is not None), key=lambda each: each.ended)
+        """Raises `AssertionError` if the history is inconsistent with `found`, the instances listed in the end."""
+        done = sorted(
+            (operation for operation in self.operations if operation.revision is not None),
+            key=lambda operation: operation.ended,
+        )
         latest, position = 0, 0
-        for each in sorted(done, key=lambda each: each.began):
-            while position < len(done) and done[position].ended < each.began:
+        for operation in sorted(done, key=lambda operation: operation.began):
+            while position < len(done) and done[position].ended < operation.began:
                 latest = max(latest, done[position].revision or 0)
                 position += 1
-            assert (each.revision or 0) > latest, f"{each} began after revision {latest} was acknowledged"
+            assert (operation.revision or 0) > latest, f"{operation} began after revision {latest} was acknowledged"
         for id, operations in self._by_id().items():
-            certain = [each for each in operations if each.revision is not None]
+            certain = [operation for operation in operations if operation.revision is not None]
             after = certain[-1].ended if certain else 0.0
-            doubts = {each.is_registration for each in operations if each.revision is None and each.began >= after}
+            doubts = {
+                operation.is_registration
+                for operation in operations
+                if operation.revision is None and operation.began >= after
+            }
             possible = doubts | {certain[-1].is_registration if certain else False}
             assert (id in found) in possible, f"{id} is {'' if id in found else 'not '}listed after {operations}"
 
     def _by_id(self) -> dict[str, list[HistoryOperation]]:
         found: dict[str, list[HistoryOperation]] = {}
-        for each in self.operations:
-            found.setdefault(each.id, []).append(each)
+        for operation in self.operations:
+            found.setdefault(operation.id, []).append(operation)
         return found
 
 
 class HistoryWriter:
-    """Lists and delists instances of its own, one operation after another, at whichever node answers."""
+    """A writer that registers and deregisters instances of its own, one after another, at a node that answers."""
 
     def __init__(self, history: OperationHistory, urls: list[str], number: int) -> None:
         self._history = history
@@ -77,7 +85,7 @@ class HistoryWriter:
         self._numbers = count()
 
     async def write(self) -> None:
-        """Until cancelled."""
+        """Writes until cancelled."""
         try:
             while True:
                 await self._operate()
@@ -91,7 +99,7 @@ class HistoryWriter:
         id = self._rng.choice(sorted(self._listed)) if leaves else f"w{self._number}-{next(self._numbers)}"
         operation = HistoryOperation(id, not leaves, time.monotonic())
         self._history.operations.append(operation)
-        self._listed.discard(id)  # In doubt, it is left alone.
+        self._listed.discard(id)  # An instance in doubt is not used again.
         try:
             answer = await self._ask(id, lists=not leaves)
         except httpx.HTTPError:

@@ -1,4 +1,4 @@
-"""An instance that knows which process probes it, and may be out of some processes' reach."""
+"""An instance that knows which process probes it, and can be unreachable from some processes."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class ProbedInstance:
-    """What one listening socket answers; `pids` says which processes may ask, and their names."""
+    """The server behind one listening socket. `pids` returns the processes that may probe, with their names."""
 
     def __init__(self, pids: Callable[[], Mapping[int, str]]) -> None:
         self.port = 0
         self.probed_by: list[str] = []
-        """Who probed, in order."""
+        """The names of the probing processes, in order."""
         self.unreachable_from: set[str] = set()
-        """Whose probes come, as far as they can tell, nowhere."""
+        """The names of processes whose probes get no answer."""
         self._pids = pids
         self._writers: set[asyncio.StreamWriter] = set()
 
     def sole_prober(self, count: int) -> str:
-        """Who made all of the last `count` probes; "" if there were fewer, or several made them."""
+        """Returns the process that made all of the last `count` probes; "" if there were fewer or several did."""
         last = self.probed_by[-count:]
         return last[0] if len(last) == count and len(set(last)) == 1 else ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the one request of a connection, or never."""
+        """Answers the one request of a connection, or never answers."""
         self._writers.add(writer)
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
                 await reader.readuntil(b"\r\n\r\n")
-                asking = self._asking(writer.get_extra_info("peername")[1])
-                self.probed_by.append(asking)
-                if asking in self.unreachable_from:
-                    await reader.read()  # Until they give up.
+                prober = self._asking(writer.get_extra_info("peername")[1])
+                self.probed_by.append(prober)
+                if prober in self.unreachable_from:
+                    await reader.read()  # Until the prober gives up.
                 else:
                     writer.write(ANSWER)
                     await writer.drain()
@@ -45,34 +45,34 @@ class ProbedInstance:
             writer.close()
 
     def close(self) -> None:
-        """Hang up on everybody."""
+        """Aborts all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
     def _asking(self, port: int) -> str:
-        """Whose end of the connection that port is."""
+        """Returns the name of the process that owns that port of a connection."""
         socket = f"socket:[{_inode(port, self.port)}]"
         for pid, name in self._pids().items():
-            with suppress(OSError):  # It may end meanwhile.
+            with suppress(OSError):  # The process may end meanwhile.
                 for file in Path(f"/proc/{pid}/fd").iterdir():
                     with suppress(OSError):
                         if str(file.readlink()) == socket:
                             return name
-        return "somebody"
+        return "unknown"
 
 
 def _inode(port: int, to: int) -> str:
-    """Of the socket at that end of a connection on loopback, as the system counts them."""
+    """Returns the inode of the socket with that local port of a loopback connection to the port `to`."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if [int(each.rpartition(":")[2], 16) for each in fields[1:3]] == [port, to]:
+        if [int(address.rpartition(":")[2], 16) for address in fields[1:3]] == [port, to]:
             return fields[9]
     return ""
 
 
 @asynccontextmanager
 async def probed_instance(pids: Callable[[], Mapping[int, str]]) -> AsyncIterator[ProbedInstance]:
-    """One that listens on loopback."""
+    """Runs a probed instance that listens on loopback."""
     found = ProbedInstance(pids)
     server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
     found.port = server.sockets[0].getsockname()[1]

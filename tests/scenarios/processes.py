@@ -1,4 +1,4 @@
-"""Real processes for the scenarios: started with an environment of their own, signalled and reaped by their ids."""
+"""Real processes for the scenarios, started with an environment of their own and stopped by their ids."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from adsum import launcher
 from adsum.run.port import PortClaim, claim_free_port
 
 SCENARIO_TIMEOUT: Final = 30.0
-"""Seconds after which what a test waits for is taken not to happen."""
+"""Seconds after which a wait of a test fails."""
 POLL_INTERVAL: Final = 0.02
 ROOT: Final = Path(__file__).parents[2]
 ADSUM_COMMAND: Final = (sys.executable, "-m", "adsum")
 
 
 class ScenarioProcess:
-    """A program; what it says is in files of its own, so that nobody has to read for it to go on."""
+    """A program of a scenario. Its output goes to files, so that it never blocks on a pipe."""
 
     def __init__(self, name: str, argv: Sequence[str], folder: Path, **environ: str) -> None:
         self.name = name
@@ -52,44 +52,44 @@ class ScenarioProcess:
 
     @property
     def stdout(self) -> str:
-        """What it said on standard output so far."""
+        """The standard output so far."""
         return self._out.read_text()
 
     @property
     def stderr(self) -> str:
-        """What it said on standard error so far."""
+        """The standard error so far."""
         return self._errors.read_text()
 
     async def wait_for_output(self, words: str) -> None:
-        """Return when it has said `words` on either; fails if it ends or is silent for too long."""
-        await wait_until(lambda: words in self.stdout + self.stderr or self.process.poll() is not None, self._story)
-        assert words in self.stdout + self.stderr, self._story()
+        """Returns once either output contains `words`. Fails if the program ends before, or after the timeout."""
+        await wait_until(lambda: words in self.stdout + self.stderr or self.process.poll() is not None, self._describe)
+        assert words in self.stdout + self.stderr, self._describe()
 
     def send_signal(self, number: int) -> None:
         self.process.send_signal(number)
 
     async def wait(self) -> int:
-        """Its exit code, once it has ended."""
-        await wait_until(lambda: self.process.poll() is not None, lambda: f"{self.name} goes on: {self._story()}")
+        """Waits for the end of the program. Returns its exit code."""
+        await wait_until(lambda: self.process.poll() is not None, lambda: f"{self.name} runs: {self._describe()}")
         return self.process.returncode
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
-        """Signal it; its exit code once it has ended."""
+        """Sends the signal and waits for the end of the program. Returns its exit code."""
         self.send_signal(number)
         return await self.wait()
 
     def kill(self) -> None:
-        """Leave nothing of it, however it stands."""
+        """Kills the program if it still runs, and reaps it."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(SCENARIO_TIMEOUT)
 
-    def _story(self) -> str:
+    def _describe(self) -> str:
         return f"{self.name} ({self.process.poll()}): {self.stdout[-2000:]}\n{self.stderr[-4000:]}"
 
 
 class ScenarioRegistry(ScenarioProcess):
-    """`adsum serve` on a port that it keeps over restarts."""
+    """`adsum serve`, at the same port after every restart."""
 
     def __init__(self, folder: Path, port: int, store: str, number: int, options: Sequence[str]) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -105,18 +105,18 @@ class ScenarioRegistry(ScenarioProcess):
             "--node",
             "n1",
         ]
-        argv += options  # What is said last counts.
+        argv += options  # The last value of an option counts.
         super().__init__(f"node{number}", argv, folder)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that it holds in memory now."""
+        """The resident memory in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) * 1024
 
 
 class ScenarioSandbox:
-    """A folder, ports and the processes of one scenario; `clear` leaves none."""
+    """A folder, ports and the processes of one scenario. `close` kills all of the processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -126,7 +126,7 @@ class ScenarioSandbox:
         self.url = f"http://127.0.0.1:{self.node_port}"
 
     def port(self) -> int:
-        """A port that nobody else takes while the scenario lasts."""
+        """Claims a free port for the time of the scenario."""
         claim = claim_free_port(Random())
         self._claims.append(claim)
         return claim.port
@@ -136,24 +136,24 @@ class ScenarioSandbox:
         return f"sqlite:///{self.folder / 'adsum.db'}"
 
     async def start_registry(self, store: str = "", *options: str) -> ScenarioRegistry:
-        """The registry (again), ready."""
+        """Starts, or restarts, the registry and returns once it listens."""
         node = ScenarioRegistry(self.folder, self.node_port, store or self.sqlite_url, len(self._children), options)
         self._children.append(node)
         await node.wait_for_output("listens on")
         return node
 
     def run(self, name: str, *argv: str, **environ: str) -> ScenarioProcess:
-        """Any program of ours: `argv` follows `python`."""
+        """Starts a Python program: `argv` are the arguments of the interpreter."""
         return self.program(name, sys.executable, *argv, **{"ADSUM_URL": self.url, **environ})
 
     def program(self, name: str, *argv: str, **environ: str) -> ScenarioProcess:
-        """Any program."""
+        """Starts any program."""
         child = ScenarioProcess(f"{len(self._children)}-{name}", argv, self.folder, **environ)
         self._children.append(child)
         return child
 
     def adsum(self, *argv: str) -> ScenarioProcess:
-        """A command of the CLI."""
+        """Starts a command of the CLI."""
         return self.run(argv[0], "-m", "adsum", *argv)
 
     def close(self) -> None:
@@ -166,7 +166,7 @@ class ScenarioSandbox:
 async def wait_until(
     condition: Callable[[], object], describe: Callable[[], object] = lambda: "", timeout: float = SCENARIO_TIMEOUT
 ) -> None:
-    """Return once `condition` is; fails after `timeout` seconds, saying `describe`."""
+    """Returns once `condition` is true. Fails after `timeout` seconds with the text of `describe`."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not in time: {describe()}"
@@ -174,7 +174,7 @@ async def wait_until(
 
 
 class JsonApi:
-    """The native API, as any program asks it: JSON in, JSON out."""
+    """A client of the native API without the library: JSON in, JSON out."""
 
     def __init__(self, url: str) -> None:
         self.http = httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=SCENARIO_TIMEOUT, trust_env=False)
@@ -201,13 +201,13 @@ class JsonApi:
         return answer.json()
 
     async def statuses(self, service: str) -> dict[str, str]:
-        """How the service's instances stand, by id."""
-        return {each["id"]: each["status"] for each in (await self.get(f"/services/{service}"))["instances"]}
+        """Returns the statuses of the service's instances by id."""
+        return {item["id"]: item["status"] for item in (await self.get(f"/services/{service}"))["instances"]}
 
     async def wait_for_statuses(
         self, service: str, expected: Callable[[dict[str, str]], bool], timeout: float = SCENARIO_TIMEOUT
     ) -> None:
-        """Return once the statuses of the service are as expected."""
+        """Returns once the statuses of the service are as expected."""
         deadline = time.monotonic() + timeout
         while not expected(statuses := await self.statuses(service)):
             assert time.monotonic() < deadline, f"not in time: {statuses}"

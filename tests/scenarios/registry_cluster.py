@@ -1,4 +1,4 @@
-"""Three nodes over a three-member etcd, every wire between them one that can be cut; and what is done to them."""
+"""A registry of three nodes over a three-member etcd, with proxies that can cut every connection between them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NODES = 3
 
 
 class ClusterNode(ScenarioProcess):
-    """One of several nodes of a registry, over etcd."""
+    """One node of a registry over etcd."""
 
     def __init__(self, folder: Path, number: int, port: int, xds: int, store: str, advertised: int) -> None:
         self.url, self.xds = f"http://127.0.0.1:{port}", f"127.0.0.1:{xds}"
@@ -34,7 +34,7 @@ class ClusterNode(ScenarioProcess):
 
 
 class RegistryCluster:
-    """The nodes, the members of etcd, and the wires from each node to each member, and from the others to each node."""
+    """The nodes, the members of etcd, and proxies: from each node to each member, and from other nodes to each node."""
 
     def __init__(self, place: ScenarioSandbox, members: Sequence[EtcdProcess]) -> None:
         self.place = place
@@ -65,23 +65,23 @@ class RegistryCluster:
         return ClusterNode(self.place.folder, number, *self._ports[number], store, self.node_wires[number].port)
 
     async def restart_node(self, number: int) -> None:
-        """A node that was killed comes back."""
+        """Starts a killed node again."""
         self.nodes[number] = self._node(number)
         await self.wait_until_ready(number)
 
     async def wait_until_ready(self, number: int) -> None:
-        async with JsonApi(self.nodes[number].url) as asking:
-            await wait_for_status(asking, lambda status: status["ready"] and status.get("age", 0.0) < 3.0)
+        async with JsonApi(self.nodes[number].url) as api:
+            await wait_for_status(api, lambda status: status["ready"] and status.get("age", 0.0) < 3.0)
 
     async def wait_until_balanced(self, nodes: int) -> None:
-        """Return when everything is kept by that many nodes, each of which says the same."""
+        """Returns once all running nodes report that that many nodes share all services."""
         for node in self.nodes:
             if node.process.poll() is None:
-                async with JsonApi(node.url) as asking:
-                    await wait_for_status(asking, lambda status: _shared(status, nodes))
+                async with JsonApi(node.url) as api:
+                    await wait_for_status(api, lambda status: _is_balanced(status, nodes))
 
     async def leader(self) -> EtcdProcess:
-        """The member of etcd that leads."""
+        """Returns the leading member of etcd."""
         for member in self.members:
             connection = Connection(EtcdPlace.parse(member.url), Random())
             try:
@@ -103,7 +103,7 @@ class RegistryCluster:
 
 @asynccontextmanager
 async def running_cluster(place: ScenarioSandbox) -> AsyncIterator[RegistryCluster]:
-    """All up, and the nodes know one another."""
+    """Runs a cluster whose nodes know one another."""
     async with AsyncExitStack() as stack:
         members = stack.enter_context(etcd_process.etcd_cluster(place.folder))
         found = RegistryCluster(place, members)
@@ -112,19 +112,19 @@ async def running_cluster(place: ScenarioSandbox) -> AsyncIterator[RegistryClust
         yield found
 
 
-def _shared(status: dict[str, Any], nodes: int) -> bool:
-    shares = [status.get("shards", 0), *(peer["shards"] for peer in status.get("peers", []))]
-    return len(shares) == nodes and sum(shares) == 256 and all(shares)
+def _is_balanced(status: dict[str, Any], nodes: int) -> bool:
+    shards = [status.get("shards", 0), *(peer["shards"] for peer in status.get("peers", []))]
+    return len(shards) == nodes and sum(shards) == 256 and all(shards)
 
 
-async def wait_for_status(asking: JsonApi, true: Callable[[dict[str, Any]], bool], patience: float = 40.0) -> None:
-    """Return once the node's status is as `true` says it."""
-    deadline = asyncio.get_running_loop().time() + patience
+async def wait_for_status(api: JsonApi, condition: Callable[[dict[str, Any]], bool], timeout: float = 40.0) -> None:
+    """Returns once `condition` is true of the node's status."""
+    deadline = asyncio.get_running_loop().time() + timeout
     status: dict[str, Any] = {}
     while True:
         try:
-            status = (await asking.http.get("/status", timeout=3.0)).json()
-            if true(status):
+            status = (await api.http.get("/status", timeout=3.0)).json()
+            if condition(status):
                 return
         except (httpx.HTTPError, ValueError):
             pass

@@ -1,4 +1,4 @@
-"""Consumers under load, through channels: in the test's process, or as programs that tell how it went."""
+"""Consumers that call a service through a channel: in the test's process, or as programs that print a report."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ OPTIONS = CallOptions(tries=4, try_timeout=10.0, deadline=30.0)
 
 
 class ServiceCaller:
-    """Calls a service with GET from several workers at once, and counts."""
+    """A caller that sends GET requests to a service from several workers at once, and counts the results."""
 
     def __init__(self, channel: Channel) -> None:
         self.answered: Counter[str] = Counter()
-        """Calls answered, by the id of who answered."""
+        """Answered calls by the id of the instance."""
         self.failures: list[str] = []
         self._channel = channel
         self._http = httpx.AsyncHTTPTransport(verify=False, trust_env=False)
 
     async def work(self) -> None:
-        """One worker, until cancelled."""
+        """Calls again and again, as one worker, until cancelled."""
         while True:
             await self.call_once()
             await asyncio.sleep(CALL_INTERVAL)
 
     async def call_once(self) -> None:
-        """One call, whatever becomes of it."""
+        """Makes one call and counts its result."""
         try:
             self.answered[await self._call()] += 1
         except (AdsumError, httpx.HTTPError) as error:
@@ -81,7 +81,7 @@ class ServiceCaller:
 
 
 async def final_report(program: ScenarioProcess) -> dict[str, Any]:
-    """What a consumer that runs as a program tells at its end."""
+    """Stops a consumer program and returns the report that it prints at its end."""
     assert await program.stop() == 0, program.stderr
     last: dict[str, Any] = json.loads(program.stdout.splitlines()[-1])
     return last
@@ -89,7 +89,7 @@ async def final_report(program: ScenarioProcess) -> dict[str, Any]:
 
 @asynccontextmanager
 async def load(channel: Channel, workers: int = WORKERS) -> AsyncIterator[ServiceCaller]:
-    """A caller at work."""
+    """Runs a caller with that many workers."""
     caller = ServiceCaller(channel)
     tasks = [asyncio.create_task(caller.work()) for _ in range(workers)]
     try:
@@ -102,13 +102,13 @@ async def load(channel: Channel, workers: int = WORKERS) -> AsyncIterator[Servic
 
 
 async def _main(service: str, cache: str) -> None:
-    """Call until SIGTERM; tell each view as it comes, and in the end how the calls went."""
+    """Calls the service until SIGTERM. Prints each new view, and in the end a report of the calls."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     async with Client(cache=cache or False) as client:
         channel = client.channel(service)
         await channel.ready(30.0)
-        channel.resolver.subscribe(_tell)
+        channel.resolver.subscribe(_print_view)
         async with load(channel) as caller:
             while not caller.answered:  # noqa: ASYNC110 - a moment
                 await asyncio.sleep(0.01)
@@ -117,8 +117,8 @@ async def _main(service: str, cache: str) -> None:
         print(json.dumps({"answered": caller.answered, "failures": caller.failures}))  # noqa: T201 - the test reads it
 
 
-def _tell(view: View) -> None:
-    print(f"{view.origin} {' '.join(each.id for each in view.endpoints)}.", flush=True)  # noqa: T201
+def _print_view(view: View) -> None:
+    print(f"{view.origin} {' '.join(endpoint.id for endpoint in view.endpoints)}.", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

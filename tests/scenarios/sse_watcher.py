@@ -1,4 +1,4 @@
-"""A watch as a program without our library reads it: plain Server-Sent Events, folded, resumed, and judged."""
+"""A watcher without the library: it reads plain Server-Sent Events, folds them, resumes, and checks their promises."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ State = dict[str, dict[str, Any]]
 
 
 class SseWatcher:
-    """Follows services (none named: all), over connections that break. Fails when what it is told goes backwards."""
+    """A watcher of services (none: all) that reconnects. It fails when its view would go backwards."""
 
     def __init__(self, url: str, services: Sequence[str] = ()) -> None:
         self.services: dict[str, State] = {}
         self.revisions: dict[str, int] = {}
         """The revision of each service's last change."""
         self.statuses_seen: dict[str, set[str]] = {}
-        """Every status ever shown, by SERVICE/ID."""
+        """All statuses that were ever received, by SERVICE/ID."""
         self.epochs: list[str] = []
         self.revision = 0
         self.connections = 0
         self.full_snapshots = 0
         self.on_synced: Callable[[], None] = lambda: None
-        """Called at the end of each group."""
+        """Called at the end of each group of events."""
         self._url = url
         self._services = services
         self._position = ""
 
     async def follow(self) -> None:
-        """Until cancelled, or a promise is broken."""
+        """Follows the services until cancelled. Fails if a promise is broken."""
         async with httpx.AsyncClient(timeout=SCENARIO_TIMEOUT, trust_env=False) as http:
             while True:
                 with suppress(httpx.TransportError):
@@ -59,40 +59,40 @@ class SseWatcher:
                     event = {}
 
     def _take(self, event: dict[str, str]) -> None:
-        says: dict[str, Any] = json.loads(event.get("data", "{}"))
+        fields: dict[str, Any] = json.loads(event.get("data", "{}"))
         match event.get("event"):
             case "open":
-                self._open(says)
+                self._open(fields)
             case "service":
-                self._replace(says)
+                self._replace(fields)
             case "change":
-                self._amend(says)
+                self._amend(fields)
             case "synced":
-                assert says["revision"] >= self.revision, f"{says} after {self.revision}"
-                self.revision, self._position = says["revision"], event["id"]
+                assert fields["revision"] >= self.revision, f"{fields} after {self.revision}"
+                self.revision, self._position = fields["revision"], event["id"]
                 self.on_synced()
 
-    def _open(self, says: dict[str, Any]) -> None:
-        if not self.epochs or self.epochs[-1] != says["epoch"]:
-            self.epochs.append(says["epoch"])
+    def _open(self, fields: dict[str, Any]) -> None:
+        if not self.epochs or self.epochs[-1] != fields["epoch"]:
+            self.epochs.append(fields["epoch"])
             self.revision = 0
-        assert says["revision"] >= self.revision, f"{says} after {self.revision}"
-        if says.get("full"):
+        assert fields["revision"] >= self.revision, f"{fields} after {self.revision}"
+        if fields.get("full"):
             self.full_snapshots += 1
             self.services.clear()
 
-    def _replace(self, says: dict[str, Any]) -> None:
-        name = says["service"]
-        self._moves(name, says["revision"])
+    def _replace(self, fields: dict[str, Any]) -> None:
+        name = fields["service"]
+        self._moves(name, fields["revision"])
         self.services[name] = {}
-        self._list(name, says["instances"])
+        self._list(name, fields["instances"])
 
-    def _amend(self, says: dict[str, Any]) -> None:
-        name = says["service"]
-        assert says["since"] <= self.revision, f"{says['since']} does not join on to {self.revision}"
-        self._moves(name, says["revision"])
-        self._list(name, says.get("changed", []))
-        for gone in says.get("removed", []):
+    def _amend(self, fields: dict[str, Any]) -> None:
+        name = fields["service"]
+        assert fields["since"] <= self.revision, f"{fields['since']} does not join on to {self.revision}"
+        self._moves(name, fields["revision"])
+        self._list(name, fields.get("changed", []))
+        for gone in fields.get("removed", []):
             assert gone["cause"], gone
             assert gone["actor"], gone
             self.services[name].pop(gone["id"], None)
@@ -103,6 +103,6 @@ class SseWatcher:
 
     def _list(self, name: str, instances: list[dict[str, Any]]) -> None:
         service = self.services.setdefault(name, {})
-        for each in instances:
-            service[each["id"]] = each
-            self.statuses_seen.setdefault(f"{name}/{each['id']}", set()).add(each["status"])
+        for instance in instances:
+            service[instance["id"]] = instance
+            self.statuses_seen.setdefault(f"{name}/{instance['id']}", set()).add(instance["status"])

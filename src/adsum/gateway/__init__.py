@@ -1,1 +1,1 @@
-"""Envoy's control plane without a wire: what is wanted of gateways, and the resources that say it to them. Pure."""
+"""Envoy's control plane without I/O: what operators want of gateways, and the xDS resources that express it. Pure."""

@@ -1,4 +1,4 @@
-"""Requests that a gateway answers itself, whatever its routes are."""
+"""Requests that a gateway refuses with a response of its own before it matches routes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from adsum.gateway.patterns.path_normalization import has_nul
 
 TRACE_METHOD: Final = "TRACE"
 HOST_SEPARATOR: Final = ","
-"""Stands in a host only where a request named several, which Envoy joins: a service might read another than a route."""
+"""Occurs in a host only when a request had several Host headers, which Envoy joins. Such a request is refused because
+the service might use another of the hosts than the route did."""
 
 
 class DirectResponse(NamedTuple):
-    """What a request is answered, why, and with which headers."""
+    """A response of the gateway itself: its status, the reason for it, and its headers."""
 
     status: int
     reason: str
@@ -31,7 +32,7 @@ ZERO_BYTE_RESPONSE: Final = DirectResponse(400, "a path may not have a zero byte
 
 
 def direct_response(method: str, host: str, path: str) -> DirectResponse | None:
-    """Why no route is asked about such a request; None: routes are. `path` is without its query."""
+    """Returns the gateway's own response to the request, or None if its routes decide. `path` is without its query."""
     if has_nul(path):
         return ZERO_BYTE_RESPONSE
     if method == TRACE_METHOD:

@@ -1,4 +1,4 @@
-"""The shape of a gateway: what it says of itself when it asks for its resources."""
+"""The profile of a gateway: the settings of its own that its resources depend on, sent as its node metadata."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ ACCESS_LOG_FORMATS: Final = ("json", "text", "off")
 MAX_FILE_PATH_LENGTH: Final = 1024
 
 HEALTH_PROBE_AGENT: Final = "adsum-gateway"
-"""The agent of a gateway that only asks whether a registry answers: it routes nothing, and is told of nobody."""
+"""The user agent of a gateway's health probe of a registry: the probe routes nothing and receives no resources."""
 METADATA_KEY: Final = "adsum"
-"""Under this key a node's metadata holds a gateway's shape."""
+"""The key of a gateway's profile in its node metadata."""
 
 _LISTEN: Final = re.compile(r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<ipv4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayProfile:
-    """Gateways of equal shape get the same bytes.
+    """The settings that a gateway's resources depend on. Gateways with equal profiles receive the same bytes.
 
-    `listen`: addresses as IP:PORT, an IPv6 one in brackets. `tls_certificate`, `tls_key`: files at the gateway, read
-    again when they are replaced; with them every listener speaks TLS. `trusted_hops`: how many proxies in front of the
-    gateway are believed about X-Forwarded-For. `zone`: where it stands; its requests stay there while they can.
-    `roots`: a file at the gateway with the authorities that its system trusts.
+    `listen`: addresses as IP:PORT, IPv6 addresses in brackets. `tls_certificate`, `tls_key`: files at the gateway, read
+    again when they are replaced; with them every listener uses TLS. `trusted_hops`: the number of proxies in front of
+    the gateway whose X-Forwarded-For it trusts. `zone`: the gateway's zone; requests stay in it while it has capacity.
+    `roots`: a file at the gateway with the certificate authorities that its system trusts.
     """
 
     listen: tuple[str, ...]
@@ -64,38 +64,40 @@ class GatewayProfile:
         validation.text("zone", self.zone)
 
     def metadata(self) -> dict[str, object]:
-        """What a node's metadata says of this gateway; JSON values only. Defaults are left out."""
-        said = {
-            each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) != each.default
+        """Returns the node metadata of this gateway, as JSON values. Settings with their default are left out."""
+        values = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
         }
-        return {METADATA_KEY: {**said, "listen": list(self.listen)}}
+        return {METADATA_KEY: {**values, "listen": list(self.listen)}}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object]) -> GatewayProfile:
-        """The shape that a node's metadata says. Raises `Invalid` for anything else: the peer may be anybody."""
-        said = metadata.get(METADATA_KEY)
-        if not isinstance(said, Mapping):
-            raise Invalid(METADATA_KEY, "must hold the shape of a gateway")
-        listen = said.get("listen")
-        if not (isinstance(listen, (list, tuple)) and all(isinstance(each, str) for each in listen)):
+        """Returns the profile in node metadata. Raises `Invalid` for any other content: the peer is not trusted."""
+        profile = metadata.get(METADATA_KEY)
+        if not isinstance(profile, Mapping):
+            raise Invalid(METADATA_KEY, "must be the profile of a gateway")
+        listen = profile.get("listen")
+        if not (isinstance(listen, (list, tuple)) and all(isinstance(address, str) for address in listen)):
             raise Invalid("listen", "must be a list of addresses")
-        read: dict[str, Any] = {name: _read(name, value) for name, value in said.items() if name != "listen"}
-        return cls(listen=tuple(listen), **read)
+        values: dict[str, Any] = {name: _parse(name, value) for name, value in profile.items() if name != "listen"}
+        return cls(listen=tuple(listen), **values)
 
 
-def _read(name: object, value: object) -> object:
+def _parse(name: object, value: object) -> object:
     kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise Invalid(quoted(str(name)), "is nothing that a gateway says of itself")
+        raise Invalid(quoted(str(name)), "is not a setting in a gateway's profile")
     if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # A protobuf Struct has no whole numbers.
+        return int(value)  # A protobuf Struct has no integers.
     if type(value) is not kind:
         raise Invalid(str(name), f"must be {_KIND_NAMES[kind]}")
     return value
 
 
 def split_address(field: str, address: str) -> tuple[str, int]:
-    """IP and port of a listening address. Raises `Invalid`."""
+    """Returns the IP and port of a listening address. Raises `Invalid`, naming `field`."""
     parts = _LISTEN.fullmatch(address)
     if parts is not None and int(parts["port"]) > MAX_PORT:
         raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {parts['port']}")
@@ -107,4 +109,4 @@ def split_address(field: str, address: str) -> tuple[str, int]:
 _KINDS: Final[Mapping[str, type]] = {
     name: kind for name, kind in get_type_hints(GatewayProfile).items() if kind in (bool, int, str)
 }
-_KIND_NAMES: Final[Mapping[type, str]] = {bool: "true or false", int: "a whole number", str: "a text"}
+_KIND_NAMES: Final[Mapping[type, str]] = {bool: "true or false", int: "a whole number", str: "a string"}

@@ -1,4 +1,4 @@
-"""The default routes of many services, which one pattern finds, on a real Envoy."""
+"""The default routes of many services at a real Envoy, where one pattern finds all services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from adsum.envoy.metrics.monitor import ADMIN_CLUSTER
 from adsum.envoy.metrics.stats import REGISTRY_CLUSTER
 from adsum.gateway.intent.upstreams import Upstream, UpstreamProtocol
-from adsum.gateway.resources.compiled_resources import MAX_OWN_DEFAULT_ROUTES
+from adsum.gateway.resources.resource_encoder import MAX_OWN_DEFAULT_ROUTES
 from tests.gateway.echo_services import echo_service, listing
 from tests.gateway.envoy_gateway import EnvoyGateway, running_gateway
 from tests.gateway.real_envoy import needs_envoy
@@ -61,13 +61,13 @@ def test_a_service_is_found_by_its_host(many: EnvoyGateway, host: str) -> None:
         ("/", f"{ADMIN_CLUSTER}.localhost"),
     ],
 )
-def test_what_is_no_service_has_no_route(many: EnvoyGateway, path: str, host: str) -> None:
+def test_an_unknown_service_has_no_route(many: EnvoyGateway, path: str, host: str) -> None:
     answer = many.get(path, host=host)
     assert (answer.status, answer.content["title"]) == (404, "No such route")
     assert "route" not in answer.content
 
 
 @pytest.mark.parametrize("service", ["calls", "settled", "s1"])
-def test_a_service_that_nobody_answers_for_is_known_nevertheless(many: EnvoyGateway, service: str) -> None:
+def test_a_known_service_without_an_answer_gets_503(many: EnvoyGateway, service: str) -> None:
     answer = many.get(f"/{service}/")
     assert (answer.status, answer.content["service"]) == (503, service)

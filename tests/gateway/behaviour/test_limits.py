@@ -1,4 +1,4 @@
-"""What a gateway does with more requests than a service's limits let it hold, on a real Envoy."""
+"""The limits of upstreams at a real Envoy: requests past a limit are refused at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = needs_envoy
 
 
 class _Slow(ThreadingHTTPServer):
-    """An instance that answers nothing before it is told to."""
+    """An instance that answers no request before the test sets `go`."""
 
     daemon_threads = True
 
@@ -71,7 +71,7 @@ def slow() -> Iterator[_Slow]:
     ],
     ids=["one-connection-one-waits", "one-connection-three-wait", "one-request"],
 )
-def test_what_goes_past_a_limit_is_refused_at_once_and_what_is_held_is_answered(
+def test_requests_past_a_limit_are_refused_at_once_and_the_others_are_answered(
     tmp_path: Path, limits: UpstreamLimits, held: int
 ) -> None:
     with (
@@ -81,17 +81,19 @@ def test_what_goes_past_a_limit_is_refused_at_once_and_what_is_held_is_answered(
         ) as calling,
         ThreadPoolExecutor(12) as threads,
     ):
-        asked: list[Future[GatewayAnswer]] = [threads.submit(calling.get_on_new_connection, "/orders/")]
+        pending: list[Future[GatewayAnswer]] = [threads.submit(calling.get_on_new_connection, "/orders/")]
         assert server.came.acquire(timeout=ENVOY_TIMEOUT)
-        asked += [threads.submit(calling.get_on_new_connection, "/orders/") for _ in range(9)]
-        refused = [each.result() for each in islice(as_completed(asked, ENVOY_TIMEOUT), 10 - held)]
+        pending += [threads.submit(calling.get_on_new_connection, "/orders/") for _ in range(9)]
+        refused = [future.result() for future in islice(as_completed(pending, ENVOY_TIMEOUT), 10 - held)]
         server.go.set()
-        answers = [each.result(ENVOY_TIMEOUT) for each in asked]
+        answers = [future.result(ENVOY_TIMEOUT) for future in pending]
     for answer in refused:
         assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")
         assert (answer.content["title"], answer.content["service"]) == ("Too many requests", "orders")
         assert "overflow" in answer.content["reason"]
-        told = f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
-        assert told in answer.content["detail"]
+        limits_text = (
+            f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
+        )
+        assert limits_text in answer.content["detail"]
         assert answer.headers["retry-after"] == "1"
     assert Counter(answer.status for answer in answers) == {503: 10 - held, 200: held}

@@ -1,4 +1,4 @@
-"""Whom a gateway's requests go to, on a real Envoy: shares, copies, keys, and who is left out."""
+"""Load balancing at a real Envoy: shares of targets, mirrors, hashing and outlier ejection."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_requests_are_split_by_the_weights_of_the_targets(tmp_path: Path, stack:
     )
     with running_gateway(tmp_path, listings, route(*to)) as calling:
         answered = calling.ids("/main", 1_000)
-    # A fifth of a thousand, give or take six standard deviations (12.6 each): once in 10⁹ runs it is none of these.
+    # A fifth of a thousand, plus or minus six standard deviations (12.6 each): once in 10⁹ runs it is outside.
     assert 124 <= answered["canary"] <= 276
     assert answered["never"] == 0
 
 
-def test_a_target_with_nobody_to_call_has_no_share(tmp_path: Path, stack: ExitStack) -> None:
+def test_an_empty_target_has_no_share(tmp_path: Path, stack: ExitStack) -> None:
     listings = [
         listing("orders", "stable", stack.enter_context(echo_service("stable"))),
         listing("orders", "canary", free_port(), tags=("canary",), status=Status.DRAINING),
@@ -73,29 +73,29 @@ def test_a_target_with_nobody_to_call_has_no_share(tmp_path: Path, stack: ExitSt
         assert calling.ids("/main", 200) == {"stable": 200}
 
 
-def test_a_copy_is_sent_whole_to_the_mirror_and_its_answer_is_nobodys(tmp_path: Path, stack: ExitStack) -> None:
-    heard: ReceivedRequests = SimpleQueue()
+def test_a_mirror_gets_whole_copies_and_its_answers_are_ignored(tmp_path: Path, stack: ExitStack) -> None:
+    received: ReceivedRequests = SimpleQueue()
     listings = [
         listing("orders", "o1", stack.enter_context(echo_service("o1"))),
-        listing("next", "n1", stack.enter_context(echo_service("n1", status=500, received=heard))),
+        listing("next", "n1", stack.enter_context(echo_service("n1", status=500, received=received))),
     ]
     mirrored = route(Target(Selector("orders")), mirror=Mirror(Selector("next")))
     with running_gateway(tmp_path, listings, mirrored) as calling:
         for n in range(20):
             answer = calling.get(f"/main/{n}?q=1", x_number=str(n))
             assert (answer.status, answer.id) == (200, "o1")
-        copies = [heard.get(timeout=ENVOY_TIMEOUT) for _ in range(20)]
+        copies = [received.get(timeout=ENVOY_TIMEOUT) for _ in range(20)]
     assert sorted(copy["path"] for copy in copies) == sorted(f"/main/{n}?q=1" for n in range(20))
     for copy in copies:
         assert copy["path"] == f"/main/{copy['headers']['x-number']}?q=1"
-    assert heard.empty()
+    assert received.empty()
 
 
 def test_a_mirror_gets_its_share_and_may_be_down(tmp_path: Path, stack: ExitStack) -> None:
-    heard: ReceivedRequests = SimpleQueue()
+    received: ReceivedRequests = SimpleQueue()
     listings = [
         listing("orders", "o1", stack.enter_context(echo_service("o1"))),
-        listing("next", "n1", stack.enter_context(echo_service("n1", received=heard))),
+        listing("next", "n1", stack.enter_context(echo_service("n1", received=received))),
         listing("down", "d1", free_port()),
     ]
     half = route(Target(Selector("orders")), mirror=Mirror(Selector("next"), 0.5))
@@ -104,13 +104,13 @@ def test_a_mirror_gets_its_share_and_may_be_down(tmp_path: Path, stack: ExitStac
         assert {calling.get("/down-too").status for _ in range(10)} == {200}
         for _ in range(400):
             assert calling.get("/main").id == "o1"
-        last = calling.get("/next/last")  # Copies that were sent before it are there before long.
+        last = calling.get("/next/last")  # Copies that were sent before it arrive soon.
         assert last.id == "n1"
         deadline = time.monotonic() + ENVOY_TIMEOUT
-        while heard.qsize() < 140:  # 200 copies, give or take six standard deviations (10 each).
-            assert time.monotonic() < deadline, heard.qsize()
+        while received.qsize() < 140:  # 200 copies, plus or minus six standard deviations (10 each).
+            assert time.monotonic() < deadline, received.qsize()
             time.sleep(0.02)
-        assert heard.qsize() <= 260 + 1
+        assert received.qsize() <= 260 + 1
 
 
 @pytest.mark.parametrize("policy", [RING, MAGLEV], ids=HASHING)
@@ -118,7 +118,7 @@ def test_a_key_stays_with_its_instance_and_few_move_when_another_leaves(
     tmp_path: Path, stack: ExitStack, policy: LbPolicy
 ) -> None:
     ports = {f"o{n}": stack.enter_context(echo_service(f"o{n}")) for n in range(8)}
-    # The same instances under two names: one that has all of them, and one that a single one has left.
+    # The same instances in two services: one service has all of them, and one instance has left the other service.
     listings = [listing("before", id, port) for id, port in ports.items()]
     listings += [listing("after", id, port) for id, port in ports.items() if id != "o3"]
     routes = [
@@ -130,7 +130,9 @@ def test_a_key_stays_with_its_instance_and_few_move_when_another_leaves(
         )
         for service in ("before", "after")
     ]
-    with running_gateway(tmp_path, listings, *routes, *(Upstream(each.name, policy) for each in routes)) as calling:
+    with running_gateway(
+        tmp_path, listings, *routes, *(Upstream(upstream.name, policy) for upstream in routes)
+    ) as calling:
         before, after, again = (
             {key: calling.get(f"/to-{service}", x_user=key).id for key in KEYS}
             for service in ("before", "after", "before")
@@ -139,7 +141,7 @@ def test_a_key_stays_with_its_instance_and_few_move_when_another_leaves(
     assert set(before.values()) == set(ports)
     stayed = [key for key in KEYS if before[key] != "o3"]
     moved = [key for key in stayed if after[key] != before[key]]
-    # Without a consistent hash six of seven would move.
+    # Without a consistent hash, six of seven keys would move.
     assert len(moved) < len(stayed) / 3
 
 
@@ -149,26 +151,26 @@ def _until(true: Callable[[], bool], what: str) -> None:
         assert time.monotonic() < deadline, f"not in time: {what}"
 
 
-def test_who_fails_five_times_in_a_row_is_left_out_and_comes_back(tmp_path: Path, stack: ExitStack) -> None:
-    heard: ReceivedRequests = SimpleQueue()
+def test_an_instance_that_fails_five_times_in_a_row_is_ejected_and_returns(tmp_path: Path, stack: ExitStack) -> None:
+    received: ReceivedRequests = SimpleQueue()
     listings = [
         listing("orders", "good", stack.enter_context(echo_service("good"))),
-        listing("orders", "bad", stack.enter_context(echo_service("bad", status=503, received=heard))),
+        listing("orders", "bad", stack.enter_context(echo_service("bad", status=503, received=received))),
     ]
     once = route(Target(Selector("orders")), retries=Retries(0))
     out = Upstream("orders", LbPolicy.ROUND_ROBIN, outliers=OutlierSettings(consecutive=5, interval=0.1, base=2.0))
     with running_gateway(tmp_path, listings, once, out) as calling:
         _until(lambda: calling.ids("/main", 20) == {"good": 20}, "it is left out")
-        failed = heard.qsize()
+        failed = received.qsize()
         assert failed >= 5
         _until(lambda: calling.get("/main").status == 503, "it is called again")
 
 
-def test_of_all_that_fail_no_more_than_half_are_left_out(tmp_path: Path, stack: ExitStack) -> None:
+def test_at_most_half_of_the_failing_instances_are_ejected(tmp_path: Path, stack: ExitStack) -> None:
     queues: list[ReceivedRequests] = [SimpleQueue() for _ in range(4)]
     listings = [
-        listing("orders", f"bad-{n}", stack.enter_context(echo_service(f"bad-{n}", status=503, received=heard)))
-        for n, heard in enumerate(queues)
+        listing("orders", f"bad-{n}", stack.enter_context(echo_service(f"bad-{n}", status=503, received=received)))
+        for n, received in enumerate(queues)
     ]
     once = route(Target(Selector("orders")), retries=Retries(0))
     out = Upstream("orders", LbPolicy.ROUND_ROBIN, outliers=OutlierSettings(consecutive=3, interval=0.1, base=3_600.0))
@@ -177,7 +179,7 @@ def test_of_all_that_fail_no_more_than_half_are_left_out(tmp_path: Path, stack: 
         assert len(calling.ids("/main", 60)) == 2
 
 
-def test_an_answer_of_500_leaves_nobody_out(tmp_path: Path, stack: ExitStack) -> None:
+def test_a_500_ejects_no_instance(tmp_path: Path, stack: ExitStack) -> None:
     listings = [
         listing("orders", "good", stack.enter_context(echo_service("good"))),
         listing("orders", "buggy", stack.enter_context(echo_service("buggy", status=500))),
@@ -187,12 +189,10 @@ def test_an_answer_of_500_leaves_nobody_out(tmp_path: Path, stack: ExitStack) ->
         assert calling.ids("/orders/", 40) == {"good": 20, "buggy": 20}
 
 
-def test_nobody_who_is_sick_or_leaves_is_called_unless_a_panic_threshold_says_so(
-    tmp_path: Path, stack: ExitStack
-) -> None:
-    heard: ReceivedRequests = SimpleQueue()
+def test_unusable_instances_are_called_only_below_a_panic_threshold(tmp_path: Path, stack: ExitStack) -> None:
+    received: ReceivedRequests = SimpleQueue()
     well = stack.enter_context(echo_service("well"))
-    ill = [stack.enter_context(echo_service(f"ill-{n}", received=heard)) for n in range(9)]
+    ill = [stack.enter_context(echo_service(f"ill-{n}", received=received)) for n in range(9)]
     statuses = [Status.CRITICAL, Status.DRAINING, Status.STARTING] * 3
 
     def of(service: str) -> list[Listing]:
@@ -206,5 +206,5 @@ def test_nobody_who_is_sick_or_leaves_is_called_unless_a_panic_threshold_says_so
         answer = calling.get("/gone/")
         assert (answer.status, answer.content["service"], answer.headers["retry-after"]) == (503, "gone", "1")
         assert calling.ids("/few/", 50) == {"well": 50}
-        assert heard.empty()
+        assert received.empty()
         assert len(calling.ids("/panic/", 50)) > 1

@@ -1,4 +1,4 @@
-"""What a real Envoy with our resources answers itself: requests that it refuses, each with words that help."""
+"""The local replies of a real Envoy: every refusal has a helpful detail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG = "x" * 70_000
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvoyGateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvoyGateway]:
     route = Route("shop", hosts=("*.shop.example",), to=(Target(Selector("orders")),))
     with (
         echo_service("o1") as port,
@@ -34,7 +34,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvoyGateway]:
 
 
 def _ask(gateway: EnvoyGateway, head: str) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """The answer to these very bytes."""
+    """Returns the answer to exactly these bytes."""
     host, _, port = gateway.address.rpartition(":")
     with socket.create_connection((host, int(port)), ENVOY_TIMEOUT) as connection:
         connection.sendall((head.replace("\n", "\r\n") + "Connection: close\r\n\r\n").encode("latin-1"))
@@ -59,39 +59,39 @@ def _ask(gateway: EnvoyGateway, head: str) -> tuple[int, dict[str, str], dict[st
         "POST /orders/ HTTP/1.1\nHost: x\nContent-Length: 3\nTransfer-Encoding: chunked\n",
     ],
 )
-def test_a_malformed_request_is_told_what_a_request_must_be(there: EnvoyGateway, head: str) -> None:
-    status, _, said = _ask(there, head)
-    assert (status, said["title"]) == (400, "Malformed request")
+def test_the_answer_to_a_malformed_request_describes_a_valid_one(gateway: EnvoyGateway, head: str) -> None:
+    status, _, problem = _ask(gateway, head)
+    assert (status, problem["title"]) == (400, "Malformed request")
     for word in ("one host", "percent-encoded", "one length"):
-        assert word in said["detail"]
+        assert word in problem["detail"]
 
 
 @needs_envoy
 @pytest.mark.parametrize("host", ["x", "orders.localhost", "a.shop.example"])
-def test_trace_reaches_no_service(there: EnvoyGateway, host: str) -> None:
-    status, headers, said = _ask(there, f"TRACE /orders/ HTTP/1.1\nHost: {host}\nCookie: s=1\n")
-    assert (status, said["title"]) == (405, "Method not allowed")
-    assert "TRACE" in said["detail"]
+def test_trace_reaches_no_service(gateway: EnvoyGateway, host: str) -> None:
+    status, headers, problem = _ask(gateway, f"TRACE /orders/ HTTP/1.1\nHost: {host}\nCookie: s=1\n")
+    assert (status, problem["title"]) == (405, "Method not allowed")
+    assert "TRACE" in problem["detail"]
     assert "GET" in headers["allow"]
 
 
 @needs_envoy
 @pytest.mark.parametrize("head", [f"GET /orders/ HTTP/1.1\nHost: x\nX-A: {LONG}\n", f"GET /{LONG} HTTP/1.1\nHost: x\n"])
-def test_headers_that_are_too_large_are_told_the_bound(there: EnvoyGateway, head: str) -> None:
-    status, _, said = _ask(there, head)
-    assert (status, said["title"]) == (431, "Headers too large")
-    assert "60 KiB" in said["detail"]
+def test_the_answer_to_too_large_headers_names_the_bound(gateway: EnvoyGateway, head: str) -> None:
+    status, _, problem = _ask(gateway, head)
+    assert (status, problem["title"]) == (431, "Headers too large")
+    assert "60 KiB" in problem["detail"]
 
 
 @needs_envoy
-def test_no_refusal_is_without_words(there: EnvoyGateway) -> None:
-    status, _, said = _ask(there, "OPTIONS * HTTP/1.1\nHost: x\n")
+def test_every_refusal_has_a_detail(gateway: EnvoyGateway) -> None:
+    status, _, problem = _ask(gateway, "OPTIONS * HTTP/1.1\nHost: x\n")
     assert status == 404
-    assert said["detail"] == "the gateway refuses this request: absolute_path_rejected"
+    assert problem["detail"] == "the gateway refuses this request: absolute_path_rejected"
 
 
 @needs_envoy
-def test_a_service_that_breaks_off_during_an_upload_is_not_called_unreachable(tmp_path: Path) -> None:
+def test_a_service_that_closes_during_an_upload_is_not_reported_as_unreachable(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
         server.settimeout(ENVOY_TIMEOUT)
 
@@ -102,10 +102,10 @@ def test_a_service_that_breaks_off_during_an_upload_is_not_called_unreachable(tm
             connection.close()
 
         broken = threads.submit(break_off)
-        with running_gateway(tmp_path, [listing("early", "e1", server.getsockname()[1])]) as there:
-            status, headers, said = _ask(there, "POST /early/ HTTP/1.1\nHost: x\nContent-Length: 9\n")
+        with running_gateway(tmp_path, [listing("early", "e1", server.getsockname()[1])]) as gateway:
+            status, headers, problem = _ask(gateway, "POST /early/ HTTP/1.1\nHost: x\nContent-Length: 9\n")
         broken.result(ENVOY_TIMEOUT)
-    assert (status, said["title"]) == (503, "Connection lost")
+    assert (status, problem["title"]) == (503, "Connection lost")
     assert "retry-after" not in headers, "to ask again helps no upload"
 
 

@@ -1,4 +1,4 @@
-"""Mirrored copies at a real Envoy: nobody waits for their answers, and none is kept for ever."""
+"""Mirrored copies at a real Envoy: callers do not wait for their answers, and every copy is ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adsum.gateway.encoding.routes import route_entries
+from adsum.gateway.encoding.routes import route_actions
 from adsum.gateway.intent.actions import Mirror, Target
 from adsum.gateway.intent.matches import MatchKind
 from adsum.gateway.intent.matches import PathMatch as Where
@@ -20,10 +20,10 @@ from tests.gateway.real_envoy import ENVOY_TIMEOUT, needs_envoy
 
 @needs_envoy
 @pytest.mark.parametrize("timeout", [None, 0.3])
-def test_a_copy_that_is_never_answered_is_ended(
+def test_a_mirrored_copy_without_an_answer_is_ended(
     timeout: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(route_entries, "MIRROR_TIMEOUT", 0.3)
+    monkeypatch.setattr(route_actions, "MIRROR_TIMEOUT", 0.3)
     path, to = Where(MatchKind.PREFIX, "/copied"), (Target(Selector("orders")),)
     route = Route("copied", path=path, to=to, mirror=Mirror(Selector("mute")), timeout=timeout)
     with (

@@ -1,4 +1,4 @@
-"""What passes through a gateway besides plain requests: WebSockets, streams, HTTP/2, gRPC and TLS."""
+"""The protocols that pass through a gateway: WebSockets, streams, HTTP/2, gRPC and TLS."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def gateway(
     addresses: Mapping[str, str] = MappingProxyType({}),
     **more: Any,
 ) -> Iterator[str]:
-    """A gateway to those instances; where it listens."""
-    shape = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off", **more)
-    snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
-    with running_envoy(NO_RESOURCES.advance(snapshot, intent, addresses), shape, folder):
-        yield shape.listen[0]
+    """Runs a gateway to these instances and yields its listening address."""
+    profile = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off", **more)
+    snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, item) for item in listings]))
+    with running_envoy(NO_RESOURCES.advance(snapshot, intent, addresses), profile, folder):
+        yield profile.listen[0]
 
 
 class _Raw(socketserver.StreamRequestHandler):
-    """Answers an upgrade, then echoes; anything else it answers in pieces, one a tenth of a second."""
+    """Answers an upgrade and then echoes; answers any other request in three pieces, one each tenth of a second."""
 
     def handle(self) -> None:
         headers = {}
@@ -75,7 +75,7 @@ class _Raw(socketserver.StreamRequestHandler):
 
 @contextmanager
 def grpc_server() -> Iterator[int]:
-    """A gRPC server that echoes, and speaks nothing but HTTP/2."""
+    """Runs a gRPC server that echoes and speaks only HTTP/2. Yields its port."""
     server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[_Echo()])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -121,7 +121,7 @@ def test_an_answer_streams_as_it_is_written(tmp_path: Path) -> None:
         connection = http.client.HTTPConnection(address, timeout=ENVOY_TIMEOUT)
         connection.request("GET", "/feed/")
         response = connection.getresponse()
-        assert response.read(5) == b"piece"  # The rest is not there yet, but this is.
+        assert response.read(5) == b"piece"  # This piece arrives before the rest is written.
         assert response.read() == b"piecepiece"
         connection.close()
 
@@ -130,7 +130,7 @@ class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic 
     def service(self, details: Any) -> Any:
         if details.method.endswith("Fail"):
             return None
-        return grpc.stream_stream_rpc_method_handler(lambda asked, _: asked)
+        return grpc.stream_stream_rpc_method_handler(lambda requests, _: requests)
 
 
 def test_grpc_streams_pass_through_by_host(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_grpc_streams_pass_through_by_host(tmp_path: Path) -> None:
         server.stop(None).wait()
 
 
-def test_an_instance_with_http_1_leaves_those_with_grpc_as_they_are(tmp_path: Path) -> None:
+def test_an_http1_instance_does_not_affect_grpc_instances(tmp_path: Path) -> None:
     with grpc_server() as one, grpc_server() as two, echo_service("web") as web:
         listings = [listing("s", f"g{port}", port, scheme="grpc") for port in (one, two)]
         with gateway(tmp_path, *listings, listing("s", "web", web)) as address:
@@ -161,17 +161,17 @@ def test_an_instance_with_http_1_leaves_those_with_grpc_as_they_are(tmp_path: Pa
             assert {_id(address, "/s/") for _ in range(10)} == {"web"}
 
 
-def test_instances_with_either_version_share_requests(tmp_path: Path) -> None:
+def test_instances_of_both_http_versions_share_requests(tmp_path: Path) -> None:
     with echo_service("one") as one, echo_service("two") as two, grpc_server() as other:
         listings = listing("s", "one", one), listing("s", "two", two), listing("s", "h2", other, scheme="h2c")
         with gateway(tmp_path, *listings) as address:
-            # A gRPC server resets the stream of a request that is no gRPC: that one was asked by HTTP/2.
+            # The gRPC server got a request over HTTP/2, and resets it because it is not gRPC.
             answers = [_asked(address, "/s/") for _ in range(60)]
             assert 5 <= sum(status == 503 for status, _ in answers) <= 40
             assert {json.loads(body)["id"] for status, body in answers if status == 200} == {"one", "two"}
 
 
-def test_grpc_callers_are_told_in_their_words_that_nobody_is_there(tmp_path: Path) -> None:
+def test_grpc_callers_get_a_grpc_status_when_no_instance_is_reachable(tmp_path: Path) -> None:
     with (
         gateway(tmp_path, listing("greeter", "g1", free_port(), scheme="grpc")) as address,
         grpc.insecure_channel(address, [("grpc.default_authority", "greeter.localhost")]) as channel,
@@ -185,7 +185,7 @@ def test_grpc_callers_are_told_in_their_words_that_nobody_is_there(tmp_path: Pat
 
 
 def certificate(folder: Path, name: str, common: str, names: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-    """A certificate that signed itself, for that host name and others."""
+    """Creates a self-signed certificate for that host name and others. Returns its file and the file of its key."""
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     subprocess.run(
         [
@@ -201,7 +201,7 @@ def certificate(folder: Path, name: str, common: str, names: str = "IP:127.0.0.1
 
 @needs_openssl
 @pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
-def test_callers_may_speak_tls_and_choose_their_protocol(tmp_path: Path, protocol: str) -> None:
+def test_callers_can_use_tls_and_choose_their_protocol(tmp_path: Path, protocol: str) -> None:
     cert, key = certificate(tmp_path, "gateway", "gateway.test")
     with echo_service("o1") as port:
         files: dict[str, Any] = {"tls_certificate": str(cert), "tls_key": str(key)}
@@ -239,7 +239,7 @@ def test_the_certificates_of_services_are_verified(tmp_path: Path, tls: Upstream
 
 
 @needs_openssl
-def test_a_service_may_be_half_way_to_tls(tmp_path: Path) -> None:
+def test_a_service_can_have_instances_with_and_without_tls(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path, "orders", "orders.test")
     with echo_service("o1", certificate=(cert, key)) as secure, echo_service("o2") as plain:
         listings = listing("orders", "o1", secure, scheme="https"), listing("orders", "o2", plain)
@@ -249,7 +249,7 @@ def test_a_service_may_be_half_way_to_tls(tmp_path: Path) -> None:
 
 
 @needs_openssl
-def test_certificates_are_held_to_the_name_or_ip_of_each_instance(tmp_path: Path) -> None:
+def test_certificates_are_verified_against_the_name_or_ip_of_each_instance(tmp_path: Path) -> None:
     foreign = certificate(tmp_path, "foreign", "evil.test")
     right = certificate(tmp_path, "right", "named.test", "DNS:other.test")
     elsewhere = certificate(tmp_path, "elsewhere", "127.0.0.1", "IP:127.0.0.9")
@@ -299,23 +299,23 @@ def _id(address: str, path: str) -> str:
 @pytest.mark.parametrize(
     ("tls", "roots", "why"),
     [
-        (UpstreamTls(), "", "no file of authorities"),
-        (UpstreamTls(name="orders.internal"), "", "no file of authorities"),
+        (UpstreamTls(), "", "no file of certificate authorities"),
+        (UpstreamTls(name="orders.internal"), "", "no file of certificate authorities"),
         (UpstreamTls(), "/roots.pem", ""),
         (UpstreamTls(ca="/ours.pem"), "", ""),
         (UpstreamTls(verify=False), "", ""),
     ],
 )
-def test_what_keeps_a_gateway_from_instances_over_tls_is_known(tls: UpstreamTls, roots: str, why: str) -> None:
+def test_missing_authorities_are_reported_as_the_problem(tls: UpstreamTls, roots: str, why: str) -> None:
     found = verification_problem(tls, TlsPeers(has_host_names=True, ips=()), roots)
     assert why in found
     assert bool(found) is bool(why)
     assert verification_problem(tls, TlsPeers(has_host_names=False, ips=()), roots) == "", (
-        "who speaks plain text needs no authorities"
+        "instances without TLS need no authorities"
     )
 
 
-def test_more_ips_than_can_be_verified_are_named() -> None:
+def test_too_many_ips_to_verify_are_reported_as_the_problem() -> None:
     many = TlsPeers(has_host_names=False, ips=tuple(f"10.0.{n // 256}.{n % 256}" for n in range(MAX_VERIFIED_IPS + 1)))
-    assert "an upstream's tls.name is one for all" in verification_problem(UpstreamTls(), many, "/roots.pem")
+    assert "set the upstream's tls.name" in verification_problem(UpstreamTls(), many, "/roots.pem")
     assert verification_problem(UpstreamTls(name="orders.internal"), many, "/roots.pem") == ""

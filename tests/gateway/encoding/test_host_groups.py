@@ -1,4 +1,4 @@
-"""How large what gateways are told of routes becomes, and which hosts share a virtual host."""
+"""The groups of hosts that share a virtual host, and the size of the route table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TO = (Target(Selector("orders")),)
 
 
 def _routes(with_host: int, without: int, below: int = 0) -> list[Route]:
-    """So many routes with a host each, so many for any host, and so many for all hosts below example."""
+    """Returns routes with one host each, routes for any host, and routes for all hosts below example."""
     one = [Route(f"h{n}", hosts=(f"h{n}.example",), to=TO) for n in range(with_host)]
     any = [Route(f"a{n}", path=PathMatch(MatchKind.PREFIX, f"/a{n}"), to=TO) for n in range(without)]
     wild = [Route(f"w{n}", ("*.example",), PathMatch(MatchKind.PREFIX, f"/w{n}"), to=TO) for n in range(below)]
@@ -49,9 +49,7 @@ def _entries(routes: list[Route]) -> int:
 @pytest.mark.parametrize(
     ("with_host", "without", "below"), [(1_000, 100, 0), (300, 300, 0), (100, 1_000, 0), (1_000, 0, 100), (500, 50, 50)]
 )
-def test_what_is_told_grows_with_the_routes_and_not_with_hosts_times_routes(
-    with_host: int, without: int, below: int
-) -> None:
+def test_the_table_grows_with_routes_and_not_with_hosts_times_routes(with_host: int, without: int, below: int) -> None:
     alone = sum(map(_entries, (_routes(with_host, 0), _routes(0, without), _routes(0, 0, below))))
     repeated = 4 * max(host_groups.MAX_REPEATED_ROUTES, with_host + without + below)
     assert _entries(_routes(with_host, without, below)) <= alone + 2 * repeated
@@ -63,7 +61,7 @@ def test_few_hosts_and_routes_have_a_virtual_host_for_each_host() -> None:
     assert "h7.example" in [host.name for host in found.virtual_hosts]
 
 
-def test_every_host_has_one_virtual_host_and_all_have_names_of_their_own() -> None:
+def test_every_host_has_one_virtual_host_and_their_names_are_unique() -> None:
     found = _told(_routes(300, 40)).virtual_hosts
     domains = [domain for host in found for domain in host.domains]
     assert len(domains) == len(set(domains))
@@ -72,14 +70,14 @@ def test_every_host_has_one_virtual_host_and_all_have_names_of_their_own() -> No
 
 
 @given(strategies.route_sets(most=8))
-def test_of_the_routes_of_several_hosts_each_host_is_asked_its_own_in_order(routes: tuple[Route, ...]) -> None:
+def test_the_routes_of_every_host_in_a_group_are_in_order(routes: tuple[Route, ...]) -> None:
     order = RouteOrder(routes)
     among = order.for_patterns(order.host_patterns)
-    for host in (each.replace("*", "below") for each in order.host_patterns):
-        asked = [route.name for route, pattern in among if not pattern or host_patterns.covers(pattern, host)]
-        assert list(dict.fromkeys(asked)) == [route.name for route in order.for_host(host)]
+    for host in (pattern.replace("*", "below") for pattern in order.host_patterns):
+        matching = [route.name for route, pattern in among if not pattern or host_patterns.covers(pattern, host)]
+        assert list(dict.fromkeys(matching)) == [route.name for route in order.for_host(host)]
 
 
-def test_no_pattern_takes_the_place_of_the_host_for_all_others() -> None:
+def test_no_group_replaces_the_virtual_host_for_any_host() -> None:
     assert host_groups.group_hosts(RouteOrder(_routes(0, 10))) == []
     assert ANY_HOST in [host.name for host in _told(_routes(0, 10)).virtual_hosts]

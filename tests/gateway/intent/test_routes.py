@@ -105,7 +105,7 @@ EXACT, PREFIX, REGEX, PRESENT = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REG
         (lambda: UpstreamTls(name="*.example"), "name"),
     ],
 )
-def test_what_can_not_be_is_refused_with_the_field(make: Any, field: str) -> None:
+def test_an_invalid_value_is_refused_with_its_field(make: Any, field: str) -> None:
     with pytest.raises(Invalid) as refused:
         make()
     assert refused.value.field == field
@@ -115,7 +115,7 @@ def test_what_can_not_be_is_refused_with_the_field(make: Any, field: str) -> Non
     ("path", "taken"),
     [("/orders", True), ("/orders/", True), ("/orders/7", True), ("/orders7", False), ("/order", False), ("/", False)],
 )
-def test_a_prefix_counts_by_whole_segments(path: str, taken: bool) -> None:
+def test_a_prefix_matches_whole_segments(path: str, taken: bool) -> None:
     assert PathMatch(PREFIX, "/orders").matches(path) is taken
     assert PathMatch(PREFIX, "/orders/").matches(path) is taken
 
@@ -124,12 +124,12 @@ def test_a_prefix_counts_by_whole_segments(path: str, taken: bool) -> None:
     ("host", "taken"),
     [("a.shop.example", True), ("b.a.shop.example", True), ("shop.example", False), ("ashop.example", False)],
 )
-def test_a_wildcard_takes_any_depth_below_its_name(host: str, taken: bool) -> None:
+def test_a_wildcard_matches_any_depth_below_its_name(host: str, taken: bool) -> None:
     assert host_patterns.covers("*.shop.example", host) is taken
 
 
-def test_a_host_is_read_without_its_port_in_any_case() -> None:
-    assert [host_patterns.host_of_authority(each) for each in ("A.b:80", "[::1]:80", "[::1]", "a")] == [
+def test_the_host_of_an_authority_has_no_port_and_lower_case() -> None:
+    assert [host_patterns.host_of_authority(authority) for authority in ("A.b:80", "[::1]:80", "[::1]", "a")] == [
         "a.b",
         "[::1]",
         "[::1]",
@@ -179,7 +179,7 @@ def test_a_slash_is_neither_doubled_nor_lost(stem: str, prefix: str, path: str, 
         ("/%2%41", "/%252A"),
     ],
 )
-def test_paths_are_read_as_envoy_reads_them(path: str, read: str) -> None:
+def test_paths_are_normalized_as_envoy_does(path: str, read: str) -> None:
     assert normalize(path) == read
 
 
@@ -194,10 +194,10 @@ def test_paths_are_read_as_envoy_reads_them(path: str, read: str) -> None:
         ("/a|b", "/a%7Cb"),
     ],
 )
-def test_a_path_that_no_request_can_have_is_refused_with_what_is_meant(
+def test_a_path_that_is_not_normalized_is_refused_with_the_normalized_one(
     kind: MatchKind, written: str, read: str
 ) -> None:
-    with pytest.raises(Invalid, match=f"{kind.value}: .* as {re.escape(read)}; write that"):
+    with pytest.raises(Invalid, match=f"{kind.value}: .* to {re.escape(read)}; write that"):
         PathMatch(kind, written)
     assert PathMatch(kind, read).matches(normalize(written))
 
@@ -211,16 +211,16 @@ def test_a_path_with_a_zero_byte_is_refused(kind: MatchKind) -> None:
     assert not has_nul("/%2500")
 
 
-def test_an_ipv6_host_is_written_as_callers_write_it() -> None:
+def test_an_ipv6_host_must_have_its_canonical_form() -> None:
     host_patterns.check_host_pattern("hosts[0]", "[::1]")
-    with pytest.raises(Invalid, match=re.escape("[::1], not")):
+    with pytest.raises(Invalid, match=re.escape("canonical form [::1]")):
         host_patterns.check_host_pattern("hosts[0]", "[0:0:0:0:0:0:0:1]")
     for wrong in ("[::1", "::1", "[::g]", "[]", "*.[::1]"):
         with pytest.raises(Invalid):
             host_patterns.check_host_pattern("hosts[0]", wrong)
 
 
-def test_the_more_specific_route_is_asked_first() -> None:
+def test_the_more_specific_route_comes_first() -> None:
     routes = [
         Route("any", to=TO),
         Route("wild", hosts=("*.example",), to=TO),
@@ -255,11 +255,11 @@ def test_the_more_specific_route_is_asked_first() -> None:
 
 
 @given(st.permutations([Route(name, to=TO) for name in "dbca"]))
-def test_routes_that_are_alike_are_asked_by_name(routes: list[Route]) -> None:
+def test_routes_that_are_alike_are_ordered_by_name(routes: list[Route]) -> None:
     assert [route.name for route in route_order.RouteOrder(routes).for_any_host()] == ["a", "b", "c", "d"]
 
 
-def test_what_was_not_sent_is_retried_always_and_failures_when_that_is_safe() -> None:
+def test_unsent_requests_are_always_retried_and_failures_when_it_is_safe() -> None:
     assert Retries().conditions(idempotent=True) == UNSENT_CONDITIONS + FAILURE_CONDITIONS
     assert Retries().conditions(idempotent=False) == UNSENT_CONDITIONS
     assert Retries(unsafe=True).conditions(idempotent=False) == UNSENT_CONDITIONS + FAILURE_CONDITIONS
@@ -267,7 +267,7 @@ def test_what_was_not_sent_is_retried_always_and_failures_when_that_is_safe() ->
     assert Retries(0).conditions(idempotent=True) == ()
 
 
-def test_selectors_are_named_for_what_they_choose() -> None:
+def test_a_selector_has_a_name_that_describes_it() -> None:
     assert Selector("orders").name == "orders"
     assert Selector("orders", ("b", "a")).name == Selector("orders", ("a", "b")).name == "orders?tag=a&tag=b"
     assert Selector("orders", metadata={"version": "2", "a": "x&y=z"}).name == "orders?a=x%26y%3Dz&version=2"
@@ -277,20 +277,20 @@ def test_selectors_are_named_for_what_they_choose() -> None:
     assert without.name == "orders?tag=a&%74ag!=x&version!=2"
 
 
-def test_a_selector_without_something_means_those_that_lack_it() -> None:
+def test_a_selector_with_without_selects_instances_that_lack_it() -> None:
     canary, plain = (listing("orders", id, tags=tags).instance for id, tags in (("o1", ("canary",)), ("o2", ("a",))))
     second, none = (
         listing("orders", id, metadata=says).instance for id, says in (("o3", {"version": "2"}), ("o4", {}))
     )
     shy = Selector("orders", without_tags=("canary", "b"))
-    assert [shy.selects(each) for each in (canary, plain, none)] == [False, True, True]
+    assert [shy.selects(instance) for instance in (canary, plain, none)] == [False, True, True]
     old = Selector("orders", without_metadata={"version": "2"})
-    assert [old.selects(each) for each in (second, plain, none)] == [False, True, True]
+    assert [old.selects(instance) for instance in (second, plain, none)] == [False, True, True]
     assert not shy.selects_all
     assert not old.selects_all
 
 
-def test_default_routes_leave_hosts_to_the_routes_that_name_them() -> None:
+def test_default_routes_do_not_apply_to_hosts_of_declared_routes() -> None:
     declared = [Route("r", hosts=("*.shop.example", "api.example"), to=TO), Route("any", to=TO)]
     assert not default_routes.apply_to_host("a.shop.example", declared)
     assert not default_routes.apply_to_host("api.example", declared)
@@ -299,7 +299,7 @@ def test_default_routes_leave_hosts_to_the_routes_that_name_them() -> None:
         default_routes.check_declared_name("name", "default:orders")
 
 
-def test_a_header_that_is_not_there_counts_as_empty_when_it_must_not_be_so() -> None:
+def test_a_missing_header_counts_as_empty_for_an_inverted_condition() -> None:
     assert HeaderMatch("a", EXACT, "1", invert=True).matches(None)
     assert not HeaderMatch("a", REGEX, ".*", invert=True).matches(None)
     assert not HeaderMatch("a", EXACT, "").matches(None)
@@ -308,11 +308,11 @@ def test_a_header_that_is_not_there_counts_as_empty_when_it_must_not_be_so() -> 
 
 def test_blanks_around_a_headers_value_are_not_part_of_it() -> None:
     route = Route("r", headers=(HeaderMatch("x-v", EXACT, "1,2"),), to=(Target(Selector("orders")),))
-    asked = CheckedRequest(headers=(("X-V", " \t1"), ("x-v", "2\t")))
-    assert check_route(Intent((route,)), {"orders"}, asked).route == route
+    request = CheckedRequest(headers=(("X-V", " \t1"), ("x-v", "2\t")))
+    assert check_route(Intent((route,)), {"orders"}, request).route == route
 
 
-def test_origins_below_a_wildcard_may_call() -> None:
+def test_origins_below_a_wildcard_are_allowed() -> None:
     cors = Cors(("https://*.shop.example", "http://localhost:3000"))
     assert cors.allows("https://a.b.shop.example")
     assert cors.allows("http://localhost:3000")
@@ -323,9 +323,9 @@ def test_origins_below_a_wildcard_may_call() -> None:
 
 
 @given(strategies.route_sets(most=12), strategies.host_patterns | st.sampled_from(["x.shop.example", "*.x.example"]))
-def test_routes_are_found_by_host_as_if_each_was_asked(routes: tuple[Route, ...], host: str) -> None:
+def test_the_routes_for_a_host_are_all_that_match_it(routes: tuple[Route, ...], host: str) -> None:
     found = route_order.RouteOrder(routes).for_host(host)
-    assert {each.name for each in found} == {
-        each.name for each in routes if host_patterns.rank(each.hosts, host) is not None
+    assert {route.name for route in found} == {
+        route.name for route in routes if host_patterns.rank(route.hosts, host) is not None
     }
     assert found == route_order.RouteOrder(reversed(routes)).for_host(host)

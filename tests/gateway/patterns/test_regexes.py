@@ -55,7 +55,7 @@ def readable(expression: str) -> bool:
         "a{0,2}?",
     ],
 )
-def test_ordinary_expressions_are_read(expression: str) -> None:
+def test_ordinary_expressions_are_accepted(expression: str) -> None:
     assert readable(expression)
 
 
@@ -69,15 +69,15 @@ def test_ordinary_expressions_are_read(expression: str) -> None:
         (")", "without its ("),
         ("[a", "not closed"),
         ("[]", "empty set"),
-        ("[z-a]", "does not go up"),
-        ("[[:alpha:]]", "escape them"),
-        ("a**", "means nothing"),
-        ("a*+", "means nothing"),
-        ("a{2}{3}", "means nothing"),
-        ("a{,3}", "means nothing"),
+        ("[z-a]", "end comes before its start"),
+        ("[[:alpha:]]", "unescaped ["),
+        ("a**", "no meaning"),
+        ("a*+", "no meaning"),
+        ("a{2}{3}", "no meaning"),
+        ("a{,3}", "no meaning"),
         ("a{3,2}", "lower count first"),
         ("a{101}", "from 1 to 100"),
-        ("^a$", "means nothing"),
+        ("^a$", "no meaning"),
         (r"\b", "an escape other than"),
         (r"\1", "an escape other than"),
         ("a\\", "an escape other than"),
@@ -85,10 +85,10 @@ def test_ordinary_expressions_are_read(expression: str) -> None:
         ("(?i)a", "kind of group"),
         ("(?P<a>b)", "kind of group"),
         (".{80}", "at most 90 steps"),
-        ("(" * 30 + "a" + ")" * 30, "in one another"),
+        ("(" * 30 + "a" + ")" * 30, "nested groups"),
     ],
 )
-def test_what_is_no_common_ground_is_refused_with_the_place(expression: str, problem: str) -> None:
+def test_an_unsupported_expression_is_refused_with_its_position(expression: str, problem: str) -> None:
     with pytest.raises(Invalid, match=re.escape(problem)):
         regexes.check("regex", expression)
 
@@ -107,22 +107,22 @@ def _encoded(group: str | None) -> bytes | None:
 @example(r"[^a]\s", ["\n\n", "é\x0b"])
 @example(r"([^a-z]()*){10}", ["1234567890"])
 @example(r"([a-z]+|a{3,}){4,9}?", ["aaaaaaaaa"])
-def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -> None:
+def test_an_accepted_expression_has_the_meaning_that_it_has_in_re2(expression: str, values: list[str]) -> None:
     re2 = pytest.importorskip("re2", reason="google-re2 has no wheel for this Python: Envoy's own is asked below")
     if not readable(expression):
         return
     options = re2.Options()
     options.log_errors = False
-    options.encoding = re2.Options.Encoding.LATIN1  # Envoy's choice: bytes are matched.
+    options.encoding = re2.Options.Encoding.LATIN1  # As in Envoy, RE2 matches bytes.
     peer = re2.compile(expression.encode(), options)
-    for compiled in (expression, f"^(?:{expression})$"):  # A rewrite says the latter.
+    for compiled in (expression, f"^(?:{expression})$"):  # A rewrite uses the latter form.
         assert re2.compile(compiled.encode(), options).programsize <= 2 * regexes.MAX_REGEX_STEPS
     assert regexes.group_count(expression) == peer.groups
     for value in values:
         found = peer.fullmatch(value.encode())
         assert regexes.matches(expression, value) is (found is not None), value
         groups = regexes.captured_groups(expression, value)
-        assert (None if groups is None else [_encoded(each) for each in groups]) == (
+        assert (None if groups is None else [_encoded(group) for group in groups]) == (
             list(found.groups()) if found else None
         ), value
 
@@ -130,7 +130,7 @@ def test_what_is_read_means_what_re2_means(expression: str, values: list[str]) -
 @pytest.mark.parametrize(
     ("expression", "value"), [("..", "é"), ("[^a]{6}", "华东"), (r"\W{4}", "😀"), (r"a\S\Sb", "aéb")]
 )
-def test_a_character_that_is_not_ascii_is_as_many_as_it_has_bytes(expression: str, value: str) -> None:
+def test_a_non_ascii_character_counts_as_many_characters_as_it_has_bytes(expression: str, value: str) -> None:
     assert regexes.matches(expression, value)
     assert regexes.captured_groups(f"({expression})", value) == (value,)
     assert not regexes.matches(expression, value + "é")
@@ -148,16 +148,16 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("expression", "value"), HOSTILE, ids=[expression for expression, _ in HOSTILE])
-def test_a_match_takes_one_step_a_character_whatever_the_expression(
+def test_a_match_takes_one_step_for_each_character(
     expression: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, step = [], automaton._Neighbours.of
+    steps, step = [], automaton._Neighbours.union
 
     def counted(neighbours: automaton._Neighbours, states: int) -> int:
         steps.append(states)
         return step(neighbours, states)
 
-    monkeypatch.setattr(automaton._Neighbours, "of", counted)
+    monkeypatch.setattr(automaton._Neighbours, "union", counted)
     regexes.check("regex", expression)
     assert not regexes.matches(expression, value)
     assert len(steps) <= len(value)
@@ -166,16 +166,16 @@ def test_a_match_takes_one_step_a_character_whatever_the_expression(
     assert max(states.bit_length() for states in steps) <= regexes.MAX_REGEX_STEPS + 1
 
 
-def test_an_automaton_remembers_no_more_than_its_bound() -> None:
+def test_an_automaton_caches_at_most_its_bound_of_state_sets() -> None:
     expression, value = HOSTILE[5]
     regexes.matches(expression, value)
-    kept = regexes._read(expression).automaton
-    assert len(kept._after._known) == automaton.MAX_CACHED_STATE_SETS
+    kept = regexes._compile(expression).automaton
+    assert len(kept._after._cache) == automaton.MAX_CACHED_STATE_SETS
 
 
 @pytest.mark.parametrize("expression", [expression for expression, _ in HOSTILE])
-def test_every_place_that_takes_a_regex_matches_it_in_linear_time(expression: str) -> None:
-    """Python's own backtracks for hours here: that this ends is the test."""
+def test_every_condition_with_a_regex_matches_in_linear_time(expression: str) -> None:
+    """Python's `re` would backtrack for hours on these values."""
     value = "/" + "a" * 60
     assert not Where(MatchKind.REGEX, expression).matches(value)
     assert not HeaderMatch("x-v", MatchKind.REGEX, expression).matches(value)
@@ -189,16 +189,18 @@ def test_every_place_that_takes_a_regex_matches_it_in_linear_time(expression: st
 
 @needs_envoy
 @pytest.mark.parametrize("expression", [r"([^a-z]()*){10}", r"([a-z]+|a{3,}){4,9}?"])
-def test_envoy_takes_expressions_of_more_instructions_than_it_takes_by_itself(expression: str, tmp_path: Path) -> None:
+def test_envoy_accepts_expressions_with_more_instructions_than_its_default_allows(
+    expression: str, tmp_path: Path
+) -> None:
     route = Route("r", headers=(HeaderMatch("x-v", MatchKind.REGEX, expression),), to=(Target(Selector("orders")),))
-    shape = GatewayProfile((f"127.0.0.1:{free_port()}",))
-    assert validation_error(NO_RESOURCES.advance(EMPTY_SNAPSHOT, Intent((route,)), {}), shape, tmp_path) == ""
+    profile = GatewayProfile((f"127.0.0.1:{free_port()}",))
+    assert validation_error(NO_RESOURCES.advance(EMPTY_SNAPSHOT, Intent((route,)), {}), profile, tmp_path) == ""
 
 
 @needs_envoy
-def test_envoy_reads_the_same_and_finds_the_same(tmp_path: Path) -> None:
+def test_envoy_accepts_the_same_expressions_and_finds_the_same_matches(tmp_path: Path) -> None:
     chance = random.Random(7)
-    shape = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
+    profile = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
     made = ("".join(chance.choices(PIECES, k=chance.randint(1, 8))) for _ in range(6_000))
     expressions = list(dict.fromkeys(expression for expression in made if readable(expression)))[:600]
     assert len(expressions) > 300
@@ -211,8 +213,8 @@ def test_envoy_reads_the_same_and_finds_the_same(tmp_path: Path) -> None:
         )
         for n, expression in enumerate(expressions)
     )
-    with running_envoy(NO_RESOURCES.advance(EMPTY_SNAPSHOT, Intent(routes), {}), shape, tmp_path):
-        caller = GatewayConnection(shape)
+    with running_envoy(NO_RESOURCES.advance(EMPTY_SNAPSHOT, Intent(routes), {}), profile, tmp_path):
+        caller = GatewayConnection(profile)
         for n, expression in enumerate(expressions):
             for value in ("".join(chance.choices("abz09/.-_~é€", k=chance.randint(1, 4))), "a", "ab", "é"):
                 response, _ = caller("GET", f"/{n}", "any", (("x-v", value.encode()),))

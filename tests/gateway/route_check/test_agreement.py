@@ -1,4 +1,4 @@
-"""`route check` and a real Envoy give the same answer to the same requests."""
+"""The route check and a real Envoy agree on the same requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from adsum.gateway.intent.matches import PathMatch as Where
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.profile import GatewayProfile
-from adsum.gateway.resources.compiled_resources import MAX_OWN_DEFAULT_ROUTES, NO_RESOURCES
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES
+from adsum.gateway.resources.resource_encoder import MAX_OWN_DEFAULT_ROUTES
 from adsum.gateway.route_check.route_check import CheckedRequest, Verdict, check_route
 from tests.gateway import strategies
 from tests.gateway.echo_services import echo_service, listing
@@ -88,7 +89,7 @@ ROUTES = (
 
 
 class ComparedGateway:
-    """An Envoy with routes to two services that echo, and a crowd of others that nobody asks."""
+    """An Envoy with routes to two echo services, and to `crowd` other services that get no requests."""
 
     def __init__(self, intent: Intent, folder: Path, crowd: int = 0) -> None:
         self.intent = intent
@@ -96,12 +97,12 @@ class ComparedGateway:
         self._stack = ExitStack()
         listings = [self._listing("orders", "o1", "canary"), self._listing("users", "u1")]
         listings += [listing(f"other-{n}", "x", 1) for n in range(crowd)]
-        snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
+        snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, item) for item in listings]))
         self.services = set(snapshot.services)
-        shape = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
+        profile = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
         compiled = NO_RESOURCES.advance(snapshot, intent, {})
-        self._stack.enter_context(running_envoy(compiled, shape, folder))
-        self._caller = GatewayConnection(shape)
+        self._stack.enter_context(running_envoy(compiled, profile, folder))
+        self._caller = GatewayConnection(profile)
         self._stack.callback(self._caller.close)
 
     def _listing(self, service: str, id: str, *tags: str) -> Listing:
@@ -111,36 +112,45 @@ class ComparedGateway:
         self._stack.close()
 
     def check(self, request: CheckedRequest) -> Verdict:
-        """Ask both, and compare."""
+        """Sends the request to both and compares the answers."""
         verdict = check_route(self.intent, self.services, request)
         response, body = self._caller(request.method, request.path, request.host, request.headers)
-        told = (request, response.status, response.getheader("x-route"), response.getheader("location"), body, verdict)
+        context = (
+            request,
+            response.status,
+            response.getheader("x-route"),
+            response.getheader("location"),
+            body,
+            verdict,
+        )
         if verdict.route is None:
-            assert response.status == verdict.status, told
+            assert response.status == verdict.status, context
             assert response.getheader("x-route") in (
                 None,
                 "",
                 default_routes.PATH_ROUTE_NAME,
                 default_routes.HOST_ROUTE_NAME,
-            ), told
+            ), context
             return verdict
         if verdict.is_preflight:
-            assert (response.status, response.getheader("x-route")) == (200, None), told
-            assert response.getheader("access-control-allow-origin"), told
+            assert (response.status, response.getheader("x-route")) == (200, None), context
+            assert response.getheader("access-control-allow-origin"), context
             return verdict
-        assert response.getheader("x-route") == verdict.route.name, told
+        assert response.getheader("x-route") == verdict.route.name, context
         if verdict.route.redirect is not None:
-            assert (response.status, response.getheader("location")) == (verdict.status, verdict.location), told
+            assert (response.status, response.getheader("location")) == (verdict.status, verdict.location), context
         elif response.status == 200 and request.method != "HEAD":
-            said = json.loads(body)
-            assert said["path"] == verdict.path, told
-            assert said["id"][0] in {each.selector.service[0] for each in verdict.destinations}, told
+            content = json.loads(body)
+            assert content["path"] == verdict.path, context
+            assert content["id"][0] in {destination.selector.service[0] for destination in verdict.destinations}, (
+                context
+            )
         return verdict
 
 
 @contextmanager
 def grouped(*, hosts: bool) -> Iterator[None]:
-    """Have all hosts share a virtual host, as they do where there are many routes for any host."""
+    """With `hosts`, makes all hosts share one virtual host, as they do with many routes for any host."""
     with patch.object(host_groups, "MAX_REPEATED_ROUTES", 1 if hosts else host_groups.MAX_REPEATED_ROUTES):
         yield
 
@@ -151,7 +161,7 @@ def grouped(*, hosts: bool) -> Iterator[None]:
     ids=["few-services", "many-services", "hosts-together"],
 )
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComparedGateway]:
-    """Of a few services, each has default routes of its own; of many, one pattern finds all of them."""
+    """A gateway with few services, each with default routes of its own, or with many, which one pattern finds."""
     more, together = request.param
     with grouped(hosts=together):
         gateway = ComparedGateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"), more)
@@ -234,13 +244,13 @@ requests = st.builds(CheckedRequest, methods, hosts, st.tuples(paths, queries).m
 @example(CheckedRequest(path="/a", host="shop.example,localhost"))
 @example(CheckedRequest(path="/a", host="localhost, a.shop.example"))
 @example(CheckedRequest("PUT", path="/cors", headers=(("origin", "https://evil.example"),)))
-def test_a_verdict_is_what_envoy_does(gateway: ComparedGateway, request: CheckedRequest) -> None:
+def test_a_route_check_agrees_with_envoy(gateway: ComparedGateway, request: CheckedRequest) -> None:
     gateway.check(request)
 
 
 def answering(route: Route) -> Route:
-    """The same conditions, and an answer that tells the route without any service."""
-    conditions = {each: getattr(route, each) for each in ("hosts", "path", "methods", "headers", "query", "priority")}
+    """Returns a route with the same conditions that redirects to its own name, so that no service is needed."""
+    conditions = {name: getattr(route, name) for name in ("hosts", "path", "methods", "headers", "query", "priority")}
     return Route(route.name, redirect=Redirect(path=f"/{route.name}"), **conditions)
 
 
@@ -265,7 +275,7 @@ any_requests = st.builds(
 @pytest.mark.parametrize("together", [False, True], ids=["hosts-apart", "hosts-together"])
 @given(routes=strategies.route_sets(most=12), requests=st.lists(any_requests, min_size=40, max_size=60))
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_any_routes_are_asked_in_the_order_that_is_told(
+def test_envoy_compares_any_routes_in_the_order_of_the_route_check(
     tmp_path: Path, routes: tuple[Route, ...], requests: list[CheckedRequest], together: bool
 ) -> None:
     with grouped(hosts=together):

@@ -1,4 +1,4 @@
-"""Deploys and crashes of programs that `adsum run` wraps, under load: no request fails, and history says why."""
+"""Deploys and crashes of programs under `adsum run`, under load: no request fails, and the history has the reasons."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def _wrapped(place: ScenarioSandbox, id: str, *options: str) -> ScenarioProcess:
     return place.adsum("run", "--service", "orders", "--id", id, "--check", CHECK, *options, "--", *program)
 
 
-async def _listed(asking: JsonApi, *ids: str) -> None:
-    await asking.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
+async def _listed(api: JsonApi, *ids: str) -> None:
+    await api.wait_for_statuses("orders", lambda statuses: statuses == dict.fromkeys(ids, "passing"))
 
 
-async def _left(asking: JsonApi, id: str) -> list[dict[str, Any]]:
-    """What happened to it, the last first; it has left."""
-    await asking.wait_for_statuses("orders", lambda statuses: id not in statuses)
-    changes: list[dict[str, Any]] = (await asking.get("/changes", service="orders", id=id))["changes"]
+async def _left(api: JsonApi, id: str) -> list[dict[str, Any]]:
+    """Returns the changes of the instance, newest first, once it has left."""
+    await api.wait_for_statuses("orders", lambda statuses: id not in statuses)
+    changes: list[dict[str, Any]] = (await api.get("/changes", service="orders", id=id))["changes"]
     assert not changes[0].get("status")
-    assert all(each["cause"] and each["actor"] for each in changes)
+    assert all(change["cause"] and change["actor"] for change in changes)
     return changes
 
 
@@ -41,9 +41,9 @@ async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: Sce
     ids = [f"o{n}" for n in range(INSTANCES)]
     running = {id: _wrapped(place, id) for id in ids}
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(place.url))
+        api = await stack.enter_async_context(JsonApi(place.url))
         client = await stack.enter_async_context(Client(place.url, cache=False))
-        await _listed(asking, *ids)
+        await _listed(api, *ids)
         channel = client.channel("orders")
         await wait_until(lambda: channel.usable_count == INSTANCES)
         async with load(channel) as caller:
@@ -52,41 +52,41 @@ async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: Sce
                 ids[n] = new = f"{old}-again"
                 running[new] = _wrapped(place, new)
                 assert await running[old].stop() == 0, running[old].stderr
-                await _listed(asking, *ids)
+                await _listed(api, *ids)
             await wait_until(lambda: set(ids) <= set(caller.answered))
         assert caller.failures == []
-        await _listed(asking, *ids)
+        await _listed(api, *ids)
         for n in range(INSTANCES):
-            left, *before = await _left(asking, f"o{n}")
+            left, *before = await _left(api, f"o{n}")
             assert (left["cause"], left["reason"]) == ("deregistered", "stopped by SIGTERM")
-            assert ("draining", "received SIGTERM") in [(each["status"], each.get("reason")) for each in before]
+            assert ("draining", "received SIGTERM") in [(change["status"], change.get("reason")) for change in before]
 
 
-async def test_kill_9_of_an_instance_fails_no_request_that_may_be_sent_again(place: ScenarioSandbox) -> None:
+async def test_kill_9_of_an_instance_fails_no_idempotent_request(place: ScenarioSandbox) -> None:
     await place.start_registry()
     ids = [f"o{n}" for n in range(3)]
     running = {id: _wrapped(place, id, "--ttl", "2s", "--grace", "1s") for id in ids}
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(place.url))
+        api = await stack.enter_async_context(JsonApi(place.url))
         client = await stack.enter_async_context(Client(place.url, cache=False))
-        await _listed(asking, *ids)
+        await _listed(api, *ids)
         channel = client.channel("orders")
         await wait_until(lambda: channel.usable_count == len(ids))
         async with load(channel, workers=6) as caller:
             await wait_until(lambda: len(caller.answered) == len(ids))
-            # The program dies: its wrapper says so at once.
+            # The program dies, and its wrapper deregisters it at once.
             _kill_program_of(running["o0"])
             assert await running["o0"].wait() == 128 + signal.SIGKILL
-            left = (await _left(asking, "o0"))[0]
+            left = (await _left(api, "o0"))[0]
             assert (left["cause"], left["reason"]) == ("deregistered", f"the program was killed by {signal_name(9)}")
-            # Both die, as when a machine does: nobody says good-bye, and the lease expires.
+            # Both die, as when a machine does: the instance is not deregistered, and its lease expires.
             await running["o1"].stop(signal.SIGKILL)
-            left = (await _left(asking, "o1"))[0]
+            left = (await _left(api, "o1"))[0]
             assert (left["cause"], left["actor"]) == ("lease-expired", "registry")
             before = caller.answered["o2"]
             await wait_until(lambda: caller.answered["o2"] > before + 20)
         assert caller.failures == []
-        await _listed(asking, "o2")
+        await _listed(api, "o2")
 
 
 def _kill_program_of(wrapper: ScenarioProcess) -> None:

@@ -1,4 +1,4 @@
-"""After a drain was acknowledged, no cooperating consumer starts a new call to the instance. Exactly."""
+"""After an acknowledged drain, no cooperating consumer starts a new call to the instance, not even one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.scenarios.service_caller import final_report, load
 CONSUMERS = 5
 ROUNDS = 10
 OUTAGE = 1.5
-"""Seconds without a registry: consumers pause between their tries to reach it."""
+"""Seconds without a registry, in which consumers pause between their tries to reach it."""
 IDS = ("o1", "o2", "o3")
 
 
 @asynccontextmanager
 async def orders(client: Client) -> AsyncIterator[dict[str, tuple[InstanceServer, Registrar]]]:
-    """Three instances of orders, listed."""
+    """Runs three instances of orders that are listed."""
     async with AsyncExitStack() as stack:
         found = {}
         for id in IDS:
@@ -40,10 +40,10 @@ def consumers(place: ScenarioSandbox, count: int) -> list[ScenarioProcess]:
     return [place.run(f"consumer{n}", "-m", "tests.scenarios.service_caller", "orders", "") for n in range(count)]
 
 
-async def _drained_by(n: int, place: ScenarioSandbox, asking: JsonApi, registrar: Registrar) -> float:
-    """Drain in one of three ways; the monotonic instant by which it had returned."""
+async def _drained_by(n: int, place: ScenarioSandbox, api: JsonApi, registrar: Registrar) -> float:
+    """Drains the instance in one of three ways. Returns the monotonic instant when the drain had returned."""
     if n % 5 in (0, 2, 4):
-        answer = await asking.put(
+        answer = await api.put(
             f"/services/orders/instances/{registrar.id}/override", status="draining", reason="deploy", wait=30
         )
         assert answer.get("unacknowledged", 0) == 0
@@ -59,7 +59,7 @@ async def _drained_by(n: int, place: ScenarioSandbox, asking: JsonApi, registrar
 async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(place: ScenarioSandbox) -> None:
     await place.start_registry()
     rng = Random(3)
-    async with JsonApi(place.url) as asking, Client(place.url, cache=False) as client, orders(client) as serving:
+    async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, orders(client) as serving:
         calling = consumers(place, CONSUMERS)
         for child in calling:
             await child.wait_for_output("calling")
@@ -67,46 +67,46 @@ async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(place: Sce
             drained_instance, registrar = serving[id]
             before = len(drained_instance.calls)
             await wait_until(lambda d=drained_instance, b=before: len(d.calls) > b + 10)  # type: ignore[misc]
-            at = await _drained_by(n, place, asking, registrar)
-            await asyncio.sleep(rng.uniform(0.05, 0.3))  # Under load all the while: time for a violation to happen.
+            at = await _drained_by(n, place, api, registrar)
+            await asyncio.sleep(rng.uniform(0.05, 0.3))  # Under load, so that a violation has time to happen.
             since = [call for call in drained_instance.calls if call.chosen > at]
             assert not since, f"round {n}: {len(since)} calls were begun up to {since[-1].chosen - at:.4f} s after"
-            await asking.delete(f"/services/orders/instances/{id}/override")
+            await api.delete(f"/services/orders/instances/{id}/override")
         for child in calling:
             tells = await final_report(child)
             assert tells["failures"] == []
             assert sum(tells["answered"].values()) > 0
-        history = await asking.get("/changes", service="orders")
-        causes = [each for each in history["changes"] if each["status"] == "draining"]
+        history = await api.get("/changes", service="orders")
+        causes = [change for change in history["changes"] if change["status"] == "draining"]
         assert len(causes) == ROUNDS
-        assert all(each["actor"] and each["reason"] == "deploy" for each in causes)
+        assert all(change["actor"] and change["reason"] == "deploy" for change in causes)
 
 
-async def test_a_consumer_that_hangs_makes_the_drain_say_so_after_its_wait(place: ScenarioSandbox) -> None:
+async def test_a_drain_reports_a_consumer_that_hangs_after_its_wait(place: ScenarioSandbox) -> None:
     await place.start_registry()
-    async with JsonApi(place.url) as asking, Client(place.url, cache=False) as client, orders(client) as serving:
+    async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, orders(client) as serving:
         calling = consumers(place, 2)
         for child in calling:
             await child.wait_for_output("calling")
         calling[0].send_signal(signal.SIGSTOP)
         override = "/services/orders/instances/o1/override"
-        answer = await asking.put(override, status="draining", wait=1.0)
+        answer = await api.put(override, status="draining", wait=1.0)
         assert answer["unacknowledged"] == 1
         at = time.monotonic()
         command = place.adsum("drain", "orders/o2", "--timeout", "1s")
         assert await command.wait() == 124
         assert "1 consumer" in command.stderr
         calling[0].send_signal(signal.SIGCONT)
-        answer = await asking.put(override, status="draining", wait=30.0)
+        answer = await api.put(override, status="draining", wait=30.0)
         assert answer.get("unacknowledged", 0) == 0, "awake again, it is waited for"
         at = time.monotonic()
         await wait_until(lambda: len(serving["o3"][0].calls) > 20)
         assert not [call for call in serving["o1"][0].calls if call.chosen > at]
 
 
-async def test_right_after_a_restart_a_drain_waits_for_the_consumers_of_before(place: ScenarioSandbox) -> None:
+async def test_a_drain_right_after_a_restart_waits_for_the_consumers_before_it(place: ScenarioSandbox) -> None:
     node = await place.start_registry()
-    async with JsonApi(place.url) as asking, Client(place.url, cache=False) as client, orders(client) as serving:
+    async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, orders(client) as serving:
         async with Client(place.url, cache=False) as consumer:
             channel = consumer.channel("orders")
             await wait_until(lambda: channel.usable_count == len(IDS))
@@ -115,7 +115,7 @@ async def test_right_after_a_restart_a_drain_waits_for_the_consumers_of_before(p
                 await wait_until(lambda: not channel.resolver.connected)
                 await asyncio.sleep(OUTAGE)
                 await place.start_registry()
-                answer = await asking.put("/services/orders/instances/o1/override", status="draining", wait=30.0)
+                answer = await api.put("/services/orders/instances/o1/override", status="draining", wait=30.0)
                 at = time.monotonic()
                 assert answer.get("unacknowledged", 0) == 0
                 before = caller.answered.total()

@@ -1,4 +1,4 @@
-"""Silence is not consent: whoever was cut off may still call, and a drain says so, in time and by name."""
+"""Silence is not consent: a consumer without a connection may still call, and a drain names it in time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OVERRIDE = "/services/orders/instances/o1/override"
 
 
 class ManualConsumer:
-    """A cooperating consumer, by hand: it acknowledges when the test says so."""
+    """A cooperating consumer without the library: it acknowledges when the test calls `acknowledge`."""
 
     def __init__(self, answer: httpx.Response, http: httpx.AsyncClient) -> None:
         self._lines = answer.aiter_lines()
@@ -32,7 +32,7 @@ class ManualConsumer:
         self._token = ""
 
     async def wait_for_event(self, event: str = "synced") -> None:
-        """Return at the next event of that kind."""
+        """Returns at the next event of that kind."""
         async for line in self._lines:
             if line.startswith("data: ") and not self._token:
                 self._token = json.loads(line.removeprefix("data: "))["watch"]
@@ -46,7 +46,7 @@ class ManualConsumer:
 
 @asynccontextmanager
 async def manual_consumer(url: str) -> AsyncIterator[ManualConsumer]:
-    """A watch of orders by the consumer `web`, shown the newest."""
+    """Opens a watch of orders by the consumer `web`, which has received the newest state."""
     params = {"service": "orders", "acks": "true", "consumer": "c0ffee", "name": "web"}
     async with (
         httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=30.0, trust_env=False) as http,
@@ -60,13 +60,13 @@ async def manual_consumer(url: str) -> AsyncIterator[ManualConsumer]:
 async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is_back(place: ScenarioSandbox) -> None:
     await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
     proxy = await TcpProxy(place.node_port).open()
-    async with JsonApi(place.url) as asking:
-        registered = await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
+    async with JsonApi(place.url) as api:
+        registered = await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
         async with manual_consumer(f"http://127.0.0.1:{proxy.port}") as consumer:
             await consumer.acknowledge(registered["revision"])
             await proxy.close()
         began = time.monotonic()
-        drain = asyncio.create_task(asking.put(OVERRIDE, status="draining", wait=10))
+        drain = asyncio.create_task(api.put(OVERRIDE, status="draining", wait=10))
         await asyncio.sleep(0.3)
         async with manual_consumer(place.url) as back:
             assert not drain.done()
@@ -76,12 +76,12 @@ async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is
             assert not answer.keys() & {"unacknowledged", "lost"}
 
 
-async def test_a_consumer_that_does_not_come_back_is_named_first_as_waited_for_and_then_as_lost(
+async def test_a_consumer_that_does_not_come_back_is_named_as_waited_for_and_then_as_lost(
     place: ScenarioSandbox,
 ) -> None:
     node = await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
-    async with JsonApi(place.url) as asking:
-        await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
+    async with JsonApi(place.url) as api:
+        await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
         async with manual_consumer(place.url):
             pass
         command = place.adsum("drain", "orders/o1", "--timeout", "500ms")
@@ -95,17 +95,17 @@ async def test_a_consumer_that_does_not_come_back_is_named_first_as_waited_for_a
         assert time.monotonic() - began < LOST_AFTER + 2.0
         assert "lost, and not waited for" in command.stderr
         assert "web at 127.0.0.1 (known to n1)" in command.stderr
-        status = await asking.get("/status")
+        status = await api.get("/status")
         assert (status.get("consumers_departed", 0), status["consumers_lost"]) == (0, 1)
 
 
 async def test_a_mute_consumer_is_named_by_the_drain_that_it_holds_up(place: ScenarioSandbox) -> None:
     await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
-    async with JsonApi(place.url) as asking:
-        await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
+    async with JsonApi(place.url) as api:
+        await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
         async with manual_consumer(place.url) as mute:
-            answer = await asking.put(OVERRIDE, status="draining", wait=0.5)
-            assert [each["reason"] for each in answer["waiting"]] == ["it is connected, and has not acknowledged"]
+            answer = await api.put(OVERRIDE, status="draining", wait=0.5)
+            assert [entry["reason"] for entry in answer["waiting"]] == ["it is connected, and has not acknowledged"]
             await mute.wait_for_event("change")
 
 
@@ -115,18 +115,16 @@ def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
         yield found
 
 
-async def test_beside_a_node_that_hangs_a_drain_keeps_to_its_wait_and_names_that_node(
-    place: ScenarioSandbox, etcd: EtcdProcess
-) -> None:
+async def test_a_drain_names_a_node_that_hangs_and_keeps_to_its_wait(place: ScenarioSandbox, etcd: EtcdProcess) -> None:
     beside = ScenarioSandbox(place.folder / "beside")
     beside.folder.mkdir()
     try:
         options = ("--heartbeat", str(HEARTBEAT_INTERVAL))
         await place.start_registry(etcd.url, *options, "--node", "well")
         hanging = await beside.start_registry(etcd.url, *options, "--node", "hangs")
-        async with JsonApi(place.url) as asking:
-            registered = await asking.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
-            await _known(asking, "hangs")
+        async with JsonApi(place.url) as api:
+            registered = await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
+            await _known(api, "hangs")
             async with manual_consumer(beside.url) as consumer:
                 await consumer.acknowledge(registered["revision"])
                 hanging.send_signal(signal.SIGSTOP)
@@ -134,20 +132,20 @@ async def test_beside_a_node_that_hangs_a_drain_keeps_to_its_wait_and_names_that
                 assert await command.wait() == 124, command.stderr
                 assert f"hangs at {beside.url}" in command.stderr
                 began = time.monotonic()
-                answer = await asking.put(OVERRIDE, status="draining", reason="again", wait=8)
+                answer = await api.put(OVERRIDE, status="draining", reason="again", wait=8)
                 assert time.monotonic() - began < LOST_AFTER + 1.0
-                assert [(each["name"], each["address"]) for each in answer["lost"]] == [("hangs", beside.url)]
+                assert [(entry["name"], entry["address"]) for entry in answer["lost"]] == [("hangs", beside.url)]
                 assert "unacknowledged" not in answer
                 began = time.monotonic()
-                answer = await asking.put(OVERRIDE, status="draining", reason="and again", wait=8)
-                assert time.monotonic() - began < 2.0, "nobody waits again for who is lost"
+                answer = await api.put(OVERRIDE, status="draining", reason="and again", wait=8)
+                assert time.monotonic() - began < 2.0, "a drain does not wait again for a lost node"
     finally:
         hanging.send_signal(signal.SIGCONT)
         beside.close()
 
 
-async def _known(asking: JsonApi, name: str) -> None:
-    """Return once the node knows another one of that name."""
+async def _known(api: JsonApi, name: str) -> None:
+    """Returns once the node knows another node of that name."""
     async with asyncio.timeout(30.0):
-        while name not in {peer["node"] for peer in (await asking.get("/status")).get("peers", [])}:  # noqa: ASYNC110
+        while name not in {peer["node"] for peer in (await api.get("/status")).get("peers", [])}:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

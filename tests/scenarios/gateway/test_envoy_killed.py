@@ -1,4 +1,4 @@
-"""An Envoy that is killed under load is started again: what fails meanwhile fails only until it is back."""
+"""An Envoy that is killed under load is started again, and requests fail only until it is back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioProcess
 
 CALLERS = 8
 Call = Callable[[], Awaitable[str]]
-"""One try; returns who answered, or raises `ConnectionError`: there is nobody, or the connection broke."""
+"""One try. Returns the id of the instance, or raises `ConnectionError` if none is reachable or the connection broke."""
 
 
 class TimedTry(NamedTuple):
@@ -31,28 +31,31 @@ class TimedTry(NamedTuple):
 
 @dataclass
 class TimedTries:
-    """What became of every try, in the order of their ends."""
+    """All tries, in the order of their ends."""
 
     all: list[TimedTry] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
-    """Requests that were not answered however often they were tried, or wrongly."""
+    """Requests with a wrong answer, or with none after all tries."""
 
     @property
     def answered(self) -> int:
-        return sum(not each.failed for each in self.all)
+        return sum(not attempt.failed for attempt in self.all)
 
     @property
     def failed(self) -> list[TimedTry]:
-        return [each for each in self.all if each.failed]
+        return [attempt for attempt in self.all if attempt.failed]
 
     def back(self, killed: float) -> float:
-        """When the first answer came to a request that began after that; infinity if none has."""
-        return min((each.ended for each in self.all if not each.failed and each.began > killed), default=float("inf"))
+        """Returns the instant of the first answer to a request that began after `killed`; infinity if there is none."""
+        return min(
+            (attempt.ended for attempt in self.all if not attempt.failed and attempt.began > killed),
+            default=float("inf"),
+        )
 
 
 @asynccontextmanager
 async def _load(call: Call) -> AsyncIterator[TimedTries]:
-    """Callers at work who try a request that may be sent twice again, until it is answered."""
+    """Runs callers that retry an idempotent request until it is answered."""
     made = TimedTries()
 
     async def work() -> None:
@@ -88,7 +91,7 @@ async def _load(call: Call) -> AsyncIterator[TimedTries]:
 
 
 async def _kill_its_envoy(gateway: ScenarioProcess, call: Call) -> tuple[float, TimedTries]:
-    """The instant of the kill, and what became of the tries before and after it."""
+    """Kills the gateway's Envoy under load. Returns the instant of the kill, and the tries before and after it."""
     async with _load(call) as made:
         envoy = child_pid(gateway)
         killed = time.monotonic()
@@ -100,7 +103,7 @@ async def _kill_its_envoy(gateway: ScenarioProcess, call: Call) -> tuple[float, 
     return killed, made
 
 
-async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: GatewayLoad) -> None:
+async def test_requests_fail_only_until_envoy_is_back_and_none_after_retries(door: GatewayLoad) -> None:
     await door.start_registry()
 
     async def call() -> str:
@@ -110,24 +113,24 @@ async def test_requests_fail_only_until_it_is_back_and_none_after_retries(door: 
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         return answer.text if answer.status_code == 200 else f"{answer.status_code}: {answer.text}"
 
-    async with JsonApi(door.place.url) as asking, running_instance("o1") as found:
-        await register(asking, "orders", found)
+    async with JsonApi(door.place.url) as api, running_instance("o1") as found:
+        await register(api, "orders", found)
         gateway = await door.start_gateway()
         await door.wait_for_answer()
         killed, made = await _kill_its_envoy(gateway, call)
-    assert made.unanswered == [], "it answers nothing before it knows everything"
-    assert made.failed, "the kill was not felt"
-    assert min(each.ended for each in made.failed) >= killed
-    assert max(each.began for each in made.failed) <= made.back(killed)
+    assert made.unanswered == [], "Envoy answers nothing before it has its whole configuration"
+    assert made.failed, "the kill had no effect"
+    assert min(attempt.ended for attempt in made.failed) >= killed
+    assert max(attempt.began for attempt in made.failed) <= made.back(killed)
 
 
-async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ran(door: GatewayLoad) -> None:
+async def test_only_running_grpc_calls_are_lost_if_callers_wait_for_a_connection(door: GatewayLoad) -> None:
     await door.start_registry()
     door.place.run("serve", "-m", "tests.integrations.programs.grpc_programs", "serve", "o1")
     options = [("grpc.default_authority", "names.localhost"), ("grpc.initial_reconnect_backoff_ms", 100)]
     options += [("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
-    async with JsonApi(door.place.url) as asking:
-        await asking.wait_for_statuses("names", lambda statuses: statuses == {"o1": "passing"})
+    async with JsonApi(door.place.url) as api:
+        await api.wait_for_statuses("names", lambda statuses: statuses == {"o1": "passing"})
     gateway = await door.start_gateway()
     async with grpc.aio.insecure_channel(door.listen, options) as channel:
         ask: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
@@ -142,6 +145,6 @@ async def test_grpc_calls_that_wait_for_a_connection_are_lost_only_where_they_ra
 
         killed, made = await _kill_its_envoy(gateway, call)
     assert made.unanswered == []
-    assert min((each.ended for each in made.failed), default=killed) >= killed
-    assert max((each.began for each in made.failed), default=killed) <= made.back(killed)
-    assert len(made.failed) <= CALLERS, "those that began later waited"
+    assert min((attempt.ended for attempt in made.failed), default=killed) >= killed
+    assert max((attempt.began for attempt in made.failed), default=killed) <= made.back(killed)
+    assert len(made.failed) <= CALLERS, "calls that began later waited"

@@ -1,4 +1,4 @@
-"""Two thousand xDS streams at one node: all are told of a change, and who comes meanwhile is served."""
+"""Two thousand xDS streams at one node: all receive a change, and a stream that comes meanwhile is served."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from adsum.gateway.resources.resources import ResourceKind
 from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioSandbox
 
 STREAMS = 2_000
-"""Each on a connection of its own, as gateways are; fewer connections where the system lets us have fewer."""
-AT_ONCE = 100
+"""Streams, each on a connection of its own as gateways have; fewer connections if the system allows no more."""
+MAX_CONCURRENT_CONNECTS = 100
 """Streams that connect at the same time."""
 FIRST, SECOND = 1, 2
-"""Ports; nobody calls them."""
+"""Ports of instances that are never called."""
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
 
 class BareStream:
-    """A gateway as bare as can be: it asks for a service's assignment, and acknowledges what it is told."""
+    """The stream of a minimal gateway: it subscribes to a service's assignment and acknowledges every response."""
 
     def __init__(self, channel: Any, id: str, service: str) -> None:
         ask = channel.stream_stream(
@@ -45,28 +45,28 @@ class BareStream:
         return await self.next()
 
     async def next(self) -> set[int]:
-        """The ports of the service, once it is told of them."""
-        heard = await self._call.read()
-        await self._call.write(DeltaDiscoveryRequest(type_url=heard.type_url, response_nonce=heard.nonce))
-        (told,) = heard.resources
+        """Returns the ports in the next assignment."""
+        response = await self._call.read()
+        await self._call.write(DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce))
+        (resource,) = response.resources
         assignment = ClusterLoadAssignment()
-        told.resource.Unpack(assignment)
-        assert told.name == self._service
+        resource.resource.Unpack(assignment)
+        assert resource.name == self._service
         return {
-            each.endpoint.address.socket_address.port_value
-            for place in assignment.endpoints
-            for each in place.lb_endpoints
+            endpoint.endpoint.address.socket_address.port_value
+            for locality in assignment.endpoints
+            for endpoint in locality.lb_endpoints
         }
 
-    async def hears_of(self, port: int) -> None:
-        """Return once it is told of that port; changes that come together are told together."""
+    async def wait_for_port(self, port: int) -> None:
+        """Returns once an assignment has the port. Changes that come together arrive in one assignment."""
         while port not in await self.next():
             pass
 
 
 @contextmanager
 def many_files() -> Iterator[int]:
-    """As many open files as the system lets us have, and how many of them connections may take."""
+    """Raises the limit of open files to the maximum. Yields how many of them connections may use."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
@@ -76,44 +76,46 @@ def many_files() -> Iterator[int]:
 
 
 async def _hold(streams: list[BareStream]) -> None:
-    """Connect them all; each is told of who is there."""
-    for first in range(0, len(streams), AT_ONCE):
-        told = await asyncio.gather(*(each.connect() for each in streams[first : first + AT_ONCE]))
-        assert all(ports == {FIRST} for ports in told)
+    """Connects all streams. Each receives the first instance."""
+    for first in range(0, len(streams), MAX_CONCURRENT_CONNECTS):
+        ports_of_streams = await asyncio.gather(
+            *(stream.connect() for stream in streams[first : first + MAX_CONCURRENT_CONNECTS])
+        )
+        assert all(ports == {FIRST} for ports in ports_of_streams)
 
 
-async def _list(asking: JsonApi, service: str, port: int) -> None:
-    await asking.put(f"/services/{service}/instances/o{port}", port=port, address="127.0.0.1", ttl=None)
+async def _list(api: JsonApi, service: str, port: int) -> None:
+    await api.put(f"/services/{service}/instances/o{port}", port=port, address="127.0.0.1", ttl=None)
 
 
-async def test_two_thousand_streams_are_all_told_and_who_comes_meanwhile_is_served(place: ScenarioSandbox) -> None:
+async def test_two_thousand_streams_receive_a_change_and_a_new_stream_is_served(place: ScenarioSandbox) -> None:
     xds = f"127.0.0.1:{place.port()}"
     async with AsyncExitStack() as stack, asyncio.timeout(3 * SCENARIO_TIMEOUT):
         connections = stack.enter_context(many_files())
         await place.start_registry("memory:", "--xds", xds)
-        asking = await stack.enter_async_context(JsonApi(place.url))
+        api = await stack.enter_async_context(JsonApi(place.url))
         options = [("grpc.use_local_subchannel_pool", 1)]
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(xds, options)) for _ in range(connections + 1)
         ]
         for service in ("orders", "other"):
-            await _list(asking, service, FIRST)
+            await _list(api, service, FIRST)
         streams = [BareStream(channels[n % connections], f"many-{n}", "orders") for n in range(STREAMS)]
         await _hold(streams)
-        metrics = (await asking.http.get(f"{place.url}/metrics")).text
+        metrics = (await api.http.get(f"{place.url}/metrics")).text
         assert f'adsum_xds_streams{{program="envoy"}} {STREAMS:.1f}\n' in metrics
 
-        hearing = asyncio.gather(*(each.hears_of(SECOND) for each in streams))
-        written = asyncio.create_task(_list(asking, "orders", SECOND))
+        hearing = asyncio.gather(*(stream.wait_for_port(SECOND) for stream in streams))
+        written = asyncio.create_task(_list(api, "orders", SECOND))
         one_more = BareStream(channels[-1], "one-more", "other")
         assert await one_more.connect() == {FIRST}
-        await _list(asking, "other", SECOND)
-        await one_more.hears_of(SECOND)
+        await _list(api, "other", SECOND)
+        await one_more.wait_for_port(SECOND)
         await written
         await hearing
 
         # A drain is confirmed only once each of them has acknowledged it.
-        acknowledging = asyncio.gather(*(each.next() for each in streams))
-        drained = await asking.put(f"/services/orders/instances/o{FIRST}/override", status="draining", wait=20)
+        acknowledging = asyncio.gather(*(stream.next() for stream in streams))
+        drained = await api.put(f"/services/orders/instances/o{FIRST}/override", status="draining", wait=20)
         await acknowledging
         assert not drained.get("unacknowledged"), drained

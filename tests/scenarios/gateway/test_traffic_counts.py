@@ -1,4 +1,4 @@
-"""What `adsum status` says of the requests at a gateway is what its callers saw, on real processes."""
+"""The requests and errors in `adsum status` are those that the callers of a gateway saw, on real processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioProcess
 
 
 class CountedGateway:
-    """Registries at `xds`, a gateway that follows them, and a caller that counts what it got."""
+    """A gateway, the registries at `xds` that it follows, and a caller that counts its answers."""
 
     def __init__(self, place: ScenarioSandbox) -> None:
         self.place = place
@@ -39,38 +39,38 @@ class CountedGateway:
         return gateway
 
     async def call(self, service: str, times: int = 1) -> int:
-        """The status of the last answer."""
+        """Calls the service that many times. Returns the status of the last answer."""
         status = 0
         for _ in range(times):
             status = (await self.http.get(f"/{service}/x")).status_code
-            # Where there is no route yet, nobody knows what service it is for.
+            # Without a route, the gateway does not know the service of the request.
             self.got[service if status != 404 else "", status] += 1
         return status
 
     async def answers(self, service: str, status: int = 200) -> None:
-        """Return once that is the answer; each one that came before counts as well."""
+        """Calls until the answer has that status. All calls count."""
         while await self.call(service) != status:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
 
-    def of(self, *services: str) -> tuple[int, int]:
-        """Requests and errors that the caller got."""
+    def counts_of(self, *services: str) -> tuple[int, int]:
+        """Returns the numbers of requests and errors that the caller got from these services."""
         got = [(status, count) for (service, status), count in self.got.items() if service in services]
         return sum(count for _, count in got), sum(count for status, count in got if status >= 500)
 
     @property
     def all(self) -> tuple[int, int]:
-        return self.of(*(service for service, _ in self.got))
+        return self.counts_of(*(service for service, _ in self.got))
 
-    async def shown(self, asking: JsonApi, *, anew: bool = False) -> None:
-        """Return once the status shows exactly what the caller got, by gateway and by service; never more than that.
+    async def wait_for_counts(self, api: JsonApi, *, anew: bool = False) -> None:
+        """Returns once the status has the caller's counts by gateway and by service. Fails if it ever has more.
 
-        `anew`: until then it may show what an Envoy before counted.
+        `anew`: until then, the status may still have the counts of an earlier Envoy.
         """
-        wanted = {service: self.of(service) for service, _ in self.got} | {"": self.all}
+        wanted = {service: self.counts_of(service) for service, _ in self.got} | {"": self.all}
         deadline = asyncio.get_running_loop().time() + SCENARIO_TIMEOUT
-        while (told := _counts(await asking.get("/status"))) != wanted:
-            assert anew or all(told[name] <= wanted[name] for name in told), (told, wanted)
-            assert asyncio.get_running_loop().time() < deadline, (told, wanted)
+        while (counts := _counts(await api.get("/status"))) != wanted:
+            assert anew or all(counts[name] <= wanted[name] for name in counts), (counts, wanted)
+            assert asyncio.get_running_loop().time() < deadline, (counts, wanted)
             await asyncio.sleep(0.05)
 
     async def close(self) -> None:
@@ -78,12 +78,12 @@ class CountedGateway:
 
 
 def _counts(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Requests and errors by service, and of the gateway ("")."""
-    told = {each["service"]: each for each in status.get("traffic", ())}
-    gateways = [each for each in status.get("gateways", ()) if "requests" in each]
+    """Returns the numbers of requests and errors by service, and of the gateway ("")."""
+    rows = {row["service"]: row for row in status.get("traffic", ())}
+    gateways = [row for row in status.get("gateways", ()) if "requests" in row]
     assert len(gateways) <= 1, "one of two Envoys speaks for their gateway"
-    told.update(("", each) for each in gateways)
-    return {name: (each.get("requests", 0), each.get("errors", 0)) for name, each in told.items()}
+    rows.update(("", row) for row in gateways)
+    return {name: (row.get("requests", 0), row.get("errors", 0)) for name, row in rows.items()}
 
 
 @pytest.fixture
@@ -94,49 +94,49 @@ async def counting(place: ScenarioSandbox, envoy: None) -> AsyncIterator[Counted
 
 
 def _envoy(gateway: ScenarioProcess) -> int:
-    """The one that came last."""
+    """Returns the process id of the gateway's newest Envoy."""
     pids = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
     return max(map(int, pids))
 
 
-async def _register(asking: JsonApi, service: str, found: InstanceServer) -> None:
-    await asking.put(f"/services/{service}/instances/{found.id}", port=found.port, address="127.0.0.1", ttl=None)
+async def _register(api: JsonApi, service: str, found: InstanceServer) -> None:
+    await api.put(f"/services/{service}/instances/{found.id}", port=found.port, address="127.0.0.1", ttl=None)
 
 
-async def test_requests_and_errors_are_those_that_callers_saw_however_often_they_were_tried(
+async def test_requests_and_errors_are_counted_as_callers_saw_them_and_not_by_tries(
     counting: CountedGateway,
 ) -> None:
     await counting.serve()
     await counting.open()
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(counting.place.url))
+        api = await stack.enter_async_context(JsonApi(counting.place.url))
         there = [await stack.enter_async_context(running_instance(f"o{n}")) for n in range(3)]
-        for each in there:
-            await _register(asking, "orders", each)
-        await _register(asking, "empty", there[0])
+        for server in there:
+            await _register(api, "orders", server)
+        await _register(api, "empty", there[0])
         await counting.answers("orders")
         await counting.answers("empty")
         await counting.call("orders", 20)
-        for each in there:
-            each.answer_status = b"503 Service Unavailable"
-        before = sum(len(each.calls) for each in there)
+        for server in there:
+            server.answer_status = b"503 Service Unavailable"
+        before = sum(len(server.calls) for server in there)
         await counting.call("orders", 7)
-        assert sum(len(each.calls) for each in there) > before + 7, "nothing was tried again"
-        await asking.delete("/services/empty/instances/o0")
+        assert sum(len(server.calls) for server in there) > before + 7, "no request was retried"
+        await api.delete("/services/empty/instances/o0")
         await counting.answers("empty", 503)
         await counting.call("empty", 30)
         await counting.call("nowhere", 3)
-        assert counting.of("orders")[1] == 7
-        assert counting.of("empty")[1] >= 30
-        await counting.shown(asking)
+        assert counting.counts_of("orders")[1] == 7
+        assert counting.counts_of("empty")[1] >= 30
+        await counting.wait_for_counts(api)
 
-        status = await asking.get("/status")
+        status = await api.get("/status")
         (gateway,) = status["gateways"]
         assert 0 < gateway["p50"] <= gateway["p99"] < SCENARIO_TIMEOUT
-        orders = next(each for each in status["traffic"] if each["service"] == "orders")
+        orders = next(row for row in status["traffic"] if row["service"] == "orders")
         assert 0 < orders["p50"] <= orders["p99"] < SCENARIO_TIMEOUT
-        metrics = (await asking.http.get(f"{counting.place.url}/metrics")).text
-        requests, errors = counting.of("empty")
+        metrics = (await api.http.get(f"{counting.place.url}/metrics")).text
+        requests, errors = counting.counts_of("empty")
         assert f'adsum_gateway_service_requests_total{{gateway="gw",service="empty"}} {requests}.0' in metrics
         assert f'adsum_gateway_service_errors_total{{gateway="gw",service="empty"}} {errors}.0' in metrics
         assert f'adsum_gateway_requests_total{{gateway="gw"}} {counting.all[0]}.0' in metrics
@@ -149,55 +149,55 @@ async def test_requests_and_errors_are_those_that_callers_saw_however_often_they
         assert ["empty", str(requests), str(errors)] in [row[:3] for row in rows]
 
 
-async def test_a_registry_that_is_started_again_counts_nothing_twice_and_each_envoy_begins_anew(
+async def test_a_restarted_registry_counts_nothing_twice_and_a_new_envoy_starts_from_zero(
     counting: CountedGateway,
 ) -> None:
     node = await counting.serve()
     gateway = await counting.open()
-    async with running_instance("o1") as there, JsonApi(counting.place.url) as asking:
-        await _register(asking, "orders", there)
+    async with running_instance("o1") as there, JsonApi(counting.place.url) as api:
+        await _register(api, "orders", there)
         await counting.answers("orders")
         await counting.call("orders", 10)
-        await counting.shown(asking)
+        await counting.wait_for_counts(api)
         await node.stop(signal.SIGKILL)
         await counting.call("orders", 10)
         await counting.serve()
-        await _register(asking, "orders", there)
+        await _register(api, "orders", there)
         await counting.call("orders", 5)
-        await counting.shown(asking)
+        await counting.wait_for_counts(api)
 
         counting.got.clear()
         gateway.send_signal(signal.SIGHUP)
         await gateway.wait_for_output("reloaded")
         await counting.call("orders", 10)
-        await counting.shown(asking, anew=True)
+        await counting.wait_for_counts(api, anew=True)
 
         counting.got.clear()
         os.kill(_envoy(gateway), signal.SIGKILL)
         await gateway.wait_for_output("Envoy serves again")
         await counting.answers("orders")
         await counting.call("orders", 4)
-        await counting.shown(asking, anew=True)
+        await counting.wait_for_counts(api, anew=True)
 
 
-async def test_of_several_nodes_the_one_that_tells_the_gateway_shows_its_figures(counting: CountedGateway) -> None:
+async def test_the_node_that_a_gateway_is_connected_to_shows_its_counts(counting: CountedGateway) -> None:
     port = counting.place.port()
     serve = ["-m", "adsum", "serve", "--listen", f"127.0.0.1:{port}", "--xds", counting.xds[1], "--store", "memory:"]
     nodes = [await counting.serve(), counting.place.run("other", *serve)]
     await nodes[1].wait_for_output("listens on")
     async with AsyncExitStack() as stack:
         urls = [counting.place.url, f"http://127.0.0.1:{port}"]
-        asking = [await stack.enter_async_context(JsonApi(url)) for url in urls]
+        api = [await stack.enter_async_context(JsonApi(url)) for url in urls]
         there = await stack.enter_async_context(running_instance("o1"))
-        for each in asking:
-            await _register(each, "orders", there)
+        for node_api in api:
+            await _register(node_api, "orders", there)
         await counting.open(*counting.xds)
         await counting.answers("orders")
         await counting.call("orders", 10)
-        (telling,) = [n for n, each in enumerate(asking) if (await each.get("/status")).get("gateways")]
+        (telling,) = [n for n, node_api in enumerate(api) if (await node_api.get("/status")).get("gateways")]
         other = 1 - telling
-        await counting.shown(asking[telling])
-        assert _counts(await asking[other].get("/status")) == {}
+        await counting.wait_for_counts(api[telling])
+        assert _counts(await api[other].get("/status")) == {}
         await nodes[telling].stop(signal.SIGKILL)
         await counting.call("orders", 5)
-        await counting.shown(asking[other])
+        await counting.wait_for_counts(api[other])

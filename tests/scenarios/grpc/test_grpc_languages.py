@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.scenarios.languages import CALLERS
+from tests.scenarios.grpc.languages import CALLERS
 from tests.scenarios.processes import ADSUM_COMMAND, JsonApi, ScenarioProcess, ScenarioSandbox, wait_until
 from tests.support.etcd_process import EtcdProcess
 

@@ -1,4 +1,4 @@
-"""Bad citizens against one node, all kinds of them, while a good client goes on undisturbed."""
+"""All kinds of misbehaving clients at one node: none of them disturbs a good client."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.scenarios.processes import (
 from tests.scenarios.service_caller import load
 
 IDLE = 10_000
-"""Connections on which nothing is ever asked; fewer where the system doesn't let us have so many."""
+"""Connections without any request; fewer if the system allows no more."""
 GROWTH = 200 * 1024 * 1024
-"""Bytes that the node may grow by under all that: generous, and far from what a leak would take."""
+"""Bytes by which the memory of the node may grow: generous, but far below the size of a leak."""
 WATCHERS, DEAF = 200, 50
 JSON = b"host: localhost\r\ncontent-type: application/json\r\n"
 PUT = b"PUT /api/v1/services/bad/instances/b HTTP/1.1\r\n" + JSON
@@ -37,9 +37,9 @@ Misdeed = Callable[[int], Coroutine[None, None, None]]
 
 @asynccontextmanager
 async def good_client(place: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIterator[None]:
-    """Registers, renews, calls and asks for the node's health throughout, and is never disturbed."""
+    """Runs a client that registers, renews, calls and checks the node's health, and fails if it is disturbed."""
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(place.url))
+        api = await stack.enter_async_context(JsonApi(place.url))
         provider = await stack.enter_async_context(Client(place.url, cache=False))
         consumer = await stack.enter_async_context(Client(place.url, cache=False))
         serving = await stack.enter_async_context(running_instance("good"))
@@ -47,30 +47,32 @@ async def good_client(place: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIt
         channel = consumer.channel("good")
         await channel.ready(30.0)
         memory = node.memory_bytes
-        healthy = asyncio.create_task(_healthy(place, asking))
+        healthy = asyncio.create_task(_healthy(place, api))
         caller = await stack.enter_async_context(load(channel, workers=1))
         yield
         healthy.cancel()
         with suppress(asyncio.CancelledError):
             await healthy
-        assert (await asking.put("/services/good/instances/after", port=8000))["revision"]
+        assert (await api.put("/services/good/instances/after", port=8000))["revision"]
         await wait_until(lambda: channel.usable_count == 2)
         assert caller.failures == []
-        history = await asking.get("/changes", service="good")
-        assert [each["cause"] for each in history["changes"]] == ["registered"] * 2, "it was never shown otherwise"
+        history = await api.get("/changes", service="good")
+        assert [change["cause"] for change in history["changes"]] == ["registered"] * 2, (
+            "the instance always had the same status"
+        )
         assert node.memory_bytes - memory < GROWTH, f"it grew by {(node.memory_bytes - memory) >> 20} MiB"
         assert node.process.poll() is None
         assert "Traceback" not in node.stderr, node.stderr[-4000:]
 
 
-async def _healthy(place: ScenarioSandbox, asking: JsonApi) -> None:
+async def _healthy(place: ScenarioSandbox, api: JsonApi) -> None:
     while True:
-        assert (await asking.http.get(f"{place.url}/healthz")).status_code == 200
+        assert (await api.http.get(f"{place.url}/healthz")).status_code == 200
         await asyncio.sleep(0.1)
 
 
 async def _said(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
-    """Say that and hear the answer out; b"" if the node hung up without a word."""
+    """Sends the parts and returns the whole answer; b"" if the node closed the connection without one."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         with suppress(ConnectionError):
@@ -89,22 +91,22 @@ async def _said(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
 
 
 def _vanish(connection: socket.socket) -> None:
-    """As a machine that lost its power looks from the other side of a firewall: a reset, and no good-bye."""
+    """Resets the connection, as seen from behind a firewall when a machine loses its power."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 async def _metric(place: ScenarioSandbox, name: str, expected: Callable[[float], bool]) -> None:
-    """Return once a metric of the node is as expected."""
-    async with JsonApi(place.url) as asking, asyncio.timeout(SCENARIO_TIMEOUT):
+    """Returns once a metric of the node is as expected."""
+    async with JsonApi(place.url) as api, asyncio.timeout(SCENARIO_TIMEOUT):
         while True:
-            text = (await asking.http.get(f"{place.url}/metrics")).text
+            text = (await api.http.get(f"{place.url}/metrics")).text
             if expected(float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))):
                 return
             await asyncio.sleep(0.1)
 
 
-async def test_ten_thousand_idle_connections_disturb_nobody(place: ScenarioSandbox) -> None:
+async def test_ten_thousand_idle_connections_disturb_no_client(place: ScenarioSandbox) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     count = min(IDLE, hard - 1_000) if hard != resource.RLIM_INFINITY else IDLE
@@ -131,7 +133,7 @@ async def test_ten_thousand_idle_connections_disturb_nobody(place: ScenarioSandb
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_nonsense_is_answered_or_shed_and_disturbs_nobody(place: ScenarioSandbox) -> None:
+async def test_malformed_requests_are_refused_or_closed_and_disturb_no_client(place: ScenarioSandbox) -> None:
     node, rng = await place.start_registry(), Random(7)
     port = place.node_port
 
@@ -181,8 +183,8 @@ async def test_nonsense_is_answered_or_shed_and_disturbs_nobody(place: ScenarioS
                 for misdeed in misdeeds:
                     for n in range(20):
                         group.create_task(misdeed(n))
-            async with JsonApi(place.url) as asking:
-                assert await asking.statuses("bad") == {}, "nothing of that was taken for a registration"
+            async with JsonApi(place.url) as api:
+                assert await api.statuses("bad") == {}, "no malformed request registered an instance"
     finally:
         for connection in slow:
             connection.close()
@@ -195,7 +197,7 @@ async def _byte(connection: socket.socket, byte: int) -> None:
 
 
 @pytest.mark.long
-async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: ScenarioSandbox) -> None:
+async def test_watchers_that_vanish_or_never_read_disturb_no_client(place: ScenarioSandbox) -> None:
     node, rng = await place.start_registry(), Random(17)
     request = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -206,7 +208,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Scenario
                 if rng.random() < 0.5:
                     _vanish(connection)
 
-    async with good_client(place, node), JsonApi(place.url) as asking, AsyncExitStack() as stack:
+    async with good_client(place, node), JsonApi(place.url) as api, AsyncExitStack() as stack:
         metadata = {f"much-{n}": "x" * 1_000 for n in range(4)}
         deaf = [stack.enter_context(closing(await _deaf(place, request))) for _ in range(DEAF)]
         async with asyncio.TaskGroup() as group:
@@ -215,8 +217,8 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Scenario
             for turn in range(5):
                 for n in range(100):
                     path = f"/services/much-{n % 5}/instances/m{n}"
-                    await asking.put(path, port=8000 + turn, metadata=metadata)
-        # The deaf are skipped over what they missed: when they read at last, they are shown what there is.
+                    await api.put(path, port=8000 + turn, metadata=metadata)
+        # Watchers that read late miss the changes between, and receive the latest state.
         text = await asyncio.to_thread(_hear, deaf[0])
         assert b"event: synced" in text
         for connection in deaf:
@@ -225,7 +227,7 @@ async def test_watchers_that_vanish_or_never_read_disturb_nobody(place: Scenario
 
 
 async def _deaf(place: ScenarioSandbox, request: bytes) -> socket.socket:
-    """Somebody who asks, and then reads nothing."""
+    """Opens a connection that sends the request and then reads nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     connection.setblocking(False)
@@ -235,7 +237,7 @@ async def _deaf(place: ScenarioSandbox, request: bytes) -> socket.socket:
 
 
 def _hear(connection: socket.socket) -> bytes:
-    """Everything up to the end of a group."""
+    """Returns everything up to the end of a group of events."""
     connection.settimeout(SCENARIO_TIMEOUT)
     text = b""
     while b"event: synced" not in text:
@@ -245,8 +247,8 @@ def _hear(connection: socket.socket) -> bytes:
     return text
 
 
-async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_a_word(place: ScenarioSandbox) -> None:
-    """At once, and over xDS likewise; what is connected goes on, and once they leave others are let in."""
+async def test_connections_past_the_limit_of_descriptors_are_answered_with_503(place: ScenarioSandbox) -> None:
+    """Open connections continue, and new ones are accepted once others have closed."""
     limit, many = 160, 400
     xds = place.port()
     serve = [
@@ -266,19 +268,19 @@ async def test_connections_beyond_the_limit_of_descriptors_are_turned_away_with_
     )
     watch = b"GET /api/v1/watch?service=orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
     async with AsyncExitStack() as stack:
-        asking = await stack.enter_async_context(JsonApi(place.url))
-        await asking.put("/services/orders/instances/o1", port=8000, ttl=None)
+        api = await stack.enter_async_context(JsonApi(place.url))
+        await api.put("/services/orders/instances/o1", port=8000, ttl=None)
         opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", place.node_port) for _ in range(many)))
         for _, writer in opened:
             stack.callback(writer.close)
             writer.write(watch)
         answers = await asyncio.gather(*(_head(reader) for reader, _ in opened))
-        assert {b"200", b"503"} == {answer[9:12] for answer in answers}, "nobody is turned away without a word"
+        assert {b"200", b"503"} == {answer[9:12] for answer in answers}, "every connection gets an answer"
         assert 30 <= sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) < 43
         assert _descriptors(node.pid) < limit
-        metrics = (await asking.http.get(f"{place.url}/metrics")).text
+        metrics = (await api.http.get(f"{place.url}/metrics")).text
         assert (
-            f'adsum_connections_shed_total{{status="503"}} {many - sum(b" 200 " in each for each in answers)}.0'
+            f'adsum_connections_shed_total{{status="503"}} {many - sum(b" 200 " in answer for answer in answers)}.0'
             in metrics
         )
         assert "adsum_connections_max 43.0" in metrics
@@ -292,7 +294,7 @@ def _descriptors(pid: int) -> int:
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes:
-    """The first line of an answer; b"" if the connection ended without one."""
+    """Returns the first line of an answer; b"" if the connection ended without one."""
     with suppress(ConnectionError):
         async with asyncio.timeout(SCENARIO_TIMEOUT):
             return await reader.readline()

@@ -1,6 +1,6 @@
-"""Three nodes over a three-member etcd, through everything that can happen to them.
+"""Three nodes over a three-member etcd, through all kinds of failures.
 
-In each: no acknowledged write is lost, no instance leaves or falls without a cause, no watcher's view goes backwards,
+In each scenario no acknowledged write is lost, no instance leaves or fails without a cause, no view goes backwards,
 no call fails, one node checks what is to be checked, and nobody has to help.
 """
 
@@ -29,17 +29,17 @@ from tests.scenarios.sse_watcher import SseWatcher
 WRITERS = 6
 STEADY = 4
 TTL = 6.0
-"""Of the instances that renew throughout."""
+"""The ttl of the instances that renew throughout, in seconds."""
 SESSION = membership.SESSION_TTL
-"""Seconds after which a node that etcd does not hear of is no keeper any more."""
+"""Seconds without contact with etcd after which a node keeps no instances any more."""
 CHECK = "http:/health?interval=200ms&timeout=2s&rise=1&fall=3"
 ALWAYS = {"steady": ["registered"], "checked": ["check-passing", "registered"]}
-"""What happens to the instances of each service, the newest first, whatever happens to nodes."""
+"""The causes of changes of each service's instances, newest first, whatever happens to nodes."""
 
 
 @pytest.fixture
 async def world(place: ScenarioSandbox, envoy: None, request: pytest.FixtureRequest) -> AsyncIterator[EtcdScenario]:
-    """A cluster in use; `request.param` is the ttl of those that renew, in seconds."""
+    """A cluster in use. `request.param` is the ttl of the instances that renew, in seconds."""
     async with running_cluster(place) as found, AsyncExitStack() as stack:
         world = EtcdScenario(found, stack, getattr(request, "param", TTL))
         await world.open()
@@ -47,7 +47,7 @@ async def world(place: ScenarioSandbox, envoy: None, request: pytest.FixtureRequ
 
 
 class EtcdScenario:
-    """A cluster, and everybody who uses it all the time."""
+    """A cluster and its users: instances, writers, watchers, a caller, and a gateway with a caller."""
 
     def __init__(self, found: RegistryCluster, stack: AsyncExitStack, ttl: float) -> None:
         self.cluster = found
@@ -57,7 +57,7 @@ class EtcdScenario:
         self._tasks: list[asyncio.Task[None]] = []
         self._watchers: list[SseWatcher] = []
         self.refused: list[str] = []
-        """What the gateway did not answer well."""
+        """Failed requests at the gateway."""
         self.passed = 0
 
     async def open(self) -> None:
@@ -80,10 +80,10 @@ class EtcdScenario:
         writers = [HistoryWriter(self._history, urls[n % 3 :] + urls[: n % 3], n) for n in range(WRITERS)]
         work: list[Callable[[], Awaitable[None]]] = [
             *(watcher.follow for watcher in self._watchers),
-            *(lambda each=each: _never_backwards(each) for each in resolvers),
+            *(lambda resolver=resolver: _never_backwards(resolver) for resolver in resolvers),
             *(writer.write for writer in writers),
         ]
-        self._tasks = [asyncio.ensure_future(each()) for each in work]
+        self._tasks = [asyncio.ensure_future(start()) for start in work]
         self._writing = self._tasks[-WRITERS:]
         self._stack.push_async_callback(self._end, self._tasks)
         await self.progress()
@@ -92,12 +92,12 @@ class EtcdScenario:
         return {node.pid: node.name for node in self.cluster.nodes}
 
     async def checking(self) -> ClusterNode:
-        """The node that checks, once no other has done so for several times."""
+        """Returns the node that checks the instance, once all of the last probes were its own."""
         await wait_until(lambda: self.checked.sole_prober(10), lambda: self.checked.probed_by[-20:])
         return next(node for node in self.cluster.nodes if node.name == self.checked.sole_prober(1))
 
     async def _open_gateway(self) -> None:
-        """A gateway that any node may tell what to do, and a caller at it."""
+        """Starts a gateway that can connect to any node, and a caller at it."""
         place = f"127.0.0.1:{self.cluster.place.port()}"
         options = ["--listen", place, "--xds", self.cluster.xds, "--monitor", "off", "--access-log", "off"]
         gateway = self.cluster.place.adsum("gateway", *options, "--concurrency", "1")
@@ -122,7 +122,7 @@ class EtcdScenario:
             await asyncio.sleep(0.03)
 
     async def progress(self) -> None:
-        """Return when writes have been acknowledged anew."""
+        """Returns once further writes have been acknowledged."""
         before = self._history.acknowledged
         deadline = asyncio.get_running_loop().time() + 40.0
         while self._history.acknowledged < before + 20:
@@ -131,7 +131,7 @@ class EtcdScenario:
             await asyncio.sleep(0.05)
 
     async def judge(self, always: Mapping[str, Sequence[str]] = ALWAYS) -> None:
-        """All is well again by itself, and nothing was lost, forgotten or turned back on the way."""
+        """Checks that the cluster recovers by itself, and that no write was lost and no view went backwards."""
         await self.progress()
         await self.cluster.wait_until_balanced(3)
         self._alive()
@@ -139,16 +139,16 @@ class EtcdScenario:
         await self._end(self._writing)
         status = await self._agreed()
         for node in self.cluster.nodes:
-            async with JsonApi(node.url) as asking:
-                found = {id for n in range(CHURN_SERVICES) for id in await asking.statuses(f"churn-{n}")}
+            async with JsonApi(node.url) as api:
+                found = {id for n in range(CHURN_SERVICES) for id in await api.statuses(f"churn-{n}")}
                 self._history.judge(found)
                 for service, causes in always.items():
-                    statuses = await asking.statuses(service)
+                    statuses = await api.statuses(service)
                     assert len(statuses) == (STEADY if service == "steady" else 1)
                     assert set(statuses.values()) == {"passing"}
                     for id in statuses:
-                        changes = (await asking.get("/changes", service=service, id=id))["changes"]
-                        assert [each["cause"] for each in changes] == causes, changes
+                        changes = (await api.get("/changes", service=service, id=id))["changes"]
+                        assert [change["cause"] for change in changes] == causes, changes
         for watcher in self._watchers:
             await _reached(lambda watcher=watcher: watcher.revision >= status["revision"])  # type: ignore[misc]
             assert len(watcher.epochs) == 1
@@ -157,17 +157,17 @@ class EtcdScenario:
         assert sum(self.caller.answered.values()) > 20
 
     async def _agreed(self) -> dict[str, Any]:
-        """Every node is at the same revision of the same epoch."""
+        """Returns the status of the nodes once all are at the same revision of the same epoch."""
         deadline = asyncio.get_running_loop().time() + 20.0
         while True:
-            told = []
+            statuses = []
             for node in self.cluster.nodes:
-                async with JsonApi(node.url) as asking:
-                    told.append(await asking.get("/status"))
-            if len({(each["epoch"], each["revision"]) for each in told}) == 1:
-                status: dict[str, Any] = told[0]
+                async with JsonApi(node.url) as api:
+                    statuses.append(await api.get("/status"))
+            if len({(answer["epoch"], answer["revision"]) for answer in statuses}) == 1:
+                status: dict[str, Any] = statuses[0]
                 return status
-            assert asyncio.get_running_loop().time() < deadline, told
+            assert asyncio.get_running_loop().time() < deadline, statuses
             await asyncio.sleep(0.1)
 
     def _alive(self) -> None:
@@ -198,7 +198,7 @@ async def _reached(true: Callable[[], bool]) -> None:
 
 
 async def test_each_node_is_killed_and_comes_back(world: EtcdScenario) -> None:
-    """First the one that checks: another does so instead, within seconds. Then the others, one after the other."""
+    """The first is the node that checks the instance: another node does so within seconds. Then the others follow."""
     keeper = await world.checking()
     await keeper.stop(signal.SIGKILL)
     await wait_until(lambda: world.checked.sole_prober(1) != keeper.name, timeout=15.0)
@@ -212,7 +212,7 @@ async def test_each_node_is_killed_and_comes_back(world: EtcdScenario) -> None:
     await world.judge()
 
 
-async def test_a_node_is_told_to_end_and_another_takes_its_share_at_once(world: EtcdScenario) -> None:
+async def test_another_node_takes_the_share_of_a_node_that_is_stopped_at_once(world: EtcdScenario) -> None:
     assert await world.cluster.nodes[1].stop() == 0
     await world.cluster.wait_until_balanced(2)
     await world.cluster.restart_node(1)
@@ -229,51 +229,53 @@ async def test_a_node_hangs_for_longer_than_its_session_lasts(world: EtcdScenari
 async def test_a_node_is_cut_off_from_etcd(world: EtcdScenario) -> None:
     for wire in world.cluster.etcd_wires[0]:
         wire.partition()
-    async with JsonApi(world.cluster.nodes[0].url) as asking:
-        await wait_for_status(asking, lambda status: status["age"] > SESSION and "shards" not in status)
-        status = await asking.get("/status")
-        assert "shards" not in status, "who is not sure of its session keeps nothing"
+    async with JsonApi(world.cluster.nodes[0].url) as api:
+        await wait_for_status(api, lambda status: status["age"] > SESSION and "shards" not in status)
+        status = await api.get("/status")
+        assert "shards" not in status, "a node without a certain session keeps nothing"
         assert status["store_condition"]["trouble"]
-        assert float((await asking.http.get("/services/steady")).headers["adsum-age"]) > SESSION
-        refused = await asking.http.put("/services/late/instances/l1", json={"port": 8000})
+        assert float((await api.http.get("/services/steady")).headers["adsum-age"]) > SESSION
+        refused = await api.http.put("/services/late/instances/l1", json={"port": 8000})
         assert (refused.status_code, refused.headers["retry-after"] != "") == (503, True)
     for wire in world.cluster.etcd_wires[0]:
         wire.heal()
     await world.judge()
 
 
-async def test_the_others_can_not_reach_a_node_though_it_reaches_etcd(world: EtcdScenario) -> None:
+async def test_a_node_that_reaches_etcd_is_unreachable_from_the_others(world: EtcdScenario) -> None:
     for wire in world.cluster.node_wires:
         wire.partition()
     await asyncio.sleep(3 * TTL)
     for node in world.cluster.nodes:
-        async with JsonApi(node.url) as asking:
-            assert set((await asking.statuses("steady")).values()) == {"passing"}
+        async with JsonApi(node.url) as api:
+            assert set((await api.statuses("steady")).values()) == {"passing"}
     for wire in world.cluster.node_wires:
         wire.heal()
     await world.judge()
 
 
-async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world: EtcdScenario) -> None:
-    """Though it reaches etcd, and the other nodes: its instances renew there. What it can't probe it calls critical, as
-    it sees it, and keeps; what only renews is none the worse; and it all ends by itself.
+async def test_the_keeper_of_an_instance_and_the_instance_can_not_reach_each_other(world: EtcdScenario) -> None:
+    """The keeper reaches etcd and the other nodes, at which its instances renew.
+
+    An instance that it can't probe is critical and stays listed. An instance without checks stays passing. All recovers
+    by itself.
     """
     keeper = await world.checking()
     others = [node.url for node in world.cluster.nodes if node is not keeper]
-    async with Client(others, cache=False) as client, JsonApi(others[0]) as asking:
-        # Of the same service, and so kept by the same node.
+    async with Client(others, cache=False) as client, JsonApi(others[0]) as api:
+        # It belongs to the same service, so that the same node keeps it.
         renewing = client.register("checked", 8000, id="r0", ttl=TTL, grace=TTL, address="127.0.0.1", drain_wait=0.0)
         await renewing.start(30.0)
         world.checked.unreachable_from.add(keeper.name)
-        await asking.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "critical", "r0": "passing"})
+        await api.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "critical", "r0": "passing"})
         await asyncio.sleep(2 * TTL)
-        assert await asking.statuses("checked") == {"c0": "critical", "r0": "passing"}
-        (change, *_) = (await asking.get("/changes", service="checked", id="c0"))["changes"]
+        assert await api.statuses("checked") == {"c0": "critical", "r0": "passing"}
+        (change, *_) = (await api.get("/changes", service="checked", id="c0"))["changes"]
         assert (change["cause"], "no answer" in change["reason"]) == ("check-critical", True), change
         world.checked.unreachable_from.clear()
-        await asking.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "passing", "r0": "passing"})
-        changes = (await asking.get("/changes", service="checked", id="r0"))["changes"]
-        assert [each["cause"] for each in changes] == ["registered"], "every renewal at another node has counted"
+        await api.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "passing", "r0": "passing"})
+        changes = (await api.get("/changes", service="checked", id="r0"))["changes"]
+        assert [change["cause"] for change in changes] == ["registered"], "every renewal at another node has counted"
         assert await world.checking() is keeper
         await renewing.stop()
     checked = ["check-passing", "check-critical", *ALWAYS["checked"]]
@@ -282,7 +284,7 @@ async def test_who_keeps_an_instance_can_not_reach_it_nor_be_reached_by_it(world
 
 async def test_a_member_of_etcd_is_killed_and_comes_back(world: EtcdScenario) -> None:
     leader = await world.cluster.leader()
-    follower = next(each for each in world.cluster.members if each is not leader)
+    follower = next(member for member in world.cluster.members if member is not leader)
     follower.kill()
     await world.progress()
     follower.start()
@@ -321,9 +323,9 @@ async def test_etcd_is_away_for_ten_times_the_ttl(world: EtcdScenario) -> None:
         member.kill()
     await asyncio.sleep(10 * world.ttl)
     for node in world.cluster.nodes:
-        async with JsonApi(node.url) as asking:
-            assert len(await asking.statuses("steady")) == STEADY
-            assert (await asking.http.get(f"{node.url}/readyz")).status_code == 503
+        async with JsonApi(node.url) as api:
+            assert len(await api.statuses("steady")) == STEADY
+            assert (await api.http.get(f"{node.url}/readyz")).status_code == 503
     for member in world.cluster.members:
         member.start()
     await world.judge()
@@ -332,11 +334,11 @@ async def test_etcd_is_away_for_ten_times_the_ttl(world: EtcdScenario) -> None:
 async def test_what_a_node_missed_is_compacted_away(world: EtcdScenario) -> None:
     for wire in world.cluster.etcd_wires[2]:
         wire.partition()
-    async with JsonApi(world.cluster.nodes[2].url) as asking:
-        await wait_for_status(asking, lambda status: status["age"] > 1.0)
+    async with JsonApi(world.cluster.nodes[2].url) as api:
+        await wait_for_status(api, lambda status: status["age"] > 1.0)
     await world.progress()
-    async with JsonApi(world.cluster.nodes[0].url) as asking:
-        revision = (await asking.get("/status"))["revision"]
+    async with JsonApi(world.cluster.nodes[0].url) as api:
+        revision = (await api.get("/status"))["revision"]
     world.cluster.members[0].compact(revision)
     for wire in world.cluster.etcd_wires[2]:
         wire.heal()

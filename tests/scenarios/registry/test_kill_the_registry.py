@@ -1,4 +1,4 @@
-"""kill -9 of the registry at any instant: nothing acknowledged is lost, nothing goes backwards, nothing flaps."""
+"""kill -9 of the registry at any instant: no acknowledged write is lost, no view goes backwards, no status flaps."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ KILLS = 4
 WRITERS = 16
 STEADY = 5
 TTL = 4.0
-"""Of the instances that renew throughout: longer than any outage here, shorter than all of them together."""
+"""The ttl of the instances that renew throughout: longer than any outage here, shorter than all of them together."""
 
 
 class AcknowledgedWriter:
-    """Registers and deregisters instances of its own, one request after another, and keeps what was acknowledged."""
+    """A writer that registers and deregisters instances of its own, and records the acknowledged requests."""
 
-    def __init__(self, asking: JsonApi, number: int) -> None:
+    def __init__(self, api: JsonApi, number: int) -> None:
         self.acknowledged: dict[str, bool] = {}
-        """Whether it is listed, by id, as the registry answered last."""
+        """Whether each instance is listed, by id, as the registry acknowledged last."""
         self.doubtful: set[str] = set()
-        """Asked for, and not answered: either is right."""
+        """Instances whose last request got no answer: they may be listed or not."""
         self.epochs: set[str] = set()
         self.revision = 0
-        self._asking = asking
+        self._asking = api
         self._number = number
         self._rng = Random(number)
 
     async def write(self) -> None:
-        """Until the registry is gone."""
+        """Writes until the registry is gone."""
         while True:
             listed = sorted(id for id, there in self.acknowledged.items() if there and id not in self.doubtful)
             leaves = bool(listed) and self._rng.random() < 0.4
@@ -54,11 +54,11 @@ class AcknowledgedWriter:
             self.epochs.add(written["epoch"])
             assert written["revision"] > self.revision, "a write that changes something has a revision of its own"
             self.revision = written["revision"]
-            await asyncio.sleep(self._rng.uniform(0.0, 0.05))  # Others on this machine have work, too.
+            await asyncio.sleep(self._rng.uniform(0.0, 0.05))  # It leaves processor time to other processes.
 
 
 async def _never_backwards(resolver: Resolver, seen: list[int]) -> None:
-    """What a program that uses the library sees."""
+    """Follows the views of a resolver. Fails if they go backwards."""
     position = ("", 0)
     async for view in resolver.watch():
         assert position[0] in ("", view.epoch)
@@ -67,27 +67,27 @@ async def _never_backwards(resolver: Resolver, seen: list[int]) -> None:
         seen.append(view.revision)
 
 
-async def _check(asking: JsonApi, writers: list[AcknowledgedWriter]) -> None:
-    """Everything acknowledged is as it was acknowledged."""
+async def _check(api: JsonApi, writers: list[AcknowledgedWriter]) -> None:
+    """Checks that the registry has all acknowledged writes."""
     found = set()
     for n in range(3):
-        found |= set(await asking.statuses(f"churn-{n}"))
+        found |= set(await api.statuses(f"churn-{n}"))
     expected = {id for writer in writers for id, there in writer.acknowledged.items() if there}
     doubtful = {id for writer in writers for id in writer.doubtful}
     assert found - doubtful == expected - doubtful
-    status = await asking.get("/status")
+    status = await api.get("/status")
     assert status["revision"] >= max(writer.revision for writer in writers)
     assert {status["epoch"]} == {epoch for writer in writers for epoch in writer.epochs}
 
 
 @pytest.mark.long
-async def test_kill_9_under_load_loses_nothing_goes_nowhere_back_and_flaps_nobody(place: ScenarioSandbox) -> None:
+async def test_kill_9_under_load_loses_no_write_and_no_view_goes_backwards(place: ScenarioSandbox) -> None:
     rng, seen = Random(11), list[int]()
     node = await place.start_registry()
-    async with JsonApi(place.url) as asking, Client(place.url, cache=False) as client, AsyncExitStack() as stack:
+    async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, AsyncExitStack() as stack:
         for n in range(STEADY):
             await client.register("steady", 8000, id=f"s{n}", ttl=TTL).start(30.0)
-        watcher, writers = SseWatcher(place.url), [AcknowledgedWriter(asking, n) for n in range(WRITERS)]
+        watcher, writers = SseWatcher(place.url), [AcknowledgedWriter(api, n) for n in range(WRITERS)]
         resolvers = [client.resolver("churn-0"), client.resolver("steady")]
         following = [
             asyncio.create_task(watcher.follow()),
@@ -96,29 +96,34 @@ async def test_kill_9_under_load_loses_nothing_goes_nowhere_back_and_flaps_nobod
         stack.push_async_callback(_cancelled, following)
         for kills in range(KILLS):
             writing = [asyncio.create_task(writer.write()) for writer in writers]
-            await wait_until(lambda k=kills: watcher.connections > k and all(each.connected for each in resolvers))  # type: ignore[misc]
+            await _connected(watcher, resolvers, kills + 1)
             await asyncio.sleep(rng.uniform(0.1, 0.6))
             await node.stop(signal.SIGKILL)
             await asyncio.gather(*writing)
             node = await place.start_registry()
-            await _check(asking, writers)
-        revision = (await asking.get("/status"))["revision"]
+            await _check(api, writers)
+        revision = (await api.get("/status"))["revision"]
         await wait_until(
-            lambda: watcher.revision >= revision and all(each.view.revision >= revision for each in resolvers)
+            lambda: watcher.revision >= revision and all(resolver.view.revision >= revision for resolver in resolvers)
         )
-        assert not [task for task in following if task.done()], "nobody saw anything go backwards"
+        assert not [task for task in following if task.done()], "no view went backwards"
         for n in range(3):
-            assert set(watcher.services.get(f"churn-{n}", {})) == set(await asking.statuses(f"churn-{n}"))
+            assert set(watcher.services.get(f"churn-{n}", {})) == set(await api.statuses(f"churn-{n}"))
         assert len(watcher.epochs) == 1
-        assert {each.id for each in resolvers[0].view.endpoints} == set(await asking.statuses("churn-0"))
+        assert {endpoint.id for endpoint in resolvers[0].view.endpoints} == set(await api.statuses("churn-0"))
         assert watcher.connections > KILLS
         assert sum(len(writer.acknowledged) for writer in writers) > WRITERS
         for n in range(STEADY):
             assert watcher.statuses_seen[f"steady/s{n}"] == {"passing"}, (
-                "nobody who renewed was ever shown as anything else"
+                "an instance that renews never had another status"
             )
-            history = await asking.get("/changes", service="steady", id=f"s{n}")
-            assert [each["cause"] for each in history["changes"]] == ["registered"]
+            history = await api.get("/changes", service="steady", id=f"s{n}")
+            assert [change["cause"] for change in history["changes"]] == ["registered"]
+
+
+async def _connected(watcher: SseWatcher, resolvers: list[Resolver], count: int) -> None:
+    """Returns once the watcher has opened `count` connections and all resolvers are connected."""
+    await wait_until(lambda: watcher.connections >= count and all(resolver.connected for resolver in resolvers))
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:

@@ -1,4 +1,4 @@
-"""Watch, long poll and conditional read tell the same story: at every revision the same, and never an earlier one."""
+"""Watch, long poll and conditional read agree at every revision, and none of them goes backwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATH = "/services/orders"
 
 
 class ObservedStates:
-    """What one reader saw of the service, revision by revision."""
+    """The states of the service that one reader saw, by revision."""
 
     def __init__(self) -> None:
         self.states: dict[int, State] = {}
@@ -28,14 +28,14 @@ class ObservedStates:
 
 
 def _state(answer: Any) -> tuple[int, State]:
-    return answer["revision"], {each["id"]: each for each in answer["instances"]}
+    return answer["revision"], {item["id"]: item for item in answer["instances"]}
 
 
-async def _poll(asking: JsonApi, seen: ObservedStates) -> None:
-    """Ask for what comes after the revision that the answer before was at."""
+async def _poll(api: JsonApi, seen: ObservedStates) -> None:
+    """Long-polls for the state after the revision of the last answer."""
     after = 0
     while True:
-        answer = await asking.http.get(PATH, params={"after": after, "wait": 20})
+        answer = await api.http.get(PATH, params={"after": after, "wait": 20})
         assert answer.status_code == 200, answer.text
         seen.see(*_state(answer.json()))
         revision = int(answer.headers["adsum-revision"])
@@ -43,11 +43,11 @@ async def _poll(asking: JsonApi, seen: ObservedStates) -> None:
         after = revision
 
 
-async def _read(asking: JsonApi, seen: ObservedStates, rng: Random) -> None:
-    """Ask now and then, and be told that nothing changed only if nothing did."""
+async def _read(api: JsonApi, seen: ObservedStates, rng: Random) -> None:
+    """Reads conditionally, and checks that an answer of 304 means no change."""
     tag, unchanged = "", 0
     while True:
-        answer = await asking.http.get(PATH, headers={"if-none-match": tag} if tag else {})
+        answer = await api.http.get(PATH, headers={"if-none-match": tag} if tag else {})
         if answer.status_code == 304:
             unchanged += 1
             assert answer.headers["etag"] == tag
@@ -55,7 +55,7 @@ async def _read(asking: JsonApi, seen: ObservedStates, rng: Random) -> None:
             assert answer.status_code == 200, answer.text
             before = seen.states.get(seen.latest)
             revision, state = _state(answer.json())
-            assert (revision, state) != (seen.latest, before), "what is unchanged is not told again"
+            assert (revision, state) != (seen.latest, before), "an unchanged state is not sent again"
             seen.see(revision, state)
             tag = answer.headers["etag"]
         await asyncio.sleep(rng.uniform(0.0, 0.02))
@@ -65,17 +65,17 @@ def _over(reader: asyncio.Task[None]) -> bool:
     return reader.done()
 
 
-async def _change(asking: JsonApi, rng: Random) -> int:
-    """One change of any kind; the revision that it is at."""
+async def _change(api: JsonApi, rng: Random) -> int:
+    """Makes one change of any kind. Returns its revision."""
     instance = f"{PATH}/instances/o{rng.randrange(8)}"
     kind = rng.choice(("list", "list", "leave", "drain", "resume"))
     if kind == "list":
-        written = await asking.put(instance, port=rng.randrange(8000, 8004), weight=rng.randrange(1, 9))
+        written = await api.put(instance, port=rng.randrange(8000, 8004), weight=rng.randrange(1, 9))
     elif kind == "leave":
-        written = await asking.delete(instance, reason="by chance")
+        written = await api.delete(instance, reason="by chance")
     else:
         body = {"status": rng.choice(("draining", "maintenance"))} if kind == "drain" else None
-        answer = await asking.http.request("PUT" if body else "DELETE", f"{instance}/override", json=body)
+        answer = await api.http.request("PUT" if body else "DELETE", f"{instance}/override", json=body)
         if answer.status_code == 404:
             return 0
         written = answer.json()
@@ -91,7 +91,7 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: ScenarioSand
         watched.see(watcher.revisions.get("orders", 0), watcher.services.get("orders", {}))
 
     watcher.on_synced = shown
-    async with JsonApi(place.url) as asking, JsonApi(place.url) as polling, JsonApi(place.url) as reading:
+    async with JsonApi(place.url) as api, JsonApi(place.url) as polling, JsonApi(place.url) as reading:
         readers = [
             asyncio.create_task(watcher.follow()),
             asyncio.create_task(_poll(polling, polled)),
@@ -100,13 +100,13 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: ScenarioSand
         try:
             last = 0
             for n in range(CHANGES):
-                last = max(last, await _change(asking, rng))
+                last = max(last, await _change(api, rng))
                 if n % 50 == 0:
-                    # Another service's changes concern nobody here.
-                    await asking.put("/services/users/instances/u1", port=8000 + n)
+                    # Changes of another service concern none of the readers.
+                    await api.put("/services/users/instances/u1", port=8000 + n)
                 if rng.random() < 0.3:
                     await asyncio.sleep(rng.uniform(0.0, 0.05))
-            revision = (await asking.get(PATH))["revision"]
+            revision = (await api.get(PATH))["revision"]
             assert revision <= last
             await wait_until(
                 lambda: {watched.latest, polled.latest, read.latest} == {revision} or any(map(_over, readers)),
@@ -123,7 +123,7 @@ async def test_three_ways_of_reading_agree_at_every_revision(place: ScenarioSand
             assert revision in both
             assert len(both) > 2
             assert all(one.states[at] == other.states[at] for at in both)
-        # Whoever comes last and asks for the whole finds what those have who followed every change.
+        # A reader that comes last and reads the whole state has the same as those that followed every change.
         late = asyncio.create_task(first.follow())
         await wait_until(lambda: first.revision >= revision)
         late.cancel()

@@ -1,4 +1,4 @@
-"""How a node ends, and how a second one is turned away."""
+"""The end of a node, and the refusal of a second one on the same file or port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioSandbox, wait_until
 
 
-async def test_sigterm_ends_watches_and_long_polls_and_keeps_what_it_acknowledged(place: ScenarioSandbox) -> None:
+async def test_sigterm_ends_watches_and_long_polls_and_loses_no_acknowledged_write(place: ScenarioSandbox) -> None:
     node = await place.start_registry()
     acknowledged: list[str] = []
 
@@ -20,38 +20,38 @@ async def test_sigterm_ends_watches_and_long_polls_and_keeps_what_it_acknowledge
         with suppress(httpx.TransportError, AssertionError):
             while True:
                 id = f"o{len(acknowledged)}"
-                await asking.put(f"/services/orders/instances/{id}", port=8000)
+                await api.put(f"/services/orders/instances/{id}", port=8000)
                 acknowledged.append(id)
 
-    async with JsonApi(place.url) as asking:
-        held = await asking.put("/services/quiet/instances/q1", port=8000)
-        watches = [asyncio.create_task(_watched(asking)) for _ in range(5)]
+    async with JsonApi(place.url) as api:
+        held = await api.put("/services/quiet/instances/q1", port=8000)
+        watches = [asyncio.create_task(_watched(api)) for _ in range(5)]
         poll = {"after": str(held["revision"]), "wait": "60"}
-        polls = [asyncio.create_task(asking.http.get("/services/quiet", params=poll)) for _ in range(5)]
+        polls = [asyncio.create_task(api.http.get("/services/quiet", params=poll)) for _ in range(5)]
         writing = asyncio.create_task(write())
         await wait_until(lambda: len(acknowledged) >= 20)
-        status = await asking.get("/status")
+        status = await api.get("/status")
         assert status["watches"] >= 5
         assert await node.stop(signal.SIGTERM) == 0
         assert "Traceback" not in node.stderr
         for text in await asyncio.wait_for(asyncio.gather(*watches), SCENARIO_TIMEOUT):
             assert text.endswith(": the registry is stopping\n\n"), "the answer ended as HTTP says it"
         for answer in await asyncio.wait_for(asyncio.gather(*polls), SCENARIO_TIMEOUT):
-            assert answer.status_code == 503, "another node is to be asked"
+            assert answer.status_code == 503, "the client should use another node"
         await asyncio.wait_for(writing, SCENARIO_TIMEOUT)
     await place.start_registry()
-    async with JsonApi(place.url) as asking:
-        listed = await asking.statuses("orders")
+    async with JsonApi(place.url) as api:
+        listed = await api.statuses("orders")
         assert set(acknowledged) <= set(listed)
-        assert len(listed) <= len(acknowledged) + 1, "at most the one that was under way"
+        assert len(listed) <= len(acknowledged) + 1, "at most one unacknowledged write is listed"
 
 
-async def _watched(asking: JsonApi) -> str:
-    async with asking.http.stream("GET", "/watch", params={"service": "quiet"}) as answer:
+async def _watched(api: JsonApi) -> str:
+    async with api.http.stream("GET", "/watch", params={"service": "quiet"}) as answer:
         return (await answer.aread()).decode()
 
 
-async def test_a_second_node_on_the_same_file_or_port_says_why_not(place: ScenarioSandbox) -> None:
+async def test_a_second_node_on_the_same_file_or_port_fails_with_the_reason(place: ScenarioSandbox) -> None:
     await place.start_registry()
     taken = {
         "store": ["--listen", f"127.0.0.1:{place.port()}", "--xds", "off", "--store", place.sqlite_url],
@@ -62,5 +62,5 @@ async def test_a_second_node_on_the_same_file_or_port_says_why_not(place: Scenar
         assert await second.wait() not in (0, -signal.SIGKILL)
         assert len(second.stderr.strip().splitlines()) == 1, second.stderr
         assert re.match(r"adsum: .*(adsum\.db|127\.0\.0\.1)", second.stderr), (name, second.stderr)
-    async with JsonApi(place.url) as asking:
-        assert (await asking.get("/status"))["ready"]
+    async with JsonApi(place.url) as api:
+        assert (await api.get("/status"))["ready"]

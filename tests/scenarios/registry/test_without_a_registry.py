@@ -1,4 +1,4 @@
-"""Killing the registry stops no traffic: consumers go on with the last good view, and follow again when it is back."""
+"""Killing the registry stops no traffic: consumers use the last good view, and follow changes when it is back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OUTAGE = 2.0
 
 
 class Orders:
-    """A service of three instances, somebody who provides them, and somebody who calls them."""
+    """A service of three instances with their provider, and a consumer."""
 
     def __init__(self, place: ScenarioSandbox, stack: AsyncExitStack) -> None:
         self._place = place
@@ -46,7 +46,7 @@ class Orders:
         return serving
 
 
-async def test_calls_go_on_a_new_program_starts_and_changes_are_followed_again(place: ScenarioSandbox) -> None:
+async def test_calls_continue_without_a_registry_and_a_new_program_starts(place: ScenarioSandbox) -> None:
     async with AsyncExitStack() as stack:
         node, orders = await place.start_registry(), Orders(place, stack)
         await orders.start(ttl=600.0)
@@ -60,12 +60,12 @@ async def test_calls_go_on_a_new_program_starts_and_changes_are_followed_again(p
             await asyncio.sleep(OUTAGE)
             assert "disk o0 o1 o2." in newcomer.stdout
             assert "live" not in newcomer.stdout
-            assert set(caller.answered - before) == {"o0", "o1", "o2"}, "everybody was called without a registry"
+            assert set(caller.answered - before) == {"o0", "o1", "o2"}, "all instances were called without a registry"
             await place.start_registry()
             await orders.registrars[0].stop("scaled down")
             late = await orders.add("late", ttl=600.0)
             await wait_until(
-                lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["late", "o1", "o2"]
+                lambda: [endpoint.id for endpoint in orders.channel.resolver.view.endpoints] == ["late", "o1", "o2"]
             )
             await newcomer.wait_for_output("live late o1 o2.")
             await wait_until(lambda: late.calls)
@@ -75,10 +75,10 @@ async def test_calls_go_on_a_new_program_starts_and_changes_are_followed_again(p
 
 def _kept(cache: Path, url: str) -> set[str]:
     shelved = ViewCache(cache, [url]).load("orders")
-    return {each.id for each in shelved.endpoints} if shelved is not None else set()
+    return {endpoint.id for endpoint in shelved.endpoints} if shelved is not None else set()
 
 
-async def test_a_registry_that_lost_its_state_is_told_again_and_nobody_sees_the_gap(place: ScenarioSandbox) -> None:
+async def test_instances_register_again_after_lost_state_and_no_view_shows_the_gap(place: ScenarioSandbox) -> None:
     views: list[View] = []
     async with AsyncExitStack() as stack:
         node, orders = await place.start_registry("memory:"), Orders(place, stack)
@@ -92,11 +92,15 @@ async def test_a_registry_that_lost_its_state_is_told_again_and_nobody_sees_the_
             await place.start_registry("memory:")
             await wait_until(lambda: orders.channel.resolver.view.epoch not in ("", before))
             await wait_until(
-                lambda: all(each.registered and each.epoch not in ("", before) for each in orders.registrars)
+                lambda: all(
+                    registrar.registered and registrar.epoch not in ("", before) for registrar in orders.registrars
+                )
             )
-            # In the new epoch, too, changes are followed.
+            # Changes are followed in the new epoch, too.
             await orders.registrars[0].stop("scaled down")
-            await wait_until(lambda: [each.id for each in orders.channel.resolver.view.endpoints] == ["o1", "o2"])
+            await wait_until(
+                lambda: [endpoint.id for endpoint in orders.channel.resolver.view.endpoints] == ["o1", "o2"]
+            )
         assert caller.failures == []
         assert {len(view.endpoints) for view in views} == {3, 2}, "the view was never wiped"
-        assert all(each.status == "passing" for view in views for each in view.endpoints)
+        assert all(endpoint.status == "passing" for view in views for endpoint in view.endpoints)

@@ -1,1 +1,1 @@
-"""What gateways and gRPC clients are told, in Envoy's words: compiled from the catalog and the intent."""
+"""Envoy's messages: how the catalog and the intent are encoded for gateways and gRPC clients."""

@@ -1,4 +1,4 @@
-"""Small words for protobuf's messages, which come without types."""
+"""Shorthands for Envoy's protobuf messages, which have no type annotations."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 METADATA_NAMESPACE: Final = "adsum"
-"""The namespace of our metadata in Envoy's messages."""
+"""The namespace of Adsum's metadata in Envoy's messages."""
 _LENGTH_DELIMITED: Final = 2
-"""How protobuf encodes messages (protobuf.dev, "Encoding")."""
+"""The wire type of messages in protobuf (protobuf.dev, "Encoding")."""
 
 
 def serialize(message: Message) -> bytes:
-    """The bytes of a message: the same for the same content, also where it has maps."""
+    """Returns the bytes of a message. Equal content has equal bytes, also in maps."""
     return message.SerializeToString(deterministic=True)
 
 
 def encode_field(number: int, content: bytes) -> bytes:
-    """A message's bytes as a field of another: what is made of such needs no copies of messages."""
+    """Returns a message's bytes as a field of another message. It avoids a copy of the inner message."""
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
 
 
@@ -36,30 +36,30 @@ def _varint(number: int) -> bytes:
 
 
 def duration(length: float) -> Duration:
-    """A length of time."""
+    """Returns a length of time in seconds as a message."""
     whole, part = divmod(round(length * 1_000_000), 1_000_000)
     return Duration(seconds=whole, nanos=part * 1_000)
 
 
 def any_message(message: Message) -> AnyMessage:
-    """A message for a field that takes any."""
+    """Returns the message packed as Any."""
     packed = AnyMessage(value=serialize(message))
     packed.type_url = f"type.googleapis.com/{message.DESCRIPTOR.full_name}"
     return packed
 
 
 def extension(name: str, message: Message) -> Any:
-    """An extension of Envoy with its configuration."""
+    """Returns the configuration of one of Envoy's extensions."""
     return TypedExtensionConfig(name=name, typed_config=any_message(message))
 
 
 def socket_address(ip: str, port: int) -> Any:
-    """A TCP address."""
+    """Returns a TCP address as a message."""
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=ip, port_value=port))
 
 
 def ads_source() -> Any:
-    """From the stream that everything comes from."""
+    """Returns the config source of resources that come over the aggregated discovery stream (ADS)."""
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.V3,

@@ -1,6 +1,6 @@
-"""What gRPC clients that use no proxy are told of a service: `xds:///orders` (gRFC A27).
+"""The resources of a service for gRPC clients without a proxy, which call `xds:///orders` (gRFC A27).
 
-They ask by name, one after another: listener, routes, cluster, assignment. All have the service's name.
+A client requests them by name in turn: listener, routes, cluster, assignment. All have the service's name.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from adsum.gateway.encoding.listeners import http_filters
 from adsum.gateway.intent.upstreams import HASH_POLICIES, LbPolicy, OutlierSettings, Upstream
 
 FAILURE_PERCENTAGE: Final = 85
-"""Per cent of an instance's calls in an interval that fail before it is left out; of at least so many calls:"""
+"""Per cent of an instance's calls in an interval whose failure ejects it."""
 MIN_FAILURE_VOLUME: Final = 10
+"""Calls to an instance in an interval below which it is not ejected."""
 
 
 def listener(service: str) -> Any:
-    """What begins a service. One that nobody knows has it too: its calls fail at once, not after 15 seconds."""
+    """Returns the listener of a service. Unknown services have one, too, so that calls fail at once, not after 15 s."""
     manager = HttpConnectionManager(stat_prefix=service)
     manager.rds.route_config_name = service
     manager.rds.config_source.CopyFrom(messages.ads_source())
@@ -42,7 +43,7 @@ def listener(service: str) -> Any:
 
 
 def routes(service: str) -> Any:
-    """Every call goes to the service."""
+    """Returns the route configuration that sends every call to the service."""
     route = Route(name=service, match=RouteMatch(prefix=""))
     route.route.cluster = service
     host = VirtualHost(name=service, domains=["*"], routes=[route])
@@ -50,7 +51,7 @@ def routes(service: str) -> Any:
 
 
 def cluster(upstream: Upstream, policy: LbPolicy) -> Any:
-    """The service's cluster. Python's gRPC refuses every policy but round robin and the ring hash."""
+    """Returns the service's cluster. Python's gRPC refuses every policy but round robin and ring hash."""
     message = Cluster(
         name=upstream.service,
         type=Cluster.EDS,
@@ -63,12 +64,12 @@ def cluster(upstream: Upstream, policy: LbPolicy) -> Any:
     thresholds = CircuitBreakers.Thresholds(priority=DEFAULT)
     thresholds.max_requests.value = upstream.limits.requests
     message.circuit_breakers.thresholds.append(thresholds)
-    _leave_out(message.outlier_detection, upstream.outliers)
+    _set_outlier_detection(message.outlier_detection, upstream.outliers)
     return message
 
 
-def _leave_out(detection: Any, outliers: OutlierSettings) -> None:
-    """By shares of failures: gRPC does not heed failures in a row."""
+def _set_outlier_detection(detection: Any, outliers: OutlierSettings) -> None:
+    """Sets ejection by the share of failures, since gRPC ignores failures in a row."""
     detection.interval.CopyFrom(messages.duration(outliers.interval))
     detection.base_ejection_time.CopyFrom(messages.duration(outliers.base))
     detection.max_ejection_percent.value = round(outliers.max_share * 100)

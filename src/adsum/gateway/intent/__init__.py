@@ -1,1 +1,1 @@
-"""TODO: intent."""
+"""What operators declare for gateways: routes and upstreams. Every value is valid from construction on."""

@@ -1,4 +1,4 @@
-"""What becomes of a request that a route takes: where it goes, how often, and what is changed on the way."""
+"""The actions of a route: targets, redirects, retries, mirrors, header edits, rate limits and sticky hashing."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from adsum.gateway.patterns import host_patterns
 
 MAX_TARGET_WEIGHT: Final = 1_000
 MAX_HEADER_EDITS: Final = 32
-"""Headers that a route sets, adds or removes, of each; more are refused."""
+"""Headers that a route sets, and as many that it adds, and removes; more are refused."""
 MAX_RETRY_ATTEMPTS: Final = 10
-"""Retries of one request at most; more are refused."""
+"""The largest number of retries of one request that a route may set."""
 MAX_RATE_LIMIT_REQUESTS: Final = 1_000_000
-"""Requests per fill of a rate limit, and its burst, at most."""
+"""The largest `requests` and `burst` of a rate limit."""
 MIN_FILL_INTERVAL, MAX_FILL_INTERVAL = 0.05, 3_600.0
-"""Seconds between two fills of a rate limit: Envoy fills no faster."""
+"""Seconds between two fills of a rate limit. Envoy fills no faster than the minimum."""
 MAX_COOKIE_TTL: Final = 400 * 86_400.0
-"""Seconds that a cookie lasts at most: what browsers keep."""
+"""The longest lifetime of a cookie in seconds: browsers keep none longer."""
 REDIRECT_STATUSES: Final = (301, 302, 303, 307, 308)
 
 _COOKIE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-_KEPT: Final = frozenset(
+_FRAMING_HEADERS: Final = frozenset(
     {"host", "connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
     | {"upgrade"}
 )
-"""Headers that carry the message itself: not a route's to change."""
+"""Headers that frame or route the message itself: a route can't change them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go, and their share: `weight` of the sum of all targets' weights."""
+    """A target of a route. Its share of the requests is its `weight` divided by the sum of all targets' weights."""
 
     selector: Selector
     weight: int = 1
@@ -48,9 +48,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """An answer that sends the caller elsewhere. What is not set stays; the query always does.
+    """A response that redirects the caller. Parts of the URL that are not set stay; the query always stays.
 
-    `path` replaces the whole path, `prefix` what the route's path matched.
+    `path` replaces the whole path, `prefix` the part that the route's path matched.
     """
 
     scheme: str = ""
@@ -77,11 +77,14 @@ class Redirect:
         if self.status not in REDIRECT_STATUSES:
             raise Invalid("status", "must be 301, 302, 303, 307 or 308")
         if not (self.scheme or self.host or self.port or self.path or self.prefix):
-            raise Invalid("", "must change the scheme, host, port or path: this one would go round in circles")
+            raise Invalid("", "must change the scheme, host, port or path: else it redirects to itself")
 
 
 class RetryOn(StrEnum):
-    """What of a try is worth another: Envoy's words (router filter, `x-envoy-retry-on` and `x-envoy-retry-grpc-on`)."""
+    """The outcomes of a try that can be retried, in Envoy's words.
+
+    See Envoy's router filter, `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
+    """
 
     CONNECT_FAILURE = "connect-failure"
     REFUSED_STREAM = "refused-stream"
@@ -98,18 +101,19 @@ class RetryOn(StrEnum):
 
 
 UNSENT_CONDITIONS: Final = (RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM, RetryOn.RESET_BEFORE_REQUEST)
-"""The request never reached a service: another try is always safe."""
+"""The request never reached a service: a retry is always safe."""
 FAILURE_CONDITIONS: Final = (RetryOn.RESET, RetryOn.GATEWAY_ERROR)
-"""The service may have worked on it: another try is safe when the method is idempotent."""
+"""The service may have processed the request: a retry is safe when the method is idempotent."""
 IDEMPOTENT_METHODS: Final = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
-"""Methods that may be sent twice (RFC 9110, section 9.2.2)."""
+"""Idempotent methods (RFC 9110, section 9.2.2): a request with one of them may be sent twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a request is tried again, and after what.
+    """How often a request is retried, and after which outcomes.
 
-    What never reached a service is always retried; the failures in `on` only for idempotent methods, unless `unsafe`.
+    Requests that never reached a service are always retried. The failures in `on` are retried for idempotent methods
+    only, unless `unsafe`.
     """
 
     attempts: int = 2
@@ -122,11 +126,11 @@ class Retries:
             raise Invalid("on", "must not repeat")
 
     def conditions(self, *, idempotent: bool) -> tuple[RetryOn, ...]:
-        """What a request is retried after."""
+        """Returns the outcomes after which a request with an idempotent, or another, method is retried."""
         if not self.attempts:
             return ()
-        more = self.on if idempotent or self.unsafe else ()
-        return (*UNSENT_CONDITIONS, *(each for each in more if each not in UNSENT_CONDITIONS))
+        failures = self.on if idempotent or self.unsafe else ()
+        return (*UNSENT_CONDITIONS, *(outcome for outcome in failures if outcome not in UNSENT_CONDITIONS))
 
 
 DEFAULT_RETRIES: Final = Retries()
@@ -134,7 +138,7 @@ DEFAULT_RETRIES: Final = Retries()
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A copy of a share of the requests goes here too; nobody waits for the answer, nor sees it."""
+    """The instances that get a copy of a share of the requests. The gateway ignores their responses."""
 
     selector: Selector
     share: float = 1.0
@@ -146,7 +150,7 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class HeaderEdits:
-    """Changes to headers: `set` replaces what is there, `add` adds to it. Values are taken as they are."""
+    """Changes to headers: `set` replaces a header, `add` adds a value, `remove` drops it. Values are literal."""
 
     set: Mapping[str, str] = field(default_factory=model.empty_mapping)
     add: Mapping[str, str] = field(default_factory=model.empty_mapping)
@@ -162,8 +166,8 @@ class HeaderEdits:
             if len(set(lowered)) != len(lowered):
                 raise Invalid(part, "must not repeat a header")
             for name in lowered:
-                if name in _KEPT:
-                    raise Invalid(f"{part}.{name}", "carries the message itself and can't be changed")
+                if name in _FRAMING_HEADERS:
+                    raise Invalid(f"{part}.{name}", "can't be changed: the header frames or routes the message itself")
 
 
 NO_HEADER_EDITS: Final = HeaderEdits()
@@ -171,10 +175,11 @@ NO_HEADER_EDITS: Final = HeaderEdits()
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A bucket at each gateway that holds `burst` requests and gets `requests` more every `per` seconds; then 429.
+    """A token bucket of a route at each gateway; when it is empty, the gateway answers 429.
 
-    Of whatever hosts the requests are; a gateway that listens at several addresses has one for each of them. It is full
-    again when the rate limit of any route changes.
+    It holds `burst` tokens (None: `requests`) and gets `requests` more every `per` seconds. It counts the requests for
+    all hosts of the route. A gateway that listens at several addresses has one bucket for each. When the rate limit of
+    any route changes, all buckets are full again.
     """
 
     requests: int
@@ -190,9 +195,9 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class HashPolicy:
-    """Requests with the same header, or the same cookie, go to the same instance.
+    """A sticky hash: requests with the same value of a header, or of a cookie, go to the same instance.
 
-    A caller without the cookie is given one that lasts `ttl` seconds; 0.0: as long as the browser runs.
+    A caller without the cookie receives one that lasts `ttl` seconds; 0.0: until the browser closes.
     """
 
     header: str = ""
@@ -201,11 +206,11 @@ class HashPolicy:
 
     def __post_init__(self) -> None:
         if bool(self.header) is bool(self.cookie):
-            raise Invalid("", "must be of a header or of a cookie")
+            raise Invalid("", "must name a header or a cookie, and not both")
         if self.header:
             validation.headers("header", {self.header: ""}, 1)
             if self.ttl:
-                raise Invalid("ttl", "is a cookie's")
+                raise Invalid("ttl", "needs a cookie: a header has no ttl")
         elif not _COOKIE.fullmatch(self.cookie):
             raise Invalid("cookie", "must be a cookie's name: a token of at most 64 characters")
         validation.seconds("ttl", self.ttl, 0.0, MAX_COOKIE_TTL)

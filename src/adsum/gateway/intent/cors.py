@@ -1,4 +1,4 @@
-"""CORS: which pages of other origins may call (fetch.spec.whatwg.org, "CORS protocol")."""
+"""CORS: which web pages of other origins may call a route (fetch.spec.whatwg.org, "CORS protocol")."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from adsum.gateway.patterns import regexes
 ANY_ORIGIN: Final = "*"
 MAX_ORIGINS: Final = 32
 MAX_WILDCARD_ORIGIN_LENGTH: Final = 70
-"""Characters of an origin with a wildcard: it becomes a regex, which must stay small (see `patterns.MAX_SIZE`)."""
+"""Characters of an origin with a wildcard: it becomes a regex, whose size is bounded (`regexes.MAX_REGEX_STEPS`)."""
 MAX_CORS_NAMES: Final = 64
-"""Methods or headers that a route allows or exposes; more are refused."""
+"""Methods, allowed headers or exposed headers of a route; more are refused."""
 MAX_PREFLIGHT_AGE: Final = 86_400.0
-"""Seconds that a browser keeps a preflight's answer at most; none keeps it longer."""
+"""Seconds for which browsers cache the response to a preflight at most: no browser caches it longer."""
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}://(\*\.)?[a-z0-9_.-]{1,253}(:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """Pages of these origins may call: `https://shop.example`, `https://*.shop.example`, or `*` for all.
+    """The origins whose pages may call: `https://shop.example`, `https://*.shop.example`, or `*` for all.
 
-    Preflights are answered by the gateway; `methods` and `headers` may each be `*`. `max_age` is in seconds.
+    The gateway answers preflights. `methods` and `headers` may contain `*`. `max_age` is in seconds.
     """
 
     origins: tuple[str, ...]
@@ -53,19 +53,19 @@ class Cors:
             validation.headers(name, dict.fromkeys(values, ""), MAX_CORS_NAMES)
         validation.seconds("max_age", self.max_age, 0.0, MAX_PREFLIGHT_AGE)
         if self.credentials and ANY_ORIGIN in self.origins:
-            raise Invalid("credentials", "can't be allowed to every origin: name the origins")
+            raise Invalid("credentials", "can't be allowed for the origin *: name the origins")
 
     def allows(self, origin: str) -> bool:
-        """Whether pages of that origin may call."""
-        return any(each in (ANY_ORIGIN, origin) or _below(each, origin) for each in self.origins)
+        """Returns whether pages of that origin may call."""
+        return any(pattern in (ANY_ORIGIN, origin) or _matches_wildcard(pattern, origin) for pattern in self.origins)
 
 
-def _below(pattern: str, origin: str) -> bool:
-    """Whether the origin is one of those that a pattern with a wildcard means."""
-    scheme, wildcard, rest = pattern.partition("*.")
-    return bool(wildcard) and regexes.matches(subdomain_regex(scheme, rest), origin)
+def _matches_wildcard(pattern: str, origin: str) -> bool:
+    """Returns whether the pattern has a wildcard and matches the origin."""
+    scheme, wildcard, domain = pattern.partition("*.")
+    return bool(wildcard) and regexes.matches(subdomain_regex(scheme, domain), origin)
 
 
 def subdomain_regex(scheme: str, domain: str) -> str:
-    """The regex for every host below `rest`, its port included."""
+    """Returns the regex of the origins with that scheme and a host below `domain`, which includes the port."""
     return rf"{re.escape(scheme)}[a-z0-9_.-]+\.{re.escape(domain)}"

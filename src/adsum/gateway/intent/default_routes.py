@@ -1,6 +1,6 @@
-"""Default routes: every service under `/{service}/` and as `{service}.localhost`, without anybody declaring it.
+"""Default routes: every service is reached under `/{service}/` and as `{service}.localhost`, without a declaration.
 
-They answer on hosts that no declared route names, and come after every declared route.
+They apply to hosts that no declared route names, and come after every declared route.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.patterns import host_patterns
 
 DEFAULT_NAME_PREFIX: Final = "default:"
-"""The names of default routes begin with this, no others do."""
+"""The prefix of the names of default routes. Declared names can't have it."""
 PATH_ROUTE_NAME: Final = DEFAULT_NAME_PREFIX + "by-path"
 HOST_ROUTE_NAME: Final = DEFAULT_NAME_PREFIX + "by-host"
 LOCALHOST_SUFFIX: Final = ".localhost"
 PREFIX_HEADER: Final = "x-forwarded-prefix"
-"""Tells a service what was cut off its paths."""
+"""The request header with the prefix that the gateway removed from the path."""
 
 
 def path_route(service: str) -> Route:
-    """The service under `/{service}/`, which it does not see."""
+    """Returns the route to the service under `/{service}/`; the service receives paths without that prefix."""
     return Route(
         PATH_ROUTE_NAME,
         path=PathMatch(MatchKind.PREFIX, f"/{service}"),
@@ -36,7 +36,7 @@ def path_route(service: str) -> Route:
 
 
 def host_route(service: str) -> Route:
-    """The service on its own host name."""
+    """Returns the route to the service on its own host name."""
     return Route(HOST_ROUTE_NAME, hosts=(service + LOCALHOST_SUFFIX,), to=(Target(Selector(service)),))
 
 
@@ -45,11 +45,11 @@ def is_default(route: Route) -> bool:
 
 
 def check_declared_name(field: str, name: str) -> None:
-    """Raises `Invalid` for a declared route's name that would look like a default one's."""
+    """Raises `Invalid` if a declared route has a name reserved for default routes."""
     if name.startswith(DEFAULT_NAME_PREFIX):
-        raise Invalid(field, f"must not begin with {DEFAULT_NAME_PREFIX}, as the names of default routes do")
+        raise Invalid(field, f"must not begin with {DEFAULT_NAME_PREFIX}, which is reserved for default routes")
 
 
 def apply_to_host(host: str, declared: Iterable[Route]) -> bool:
-    """Whether default routes answer on that host: none of the declared routes names it."""
+    """Returns whether default routes apply to the host: no declared route names it."""
     return not any(host_patterns.covers(pattern, host) for route in declared for pattern in route.hosts)

@@ -1,4 +1,4 @@
-"""Intent: everything that operators want of gateways."""
+"""Intent: all routes and upstreams that operators declare."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.intent.upstreams import HASH_POLICIES, LbPolicy, Upstream
 
 MAX_CACHED_DEFAULTS: Final = 16_384
-"""Services whose default settings are kept ready: they are asked for with every change."""
+"""Services whose default settings are cached, since every change of the catalog reads them."""
 MAX_SELECTORS: Final = 10_000
-"""How many choices of instances all routes together send requests to; past it a route that adds one is refused. Each
-has a cluster, and gateways name all of them when they connect: `dialects.xds.bounds.MAX_NAMES` depends on it."""
+"""Different selectors in all routes together; past it, a route that adds one is refused. Each selector has a cluster,
+and gateways name all clusters when they connect: the xDS dialect's `MAX_NAMES` depends on it."""
 
 _NO_UPSTREAMS: Final[Mapping[str, Upstream]] = MappingProxyType({})
 
@@ -33,53 +33,58 @@ def _default(service: str) -> Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The routes, in any order, and the settings of services by their names."""
+    """The routes, in any order, and the upstreams by the names of their services."""
 
     routes: tuple[Route, ...] = ()
     upstreams: Mapping[str, Upstream] = field(default_factory=_no_upstreams)
 
     def __post_init__(self) -> None:
         if len({route.name for route in self.routes}) != len(self.routes):
-            raise Invalid("routes", "must have different names")
+            raise Invalid("routes", "must not have two routes of one name")
         for service, upstream in self.upstreams.items():
             if service != upstream.service:
-                raise Invalid(f"upstreams.{service}", f"is about {upstream.service}")
+                raise Invalid(f"upstreams.{service}", f"must be of that service, not of {upstream.service}")
 
     def upstream(self, service: str) -> Upstream:
-        """The service's settings, or the defaults."""
+        """Returns the service's upstream, or the default one."""
         return self.upstreams.get(service) or _default(service)
 
     def selectors(self) -> dict[str, Selector]:
-        """Everything that some route sends requests to, by name."""
+        """Returns the selectors of all targets and mirrors of the routes, by name."""
         return {selector.name: selector for route in self.routes for selector in route.selectors}
 
     def shared_selectors(self) -> frozenset[str]:
-        """The names of the selectors that share some route's requests with others."""
-        several = (route.to for route in self.routes if len(route.to) > 1)
-        return frozenset(target.selector.name for targets in several for target in targets if target.weight)
+        """Returns the names of the selectors that share the requests of some route with other targets."""
+        splits = (route.to for route in self.routes if len(route.to) > 1)
+        return frozenset(target.selector.name for targets in splits for target in targets if target.weight)
 
     def named_services(self) -> set[str]:
-        """The services that some route sends requests to, or that have settings."""
+        """Returns the services that routes or upstreams name."""
         return {selector.service for route in self.routes for selector in route.selectors} | self.upstreams.keys()
 
     def check_size(self, field: str) -> None:
-        """Gateways can be told all of it. Raises `Invalid`, naming `field`."""
+        """Raises `Invalid`, naming `field`, if the routes have more selectors than gateways can be sent."""
         if sum(len(route.to) + 1 for route in self.routes) <= MAX_SELECTORS:
-            return  # So few routes can't lead to more, and their clusters need not be named to know that.
+            return  # So few targets can't have more selectors, and counting targets is cheaper than naming clusters.
         count = len(self.selectors())
         if count > MAX_SELECTORS:
             raise Invalid(
                 field,
-                f"with it, all routes lead to {count} different choices of instances, and they may lead to "
-                f"{MAX_SELECTORS}: use fewer different tags and metadata",
+                f"gives all routes together {count} different choices of instances, more than the {MAX_SELECTORS} "
+                "allowed: use fewer different tags and metadata",
             )
 
     def hash_policies(self) -> dict[str, LbPolicy]:
-        """The policy of every service that a route hashes to: a ring, unless it has a policy that hashes already."""
-        hashed = {target.selector.service for route in self.routes if route.hash is not None for target in route.to}
-        policies = {service: self.upstream(service).policy for service in hashed}
-        return {service: each if each in HASH_POLICIES else LbPolicy.RING_HASH for service, each in policies.items()}
+        """Returns the policy of each service that a route with `hash` targets.
+
+        It is the upstream's policy if that one hashes, else a ring hash.
+        """
+        services = {target.selector.service for route in self.routes if route.hash is not None for target in route.to}
+        policies = {service: self.upstream(service).policy for service in services}
+        return {
+            service: policy if policy in HASH_POLICIES else LbPolicy.RING_HASH for service, policy in policies.items()
+        }
 
 
 NO_INTENT: Final = Intent()
-"""Nothing was declared: every service is reached by default routes."""
+"""No routes and no upstreams: default routes lead to every service."""

@@ -1,4 +1,4 @@
-"""What a request must be like for a route to take it: conditions on its path, headers and query."""
+"""Conditions of routes on the path, the headers and the query of a request."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from adsum.gateway.patterns import regexes
 from adsum.gateway.patterns.path_normalization import has_nul, normalize
 
 MAX_PATH_LENGTH: Final = 1024
-"""Characters of a path in a route; a longer one is refused."""
+"""Characters of a path in a route; a longer path is refused."""
 
 _PATH: Final = re.compile(r"/[!-\"$->@-~]*")
 _QUERY_NAME: Final = re.compile(r"[A-Za-z0-9._~\[\]-]{1,128}")
 
 
 class MatchKind(StrEnum):
-    """How a value is compared."""
+    """The ways to compare a value."""
 
     EXACT = "exact"
     PREFIX = "prefix"
@@ -29,7 +29,7 @@ class MatchKind(StrEnum):
 
 
 def check_plain_path(field: str, value: str) -> None:
-    """A path of printable ASCII that starts with / and has neither query nor fragment."""
+    """Raises `Invalid` unless the value is a path: printable ASCII that starts with / and has no query or fragment."""
     if len(value) > MAX_PATH_LENGTH:
         raise Invalid(field, f"must be at most {MAX_PATH_LENGTH} characters, not {len(value)}")
     if not _PATH.fullmatch(value):
@@ -40,8 +40,8 @@ def check_plain_path(field: str, value: str) -> None:
 class PathMatch:
     """A condition on the path without its query.
 
-    A prefix counts by whole segments: `/orders` takes `/orders`, `/orders/` and `/orders/7`, never `/orders7`; a slash
-    at its end makes no difference. A regex must match the whole path.
+    A prefix matches whole segments: `/orders` matches `/orders`, `/orders/` and `/orders/7`, not `/orders7`. A slash at
+    its end makes no difference. A regex must match the whole path.
     """
 
     kind: MatchKind
@@ -53,18 +53,21 @@ class PathMatch:
         elif self.kind in (MatchKind.EXACT, MatchKind.PREFIX):
             check_plain_path(self.kind.value, self.value)
             if has_nul(self.value):
-                raise Invalid(self.kind.value, "no request has it: gateways refuse paths with a zero byte (%00)")
-            if (read := normalize(self.value)) != self.value:
-                raise Invalid(self.kind.value, f"no request has it: gateways read such a path as {read}; write that")
+                raise Invalid(self.kind.value, "matches no request: gateways refuse paths with a zero byte (%00)")
+            if (normalized := normalize(self.value)) != self.value:
+                raise Invalid(
+                    self.kind.value, f"matches no request: gateways normalize such a path to {normalized}; write that"
+                )
         else:
             raise Invalid("", "must be exact, prefix or regex")
 
     @property
     def stem(self) -> str:
-        """The prefix without the slash at its end; "" for the prefix / that takes every path."""
+        """The prefix without the slash at its end; "" for the prefix / that matches every path."""
         return self.value.removesuffix("/")
 
     def matches(self, path: str) -> bool:
+        """Returns whether the normalized path, without its query, meets the condition."""
         if self.kind is MatchKind.PREFIX:
             return path.startswith(self.stem) and path[len(self.stem) : len(self.stem) + 1] in ("", "/")
         if self.kind is MatchKind.REGEX:
@@ -76,14 +79,14 @@ class PathMatch:
 
 
 ANY_PATH: Final = PathMatch(MatchKind.PREFIX, "/")
-"""Every path."""
+"""The condition that every path meets."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderMatch:
-    """A condition on a header; several headers of one name count as one, joined by commas.
+    """A condition on a header. Several headers of one name count as one value, joined by commas.
 
-    With `invert`, it must not be so; a header that is not there then counts as empty.
+    With `invert`, the comparison must fail; a missing header then counts as empty.
     """
 
     name: str
@@ -95,23 +98,23 @@ class HeaderMatch:
         validation.headers("name", {self.name: ""}, 1)
         if self.name != self.name.lower():
             raise Invalid("name", "must be in lower case: headers are matched in any case")
-        _value(self.kind, self.value, empty=self.kind is MatchKind.EXACT)
+        _check_value(self.kind, self.value, empty=self.kind is MatchKind.EXACT)
 
     def matches(self, value: str | None) -> bool:
-        """Whether it is so of a request with that value of the header (None: without it)."""
+        """Returns whether a request with that value of the header (None: without the header) meets the condition."""
         if self.kind is MatchKind.PRESENT:
             return (value is not None) is not self.invert
         if value is None:
-            return self.invert and not _compared(self.kind, self.value, "")
-        return _compared(self.kind, self.value, value) is not self.invert
+            return self.invert and not _compare(self.kind, self.value, "")
+        return _compare(self.kind, self.value, value) is not self.invert
 
     def __str__(self) -> str:
-        return _told(f"header {self.name}", self.kind, self.value, invert=self.invert)
+        return _describe(f"header {self.name}", self.kind, self.value, invert=self.invert)
 
 
 @dataclass(frozen=True, slots=True)
 class QueryMatch:
-    """A condition on the first parameter of that name in the query, as it was sent: percent-encoding stays."""
+    """A condition on the first parameter of that name in the query. The value is compared as sent, percent-encoded."""
 
     name: str
     kind: MatchKind = MatchKind.PRESENT
@@ -122,22 +125,22 @@ class QueryMatch:
             raise Invalid("name", "must be 1 to 128 letters, digits and . _ ~ [ ] -")
         if self.kind is MatchKind.PREFIX:
             raise Invalid("", "must be exact, regex or present")
-        _value(self.kind, self.value, empty=self.kind is MatchKind.EXACT)
+        _check_value(self.kind, self.value, empty=self.kind is MatchKind.EXACT)
 
     def matches(self, value: str | None) -> bool:
-        """Whether it is so of a request with that value of the parameter (None: without it)."""
+        """Returns whether a request with that value of the parameter (None: without it) meets the condition."""
         if value is None or self.kind is MatchKind.PRESENT:
             return value is not None and self.kind is MatchKind.PRESENT
-        return _compared(self.kind, self.value, value)
+        return _compare(self.kind, self.value, value)
 
     def __str__(self) -> str:
-        return _told(f"query {self.name}", self.kind, self.value)
+        return _describe(f"query {self.name}", self.kind, self.value)
 
 
-def _value(kind: MatchKind, value: str, *, empty: bool) -> None:
+def _check_value(kind: MatchKind, value: str, *, empty: bool) -> None:
     if kind is MatchKind.PRESENT:
         if value:
-            raise Invalid("present", "has no value")
+            raise Invalid("present", "must have no value")
         return
     if kind is MatchKind.REGEX:
         regexes.check("regex", value)
@@ -147,13 +150,13 @@ def _value(kind: MatchKind, value: str, *, empty: bool) -> None:
         raise Invalid(kind.value, "must be ASCII")
 
 
-def _compared(kind: MatchKind, wanted: str, value: str) -> bool:
+def _compare(kind: MatchKind, pattern: str, value: str) -> bool:
     if kind is MatchKind.REGEX:
-        return regexes.matches(wanted, value)
-    return value.startswith(wanted) if kind is MatchKind.PREFIX else value == wanted
+        return regexes.matches(pattern, value)
+    return value.startswith(pattern) if kind is MatchKind.PREFIX else value == pattern
 
 
-def _told(what: str, kind: MatchKind, value: str, *, invert: bool = False) -> str:
+def _describe(subject: str, kind: MatchKind, value: str, *, invert: bool = False) -> str:
     if kind is MatchKind.PRESENT:
-        return f"{what} {'absent' if invert else 'present'}"
-    return f"{what} {'not ' if invert else ''}{kind.value} {value!r}"
+        return f"{subject} {'absent' if invert else 'present'}"
+    return f"{subject} {'not ' if invert else ''}{kind.value} {value!r}"

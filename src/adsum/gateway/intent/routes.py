@@ -1,4 +1,4 @@
-"""Routes: which requests go where. Frozen and valid from birth: constructors raise `Invalid`, naming the field."""
+"""Routes: which requests go where. Routes are frozen, and their constructor raises `Invalid`, naming the field."""
 
 from __future__ import annotations
 
@@ -29,33 +29,34 @@ MAX_HOSTS: Final = 32
 UNROUTABLE_METHODS: Final = ("CONNECT", direct_responses.TRACE_METHOD)
 MAX_METHODS: Final = 16
 MAX_METHODS_CHARACTERS: Final = 80
-"""Characters of all methods of one route together: they become a regex, which must stay small."""
+"""Characters of all methods of one route together: they become a regex, whose size is bounded."""
 MAX_ROUTE_CONDITIONS: Final = 16
-"""Conditions on headers, and as many on the query, of one route; more are refused."""
+"""Conditions on headers, and as many on the query, that one route may have; more are refused."""
 MAX_TARGETS: Final = 16
 MAX_PRIORITY: Final = 1_000
 MIN_ROUTE_TIMEOUT, MAX_ROUTE_TIMEOUT = 0.001, 86_400.0
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of a body that a route may have held in the gateway's memory; a larger value of a setting is refused."""
+"""The largest `max_body` and `retry_body` of a route, in bytes: gateways hold bodies of that size in memory."""
 
 _FORWARDING: Final = (
     *("rewrite", "timeout", "try_timeout", "idle_timeout", "mirror", "max_body", "retry_body", "rate_limit", "hash"),
 )
-"""What makes no sense of a redirect."""
+"""Fields that a route with a redirect can't have."""
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
 _BACKSLASH: Final = re.compile(r"\\(.?)")
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    r"""A route takes a request when all its conditions hold, and sends it `to` its targets or answers a `redirect`.
+    r"""A route takes requests that meet all its conditions, and sends them `to` its targets or answers a `redirect`.
 
-    `rewrite` replaces what a prefix matched, else the whole path; with a regex, `\1` stands for its first group.
-    Lengths are seconds. `timeout` is for the whole answer, with all its tries; None: none, streams take their time.
-    `idle_timeout` ends a request on which nothing moves. With `max_body`, the gateway reads a request whole before it
-    sends it on, and refuses a larger one: not for streams. A request whose body is at most `retry_body` bytes can be
-    tried at another instance; the gateway holds so much of each body in its memory. None: 1 MiB. Of two routes, the
-    higher `priority` is asked first (see `adsum.gateway.route_check.route_order`).
+    `rewrite` replaces the matched prefix, or the whole path if the path condition is exact or a regex; with a regex,
+    `\1` stands for its first group. Timeouts are seconds. `timeout` bounds the whole response with all its tries;
+    None: no bound, for streams. `try_timeout` bounds one try. `idle_timeout` ends a request on which no bytes move.
+    With `max_body`, the gateway reads the whole request before it forwards it, and refuses a larger body; streams need
+    it unset. A request whose body has at most `retry_body` bytes can be tried at another instance; the gateway buffers
+    that much of each body. None: 1 MiB. Routes with a higher `priority` come first
+    (see `adsum.gateway.route_check.route_order`).
     """
 
     name: str
@@ -83,7 +84,7 @@ class Route:
 
     @property
     def selectors(self) -> list[Selector]:
-        """Everything that it sends requests to."""
+        """Returns the selectors of the targets and of the mirror."""
         return [target.selector for target in self.to] + ([self.mirror.selector] if self.mirror is not None else [])
 
     def __post_init__(self) -> None:
@@ -121,13 +122,13 @@ class Route:
 
     def _check_targets(self) -> None:
         if bool(self.to) is (self.redirect is not None):
-            raise Invalid("to", "must name a service, unless there is a redirect")
+            raise Invalid("to", "must name a service unless the route has a redirect, and can't be combined with one")
         validation.whole_number("to", len(self.to), 0, MAX_TARGETS)
         names = [target.selector.name for target in self.to]
         if len(set(names)) != len(names):
             raise Invalid("to", "must not repeat a target: add up their weights")
         if self.to and not any(target.weight for target in self.to):
-            raise Invalid("to", "must have a target with a weight")
+            raise Invalid("to", "must have a target with a weight above 0")
         if self.redirect is not None:
             for name in _FORWARDING:
                 if getattr(self, name) is not None:
@@ -144,7 +145,7 @@ class Route:
                 raise Invalid("rewrite", "must have no backslash, unless the path is a regex")
             return
         check_plain_path("rewrite", _BACKSLASH.sub("", self.rewrite))
-        known = regexes.group_count(self.path.value)
+        group_count = regexes.group_count(self.path.value)
         for group in _BACKSLASH.findall(self.rewrite):
-            if not ("1" <= group <= "9" and int(group) <= known):
-                raise Invalid("rewrite", f"\\{group} must be one of the {known} groups of the path's regex")
+            if not ("1" <= group <= "9" and int(group) <= group_count):
+                raise Invalid("rewrite", f"\\{group} must be one of the {group_count} groups of the path's regex")

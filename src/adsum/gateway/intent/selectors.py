@@ -1,4 +1,4 @@
-"""Which instances of a service a route means: all of them, or those with, or without, some tags and metadata."""
+"""Selectors: the instances of a service that a route targets, by the tags and metadata that they have or lack."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from adsum.core.errors import Invalid
 from adsum.core.model import Instance
 
 MAX_SELECTOR_CONDITIONS: Final = 8
-"""Tags, and as many pairs of metadata, that one selector asks for, and as many that it shuns; more are refused."""
+"""Entries in each condition of a selector (tags, metadata, without_tags, without_metadata); more are refused."""
 
 MAX_SELECTOR_NAME_LENGTH: Final = 128
-"""Characters of a selector's name; the rest of a longer text is replaced by a hash of the whole."""
+"""Characters of a selector's name; the end of a longer text is replaced by a hash of the whole text."""
 
 _HASH_BYTES: Final = 16
 _HASH_MARK: Final = "#"
-"""Stands before the hash. No text contains it, so that none can pass for a shortened one."""
+"""Precedes the hash. No text contains it, so that no full text looks like a shortened one."""
 _METADATA_KEYS: Final = {"tag": "%74ag"}
-"""A key that would read as a tag is written so that it can't."""
+"""Escaped forms of the metadata keys that would read as a tag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """The instances of a service that have all these tags and pairs of metadata, and none of those `without`."""
+    """The instances of a service that have all of `tags` and `metadata`, and none of the `without` ones."""
 
     service: str
     tags: tuple[str, ...] = ()
@@ -42,18 +42,21 @@ class Selector:
         validation.texts("without_tags", self.without_tags, MAX_SELECTOR_CONDITIONS)
         validation.mapping("without_metadata", self.without_metadata, MAX_SELECTOR_CONDITIONS)
         if not set(self.tags).isdisjoint(self.without_tags):
-            raise Invalid("without_tags", "must have nothing that stands in tags: no instance is both")
+            raise Invalid("without_tags", "must share no tag with tags: no instance both has and lacks it")
         if not set(self.metadata.items()).isdisjoint(self.without_metadata.items()):
-            raise Invalid("without_metadata", "must have nothing that stands in metadata: no instance is both")
+            raise Invalid("without_metadata", "must share no pair with metadata: no instance both has and lacks it")
 
     @property
     def selects_all(self) -> bool:
-        """Whether it means every instance."""
+        """Whether the selector means every instance of its service."""
         return not (self.tags or self.metadata or self.without_tags or self.without_metadata)
 
     @property
     def text(self) -> str:
-        """As people write it: `orders`, `orders?tag=canary`, `orders?version!=2`; equal ones have equal texts."""
+        """The form that people write: `orders`, `orders?tag=canary`, `orders?version!=2`.
+
+        Equal selectors have equal texts.
+        """
         if self.selects_all:
             return self.service
         pairs = [*_pairs("=", self.tags, self.metadata), *_pairs("!=", self.without_tags, self.without_metadata)]
@@ -61,9 +64,10 @@ class Selector:
 
     @property
     def name(self) -> str:
-        """What names it at gateways, as its cluster and its assignment: ASCII of at most `MAX_SELECTOR_NAME_LENGTH` characters.
+        """The name of the selector's cluster and assignment: ASCII of at most `MAX_SELECTOR_NAME_LENGTH` characters.
 
-        That is its text, if need be its beginning and a hash of the whole. Different selectors have different names.
+        It is the text, or the beginning of a long text and a hash of the whole. Different selectors have different
+        names.
         """
         text = self.text
         if len(text) <= MAX_SELECTOR_NAME_LENGTH:
@@ -72,7 +76,7 @@ class Selector:
         return text[: MAX_SELECTOR_NAME_LENGTH - len(digest)] + digest
 
     def selects(self, instance: Instance) -> bool:
-        """Whether it means that instance of its service."""
+        """Returns whether the selector means that instance of its service."""
         has = instance.metadata.get
         return (
             all(tag in instance.tags for tag in self.tags)
@@ -83,7 +87,7 @@ class Selector:
 
 
 def service_of_cluster(cluster: str) -> str:
-    """The service that a cluster of that name is of."""
+    """Returns the service of the cluster with that name."""
     return cluster.partition("?")[0]
 
 

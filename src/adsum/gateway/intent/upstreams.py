@@ -1,4 +1,4 @@
-"""Upstreams: how gateways treat the instances of a service. Every default is explicit, chosen from measurements."""
+"""Upstreams: how gateways treat the instances of a service. Every default is explicit and chosen from measurements."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _share(field: str, value: float) -> None:
 
 
 class LbPolicy(StrEnum):
-    """How one of several instances is chosen (Envoy, "Supported load balancers")."""
+    """The load balancing policies: how a gateway chooses an instance (Envoy, "Supported load balancers")."""
 
     ROUND_ROBIN = "round_robin"
     LEAST_REQUEST = "least_request"
@@ -38,11 +38,14 @@ class LbPolicy(StrEnum):
 
 
 HASH_POLICIES: Final = frozenset({LbPolicy.RING_HASH, LbPolicy.MAGLEV})
-"""Policies that send what is alike to the same instance."""
+"""Policies that send requests with the same hash to the same instance."""
 
 
 class UpstreamProtocol(StrEnum):
-    """What instances are spoken to. `auto` goes by the scheme of each: HTTP/2 if it is grpc, grpcs, h2 or h2c."""
+    """The version of HTTP that a gateway uses to a service's instances.
+
+    `auto` follows the scheme of each instance: HTTP/2 for grpc, grpcs, h2 and h2c, else HTTP/1.1.
+    """
 
     AUTO = "auto"
     HTTP1 = "http1"
@@ -51,13 +54,14 @@ class UpstreamProtocol(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutlierSettings:
-    """Instances that fail are left out for a while.
+    """Outlier detection: a gateway ejects instances that fail, for a while.
 
-    After `consecutive` failures in a row (502, 503 and 504, and separately connections that fail or break), for `base`
-    seconds times the number of times so far. At most `max_share` of the instances are out at once, so that one alone
-    never is. `consecutive` 0: nobody is left out.
+    An instance is ejected after `consecutive` failures in a row (502, 503 and 504; separately, connections that fail or
+    break), for `base` seconds times the number of its ejections so far. Every `interval` seconds the gateway ends
+    ejections that are over. At most `max_share` of the instances are ejected at once, so that a single instance never
+    is. `consecutive` 0 turns ejection off.
 
-    An answer of 500 is no failure here: it says that the instance is there and that its program has a bug.
+    A response of 500 is not a failure here: it shows that the instance is reachable and its program has a bug.
     """
 
     consecutive: int = 5
@@ -74,14 +78,14 @@ class OutlierSettings:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:
-    """Circuit breakers of each gateway: past them, requests are answered 503 at once.
+    """Circuit breakers of a service at each gateway: past them, the gateway answers requests with 503 at once.
 
-    They guard the gateway's own memory; Envoy's defaults (1,024, and 3 retries) fail requests in an ordinary rush.
+    They protect the gateway's memory. Envoy's defaults (1,024, and 3 retries) fail requests at an ordinary load peak.
 
-    The retry budget: so many `retries` at once, or `retry_share` of the requests that run and wait, whichever is more.
-    When an instance is killed, all its requests are tried again at once: 25 is what failed none of them in trials with
-    up to 60 callers at 3 instances (20 failed some). A service that fails got 1.5 times the load of 60 callers by it,
-    and less from more of them; from less than about 30 it gets every retry.
+    The retry budget is `retries` at once, or `retry_share` of the running and waiting requests, whichever is more. When
+    an instance is killed, all its requests are retried at once: in measurements with up to 60 callers at 3 instances,
+    25 retries failed no request and 20 failed some. With 25, a failing service got 1.5 times the load of 60 callers,
+    and a smaller factor of more callers; of fewer than about 30 callers, every failure is retried.
     """
 
     connections: int = 10_000
@@ -100,11 +104,11 @@ class UpstreamLimits:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTls:
-    """How the certificates of https instances are verified.
+    """How a gateway verifies the certificates of instances with TLS.
 
-    `ca` is a file at the gateway; "": what the gateway's system trusts. `name` is the name that is asked for and that
-    must stand in the certificate; "": the instance's own address, a host name or an IP. No name is asked for then if
-    it is an IP.
+    `ca` is a file at the gateway with certificate authorities; "": those that the gateway's system trusts. `name` is
+    sent as SNI and must be in the certificate; "": the instance's own address, a host name or an IP. An IP is not sent
+    as SNI.
     """
 
     verify: bool = True
@@ -122,14 +126,17 @@ class UpstreamTls:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """How gateways treat a service. Lengths are seconds.
+    """How gateways treat a service. Times are seconds.
 
-    `panic_threshold`: below this share of usable instances, health is distrusted and all are used. 0.0, the default,
-    answers 503 instead: the registry's evidence is sound, and a panic would send requests to what is draining.
-    `keep_alive`: idle connections to instances are closed after so long, before the usual servers (uvicorn, Node and
-    Apache: 5 s) close them under a request that could not be retried.
-    `slow_start`: an instance that comes gets its full share after so long. `hash_size`: entries of a ring or table.
-    A route that hashes makes its services hash, whatever `policy` says (`ring_hash`, unless that is `maglev`).
+    `panic_threshold`: below this share of usable instances, the gateway ignores health and uses all instances. With
+    0.0, the default, it answers 503 instead: the registry's evidence is sound, and a panic would send requests to
+    draining instances.
+    `keep_alive`: the time after which idle connections to instances are closed. It is shorter than that of the usual
+    servers (uvicorn, Node and Apache: 5 s), which would close them under a request that can't be retried.
+    `slow_start`: the time in which a new instance reaches its full share.
+    `hash_size`: the entries of the hash ring or table.
+    The services of a route with `hash` use a policy that hashes, whatever `policy` is (`ring_hash`, unless it is
+    `maglev`).
     """
 
     service: str

@@ -1,1 +1,1 @@
-"""TODO: patterns."""
+"""How gateways read and match paths, hosts and regular expressions."""

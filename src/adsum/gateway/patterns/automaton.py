@@ -1,9 +1,9 @@
-"""Matches a value with a regular expression in time linear in the value's length, with RE2's meaning.
+"""An automaton that matches a regular expression in time linear in the value's length, with RE2's meaning.
 
-An expression becomes an automaton that never backtracks: a state for each place in the expression that takes a
-character, and behind each state those that may follow (Glushkov's automaton: Navarro and Raffinot, "Flexible Pattern
-Matching in Strings", chapter 5). A set of states is a whole number with a bit for each. The states behind a state are
-kept in the order in which RE2 prefers them, so that the groups of a match are RE2's, too.
+The automaton never backtracks. It has a state for each position in the expression that takes a character, and for each
+state the states that may follow (Glushkov's automaton: Navarro and Raffinot, "Flexible Pattern Matching in Strings",
+chapter 5). A set of states is an integer with a bit for each state. The states that follow a state are in the order in
+which RE2 prefers them, so that the groups of a match are RE2's, too.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 NON_ASCII_BIT: Final = 128
-"""The bit of `CharacterClass` for every byte that is not ASCII: expressions are ASCII, and do not tell those apart."""
+"""The bit of `CharacterClass` for all non-ASCII bytes: expressions are ASCII and do not distinguish between them."""
 ALL_CHARACTERS: Final = (1 << (NON_ASCII_BIT + 1)) - 1
 """The bits of all characters."""
 MAX_CACHED_STATE_SETS: Final = 256
-"""Sets of states whose neighbours an automaton remembers; past it, those of another one are joined each time."""
+"""State sets whose neighbours an automaton caches; past it, the neighbours of further sets are computed each time."""
 STATES_PER_LOOKUP: Final = 4
-"""States whose neighbours are joined by one look-up."""
+"""States whose neighbours are found with one look-up."""
 
 
 @dataclass(frozen=True, slots=True)
 class CharacterClass:
-    """One character. `taken` has the bit of each ASCII character that it may be, and `NON_ASCII_BIT` for all others."""
+    """One character. `accepted` has the bit of each accepted ASCII character, and `NON_ASCII_BIT` for all others."""
 
     accepted: int
 
 
 @dataclass(frozen=True, slots=True)
 class Concatenation:
-    """All parts, one after the other; without any: the empty text."""
+    """All parts, one after the other. Without parts, it matches the empty text."""
 
     parts: tuple[RegexNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Alternation:
-    """One of the parts; an earlier one is preferred."""
+    """One of the parts; earlier parts are preferred."""
 
     parts: tuple[RegexNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """The part from `low` to `high` times (None: without end); as often as possible if `greedy`, else as seldom."""
+    """The part from `low` to `high` times (None: no limit); as often as possible if `greedy`, else as rarely."""
 
     part: RegexNode
     low: int
@@ -56,7 +56,7 @@ class Repetition:
 
 @dataclass(frozen=True, slots=True)
 class CapturingGroup:
-    """A part whose text is captured; groups are counted from 1."""
+    """A part whose text is captured. Groups are numbered from 1."""
 
     number: int
     part: RegexNode
@@ -66,104 +66,107 @@ RegexNode = CharacterClass | Concatenation | Alternation | Repetition | Capturin
 
 
 class _Step(NamedTuple):
-    """A state that may come next; before it, the edges of groups that lie at this place of the value."""
+    """A state that may come next, and the group edges at the current position of the value, before that state."""
 
     state: int
     edges: tuple[int, ...]
 
 
 class Automaton:
-    """An expression, ready to match."""
+    """A compiled expression."""
 
     def __init__(self, expression: RegexNode) -> None:
         program = _Program(expression)
-        self._taken = [chars for chars, _ in program.states]
-        self._last = len(self._taken)
-        """The state after which nothing may come: the end."""
-        self._first = program.behind(program.start)
-        self._behind = [program.behind(after) for _, after in program.states]
-        self._after = _Neighbours([_bits(step.state for step in steps) for steps in self._behind])
+        self._accepted = [chars for chars, _ in program.states]
+        self._end = len(self._accepted)
+        """The final state, which no state follows."""
+        self._first = program.next_steps(program.start)
+        self._next = [program.next_steps(target) for _, target in program.states]
+        self._after = _Neighbours([_bits(step.state for step in steps) for steps in self._next])
         self._by_char: dict[str, int] = {}
 
     def matches(self, value: str) -> bool:
-        """Whether it matches the whole value."""
+        """Returns whether the expression matches the whole value."""
         states = _bits(step.state for step in self._first)
         for char in value:
-            states = self._after.of(states & self._taking(char))
+            states = self._after.union(states & self._accepting(char))
             if not states:
                 return False
-        return bool(states >> self._last & 1)
+        return bool(states >> self._end & 1)
 
     def captured_groups(self, value: str, count: int) -> tuple[str | None, ...] | None:
-        """The text of each of its groups in a match of the whole value, None for one not used; None: no match."""
-        alive = self._alive(value)
+        """Returns the text of each group in a match of the whole value, None for an unused group; None: no match."""
         edges: dict[int, int] = {}
         steps = self._first
-        for place, states in enumerate(alive):
+        for position, states in enumerate(self._alive(value)):
             step = next((step for step in steps if states >> step.state & 1), None)
             if step is None:
                 return None
-            edges.update(dict.fromkeys(step.edges, place))
-            if step.state < self._last:
-                steps = self._behind[step.state]
+            edges.update(dict.fromkeys(step.edges, position))
+            if step.state < self._end:
+                steps = self._next[step.state]
         return tuple(
             value[edges[2 * n] : edges[2 * n + 1]] if 2 * n + 1 in edges else None for n in range(1, count + 1)
         )
 
     def _alive(self, value: str) -> list[int]:
-        """For each place in the value, and its end: the states from which the rest of it matches."""
-        states = 1 << self._last
+        """Returns, for each position in the value and for its end, the states from which the rest of it matches."""
+        states = 1 << self._end
         alive = [states]
         for char in reversed(value):
-            states = self._before.of(states) & self._taking(char)
+            states = self._before.union(states) & self._accepting(char)
             alive.append(states)
         alive.reverse()
         return alive
 
     @cached_property
     def _before(self) -> _Neighbours:
-        """The states behind which a state may come: for groups only, so that few expressions need it."""
-        before = [0] * (self._last + 1)
-        for state, steps in enumerate(self._behind):
+        """The states that precede each state. Only `captured_groups` needs them, so they are computed on first use."""
+        before = [0] * (self._end + 1)
+        for state, steps in enumerate(self._next):
             for step in steps:
                 before[step.state] |= 1 << state
         return _Neighbours(before)
 
-    def _taking(self, char: str) -> int:
-        """The states that take that character."""
+    def _accepting(self, char: str) -> int:
+        """Returns the states that accept the character."""
         key = char if char < "\x80" else "\x80"
-        known = self._by_char.get(key)
-        if known is None:
-            known = _bits(state for state, taken in enumerate(self._taken) if taken >> ord(key) & 1)
-            self._by_char[key] = known
-        return known
+        states = self._by_char.get(key)
+        if states is None:
+            states = _bits(state for state, accepted in enumerate(self._accepted) if accepted >> ord(key) & 1)
+            self._by_char[key] = states
+        return states
 
 
 class _Neighbours:
-    """The union of what lies beside each state of a set, looked up for `STATES_PER_LOOKUP` states at once."""
+    """The neighbours of each state. It finds the neighbours of `STATES_PER_LOOKUP` states of a set at once."""
 
-    def __init__(self, beside: list[int]) -> None:
-        self._known: dict[int, int] = {}
-        self._chunks = [_unions(beside[at : at + STATES_PER_LOOKUP]) for at in range(0, len(beside), STATES_PER_LOOKUP)]
+    def __init__(self, neighbours: list[int]) -> None:
+        self._cache: dict[int, int] = {}
+        self._chunks = [
+            _unions(neighbours[start : start + STATES_PER_LOOKUP])
+            for start in range(0, len(neighbours), STATES_PER_LOOKUP)
+        ]
 
-    def of(self, states: int) -> int:
-        known = self._known.get(states)
-        if known is not None:
-            return known
-        union, left = 0, states
+    def union(self, states: int) -> int:
+        """Returns the neighbours of all states of the set."""
+        cached = self._cache.get(states)
+        if cached is not None:
+            return cached
+        union, rest = 0, states
         for unions in self._chunks:
-            union |= unions[left & (1 << STATES_PER_LOOKUP) - 1]
-            left >>= STATES_PER_LOOKUP
-        if len(self._known) < MAX_CACHED_STATE_SETS:
-            self._known[states] = union
+            union |= unions[rest & (1 << STATES_PER_LOOKUP) - 1]
+            rest >>= STATES_PER_LOOKUP
+        if len(self._cache) < MAX_CACHED_STATE_SETS:
+            self._cache[states] = union
         return union
 
 
-def _unions(beside: list[int]) -> list[int]:
-    """The union of every choice of them: the bits of an index choose."""
+def _unions(sets: list[int]) -> list[int]:
+    """Returns the union of every choice of the sets, at the index whose bits choose them."""
     unions = [0]
-    for each in beside:
-        unions += [union | each for union in unions]
+    for states in sets:
+        unions += [union | states for union in unions]
     return unions + [0] * ((1 << STATES_PER_LOOKUP) - len(unions))
 
 
@@ -175,59 +178,59 @@ def _bits(states: Iterable[int]) -> int:
 
 
 class _Fork(NamedTuple):
-    """Goes on at any of these places, the first of them preferred."""
+    """Continues at any of the targets; earlier targets are preferred."""
 
-    to: list[int]
+    targets: list[int]
 
 
 class _Edge(NamedTuple):
-    """The beginning (twice its number) or the end (one more) of a group."""
+    """The start of a group (`edge` is twice its number) or its end (one more)."""
 
     edge: int
-    then: int
+    target: int
 
 
 class _Take(NamedTuple):
-    """Takes a character and goes on behind it."""
+    """Takes a character in that state and continues after it."""
 
     state: int
 
 
 class _Program:
-    """The expression as instructions, written from its end to its beginning as RE2's compiler would."""
+    """The expression as instructions, written from its end to its start as RE2's compiler does."""
 
     def __init__(self, expression: RegexNode) -> None:
         self.states: list[tuple[int, int]] = []
-        """The characters that each state takes, and the instruction behind it."""
+        """The characters that each state accepts, and the index of the instruction after it."""
         self._instructions: list[_Fork | _Edge | _Take | None] = [None]
         self.start = self._write(expression, 0)
 
-    def behind(self, place: int) -> tuple[_Step, ...]:
-        """The states that may come next at that instruction, the preferred one first."""
+    def next_steps(self, start: int) -> tuple[_Step, ...]:
+        """Returns the states that may come next from that instruction, the preferred one first."""
         steps: list[_Step] = []
         seen: set[int] = set()
-        left: list[tuple[int, tuple[int, ...]]] = [(place, ())]
-        while left:
-            at, edges = left.pop()
-            if at in seen:
+        pending: list[tuple[int, tuple[int, ...]]] = [(start, ())]
+        while pending:
+            index, edges = pending.pop()
+            if index in seen:
                 continue
-            seen.add(at)
-            instruction = self._instructions[at]
+            seen.add(index)
+            instruction = self._instructions[index]
             if instruction is None:
                 steps.append(_Step(len(self.states), edges))
             elif isinstance(instruction, _Take):
                 steps.append(_Step(instruction.state, edges))
             elif isinstance(instruction, _Edge):
-                left.append((instruction.then, (*edges, instruction.edge)))
+                pending.append((instruction.target, (*edges, instruction.edge)))
             else:
-                left.extend((to, edges) for to in reversed(instruction.to))
+                pending.extend((target, edges) for target in reversed(instruction.targets))
         return tuple(steps)
 
     def _write(self, node: RegexNode, then: int) -> int:
-        """Write what matches the node and goes on at `then`; where it begins."""
+        """Writes instructions that match the node and continue at `then`. Returns the index of the first one."""
         match node:
-            case CharacterClass(taken):
-                self.states.append((taken, then))
+            case CharacterClass(accepted):
+                self.states.append((accepted, then))
                 return self._add(_Take(len(self.states) - 1))
             case Concatenation(parts):
                 for part in reversed(parts):
@@ -244,18 +247,18 @@ class _Program:
     def _repeated(self, node: Repetition, then: int) -> int:
         part, order = node.part, _greedy if node.greedy else _lazy
         if node.high is None:
-            again = self._add(fork := _Fork([]))
-            body = self._write(part, again)
-            fork.to.extend(order(body, then))
+            loop = self._add(fork := _Fork([]))
+            body = self._write(part, loop)
+            fork.targets.extend(order(body, then))
             if node.low == 0:
-                # What may be empty is entered by a fork of its own: else the loop's order would be another.
-                return self._add(_Fork(order(body, then))) if _may_be_empty(part) else again
-            then, needed = body, node.low - 1
+                # A part that may be empty is entered by a fork of its own: else the order of preference would differ.
+                return self._add(_Fork(order(body, then))) if _may_be_empty(part) else loop
+            then, required = body, node.low - 1
         else:
-            needed, behind = node.low, then
+            required, end = node.low, then
             for _ in range(node.high - node.low):
-                then = self._add(_Fork(order(self._write(part, then), behind)))
-        for _ in range(needed):
+                then = self._add(_Fork(order(self._write(part, then), end)))
+        for _ in range(required):
             then = self._write(part, then)
         return then
 

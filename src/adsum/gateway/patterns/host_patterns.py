@@ -1,4 +1,4 @@
-"""Host patterns: an exact name, or `*.` and a name for everything below it; which takes a host, and how well."""
+"""Host patterns: an exact name, or `*.` and a name for every host below it. Which patterns match a host, in order."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ _PORT: Final = re.compile(r":[^:\]]*$")
 
 
 def check_host_pattern(field: str, value: str) -> None:
-    """A host name in lower case, an IPv4 or [IPv6] address, or `*.` and a host name; without a port."""
+    """Raises `Invalid` unless the value is a host pattern without a port.
+
+    That is a host name in lower case, an IPv4 or [IPv6] address, or `*.` and a host name.
+    """
     name = value.removeprefix("*.")
     if len(value) <= MAX_ADDRESS_LENGTH and _NAME.fullmatch(name):
         return
     if ipv6 := _ipv6(value):
         if ipv6 != value:
-            raise Invalid(field, f"must be written as callers write it, {ipv6}, not {quoted(value)}")
+            raise Invalid(field, f"must have the canonical form {ipv6}, which callers send, not {quoted(value)}")
         return
     raise Invalid(field, f"must be a host such as shop.example or *.shop.example, without a port, not {quoted(value)}")
 
 
 def _ipv6(value: str) -> str:
-    """The address in brackets as it is written usually (RFC 5952); "" if it is none."""
+    """Returns the canonical form (RFC 5952) of an IPv6 address in brackets; "" if the value is not one."""
     try:
         return f"[{ipaddress.IPv6Address(value[1:-1]).compressed}]" if value[:1] + value[-1:] == "[]" else ""
     except ValueError:
@@ -37,26 +40,29 @@ def _ipv6(value: str) -> str:
 
 
 def host_of_authority(authority: str) -> str:
-    """The host of a request's authority: in lower case, without its port and without the dot of the DNS root."""
+    """Returns the host of a request's authority: in lower case, without its port and the dot of the DNS root."""
     return (authority if authority.endswith("]") else _PORT.sub("", authority)).lower().removesuffix(".")
 
 
 def covers(pattern: str, host: str) -> bool:
-    """Whether the pattern takes that host, or all that another pattern takes. A wildcard takes any depth below it."""
+    """Returns whether the pattern matches the host, or every host that a pattern given as `host` matches.
+
+    A wildcard matches any depth below its name.
+    """
     if pattern.startswith(WILDCARD):
         return host.endswith(pattern[1:]) and host != pattern[1:]
     return pattern == host
 
 
 def authority_regex(pattern: str) -> str:
-    """A regex of RE2 for the authorities whose host the pattern takes."""
+    """Returns an RE2 regex of the authorities whose host the pattern matches."""
     below = pattern.startswith(WILDCARD)
     name = re.escape(pattern.removeprefix("*") if below else pattern)
     return f"(?i:{'.+' if below else ''}{name})(:[^:]*)?"
 
 
 def covering_patterns(host: str) -> Iterator[str]:
-    """Every pattern that takes that host, or all that a host pattern takes."""
+    """Yields every pattern that covers the host, or the host pattern."""
     yield host
     at = host.find(".")
     while at >= 0:
@@ -66,11 +72,12 @@ def covering_patterns(host: str) -> Iterator[str]:
 
 
 def rank(patterns: Iterable[str], host: str) -> tuple[int, int] | None:
-    """How well the best of the patterns fits the host: the lower, the more exactly. None: none of them takes it.
+    """Returns the rank of the best pattern that matches the host; a lower rank is more exact. None: no pattern matches.
 
-    An exact name before wildcards, the longer wildcard before the shorter. No patterns at all take every host, last.
+    Exact names come before wildcards, and longer wildcards before shorter ones. No patterns at all match every host,
+    with the last rank.
     """
-    ranks = [(each.startswith(WILDCARD), -len(each)) for each in patterns if covers(each, host)]
+    ranks = [(pattern.startswith(WILDCARD), -len(pattern)) for pattern in patterns if covers(pattern, host)]
     if ranks:
         return min(ranks)
     return None if any(True for _ in patterns) else (2, 0)

@@ -1,4 +1,4 @@
-"""How gateways read the path of a request before they compare it with any route."""
+"""The normalization of request paths that gateways do before they compare a path with any route."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_ESCAPED: Final = str.maketrans({each: f"%{ord(each):02X}" for each in '"<>^`{|}'})
+_ESCAPED: Final = str.maketrans({char: f"%{ord(char):02X}" for char in '"<>^`{|}'})
 _HEX: Final = frozenset("0123456789ABCDEFabcdef")
 _TOKEN: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 _PARAMETERS: Final = re.compile(r"(?<=/)(\.\.?);[^/]*")
@@ -14,15 +14,16 @@ ESCAPED_NUL: Final = "%00"
 
 
 def has_nul(path: str) -> bool:
-    """Whether the path, without its query, has a zero byte, which gateways refuse wherever it stands."""
+    """Returns whether the path, without its query, has a zero byte anywhere. Gateways refuse such a path."""
     return ESCAPED_NUL in _without_parameters(path)
 
 
 def normalize(path: str) -> str:
-    """The path, without its query, as Envoy's `normalize_path` leaves it (RFC 3986, section 6.2.2; the WHATWG's URLs).
+    """Returns the path, without its query, as Envoy's `normalize_path` leaves it.
 
-    Escapes of unreserved characters are undone, characters that a path may not have are escaped, backslashes are
-    turned, and dot segments resolved, also those with parameters (`..;x`); doubled slashes stay.
+    It decodes escapes of unreserved characters, escapes characters that a path may not have, turns backslashes into
+    slashes, and resolves dot segments, also those with parameters (`..;x`). Doubled slashes stay. See RFC 3986, section
+    6.2.2, and the WHATWG's URL standard.
     """
     path = _unescaped(_without_parameters(path).replace("\\", "/")).translate(_ESCAPED)
     kept: list[str] = []
@@ -39,16 +40,19 @@ def normalize(path: str) -> str:
 
 
 def _without_parameters(path: str) -> str:
-    """Without the parameters of dot segments."""
+    """Returns the path without the parameters of its dot segments."""
     return _PARAMETERS.sub(r"\1", path)
 
 
 def _unescaped(path: str) -> str:
-    """Without needless escapes. A % that is none of an escape is escaped if it would begin one afterwards."""
-    read = [_character(token) for token in _TOKEN.findall(path)]
+    """Returns the path without needless escapes.
+
+    A literal % that would begin an escape in the result is escaped.
+    """
+    chars = [_character(token) for token in _TOKEN.findall(path)]
     return "".join(
-        "%25" if each == "%" and len(read) > n + 2 and _HEX.issuperset(read[n + 1 : n + 3]) else each
-        for n, each in enumerate(read)
+        "%25" if char == "%" and len(chars) > n + 2 and _HEX.issuperset(chars[n + 1 : n + 3]) else char
+        for n, char in enumerate(chars)
     )
 
 

@@ -1,9 +1,9 @@
-r"""Regular expressions as Envoy (RE2) reads and matches them, and that stay small when compiled.
+r"""Regular expressions with the meaning that they have in Envoy (RE2), restricted so that they stay small.
 
-One expression that Envoy refuses would hold back every later change of routes, so what is not surely common ground is
-refused here: literals, `.`, escapes of punctuation, \d \w \s and their opposites, classes in brackets, groups (also
-`(?:`), `|`, and the repeats `*`, `+`, `?` and `{m,n}`. No anchors: a match is always of the whole value. Envoy has RE2
-read bytes (Latin-1): one character that is not ASCII is several to an expression, such as two `.` for an é.
+An expression that Envoy refuses would block every later change of routes. So this module accepts only what RE2 surely
+accepts: literals, `.`, escapes of punctuation, \d \w \s and their opposites, classes in brackets, groups (also `(?:`),
+`|`, and the repeats `*`, `+`, `?` and `{m,n}`. There are no anchors: a match is always of the whole value. Envoy lets
+RE2 match bytes (Latin-1), so a non-ASCII character counts as several characters: an é matches two `.`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from adsum.gateway.patterns.automaton import (
 )
 
 MAX_REGEX_LENGTH: Final = 256
-"""Characters of an expression; a longer one is refused."""
+"""Characters of an expression; a longer expression is refused."""
 MAX_REPEAT_COUNT: Final = 100
-"""The highest count of a repeat; a higher one is refused."""
+"""The highest count of a repeat; a higher count is refused."""
 MAX_REGEX_STEPS: Final = 90
-"""How many steps an expression has when its counted repeats are written out; a larger one is refused."""
+"""Steps of an expression with its counted repeats written out; a larger expression is refused."""
 MAX_RE2_INSTRUCTIONS: Final = 1_000
 """Instructions that RE2's program for an expression may have at gateways; Envoy refuses a larger one. RE2 lists some
-instructions several times, so that programs have more than `MAX_REGEX_STEPS` of them (seen: up to twice as many)."""
+instructions several times, so a program can have more than `MAX_REGEX_STEPS` (observed: up to twice as many)."""
 MAX_GROUP_DEPTH: Final = 20
-"""How deep groups nest; deeper ones are refused."""
+"""Nesting depth of groups; a deeper expression is refused."""
 MAX_CACHED_REGEXES: Final = 10_240
-"""Expressions that are kept ready to match; past it, the one that was used longest ago is read anew."""
+"""Compiled expressions in the cache; past it, the least recently used one is dropped and compiled again on use."""
 
 _PUNCTUATION: Final = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 _COUNT: Final = re.compile(r"\{(\d{1,3})(?:(,)(\d{1,3})?)?\}")
@@ -53,7 +53,7 @@ _ANY: Final = ALL_CHARACTERS & ~_bits("\n")
 
 
 class _Class(NamedTuple):
-    """A class of characters, and how many ranges of bytes it is."""
+    """A class of characters as a bit set, and its size: the number of byte ranges."""
 
     chars: int
     size: int
@@ -70,90 +70,93 @@ _CLASSES: Final = {
 
 
 def check(field: str, expression: str) -> None:
-    """Raises `Invalid` with what can't be read, and where."""
+    """Raises `Invalid`, naming `field`, with the first problem of the expression and its position."""
     problem = _problem(expression)
     if problem is not None:
         raise Invalid(field, problem)
 
 
 def matches(expression: str, value: str) -> bool:
-    """Whether the checked expression matches the whole value, in time linear in the value's length."""
-    return _read(expression).automaton.matches(_as_bytes(value))
+    """Returns whether a checked expression matches the whole value, in time linear in the value's length."""
+    return _compile(expression).automaton.matches(_as_bytes(value))
 
 
 def captured_groups(expression: str, value: str) -> tuple[str | None, ...] | None:
-    """The texts of the groups when the checked expression matches the whole value; None: it does not."""
-    read = _read(expression)
-    groups = read.automaton.captured_groups(_as_bytes(value), read.groups)
-    return None if groups is None else tuple(None if each is None else _as_text(each) for each in groups)
+    """Returns the texts of the groups when a checked expression matches the whole value; None: it does not match.
+
+    The text of a group that the match did not use is None.
+    """
+    compiled = _compile(expression)
+    groups = compiled.automaton.captured_groups(_as_bytes(value), compiled.group_count)
+    return None if groups is None else tuple(None if group is None else _as_text(group) for group in groups)
 
 
 def group_count(expression: str) -> int:
-    """How many capturing groups the checked expression has."""
-    return _read(expression).groups
+    """Returns the number of capturing groups of a checked expression."""
+    return _compile(expression).group_count
 
 
 def _as_bytes(value: str) -> str:
-    """The value with a character for each of its bytes."""
+    """Returns the value with one character for each of its bytes."""
     return value if value.isascii() else value.encode(errors="surrogatepass").decode("latin-1")
 
 
 def _as_text(value: str) -> str:
-    """What `_as_bytes` made of a value, or of a part of it: half a character is left as a surrogate."""
+    """Reverts `_as_bytes` for a value or a part of it. A part of a character becomes surrogates."""
     return value if value.isascii() else value.encode("latin-1").decode(errors="surrogateescape")
 
 
-class _Read(NamedTuple):
+class _Compiled(NamedTuple):
     automaton: Automaton
-    groups: int
+    group_count: int
 
 
 @lru_cache(maxsize=MAX_CACHED_REGEXES)
-def _read(expression: str) -> _Read:
-    reader = _Reader(expression)
-    return _Read(Automaton(reader.alternatives(0).node), reader.groups)
+def _compile(expression: str) -> _Compiled:
+    parser = _Parser(expression)
+    return _Compiled(Automaton(parser.alternatives(0).node), parser.group_count)
 
 
 def _problem(expression: str) -> str | None:
     if not 1 <= len(expression) <= MAX_REGEX_LENGTH:
         return f"must be 1 to {MAX_REGEX_LENGTH} characters, not {len(expression)}"
     if not (expression.isascii() and expression.isprintable()):
-        return "must be plain printable ASCII"
-    reader = _Reader(expression)
+        return "must be printable ASCII"
+    parser = _Parser(expression)
     try:
-        size = reader.alternatives(0).size
-        if reader.at < len(expression):
-            return reader.refusal("a ) without its (")
-    except ValueError as refusal:
-        return str(refusal)
-    return (
-        None
-        if size <= MAX_REGEX_STEPS
-        else f"must have at most {MAX_REGEX_STEPS} steps with its repeats written out, not {size}"
-    )
+        size = parser.alternatives(0).size
+        if parser.position < len(expression):
+            return parser.problem("a ) without its (")
+    except ValueError as error:
+        return str(error)
+    if size > MAX_REGEX_STEPS:
+        return f"must have at most {MAX_REGEX_STEPS} steps with its repeats written out, not {size}"
+    return None
 
 
 class _Part(NamedTuple):
-    """A part of an expression: what it matches, and how many steps it has."""
+    """A parsed part of an expression and its number of steps."""
 
     node: RegexNode
     size: int
 
 
-class _Reader:
-    """Reads an expression by recursive descent."""
+class _Parser:
+    """A recursive descent parser of expressions."""
 
     def __init__(self, expression: str) -> None:
         self.text = expression
-        self.at = 0
-        self.groups = 0
+        self.position = 0
+        self.group_count = 0
 
-    def refusal(self, what: str) -> str:
-        return f"has {what} at character {self.at + 1}"
+    def problem(self, description: str) -> str:
+        """Returns the sentence about what is wrong at the current position."""
+        return f"has {description} at character {self.position + 1}"
 
     def alternatives(self, depth: int) -> _Part:
+        """Parses up to the end of the group or of the expression. Raises `ValueError`."""
         if depth > MAX_GROUP_DEPTH:
-            raise ValueError(self.refusal(f"more than {MAX_GROUP_DEPTH} groups in one another"))
+            raise ValueError(self.problem(f"more than {MAX_GROUP_DEPTH} nested groups"))
         parts = [self._sequence(depth)]
         while self._take("|"):
             parts.append(self._sequence(depth))
@@ -163,14 +166,14 @@ class _Reader:
 
     def _sequence(self, depth: int) -> _Part:
         parts: list[_Part] = []
-        while self.at < len(self.text) and self.text[self.at] not in "|)":
+        while self.position < len(self.text) and self.text[self.position] not in "|)":
             parts.append(self._repeated(self._atom(depth)))
         return _Part(Concatenation(tuple(part.node for part in parts)), max(1, sum(part.size for part in parts)))
 
     def _atom(self, depth: int) -> _Part:
-        char = self.text[self.at]
+        char = self.text[self.position]
         if char in "*+?{}^$]":
-            raise ValueError(self.refusal(f"a {char} where it means nothing"))
+            raise ValueError(self.problem(f"a {char} where it has no meaning"))
         if char == "(":
             return self._group(depth)
         if char == "[":
@@ -178,24 +181,24 @@ class _Reader:
         if char == "\\":
             _, chars, size = self._escape()
             return _Part(CharacterClass(chars), size)
-        self.at += 1
+        self.position += 1
         return _Part(CharacterClass(_ANY), 2) if char == "." else _Part(CharacterClass(1 << ord(char)), 1)
 
     def _group(self, depth: int) -> _Part:
-        self.at += 1
+        self.position += 1
         number = None
         if not self._take("?"):
-            self.groups += 1
-            number = self.groups
+            self.group_count += 1
+            number = self.group_count
         elif not self._take(":"):
-            raise ValueError(self.refusal("a kind of group other than ( and (?:"))
+            raise ValueError(self.problem("a kind of group other than ( and (?:"))
         node, size = self.alternatives(depth + 1)
         if not self._take(")"):
-            raise ValueError(self.refusal("a ( without its )"))
+            raise ValueError(self.problem("a ( without its )"))
         return _Part(node if number is None else CapturingGroup(number, node), size + 2)
 
     def _repeated(self, part: _Part) -> _Part:
-        """The part with the repeat behind it."""
+        """Returns the part with the repeat that follows it, if any."""
         node, size = part
         low, high = 0, None
         if self._take("*"):
@@ -204,57 +207,62 @@ class _Reader:
             low, size = 1, size + 1
         elif self._take("?"):
             high, size = 1, size + 1
-        elif count := _COUNT.match(self.text, self.at):
+        elif count := _COUNT.match(self.text, self.position):
             low, most = int(count[1]), int(count[3] or count[1])
             if not low <= most <= MAX_REPEAT_COUNT or (count[2] is None and most == 0):
                 raise ValueError(
-                    self.refusal(f"a repeat that is not from 1 to {MAX_REPEAT_COUNT}, the lower count first")
+                    self.problem(f"a repeat that is not from 1 to {MAX_REPEAT_COUNT}, the lower count first")
                 )
-            self.at, size = count.end(), size * max(1, most) + most - low + 1
+            self.position, size = count.end(), size * max(1, most) + most - low + 1
             high = None if count[2] and not count[3] else most
         else:
             return part
         return _Part(Repetition(node, low, high, greedy=not self._take("?")), size)
 
     def _escape(self) -> tuple[str, int, int]:
-        """The character that the escape stands for ("" for a class of them), the bits of all, and the size."""
-        after = self.text[self.at + 1 : self.at + 2]
-        self.at += 2
-        if after in _CLASSES:
-            return "", *_CLASSES[after]
-        if after in _PUNCTUATION:
-            return after, 1 << ord(after), 1
-        raise ValueError(self.refusal("an escape other than of punctuation, \\d, \\w and \\s"))
+        """Returns the escaped character ("" for a class), the bits of all its characters, and the size."""
+        char = self._peek(1, 1)
+        self.position += 2
+        if char in _CLASSES:
+            return "", *_CLASSES[char]
+        if char in _PUNCTUATION:
+            return char, 1 << ord(char), 1
+        raise ValueError(self.problem("an escape other than of punctuation, \\d, \\w and \\s"))
 
     def _set(self) -> _Part:
-        self.at += 1
+        self.position += 1
         inverted = self._take("^")
         size, chars = int(inverted), 0
         empty = True
         while not self._take("]"):
-            low, taken, ranges = self._member()
-            if self.text[self.at : self.at + 1] == "-" and self.text[self.at + 1 : self.at + 2] not in ("]", ""):
-                self.at += 1
+            low, member, ranges = self._member()
+            if self._peek() == "-" and self._peek(1, 1) not in ("]", ""):
+                self.position += 1
                 high, _, _ = self._member()
                 if not low or not high or low > high:
-                    raise ValueError(self.refusal("a range that does not go up"))
-                taken = (2 << ord(high)) - (1 << ord(low))
-            size, chars, empty = size + ranges, chars | taken, False
+                    raise ValueError(self.problem("a range whose end comes before its start"))
+                member = (2 << ord(high)) - (1 << ord(low))
+            size, chars, empty = size + ranges, chars | member, False
         if empty:
-            raise ValueError(self.refusal("an empty set"))
+            raise ValueError(self.problem("an empty set"))
         return _Part(CharacterClass(ALL_CHARACTERS & ~chars if inverted else chars), size)
 
     def _member(self) -> tuple[str, int, int]:
-        char = self.text[self.at : self.at + 1]
+        char = self._peek()
         if char == "\\":
             return self._escape()
-        if char in ("", "[") or self.text[self.at : self.at + 2] in ("--", "&&", "||", "~~"):
-            raise ValueError(self.refusal("a set that is not closed, or holds [ or a doubled sign: escape them"))
-        self.at += 1
+        if char in ("", "[") or self._peek(2) in ("--", "&&", "||", "~~"):
+            raise ValueError(self.problem("a set that is not closed, or has an unescaped [ or a doubled -, &, | or ~"))
+        self.position += 1
         return char, 1 << ord(char), 1
 
+    def _peek(self, count: int = 1, skip: int = 0) -> str:
+        """Returns the next `count` characters after `skip` others; fewer at the end."""
+        start = self.position + skip
+        return self.text[start : start + count]
+
     def _take(self, char: str) -> bool:
-        if self.text[self.at : self.at + 1] == char:
-            self.at += 1
+        if self._peek() == char:
+            self.position += 1
             return True
         return False

@@ -1,4 +1,4 @@
-"""Which services are reached at other addresses than before."""
+"""The services whose instances moved to other IPs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from adsum.core.catalog.snapshots import Snapshot
 
 
 def readdressed_services(snapshot: Snapshot, before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
-    """The services with an instance whose name stands for another IP now."""
+    """Returns the services with an instance whose host name has another IP `after` than `before`."""
     if before is after:
         return set()
     names = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     if not names:
         return set()
-    return {service.name for service in snapshot.services.values() if names & set(_names(service))}
+    return {service.name for service in snapshot.services.values() if names & set(_host_names(service))}
 
 
-def _names(service: ServiceSnapshot) -> Iterable[str]:
-    return (each.instance.address for each in service.listings.values() if not is_ip_address(each.instance.address))
+def _host_names(service: ServiceSnapshot) -> Iterable[str]:
+    return (item.instance.address for item in service.listings.values() if not is_ip_address(item.instance.address))

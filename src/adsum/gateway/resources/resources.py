@@ -1,4 +1,4 @@
-"""Resources: what a gateway or a gRPC client is told, as bytes that are made once and sent to many."""
+"""xDS resources, encoded once as bytes and sent to many gateways and gRPC clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VERSION_HASH_BYTES: Final = 8
 
 
 class ResourceKind(StrEnum):
-    """The kinds of resources, by their type URLs."""
+    """The kinds of resources, with their type URLs."""
 
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -33,17 +33,17 @@ PUSH_ORDER: Final = (
     ResourceKind.LISTENER,
     ResourceKind.ROUTES,
 )
-"""In this order nothing is named before it is known; what is gone is removed in the opposite one."""
+"""The order of pushes: no resource names another one that the client does not have yet. Removals go in reverse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource, encoded.
+    """One encoded resource.
 
-    `version` is the hash of its content. `delta` is a serialized DeltaDiscoveryResponse that holds just this resource,
-    `sotw` a DiscoveryResponse: serialized messages can be concatenated, and protobuf reads them as one. `revision` is
-    that of the last change that is in it. `problem`: what keeps a client from using it, if that is known beforehand.
-    `has_tls`: a cluster some of whose instances speak TLS.
+    `version` is the hash of its content. `delta` is a serialized DeltaDiscoveryResponse with this resource alone, and
+    `sotw` a serialized DiscoveryResponse; a concatenation of such messages is a response with several resources.
+    `revision` is that of the last change in the resource. `problem`: the reason why a client can't use it, if it is
+    known in advance. `has_tls`: a cluster with instances that use TLS.
     """
 
     kind: ResourceKind
@@ -56,25 +56,25 @@ class Resource:
     has_tls: bool = False
 
     def with_revision(self, revision: int) -> Resource:
-        """The same, which later changes have not altered."""
+        """Returns the resource with another revision and the same content."""
         return replace(self, revision=revision)
 
 
 def content_version(content: bytes) -> str:
-    """The version of a resource that is encoded like this."""
+    """Returns the version of a resource with that content."""
     return blake2b(content, digest_size=VERSION_HASH_BYTES).hexdigest()
 
 
 def encode_resource(
     kind: ResourceKind, name: str, message: Any, revision: int, problem: str = "", *, has_tls: bool = False
 ) -> Resource:
-    """Encode a resource; equal content always has equal bytes."""
+    """Encodes a message as a resource. Equal messages always have equal bytes."""
     resource = encoded_resource(kind, name, messages.serialize(message), revision)
     return replace(resource, problem=problem, has_tls=has_tls) if problem or has_tls else resource
 
 
 def encoded_resource(kind: ResourceKind, name: str, content: bytes, revision: int) -> Resource:
-    """A resource whose content is encoded already."""
+    """Returns the resource with that encoded content."""
     version = content_version(content)
     delta = DeltaDiscoveryResponse()
     resource = delta.resources.add(name=name, version=version)

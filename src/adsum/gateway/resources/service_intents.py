@@ -1,4 +1,4 @@
-"""An intent, turned around: what it means for each service."""
+"""The intent by service: the selectors, the upstream and the policy of each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from adsum.gateway.intent.upstreams import LbPolicy, Upstream
 
 
 @lru_cache(maxsize=MAX_CACHED_DEFAULTS)
-def _whole(service: str) -> Mapping[str, Selector]:
+def _default_selectors(service: str) -> Mapping[str, Selector]:
     return MappingProxyType({service: Selector(service)})
 
 
 class ServiceIntents:
-    """Made once for an intent. Asking about a service that it does not name gives the defaults."""
+    """An intent indexed by service, computed once. Services that the intent does not name have the defaults."""
 
     def __init__(self, intent: Intent) -> None:
         self.intent = intent
@@ -27,36 +27,35 @@ class ServiceIntents:
         named: defaultdict[str, dict[str, Selector]] = defaultdict(dict)
         for name, selector in sorted(intent.selectors().items()):
             named[selector.service][name] = selector
-        self._selectors = {service: {service: Selector(service)} | each for service, each in named.items()}
+        self._selectors = {service: {service: Selector(service)} | selectors for service, selectors in named.items()}
         self.named_services = self._selectors.keys() | intent.upstreams.keys()
-        """The services that routes or upstreams name; known or not, there is an answer for them."""
+        """The services that routes or upstreams name. Gateways have clusters for them even if they are unknown."""
         self.shared_selectors = intent.shared_selectors()
-        """The names of the selectors whose routes share requests among several."""
+        """The names of the selectors that share the requests of some route with other targets."""
 
     def selectors(self, service: str) -> Mapping[str, Selector]:
-        """By name, what gateways reach of the service: all of it, and what routes select."""
-        return self._selectors.get(service) or _whole(service)
+        """Returns the service's selectors by name: the whole service, and those in routes."""
+        return self._selectors.get(service) or _default_selectors(service)
 
     def upstream(self, service: str) -> Upstream:
+        """Returns the service's upstream, or the default one."""
         return self.intent.upstream(service)
 
     def policy(self, service: str) -> LbPolicy:
-        """How one of its instances is chosen."""
+        """Returns the load balancing policy of the service."""
         return self._policies.get(service) or self.upstream(service).policy
 
     def changed_services(self, before: ServiceIntents) -> set[str]:
-        """The services for which it means something else than the plan before."""
+        """Returns the services whose intent differs from that `before`."""
         if before is self:
             return set()
-        named = (self.named_services | self.intent.upstreams.keys()) | (
-            before.named_services | before.intent.upstreams.keys()
-        )
-        return {service for service in named if self._about(service) != before._about(service)}
+        named = self.named_services | before.named_services
+        return {service for service in named if self._service_intent(service) != before._service_intent(service)}
 
-    def _about(self, service: str) -> tuple[object, ...]:
-        known = service in self.named_services
+    def _service_intent(self, service: str) -> tuple[object, ...]:
+        is_named = service in self.named_services
         selectors = self.selectors(service).keys()
-        return known, selectors, selectors & self.shared_selectors, self.upstream(service), self.policy(service)
+        return is_named, selectors, selectors & self.shared_selectors, self.upstream(service), self.policy(service)
 
 
 NO_SERVICE_INTENTS: Final = ServiceIntents(NO_INTENT)

@@ -1,1 +1,1 @@
-"""TODO: route_check."""
+"""Which route takes a request, decided as a gateway decides it, without a gateway."""

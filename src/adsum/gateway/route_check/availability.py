@@ -1,4 +1,4 @@
-"""Whether somebody takes what a target is sent, and which of a route's targets share its requests therefore."""
+"""The availability of targets: whether an instance takes their requests, and which targets share a route's requests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from adsum.gateway.intent.selectors import Selector
 
 
 class Availability(StrEnum):
-    """Whether somebody takes the requests that are sent to some instances of a service.
+    """Whether an instance takes the requests of a target.
 
-    EMPTY: none of them takes requests now. UNKNOWN: no service of that name is known.
+    EMPTY: none of the target's instances takes requests now. UNKNOWN: no service of that name is known.
     """
 
     AVAILABLE = "available"
@@ -23,23 +23,23 @@ class Availability(StrEnum):
 
 
 def availability(selector: Selector, snapshot: Snapshot) -> Availability:
-    """Whether the catalog lists an instance that the selector means and that takes requests."""
+    """Returns the availability of the selector's instances in the catalog."""
     if selector.service not in snapshot.services:
         return Availability.UNKNOWN
     listings = snapshot.services[selector.service].listings.values()
-    there = any(each.status in USABLE_STATUSES and selector.selects(each.instance) for each in listings)
-    return Availability.AVAILABLE if there else Availability.EMPTY
+    usable = any(listing.status in USABLE_STATUSES and selector.selects(listing.instance) for listing in listings)
+    return Availability.AVAILABLE if usable else Availability.EMPTY
 
 
 def assume_available(_: Selector) -> Availability:
-    """What is so where the catalog is not asked."""
+    """Returns AVAILABLE: for callers without a catalog."""
     return Availability.AVAILABLE
 
 
 def active_targets(targets: Iterable[Target], is_empty: Callable[[Selector], bool]) -> list[Target]:
-    """The targets that share a route's requests by their weights.
+    """Returns the targets that share a route's requests by their weights.
 
-    One that nobody takes requests for has no share; if that is so of all, they share as they would with somebody there.
+    An empty target has no share. If all targets are empty, they share as if none were.
     """
-    weighted = [each for each in targets if each.weight]
-    return [each for each in weighted if not is_empty(each.selector)] or weighted
+    weighted = [target for target in targets if target.weight]
+    return [target for target in weighted if not is_empty(target.selector)] or weighted

@@ -1,4 +1,4 @@
-"""Paths as gateways rewrite them."""
+"""The rewrites of paths that routes ask for, as gateways do them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GROUP: Final = re.compile(r"\\([1-9])")
 
 
 def rewrite_path(route: Route, path: str) -> str:
-    """What a target of the route sees of a path, without its query, that the route takes."""
+    """Returns the path that a target of the route receives for a path, without its query, that the route takes."""
     if route.rewrite is None:
         return path
     if route.path.kind is MatchKind.PREFIX:
@@ -25,6 +25,6 @@ def rewrite_path(route: Route, path: str) -> str:
 
 
 def replace_prefix(stem: str, prefix: str, path: str) -> str:
-    """The path with `prefix` in place of its `stem`; a slash between it and the rest is never doubled nor lost."""
+    """Returns the path with `prefix` in place of its `stem`. The slash before the rest is neither doubled nor lost."""
     rest = path[len(stem) :]
     return prefix.removesuffix("/") + rest if rest else prefix

@@ -1,4 +1,4 @@
-"""Which route a request would take, and why: the same answer that a gateway gives, without a gateway."""
+"""The route check: which route takes a request, and why, decided as a gateway decides it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from adsum.gateway.route_check import path_rewrites, route_order
 from adsum.gateway.route_check.availability import Availability, active_targets, assume_available
 
 NO_ROUTE_STATUS = 404
-"""What a gateway answers to a request that no route takes."""
+"""The status with which a gateway answers a request that no route takes."""
 _BLANKS = " \t"
-"""What may stand around a header's value without being part of it (RFC 9110, 5.5)."""
-_ORIGIN, _ASKED_METHOD = "origin", "access-control-request-method"
+"""Characters around a header's value that are not part of it (RFC 9110, section 5.5)."""
+_ORIGIN, _REQUEST_METHOD = "origin", "access-control-request-method"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
-    """A request to ask about. `host` may have a port, `path` a query; the names of headers may be in any case."""
+    """A request to check. `host` may have a port, `path` a query. Header names may be in any case."""
 
     method: str = "GET"
     host: str = "localhost"
@@ -36,22 +36,22 @@ class CheckedRequest:
     scheme: str = "http"
 
 
-class _Reading(NamedTuple):
-    """A request as a gateway reads it, worked out once for all routes.
+class _NormalizedRequest(NamedTuple):
+    """A request as a gateway reads it, computed once for all routes.
 
-    `target` is the path without its query, `query` has its question mark. `headers` has the values of all headers of
-    a name, joined by commas, `parameters` the first parameter of a name as it was sent.
+    `path` is without its query, `query` includes its question mark. `headers` has the values of all headers of a name,
+    joined by commas; `parameters` has the first parameter of a name as sent.
     """
 
     request: CheckedRequest
     host: str
-    target: str
+    path: str
     query: str
     headers: Mapping[str, str]
     parameters: Mapping[str, str]
 
     @staticmethod
-    def of(request: CheckedRequest) -> _Reading:
+    def from_request(request: CheckedRequest) -> _NormalizedRequest:
         path, mark, query = request.path.partition("?")
         headers: dict[str, list[str]] = {}
         for name, value in request.headers:
@@ -62,12 +62,12 @@ class _Reading(NamedTuple):
             parameters.setdefault(name, value)
         joined = {name: ",".join(values) for name, values in headers.items()}
         host = host_patterns.host_of_authority(request.host)
-        return _Reading(request, host, normalize(path), mark + query, joined, parameters if mark else {})
+        return _NormalizedRequest(request, host, normalize(path), mark + query, joined, parameters if mark else {})
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedRoute:
-    """A route that did not take the request, and the first of its conditions that did not hold."""
+    """A route that does not take the request, and the first condition that the request does not meet."""
 
     route: str
     mismatch: str
@@ -75,9 +75,9 @@ class SkippedRoute:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A target of the route that takes a request, its share of 1.0, and whether somebody is there to take it.
+    """A target of the route that takes the request, its share (0.0 to 1.0) and its availability.
 
-    A target with nobody has no share while another one has somebody.
+    An empty or unknown target has no share while another target is available.
     """
 
     selector: Selector
@@ -87,12 +87,12 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a request.
+    """The result of a route check.
 
-    `route` None: no route takes it, and `status` is 404; or none is asked, and `because` tells why the gateway answers
-    `status`. `path` is what a target sees. `status` and `location` are a redirect's. `preflight`: the gateway answers
-    it itself. `because` tells the conditions of the route that hold, `passed` the routes that were asked before, in
-    order, and then those that are for other hosts.
+    `route` None: no route takes the request, and `status` is 404; or the gateway refuses it before it matches routes,
+    and `reasons` has the reason for `status`. `path` is the path that a target receives. `status` and `location` are
+    those of a redirect. `is_preflight`: the gateway answers the request itself. `reasons` are the conditions of the
+    route. `skipped` are the routes that were compared before, in order, and then the routes for other hosts.
     """
 
     route: Route | None = None
@@ -106,7 +106,7 @@ class Verdict:
     skipped: tuple[SkippedRoute, ...] = ()
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     return None
 
 
@@ -117,93 +117,100 @@ def check_route(
     availability: Callable[[Selector], Availability] = assume_available,
     *,
     default_routes: bool = True,
-    before_route: Callable[[], None] = _nothing,
+    before_route: Callable[[], None] = _do_nothing,
 ) -> Verdict:
-    """Which route takes the request, when those services are known, and where it goes.
+    """Returns the route that takes the request, with these services known, and its destinations.
 
-    It takes time in proportion to the routes and to the length of the request. `before_route` is called before each
-    route is asked: what it raises ends the question.
+    The time grows linearly with the routes and with the length of the request. `before_route` is called before the
+    request is compared with each route; an exception that it raises ends the check.
     """
-    refused = direct_response(request.method, request.host, request.path.partition("?")[0])
-    if refused is not None:
-        return Verdict(status=refused.status, reasons=(refused.reason,))
-    reading = _Reading.of(request)
-    asked: list[SkippedRoute] = []
-    for route in _candidates(intent, services, reading, default_routes=default_routes):
+    refusal = direct_response(request.method, request.host, request.path.partition("?")[0])
+    if refusal is not None:
+        return Verdict(status=refusal.status, reasons=(refusal.reason,))
+    normalized = _NormalizedRequest.from_request(request)
+    skipped: list[SkippedRoute] = []
+    for route in _candidates(intent, services, normalized, default_routes=default_routes):
         before_route()
-        failed = _failed(route, reading)
-        if failed is None:
-            return _verdict(route, reading, availability, (*asked, *_elsewhere(intent, reading.host)))
-        asked.append(SkippedRoute(route.name, failed))
-    return Verdict(status=NO_ROUTE_STATUS, skipped=(*asked, *_elsewhere(intent, reading.host)))
+        mismatch = _mismatch(route, normalized)
+        if mismatch is None:
+            return _verdict(route, normalized, availability, (*skipped, *_routes_of_other_hosts(intent, normalized)))
+        skipped.append(SkippedRoute(route.name, mismatch))
+    return Verdict(status=NO_ROUTE_STATUS, skipped=(*skipped, *_routes_of_other_hosts(intent, normalized)))
 
 
 def _candidates(
-    intent: Intent, services: Collection[str], reading: _Reading, *, default_routes: bool
+    intent: Intent, services: Collection[str], request: _NormalizedRequest, *, default_routes: bool
 ) -> Iterator[Route]:
-    host = reading.host
+    """Yields the routes for the request's host in order, then the default route that its host or path names."""
+    host = request.host
     yield from route_order.RouteOrder(intent.routes).for_host(host)
     if default_routes and defaults.apply_to_host(host, intent.routes):
         known = set(services) | intent.named_services()
-        name, first = host.removesuffix(defaults.LOCALHOST_SUFFIX), reading.target.split("/")[1]
+        name, first_segment = host.removesuffix(defaults.LOCALHOST_SUFFIX), request.path.split("/")[1]
         if name not in ("", host):
             yield from [defaults.host_route(name)] if name in known else []
-        elif first in known:
-            yield defaults.path_route(first)
+        elif first_segment in known:
+            yield defaults.path_route(first_segment)
 
 
-def _elsewhere(intent: Intent, host: str) -> Iterator[SkippedRoute]:
-    for route in sorted(intent.routes, key=lambda each: each.name):
-        if host_patterns.rank(route.hosts, host) is None:
+def _routes_of_other_hosts(intent: Intent, request: _NormalizedRequest) -> Iterator[SkippedRoute]:
+    for route in sorted(intent.routes, key=lambda route: route.name):
+        if host_patterns.rank(route.hosts, request.host) is None:
             yield SkippedRoute(route.name, f"host {' or '.join(route.hosts)}")
 
 
-def _failed(route: Route, reading: _Reading) -> str | None:
-    """The first condition of the route that does not hold; None: it takes the request."""
-    if not route.path.matches(reading.target):
+def _mismatch(route: Route, request: _NormalizedRequest) -> str | None:
+    """Returns the first condition of the route that the request does not meet; None: the route takes the request."""
+    if not route.path.matches(request.path):
         return f"path {route.path}"
-    preflight = _preflight(route, reading)
-    if route.methods and reading.request.method not in route.methods and not preflight:
+    is_preflight = _is_preflight(route, request)
+    if route.methods and request.request.method not in route.methods and not is_preflight:
         return f"method {' or '.join(route.methods)}"
     for header in route.headers:
-        if not header.matches(reading.headers.get(header.name)) and not preflight:
+        if not header.matches(request.headers.get(header.name)) and not is_preflight:
             return str(header)
     for parameter in route.query:
-        if not parameter.matches(reading.parameters.get(parameter.name)):
+        if not parameter.matches(request.parameters.get(parameter.name)):
             return str(parameter)
     return None
 
 
-def _preflight(route: Route, reading: _Reading) -> bool:
-    """Whether it is a browser's question if the route may be called: it has neither its method nor its headers yet."""
-    if route.cors is None or reading.request.method != "OPTIONS" or _ORIGIN not in reading.headers:
+def _is_preflight(route: Route, request: _NormalizedRequest) -> bool:
+    """Returns whether the request is a browser's preflight for the route.
+
+    A preflight has neither the method nor the headers of the call that the browser wants to make.
+    """
+    if route.cors is None or request.request.method != "OPTIONS" or _ORIGIN not in request.headers:
         return False
-    asked = reading.headers.get(_ASKED_METHOD)
-    return asked is not None and (not route.methods or asked in route.methods)
+    method = request.headers.get(_REQUEST_METHOD)
+    return method is not None and (not route.methods or method in route.methods)
 
 
 def _verdict(
-    route: Route, reading: _Reading, presence: Callable[[Selector], Availability], passed: tuple[SkippedRoute, ...]
+    route: Route,
+    request: _NormalizedRequest,
+    availability: Callable[[Selector], Availability],
+    skipped: tuple[SkippedRoute, ...],
 ) -> Verdict:
-    because, default = tuple(_conditions(route)), defaults.is_default(route)
-    if route.cors is not None and _preflight(route, reading) and route.cors.allows(reading.headers.get(_ORIGIN, "")):
-        return Verdict(route, default, is_preflight=True, reasons=because, skipped=passed)
+    reasons, is_default = tuple(_conditions(route)), defaults.is_default(route)
+    if route.cors is not None and _is_preflight(route, request) and route.cors.allows(request.headers.get(_ORIGIN, "")):
+        return Verdict(route, is_default, is_preflight=True, reasons=reasons, skipped=skipped)
     if route.redirect is not None:
-        location = _location(route, route.redirect, reading)
-        return Verdict(route, default, (), "", route.redirect.status, location, reasons=because, skipped=passed)
-    path = path_rewrites.rewrite_path(route, reading.target) + reading.query
-    to = tuple(_destinations(route, presence))
-    return Verdict(route, default, to, path, reasons=because, skipped=passed)
+        location = _location(route, route.redirect, request)
+        return Verdict(route, is_default, (), "", route.redirect.status, location, reasons=reasons, skipped=skipped)
+    path = path_rewrites.rewrite_path(route, request.path) + request.query
+    destinations = tuple(_destinations(route, availability))
+    return Verdict(route, is_default, destinations, path, reasons=reasons, skipped=skipped)
 
 
-def _destinations(route: Route, presence: Callable[[Selector], Availability]) -> Iterator[Destination]:
-    known = {target.selector.name: presence(target.selector) for target in route.to if target.weight}
-    shared = active_targets(route.to, lambda to: known[to.name] is not Availability.AVAILABLE)
-    whole = sum(target.weight for target in shared)
+def _destinations(route: Route, availability: Callable[[Selector], Availability]) -> Iterator[Destination]:
+    by_name = {target.selector.name: availability(target.selector) for target in route.to if target.weight}
+    active = active_targets(route.to, lambda selector: by_name[selector.name] is not Availability.AVAILABLE)
+    total_weight = sum(target.weight for target in active)
     for target in route.to:
         if target.weight:
-            share = target.weight / whole if target in shared else 0.0
-            yield Destination(target.selector, share, known[target.selector.name])
+            share = target.weight / total_weight if target in active else 0.0
+            yield Destination(target.selector, share, by_name[target.selector.name])
 
 
 def _conditions(route: Route) -> Iterator[str]:
@@ -217,23 +224,25 @@ def _conditions(route: Route) -> Iterator[str]:
     yield from map(str, route.query)
 
 
-def _location(route: Route, redirect: Redirect, reading: _Reading) -> str:
-    request = reading.request
-    scheme = redirect.scheme or request.scheme
-    host = redirect.host or _kept(request, scheme, redirect.port)
+def _location(route: Route, redirect: Redirect, request: _NormalizedRequest) -> str:
+    scheme = redirect.scheme or request.request.scheme
+    host = redirect.host or _redirect_authority(request.request, scheme, redirect.port)
     port = f":{redirect.port}" if redirect.port else ""
-    path = reading.target
+    path = request.path
     if redirect.path:
         path = redirect.path
     elif redirect.prefix:
         path = path_rewrites.replace_prefix(route.path.stem, redirect.prefix, path)
-    return f"{scheme}://{host}{port}{path}{reading.query}"
+    return f"{scheme}://{host}{port}{path}{request.query}"
 
 
-def _kept(request: CheckedRequest, scheme: str, port: int | None) -> str:
-    """The request's authority: without its port if there is a new one, or if it was the default of another scheme."""
-    name, colon, old = request.host.rpartition(":")
+def _redirect_authority(request: CheckedRequest, scheme: str, port: int | None) -> str:
+    """Returns the request's authority, without its port if the redirect sets one or changes the scheme.
+
+    A change of the scheme drops only the default port of the request's scheme.
+    """
+    name, colon, old_port = request.host.rpartition(":")
     if not colon or request.host.endswith("]"):
         return request.host
-    moved = scheme != request.scheme and old == {"http": "80", "https": "443"}.get(request.scheme)
-    return name if port or moved else request.host
+    was_default = scheme != request.scheme and old_port == {"http": "80", "https": "443"}.get(request.scheme)
+    return name if port or was_default else request.host

@@ -1,8 +1,8 @@
-"""Which of several routes is asked first: the more specific one, always in the same order.
+"""The order in which routes are compared with a request: the more specific route first.
 
-After Kubernetes' Gateway API (HTTPRouteRule, "matches"): exact hosts before wildcards before any host, then the path,
-the method, and the number of headers and of query parameters. Before all that, what operators gave a `priority`. A
-regex comes before prefixes, as in Envoy Gateway: behind them, a catch-all would hide it.
+It follows Kubernetes' Gateway API (HTTPRouteRule, "matches"): exact hosts before wildcards before any host, then the
+path, the method, and the number of header and query conditions. A route's `priority` comes before all that. A regex
+comes before prefixes, as in Envoy Gateway: behind them, a catch-all prefix would hide it. Ties are broken by name.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from adsum.gateway.patterns import host_patterns
 _PATHS: Final = {MatchKind.EXACT: 0, MatchKind.REGEX: 1, MatchKind.PREFIX: 2}
 
 ANY_HOST_RANK: Final = (2, 0)
-"""The rank of a route without hosts: after all that have some."""
+"""The rank of a route without hosts: it comes after all routes with hosts."""
 
 _Key = tuple[int, tuple[int, int], tuple[int, int], bool, int, int, str]
 
 
 class RouteOrder:
-    """Routes, found by host in the order in which they are asked: what that costs grows with those that are found."""
+    """An index of routes by host that returns them in order. A look-up costs time for the routes that it finds."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self._anywhere: list[tuple[_Key, Route]] = []
+        self._any_host: list[tuple[_Key, Route]] = []
         self._by_pattern: defaultdict[str, list[Route]] = defaultdict(list)
         for route in routes:
             if not route.hosts:
-                self._anywhere.append((_key(route, ANY_HOST_RANK), route))
+                self._any_host.append((_key(route, ANY_HOST_RANK), route))
             for pattern in route.hosts:
                 self._by_pattern[pattern].append(route)
-        self._anywhere.sort(key=_keyed)
+        self._any_host.sort(key=_first)
 
     @property
     def host_patterns(self) -> list[str]:
-        """Every host pattern of a route, in order."""
+        """The host patterns of all routes, sorted."""
         return sorted(self._by_pattern)
 
     def for_host(self, host: str) -> list[Route]:
-        """The routes that take that host, or all that a host pattern takes."""
+        """Returns the routes for the host, or for every host that a host pattern matches, in order."""
         found = {
             route.name: route
             for pattern in host_patterns.covering_patterns(host)
@@ -50,35 +50,35 @@ class RouteOrder:
         }
         ranked = ((host_patterns.rank(route.hosts, host), route) for route in found.values())
         keyed = [(_key(route, rank), route) for rank, route in ranked if rank is not None]
-        return [route for _, route in sorted((*self._anywhere, *keyed), key=_keyed)]
+        return [route for _, route in sorted((*self._any_host, *keyed), key=_first)]
 
     @property
     def shared_route_count(self) -> int:
-        """How many routes take every host, or all below a name: those that several hosts may have."""
+        """The number of routes that several hosts can have: those for every host, and those with a wildcard."""
         wildcards = (
             routes for pattern, routes in self._by_pattern.items() if pattern.startswith(host_patterns.WILDCARD)
         )
-        return len(self._anywhere) + sum(map(len, wildcards))
+        return len(self._any_host) + sum(map(len, wildcards))
 
     def for_patterns(self, patterns: Iterable[str]) -> list[tuple[Route, str]]:
-        """The routes that take a host of these patterns, each with a pattern that it takes it by ("": any host).
+        """Returns the routes for hosts of these patterns, each with the pattern that matches ("": any host).
 
-        Of those that take one host, what is asked first comes first; a route may come again after that.
+        The routes of each single host are in order. A route can occur again after its first place.
         """
-        covering = {each for pattern in patterns for each in host_patterns.covering_patterns(pattern)}
-        found = [(key, "", route) for key, route in self._anywhere]
+        covering = {wider for pattern in patterns for wider in host_patterns.covering_patterns(pattern)}
+        found = [(key, "", route) for key, route in self._any_host]
         for pattern in covering & self._by_pattern.keys():
             rank = host_patterns.rank((pattern,), pattern) or ANY_HOST_RANK
             found += [(_key(route, rank), pattern, route) for route in self._by_pattern[pattern]]
-        return [(route, pattern) for _, pattern, route in sorted(found, key=lambda each: each[:2])]
+        return [(route, pattern) for _, pattern, route in sorted(found, key=lambda entry: entry[:2])]
 
     def for_any_host(self) -> list[Route]:
-        """The routes that take every host."""
-        return [route for _, route in self._anywhere]
+        """Returns the routes for every host, in order."""
+        return [route for _, route in self._any_host]
 
 
-def _keyed(each: tuple[_Key, Route]) -> _Key:
-    return each[0]
+def _first(entry: tuple[_Key, Route]) -> _Key:
+    return entry[0]
 
 
 def _key(route: Route, rank: tuple[int, int]) -> _Key:

@@ -1,1 +1,1 @@
-"""TODO: clusters."""
+"""Clusters and their endpoints: how gateways reach the instances of a service."""

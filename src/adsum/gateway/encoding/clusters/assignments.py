@@ -1,4 +1,4 @@
-"""Assignments: the instances of a service as gateways and gRPC clients see them."""
+"""Cluster load assignments: the instances of a service as endpoints of gateways and gRPC clients."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ HEALTH_BY_STATUS: Final = {
     Status.DRAINING: DRAINING,
     Status.MAINTENANCE: DRAINING,
 }
-"""Never UNKNOWN, which Envoy takes for healthy."""
+"""Envoy's health of each status. It is never UNKNOWN, which Envoy treats as healthy."""
 _BEST_FIRST: Final = tuple(Status)
 
 
 class AssignmentReader(Enum):
-    """Who reads an assignment.
+    """The client that an assignment is for.
 
-    gRPC uses HEALTHY endpoints only: the degraded are a lower priority of healthy ones. Its channels decide themselves
-    whether they speak TLS (gRFC A29), to all instances alike, and ours do not: to one that expects it, nothing may be
-    sent in plain text.
+    gRPC uses HEALTHY endpoints only, so that degraded endpoints are sent as healthy ones of a lower priority. A gRPC
+    channel uses TLS to all instances or to none (gRFC A29), and our channels use none. So instances with TLS are left
+    out, since they must receive nothing in plain text.
     """
 
     ENVOY = "envoy"
     GRPC = "grpc"
 
 
-class _Place(NamedTuple):
-    """Where an endpoint stands: priorities are used in order, zones share one by weight."""
+class _LocalityKey(NamedTuple):
+    """The locality of an endpoint. Priorities are used in order; zones of one priority share requests by weight."""
 
     priority: int
     zone: str
 
 
-class _Entry(NamedTuple):
-    place: _Place
+class _EndpointEntry(NamedTuple):
+    locality: _LocalityKey
     ip: str
     port: int
     listing: Listing
 
 
-def _everybody(_: Instance) -> bool:
+def _any_instance(_: Instance) -> bool:
     return True
 
 
@@ -68,78 +68,83 @@ def assignment(
     zone: str = "",
     reader: AssignmentReader = AssignmentReader.ENVOY,
     *,
-    is_member: Callable[[Instance], bool] = _everybody,
+    is_member: Callable[[Instance], bool] = _any_instance,
 ) -> Any:
-    """The endpoints of a cluster, for a reader in `zone` ("": anywhere), which are used before those elsewhere.
+    """Returns the assignment of a cluster. Endpoints in `zone` come before those in other zones ("": no preference).
 
-    An instance whose address is a name stands at its IP in `addresses`; without one it is left out. So is one that
-    speaks TLS, for gRPC. Of those that are left, the ones for which `is_member` is true are told.
+    A host name as address is replaced by its IP in `addresses`; without an IP, the instance is left out. Instances with
+    TLS are left out for gRPC. Of the rest, the assignment has the instances for which `is_member` is true.
     """
-    reached = [each for each in listings if reader is AssignmentReader.ENVOY or each.instance.scheme not in TLS_SCHEMES]
-    left = [each for each in without_reserves(_without_starting(reached)) if is_member(each.instance)]
-    entries = _entries(left, addresses, zone, reader)
+    reachable = [
+        item for item in listings if reader is AssignmentReader.ENVOY or item.instance.scheme not in TLS_SCHEMES
+    ]
+    members = [item for item in without_reserves(_without_starting(reachable)) if is_member(item.instance)]
+    entries = _entries(members, addresses, zone, reader)
     message = ClusterLoadAssignment(cluster_name=name)
     message.policy.overprovisioning_factor.value = round(OVERPROVISIONING * 100)
-    priorities = sorted({entry.place.priority for entry in entries})  # Envoy wants them from 0 without gaps.
-    for place, group in groupby(entries, key=lambda entry: entry.place):
-        message.endpoints.append(_locality(place.zone, priorities.index(place.priority), list(group), reader))
+    priorities = sorted({entry.locality.priority for entry in entries})  # Envoy needs them from 0 without gaps.
+    for key, group in groupby(entries, key=lambda entry: entry.locality):
+        message.endpoints.append(_locality(key.zone, priorities.index(key.priority), list(group), reader))
     return message
 
 
 def _without_starting(listings: Sequence[Listing]) -> Sequence[Listing]:
-    """Starting instances are not there while others may be called: they are no reason to panic.
+    """Returns the listings without starting instances, unless there are no others to call.
 
-    A process that takes over an address is starting first. Readers that know addresses alone thus lose the process
-    before, with what they counted against it, and begin anew with this one.
+    Starting instances thus count for no panic. A process that takes over an address is starting at first. Clients that
+    know only addresses thereby drop the process before and its failures, and begin anew with the new process.
     """
-    known = [each for each in listings if each.status is not Status.STARTING]
-    return known if any(each.status not in DECLARED_STATUSES for each in known) else listings
+    started = [item for item in listings if item.status is not Status.STARTING]
+    return started if any(item.status not in DECLARED_STATUSES for item in started) else listings
 
 
 def without_reserves(listings: Sequence[Listing]) -> Sequence[Listing]:
-    """A weight of 0 is a reserve: it is not there while anything with a weight is usable."""
-    weighted = [each for each in listings if each.instance.weight]
-    return weighted if any(each.status in USABLE_STATUSES for each in weighted) else listings
+    """Returns the listings without reserves (weight 0), unless no instance with a weight is usable."""
+    weighted = [item for item in listings if item.instance.weight]
+    return weighted if any(item.status in USABLE_STATUSES for item in weighted) else listings
 
 
 def _entries(
     listings: Iterable[Listing], addresses: Mapping[str, str], zone: str, reader: AssignmentReader
-) -> list[_Entry]:
-    """In order, one of each address: of two that stand at the same one, the one that stands better."""
-    at: dict[tuple[str, int], Listing] = {}
-    for listing in sorted(listings, key=lambda each: (_BEST_FIRST.index(each.status), each.instance.id)):
+) -> list[_EndpointEntry]:
+    """Returns one entry for each address and port, sorted. Of two instances at one address, the healthier one stays."""
+    by_address: dict[tuple[str, int], Listing] = {}
+    for listing in sorted(listings, key=lambda item: (_BEST_FIRST.index(item.status), item.instance.id)):
         instance = listing.instance
         ip = instance.address if is_ip_address(instance.address) else addresses.get(instance.address)
         if ip is not None:
-            at.setdefault((ip, instance.port), listing)
-    return sorted(_Entry(_place(listing, zone, reader), ip, port, listing) for (ip, port), listing in at.items())
+            by_address.setdefault((ip, instance.port), listing)
+    return sorted(
+        _EndpointEntry(_locality_key(listing, zone, reader), ip, port, listing)
+        for (ip, port), listing in by_address.items()
+    )
 
 
-def _place(listing: Listing, zone: str, reader: AssignmentReader) -> _Place:
-    away = bool(zone) and listing.instance.zone != zone
-    worse = reader is AssignmentReader.GRPC and listing.status is Status.WARNING
-    return _Place(away + 2 * worse, listing.instance.zone)
+def _locality_key(listing: Listing, zone: str, reader: AssignmentReader) -> _LocalityKey:
+    is_remote = bool(zone) and listing.instance.zone != zone
+    is_degraded = reader is AssignmentReader.GRPC and listing.status is Status.WARNING
+    return _LocalityKey(is_remote + 2 * is_degraded, listing.instance.zone)
 
 
-def _locality(zone: str, priority: int, entries: Sequence[_Entry], reader: AssignmentReader) -> Any:
+def _locality(zone: str, priority: int, entries: Sequence[_EndpointEntry], reader: AssignmentReader) -> Any:
     locality = LocalityLbEndpoints(priority=priority)
     locality.locality.zone = zone
     locality.locality.SetInParent()
-    # gRPC shares calls among zones by this, and skips zones without it.
-    usable = sum(each.listing.instance.weight or 1 for each in entries if each.listing.status in USABLE_STATUSES)
+    # gRPC splits calls between zones by this weight, and skips zones without a weight.
+    usable = sum(item.listing.instance.weight or 1 for item in entries if item.listing.status in USABLE_STATUSES)
     locality.load_balancing_weight.value = max(1, usable)
     locality.lb_endpoints.extend(_endpoint(entry, reader) for entry in entries)
     return locality
 
 
-def _endpoint(entry: _Entry, reader: AssignmentReader) -> Any:
+def _endpoint(entry: _EndpointEntry, reader: AssignmentReader) -> Any:
     instance, status = entry.listing.instance, entry.listing.status
-    worse = reader is AssignmentReader.GRPC and status is Status.WARNING
-    endpoint = LbEndpoint(health_status=HEALTHY if worse else HEALTH_BY_STATUS[status])
+    is_degraded = reader is AssignmentReader.GRPC and status is Status.WARNING
+    endpoint = LbEndpoint(health_status=HEALTHY if is_degraded else HEALTH_BY_STATUS[status])
     endpoint.endpoint.address.CopyFrom(messages.socket_address(entry.ip, entry.port))
     endpoint.load_balancing_weight.value = instance.weight or 1
     if reader is AssignmentReader.ENVOY:
-        # The name that a certificate is held against; else what people look for in Envoy's own pages.
+        # The certificate is verified against this name. For an IP it is the id, which Envoy's admin pages show.
         endpoint.endpoint.hostname = instance.id if is_ip_address(instance.address) else instance.address
         endpoint.metadata.filter_metadata[METADATA_NAMESPACE].update({"id": instance.id})
         if instance.scheme in TLS_SCHEMES:

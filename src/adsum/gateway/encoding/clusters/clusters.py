@@ -1,7 +1,7 @@
-"""Clusters: how gateways treat a service, or some of its instances. Every choice is explicit.
+"""Clusters: how gateways treat a service, or some of its instances. Every setting is explicit.
 
-The instances come from assignments, and their health from the registry: a status acts within milliseconds, while
-Envoy's own active checks would keep traffic on what has left.
+The instances come from assignments, and their health from the registry. A status takes effect within milliseconds,
+while Envoy's own active checks would keep sending traffic to instances that have left.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from adsum.gateway.encoding.clusters.tls import TlsPeers
 from adsum.gateway.intent.upstreams import LbPolicy, OutlierSettings, Upstream, UpstreamLimits
 
 HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT = 30.0, 10.0
-"""Seconds between signs of life on HTTP/2 connections with streams, and until a silent one is given up."""
+"""Seconds between pings on HTTP/2 connections with streams, and until a connection without an answer is closed."""
 KEEPALIVE_PROBES, KEEPALIVE_IDLE_TIME, KEEPALIVE_INTERVAL = 3, 30, 10
-"""TCP keepalive, in seconds: a peer that vanished without a word does not hold streams for ever."""
+"""TCP keepalive: the number of probes, and seconds. It ends connections to peers that vanished silently."""
 
 _POLICIES: Final = {
     LbPolicy.ROUND_ROBIN: Cluster.ROUND_ROBIN,
@@ -34,13 +34,13 @@ _POLICIES: Final = {
     LbPolicy.MAGLEV: Cluster.MAGLEV,
 }
 _PRIMES: Final = (1_031, 2_053, 4_099, 8_209, 16_411, 32_771, 65_537, 131_101, 262_147, 524_309, 1_048_583)
-"""Sizes of Maglev's table, which must be a prime: the next one from `hash_size`, at most 5,000,011."""
+"""Sizes of Maglev's table, which must be prime. The first one that is not below `hash_size` is used."""
 
 
 def cluster(name: str, upstream: Upstream, policy: LbPolicy, version: HttpVersion, peers: TlsPeers, roots: str) -> Any:
-    """The cluster of that name, of instances that speak that version of HTTP.
+    """Returns the cluster of that name, for instances that speak that version of HTTP.
 
-    `peers`: those of them that speak TLS. `roots`: the file with the authorities that the gateway's system trusts.
+    `peers`: the instances with TLS. `roots`: the file of certificate authorities that the gateway's system trusts.
     """
     http2 = version is HttpVersion.HTTP2
     message = Cluster(
@@ -53,14 +53,14 @@ def cluster(name: str, upstream: Upstream, policy: LbPolicy, version: HttpVersio
         ignore_health_on_host_removal=True,
         upstream_connection_options=UpstreamConnectionOptions(),
     )
-    _name(message, upstream.service, tls.verification_problem(upstream.tls, peers, roots))
+    _set_owner(message, upstream.service, tls.verification_problem(upstream.tls, peers, roots))
     keepalive = message.upstream_connection_options.tcp_keepalive
     keepalive.keepalive_probes.value = KEEPALIVE_PROBES
     keepalive.keepalive_time.value = KEEPALIVE_IDLE_TIME
     keepalive.keepalive_interval.value = KEEPALIVE_INTERVAL
-    # Envoy says that a limit was reached, and not which.
-    message.metadata.filter_metadata[messages.METADATA_NAMESPACE].update({"limits": _told(upstream.limits)})
-    _balance(message, upstream, policy)
+    # Envoy does not report which limit was reached, so the response lists all of them.
+    message.metadata.filter_metadata[messages.METADATA_NAMESPACE].update({"limits": _limits_text(upstream.limits)})
+    _set_load_balancing(message, upstream, policy)
     options = _protocol(upstream, http2=http2)
     message.typed_extension_protocol_options[options.DESCRIPTOR.full_name].CopyFrom(messages.any_message(options))
     tls.add_tls(message, upstream.tls, peers, http2=http2, roots=roots)
@@ -68,17 +68,20 @@ def cluster(name: str, upstream: Upstream, policy: LbPolicy, version: HttpVersio
 
 
 def substitute_cluster(name: str, service: str, cause: str) -> Any:
-    """A cluster of that name without instances, for a gateway that can't have the service's own for that reason."""
+    """Returns a cluster of that name without instances, for a gateway that can't have the service's own cluster.
+
+    `cause` is the reason, which callers receive.
+    """
     message = Cluster(name=name, type=Cluster.STATIC)
     message.load_assignment.cluster_name = name
-    _name(message, service, cause)
+    _set_owner(message, service, cause)
     return message
 
 
-def _name(message: Any, service: str, cause: str) -> None:
-    """Say whose cluster it is and, for answers to callers, what keeps its instances from being reached, if anything."""
+def _set_owner(message: Any, service: str, cause: str) -> None:
+    """Sets the cluster's service and, for responses to callers, the cause why its instances can't be reached."""
     if "." in message.name:
-        # A dot would end the name in the names of its metrics.
+        # A dot would end the cluster's name in the names of its metrics.
         message.alt_stat_name = message.name.replace(".", "_")
     owner = message.metadata.filter_metadata[messages.METADATA_NAMESPACE]
     owner.update({"service": service})
@@ -86,12 +89,12 @@ def _name(message: Any, service: str, cause: str) -> None:
         owner.update({"cause": cause, "clause": f"; {cause}"})
 
 
-def _balance(message: Any, upstream: Upstream, policy: LbPolicy) -> None:
+def _set_load_balancing(message: Any, upstream: Upstream, policy: LbPolicy) -> None:
     message.lb_policy = _POLICIES[policy]
     common = message.common_lb_config
-    # Envoy's 50% would send requests to what is draining.
+    # Envoy's default of 50 % would send requests to draining instances.
     common.healthy_panic_threshold.value = upstream.panic_threshold * 100.0
-    # Envoy's second of merging would delay every change of health.
+    # Envoy's default of merging updates for one second would delay every change of health.
     common.update_merge_window.CopyFrom(messages.duration(0.0))
     if policy is LbPolicy.RING_HASH:
         message.ring_hash_lb_config.minimum_ring_size.value = upstream.hash_size
@@ -99,12 +102,12 @@ def _balance(message: Any, upstream: Upstream, policy: LbPolicy) -> None:
         message.maglev_lb_config.table_size.value = next(prime for prime in _PRIMES if prime >= upstream.hash_size)
     elif policy is LbPolicy.LEAST_REQUEST:
         message.least_request_lb_config.choice_count.value = 2
-        _warm(message.least_request_lb_config, upstream.slow_start)
+        _set_slow_start(message.least_request_lb_config, upstream.slow_start)
     elif policy is LbPolicy.ROUND_ROBIN:
-        _warm(message.round_robin_lb_config, upstream.slow_start)
+        _set_slow_start(message.round_robin_lb_config, upstream.slow_start)
 
 
-def _warm(policy: Any, slow_start: float) -> None:
+def _set_slow_start(policy: Any, slow_start: float) -> None:
     if slow_start:
         policy.slow_start_config.slow_start_window.CopyFrom(messages.duration(slow_start))
 
@@ -121,8 +124,8 @@ def _breakers(limits: UpstreamLimits) -> Any:
     return CircuitBreakers(thresholds=[thresholds])
 
 
-def _told(limits: UpstreamLimits) -> str:
-    """What an answer says of the limits when one is reached."""
+def _limits_text(limits: UpstreamLimits) -> str:
+    """Returns the limits as callers read them when one is reached."""
     return f"{limits.connections} connections, {limits.pending} waiting and {limits.requests} running requests"
 
 

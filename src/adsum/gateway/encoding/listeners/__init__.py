@@ -1,1 +1,1 @@
-"""TODO: listeners."""
+"""Listeners: how gateways accept requests, filter them, log them and answer them themselves."""

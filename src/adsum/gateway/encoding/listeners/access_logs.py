@@ -1,4 +1,4 @@
-"""The access log of a gateway: a line for every request on its standard output."""
+"""The access log of a gateway: one line for each request, on its standard output."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TEXT: Final = (
 
 
 def access_logs(format: str) -> Iterator[Any]:
-    """`json`, `text` or `off`."""
+    """Yields the access log in that format: `json`, `text` or `off`."""
     if format == "off":
         return
     log = StdoutAccessLog()

@@ -1,4 +1,4 @@
-"""The listeners of a gateway. They depend on its shape alone: no change of routes or services drains a connection."""
+"""The listeners of a gateway. They depend on its profile alone, so that no change of routes drains connections."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ from adsum.gateway.encoding.routes.route_configuration import ROUTE_CONFIGURATIO
 from adsum.gateway.profile import GatewayProfile, split_address
 
 STREAM_IDLE_TIMEOUT: Final = 3_600.0
-"""Seconds after which a request or stream on which nothing moves is ended; routes may say otherwise.
+"""Seconds after which a request or stream on which no bytes move is ended, unless its route sets another timeout.
 
-Envoy's five minutes end WebSockets and gRPC streams that are merely quiet.
+Envoy's default of five minutes would end quiet WebSockets and gRPC streams.
 """
 CONNECTION_IDLE_TIMEOUT: Final = 600.0
 """Seconds after which a caller's connection without requests is closed."""
 HEADERS_TIMEOUT: Final = 10.0
-"""Seconds that a caller may take to send its headers: one that trickles them holds no memory for longer."""
+"""Seconds within which a caller must send all headers of a request. It bounds the memory that slow callers hold."""
 CONNECTION_BUFFER_BYTES: Final = 1024 * 1024
-"""Bytes held for one connection, and of a request's body that can still be retried."""
+"""Bytes buffered for one connection, and the largest body of a request that can be retried."""
 DEFAULT_HOST: Final = "localhost"
-"""The host of HTTP/1.0 requests that name none."""
+"""The host of HTTP/1.0 requests without a Host header."""
 
 _MANAGER: Final = "envoy.filters.network.http_connection_manager"
 
 
-def listener(address: str, shape: GatewayProfile) -> Any:
-    """The listener of a gateway at one of its addresses; its name is the address."""
+def listener(address: str, profile: GatewayProfile) -> Any:
+    """Returns the listener of a gateway at one of its addresses. Its name is the address."""
     ip, port = split_address("listen", address)
-    manager = FilterChain()
-    manager.filters.add(name=_MANAGER, typed_config=messages.any_message(_manager(shape)))
-    if shape.tls_certificate:
-        manager.transport_socket.CopyFrom(tls.listener_transport())
-    message = Listener(name=address, address=messages.socket_address(ip, port), filter_chains=[manager])
+    chain = FilterChain()
+    chain.filters.add(name=_MANAGER, typed_config=messages.any_message(_connection_manager(profile)))
+    if profile.tls_certificate:
+        chain.transport_socket.CopyFrom(tls.listener_transport())
+    message = Listener(name=address, address=messages.socket_address(ip, port), filter_chains=[chain])
     message.per_connection_buffer_limit_bytes.value = CONNECTION_BUFFER_BYTES
     return message
 
 
-def _manager(shape: GatewayProfile) -> Any:
+def _connection_manager(profile: GatewayProfile) -> Any:
     manager = HttpConnectionManager(
         stat_prefix="gateway",
         codec_type=HttpConnectionManager.AUTO,
         http_filters=http_filters.chain(),
         upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
-        access_log=access_logs(shape.access_log),
+        access_log=access_logs(profile.access_log),
         local_reply_config=local_replies(),
-        # Services say themselves what they are.
+        # Services set the Server header themselves.
         server_header_transformation=HttpConnectionManager.PASS_THROUGH,
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=messages.duration(CONNECTION_IDLE_TIMEOUT),
-            # WSGI and CGI programs can't tell x_user from x-user, and so would take the first for the second.
+            # WSGI and CGI programs can't distinguish x_user from x-user, so a caller could forge the latter.
             headers_with_underscores_action=HttpProtocolOptions.DROP_HEADER,
         ),
         http_protocol_options=Http1ProtocolOptions(accept_http_10=True, default_host_for_http_10=DEFAULT_HOST),
         strip_trailing_host_dot=True,
         stream_idle_timeout=messages.duration(STREAM_IDLE_TIMEOUT),
         request_headers_timeout=messages.duration(HEADERS_TIMEOUT),
-        xff_num_trusted_hops=shape.trusted_hops,
+        xff_num_trusted_hops=profile.trusted_hops,
         preserve_external_request_id=True,
         always_set_request_id_in_response=True,
     )
@@ -77,9 +77,9 @@ def _manager(shape: GatewayProfile) -> Any:
     manager.http_protocol_options.ignore_http_11_upgrade.add().safe_regex.regex = (
         request_sanitation.other_upgrades_regex()
     )
-    if not shape.trusted_hops:
+    if not profile.trusted_hops:
         manager.early_header_mutation_extensions.append(request_sanitation.remove_forwarding_headers())
-    # A path means the same to routes and to the services behind them.
+    # Routes and services see the same normalized path.
     manager.normalize_path.value = True
     manager.rds.route_config_name = ROUTE_CONFIGURATION_NAME
     manager.rds.config_source.CopyFrom(messages.ads_source())
@@ -89,7 +89,7 @@ def _manager(shape: GatewayProfile) -> Any:
         )
     )
     ids = UuidRequestIdConfig()
-    # A caller's own id stays as it is: Envoy would write a bit of tracing into it.
+    # A caller's request id stays unchanged: by default, Envoy writes a tracing bit into it.
     ids.pack_trace_reason.value = False
     ids.use_request_id_for_trace_sampling.value = False
     manager.request_id_extension.typed_config.CopyFrom(messages.any_message(ids))

@@ -1,4 +1,4 @@
-"""What a gateway answers itself: problem documents (RFC 9457) that say which service it was about, and why."""
+"""The local replies of a gateway: problem documents (RFC 9457) with the service and the reason."""
 
 from __future__ import annotations
 
@@ -21,49 +21,56 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 CONTENT_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = "1"
-"""Seconds after which a caller may well find what is missing now."""
+"""Seconds after which a caller is asked to retry a temporary error."""
 SERVICE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:service)%"
 CAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:cause)%"
-"""Why the gateway can't reach a service's instances, where that is known; else nothing."""
+"""The cause why the gateway can't reach a service's instances; empty if it knows none."""
 LIMITS_OPERATOR: Final = "%METADATA(CLUSTER:adsum:limits)%"
 CAUSE_CLAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:clause)%"
-"""The same as a further clause of a sentence."""
+"""The cause as a further clause of a sentence."""
 
 
 class _Reply(NamedTuple):
-    """What to say when Envoy answers with one of these flags ("Access logging", `%RESPONSE_FLAGS%`), or a status."""
+    """The text of a local reply with one of the response flags, or with a status.
+
+    See Envoy's "Access logging", `%RESPONSE_FLAGS%`.
+    """
 
     on: Sequence[str] | int
     title: str
     detail: str
-    temporary: bool = False
-    reasoned: bool = True
-    """Whether Envoy's own reason is added. Of a failed connection it names what stands in certificates."""
+    is_temporary: bool = False
+    has_reason: bool = True
+    """Whether Envoy's own reason is included. For a failed connection it can contain texts from certificates."""
     status: int | None = None
-    """The status that has to come with one of the flags, if any."""
-    routed: bool = True
-    """Whether the route that was taken is named."""
+    """A status that must occur together with one of the flags."""
+    has_route: bool = True
+    """Whether the name of the route is included."""
 
 
-_NO_ROUTE: Final = "no route takes this request: `adsum route check` tells why"
+_NO_ROUTE: Final = "no route takes this request; `adsum route check` shows why"
 _REPLIES: Final = (
     _Reply(("NR",), "No such route", _NO_ROUTE),
-    # The default routes of all services find no cluster of that name (see `every_service`).
-    _Reply(("NC",), "No such route", _NO_ROUTE, reasoned=False, status=404, routed=False),
+    # The default routes for all services found no cluster of that name (see `default_entries`).
+    _Reply(("NC",), "No such route", _NO_ROUTE, has_reason=False, status=404, has_route=False),
     _Reply(("NC",), "Service unknown", "the route leads to a service that the gateway does not know yet", True),
     _Reply(("UH",), "No healthy instance", f"no instance of {SERVICE_OPERATOR} can take requests now", True),
     _Reply(
         ("UO",),
         "Too many requests",
-        f"the gateway holds as many requests for {SERVICE_OPERATOR} as a limit of its upstream allows: {LIMITS_OPERATOR}",
+        f"the gateway has reached a limit of the upstream {SERVICE_OPERATOR}, one of: {LIMITS_OPERATOR}",
         True,
     ),
-    _Reply(("UT",), "Timed out", f"{SERVICE_OPERATOR} did not answer within the route's time"),
-    _Reply(("SI", "DT"), "Timed out", f"nothing moved between the caller and {SERVICE_OPERATOR} for as long as may be"),
+    _Reply(("UT",), "Timed out", f"{SERVICE_OPERATOR} did not answer within the route's timeout"),
+    _Reply(
+        ("SI", "DT"),
+        "Timed out",
+        f"no bytes moved between the caller and {SERVICE_OPERATOR} within the idle timeout",
+    ),
     _Reply(
         ("UPE",),
-        "Answer not understood",
-        f"an instance of {SERVICE_OPERATOR} answered what is not HTTP, or with more headers than fit (100, of 60 KiB in all)",
+        "Invalid response",
+        f"an instance of {SERVICE_OPERATOR} sent a response that is not HTTP or has over 100 headers or 60 KiB of them",
     ),
     _Reply(
         ("UF",),
@@ -75,7 +82,7 @@ _REPLIES: Final = (
     _Reply(
         ("UC", "UR", "LR"),
         "Connection lost",
-        f"an instance of {SERVICE_OPERATOR} broke off before its answer was complete",
+        f"an instance of {SERVICE_OPERATOR} closed the connection before its response was complete",
     ),
     _Reply(
         ("URX",),
@@ -87,38 +94,38 @@ _REPLIES: Final = (
     _Reply(
         400,
         "Malformed request",
-        "a request must name one host, be in ASCII but for its body, with all else percent-encoded in its path and no "
-        "zero byte there, and say one length of its body",
+        "a request must have one host and one length of its body; all but the body must be ASCII, with other "
+        "characters percent-encoded in the path, and without a zero byte there",
     ),
     _Reply(405, "Method not allowed", "%LOCAL_REPLY_BODY%"),
-    _Reply(431, "Headers too large", "a request may have at most 100 headers, of 60 KiB in all with its path"),
-    _Reply(413, "Body too large", "the route takes no body of that size"),
-    _Reply(429, "Rate limited", "the route takes no more requests now", True),
+    _Reply(431, "Headers too large", "a request may have at most 100 headers, and 60 KiB of headers and path"),
+    _Reply(413, "Body too large", "the body is larger than the route's max_body"),
+    _Reply(429, "Rate limited", "the route's rate limit is used up", True),
 )
-"""The first that fits is said."""
+"""The first reply that matches is used."""
 _OTHER: Final = _Reply(400, "Refused", "the gateway refuses this request: %RESPONSE_CODE_DETAILS%")
-"""Every other error, from this status on."""
+"""The reply to every other error with this status or a higher one."""
 
 
 def local_replies() -> Any:
-    """How Envoy's own answers are turned into problem documents, and for gRPC callers into a sentence."""
+    """Returns the configuration that turns Envoy's local replies into problem documents; for gRPC, into a sentence."""
     config = LocalReplyConfig()
     for reply in (*_REPLIES, _OTHER):
-        config.mappers.append(_mapper(reply, _both(_when(reply), _from_grpc()), _sentence(reply)))
-        config.mappers.append(_mapper(reply, _when(reply), _document(reply)))
+        config.mappers.append(_mapper(reply, _both(_condition(reply), _from_grpc()), _sentence(reply)))
+        config.mappers.append(_mapper(reply, _condition(reply), _problem_document(reply)))
     return config
 
 
-def _mapper(reply: _Reply, when: Any, body: Any) -> Any:
-    mapper = ResponseMapper(filter=when, body_format_override=body)
-    if reply.temporary:
+def _mapper(reply: _Reply, condition: Any, body: Any) -> Any:
+    mapper = ResponseMapper(filter=condition, body_format_override=body)
+    if reply.is_temporary:
         option = mapper.headers_to_add.add()
         option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD
         option.header.key, option.header.value = "retry-after", RETRY_AFTER_SECONDS
     return mapper
 
 
-def _when(reply: _Reply) -> Any:
+def _condition(reply: _Reply) -> Any:
     if isinstance(reply.on, int):
         return _status(ComparisonFilter.GE if reply is _OTHER else ComparisonFilter.EQ, reply.on)
     flags = AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=reply.on))
@@ -126,7 +133,7 @@ def _when(reply: _Reply) -> Any:
 
 
 def _from_grpc() -> Any:
-    """Who calls with gRPC reads the body as a status' message."""
+    """Returns the condition that the caller uses gRPC, which reads the body as the message of its status."""
     kind = HeaderMatcher(name="content-type")
     kind.string_match.prefix = "application/grpc"
     return AccessLogFilter(header_filter=HeaderFilter(header=kind))
@@ -150,7 +157,7 @@ def _sentence(reply: _Reply) -> Any:
     return body
 
 
-def _document(reply: _Reply) -> Any:
+def _problem_document(reply: _Reply) -> Any:
     body = SubstitutionFormatString(content_type=CONTENT_TYPE, omit_empty_values=True)
     fields = {
         "type": "about:blank",
@@ -161,9 +168,9 @@ def _document(reply: _Reply) -> Any:
         "service": SERVICE_OPERATOR,
         "request_id": "%REQ(X-REQUEST-ID)%",
     }
-    if reply.routed:
+    if reply.has_route:
         fields["route"] = "%ROUTE_NAME%"
-    if reply.reasoned:
+    if reply.has_reason:
         fields["reason"] = "%RESPONSE_CODE_DETAILS%"
     body.json_format.update(fields)
     return body

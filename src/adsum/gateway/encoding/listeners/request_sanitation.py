@@ -1,4 +1,4 @@
-"""What a gateway drops from a request before any route sees it."""
+"""The sanitation of requests: headers and upgrades that a gateway drops before it matches routes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ FORWARDING_HEADERS: Final = (
     "x-real-ip",
     "x-rewrite-url",
 )
-"""Headers by which proxies say where a request came from. Without a trusted proxy in front, only a caller can have set
-them. Envoy itself replaces x-forwarded-proto, and the routes x-forwarded-host."""
+"""Headers by which proxies describe the origin of a request. Without a trusted proxy in front, only the caller can have
+set them. Envoy itself replaces x-forwarded-proto, and the route configuration replaces x-forwarded-host."""
 WEBSOCKET_UPGRADE: Final = "websocket"
-"""The only upgrade that a gateway passes on."""
+"""The only upgrade that a gateway forwards."""
 
 
 def remove_forwarding_headers() -> Any:
-    """An early mutation that removes `FORWARDING_HEADERS`: conditions of routes don't see those headers either."""
+    """Returns an early header mutation that removes `FORWARDING_HEADERS`, so that routes do not see them either."""
     mutations = HeaderMutation(mutations=[Mutation(remove=name) for name in FORWARDING_HEADERS])
     return TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation", typed_config=messages.any_message(mutations)
@@ -39,10 +39,10 @@ def remove_forwarding_headers() -> Any:
 
 
 def other_upgrades_regex() -> str:
-    """A regex of every upgrade but `WEBSOCKET_UPGRADE`: an offer that a server may ignore (RFC 9110, 7.8).
+    """Returns a regex of every upgrade but `WEBSOCKET_UPGRADE`. A server may ignore upgrades (RFC 9110, section 7.8).
 
-    RE2 has no "not", so it lists how a text can differ: it ends early, has another character, or goes on.
+    RE2 has no negation, so the regex lists how a text can differ: it ends early, has another character, or is longer.
     """
-    known = re.escape(WEBSOCKET_UPGRADE)
-    ways = [rf"{known[:n]}(?:[^{known[n]}].*)?" for n in range(len(known))]
-    return f"(?i:{'|'.join(ways)}|{known}.+)"
+    name = re.escape(WEBSOCKET_UPGRADE)
+    differences = [rf"{name[:n]}(?:[^{name[n]}].*)?" for n in range(len(name))]
+    return f"(?i:{'|'.join(differences)}|{name}.+)"

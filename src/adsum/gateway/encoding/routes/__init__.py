@@ -1,1 +1,1 @@
-"""TODO: routes."""
+"""The route configuration: virtual hosts and their route entries."""

@@ -1,9 +1,9 @@
-"""Which hosts share a virtual host of Envoy's.
+"""Groups of hosts that share one of Envoy's virtual hosts.
 
-Envoy goes on to no other virtual host when none of the routes of one takes a request, so that each has to repeat the
-routes that take any host. Where many hosts would repeat many of those, several hosts share one, in which each route
-asks for its host itself. So the whole grows with the number of routes and hosts, and not with their product, and a
-request is compared with at most about twice as many routes as take any host, or with `MAX_REPEATED_ROUTES`.
+Envoy tries no other virtual host when no route of the chosen one takes a request. So each virtual host repeats the
+routes for any host. Where many hosts would repeat many such routes, several hosts share a virtual host, in which each
+route has a condition on its host. The table then grows with the number of routes and hosts, and not with their product.
+A request is compared with at most about twice as many routes as there are for any host, or with `MAX_REPEATED_ROUTES`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Final
 from adsum.gateway.route_check.route_order import RouteOrder
 
 MAX_REPEATED_ROUTES: Final = 1_000
-"""Routes for any host that all virtual hosts together may repeat before hosts share one; more if there are more routes
-and hosts than that, counted together."""
+"""Repeated routes in all virtual hosts together before hosts share one. With more hosts and shared routes than that, it
+is the number of both together."""
 
 
 def group_hosts(order: RouteOrder) -> list[list[str]]:
-    """Every host pattern of a route, in groups of about one size that have a virtual host each."""
+    """Returns all host patterns of routes in groups of about equal size. Each group has one virtual host."""
     patterns, repeated = order.host_patterns, order.shared_route_count
     if not patterns:
         return []
-    room = max(MAX_REPEATED_ROUTES, len(patterns) + repeated) // max(1, repeated)
-    size = ceil(len(patterns) / min(len(patterns), room))
+    max_groups = max(MAX_REPEATED_ROUTES, len(patterns) + repeated) // max(1, repeated)
+    size = ceil(len(patterns) / min(len(patterns), max_groups))
     return [list(patterns[start : start + size]) for start in range(0, len(patterns), size)]
 
 
 def group_name(group: Sequence[str]) -> str:
-    """What the virtual host of a group is called."""
+    """Returns the name of a group's virtual host."""
     return group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"

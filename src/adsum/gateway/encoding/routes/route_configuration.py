@@ -1,4 +1,4 @@
-"""The route configuration of a gateway: for each host, every route that may take its requests, in order."""
+"""The route configuration of a gateway: virtual hosts, each with the routes for its hosts in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from adsum.gateway import direct_responses
 from adsum.gateway.encoding import messages
 from adsum.gateway.encoding.clusters.http_versions import ALL_HTTP1, TrafficSplit, TrafficSplits
 from adsum.gateway.encoding.routes import default_entries, host_groups
-from adsum.gateway.encoding.routes.route_entries import add_header_edits, route_entries
+from adsum.gateway.encoding.routes.route_actions import add_header_edits
+from adsum.gateway.encoding.routes.route_entries import route_entries
 from adsum.gateway.intent import default_routes
 from adsum.gateway.intent.actions import HeaderEdits
 from adsum.gateway.intent.default_routes import LOCALHOST_SUFFIX
@@ -26,42 +27,45 @@ ROUTE_CONFIGURATION_NAME: Final = "routes"
 ANY_HOST: Final = "*"
 LOCALHOST_PATTERN: Final = "*" + LOCALHOST_SUFFIX
 MAX_CACHED_DEFAULT_ROUTES: Final = 1_024
-"""How many services' own default routes are kept encoded; the others are made again with every change of the table."""
+"""Services whose own default routes are cached. The routes of others are encoded with every change of the table."""
 FORWARDED_HOST_HEADER: Final = "x-forwarded-host"
 
 
 class EncodedRoutes:
-    """Envoy's routes for declared ones, as bytes: made once while a route and what it depends on stay as they are."""
+    """A cache of the encoded entries of declared routes. They are valid while the route and its splits are the same."""
 
-    def __init__(self, known: Mapping[str, _Known] = MappingProxyType({})) -> None:
-        self._known = dict(known)
+    def __init__(self, cache: Mapping[str, _EncodedRoute] = MappingProxyType({})) -> None:
+        self._cache = dict(cache)
 
     def retain(self, routes: Iterable[Route]) -> EncodedRoutes:
-        """Those of these routes alone."""
-        known = self._known
-        return EncodedRoutes({each.name: known[each.name] for each in routes if each.name in known})
+        """Returns a cache with the entries of these routes alone."""
+        cache = self._cache
+        return EncodedRoutes({route.name: cache[route.name] for route in routes if route.name in cache})
 
     def encode(self, route: Route, splits: TrafficSplits) -> bytes:
-        """The routes of a virtual host."""
-        relevant = tuple(splits.get(to.name, ALL_HTTP1) for to in route.selectors)
-        known = self._known.get(route.name)
-        if known is None or known.route is not route or known.splits != relevant:
+        """Returns the entries of the route, encoded as part of a virtual host."""
+        own_splits = tuple(splits.get(selector.name, ALL_HTTP1) for selector in route.selectors)
+        cached = self._cache.get(route.name)
+        if cached is None or cached.route is not route or cached.splits != own_splits:
             host = components.VirtualHost(routes=route_entries(route, splits))
-            known = self._known[route.name] = _Known(route, relevant, messages.serialize(host), {})
-        return known.content
+            cached = self._cache[route.name] = _EncodedRoute(route, own_splits, messages.serialize(host), {})
+        return cached.content
 
     def encode_for_hosts(self, route: Route, pattern: str, splits: TrafficSplits) -> bytes:
-        """The same for hosts of that pattern alone ("": all), to stand beside routes for others."""
+        """Returns the entries with a condition on the host, for a virtual host that has routes of other hosts, too.
+
+        The pattern "" means every host and adds no condition.
+        """
         content = self.encode(route, splits)
         if not pattern:
             return content
-        by_pattern = self._known[route.name].by_pattern
+        by_pattern = self._cache[route.name].by_pattern
         if pattern not in by_pattern:
-            by_pattern[pattern] = _limited(components.VirtualHost.FromString(content), pattern)
+            by_pattern[pattern] = _with_host_condition(components.VirtualHost.FromString(content), pattern)
         return by_pattern[pattern]
 
 
-class _Known(NamedTuple):
+class _EncodedRoute(NamedTuple):
     route: Route
     splits: tuple[TrafficSplit, ...]
     content: bytes
@@ -77,41 +81,42 @@ def route_configuration(
     default_routes: bool,
     behind_proxy: bool,
 ) -> bytes:
-    """Everything that a gateway routes, as a RouteConfiguration.
+    """Returns the encoded RouteConfiguration of a gateway.
 
-    `splits`: how requests are shared between instances with other versions of HTTP, by the names of selectors.
-    `own_splits`: the same of the services that have default routes of their own. `behind_proxy`: what a proxy in front of
-    the gateway says of the host that was asked for is believed.
+    `splits`: the traffic splits by the names of selectors. `own_splits`: the splits of the services that have default
+    routes of their own. `behind_proxy`: the gateway trusts the X-Forwarded-Host of a proxy in front of it.
     """
     message = RouteConfiguration(name=ROUTE_CONFIGURATION_NAME, ignore_port_in_host_matching=True)
-    # A route may come before its service does: that is answered by 503, and holds back no other route.
+    # A route may name a cluster that does not exist yet: it is answered with 503 and does not block other routes.
     message.validate_clusters.value = False
     option = message.request_headers_to_add.add()
     option.header.key, option.header.value = FORWARDED_HOST_HEADER, "%REQ(:AUTHORITY)%"
     option.append_action = option.ADD_IF_ABSENT if behind_proxy else option.OVERWRITE_IF_EXISTS_OR_ADD
     order = route_order.RouteOrder(declared)
     by_name = {route.name: encoded.encode(route, splits) for route in declared}
-    anywhere = [by_name[route.name] for route in order.for_any_host()]
+    any_host = [by_name[route.name] for route in order.for_any_host()]
     by_path, by_host = list[bytes](), list[bytes]()
     if default_routes:
         message.cluster_specifier_plugins.extend(default_entries.cluster_specifiers())
-        known = sorted(own_splits)
-        by_path = [*(_by_path(each, own_splits[each]) for each in known), default_entries.path_entries()]
-        by_host = [*(_by_host(each, own_splits[each]) for each in known), default_entries.host_entries()]
+        services = sorted(own_splits)
+        by_path = [*(_path_entries(name, own_splits[name]) for name in services), default_entries.path_entries()]
+        by_host = [*(_host_entries(name, own_splits[name]) for name in services), default_entries.host_entries()]
     parts = [messages.serialize(message)]
     for group in host_groups.group_hosts(order):
         if len(group) == 1:
-            parts.append(_host(group, [by_name[route.name] for route in order.for_host(group[0])]))
+            entries = [by_name[route.name] for route in order.for_host(group[0])]
         else:
-            parts.append(_host(group, [encoded.encode_for_hosts(*each, splits) for each in order.for_patterns(group)]))
+            pairs = order.for_patterns(group)
+            entries = [encoded.encode_for_hosts(route, pattern, splits) for route, pattern in pairs]
+        parts.append(_virtual_host(group, entries))
     if by_host and LOCALHOST_PATTERN not in order.host_patterns:
-        parts.append(_host([LOCALHOST_PATTERN], [*anywhere, *by_host]))
-    parts.append(_host([ANY_HOST], [*anywhere, *by_path]))
+        parts.append(_virtual_host([LOCALHOST_PATTERN], [*any_host, *by_host]))
+    parts.append(_virtual_host([ANY_HOST], [*any_host, *by_path]))
     return b"".join(parts)
 
 
-def _refused() -> Iterator[Any]:
-    """Envoy's routes for requests that no route is asked about."""
+def _direct_response_entries() -> Iterator[Any]:
+    """Yields Envoy's routes for the requests that a gateway refuses before it matches routes."""
     for refusal, header, comparison in (
         (direct_responses.TRACE_RESPONSE, ":method", {"exact": direct_responses.TRACE_METHOD}),
         (direct_responses.SEVERAL_HOSTS_RESPONSE, ":authority", {"contains": direct_responses.HOST_SEPARATOR}),
@@ -126,39 +131,39 @@ def _refused() -> Iterator[Any]:
         yield entry
 
 
-_REFUSED: Final = messages.serialize(components.VirtualHost(routes=_refused()))
+_DIRECT_RESPONSES: Final = messages.serialize(components.VirtualHost(routes=_direct_response_entries()))
 
 
-def _host(patterns: Sequence[str], routes: Iterable[bytes]) -> bytes:
-    """The virtual host of those patterns, as a field of the configuration."""
-    # What no route is asked about is refused before any is.
-    host = (
-        messages.serialize(components.VirtualHost(name=host_groups.group_name(patterns), domains=patterns)) + _REFUSED
-    )
-    return messages.encode_field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, host + b"".join(routes))
+def _virtual_host(patterns: Sequence[str], entries: Iterable[bytes]) -> bytes:
+    """Returns the virtual host of these patterns, encoded as a field of the configuration.
 
-
-@lru_cache(maxsize=MAX_CACHED_DEFAULT_ROUTES)
-def _by_path(service: str, split: TrafficSplit) -> bytes:
-    return messages.serialize(
-        components.VirtualHost(routes=route_entries(default_routes.path_route(service), {service: split}))
-    )
-
-
-@lru_cache(maxsize=MAX_CACHED_DEFAULT_ROUTES)
-def _by_host(service: str, split: TrafficSplit) -> bytes:
-    """The service's default route by host, to stand with others in one virtual host.
-
-    A virtual host for every service would have to repeat all the declared routes that take any host.
+    The gateway's own responses come before all routes.
     """
-    made = components.VirtualHost(routes=route_entries(default_routes.host_route(service), {service: split}))
-    return _limited(made, service + LOCALHOST_SUFFIX)
+    host = messages.serialize(components.VirtualHost(name=host_groups.group_name(patterns), domains=patterns))
+    content = host + _DIRECT_RESPONSES + b"".join(entries)
+    return messages.encode_field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, content)
 
 
-def _limited(host: Any, pattern: str) -> bytes:
-    """Those routes, for hosts of that pattern alone."""
+@lru_cache(maxsize=MAX_CACHED_DEFAULT_ROUTES)
+def _path_entries(service: str, split: TrafficSplit) -> bytes:
+    """Returns the encoded entries of the service's own default route by path."""
+    entries = route_entries(default_routes.path_route(service), {service: split})
+    return messages.serialize(components.VirtualHost(routes=entries))
+
+
+@lru_cache(maxsize=MAX_CACHED_DEFAULT_ROUTES)
+def _host_entries(service: str, split: TrafficSplit) -> bytes:
+    """Returns the encoded entries of the service's own default route by host, with a condition on the host.
+
+    All services share one virtual host. A virtual host for each would have to repeat all declared routes for any host.
+    """
+    entries = route_entries(default_routes.host_route(service), {service: split})
+    return _with_host_condition(components.VirtualHost(routes=entries), service + LOCALHOST_SUFFIX)
+
+
+def _with_host_condition(host: Any, pattern: str) -> bytes:
+    """Encodes the virtual host's routes with a condition on the host of each request."""
+    regex = host_patterns.authority_regex(pattern)
     for entry in host.routes:
-        entry.match.headers.add(name=":authority").string_match.safe_regex.regex = host_patterns.authority_regex(
-            pattern
-        )
+        entry.match.headers.add(name=":authority").string_match.safe_regex.regex = regex
     return messages.serialize(host)

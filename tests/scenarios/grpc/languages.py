@@ -1,8 +1,8 @@
-"""gRPC clients in Go, Node.js and Java: built once a machine, in the user's cache folder, if the toolchain is there.
+"""gRPC clients in Go, Node.js and Java, built once a machine in the user's cache folder if there is a toolchain.
 
-Each calls a target again and again and prints the name of who answered, or `failed: …`. What can't be built for want of
-a toolchain or of its packages skips the test that needs it, and says what is missing; a program of ours that does not
-compile fails it.
+Each client calls a target again and again and prints the name of the instance that answered, or `failed: …`. Without a
+toolchain or its packages, the test is skipped with the name of what is missing. A client that does not compile fails the
+test.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from tests.support.programs import need
 HERE: Final = Path(__file__).parent
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adsum-tests"
 DOWNLOAD: Final = 180.0
-"""Seconds within which packages must have come; then they count as missing."""
+"""Seconds within which packages must be downloaded; after that they count as missing."""
 BUILD: Final = 600.0
-"""Seconds that a build may take; Go's takes a minute of processor time the first time."""
+"""Seconds within which a build must end. Go's first build takes a minute of processor time."""
 
 
 def python() -> tuple[str, ...]:
-    """Python's own gRPC, which is the C++ one."""
-    return (sys.executable, "-m", "tests.scenarios.grpc_caller")
+    """Returns the command of the Python caller, which uses gRPC's C++ core."""
+    return (sys.executable, "-m", "tests.scenarios.grpc.grpc_caller")
 
 
 def go() -> tuple[str, ...]:
     sources = HERE / "go" / "xds"
     wanted = _number(r"^go (\d+)\.(\d+)", (sources / "go.mod").read_text())
     tool = str(need("go-toolchain"))
-    # No other toolchain is downloaded, and nothing of the surroundings counts.
+    # No other toolchain is downloaded, and no settings of the environment apply.
     environ = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GO111MODULE": "on"}
     there = _number(r"go(\d+)\.(\d+)", _output([tool, "env", "GOVERSION"], environ))
     if there < wanted:
@@ -79,14 +79,14 @@ CALLERS: Final[dict[str, Callable[[], tuple[str, ...]]]] = {"python": python, "g
 
 
 def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]) -> Path:
-    """The folder with the program, built from a copy of its sources unless it is there already."""
+    """Returns the folder with the program, which is built from a copy of its sources unless it exists."""
     digest = hashlib.sha256(version.encode())
     for file in sorted(path for path in sources.iterdir() if path.is_file()):
         digest.update(file.name.encode() + file.read_bytes())
     folder = CACHE / f"{name}-{digest.hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Others that need it wait until it is built.
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Other processes that need it wait until it is built.
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as made:
                 copy = Path(made) / "copy"
@@ -97,7 +97,7 @@ def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]
 
 
 def _fetch(what: str, command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
-    """Bring packages; skips the test if they can't be had."""
+    """Downloads packages. Skips the test if that fails."""
     try:
         done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=DOWNLOAD)
     except subprocess.TimeoutExpired:

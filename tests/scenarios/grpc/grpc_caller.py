@@ -1,4 +1,4 @@
-"""What the callers in other languages do, in Python: `python -m tests.scenarios.grpc_caller xds:///names`."""
+"""What the callers in other languages do, in Python: `python -m tests.scenarios.grpc.grpc_caller xds:///names`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Go programs that speak etcd's gRPC naming with etcd's own packages, and Adsum find one another and follow changes."""
+"""Adsum and Go programs that use etcd's own gRPC naming packages find one another and follow changes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.support.programs import GO_PACKAGES, need
 PROGRAM = Path(__file__).parent / "go" / "naming.go"
 
 pytestmark = pytest.mark.timeout(400)
-"""Seconds; the first test waits for Go to build."""
+"""The timeout in seconds: the first test waits for Go to build."""
 BUILD = ("build", "-gcflags=all=-N -l", "-ldflags=-s -w")
-"""Go builds what is not optimised in two thirds of the time."""
+"""Without optimisation, Go builds in two thirds of the time."""
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The Go program, built once: one process runs this file. Go's cache makes the next run quick."""
+    """Builds the Go program once, since one process runs all tests of this file. Go's cache speeds up the next run."""
     go = str(need("go"))
     folder = tmp_path_factory.mktemp("go")
     built = folder / "naming"
@@ -41,7 +41,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @asynccontextmanager
 async def served() -> AsyncIterator[int]:
-    """The port of a gRPC server with a health service."""
+    """Runs a gRPC server with a health service. Yields its port."""
     server = grpc.aio.server()
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # it is there; the stubs lack it
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -53,7 +53,9 @@ async def served() -> AsyncIterator[int]:
         await server.stop(None)
 
 
-async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place: ScenarioSandbox, program: str) -> None:
+async def test_a_go_program_finds_registered_instances_and_follows_a_change(
+    place: ScenarioSandbox, program: str
+) -> None:
     with EtcdProcess(place.folder) as etcd:
         async with Client(etcd.url, cache=False) as client, served() as first, served() as second:
             one = client.register("my-service", first, id="o1", ttl=5.0)
@@ -65,15 +67,15 @@ async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place:
             await caller.wait_for_output(f"127.0.0.1:{second}\n")
             await one.drain(1.0)
             await one.stop()
-            told = len(caller.stdout)
+            seen = len(caller.stdout)
             await only_calls(caller, second)
-            assert f"127.0.0.1:{first}\n" not in caller.stdout[told:], "who is drained is called no more"
-            etcd.kill()  # The program goes on by what it knows, and so do we.
+            assert f"127.0.0.1:{first}\n" not in caller.stdout[seen:], "a drained instance gets no calls"
+            etcd.kill()  # The program continues with what it knows, and so does the test's client.
             etcd.start()
             three = client.register("my-service", first, id="o1", ttl=5.0)
             await three.start(30.0)
-            told = len(caller.stdout)
-            await wait_until(lambda: f"127.0.0.1:{first}\n" in caller.stdout[told:])
+            seen = len(caller.stdout)
+            await wait_until(lambda: f"127.0.0.1:{first}\n" in caller.stdout[seen:])
             assert "failed" not in caller.stdout
             await asyncio.gather(two.stop(), three.stop())
 
@@ -86,7 +88,7 @@ async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place:
         ("/services/", "etcd:////services/my-service"),
     ],
 )
-async def test_a_go_program_finds_what_a_registry_lists_and_follows_a_change_and_a_drain(
+async def test_a_go_program_finds_the_instances_of_a_registry_and_follows_a_drain(
     place: ScenarioSandbox, program: str, prefix: str, target: str
 ) -> None:
     with EtcdProcess(place.folder) as etcd:
@@ -104,30 +106,32 @@ async def test_a_go_program_finds_what_a_registry_lists_and_follows_a_change_and
             await asyncio.gather(one.stop(), two.stop())
 
 
-async def test_what_a_go_program_registers_is_listed_until_its_lease_is_revoked(
+async def test_an_instance_of_a_go_program_is_listed_until_its_lease_is_revoked(
     place: ScenarioSandbox, program: str
 ) -> None:
     with EtcdProcess(place.folder) as etcd:
         await place.start_registry("", "--etcd-naming", f"{etcd.url}?prefix=services/")
-        async with served() as port, JsonApi(place.url) as asking, Client(place.url, cache=False) as through:
+        async with served() as port, JsonApi(place.url) as api, Client(place.url, cache=False) as through:
             id = f"127.0.0.1:{port}"
             async with Client(f"{etcd.url}?prefix=services/", cache=False) as straight:
                 views = [client.channel("my-service").resolver for client in (through, straight)]
                 provider = place.program("provider", program, "register", etcd.host_port, "services/my-service", id)
                 await provider.wait_for_output("registered")
-                await asking.wait_for_statuses("my-service", lambda found: found == {id: "passing"})
-                await wait_until(lambda: all([each.id for each in view.view.endpoints] == [id] for view in views))
-                [listed] = (await asking.get("/services/my-service"))["instances"]
+                await api.wait_for_statuses("my-service", lambda found: found == {id: "passing"})
+                await wait_until(
+                    lambda: all([endpoint.id for endpoint in view.view.endpoints] == [id] for view in views)
+                )
+                [listed] = (await api.get("/services/my-service"))["instances"]
                 assert listed["metadata"] == {"origin": "etcd-naming"}
                 assert await provider.stop() == 0
-                await asking.wait_for_statuses("my-service", lambda found: found == {})
+                await api.wait_for_statuses("my-service", lambda found: found == {})
                 await wait_until(lambda: all(not view.view.endpoints for view in views))
-                changes = (await asking.get("/changes", id=id))["changes"]
-                reasons = {each["cause"]: each.get("reason") for each in changes}
+                changes = (await api.get("/changes", id=id))["changes"]
+                reasons = {change["cause"]: change.get("reason") for change in changes}
                 assert reasons == {"registered": None, "deregistered": "its key in etcd is gone"}
 
 
 async def only_calls(caller: ScenarioProcess, port: int) -> None:
-    """Return once it calls nobody else any more; no call failed."""
+    """Returns once the caller calls only that port. Fails if a call failed."""
     await wait_until(lambda: caller.stdout.splitlines()[-20:] == [f"127.0.0.1:{port}"] * 20)
     assert "failed" not in caller.stdout
