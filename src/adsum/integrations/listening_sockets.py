@@ -14,7 +14,8 @@ from adsum.client.local_address import LOOPBACK
 from adsum.client.registration.reachability import is_reachable
 from adsum.core.errors import Invalid
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+FIRST_POLL_DELAY, MAX_POLL_DELAY = 0.02, 0.5
+"""Seconds between two polls, growing from the first to the second."""
 PROXY_ACCEPTED_AFTER: Final = 5.0
 """Seconds after which an answer on the port from another process counts, too: it may be a proxy in front of this
 one."""
@@ -28,18 +29,19 @@ _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def own_ports() -> set[int] | None:
-    """Returns the TCP ports on which this process listens, on its own or inherited sockets; None if the system does not
-    tell.
+    """Returns the TCP ports on which this process listens; None if the system does not tell.
+
+    Inherited sockets count, too.
     """
     sockets = _sockets_of("self")
     return None if sockets is None else set(sockets.values())
 
 
 def own_socket_name(port: int) -> str:
-    """Returns a name of the socket on which this process listens on the port. All processes that inherited the socket
-    get the same name.
+    """Returns a name of the socket on which this process listens on the port; "" if the system does not tell.
 
-    Another socket has another name, also after a reboot of the host. Returns "" if the system does not tell.
+    All processes that inherited the socket get the same name. Another socket has another name, also after a reboot of
+    the host.
     """
     inodes = sorted(inode for inode, number in (_sockets_of("self") or {}).items() if number == port)
     try:
@@ -78,14 +80,14 @@ async def wait_until_listening(port: int | None) -> int:
     """
     if port is None and own_ports() is None:
         port = _from_environment()
-    delay, waited = FIRST_PAUSE, 0.0
+    delay, waited = FIRST_POLL_DELAY, 0.0
     while True:
         listening_port = await _listening_port(port, waited)
         if listening_port is not None:
             return listening_port
         await asyncio.sleep(delay)
         waited += delay
-        delay = min(LONGEST_PAUSE, delay * 1.5)
+        delay = min(MAX_POLL_DELAY, delay * 1.5)
 
 
 async def _listening_port(port: int | None, waited: float) -> int | None:

@@ -85,15 +85,16 @@ class SocketRegistration:
         self._stopping = True
 
     async def drain(self) -> None:
-        """Call before the process stops serving. Returns when no consumer calls it any more, or when other workers go
-        on. Idempotent.
+        """Drains the instance before this process stops serving. Idempotent.
+
+        Returns when no consumer calls this process any more, or when other workers go on.
         """
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain(), name=f"adsum-drain-{self.service}")
         await asyncio.shield(self._draining)
 
     async def stop(self) -> None:
-        """Call once the process serves no more. Deregisters the instance, unless other workers go on. Idempotent."""
+        """Deregisters the instance once this process serves no more, unless other workers go on. Idempotent."""
         if self._stop_task is None:
             self._stop_task = asyncio.create_task(self._stop(), name=f"adsum-stop-{self.service}")
         await asyncio.shield(self._stop_task)
@@ -121,7 +122,7 @@ class SocketRegistration:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             if self._task is not None:
-                # The loop itself is ending: the server was stopped before it served.
+                # The loop itself is ending. A server ends like this when it is stopped before it served.
                 self._task, self._stopping = None, True
                 await self.stop()
             raise
