@@ -21,7 +21,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 CONTENT_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = "1"
-"""Seconds after which a caller is asked to retry a temporary error."""
+"""Seconds after which a caller should retry after a temporary error (the header Retry-After)."""
 SERVICE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:service)%"
 CAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:cause)%"
 """The cause why the gateway can't reach a service's instances; empty if it knows none."""
