@@ -90,7 +90,7 @@ class RegistryCluster:
                 await connection.close()
             if state.leader == state.header.member:
                 return member
-        raise AssertionError("nobody leads")
+        raise AssertionError("no member leads")
 
     async def close(self) -> None:
         for node in self.nodes:

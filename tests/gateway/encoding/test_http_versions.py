@@ -289,7 +289,7 @@ def test_certificates_of_ips_past_the_bound_are_not_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ip", "said"),
+    ("ip", "written"),
     [("10.0.0.1", "10.0.0.1"), ("2001:DB8:0::1", "2001:db8::1"), ("::ffff:a00:1", "::ffff:10.0.0.1")],
 )
 def test_an_ip_has_the_form_that_envoy_gives_it_in_certificates(ip: str, written: str) -> None:

@@ -108,7 +108,7 @@ def _encoded(group: str | None) -> bytes | None:
 @example(r"([^a-z]()*){10}", ["1234567890"])
 @example(r"([a-z]+|a{3,}){4,9}?", ["aaaaaaaaa"])
 def test_an_accepted_expression_has_the_meaning_that_it_has_in_re2(expression: str, values: list[str]) -> None:
-    re2 = pytest.importorskip("re2", reason="google-re2 has no wheel for this Python: Envoy's own is asked below")
+    re2 = pytest.importorskip("re2", reason="google-re2 has no wheel for this Python: the real Envoy is compared below")
     if not readable(expression):
         return
     options = re2.Options()

@@ -48,10 +48,10 @@ class BareStream:
         """Returns the ports in the next assignment."""
         response = await self._call.read()
         await self._call.write(DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce))
-        (resource,) = response.resources
+        (encoded,) = response.resources
         assignment = ClusterLoadAssignment()
-        resource.resource.Unpack(assignment)
-        assert resource.name == self._service
+        encoded.resource.Unpack(assignment)
+        assert encoded.name == self._service
         return {
             endpoint.endpoint.address.socket_address.port_value
             for locality in assignment.endpoints

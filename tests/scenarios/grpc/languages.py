@@ -1,8 +1,8 @@
 """gRPC clients in Go, Node.js and Java, built once a machine in the user's cache folder if there is a toolchain.
 
 Each client calls a target again and again and prints the name of the instance that answered, or `failed: …`. Without a
-toolchain or its packages, the test is skipped with the name of what is missing. A client that does not compile fails the
-test.
+toolchain or its packages, the test is skipped with the name of what is missing. A client that does not compile fails
+the test.
 """
 
 from __future__ import annotations

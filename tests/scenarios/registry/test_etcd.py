@@ -1,7 +1,7 @@
 """Three nodes over a three-member etcd, through all kinds of failures.
 
 In each scenario no acknowledged write is lost, no instance leaves or fails without a cause, no view goes backwards,
-no call fails, one node checks what is to be checked, and nobody has to help.
+no call fails, one node probes each instance, and the cluster recovers by itself.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class AcknowledgedWriter:
 
     def __init__(self, api: JsonApi, number: int) -> None:
         self.acknowledged: dict[str, bool] = {}
-        """Whether each instance is listed, by id, as the registry acknowledged last."""
+        """The last acknowledged state of each instance by id: True if it is listed."""
         self.doubtful: set[str] = set()
         """Instances whose last request got no answer: they may be listed or not."""
         self.epochs: set[str] = set()

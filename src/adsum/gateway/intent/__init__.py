@@ -1,1 +1,1 @@
-"""What operators declare for gateways: routes and upstreams. Every value is valid from construction on."""
+"""Routes and upstreams that operators declare for gateways. Constructors accept valid values only."""

@@ -110,7 +110,7 @@ IDEMPOTENT_METHODS: Final = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a request is retried, and after which outcomes.
+    """The number of retries of a request, and the outcomes after which they happen.
 
     Requests that never reached a service are always retried. The failures in `on` are retried for idempotent methods
     only, unless `unsafe`.

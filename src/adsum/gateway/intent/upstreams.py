@@ -104,7 +104,7 @@ class UpstreamLimits:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTls:
-    """How a gateway verifies the certificates of instances with TLS.
+    """The verification of the certificates of instances with TLS.
 
     `ca` is a file at the gateway with certificate authorities; "": those that the gateway's system trusts. `name` is
     sent as SNI and must be in the certificate; "": the instance's own address, a host name or an IP. An IP is not sent
@@ -126,7 +126,7 @@ class UpstreamTls:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """How gateways treat a service. Times are seconds.
+    """The settings with which gateways treat a service. Times are seconds.
 
     `panic_threshold`: below this share of usable instances, the gateway ignores health and uses all instances. With
     0.0, the default, it answers 503 instead: the registry's evidence is sound, and a panic would send requests to

@@ -1,1 +1,1 @@
-"""How gateways read and match paths, hosts and regular expressions."""
+"""Patterns of hosts, regular expressions, and normalized paths, with the meaning that they have at gateways."""

@@ -1,1 +1,1 @@
-"""Which route takes a request, decided as a gateway decides it, without a gateway."""
+"""The route check: it finds the route that takes a request, as a gateway does, without a gateway."""

@@ -12,9 +12,10 @@ from adsum.gateway.intent.selectors import Selector
 
 
 class Availability(StrEnum):
-    """Whether an instance takes the requests of a target.
+    """The availability of a target.
 
-    EMPTY: none of the target's instances takes requests now. UNKNOWN: no service of that name is known.
+    AVAILABLE: an instance takes its requests. EMPTY: none of its instances takes requests now. UNKNOWN: the catalog has
+    no service of that name.
     """
 
     AVAILABLE = "available"

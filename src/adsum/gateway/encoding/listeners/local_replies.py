@@ -21,7 +21,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 CONTENT_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = "1"
-"""Seconds after which a caller is asked to retry a temporary error."""
+"""Seconds after which a caller should retry after a temporary error (the header Retry-After)."""
 SERVICE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:service)%"
 CAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:cause)%"
 """The cause why the gateway can't reach a service's instances; empty if it knows none."""
@@ -41,11 +41,11 @@ class _Reply(NamedTuple):
     detail: str
     is_temporary: bool = False
     has_reason: bool = True
-    """Whether Envoy's own reason is included. For a failed connection it can contain texts from certificates."""
+    """The document includes Envoy's own reason. For a failed connection, that can contain texts from certificates."""
     status: int | None = None
     """A status that must occur together with one of the flags."""
     has_route: bool = True
-    """Whether the name of the route is included."""
+    """The document includes the name of the route."""
 
 
 _NO_ROUTE: Final = "no route takes this request; `adsum route check` shows why"
@@ -53,7 +53,7 @@ _REPLIES: Final = (
     _Reply(("NR",), "No such route", _NO_ROUTE),
     # The default routes for all services found no cluster of that name (see `default_entries`).
     _Reply(("NC",), "No such route", _NO_ROUTE, has_reason=False, status=404, has_route=False),
-    _Reply(("NC",), "Service unknown", "the route leads to a service that the gateway does not know yet", True),
+    _Reply(("NC",), "Service unknown", "the gateway does not know the service of this route yet", True),
     _Reply(("UH",), "No healthy instance", f"no instance of {SERVICE_OPERATOR} can take requests now", True),
     _Reply(
         ("UO",),

@@ -20,7 +20,7 @@ from adsum.gateway.route_check.availability import active_targets
 
 PREVIOUS_HOSTS_PREDICATE: Final = "envoy.retry_host_predicates.previous_hosts"
 MAX_HOST_SELECTION_ATTEMPTS: Final = 10
-"""How often Envoy chooses again to find an instance that was not tried yet."""
+"""Choices of an instance in which Envoy looks for one that was not tried yet."""
 RETRY_BACK_OFF, MAX_RETRY_BACK_OFF = 0.01, 0.1
 """Seconds before a retry. They are short because another instance is usually available at once."""
 MIRROR_TIMEOUT: Final = 30.0
