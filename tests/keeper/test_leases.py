@@ -141,7 +141,7 @@ async def test_the_guards_end_is_told_in_the_cause() -> None:
         keys = [await world.register(id, ttl=5.0, grace=5.0) for id in "ab"]
         await world.clock.advance(10.0 + 3600.0 + 10.0)
         assert [world.find(key) for key in keys] == [None, None]
-        assert any("the guard held it back and let go after 36" in world.reason(key) for key in keys)
+        assert any("the guard held it back for 36" in world.reason(key) for key in keys)
 
 
 async def test_a_restart_grants_everybody_a_fresh_ttl_and_nothing_flaps() -> None:

@@ -47,7 +47,7 @@ async def test_one_instance_that_can_not_be_followed_keeps_no_other_from_it(
             await world.register(id)
         await world.clock.advance(1.0)
         assert len(world.keeper.leases) == 2
-        assert "orders/bad can't be followed" in caplog.text
+        assert "a change of orders/bad can't be followed" in caplog.text
 
 
 async def test_stopping_twice_is_harmless() -> None:
