@@ -105,7 +105,7 @@ async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_c
             assert "--advertise" in said
         refusals = [each.getMessage() for each in caplog.records if each.name == "adsum.peers"]
         assert len(refusals) == 1, refusals
-        assert refusals[0].startswith(f"renewals can't be passed on to n2 at {one.urls[0]}, and are refused")
+        assert refusals[0].startswith(f"renewals can't be forwarded to n2 at {one.urls[0]}, and are refused")
         assert caplog.text.count("n1 and n2 advertise the same address") == 2, "each tells it once"
 
 
@@ -116,14 +116,14 @@ async def test_a_node_that_ended_is_remembered_by_the_others_and_one_that_is_the
         shares = one.__dict__["_shares"]
         async with serving(etcd, "n2") as other:
             await _until(lambda: shares.peers())
-            assert shares.left() == []
-        await _until(lambda: shares.left())
-        ((peer, ago),) = shares.left()
+            assert shares.departed_peers() == []
+        await _until(lambda: shares.departed_peers())
+        ((peer, ago),) = shares.departed_peers()
         assert (peer.name, peer.url) == ("n2", other.urls[0])
         assert 0.0 <= ago < 20.0
         assert shares.peers() == []
         monkeypatch.setattr(membership, "DEPARTED_NODE_RETENTION", 0.0)
-        assert shares.left() == []
+        assert shares.departed_peers() == []
 
 
 async def test_a_drain_is_confirmed_by_a_word_at_any_node(etcd: EtcdProcess) -> None:

@@ -107,7 +107,7 @@ async def test_a_node_that_is_not_the_one_that_was_meant_renews_nothing_and_says
     for meant in (_over(cut, "n2"), _over(cut, "an earlier run")):
         with pytest.raises(KeeperUnavailable, match=f"{meant.name} can't be asked"):
             await peers.renew([meant], [HERE])
-        assert f"passed on to {meant.name} at {meant.url}, and are refused: the registry refused (421)" in caplog.text
+        assert f"forwarded to {meant.name} at {meant.url}, and are refused: the registry refused (421)" in caplog.text
     assert await peers.renew([_over(cut)], [HERE]) == [], "at the same address"
 
 
@@ -144,5 +144,5 @@ async def test_a_node_of_a_later_protocol_is_named_in_the_log(
     monkeypatch.setattr(wire, "PROTOCOL", "0.9")  # Ours: to a node of before, today's is a later one.
     with pytest.raises(KeeperUnavailable):
         await peers.renew([Peer("test", "other", daemon.url)], [HERE])
-    assert "renewals can't be passed on to other" in caplog.text
+    assert "renewals can't be forwarded to other" in caplog.text
     assert "it speaks version '1.0' of the protocol, and Adsum" in caplog.text

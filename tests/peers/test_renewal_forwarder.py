@@ -81,8 +81,8 @@ async def test_a_node_that_can_not_be_asked_is_told_of_once_and_once_more_when_i
     for node.away in (True, True, False, False):
         await line.renew([lease("a")])
     assert [each.getMessage() for each in caplog.records] == [
-        "renewals can't be passed on to n1, and are refused: no registry is available: it is away",
-        "renewals are passed on to n1 again",
+        "renewals can't be forwarded to n1, and are refused: no registry is available: it is away",
+        "renewals are forwarded to n1 again",
     ]
     await line.close()
 

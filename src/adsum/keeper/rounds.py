@@ -18,7 +18,7 @@ _log = logging.getLogger("adsum.keeper")
 
 
 async def run_rounds(round: Callable[[], Awaitable[None]], name: str, clock: Clock, rng: Random) -> NoReturn:
-    """Runs `round` again and again. Each round waits for its own time. A failed round is logged, and the loop goes on."""
+    """Runs `round` for ever; each round waits for its own time. A failed round is logged, and the loop goes on."""
     backoff = Backoff(INITIAL_ERROR_DELAY, MAX_ERROR_DELAY)
     while True:
         try:
