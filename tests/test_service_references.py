@@ -25,7 +25,7 @@ async def registry() -> AsyncIterator[Registry]:
     await registry.stop()
 
 
-async def test_routes_upstreams_and_consumers_name_services(registry: Registry) -> None:
+async def test_routes_upstreams_and_consumers_reference_services(registry: Registry) -> None:
     route, upstream = DocumentKey(DocumentKind.ROUTE, "r"), DocumentKey(DocumentKind.UPSTREAM, "pay")
     to = b'{"to":[{"service":"orders"}],"mirror":{"to":{"service":"copies"}}}'
     await registry.write(declarations.declare(route, to, CALLER))

@@ -32,7 +32,7 @@ async def _waits(watch: Watch) -> asyncio.Task[bool]:
     return task
 
 
-async def test_only_the_watches_of_what_changed_are_woken(hub: Watches) -> None:
+async def test_only_the_watches_of_changed_services_are_woken(hub: Watches) -> None:
     with hub.open(frozenset({"orders"})) as orders, hub.open(frozenset({"users"})) as users, hub.open(None) as every:
         waits = [await _waits(watch) for watch in (orders, users, every)]
         assert hub.publish({"orders"}) == 2
@@ -59,7 +59,9 @@ async def test_a_burst_wakes_once_at_once_and_once_more(hub: Watches) -> None:
         assert await watch.changed(0.0) is False
 
 
-async def test_a_wave_ends_when_the_last_one_woken_has_shown_it(hub: Watches, recorder: RecordingObserver) -> None:
+async def test_a_publication_is_delivered_when_the_last_woken_watch_has_sent_it(
+    hub: Watches, recorder: RecordingObserver
+) -> None:
     with hub.open(None) as quick, hub.open(None) as slow:
         waits = [await _waits(quick), await _waits(slow)]
         hub.publish({"orders"})
@@ -74,7 +76,7 @@ async def test_a_wave_ends_when_the_last_one_woken_has_shown_it(hub: Watches, re
             await wait
 
 
-async def test_who_can_show_a_change_at_once_is_not_woken(hub: Watches, recorder: RecordingObserver) -> None:
+async def test_a_watch_that_pushes_a_change_is_not_woken(hub: Watches, recorder: RecordingObserver) -> None:
     with hub.open(None) as watch:
         watch.push = lambda: True
         wait = await _waits(watch)
@@ -84,7 +86,7 @@ async def test_who_can_show_a_change_at_once_is_not_woken(hub: Watches, recorder
         assert await wait is False
 
 
-async def test_who_is_busy_is_not_made_to_show_anything(hub: Watches) -> None:
+async def test_a_busy_watch_does_not_push(hub: Watches) -> None:
     with hub.open(None) as watch:
         watch.push = lambda: pytest.fail("it is under way with something else")
         hub.publish({"orders"})
@@ -92,7 +94,7 @@ async def test_who_is_busy_is_not_made_to_show_anything(hub: Watches) -> None:
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("broken")])
-async def test_who_can_show_nothing_just_now_is_woken(hub: Watches, failure: Exception | None) -> None:
+async def test_a_watch_that_can_not_push_is_woken(hub: Watches, failure: Exception | None) -> None:
     def show() -> bool:
         if failure is not None:
             raise failure
@@ -105,7 +107,7 @@ async def test_who_can_show_nothing_just_now_is_woken(hub: Watches, failure: Exc
         assert await wait is True
 
 
-async def test_others_have_a_turn_while_many_are_told(
+async def test_other_tasks_run_while_many_watches_are_woken(
     hub: Watches, recorder: RecordingObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MAX_WAKES_PER_TURN", 2)
@@ -128,7 +130,7 @@ async def test_others_have_a_turn_while_many_are_told(
         await asyncio.gather(*waits)
 
 
-async def test_a_watch_that_leaves_holds_up_no_wave(hub: Watches, recorder: RecordingObserver) -> None:
+async def test_a_closed_watch_does_not_delay_a_publication(hub: Watches, recorder: RecordingObserver) -> None:
     with hub.open(None) as watch:
         hub.publish(None)
         await watch.changed(LONG)
@@ -144,7 +146,7 @@ async def test_past_the_bound_a_watch_is_refused(hub: Watches, monkeypatch: pyte
         pass
 
 
-async def test_the_watch_of_a_consumer_is_waited_for_and_no_other(hub: Watches) -> None:
+async def test_drains_wait_for_the_watches_of_consumers_only(hub: Watches) -> None:
     with (
         hub.open(frozenset({"orders"}), consumer=Consumer("a")) as one,
         hub.open(None, consumer=Consumer("b")) as all_of_them,
@@ -171,14 +173,14 @@ async def test_a_consumer_whose_watch_ended_is_still_waited_for(hub: Watches) ->
     assert hub.count == 0
 
 
-async def test_a_watch_applies_what_its_consumer_acknowledged_last(hub: Watches) -> None:
+async def test_a_watch_has_the_revision_that_its_consumer_acknowledged_last(hub: Watches) -> None:
     with hub.open(None, consumer=Consumer("a")) as watch, hub.open(None) as onlooker:
         watch.acknowledge(7)
         watch.acknowledge(6)
         assert (watch.acknowledged, onlooker.acknowledged) == (7, 0)
 
 
-async def test_the_end_wakes_everybody(hub: Watches) -> None:
+async def test_the_end_wakes_all_watches(hub: Watches) -> None:
     with hub.open(None, consumer=Consumer("a")) as watch:
         wait = await _waits(watch)
         hub.end()
@@ -187,7 +189,7 @@ async def test_the_end_wakes_everybody(hub: Watches) -> None:
         await hub.wait_until_ended()
 
 
-async def test_a_watch_that_hears_of_changes_elsewhere_is_not_told_and_still_waited_for(hub: Watches) -> None:
+async def test_a_watch_that_is_not_notified_is_not_woken_and_still_waited_for(hub: Watches) -> None:
     with hub.open(None, consumer=Consumer("a"), is_notified=False) as quiet:
         assert hub.publish({"orders"}) == 0
         waiting = asyncio.create_task(hub.consumers.wait_for_acknowledgements("orders", 1, LONG))
@@ -198,7 +200,7 @@ async def test_a_watch_that_hears_of_changes_elsewhere_is_not_told_and_still_wai
     assert hub.count == 0
 
 
-async def test_watches_that_name_too_many_services_are_refused_until_others_leave(
+async def test_watches_that_name_too_many_services_are_refused_until_others_close(
     hub: Watches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MAX_WATCHED_SERVICES", 3)

@@ -44,7 +44,7 @@ def test_a_connected_consumer_is_waited_for_until_it_acknowledges(ledger: AckLed
     assert waiting(ledger.review("orders", 6, 1.0)) == []
 
 
-def test_a_consumer_that_left_is_waited_for_until_it_is_lost_and_then_named_for_a_while(ledger: AckLedger) -> None:
+def test_a_consumer_that_left_is_waited_for_until_it_is_lost_and_then_listed_for_a_while(ledger: AckLedger) -> None:
     left(ledger, at=100.0)
     standing = ledger.review("orders", 6, 100.0)
     assert (waiting(standing), lost(standing), standing.next_loss_at) == (["a"], [], 100.0 + W)
@@ -56,13 +56,13 @@ def test_a_consumer_that_left_is_waited_for_until_it_is_lost_and_then_named_for_
     assert (waiting(standing), lost(standing)) == ([], [])
 
 
-def test_what_a_consumer_acknowledged_before_it_left_needs_no_waiting(ledger: AckLedger) -> None:
+def test_a_consumer_that_acknowledged_before_it_left_is_not_waited_for(ledger: AckLedger) -> None:
     left(ledger, revision=6)
     assert waiting(ledger.review("orders", 6, 100.0)) == []
     assert waiting(ledger.review("orders", 7, 100.0)) == ["a"]
 
 
-def test_a_consumer_that_comes_back_is_waited_for_as_long_as_it_takes_and_cleared_by_its_word(
+def test_a_consumer_that_comes_back_is_waited_for_until_it_acknowledges(
     ledger: AckLedger,
 ) -> None:
     left(ledger)
@@ -72,7 +72,7 @@ def test_a_consumer_that_comes_back_is_waited_for_as_long_as_it_takes_and_cleare
     assert waiting(ledger.review("orders", 6, 120.0)) == []
 
 
-def test_another_consumer_pays_no_debt_of_the_one_that_left(ledger: AckLedger) -> None:
+def test_another_consumer_does_not_acknowledge_for_the_one_that_left(ledger: AckLedger) -> None:
     left(ledger)
     ledger.acknowledge(ledger.connect(B, ORDERS, 100.5), 6)
     assert waiting(ledger.review("orders", 6, 101.0)) == ["a"]
@@ -88,14 +88,14 @@ def test_the_end_of_the_old_connection_does_not_matter_while_the_new_one_stands(
     assert ledger.departed_count(3.0) == 0
 
 
-def test_a_connection_that_was_silent_for_as_long_as_that_leaves_a_lost_consumer(ledger: AckLedger) -> None:
+def test_the_consumer_of_a_silent_connection_is_lost_when_it_ends(ledger: AckLedger) -> None:
     duties = ledger.connect(A, ORDERS, 0.0)
     ledger.disconnect(duties, 100.0 - W, 100.0)
     standing = ledger.review("orders", 6, 100.0)
     assert (waiting(standing), lost(standing)) == ([], ["a"])
 
 
-def test_a_silent_connection_takes_nothing_from_one_that_ended_later(ledger: AckLedger) -> None:
+def test_a_silent_connection_does_not_affect_one_that_ended_later(ledger: AckLedger) -> None:
     silent = ledger.connect(A, ORDERS, 0.0)
     other = ledger.connect(A, ORDERS, 95.0)
     ledger.disconnect(other, 99.0, 99.0)
@@ -103,7 +103,7 @@ def test_a_silent_connection_takes_nothing_from_one_that_ended_later(ledger: Ack
     assert waiting(ledger.review("orders", 6, 100.0)) == ["a"]
 
 
-def test_a_mute_consumer_is_lost_after_a_while_until_it_acknowledges(ledger: AckLedger) -> None:
+def test_a_mute_consumer_counts_as_lost_until_it_acknowledges(ledger: AckLedger) -> None:
     duties = ledger.connect(A, ORDERS, 0.0)
     assert waiting(ledger.review("orders", 6, 50.0)) == ["a"], "nobody asked anything of it before"
     assert waiting(ledger.review("orders", 6, 50.0 + MUTE_AFTER - 0.01)) == ["a"]
@@ -115,7 +115,7 @@ def test_a_mute_consumer_is_lost_after_a_while_until_it_acknowledges(ledger: Ack
     assert waiting(ledger.review("orders", 7, 500.0)) == ["a"]
 
 
-def test_connecting_again_and_again_without_a_word_is_mute_too(ledger: AckLedger) -> None:
+def test_a_consumer_that_only_reconnects_is_mute_too(ledger: AckLedger) -> None:
     duties = ledger.connect(A, ORDERS, 0.0)
     ledger.review("orders", 6, 0.0)
     for at in (5.0, 10.0, 15.0, 20.0, 25.0):
@@ -124,7 +124,7 @@ def test_connecting_again_and_again_without_a_word_is_mute_too(ledger: AckLedger
     assert waiting(ledger.review("orders", 6, MUTE_AFTER)) == []
 
 
-def test_a_consumer_that_was_away_for_long_is_not_mute_when_it_is_back(ledger: AckLedger) -> None:
+def test_a_consumer_that_was_disconnected_for_long_is_not_mute(ledger: AckLedger) -> None:
     left(ledger)
     ledger.review("orders", 6, 100.0)
     ledger.connect(A, ORDERS, 100.0 + W + 25.0)
@@ -132,7 +132,7 @@ def test_a_consumer_that_was_away_for_long_is_not_mute_when_it_is_back(ledger: A
 
 
 @pytest.mark.parametrize("services", [None, ORDERS])
-def test_a_good_bye_ends_the_duty_of_a_consumer_that_is_there_or_left(
+def test_a_good_bye_removes_a_consumer_that_is_connected_or_left(
     ledger: AckLedger, services: frozenset[str] | None
 ) -> None:
     left(ledger, A)
@@ -152,7 +152,7 @@ def test_a_good_bye_to_one_service_leaves_the_others(ledger: AckLedger) -> None:
     assert waiting(ledger.review("users", 6, 0.0)) == ["a"]
 
 
-def test_who_comes_back_after_a_good_bye_owes_again(ledger: AckLedger) -> None:
+def test_a_consumer_that_comes_back_after_a_good_bye_is_waited_for_again(ledger: AckLedger) -> None:
     ledger.say_goodbye("a", frozenset({"orders", "users"}), 0.0)
     ledger.connect(A, ORDERS, 1.0)
     assert waiting(ledger.review("orders", 6, 1.0)) == ["a"]
@@ -160,7 +160,7 @@ def test_who_comes_back_after_a_good_bye_owes_again(ledger: AckLedger) -> None:
     assert ledger.goodbye_ids(["a"], "users", 1.0) == ["a"]
 
 
-def test_a_good_bye_of_somebody_who_is_not_known_is_remembered_for_other_nodes(ledger: AckLedger) -> None:
+def test_a_good_bye_of_an_unknown_consumer_is_remembered_for_other_nodes(ledger: AckLedger) -> None:
     ledger.say_goodbye("a", None, 0.0)
     ledger.say_goodbye("b", ORDERS, 0.0)
     ledger.say_goodbye("b", frozenset({"users"}), 1.0)
@@ -180,7 +180,7 @@ def test_what_was_acknowledged_at_another_node_counts_here(ledger: AckLedger) ->
     assert ledger.acknowledged_ids(["a"], "orders", 7) == []
 
 
-def test_who_watches_everything_owes_for_every_service(ledger: AckLedger) -> None:
+def test_a_consumer_of_all_services_is_waited_for_by_every_drain(ledger: AckLedger) -> None:
     duties = ledger.connect(A, None, 0.0)
     assert waiting(ledger.review("orders", 6, 0.0)) == ["a"]
     ledger.acknowledge(duties, 6)
@@ -188,7 +188,7 @@ def test_who_watches_everything_owes_for_every_service(ledger: AckLedger) -> Non
     assert ledger.acknowledged_ids(["a"], "orders", 6) == ["a"]
 
 
-def test_after_a_restart_somebody_is_waited_for(ledger: AckLedger) -> None:
+def test_after_a_restart_unknown_consumers_are_waited_for(ledger: AckLedger) -> None:
     ledger.note_restart(0.0)
     (pending,) = ledger.review("orders", 6, W - 0.01).waiting
     assert "before the restart" in pending.consumer.name
@@ -196,14 +196,14 @@ def test_after_a_restart_somebody_is_waited_for(ledger: AckLedger) -> None:
     assert (standing.waiting, standing.lost) == ([], [])
 
 
-def test_revisions_of_another_history_say_nothing(ledger: AckLedger) -> None:
+def test_acknowledgements_of_another_epoch_do_not_count(ledger: AckLedger) -> None:
     duties = ledger.connect(A, ORDERS, 0.0)
     ledger.acknowledge(duties, 100)
     ledger.reset_revisions()
     assert waiting(ledger.review("orders", 6, 0.0)) == ["a"]
 
 
-def test_a_client_without_an_id_takes_the_place_of_one_that_left_from_there(ledger: AckLedger) -> None:
+def test_a_client_without_an_id_takes_the_id_of_one_that_left_from_its_address(ledger: AckLedger) -> None:
     left(ledger, A)
     assert ledger.find_departed("web", "10.0.0.1", 101.0) == "a"
     assert ledger.find_departed("web", "10.0.0.9", 101.0) is None
@@ -211,7 +211,7 @@ def test_a_client_without_an_id_takes_the_place_of_one_that_left_from_there(ledg
     assert ledger.find_departed("web", "10.0.0.1", 101.0) is None, "of two, each takes one place"
 
 
-def test_past_the_bound_somebody_is_waited_for_in_place_of_who_is_forgotten(
+def test_past_the_bound_unknown_consumers_are_waited_for_in_place_of_forgotten_ones(
     ledger: AckLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MAX_DEPARTED", 1)
@@ -222,7 +222,7 @@ def test_past_the_bound_somebody_is_waited_for_in_place_of_who_is_forgotten(
     assert waiting(ledger.review("orders", 6, 100.0 + W)) == ["b"]
 
 
-def test_past_the_bound_who_is_lost_is_only_forgotten(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_past_the_bound_a_lost_consumer_is_only_forgotten(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MAX_DEPARTED", 1)
     left(ledger, A, at=100.0)
     left(ledger, B, at=100.0 + W)
@@ -251,7 +251,7 @@ def test_a_good_bye_to_several_services_counts_for_each(ledger: AckLedger, monke
     assert ledger.goodbye_ids(["a", "b", "c", "d"], "orders", 0.0) == ["c", "d"], "that of b was the first by now"
 
 
-def test_counts_are_of_consumers_and_not_of_what_they_owe(ledger: AckLedger) -> None:
+def test_the_counts_are_of_consumers_and_not_of_records(ledger: AckLedger) -> None:
     services = frozenset({"orders", "users"})
     duties: tuple[AckRecord, ...] = ledger.connect(A, services, 0.0)
     assert ledger.connected_count == 1
@@ -265,7 +265,7 @@ def native(id: str, address: str = "10.0.0.1") -> Consumer:
     return Consumer(id, "web", address, acks_immediately=True)
 
 
-def test_who_never_acknowledges_anything_is_lost_as_soon_as_it_has_had_the_time(ledger: AckLedger) -> None:
+def test_a_consumer_that_never_acknowledges_is_soon_lost(ledger: AckLedger) -> None:
     duties = ledger.connect(native("a"), ORDERS, 0.0)
     standing = ledger.review("orders", 6, W - 0.01)
     assert (waiting(standing), standing.next_loss_at) == (["a"], W)
@@ -277,7 +277,7 @@ def test_who_never_acknowledges_anything_is_lost_as_soon_as_it_has_had_the_time(
     assert lost(ledger.review("orders", 6, 100.0 + MUTE_AFTER)) == ["a"]
 
 
-def test_mute_consumers_under_ever_new_ids_hold_up_a_bounded_number_of_drains(ledger: AckLedger) -> None:
+def test_mute_consumers_under_new_ids_delay_a_bounded_number_of_drains(ledger: AckLedger) -> None:
     held = 0
     for n in range(3 * MAX_MUTES_PER_ADDRESS):
         ledger.connect(native(f"mute{n}"), ORDERS, 100.0 * n)
@@ -317,7 +317,7 @@ def test_a_thousand_honest_consumers_at_one_address_are_waited_for_beside_broken
     assert len(ledger.review("orders", 6, 200.0).waiting) == 1_001
 
 
-def test_who_comes_from_a_suspect_address_is_waited_for_once_it_acknowledges(ledger: AckLedger) -> None:
+def test_a_consumer_from_a_suspect_address_is_waited_for_once_it_acknowledges(ledger: AckLedger) -> None:
     for n in range(MAX_MUTES_PER_ADDRESS):
         ledger.disconnect(ledger.connect(native(f"mute{n}"), ORDERS, 0.0), 0.0, 0.0)
     honest = ledger.connect(native("honest"), ORDERS, 1.0)

@@ -36,7 +36,7 @@ async def _begun(consumers: Consumers, wait: float = LONG) -> asyncio.Task[list[
     return task
 
 
-async def test_it_ends_as_soon_as_the_last_one_acknowledges(consumers: Consumers) -> None:
+async def test_a_drain_ends_as_soon_as_the_last_consumer_acknowledges(consumers: Consumers) -> None:
     one, two = consumers.connect(A, ORDERS), consumers.connect(B, None)
     drain = await _begun(consumers)
     consumers.acknowledge(one, 7)
@@ -46,7 +46,7 @@ async def test_it_ends_as_soon_as_the_last_one_acknowledges(consumers: Consumers
     assert await drain == []
 
 
-async def test_it_waits_for_one_that_leaves_meanwhile_until_that_one_is_lost(
+async def test_a_drain_waits_for_a_consumer_that_leaves_until_it_is_lost(
     consumers: Consumers, clock: FakeClock
 ) -> None:
     duties = consumers.connect(A, ORDERS)
@@ -60,14 +60,16 @@ async def test_it_waits_for_one_that_leaves_meanwhile_until_that_one_is_lost(
     assert (consumers.connected_count, consumers.departed_count, consumers.lost_count) == (0, 0, 1)
 
 
-async def test_it_does_not_wait_on_for_one_whose_connection_was_silent(consumers: Consumers) -> None:
+async def test_a_drain_does_not_wait_for_a_consumer_whose_connection_was_silent(consumers: Consumers) -> None:
     duties = consumers.connect(A, ORDERS)
     drain = await _begun(consumers)
     consumers.disconnect(duties, silent=True)
     assert await drain == []
 
 
-async def test_it_ends_after_its_wait_and_says_who_is_behind(consumers: Consumers, clock: FakeClock) -> None:
+async def test_a_drain_ends_after_its_wait_and_names_the_consumers_that_are_behind(
+    consumers: Consumers, clock: FakeClock
+) -> None:
     consumers.connect(A, ORDERS)
     drain = await _begun(consumers, 2.0)
     await clock.advance(1.9)
@@ -76,7 +78,7 @@ async def test_it_ends_after_its_wait_and_says_who_is_behind(consumers: Consumer
     assert await drain == ["a"]
 
 
-async def test_who_comes_while_it_waits_is_waited_for(consumers: Consumers) -> None:
+async def test_a_drain_waits_for_a_consumer_that_connects_meanwhile(consumers: Consumers) -> None:
     one = consumers.connect(A, ORDERS)
     drain = await _begun(consumers)
     back = consumers.connect(B, ORDERS)
@@ -96,7 +98,7 @@ async def test_a_good_bye_ends_the_wait_for_its_consumer(consumers: Consumers) -
     assert consumers.hints_for(["a"], "orders", 7) == ConsumerHints([], ["a"])
 
 
-async def test_what_another_node_knows_ends_the_wait(consumers: Consumers) -> None:
+async def test_the_hints_of_another_node_end_the_wait(consumers: Consumers) -> None:
     consumers.connect(A, ORDERS)
     consumers.disconnect(consumers.connect(B, ORDERS), silent=False)
     drain = await _begun(consumers)
@@ -104,7 +106,7 @@ async def test_what_another_node_knows_ends_the_wait(consumers: Consumers) -> No
     assert await drain == []
 
 
-async def test_after_a_restart_it_waits_for_those_that_may_not_be_back(consumers: Consumers, clock: FakeClock) -> None:
+async def test_after_a_restart_a_drain_waits_for_unknown_consumers(consumers: Consumers, clock: FakeClock) -> None:
     consumers.start()
     await clock.advance(1.0)
     consumers.note_restart()

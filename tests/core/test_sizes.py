@@ -66,16 +66,16 @@ def test_large_registrations_take_about_the_memory_that_is_counted(shape: str) -
 @pytest.mark.parametrize(
     ("written", "size"), [("7", 7), ("1KiB", 1_024), ("512 MiB", 512 * 2**20), ("4GiB", 4 * 2**30), ("0", 0)]
 )
-def test_sizes_are_read(written: str, size: int) -> None:
+def test_sizes_are_parsed(written: str, size: int) -> None:
     assert sizes.parse_size("max_catalog", written) == size
 
 
 @pytest.mark.parametrize("written", ["", "many", "-1", "1.5GiB", "4GB", "4 TiB", "1" * 30, "٣"])
-def test_what_is_no_size_is_refused_by_name(written: str) -> None:
+def test_other_text_is_refused_with_the_field(written: str) -> None:
     with pytest.raises(Invalid, match="max_catalog: must be a number of bytes, such as 512MiB"):
         sizes.parse_size("max_catalog", written)
 
 
-def test_sizes_are_said_in_three_digits() -> None:
+def test_sizes_are_formatted_in_three_digits() -> None:
     said = [sizes.format_size(size) for size in (0, 1_023, 1_024, 1_600 * 1_024, 2**31)]
     assert said == ["0 bytes", "1023 bytes", "1 KiB", "1.56 MiB", "2 GiB"]

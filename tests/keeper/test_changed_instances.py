@@ -50,7 +50,7 @@ def applied(before: Snapshot, after: Snapshot) -> dict[Key, Listing]:
 
 
 @given(batches, batches)
-def test_what_is_touched_leads_from_one_snapshot_to_the_next(
+def test_changed_instances_lead_from_one_snapshot_to_the_next(
     first: list[list[tuple[Key, Cause]]], then: list[list[tuple[Key, Cause]]]
 ) -> None:
     before = fold(EMPTY_SNAPSHOT, first)
@@ -62,7 +62,7 @@ def test_what_is_touched_leads_from_one_snapshot_to_the_next(
 
 
 @given(batches, batches, st.sampled_from(["e1", "e2"]))
-def test_a_catalog_loaded_anew_is_followed_too(
+def test_a_newly_loaded_catalog_is_followed_too(
     first: list[list[tuple[Key, Cause]]], then: list[list[tuple[Key, Cause]]], epoch: str
 ) -> None:
     before = replace(fold(EMPTY_SNAPSHOT, first), epoch="e1")
@@ -74,7 +74,7 @@ def test_a_catalog_loaded_anew_is_followed_too(
     assert applied(before, after) == everything(after)
 
 
-def test_a_service_that_is_not_in_a_catalog_loaded_anew_is_gone() -> None:
+def test_the_instances_of_a_service_missing_in_a_newly_loaded_catalog_are_gone() -> None:
     before = fold(EMPTY_SNAPSHOT, [[(KEYS[0], Cause.REGISTERED)]])
     after = snapshots.load_snapshot(FullState("", 5, []))
     assert list(changed_instances(before, after)) == [ChangedInstance(KEYS[0], None, renewed=False)]
@@ -92,7 +92,7 @@ def test_a_renewal_among_other_changes_is_noticed() -> None:
     )
 
 
-def test_more_changes_than_a_service_remembers_are_found_by_comparing() -> None:
+def test_more_changes_than_are_remembered_are_found_by_comparison() -> None:
     keys = [Key("orders", f"i{n}") for n in range(MAX_RECENT_CHANGES * 2)]
     before = fold(EMPTY_SNAPSHOT, [[(key, Cause.REGISTERED)] for key in keys])
     gone = [[(key, Cause.DEREGISTERED)] for key in keys[: MAX_RECENT_CHANGES + 1]]

@@ -67,7 +67,7 @@ class Day:
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_nobody_leaves_before_its_promise_and_at_rest_catalog_and_leases_agree(seed: int) -> None:
+async def test_no_instance_is_removed_early_and_at_rest_catalog_and_leases_agree(seed: int) -> None:
     async with KeeperWorld() as world:
         day = Day(world, Random(seed))
         for _ in range(400):

@@ -35,7 +35,7 @@ async def test_of_one_subject_only_the_newest_proposal_is_written() -> None:
         assert len(proposals) == 0
 
 
-async def test_one_that_came_while_an_older_one_was_refused_stays_the_newest() -> None:
+async def test_a_newer_proposal_replaces_one_that_is_refused_meanwhile() -> None:
     async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         refusals: list[str] = []
@@ -57,7 +57,7 @@ async def test_one_that_came_while_an_older_one_was_refused_stays_the_newest() -
         assert set(world.registry.snapshot.service("orders").listings) == {"new"}
 
 
-async def test_what_comes_while_the_store_is_given_a_rest_is_refused_at_once_and_written_later() -> None:
+async def test_a_proposal_during_the_back_off_is_refused_at_once_and_written_later() -> None:
     async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         refusals: list[str] = []
@@ -76,7 +76,7 @@ async def test_what_comes_while_the_store_is_given_a_rest_is_refused_at_once_and
         assert set(world.registry.snapshot.service("orders").listings) == {"first", "second", "third"}
 
 
-async def test_a_proposal_that_a_rule_turns_down_is_dropped() -> None:
+async def test_a_proposal_that_a_rule_refuses_is_dropped() -> None:
     async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
 
@@ -90,7 +90,7 @@ async def test_a_proposal_that_a_rule_turns_down_is_dropped() -> None:
         assert world.find(Key("orders", "b")) is not None
 
 
-async def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_outage_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=5.0)
         world.store.is_unavailable = True
@@ -103,7 +103,7 @@ async def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptur
         assert world.causes(key)[1:2] == ["lease-lapsed"]
 
 
-async def test_what_need_not_be_written_any_more_ends_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_proposal_that_changes_nothing_does_not_end_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         caplog.set_level(logging.INFO, "adsum.keeper")

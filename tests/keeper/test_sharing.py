@@ -18,7 +18,7 @@ ROUND = 12.0
 """Longer than one interval with its jitter."""
 
 
-async def test_what_another_keeps_is_neither_checked_nor_lapses_here() -> None:
+async def test_an_instance_of_another_keeper_is_neither_checked_nor_lapses_here() -> None:
     async with KeeperWorld(shares=FakeSharding("users")) as world:
         ours = await world.register("u", "users", ttl=5.0, checks=(HTTP,))
         theirs = await world.register("o", "orders", ttl=5.0, checks=(HTTP,))
@@ -28,7 +28,7 @@ async def test_what_another_keeps_is_neither_checked_nor_lapses_here() -> None:
         assert (world.find(ours), world.status(theirs)) == (None, Status.STARTING)
 
 
-async def test_what_becomes_ours_gets_a_fresh_full_ttl_and_its_checks_go_on_from_how_it_stands() -> None:
+async def test_an_adopted_instance_gets_a_full_ttl_and_its_checks_start_from_the_listed_status() -> None:
     shares = FakeSharding()
     async with KeeperWorld(shares=shares) as world:
         key = await world.register("o", ttl=30.0, checks=(HTTP, TCP))
@@ -47,7 +47,7 @@ async def test_what_becomes_ours_gets_a_fresh_full_ttl_and_its_checks_go_on_from
         assert world.status(key) is Status.CRITICAL, "and no more than that"
 
 
-async def test_one_that_had_lapsed_is_adopted_as_lapsed_and_may_renew_for_a_full_ttl_and_grace() -> None:
+async def test_a_lapsed_instance_is_adopted_as_lapsed_and_may_renew_for_a_full_ttl_and_grace() -> None:
     shares = FakeSharding("orders")
     async with KeeperWorld(shares=shares) as world:
         key = await world.register("o", ttl=10.0, grace=10.0)
@@ -66,7 +66,7 @@ async def test_one_that_had_lapsed_is_adopted_as_lapsed_and_may_renew_for_a_full
         assert world.status(key) is Status.PASSING
 
 
-async def test_what_is_ours_no_more_is_let_go_its_running_probes_too_and_what_they_find_is_not_told() -> None:
+async def test_an_instance_handed_over_is_released_and_the_outcome_of_its_running_probe_is_ignored() -> None:
     shares = FakeSharding("orders", "users")
     async with KeeperWorld(shares=shares) as world:
         lost = await world.register("o", "orders", ttl=5.0, checks=(HTTP, TCP))
@@ -87,7 +87,7 @@ async def test_what_is_ours_no_more_is_let_go_its_running_probes_too_and_what_th
         assert (world.status(lost), len(world.causes(lost))) == (Status.PASSING, written)
 
 
-async def test_what_a_check_found_and_could_not_be_written_is_not_written_when_another_keeps_it_by_then() -> None:
+async def test_an_unwritten_status_is_not_written_after_another_node_has_taken_over() -> None:
     """Its word counts now: to a node that hung, or was cut off, everybody seemed dead."""
     shares = FakeSharding("orders")
     async with KeeperWorld(shares=shares) as world:
@@ -102,7 +102,7 @@ async def test_what_a_check_found_and_could_not_be_written_is_not_written_when_a
         assert world.causes(key) == [Cause.REGISTERED, Cause.CHECK_PASSING]
 
 
-async def test_a_share_that_comes_and_goes_leaves_nothing_behind() -> None:
+async def test_a_shard_that_comes_and_goes_leaves_nothing_behind() -> None:
     shares = FakeSharding("orders")
     async with KeeperWorld(shares=shares) as world:
         key = await world.register("o", ttl=30.0, checks=(HTTP,))
@@ -116,7 +116,7 @@ async def test_a_share_that_comes_and_goes_leaves_nothing_behind() -> None:
         assert world.status(key) is Status.PASSING, "each time it was given a full ttl"
 
 
-async def test_handed_from_one_node_to_another_an_instance_is_checked_by_one_of_them_and_stays() -> None:
+async def test_an_instance_handed_over_is_checked_by_one_node_and_stays_listed() -> None:
     """The share moves as etcd has it: it is let go before it is taken."""
     shares, theirs = FakeSharding("orders"), FakeSharding()
     async with KeeperWorld(shares=shares) as world:

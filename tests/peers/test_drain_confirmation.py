@@ -99,7 +99,7 @@ async def test_a_drain_is_confirmed_when_the_consumers_of_every_node_have_acknow
     assert (await drain).unacknowledged == 0
 
 
-async def test_it_ends_within_its_wait_and_names_who_is_waited_for_at_which_node(world: World) -> None:
+async def test_a_drain_ends_within_its_wait_and_names_the_consumers_with_their_nodes(world: World) -> None:
     world.one.consumers.connect(A, ORDERS)
     world.here.consumers.connect(B, ORDERS)
     drain = await world.drain(3.0)
@@ -110,7 +110,7 @@ async def test_it_ends_within_its_wait_and_names_who_is_waited_for_at_which_node
 
 
 @pytest.mark.parametrize("to", ["here", "two"])
-async def test_a_consumer_that_moved_to_another_node_is_cleared_by_its_word_there(world: World, to: str) -> None:
+async def test_a_consumer_that_moved_is_cleared_by_its_acknowledgement_at_the_other_node(world: World, to: str) -> None:
     world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=False)
     drain = await world.drain(10.0)
     await world.clock.advance(1.0)
@@ -138,7 +138,7 @@ async def test_a_good_bye_at_another_node_counts(world: World) -> None:
     assert (await drain).unacknowledged == 0
 
 
-async def test_who_is_lost_at_one_node_and_lives_at_another_is_not_called_lost(world: World) -> None:
+async def test_a_consumer_that_is_lost_at_one_node_and_lives_at_another_is_not_lost(world: World) -> None:
     world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=True)
     world.two.consumers.acknowledge(world.two.consumers.connect(A, ORDERS), 7)
     world.one.consumers.disconnect(world.one.consumers.connect(B, ORDERS), silent=True)
@@ -157,7 +157,7 @@ async def test_a_node_that_hangs_is_waited_for_until_it_is_lost_and_is_named(wor
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.3, 2.0, 5.0])
-async def test_beside_a_node_that_hangs_the_wait_is_kept_to_and_the_node_counts(world: World, wait: float) -> None:
+async def test_a_drain_beside_a_node_that_hangs_ends_in_time_and_counts_the_node(world: World, wait: float) -> None:
     world.two.hangs = True
     drain = await world.drain(wait)
     assert await world.took(drain, wait + 2 * MAX_ANSWER_DELAY) <= wait + 1.0
@@ -185,7 +185,7 @@ async def test_a_node_that_hung_and_lived_in_between_is_waited_for_again(world: 
     assert names((await third).waiting) == ["two"]
 
 
-async def test_a_node_that_did_not_answer_a_while_ago_may_have_lived_since_and_is_waited_for_anew(world: World) -> None:
+async def test_a_node_that_was_silent_a_while_ago_is_waited_for_again(world: World) -> None:
     world.two.away = True
     await world.took(await world.drain(8.0), 9.0)
     await world.clock.advance(4.0)
@@ -216,7 +216,7 @@ async def test_a_node_that_hangs_and_then_leaves_is_waited_for_since_it_hung(wor
     assert names((await drain).lost) == ["two"]
 
 
-async def test_a_node_that_left_and_still_answers_is_asked_for_its_consumers(world: World) -> None:
+async def test_a_node_that_left_and_still_answers_is_queried(world: World) -> None:
     world.two.consumers.connect(A, ORDERS)
     world.neighbours[1] = replace(world.neighbours[1], left_ago=W + 20.0)
     drain = await world.drain(1.0)
@@ -224,14 +224,14 @@ async def test_a_node_that_left_and_still_answers_is_asked_for_its_consumers(wor
     assert names((await drain).waiting) == ["web"]
 
 
-async def test_nodes_that_refuse_are_not_asked_without_a_pause(world: World) -> None:
+async def test_nodes_that_refuse_are_queried_at_intervals(world: World) -> None:
     world.one.away = world.two.away = True
     drain = await world.drain(5.0)
     await world.took(drain, 6.0)
     assert world.one.questions <= 13
 
 
-async def test_alone_it_asks_nobody_and_waits_in_one_go(world: World) -> None:
+async def test_a_single_node_waits_in_one_round(world: World) -> None:
     world.neighbours = []
     duties = world.here.consumers.connect(A, ORDERS)
     drain = await world.drain(10.0)
@@ -240,7 +240,7 @@ async def test_alone_it_asks_nobody_and_waits_in_one_go(world: World) -> None:
     assert world.here.questions == 1
 
 
-async def test_many_consumers_are_counted_exactly_and_named_in_part(world: World) -> None:
+async def test_many_consumers_are_counted_exactly_and_listed_in_part(world: World) -> None:
     for n in range(150):
         world.one.consumers.connect(Consumer(f"c{n}"), ORDERS)
         world.two.consumers.disconnect(world.two.consumers.connect(Consumer(f"d{n}"), ORDERS), silent=True)
@@ -261,7 +261,7 @@ async def test_hundreds_that_moved_are_cleared_a_few_hundred_at_a_time(world: Wo
     assert (await drain).unacknowledged == 0
 
 
-async def test_a_node_that_left_and_is_back_for_long_is_not_named(world: World) -> None:
+async def test_an_earlier_run_of_a_node_that_has_been_back_for_long_is_left_out(world: World) -> None:
     """Its consumers have been heard of since, or are lost at a node that lives."""
     world.two.away = True
     ended = replace(world.neighbours[1], left_ago=2 * W)

@@ -87,7 +87,7 @@ async def test_a_renewal_may_reach_any_node(etcd: EtcdProcess) -> None:
         assert "nodes" not in one.status().store_condition
 
 
-async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_calls_nothing_renewed(
+async def test_a_node_that_reaches_only_itself_forwards_nothing_and_calls_nothing_renewed(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on hosts that advertise loopback: whatever n1 sends to n2 comes to n1 itself, and the other way round."""
@@ -109,7 +109,7 @@ async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_c
         assert caplog.text.count("n1 and n2 advertise the same address") == 2, "each tells it once"
 
 
-async def test_a_node_that_ended_is_remembered_by_the_others_and_one_that_is_there_is_not(
+async def test_a_node_that_ended_is_a_departed_peer_and_a_present_one_is_not(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(etcd, "n1") as one:
@@ -126,7 +126,7 @@ async def test_a_node_that_ended_is_remembered_by_the_others_and_one_that_is_the
         assert shares.departed_peers() == []
 
 
-async def test_a_drain_is_confirmed_by_a_word_at_any_node(etcd: EtcdProcess) -> None:
+async def test_a_drain_is_confirmed_by_an_acknowledgement_at_any_node(etcd: EtcdProcess) -> None:
     async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
         await _register(one)
         await _share(one, other)
@@ -160,7 +160,7 @@ async def _token(answer: httpx.Response) -> str:
     raise AssertionError
 
 
-async def test_while_no_node_is_sure_that_it_keeps_anything_nothing_is_called_renewed(etcd: EtcdProcess) -> None:
+async def test_nothing_is_called_renewed_while_no_node_is_certain_to_keep_it(etcd: EtcdProcess) -> None:
     async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
         await _register(one)
         await _share(one, other)
@@ -173,7 +173,7 @@ async def test_while_no_node_is_sure_that_it_keeps_anything_nothing_is_called_re
         assert await _renewed(one) == await _renewed(other) == set(SERVICES)
 
 
-async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(
+async def test_a_node_takes_no_shards_before_its_catalog_is_loaded(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading, loaded = asyncio.Event(), asyncio.Event()

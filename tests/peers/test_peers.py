@@ -78,15 +78,15 @@ def _over(wire: TcpProxy, id: str = "test") -> Peer:
     return Peer(id, id, f"http://127.0.0.1:{wire.port}")
 
 
-async def test_who_keeps_a_lease_renews_it_and_says_which_are_lost(peers: Peers, cut: TcpProxy) -> None:
+async def test_the_keeper_of_a_lease_renews_it_and_names_lost_ones(peers: Peers, cut: TcpProxy) -> None:
     assert await peers.renew([_over(cut)], [HERE, GONE]) == [wire.LostLease("orders", "b", "unknown")]
 
 
-async def test_of_several_that_may_keep_it_one_that_answers_is_enough(peers: Peers, cut: TcpProxy) -> None:
+async def test_one_answer_is_enough_if_several_nodes_may_keep_a_lease(peers: Peers, cut: TcpProxy) -> None:
     assert await peers.renew([NOWHERE, _over(cut)], [HERE]) == []
 
 
-async def test_nobody_is_lost_whom_one_of_them_knows(peers: Peers, cut: TcpProxy) -> None:
+async def test_a_lease_that_one_node_knows_is_not_lost(peers: Peers, cut: TcpProxy) -> None:
     empty = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="empty"))
     try:
         other = Peer("empty", "empty", empty.url)
@@ -96,12 +96,12 @@ async def test_nobody_is_lost_whom_one_of_them_knows(peers: Peers, cut: TcpProxy
         await asyncio.to_thread(empty.stop)
 
 
-async def test_nothing_is_called_renewed_when_nobody_answers(peers: Peers) -> None:
+async def test_nothing_is_called_renewed_when_no_node_answers(peers: Peers) -> None:
     with pytest.raises(KeeperUnavailable, match="nowhere can't be asked"):
         await peers.renew([NOWHERE], [HERE])
 
 
-async def test_a_node_that_is_not_the_one_that_was_meant_renews_nothing_and_says_so(
+async def test_another_run_of_a_node_renews_nothing_and_refuses(
     daemon: RunningDaemon, peers: Peers, cut: TcpProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     for meant in (_over(cut, "n2"), _over(cut, "an earlier run")):
@@ -111,14 +111,14 @@ async def test_a_node_that_is_not_the_one_that_was_meant_renews_nothing_and_says
     assert await peers.renew([_over(cut)], [HERE]) == [], "at the same address"
 
 
-async def test_nor_does_it_answer_for_the_consumers_of_the_one_that_was_meant(cut: TcpProxy) -> None:
+async def test_another_run_of_a_node_does_not_answer_for_the_consumers_of_the_former_one(cut: TcpProxy) -> None:
     for peer, unaware in ((_over(cut, "n2"), 1), (_over(cut), 0)):
         asking = Peers(Known([peer]), SystemClock(), Random(1))
         assert (await asking.wait_for_acknowledgements(_nobody_here, "orders", 1, 0.0)).unacknowledged == unaware
         await asking.close()
 
 
-async def test_one_that_is_late_hears_of_it_all_the_same(daemon: RunningDaemon, peers: Peers, cut: TcpProxy) -> None:
+async def test_a_slow_node_still_receives_the_renewal(daemon: RunningDaemon, peers: Peers, cut: TcpProxy) -> None:
     cut.partition()
     began = asyncio.get_running_loop().time()
     with pytest.raises(KeeperUnavailable):

@@ -34,7 +34,7 @@ class Node:
         return wire.RenewalResult("e1", 1, len(leases) - len(lost), lost)
 
 
-async def test_what_comes_together_goes_together_and_each_is_told_of_its_own() -> None:
+async def test_concurrent_renewals_are_one_request_and_each_gets_its_answer() -> None:
     node = Node("b")
     line = RenewalForwarder("n1", node.renew)
     asked = [[lease("a")], [lease("b"), lease("c")], [lease("d")]]
@@ -45,7 +45,7 @@ async def test_what_comes_together_goes_together_and_each_is_told_of_its_own() -
     await line.close()
 
 
-async def test_two_who_claim_one_instance_are_asked_about_apart() -> None:
+async def test_two_renewals_of_one_instance_are_separate_requests() -> None:
     node = Node()
     line = RenewalForwarder("n1", node.renew)
     await asyncio.gather(line.renew([lease("a", "old")]), line.renew([lease("a", "new")]))
@@ -53,7 +53,7 @@ async def test_two_who_claim_one_instance_are_asked_about_apart() -> None:
     await line.close()
 
 
-async def test_one_request_has_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_request_has_a_bounded_number_of_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_RENEWALS", 3)
     node = Node()
     line = RenewalForwarder("n1", node.renew)
@@ -62,7 +62,7 @@ async def test_one_request_has_no_more_than_it_may(monkeypatch: pytest.MonkeyPat
     await line.close()
 
 
-async def test_nobody_is_told_of_renewals_that_nobody_heard() -> None:
+async def test_there_is_no_answer_to_a_request_that_failed() -> None:
     node = Node()
     node.away = True
     line = RenewalForwarder("n1", node.renew)
@@ -72,7 +72,7 @@ async def test_nobody_is_told_of_renewals_that_nobody_heard() -> None:
     await line.close()
 
 
-async def test_a_node_that_can_not_be_asked_is_told_of_once_and_once_more_when_it_can(
+async def test_a_node_that_can_not_be_reached_is_logged_once_and_so_is_its_return(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "adsum.peers")
@@ -87,7 +87,7 @@ async def test_a_node_that_can_not_be_asked_is_told_of_once_and_once_more_when_i
     await line.close()
 
 
-async def test_who_waits_too_long_is_told_so_and_the_node_hears_of_it_all_the_same() -> None:
+async def test_a_renewal_without_an_answer_in_time_still_reaches_the_node() -> None:
     node = Node()
     node.slow = 2 * renewal_forwarder.RENEWAL_ANSWER_TIMEOUT
     line = RenewalForwarder("n1", node.renew)
@@ -97,7 +97,7 @@ async def test_who_waits_too_long_is_told_so_and_the_node_hears_of_it_all_the_sa
     await line.close()
 
 
-async def test_past_its_bound_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_past_its_bound_a_renewal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renewal_forwarder, "MAX_WAITING_LEASES", 2)
     line = RenewalForwarder("n1", Node().renew)
     answers = await asyncio.gather(*(line.renew([lease(f"i{n}")]) for n in range(3)))

@@ -79,7 +79,7 @@ def _decided(decision: Decision, basis: CatalogView) -> list[Change]:
 
 @given(st.lists(st.lists(requests(), max_size=4), max_size=8))
 @settings(max_examples=40)
-def test_a_draft_is_what_the_snapshot_will_be(batches: list[list[Decision]]) -> None:
+def test_a_draft_equals_the_next_snapshot(batches: list[list[Decision]]) -> None:
     snapshot = EMPTY_SNAPSHOT
     for batch in batches:
         draft, changes = Draft(snapshot), list[Change]()
@@ -99,7 +99,7 @@ def test_a_draft_is_what_the_snapshot_will_be(batches: list[list[Decision]]) -> 
 
 @given(st.lists(requests(), max_size=15), st.randoms(use_true_random=False))
 @settings(max_examples=40)
-def test_requests_of_one_batch_come_to_the_same_as_one_after_the_other(
+def test_requests_of_one_batch_have_the_same_result_as_successive_ones(
     asked: list[Decision], rng: random.Random
 ) -> None:
     alone, together, draft, waiting = EMPTY_SNAPSHOT, EMPTY_SNAPSHOT, Draft(EMPTY_SNAPSHOT), list[Change]()
@@ -121,7 +121,7 @@ def _listed(snapshot: Snapshot) -> dict[Key, Listing]:
 
 @given(st.lists(requests(), max_size=12), requests())
 @settings(max_examples=40)
-def test_asking_again_changes_nothing(history: list[Decision], asked: Decision) -> None:
+def test_a_repeated_request_changes_nothing(history: list[Decision], asked: Decision) -> None:
     snapshot = EMPTY_SNAPSHOT
     for decision in history:
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, _decided(decision, snapshot)))
@@ -131,7 +131,7 @@ def test_asking_again_changes_nothing(history: list[Decision], asked: Decision) 
 
 @given(st.lists(requests(), max_size=20))
 @settings(max_examples=40)
-def test_every_change_has_a_cause_and_an_actor_and_explains_what_is_listed(asked: list[Decision]) -> None:
+def test_every_change_has_a_cause_and_an_actor_and_is_the_provenance_of_its_listing(asked: list[Decision]) -> None:
     snapshot = EMPTY_SNAPSHOT
     for decision in asked:
         for change in _decided(decision, snapshot):
@@ -177,7 +177,7 @@ def test_registering_the_same_again_never_resets_health(listing: Listing) -> Non
         assert (change.listing.checks, change.listing.override) == (listing.checks, listing.override)
 
 
-def test_a_check_keeps_its_standing_through_another_registration_if_it_is_the_same() -> None:
+def test_an_unchanged_check_keeps_its_status_through_another_registration() -> None:
     snapshot = _after(
         decisions.register(_registration(WEB, DB), NOW),
         observations.record_check(KEY, "web", Status.PASSING, "200", NOW),
@@ -188,7 +188,7 @@ def test_a_check_keeps_its_standing_through_another_registration_if_it_is_the_sa
     assert _stands(snapshot).provenance == Provenance(Cause.REREGISTERED, "tester", at=LATER.at)
 
 
-def test_evidence_of_another_port_says_nothing_of_this_one() -> None:
+def test_evidence_of_another_port_is_dropped() -> None:
     snapshot = _after(
         decisions.register(_registration(WEB), NOW),
         observations.record_check(KEY, "web", Status.PASSING, "200", NOW),
@@ -197,7 +197,7 @@ def test_evidence_of_another_port_says_nothing_of_this_one() -> None:
     assert _stands(snapshot).status is Status.STARTING
 
 
-def test_another_registration_is_held_again() -> None:
+def test_another_registration_holds_a_lapsed_lease_again() -> None:
     snapshot = _after(
         decisions.register(_registration(), NOW),
         observations.lapse(KEY, "late", TIMER),
@@ -208,7 +208,7 @@ def test_another_registration_is_held_again() -> None:
 
 
 @pytest.mark.parametrize(("holder", "stays"), [("h1", True), ("h2", False)])
-def test_what_a_provider_declared_is_cleared_by_the_next_holder_only(holder: str, stays: bool) -> None:
+def test_only_another_holder_clears_the_override_of_a_provider(holder: str, stays: bool) -> None:
     snapshot = _after(
         decisions.register(_registration(holder="h1"), NOW),
         decisions.set_override(KEY, replace(DRAIN, holder="h1"), "h1", NOW),
@@ -218,7 +218,7 @@ def test_what_a_provider_declared_is_cleared_by_the_next_holder_only(holder: str
     assert _stands(snapshot).since == (NOW.at if stays else LATER.at)
 
 
-def test_what_an_operator_declared_outlives_every_registration() -> None:
+def test_the_override_of_an_operator_outlives_every_registration() -> None:
     snapshot = _after(
         decisions.register(_registration(holder="h1"), NOW),
         decisions.set_override(KEY, DRAIN, "", NOW),
@@ -240,7 +240,7 @@ def test_a_superseded_holder_can_neither_deregister_nor_drain_its_successor() ->
         assert change == Change(KEY, None, Provenance(Cause.DEREGISTERED, "tester", "bye", LATER.at))
 
 
-def test_who_is_out_already_may_leave_again() -> None:
+def test_deregistering_an_unlisted_instance_is_no_error() -> None:
     assert decisions.deregister(KEY, "h1", "bye", NOW)(EMPTY_SNAPSHOT) == []
     assert observations.lapse(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
     assert observations.expire(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
@@ -248,7 +248,7 @@ def test_who_is_out_already_may_leave_again() -> None:
     assert observations.expire_override(KEY, DRAIN, TIMER)(EMPTY_SNAPSHOT) == []
 
 
-def test_what_needs_an_instance_says_that_it_is_unknown() -> None:
+def test_requests_about_an_unlisted_instance_raise_unknown_instance() -> None:
     for decision in (
         observations.renew(KEY, NOW),
         decisions.set_override(KEY, DRAIN, "", NOW),
@@ -274,7 +274,7 @@ def test_a_lease_renewed_meanwhile_does_not_expire() -> None:
     assert change == Change(KEY, None, Provenance(Cause.LEASE_EXPIRED, REGISTRY_ACTOR, "too late", TIMER.at))
 
 
-def test_the_worst_check_decides_and_is_told_by_name() -> None:
+def test_the_worst_check_decides_and_the_reason_names_it() -> None:
     snapshot = _after(
         decisions.register(_registration(WEB, DB), NOW),
         observations.record_check(KEY, "web", Status.PASSING, "", NOW),
@@ -284,7 +284,7 @@ def test_the_worst_check_decides_and_is_told_by_name() -> None:
     assert _stands(snapshot).provenance == Provenance(Cause.CHECK_CRITICAL, REGISTRY_ACTOR, "db: refused", TIMER.at)
 
 
-def test_a_check_that_the_instance_no_longer_has_says_nothing() -> None:
+def test_the_outcome_of_a_removed_check_is_ignored() -> None:
     snapshot = _after(decisions.register(_registration(WEB), NOW))
     assert observations.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER)(snapshot) == []
 
@@ -302,7 +302,7 @@ def test_an_override_outranks_evidence_until_it_is_cleared() -> None:
     assert resumed.provenance == Provenance(Cause.RESUMED, "tester", "done", LATER.at)
 
 
-def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin_anew() -> None:
+def test_the_same_override_again_changes_nothing_unless_it_has_a_length() -> None:
     endless, hour = replace(DRAIN, length=None), replace(DRAIN, length=3600.0)
     for override, changes in ((endless, 0), (hour, 1)):
         snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, override, "", NOW))
@@ -313,20 +313,20 @@ def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin
 @pytest.mark.parametrize(
     ("status", "cause"), [(Status.DRAINING, Cause.DRAINED), (Status.MAINTENANCE, Cause.MAINTENANCE)]
 )
-def test_what_was_declared_is_told_with_its_reason(status: Status, cause: Cause) -> None:
+def test_an_override_is_recorded_with_its_reason(status: Status, cause: Cause) -> None:
     override = replace(DRAIN, status=status)
     snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, override, "", LATER))
     assert _stands(snapshot).provenance == Provenance(cause, "tester", "deploy", LATER.at)
 
 
-def test_only_the_override_that_lasted_its_length_expires() -> None:
+def test_only_the_override_whose_length_is_over_expires() -> None:
     snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, DRAIN, "", NOW))
     assert observations.expire_override(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
     after = _stands(_after(observations.expire_override(KEY, DRAIN, TIMER), start=snapshot))
     assert (after.override, after.provenance.cause) == (None, Cause.OVERRIDE_EXPIRED)
 
 
-def test_a_full_catalog_refuses_the_new_and_lets_the_listed_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_catalog_refuses_new_instances_and_lets_listed_ones_change(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = _after(decisions.register(_registration(), NOW))
     monkeypatch.setattr(decisions, "MAX_INSTANCES", 1)
     with pytest.raises(CatalogFull):
@@ -336,7 +336,7 @@ def test_a_full_catalog_refuses_the_new_and_lets_the_listed_change(monkeypatch: 
     assert _stands(_after(decisions.register(_registration(holder="h2"), NOW), start=snapshot))
 
 
-def test_a_catalog_full_of_services_takes_further_instances_of_those_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_catalog_full_of_services_accepts_further_instances_of_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     def registered(service: str, id: str) -> Decision:
         return decisions.register(Registration(Instance(service, id, "127.0.0.1", 8000)), NOW)
 
@@ -349,7 +349,7 @@ def test_a_catalog_full_of_services_takes_further_instances_of_those_it_knows(mo
     assert registered("users", "u2")(draft)
 
 
-def test_a_decision_changes_no_listing_that_is_out_already() -> None:
+def test_a_decision_does_not_modify_published_listings() -> None:
     before = _stands(_after(decisions.register(_registration(WEB), NOW)))
     assert isinstance(before.checks, MappingProxyType)
     snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [Change(KEY, before, before.provenance)]))
@@ -357,7 +357,7 @@ def test_a_decision_changes_no_listing_that_is_out_already() -> None:
     assert _stands(snapshot).checks == {"web": Status.STARTING}
 
 
-def test_an_emptied_service_is_forgotten_once_and_by_whoever_asks_for_it() -> None:
+def test_an_emptied_service_is_forgotten_once_with_the_actor_that_requests_it() -> None:
     emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
     forgotten = decisions.forget("orders", "renamed", LATER)
     (change,) = forgotten(emptied)
@@ -375,7 +375,7 @@ def test_a_service_with_instances_is_not_forgotten() -> None:
         decisions.forget("orders", "", NOW)(listed)
 
 
-def test_a_draft_counts_the_services_that_are_forgotten_and_those_that_come_again() -> None:
+def test_a_draft_counts_forgotten_services_and_those_that_come_again() -> None:
     emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
     draft = Draft(emptied)
     assert (draft.listed_count("orders"), draft.service_count_with("users")) == (0, 2)

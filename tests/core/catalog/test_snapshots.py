@@ -94,7 +94,7 @@ def _assert_tells_once(diff: ServiceDiff) -> None:
 
 
 @given(histories)
-def test_a_snapshot_is_the_fold_of_all_batches(history: list[list[Change]]) -> None:
+def test_a_snapshot_is_the_result_of_all_batches(history: list[list[Change]]) -> None:
     expected: Copy = {}
     for snapshot, changes in zip(_walked(history)[1:], history, strict=True):
         for change in changes:
@@ -116,7 +116,7 @@ def test_a_published_snapshot_never_changes(history: list[list[Change]]) -> None
     assert all(_copied(snapshot) == as_published for snapshot, as_published in published)
 
 
-def test_nobody_can_change_a_snapshot() -> None:
+def test_a_snapshot_is_immutable() -> None:
     snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)]))
     with pytest.raises(FrozenInstanceError):
         snapshot.revision = 2  # type: ignore[misc]
@@ -150,7 +150,7 @@ def test_the_diff_of_a_and_b_applied_to_a_gives_b(history: list[list[Change]], s
 
 
 @given(histories)
-def test_a_diff_tells_only_what_changed_after_its_revision(history: list[list[Change]]) -> None:
+def test_a_diff_contains_only_changes_after_its_revision(history: list[list[Change]]) -> None:
     snapshots = _walked(history)
     last = snapshots[-1]
     for n, a in enumerate(snapshots):
@@ -164,7 +164,7 @@ def test_a_diff_tells_only_what_changed_after_its_revision(history: list[list[Ch
 
 @given(short_histories, short_histories)
 @settings(max_examples=50)
-def test_after_a_restart_diffs_lead_on_from_what_was_loaded(
+def test_after_a_restart_diffs_continue_from_the_loaded_catalog(
     before: list[list[Change]], after: list[list[Change]]
 ) -> None:
     old = _walked(before)
@@ -190,7 +190,7 @@ def test_the_revision_of_a_service_never_goes_back(history: list[list[Change]]) 
 
 @given(st.data())
 @settings(max_examples=20)
-def test_a_diff_from_before_the_trail_is_not_remembered_and_any_later_one_is_right(data: st.DataObject) -> None:
+def test_there_is_no_diff_from_before_the_recent_changes_and_later_ones_are_right(data: st.DataObject) -> None:
     sizes = data.draw(
         st.lists(
             st.sampled_from([1, 3, MAX_RECENT_CHANGES // 2, MAX_RECENT_CHANGES, MAX_RECENT_CHANGES + 1]),
@@ -213,7 +213,7 @@ def test_a_diff_from_before_the_trail_is_not_remembered_and_any_later_one_is_rig
         assert remembered == (sum(sizes[n:]) <= MAX_RECENT_CHANGES)
 
 
-def test_a_batch_longer_than_the_trail_is_forgotten_whole() -> None:
+def test_a_batch_longer_than_the_recent_changes_is_not_remembered_in_part() -> None:
     service = EMPTY_SNAPSHOT.apply(
         Batch(5, [_change("s1", f"i{n}", 8000) for n in range(MAX_RECENT_CHANGES + 1)])
     ).service("s1")
@@ -231,7 +231,7 @@ def _sizes(snapshot: Snapshot) -> tuple[int, int]:
 
 @given(histories)
 @settings(max_examples=50)
-def test_sizes_are_counted_along_with_what_changes(history: list[list[Change]]) -> None:
+def test_sizes_are_updated_with_each_change(history: list[list[Change]]) -> None:
     for snapshot in _walked(history):
         assert (snapshot.size, snapshot.recent_changes_size) == _sizes(snapshot)
         assert all(
@@ -240,7 +240,7 @@ def test_sizes_are_counted_along_with_what_changes(history: list[list[Change]]) 
         )
 
 
-def test_trails_beyond_their_bytes_are_forgotten_of_the_services_that_changed_longest_ago(
+def test_past_their_bytes_the_recent_changes_of_the_longest_unchanged_services_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loud = Provenance(Cause.MAINTENANCE, "tester", "x" * 1_000)
@@ -257,19 +257,19 @@ def test_trails_beyond_their_bytes_are_forgotten_of_the_services_that_changed_lo
     assert last.service("s7").diff_since(7) is not None
 
 
-def test_a_loaded_catalog_knows_its_size() -> None:
+def test_the_size_of_a_loaded_catalog_is_counted() -> None:
     snapshot = snapshots_module.load_snapshot(FullState("e", 3, [(n, _listing("s1", f"i{n}", 8000)) for n in range(3)]))
     assert (snapshot.size, snapshot.recent_changes_size) == _sizes(snapshot)
     assert snapshot.size > 0
 
 
-def test_a_batch_that_is_in_the_snapshot_already_changes_nothing() -> None:
+def test_an_old_batch_changes_nothing() -> None:
     snapshot = EMPTY_SNAPSHOT.apply(Batch(3, [_change("s1", "i1", 8000)]))
     for revision in (1, 3):
         assert snapshot.apply(Batch(revision, [_change("s1", "i1", None)])) is snapshot
 
 
-def test_a_service_never_heard_of_is_empty_and_may_come() -> None:
+def test_an_unknown_service_is_empty_and_may_be_registered_later() -> None:
     snapshot = EMPTY_SNAPSHOT.apply(Batch(3, [_change("s1", "i1", 8000)]))
     unknown = snapshot.service("s2")
     assert (unknown.listings, unknown.revision) == ({}, 0)
@@ -279,7 +279,7 @@ def test_a_service_never_heard_of_is_empty_and_may_come() -> None:
     assert diff.apply(unknown.listings) == came.listings
 
 
-def test_an_emptied_service_stays_known_and_says_why_its_last_instance_left() -> None:
+def test_an_emptied_service_stays_known_with_the_provenance_of_its_last_removal() -> None:
     gone = Change(Key("s1", "i1"), None, Provenance(Cause.LEASE_EXPIRED, "registry"))
     snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)])).apply(Batch(2, [gone]))
     assert snapshot.services["s1"].diff_since(1) == ServiceDiff("s1", 1, 2, (), (gone,))
@@ -296,7 +296,7 @@ def test_the_services_emptied_longest_ago_are_forgotten_past_a_bound(monkeypatch
 
 @given(forgetful)
 @settings(max_examples=50)
-def test_diffs_are_right_or_not_remembered_when_services_are_forgotten(history: list[list[Change]]) -> None:
+def test_diffs_across_forgotten_services_are_right_or_missing(history: list[list[Change]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshots_module, "MAX_EMPTY_SERVICES", 1)
         snapshots = _walked(history)
@@ -310,7 +310,7 @@ def test_diffs_are_right_or_not_remembered_when_services_are_forgotten(history: 
 
 @given(st.lists(strategies.listings(), max_size=5, unique_by=lambda listing: listing.key))
 @settings(max_examples=25)
-def test_what_is_loaded_is_what_the_store_knows(listings: list[Listing]) -> None:
+def test_a_loaded_snapshot_contains_everything_in_the_store(listings: list[Listing]) -> None:
     revisions = range(3, 3 + len(listings))
     snapshot = snapshots_module.load_snapshot(FullState("e1", 9, zip(revisions, listings, strict=True)))
     assert (snapshot.epoch, snapshot.revision, snapshot.instance_count) == ("e1", 9, len(listings))
@@ -329,7 +329,7 @@ def test_loaded_services_stand_in_the_order_of_their_last_change() -> None:
     assert list(snapshots_module.load_snapshot(FullState("e1", 9, listings)).services) == ["s2", "s3", "s1"]
 
 
-def test_a_forgotten_service_is_as_one_that_never_was_and_never_goes_backwards() -> None:
+def test_a_forgotten_service_looks_like_an_unknown_one_and_never_goes_backwards() -> None:
     snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", WHY)]])[-1]
     assert (dict(snapshot.services), snapshot.instance_count, snapshot.listed_count("s1")) == ({}, 0, None)
     assert snapshot.service("s1").revision == 2
@@ -340,7 +340,7 @@ def test_a_forgotten_service_is_as_one_that_never_was_and_never_goes_backwards()
     assert again.service("s1").diff_since(1) is None
 
 
-def test_a_service_with_an_instance_is_not_forgotten_and_one_emptied_at_that_moment_is() -> None:
+def test_a_service_with_an_instance_is_not_forgotten_and_one_emptied_in_the_same_batch_is() -> None:
     listed = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)]))
     assert listed.apply(Batch(2, [forget_service("s1", WHY)])).services == listed.services
     gone = listed.apply(Batch(2, [_change("s1", "i1", None), forget_service("s1", WHY)]))
@@ -352,7 +352,7 @@ def test_a_service_with_an_instance_is_not_forgotten_and_one_emptied_at_that_mom
 
 @given(forgetful)
 @settings(max_examples=50)
-def test_it_is_remembered_which_services_were_forgotten(history: list[list[Change]]) -> None:
+def test_a_snapshot_names_the_services_that_were_forgotten(history: list[list[Change]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshots_module, "MAX_FORGOTTEN_SERVICES", 3)
         snapshots = _walked(history)

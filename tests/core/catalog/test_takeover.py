@@ -98,7 +98,7 @@ def test_the_same_process_that_registers_again_keeps_its_evidence() -> None:
     assert listing.status is Status.PASSING
 
 
-def test_an_outcome_of_the_process_before_says_nothing_of_the_next_one() -> None:
+def test_an_outcome_of_the_former_process_does_not_apply_to_the_next_one() -> None:
     before, now = at("o1", holder="h1", checks=(WEB,)), at("o1", holder="h2", checks=(WEB,))
     snapshot = after(before, now)
     stale = observations.record_check(now.key, "web", Status.PASSING, "", CALLER, before.identity)
@@ -106,7 +106,7 @@ def test_an_outcome_of_the_process_before_says_nothing_of_the_next_one() -> None
     assert observations.record_check(now.key, "web", Status.PASSING, "", CALLER, now.identity)(snapshot) != []
 
 
-def test_a_takeover_tells_both_places_in_the_history() -> None:
+def test_the_history_names_both_places_of_a_takeover() -> None:
     snapshot = after(at("o1", holder="h1"), decisions.register(at("o1", "10.0.0.2", holder="h2"), CALLER, FORCE))
     listing = snapshot.find(Key("orders", "o1"))
     assert listing is not None
@@ -155,7 +155,7 @@ def test_who_may_take_an_id(there: Registration, wants: Registration, takeover: 
     assert decisions.register(wants, CALLER, takeover)(after(lapsed("o1"), start=snapshot)), "a lapsed one is not live"
 
 
-def test_silence_of_another_process_than_the_one_that_is_there_by_now_proves_nothing() -> None:
+def test_silence_of_a_former_process_proves_nothing_about_the_present_one() -> None:
     probed, now = at("o1", holder="h1"), at("o1", "10.0.0.3", holder="h3")
     with pytest.raises(RegistrationConflict, match=r"http://10\.0\.0\.3:80"):
         decisions.register(at("o1", "10.0.0.2", holder="h2"), CALLER, USUAL, {probed.identity})(after(now))
@@ -164,7 +164,7 @@ def test_silence_of_another_process_than_the_one_that_is_there_by_now_proves_not
 # Places
 
 
-def test_within_a_service_a_later_registration_supersedes_whom_was_at_its_place() -> None:
+def test_a_registration_supersedes_another_process_of_its_service_at_its_place() -> None:
     snapshot = after(*(at(f"crash-{n}", holder=f"p{n}") for n in range(3)))
     assert listed(snapshot) == {"orders/crash-2": "p2"}
     left = snapshot.service("orders").recent_changes[-2]
@@ -183,7 +183,7 @@ def test_within_a_service_a_later_registration_supersedes_whom_was_at_its_place(
         at("o1", holder="h2~~1"),
     ],
 )
-def test_other_services_places_and_entries_of_the_same_process_stay(neighbour: Registration) -> None:
+def test_a_registration_leaves_other_services_other_places_and_its_own_process_alone(neighbour: Registration) -> None:
     assert len(listed(after(neighbour, at("o2", holder="h2")))) == 2
 
 
@@ -191,19 +191,19 @@ def test_other_services_places_and_entries_of_the_same_process_stay(neighbour: R
     ("one", "other"),
     [("::1", "0:0:0:0:0:0:0:1"), ("web.example", "WEB.example."), ("10.0.0.1", "::ffff:10.0.0.1")],
 )
-def test_a_place_is_one_however_its_address_is_written(one: str, other: str) -> None:
+def test_different_spellings_of_an_address_are_one_place(one: str, other: str) -> None:
     assert canonical_place(one, 80, "http") == canonical_place(other, 80, "http")
     assert listed(after(at("o1", one, holder="h1"), at("o2", other, holder="h2"))) == {"orders/o2": "h2"}
 
 
-def test_without_a_holder_nobody_gets_the_place_of_a_live_process() -> None:
+def test_a_registration_without_a_holder_does_not_get_the_place_of_a_live_process() -> None:
     snapshot = after(at("o1", holder="h1"))
     with pytest.raises(RegistrationConflict, match="as orders/o1"):
         decisions.register(at("o2"), CALLER)(snapshot)
     assert listed(after(lapsed("o1"), at("o2"), start=snapshot)) == {"orders/o2": ""}
 
 
-def test_who_was_listed_before_waits_while_another_is_at_its_place() -> None:
+def test_a_process_that_was_listed_before_waits_while_another_is_at_its_place() -> None:
     snapshot = after(at("o1", holder="h1"), at("o2", holder="h2"))
     with pytest.raises(RegistrationConflict, match="as orders/o2"):
         decisions.register(at("o1", holder="h1"), CALLER, NEVER)(snapshot)
@@ -240,7 +240,7 @@ def test_two_live_processes_never_alternate(same_id: bool, seed: int, silent: bo
 # Leases that lapse at a place where another process lives
 
 
-def test_a_deserted_lease_leaves_as_it_lapses_and_its_successor_is_named() -> None:
+def test_an_instance_with_an_abandoned_lease_is_removed_when_it_lapses_and_names_its_successor() -> None:
     snapshot = after(at("o1", holder="h1"), at("u1", holder="h2", service="users"))
     assert len(listed(snapshot)) == 2
     (change,) = observations.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(snapshot)
@@ -256,7 +256,7 @@ def test_a_deserted_lease_leaves_as_it_lapses_and_its_successor_is_named() -> No
 @pytest.mark.parametrize(
     "neighbour", [at("u1", service="users", ttl=None), at("u1", holder="h1", service="users"), at("u1", port=81)]
 )
-def test_who_proves_no_other_process_at_the_place_is_no_successor(neighbour: Registration) -> None:
+def test_only_another_process_that_holds_its_lease_is_a_successor(neighbour: Registration) -> None:
     snapshot = after(at("o1", holder="h1"), neighbour)
     (change,) = observations.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(snapshot)
     assert change.listing is not None
@@ -274,7 +274,7 @@ ELSE = [
 
 
 @pytest.mark.parametrize("other", ELSE)
-def test_a_lapsed_lease_leaves_when_another_process_is_at_its_address_and_port(other: Registration) -> None:
+def test_a_lapsed_instance_is_removed_when_another_process_is_at_its_address_and_port(other: Registration) -> None:
     (change,) = observations.lapse(Key("orders", "o1"), "late", CALLER, abandoned=True)(
         after(at("o1", holder="h1"), other)
     )
@@ -283,7 +283,9 @@ def test_a_lapsed_lease_leaves_when_another_process_is_at_its_address_and_port(o
 
 
 @pytest.mark.parametrize("other", ELSE)
-def test_a_lapsed_lease_leaves_when_another_process_registers_at_its_address_and_port(other: Registration) -> None:
+def test_a_lapsed_instance_is_removed_when_another_process_registers_at_its_address_and_port(
+    other: Registration,
+) -> None:
     snapshot = after(at("o1", holder="h1"), lapsed("o1"), other)
     assert listed(snapshot) == {str(other.key): "h2"}
     left = next(step for step in snapshot.service("orders").recent_changes if not step.listed)
@@ -295,7 +297,7 @@ def test_a_lapsed_lease_leaves_when_another_process_registers_at_its_address_and
 
 @given(st.lists(st.lists(strategies.simple_changes, max_size=6), max_size=8))
 @settings(max_examples=60, deadline=None)
-def test_who_is_at_a_place_is_known_in_snapshots_and_drafts_alike(batches: list[list[Change]]) -> None:
+def test_snapshots_and_drafts_find_the_same_instances_at_a_place(batches: list[list[Change]]) -> None:
     snapshot = EMPTY_SNAPSHOT
     for batch in batches:
         draft = Draft(snapshot)
@@ -311,7 +313,7 @@ def test_who_is_at_a_place_is_known_in_snapshots_and_drafts_alike(batches: list[
                 assert {each.key for each in basis.listings_at(socket)} == keys
 
 
-def test_following_a_change_copies_a_small_share_of_the_index() -> None:
+def test_a_change_copies_a_small_share_of_the_index() -> None:
     listings = [after(at(f"o{n}", f"10.{n >> 8}.{n & 255}.1")).find(Key("orders", f"o{n}")) for n in range(3_000)]
     snapshot = load_snapshot(FullState("e", 1, [(1, each) for each in listings if each is not None]))
     moved = after(at("o7", "10.99.0.1"), start=snapshot)
@@ -323,7 +325,7 @@ def test_following_a_change_copies_a_small_share_of_the_index() -> None:
     assert renewed.address_index is moved.address_index
 
 
-def test_a_digest_tells_holders_apart_and_gives_none_away() -> None:
+def test_digests_differ_between_holders_and_do_not_reveal_them() -> None:
     assert holder_digest("") == ""
     assert holder_digest("h1") != holder_digest("h2")
     assert holder_digest("h1~~1") == holder_digest("h1~~2") == holder_digest("h1"), "parts of one process"

@@ -40,7 +40,7 @@ def test_a_starting_instance_is_critical_only_after_fall_fails() -> None:
     assert statuses(CheckHealth(check(fall=3)), FAIL, FAIL, FAIL) == [STARTING, STARTING, CRITICAL]
 
 
-def test_a_starting_instance_that_failed_is_still_believed_at_its_first_pass() -> None:
+def test_a_starting_check_that_failed_is_still_passing_after_its_first_pass() -> None:
     assert statuses(CheckHealth(check(rise=5, fall=3)), FAIL, FAIL, PASS) == [STARTING, STARTING, PASSING]
 
 
@@ -77,7 +77,7 @@ def test_the_first_fail_counts_with_a_fall_of_one() -> None:
 
 
 @pytest.mark.parametrize("declared", [Status.DRAINING, Status.MAINTENANCE])
-def test_no_check_stands_as_what_can_only_be_declared(declared: Status) -> None:
+def test_a_check_has_no_declared_status(declared: Status) -> None:
     with pytest.raises(ValueError, match="is no status of a check"):
         CheckHealth(check(), declared)
 

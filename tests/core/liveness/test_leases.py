@@ -107,7 +107,7 @@ def test_an_expired_lease_can_not_be_renewed() -> None:
         leases.renew(A, now=3.0)
 
 
-def test_an_expiry_that_was_put_off_can_be_renewed_or_expires_later() -> None:
+def test_a_postponed_expiry_can_be_renewed_or_expires_later() -> None:
     leases = unguarded()
     for key in (A, B):
         leases.grant(key, 1.0, 1.0, now=0.0)
@@ -121,7 +121,7 @@ def test_an_expiry_that_was_put_off_can_be_renewed_or_expires_later() -> None:
     assert phases(moved, B) == [(LAPSED, EXPIRED)]
 
 
-def test_an_ended_lease_is_told_no_more() -> None:
+def test_an_ended_lease_has_no_transitions() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 60.0, now=0.0)
     leases.end(A)
@@ -131,7 +131,7 @@ def test_an_ended_lease_is_told_no_more() -> None:
     assert leases.next_deadline() is None
 
 
-def test_granting_again_starts_afresh_with_the_new_ttl() -> None:
+def test_another_grant_starts_again_with_the_new_ttl() -> None:
     leases = unguarded()
     leases.grant(A, 300.0, 60.0, now=0.0)
     advance(leases, 0.0, 10.0)
@@ -150,7 +150,7 @@ def test_granting_the_same_again_is_a_renewal() -> None:
     assert leases.deadline(A) == 50.0
 
 
-def test_a_lease_listed_as_lapsed_at_a_restart_gets_a_fresh_ttl_before_it_may_expire() -> None:
+def test_a_lapsed_lease_gets_a_full_ttl_at_a_restart_before_it_may_expire() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=500.0, lapsed=True)
     assert leases.phase(A) is LAPSED
@@ -167,7 +167,7 @@ def test_a_lease_never_lapses_and_expires_in_the_same_tick() -> None:
 
 
 @pytest.mark.parametrize("gap", [MAX_TICK_INTERVAL + MAX_TICK_DELAY + 0.1, 8 * 3600.0])
-def test_after_a_pause_everybody_gets_a_fresh_ttl(gap: float) -> None:
+def test_after_a_suspension_every_lease_gets_a_full_ttl(gap: float) -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
     leases.grant(B, 5.0, 30.0, now=0.0)
@@ -181,21 +181,21 @@ def test_after_a_pause_everybody_gets_a_fresh_ttl(gap: float) -> None:
     assert phases(moved, B) == [(LAPSED, EXPIRED)]
 
 
-def test_a_pause_before_the_first_tick_counts_too() -> None:
+def test_a_suspension_before_the_first_tick_counts_too() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
     assert leases.tick(100.0, 1000) == []
     assert leases.deadline(A) == 130.0
 
 
-def test_a_tick_that_is_a_little_late_is_no_pause() -> None:
+def test_a_slightly_late_tick_is_no_suspension() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
     advance(leases, 0.0, 29.0)
     assert phases(leases.tick(29.0 + MAX_TICK_INTERVAL + MAX_TICK_DELAY, 1000), A) == [(HELD, LAPSED)]
 
 
-def test_a_renewal_after_a_pause_counts_from_the_renewal() -> None:
+def test_a_renewal_after_a_suspension_counts_from_the_renewal() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
     leases.tick(1000.0, 1000)
@@ -203,7 +203,7 @@ def test_a_renewal_after_a_pause_counts_from_the_renewal() -> None:
     assert leases.deadline(A) == 1040.0
 
 
-def test_a_tick_looks_at_no_more_than_its_limit_and_the_rest_follow() -> None:
+def test_a_tick_handles_no_more_than_its_limit_and_the_rest_follow() -> None:
     leases = unguarded()
     for n in range(100):
         leases.grant(Key("orders", f"i{n}"), 5.0, 1000.0, now=0.0)
@@ -215,7 +215,7 @@ def test_a_tick_looks_at_no_more_than_its_limit_and_the_rest_follow() -> None:
     assert len({move.key for move in told}) == 100
 
 
-def test_renewing_and_ending_leave_no_trail_in_memory() -> None:
+def test_renewals_and_ends_do_not_grow_the_heap() -> None:
     leases = unguarded()
     for n in range(10_000):
         leases.grant(A, 86_400.0, 0.0, now=float(n))
@@ -228,7 +228,7 @@ def test_renewing_and_ending_leave_no_trail_in_memory() -> None:
     assert len(leases._heap) <= MAX_STALE_LEASE_ENTRIES + 3
 
 
-def test_the_guard_holds_back_the_expiries_of_a_mass_lapse_and_the_heap_rests() -> None:
+def test_the_guard_holds_back_the_expiries_of_a_mass_lapse_and_the_heap_is_idle() -> None:
     guard = Guard()
     leases = Leases(guard)
     for key in (A, B):
@@ -241,7 +241,7 @@ def test_the_guard_holds_back_the_expiries_of_a_mass_lapse_and_the_heap_rests() 
     assert leases.next_deadline() > 1000.0  # type: ignore[operator]
 
 
-def test_the_guard_releases_after_its_hold_and_the_expiry_says_so() -> None:
+def test_after_the_hold_the_leases_expire_with_the_guarded_time() -> None:
     leases = Leases(Guard(hold=600.0))
     for key in (A, B):
         leases.grant(key, 30.0, 60.0, now=0.0)
@@ -251,7 +251,7 @@ def test_the_guard_releases_after_its_hold_and_the_expiry_says_so() -> None:
     assert all(move.guarded_for >= 600.0 for move in expired)
 
 
-def test_those_who_follow_after_the_guard_let_go_are_not_expired() -> None:
+def test_leases_renewed_after_the_guard_disengaged_do_not_expire() -> None:
     leases = Leases(Guard())
     for key in (A, B):
         leases.grant(key, 30.0, 60.0, now=0.0)
@@ -271,7 +271,7 @@ def test_ending_a_lapsed_lease_is_never_held_back() -> None:
     assert leases.phase(A) is None
 
 
-def test_the_table_of_moves_has_no_holes_that_are_not_meant() -> None:
+def test_the_table_of_transitions_has_only_intended_gaps() -> None:
     missing = {pair for pair in product(LeasePhase, LeaseEvent) if pair not in MOVES}
     assert missing == {
         (HELD, LeaseEvent.GRACE_OVER),
@@ -370,7 +370,7 @@ TestLeasesPromise.settings = settings(max_examples=60, stateful_step_count=40, d
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(KEYS), st.floats(0.0, 5.0)), max_size=60))
-def test_the_guard_counts_what_a_recount_would(steps: list[tuple[Key, float]]) -> None:
+def test_the_counts_of_the_guard_equal_a_recount(steps: list[tuple[Key, float]]) -> None:
     guard = Guard()
     leases, now = Leases(guard), 0.0
     for n, (key, step) in enumerate(steps):

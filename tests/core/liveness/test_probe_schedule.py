@@ -71,7 +71,7 @@ def test_nothing_is_due_before_its_instant_and_a_running_check_is_not_due_again(
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 3600.0), st.floats(0.0, 1.0))
-def test_the_rate_is_counted_from_start_to_start_however_long_the_probe_takes(
+def test_the_interval_is_from_start_to_start_however_long_the_probe_takes(
     seed: int, interval: float, share: float
 ) -> None:
     checks = schedule(seed)
@@ -93,7 +93,7 @@ def test_a_probe_that_takes_longer_than_the_interval_is_followed_by_one_probe_no
 
 
 @given(st.integers(0, 1000), st.floats(LATE_SHARE + 0.01, 50.0))
-def test_a_late_start_draws_a_new_place_so_that_those_who_waited_together_part(seed: int, late: float) -> None:
+def test_checks_that_started_late_together_are_scattered(seed: int, late: float) -> None:
     checks = schedule(seed)
     checks.add(A, check(interval=10.0), now=0.0, soon=False)
     now = deadline(checks) + late * 10.0
@@ -103,7 +103,7 @@ def test_a_late_start_draws_a_new_place_so_that_those_who_waited_together_part(s
     assert 10.0 * (1 - SCATTER_JITTER) - 1e-6 <= gap <= 10.0 * (1 + SCATTER_JITTER) + 1e-6
 
 
-def test_many_listed_at_once_are_soon_started_evenly() -> None:
+def test_many_checks_listed_at_once_are_soon_spread_evenly() -> None:
     checks = schedule()
     for n in range(1000):
         checks.add(Key("orders", str(n)), check(interval=10.0), now=0.0, soon=True)
@@ -118,7 +118,7 @@ def test_many_listed_at_once_are_soon_started_evenly() -> None:
     assert max(steady) <= 150
 
 
-def test_no_more_start_than_asked_for_and_the_longest_waiting_first() -> None:
+def test_at_most_the_limit_start_the_most_overdue_first() -> None:
     checks = schedule()
     for n in range(10):
         checks.add(Key("orders", str(n)), check(), now=0.0, soon=False)
@@ -139,7 +139,7 @@ def test_a_removed_check_never_starts() -> None:
     assert len(checks) == 1
 
 
-def test_the_outcome_of_a_check_that_was_removed_or_replaced_meanwhile_speaks_of_something_else() -> None:
+def test_finishing_a_removed_or_replaced_check_returns_false() -> None:
     checks = schedule()
     checks.add(A, check(), now=0.0, soon=True)
     old, now = start(checks)
@@ -153,7 +153,7 @@ def test_the_outcome_of_a_check_that_was_removed_or_replaced_meanwhile_speaks_of
     assert checks.next_deadline() is None
 
 
-def test_saying_finished_twice_plans_it_once() -> None:
+def test_finishing_twice_plans_the_check_once() -> None:
     checks = schedule()
     checks.add(A, check(), now=0.0, soon=True)
     turn, now = start(checks)
@@ -163,7 +163,7 @@ def test_saying_finished_twice_plans_it_once() -> None:
     assert checks.start_due(now + 100.0, ALL) == []
 
 
-def test_lag_tells_the_latest_start_since_it_was_asked_and_what_is_overdue() -> None:
+def test_lag_is_the_worst_delay_since_the_last_call_and_the_overdue_count() -> None:
     checks = schedule()
     checks.add(A, check(), now=0.0, soon=False)
     checks.add(B, check(), now=0.0, soon=False)
@@ -196,7 +196,7 @@ def test_overdue_checks_are_counted_up_to_a_bound() -> None:
     assert checks.lag(50.0)[1] == MAX_COUNTED_OVERDUE
 
 
-def test_removed_checks_dont_pile_up() -> None:
+def test_removed_checks_do_not_accumulate() -> None:
     checks = schedule()
     for n in range(20 * MAX_STALE_CHECK_ENTRIES):
         checks.add(A, check(interval=3600.0), now=float(n), soon=False)
