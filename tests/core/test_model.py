@@ -36,7 +36,7 @@ OVERRIDE = Override(Status.DRAINING, "ann")
 WHY = Provenance(Cause.REGISTERED, "tester")
 
 CONTROL = ["a\nb", "a\r\nb", "a\0", "\x7f", "\x85", "\x1b[31m", "\u2028", "a\u2029b", "\ud800"]
-"""What can't stand on one line, or is no text at all."""
+"""Texts that are not one printable line."""
 
 
 def refusal(make: Callable[[], object]) -> Invalid:
@@ -173,7 +173,7 @@ def test_addresses_and_host_names_are_accepted(address: str) -> None:
 
 
 def attempt(make: Callable[[], T]) -> T | Invalid:
-    """The value, or why there is none."""
+    """The value, or the error."""
     try:
         return make()
     except Invalid as refused:

@@ -25,7 +25,7 @@ def ids(selection: Selection) -> list[str]:
 
 
 def share(selection: Selection, prefix: str) -> float:
-    """The share of calls to the endpoints whose ids start so."""
+    """The share of calls to the endpoints whose ids start with `prefix`."""
     whole = sum(choice.weight for choice in selection.endpoints)
     return sum(choice.weight for choice in selection.endpoints if choice.endpoint.id.startswith(prefix)) / whole
 
@@ -47,10 +47,10 @@ OPTIONS = st.builds(
 
 @given(ENDPOINTS, OPTIONS, st.data())
 def test_draining_and_maintenance_endpoints_are_never_selected(
-    of: list[Endpoint], options: SelectionOptions, data: st.DataObject
+    counts: list[Endpoint], options: SelectionOptions, data: st.DataObject
 ) -> None:
-    ejected = data.draw(st.sets(st.sampled_from([each.id for each in of]))) if of else set()
-    selection = select_endpoints(of, options, ejected=ejected)
+    ejected = data.draw(st.sets(st.sampled_from([weighted.id for weighted in counts]))) if counts else set()
+    selection = select_endpoints(counts, options, ejected=ejected)
     assert all(choice.endpoint.status not in DECLARED_STATUSES for choice in selection.endpoints)
     assert all(choice.weight > 0.0 for choice in selection.endpoints)
     assert len(set(ids(selection))) == len(selection.endpoints)
@@ -58,32 +58,35 @@ def test_draining_and_maintenance_endpoints_are_never_selected(
 
 @given(ENDPOINTS, OPTIONS, st.data())
 def test_unhealthy_endpoints_are_selected_only_in_a_panic(
-    of: list[Endpoint], options: SelectionOptions, data: st.DataObject
+    counts: list[Endpoint], options: SelectionOptions, data: st.DataObject
 ) -> None:
-    ejected = data.draw(st.sets(st.sampled_from([each.id for each in of]))) if of else set()
-    selection = select_endpoints(of, options, ejected=ejected)
+    ejected = data.draw(st.sets(st.sampled_from([weighted.id for weighted in counts]))) if counts else set()
+    selection = select_endpoints(counts, options, ejected=ejected)
     if not selection.is_panicking:
         assert all(
-            each.endpoint.status in USABLE_STATUSES and each.endpoint.id not in ejected for each in selection.endpoints
+            weighted.endpoint.status in USABLE_STATUSES and weighted.endpoint.id not in ejected
+            for weighted in selection.endpoints
         )
 
 
 @given(ENDPOINTS, OPTIONS)
 def test_something_is_selected_unless_all_are_draining_or_in_maintenance(
-    of: list[Endpoint], options: SelectionOptions
+    counts: list[Endpoint], options: SelectionOptions
 ) -> None:
-    there = [each for each in of if each.status not in DECLARED_STATUSES]
-    able = [each for each in there if each.status in USABLE_STATUSES]
-    assert bool(select_endpoints(of, options).endpoints) == bool(able or (there and options.panic_threshold))
+    endpoints = [weighted for weighted in counts if weighted.status not in DECLARED_STATUSES]
+    able = [weighted for weighted in endpoints if weighted.status in USABLE_STATUSES]
+    assert bool(select_endpoints(counts, options).endpoints) == bool(able or (endpoints and options.panic_threshold))
 
 
 @given(ENDPOINTS, OPTIONS)
-def test_the_reported_shares_equal_the_weights(of: list[Endpoint], options: SelectionOptions) -> None:
-    selection = select_endpoints(of, options)
+def test_the_reported_shares_equal_the_weights(counts: list[Endpoint], options: SelectionOptions) -> None:
+    selection = select_endpoints(counts, options)
     if selection.endpoints:
         whole = sum(choice.weight for choice in selection.endpoints)
-        spilled = sum(each.weight for each in selection.endpoints if options.zone not in ("", each.endpoint.zone))
-        degraded = sum(each.weight for each in selection.endpoints if each.endpoint.status is not PASSING)
+        spilled = sum(
+            weighted.weight for weighted in selection.endpoints if options.zone not in ("", weighted.endpoint.zone)
+        )
+        degraded = sum(weighted.weight for weighted in selection.endpoints if weighted.endpoint.status is not PASSING)
         assert selection.spilled_share == pytest.approx(spilled / whole)
         assert selection.degraded_share == pytest.approx(degraded / whole)
 
@@ -116,10 +119,10 @@ def test_warning_endpoints_alone_are_used_without_panic() -> None:
 
 
 def test_below_the_threshold_all_are_used_and_no_status_changes() -> None:
-    of = view(PASSING, CRITICAL, CRITICAL, DRAINING, MAINTENANCE)
-    selection = select_endpoints(of)
+    counts = view(PASSING, CRITICAL, CRITICAL, DRAINING, MAINTENANCE)
+    selection = select_endpoints(counts)
     assert selection.is_panicking
-    assert [choice.endpoint for choice in selection.endpoints] == of[:3]
+    assert [choice.endpoint for choice in selection.endpoints] == counts[:3]
 
 
 def test_at_the_threshold_there_is_no_panic() -> None:
@@ -203,11 +206,11 @@ def test_an_empty_own_zone_spills_everything() -> None:
 
 
 def test_slow_start_scales_an_endpoint_and_not_its_zone() -> None:
-    of = zones([PASSING, PASSING], [PASSING, PASSING])
-    selection = select_endpoints(of, OWN, slow_start_factors={"own-0": 0.1})
+    counts = zones([PASSING, PASSING], [PASSING, PASSING])
+    selection = select_endpoints(counts, OWN, slow_start_factors={"own-0": 0.1})
     assert [choice.weight for choice in selection.endpoints] == [0.1, 1.0]
-    of = zones([PASSING, CRITICAL], [PASSING, PASSING])
-    assert select_endpoints(of, OWN, slow_start_factors={"own-0": 0.1}).spilled_share == pytest.approx(0.3)
+    counts = zones([PASSING, CRITICAL], [PASSING, PASSING])
+    assert select_endpoints(counts, OWN, slow_start_factors={"own-0": 0.1}).spilled_share == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("wrong", [{"panic_threshold": 1.5}, {"panic_threshold": -0.1}, {"overprovisioning": 0.5}])

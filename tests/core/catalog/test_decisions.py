@@ -1,3 +1,5 @@
+"""Decisions on requests and observations."""
+
 from __future__ import annotations
 
 import random
@@ -30,17 +32,17 @@ def _registration(*checks: Check, port: int = 8000, holder: str = "h1", ttl: flo
     return Registration(Instance(*KEY, "127.0.0.1", port), ttl=ttl, checks=checks, holder=holder)
 
 
-def _after(*steps: Decision, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
-    """The snapshot after each has been decided and committed."""
+def _after(*sequence: Decision, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
+    """The snapshot after the decisions, each committed before the next."""
     snapshot = start
-    for decision in steps:
+    for decision in sequence:
         changes = decision(snapshot)
-        assert changes, "a step that changes nothing proves nothing"
+        assert changes, "a decision that changes nothing proves nothing"
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, changes))
     return snapshot
 
 
-def _stands(snapshot: Snapshot) -> Listing:
+def _listing(snapshot: Snapshot) -> Listing:
     listing = snapshot.find(KEY)
     assert listing is not None
     return listing
@@ -48,13 +50,13 @@ def _stands(snapshot: Snapshot) -> Listing:
 
 @st.composite
 def requests(draw: st.DrawFn) -> Decision:
-    """Anything that anybody may ask for, about few instances."""
+    """Any request, about few instances."""
     registration = draw(strategies.simple_registrations())
     key, caller = registration.key, Caller(draw(st.sampled_from(["ann", REGISTRY_ACTOR])), draw(st.floats(0.0, 1e3)))
     holder = draw(st.sampled_from(["", "h1", "h2"]))
     override = draw(st.sampled_from([DRAIN, replace(DRAIN, holder="h1"), Override(Status.MAINTENANCE, "bob")]))
     status = draw(st.sampled_from([Status.PASSING, Status.WARNING, Status.CRITICAL]))
-    asked: list[Decision] = [
+    candidates: list[Decision] = [
         decisions.register(registration, caller),
         decisions.register(registration, caller, draw(st.sampled_from(list(Takeover)))),
         decisions.deregister(key, holder, "bye", caller),
@@ -66,13 +68,13 @@ def requests(draw: st.DrawFn) -> Decision:
         decisions.clear_override(key, "done", caller),
         observations.expire_override(key, override, caller),
     ]
-    return draw(st.sampled_from(asked))
+    return draw(st.sampled_from(candidates))
 
 
-def _decided(decision: Decision, basis: CatalogView) -> list[Change]:
-    """What it changes; nothing if it is refused."""
+def _decided(decision: Decision, view: CatalogView) -> list[Change]:
+    """The changes; none if the request is refused."""
     try:
-        return decision(basis)
+        return decision(view)
     except AdsumError:
         return []
 
@@ -91,7 +93,7 @@ def test_a_draft_equals_the_next_snapshot(batches: list[list[Decision]]) -> None
         assert (
             draft.instance_count
             == snapshot.instance_count
-            == sum(len(each.listings) for each in snapshot.services.values())
+            == sum(len(service.listings) for service in snapshot.services.values())
         )
         for key in (Key(f"s{s}", f"i{i}") for s in (1, 2) for i in (1, 2, 3)):
             assert draft.find(key) == snapshot.find(key)
@@ -100,19 +102,19 @@ def test_a_draft_equals_the_next_snapshot(batches: list[list[Decision]]) -> None
 @given(st.lists(requests(), max_size=15), st.randoms(use_true_random=False))
 @settings(max_examples=40)
 def test_requests_of_one_batch_have_the_same_result_as_successive_ones(
-    asked: list[Decision], rng: random.Random
+    history: list[Decision], rng: random.Random
 ) -> None:
-    alone, together, draft, waiting = EMPTY_SNAPSHOT, EMPTY_SNAPSHOT, Draft(EMPTY_SNAPSHOT), list[Change]()
-    for decision in asked:
+    alone, batched, draft, waiting = EMPTY_SNAPSHOT, EMPTY_SNAPSHOT, Draft(EMPTY_SNAPSHOT), list[Change]()
+    for decision in history:
         alone = alone.apply(Batch(alone.revision + 1, _decided(decision, alone)))
         decided = _decided(decision, draft)
         draft.add(decided)
         waiting += decided
         if rng.random() < 0.3:
-            together = together.apply(Batch(together.revision + 1, waiting))
-            draft, waiting = Draft(together), []
-    together = together.apply(Batch(together.revision + 1, waiting))
-    assert _listed(alone) == _listed(together)
+            batched = batched.apply(Batch(batched.revision + 1, waiting))
+            draft, waiting = Draft(batched), []
+    batched = batched.apply(Batch(batched.revision + 1, waiting))
+    assert _listed(alone) == _listed(batched)
 
 
 def _listed(snapshot: Snapshot) -> dict[Key, Listing]:
@@ -121,19 +123,19 @@ def _listed(snapshot: Snapshot) -> dict[Key, Listing]:
 
 @given(st.lists(requests(), max_size=12), requests())
 @settings(max_examples=40)
-def test_a_repeated_request_changes_nothing(history: list[Decision], asked: Decision) -> None:
+def test_a_repeated_request_changes_nothing(history: list[Decision], request: Decision) -> None:
     snapshot = EMPTY_SNAPSHOT
     for decision in history:
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, _decided(decision, snapshot)))
-    after = snapshot.apply(Batch(snapshot.revision + 1, _decided(asked, snapshot)))
-    assert _decided(asked, after) == []
+    after = snapshot.apply(Batch(snapshot.revision + 1, _decided(request, snapshot)))
+    assert _decided(request, after) == []
 
 
 @given(st.lists(requests(), max_size=20))
 @settings(max_examples=40)
-def test_every_change_has_a_cause_and_an_actor_and_is_the_provenance_of_its_listing(asked: list[Decision]) -> None:
+def test_every_change_has_a_cause_and_an_actor_and_is_the_provenance_of_its_listing(history: list[Decision]) -> None:
     snapshot = EMPTY_SNAPSHOT
-    for decision in asked:
+    for decision in history:
         for change in _decided(decision, snapshot):
             before, after = snapshot.find(change.key), change.listing
             assert change.provenance.actor
@@ -184,8 +186,8 @@ def test_an_unchanged_check_keeps_its_status_through_another_registration() -> N
         observations.record_check(KEY, "db", Status.PASSING, "", NOW),
         decisions.register(_registration(WEB, replace(DB, interval=1.0)), LATER),
     )
-    assert _stands(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
-    assert _stands(snapshot).provenance == Provenance(Cause.REREGISTERED, "tester", at=LATER.at)
+    assert _listing(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
+    assert _listing(snapshot).provenance == Provenance(Cause.REREGISTERED, "tester", at=LATER.at)
 
 
 def test_evidence_of_another_port_is_dropped() -> None:
@@ -194,7 +196,7 @@ def test_evidence_of_another_port_is_dropped() -> None:
         observations.record_check(KEY, "web", Status.PASSING, "200", NOW),
         decisions.register(_registration(WEB, port=9000), LATER),
     )
-    assert _stands(snapshot).status is Status.STARTING
+    assert _listing(snapshot).status is Status.STARTING
 
 
 def test_another_registration_holds_a_lapsed_lease_again() -> None:
@@ -203,8 +205,8 @@ def test_another_registration_holds_a_lapsed_lease_again() -> None:
         observations.lapse(KEY, "late", TIMER),
         decisions.register(_registration(holder="h2"), LATER),
     )
-    assert _stands(snapshot).lease is LeaseState.HELD
-    assert _stands(snapshot).status is Status.PASSING
+    assert _listing(snapshot).lease is LeaseState.HELD
+    assert _listing(snapshot).status is Status.PASSING
 
 
 @pytest.mark.parametrize(("holder", "stays"), [("h1", True), ("h2", False)])
@@ -214,8 +216,8 @@ def test_only_another_holder_clears_the_override_of_a_provider(holder: str, stay
         decisions.set_override(KEY, replace(DRAIN, holder="h1"), "h1", NOW),
         decisions.register(_registration(holder=holder, port=9000), LATER, Takeover.FORCE),
     )
-    assert _stands(snapshot).status is (Status.DRAINING if stays else Status.PASSING)
-    assert _stands(snapshot).since == (NOW.at if stays else LATER.at)
+    assert _listing(snapshot).status is (Status.DRAINING if stays else Status.PASSING)
+    assert _listing(snapshot).since == (NOW.at if stays else LATER.at)
 
 
 def test_the_override_of_an_operator_outlives_every_registration() -> None:
@@ -224,7 +226,7 @@ def test_the_override_of_an_operator_outlives_every_registration() -> None:
         decisions.set_override(KEY, DRAIN, "", NOW),
         decisions.register(_registration(holder="h2"), LATER),
     )
-    assert _stands(snapshot).override == DRAIN
+    assert _listing(snapshot).override == DRAIN
 
 
 def test_a_superseded_holder_can_neither_deregister_nor_drain_its_successor() -> None:
@@ -260,9 +262,9 @@ def test_requests_about_an_unlisted_instance_raise_unknown_instance() -> None:
 
 def test_a_lapsed_lease_is_critical_and_passes_again_when_renewed() -> None:
     snapshot = _after(decisions.register(_registration(), NOW), observations.lapse(KEY, "late", TIMER))
-    assert _stands(snapshot).status is Status.CRITICAL
-    assert _stands(snapshot).provenance == Provenance(Cause.LEASE_LAPSED, REGISTRY_ACTOR, "late", TIMER.at)
-    again = _stands(_after(observations.renew(KEY, LATER), start=snapshot))
+    assert _listing(snapshot).status is Status.CRITICAL
+    assert _listing(snapshot).provenance == Provenance(Cause.LEASE_LAPSED, REGISTRY_ACTOR, "late", TIMER.at)
+    again = _listing(_after(observations.renew(KEY, LATER), start=snapshot))
     assert (again.status, again.provenance.cause, again.since) == (Status.PASSING, Cause.LEASE_RENEWED, LATER.at)
 
 
@@ -280,8 +282,8 @@ def test_the_worst_check_decides_and_the_reason_names_it() -> None:
         observations.record_check(KEY, "web", Status.PASSING, "", NOW),
         observations.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER),
     )
-    assert _stands(snapshot).status is Status.CRITICAL
-    assert _stands(snapshot).provenance == Provenance(Cause.CHECK_CRITICAL, REGISTRY_ACTOR, "db: refused", TIMER.at)
+    assert _listing(snapshot).status is Status.CRITICAL
+    assert _listing(snapshot).provenance == Provenance(Cause.CHECK_CRITICAL, REGISTRY_ACTOR, "db: refused", TIMER.at)
 
 
 def test_the_outcome_of_a_removed_check_is_ignored() -> None:
@@ -295,9 +297,9 @@ def test_an_override_outranks_evidence_until_it_is_cleared() -> None:
         decisions.set_override(KEY, DRAIN, "", NOW),
         observations.lapse(KEY, "late", TIMER),
     )
-    assert _stands(snapshot).status is Status.DRAINING
-    assert _stands(snapshot).since == NOW.at
-    resumed = _stands(_after(decisions.clear_override(KEY, "done", LATER), start=snapshot))
+    assert _listing(snapshot).status is Status.DRAINING
+    assert _listing(snapshot).since == NOW.at
+    resumed = _listing(_after(decisions.clear_override(KEY, "done", LATER), start=snapshot))
     assert (resumed.status, resumed.since) == (Status.CRITICAL, LATER.at)
     assert resumed.provenance == Provenance(Cause.RESUMED, "tester", "done", LATER.at)
 
@@ -316,13 +318,13 @@ def test_the_same_override_again_changes_nothing_unless_it_has_a_length() -> Non
 def test_an_override_is_recorded_with_its_reason(status: Status, cause: Cause) -> None:
     override = replace(DRAIN, status=status)
     snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, override, "", LATER))
-    assert _stands(snapshot).provenance == Provenance(cause, "tester", "deploy", LATER.at)
+    assert _listing(snapshot).provenance == Provenance(cause, "tester", "deploy", LATER.at)
 
 
 def test_only_the_override_whose_length_is_over_expires() -> None:
     snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, DRAIN, "", NOW))
     assert observations.expire_override(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
-    after = _stands(_after(observations.expire_override(KEY, DRAIN, TIMER), start=snapshot))
+    after = _listing(_after(observations.expire_override(KEY, DRAIN, TIMER), start=snapshot))
     assert (after.override, after.provenance.cause) == (None, Cause.OVERRIDE_EXPIRED)
 
 
@@ -333,7 +335,7 @@ def test_a_full_catalog_refuses_new_instances_and_lets_listed_ones_change(monkey
         decisions.register(replace(_registration(), instance=Instance("orders", "o2", "127.0.0.1", 8000)), NOW)(
             snapshot
         )
-    assert _stands(_after(decisions.register(_registration(holder="h2"), NOW), start=snapshot))
+    assert _listing(_after(decisions.register(_registration(holder="h2"), NOW), start=snapshot))
 
 
 def test_a_catalog_full_of_services_accepts_further_instances_of_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,11 +352,11 @@ def test_a_catalog_full_of_services_accepts_further_instances_of_known_ones(monk
 
 
 def test_a_decision_does_not_modify_published_listings() -> None:
-    before = _stands(_after(decisions.register(_registration(WEB), NOW)))
+    before = _listing(_after(decisions.register(_registration(WEB), NOW)))
     assert isinstance(before.checks, MappingProxyType)
     snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [Change(KEY, before, before.provenance)]))
     _after(observations.record_check(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
-    assert _stands(snapshot).checks == {"web": Status.STARTING}
+    assert _listing(snapshot).checks == {"web": Status.STARTING}
 
 
 def test_an_emptied_service_is_forgotten_once_with_the_actor_that_requests_it() -> None:

@@ -1,4 +1,4 @@
-"""Documents beside the catalog: declared, replaced, withdrawn."""
+"""Documents: declared, replaced and withdrawn."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ANN = Caller("ann", 100.0)
 ROUTE, UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM
 
 
-def _after(*asked: Declaration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
-    for declaration in asked:
+def _after(*requests: Declaration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
+    for declaration in requests:
         start = start.apply(Batch(start.revision + 1, [], declaration(start)))
     return start
 
 
-def _says(snapshot: Snapshot) -> dict[str, bytes]:
+def _bodies(snapshot: Snapshot) -> dict[str, bytes]:
     return {str(title): document.body for title, document in snapshot.documents.by_key.items()}
 
 
@@ -55,19 +55,19 @@ def test_withdrawing_is_idempotent_and_of_one_kind() -> None:
     snapshot = _after(_declared("x", b"1"), _declared("x", b"2", UPSTREAM))
     gone = declarations.withdraw(DocumentKey(ROUTE, "x"), "old", ANN)
     snapshot = _after(gone, start=snapshot)
-    assert _says(snapshot) == {"upstream x": b"2"}
+    assert _bodies(snapshot) == {"upstream x": b"2"}
     assert gone(snapshot) == []
 
 
 def test_replacing_a_kind_leaves_the_others_alone() -> None:
     snapshot = _after(_declared("a", b"1"), _declared("b", b"1"), _declared("a", b"9", UPSTREAM))
     snapshot = _after(_replaced({"b": b"2", "c": b"3"}), start=snapshot)
-    assert _says(snapshot) == {"route b": b"2", "route c": b"3", "upstream a": b"9"}
+    assert _bodies(snapshot) == {"route b": b"2", "route c": b"3", "upstream a": b"9"}
 
 
 names = st.sampled_from(["a", "b", "c"])
 bodies = st.sampled_from([b"1", b"2"])
-asked = st.one_of(
+requests = st.one_of(
     st.builds(_declared, names, bodies, st.sampled_from(DocumentKind)),
     st.builds(
         lambda name, kind: declarations.withdraw(DocumentKey(kind, name), "", ANN), names, st.sampled_from(DocumentKind)
@@ -76,7 +76,7 @@ asked = st.one_of(
 )
 
 
-@given(st.lists(asked, max_size=8), asked)
+@given(st.lists(requests, max_size=8), requests)
 def test_a_repeated_declaration_changes_nothing_and_a_draft_sees_earlier_ones(
     history: list[Declaration], last: Declaration
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_repeated_declaration_changes_nothing_and_a_draft_sees_earlier_ones(
         draft.add(decided)
         edits += decided
     together, alone = EMPTY_SNAPSHOT.apply(Batch(1, [], edits)), _after(*history, last)
-    assert _says(together) == _says(alone)
+    assert _bodies(together) == _bodies(alone)
     assert last(alone) == []
 
 
@@ -111,8 +111,8 @@ def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypa
     snapshot = _after(_declared("a", b"1"))
     with pytest.raises(CatalogFull, match="at most 1"):
         _declared("b", b"1")(snapshot)
-    assert _says(_after(_declared("a", b"2"), start=snapshot)) == {"route a": b"2"}
-    assert _says(_after(_replaced({"b": b"2"}), start=snapshot)) == {"route b": b"2"}
+    assert _bodies(_after(_declared("a", b"2"), start=snapshot)) == {"route a": b"2"}
+    assert _bodies(_after(_replaced({"b": b"2"}), start=snapshot)) == {"route b": b"2"}
 
 
 def test_a_document_with_a_bad_name_or_a_large_body_is_refused() -> None:
@@ -127,7 +127,7 @@ def test_an_empty_list_withdraws_everything_only_with_prune() -> None:
     with pytest.raises(Invalid, match="1 would go") as refused:
         _replaced({}, prune=False)(snapshot)
     assert refused.value.field == "prune"
-    assert _says(_after(_replaced({}), start=snapshot)) == {}
+    assert _bodies(_after(_replaced({}), start=snapshot)) == {}
     assert _replaced({}, prune=False)(_after()) == [], "where there is nothing, nothing goes"
 
 

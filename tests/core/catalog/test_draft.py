@@ -1,4 +1,4 @@
-"""What is on top of a snapshot and not committed yet, and the bound in bytes."""
+"""Drafts, and their bound in bytes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def _registration(id: str = "o1", *, size: int = 0, holder: str = "h1") -> Regis
 
 def _listed(*registrations: Registration) -> Snapshot:
     snapshot = EMPTY_SNAPSHOT
-    for each in registrations:
-        snapshot = snapshot.apply(Batch(snapshot.revision + 1, decisions.register(each, ANN)(snapshot)))
+    for registration in registrations:
+        snapshot = snapshot.apply(Batch(snapshot.revision + 1, decisions.register(registration, ANN)(snapshot)))
     return snapshot
 
 

@@ -16,15 +16,15 @@ from adsum.core.model import Instance, Key, Listing, Registration
 from adsum.core.provenance import Cause, Provenance
 from tests.support import strategies
 
-WHY = Provenance(Cause.REGISTERED, "tester")
+PROVENANCE = Provenance(Cause.REGISTERED, "tester")
 
 
 def _listing(service: str, id: str, port: int) -> Listing:
-    return Listing(Registration(Instance(service, id, "127.0.0.1", port)), WHY)
+    return Listing(Registration(Instance(service, id, "127.0.0.1", port)), PROVENANCE)
 
 
 def _change(service: str, id: str, port: int | None) -> Change:
-    return Change(Key(service, id), None if port is None else _listing(service, id, port), WHY)
+    return Change(Key(service, id), None if port is None else _listing(service, id, port), PROVENANCE)
 
 
 services = st.sampled_from(["s1", "s2", "s3"])
@@ -32,21 +32,25 @@ plain_changes = st.builds(
     _change, services, st.sampled_from(["i1", "i2", "i3", "i4"]), st.sampled_from([None, 8000, 8001])
 )
 histories = st.lists(st.lists(plain_changes, min_size=1, max_size=5), max_size=20)
-"""Batches of few instances that come, change and leave all the time."""
+"""Batches in which few instances come, change and leave."""
 forgetful = st.lists(
-    st.lists(plain_changes | st.builds(forget_service, services, st.just(WHY)), min_size=1, max_size=5), max_size=20
+    st.lists(plain_changes | st.builds(forget_service, services, st.just(PROVENANCE)), min_size=1, max_size=5),
+    max_size=20,
 )
-"""The same, and services are forgotten, those with instances too, which changes nothing."""
+"""The same with changes that forget services. They have no effect on services with instances."""
 short_histories = st.lists(st.lists(plain_changes, min_size=1, max_size=3), max_size=6)
 
 Copy = dict[Key, Listing]
 
 
 def _copied(snapshot: Snapshot) -> tuple[str, int, int, int, list[object]]:
-    """All that it says, in values of its own."""
+    """A copy of all contents of the snapshot."""
     services: list[object] = [
-        (name, each.name, each.revision, each.compact_revision, each.recent_changes, dict(each.listings))
-        for name, each in snapshot.services.items()
+        (
+            *(name, service.name, service.revision, service.compact_revision, service.recent_changes),
+            dict(service.listings),
+        )
+        for name, service in snapshot.services.items()
     ]
     return snapshot.epoch, snapshot.revision, snapshot.instance_count, snapshot.default_revision, services
 
@@ -56,7 +60,7 @@ def _listed(snapshot: Snapshot) -> Copy:
 
 
 def _walked(history: Sequence[Sequence[Change]], start: Snapshot = EMPTY_SNAPSHOT, stride: int = 1) -> list[Snapshot]:
-    """The snapshot before the first batch and after each."""
+    """The snapshots before the first batch and after each batch."""
     snapshots = [start]
     for changes in history:
         snapshots.append(snapshots[-1].apply(Batch(snapshots[-1].revision + stride, changes)))
@@ -64,17 +68,17 @@ def _walked(history: Sequence[Sequence[Change]], start: Snapshot = EMPTY_SNAPSHO
 
 
 def _loaded(snapshot: Snapshot) -> Snapshot:
-    """What a restarted registry loads."""
+    """The snapshot that a restarted registry loads."""
     listings = [
-        (service.revision, each) for service in snapshot.services.values() for each in service.listings.values()
+        (service.revision, listing) for service in snapshot.services.values() for listing in service.listings.values()
     ]
     return snapshots_module.load_snapshot(FullState("e1", snapshot.revision, listings))
 
 
-def _assert_diff_leads(a: Snapshot, b: Snapshot, name: str) -> ServiceDiff | None:
-    """A service's diff since the revision of a snapshot, if it is remembered, turns it into what it is in a later one.
+def _assert_diff_is_right(a: Snapshot, b: Snapshot, name: str) -> ServiceDiff | None:
+    """The diff of a service from snapshot `a` to `b`, if it is remembered, turns the service in `a` into that in `b`.
 
-    So does the diff since the service's own revision there; that one is returned.
+    The same holds for the diff since the service's own revision in `a`, which is returned.
     """
     before, after = a.service(name), b.service(name)
     for revision in (a.revision, before.revision):
@@ -84,11 +88,11 @@ def _assert_diff_leads(a: Snapshot, b: Snapshot, name: str) -> ServiceDiff | Non
         assert diff.apply(before.listings) == after.listings
         assert diff.apply(after.listings) == after.listings, "applying it twice is harmless"
         assert (diff.service, diff.since, diff.revision) == (name, revision, max(revision, after.revision))
-        _assert_tells_once(diff)
+        _assert_keys_are_unique(diff)
     return diff
 
 
-def _assert_tells_once(diff: ServiceDiff) -> None:
+def _assert_keys_are_unique(diff: ServiceDiff) -> None:
     keys = [*(listing.key for listing in diff.changed), *(change.key for change in diff.removed)]
     assert len(set(keys)) == len(keys)
 
@@ -146,7 +150,7 @@ def test_the_diff_of_a_and_b_applied_to_a_gives_b(history: list[list[Change]], s
     for n, a in enumerate(snapshots):
         for b in snapshots[n:]:
             for name in ("s1", "s2", "s3", "s9"):
-                assert _assert_diff_leads(a, b, name) is not None, "so short a history is remembered"
+                assert _assert_diff_is_right(a, b, name) is not None, "so short a history is remembered"
 
 
 @given(histories)
@@ -158,8 +162,8 @@ def test_a_diff_contains_only_changes_after_its_revision(history: list[list[Chan
         for name in ("s1", "s2", "s3"):
             diff = last.service(name).diff_since(a.revision)
             assert diff is not None
-            told = {listing.key for listing in diff.changed} | {change.key for change in diff.removed}
-            assert told == {key for key in later if key.service == name}
+            keys = {listing.key for listing in diff.changed} | {change.key for change in diff.removed}
+            assert keys == {key for key in later if key.service == name}
 
 
 @given(short_histories, short_histories)
@@ -174,7 +178,7 @@ def test_after_a_restart_diffs_continue_from_the_loaded_catalog(
     for b in new:
         for name in ("s1", "s2", "s3"):
             for a in (*old, *new[: new.index(b)]):
-                diff = _assert_diff_leads(a, b, name)
+                diff = _assert_diff_is_right(a, b, name)
                 assert diff is not None or a.service(name).revision < loaded.revision
 
 
@@ -209,7 +213,7 @@ def test_there_is_no_diff_from_before_the_recent_changes_and_later_ones_are_righ
     last = snapshots[-1]
     assert len(last.service("s1").recent_changes) <= MAX_RECENT_CHANGES
     for n, a in enumerate(snapshots):
-        remembered = _assert_diff_leads(a, last, "s1") is not None
+        remembered = _assert_diff_is_right(a, last, "s1") is not None
         assert remembered == (sum(sizes[n:]) <= MAX_RECENT_CHANGES)
 
 
@@ -223,7 +227,7 @@ def test_a_batch_longer_than_the_recent_changes_is_not_remembered_in_part() -> N
 
 
 def _sizes(snapshot: Snapshot) -> tuple[int, int]:
-    """Bytes of registrations and of trails, counted anew."""
+    """Bytes of registrations and of recent changes, counted again."""
     listings = _listed(snapshot).values()
     steps = [step for service in snapshot.services.values() for step in service.recent_changes]
     return sum(each.registration.size for each in listings), sum(step.size for step in steps)
@@ -252,7 +256,7 @@ def test_past_their_bytes_the_recent_changes_of_the_longest_unchanged_services_a
     last = snapshots[-1]
     assert [bool(service.recent_changes) for service in last.services.values()] == [False, False, *[True] * 6]
     assert (last.size, last.recent_changes_size) == _sizes(last)
-    assert last.service("s0").diff_since(0) is None, "whoever saw it before it changed is shown the whole"
+    assert last.service("s0").diff_since(0) is None, "a watcher from before the change receives the whole"
     assert last.service("s0").diff_since(1) == ServiceDiff("s0", 1, 1, (), ())
     assert last.service("s7").diff_since(7) is not None
 
@@ -305,7 +309,7 @@ def test_diffs_across_forgotten_services_are_right_or_missing(history: list[list
             for b in snapshots[n:]:
                 for name in ("s1", "s2", "s3"):
                     assert b.service(name).revision >= a.service(name).revision
-                    _assert_diff_leads(a, b, name)
+                    _assert_diff_is_right(a, b, name)
 
 
 @given(st.lists(strategies.listings(), max_size=5, unique_by=lambda listing: listing.key))
@@ -330,7 +334,9 @@ def test_loaded_services_stand_in_the_order_of_their_last_change() -> None:
 
 
 def test_a_forgotten_service_looks_like_an_unknown_one_and_never_goes_backwards() -> None:
-    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", WHY)]])[-1]
+    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", PROVENANCE)]])[
+        -1
+    ]
     assert (dict(snapshot.services), snapshot.instance_count, snapshot.listed_count("s1")) == ({}, 0, None)
     assert snapshot.service("s1").revision == 2
     again = snapshot.apply(Batch(4, [_change("s1", "i2", 8001)]))
@@ -342,10 +348,12 @@ def test_a_forgotten_service_looks_like_an_unknown_one_and_never_goes_backwards(
 
 def test_a_service_with_an_instance_is_not_forgotten_and_one_emptied_in_the_same_batch_is() -> None:
     listed = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)]))
-    assert listed.apply(Batch(2, [forget_service("s1", WHY)])).services == listed.services
-    gone = listed.apply(Batch(2, [_change("s1", "i1", None), forget_service("s1", WHY)]))
+    assert listed.apply(Batch(2, [forget_service("s1", PROVENANCE)])).services == listed.services
+    gone = listed.apply(Batch(2, [_change("s1", "i1", None), forget_service("s1", PROVENANCE)]))
     assert (dict(gone.services), gone.instance_count, gone.service("s1").revision) == ({}, 0, 2)
-    both = listed.apply(Batch(2, [_change("s1", "i1", None), forget_service("s1", WHY), _change("s1", "i2", 8001)]))
+    both = listed.apply(
+        Batch(2, [_change("s1", "i1", None), forget_service("s1", PROVENANCE), _change("s1", "i2", 8001)])
+    )
     assert list(both.services["s1"].listings) == ["i2"]
     assert both.services["s1"].diff_since(1) is None
 
@@ -378,7 +386,9 @@ def test_a_walk_over_changed_services_stops_at_the_first_unchanged_one() -> None
 
 
 def test_names_of_changed_services_include_forgotten_ones() -> None:
-    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", WHY)]])[-1]
+    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", PROVENANCE)]])[
+        -1
+    ]
     assert snapshot.names_changed_since("", 2) == {"s1"}
     assert snapshot.names_changed_since("another", 2) is None
     assert snapshot.names_changed_since("", 4) is None

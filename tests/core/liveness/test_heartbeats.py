@@ -1,4 +1,4 @@
-"""The times that registry and consumers share fit into one another."""
+"""The shared times of registry and consumers are consistent."""
 
 from __future__ import annotations
 

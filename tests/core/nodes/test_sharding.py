@@ -1,4 +1,4 @@
-"""Which node keeps which services."""
+"""The division of services among nodes."""
 
 from __future__ import annotations
 
