@@ -243,8 +243,8 @@ async def test_an_unavailable_probe_changes_no_status_and_is_logged_at_intervals
         world.probe.unavailable = ProbeUnavailable("too many open files")
         await world.clock.advance(WARNING_INTERVAL * 2.5)
         assert world.status(key) is Status.PASSING
-        said = [record for record in caplog.records if "too many open files" in record.message]
-        assert 2 <= len(said) <= 3
+        warnings = [record for record in caplog.records if "too many open files" in record.message]
+        assert 2 <= len(warnings) <= 3
         world.probe.unavailable = None
         world.probe.results["a"] = Result.FAIL
         await world.clock.advance(5 * ROUND)

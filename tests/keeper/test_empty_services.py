@@ -1,4 +1,4 @@
-"""Services that stay empty are forgotten, and when that is counted anew."""
+"""Services that stay empty are forgotten, and when their time starts again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.keeper.world import KeeperWorld
 from tests.support.fakes import FakeSharding
 
 DAY = 90.0
-"""A short one."""
+"""Seconds; a short day."""
 LATE = FORGET_ROUND_INTERVAL + 2 * POLL_INTERVAL
-"""By how much what is due may be late."""
+"""Seconds by which a change may be late."""
 
 
 async def _emptied(world: KeeperWorld, service: str = "orders") -> None:
@@ -33,7 +33,7 @@ async def test_a_service_that_stays_empty_is_forgotten_with_cause_and_actor() ->
         assert _known(world) == {"orders", "users"}
         await world.clock.advance(2 * LATE)
         assert _known(world) == {"users"}
-        (change,) = [each for each in world.store.changes if each.forgets_service]
+        (change,) = [change for change in world.store.changes if change.forgets_service]
         assert (change.key, change.provenance.cause, change.provenance.actor) == (
             Key("orders", ""),
             Cause.FORGOTTEN,
@@ -80,7 +80,7 @@ async def test_a_restart_restarts_the_time() -> None:
 
 async def test_only_the_keeper_of_a_service_forgets_it() -> None:
     shares = FakeSharding("users")
-    async with KeeperWorld(shares=shares) as world:
+    async with KeeperWorld(sharding=shares) as world:
         await _emptied(world)
         await _emptied(world, "users")
         await world.clock.advance(2 * DAY)

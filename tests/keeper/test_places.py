@@ -1,4 +1,4 @@
-"""Leases and checks of instances at a place where another process lives by now."""
+"""Leases and checks of instances at a place that another process has taken."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ async def test_the_guard_does_not_hold_back_instances_whose_places_others_have()
 
 async def test_two_services_that_have_both_renewed_at_one_place_keep_guard_and_grace() -> None:
     async with KeeperWorld() as world:
-        one = await world.register("o1", holder="h1", ttl=5.0, grace=30.0, address=HERE)
-        two = await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
+        first = await world.register("o1", holder="h1", ttl=5.0, grace=30.0, address=HERE)
+        second = await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
         await world.clock.advance(2.0)
-        world.keeper.renew(one)
+        world.keeper.renew(first)
         await world.clock.advance(6.0)
-        assert world.status(one) is Status.CRITICAL, "it may come back: both have lived there"
-        world.keeper.renew(two)
+        assert world.status(first) is Status.CRITICAL, "it may come back: both have lived there"
+        world.keeper.renew(second)
         await world.clock.advance(31.0)
-        assert world.find(one) is None
-        assert world.causes(one)[-1] is Cause.SUPERSEDED
+        assert world.find(first) is None
+        assert world.causes(first)[-1] is Cause.SUPERSEDED
 
 
 async def test_a_restarted_registry_still_removes_instances_whose_places_others_have() -> None:
@@ -68,12 +68,12 @@ async def test_a_restarted_registry_still_removes_instances_whose_places_others_
 
 async def test_after_a_restart_no_instance_is_removed_for_one_that_has_not_renewed_either() -> None:
     async with KeeperWorld() as world:
-        one = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
+        first = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
         await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
-        world.keeper.renew(one)
+        world.keeper.renew(first)
     async with KeeperWorld(world.store, world.clock) as again:
         await again.clock.advance(16.0)
-        assert again.status(one) is Status.CRITICAL, "their network may be cut off"
+        assert again.status(first) is Status.CRITICAL, "their network may be cut off"
 
 
 async def test_after_the_grace_the_guard_does_not_hold_back_an_instance_whose_place_another_has() -> None:
@@ -135,11 +135,11 @@ async def test_concurrent_requests_for_an_id_share_one_probe() -> None:
         assert listing is not None
         for result, answers in ((Result.FAIL, False), (Result.PASS, True)):
             world.probe.results["o1"] = result
-            asked = [asyncio.create_task(world.keeper.is_reachable(listing)) for _ in range(5)]
+            requests = [asyncio.create_task(world.keeper.is_reachable(listing)) for _ in range(5)]
             await run_until_idle()
             before = len(world.probe.starts)
             await world.clock.advance(0.6)
-            assert [await each for each in asked] == [answers] * 5
+            assert [await request for request in requests] == [answers] * 5
             assert (len(world.probe.starts), world.probe.max_running) == (before, 1)
 
 
@@ -155,12 +155,12 @@ async def test_a_bounded_number_of_places_is_probed_at_once(monkeypatch: pytest.
     monkeypatch.setattr(place_prober, "MAX_CONCURRENT_PLACE_PROBES", 1)
     async with KeeperWorld() as world:
         world.probe.took = 60.0
-        one, two = [world.find(await world.register(id, holder=id)) for id in ("o1", "o2")]
-        assert one is not None
-        assert two is not None
-        asked = asyncio.create_task(world.keeper.is_reachable(one))
+        first, second = [world.find(await world.register(id, holder=id)) for id in ("o1", "o2")]
+        assert first is not None
+        assert second is not None
+        requests = asyncio.create_task(world.keeper.is_reachable(first))
         await run_until_idle()
         with pytest.raises(Overloaded):
-            await world.keeper.is_reachable(two)
+            await world.keeper.is_reachable(second)
         await world.clock.advance(61.0)
-        assert await asked
+        assert await requests
