@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from adsum import registry as room
+from adsum import registry as registry_module
 from adsum.consumers import Consumer
 from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import Change, FullState
@@ -76,14 +76,14 @@ async def test_requests_of_one_batch_see_each_other(registry: Registry, store: F
     blocker = asyncio.create_task(registry.write(_register("blocker")))
     await _let_run()
     key = Key("orders", "o1")
-    taken_out = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
-    back_again = asyncio.create_task(registry.write(_register("o1", "second")))
-    too_late = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
+    deregistered = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
+    registered = asyncio.create_task(registry.write(_register("o1", "second")))
+    late = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
     await _let_run()
     store.gate.set()
-    await asyncio.gather(blocker, taken_out, back_again)
+    await asyncio.gather(blocker, deregistered, registered)
     with pytest.raises(LeaseLost):
-        await too_late
+        await late
     listing = registry.snapshot.find(key)
     assert listing is not None
     assert listing.registration.holder == "second"
@@ -126,7 +126,7 @@ async def test_a_refusal_on_an_old_snapshot_is_decided_again(registry: Registry,
 async def test_a_request_that_changes_nothing_is_not_answered_while_the_store_is_away(
     registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(basis: int) -> None:
+    async def away(base_revision: int) -> None:
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(store, "confirm", away)
@@ -165,21 +165,21 @@ async def test_a_write_that_the_stream_does_not_deliver_is_refused_in_time_and_d
 ) -> None:
     store.delayed_batches = []
     writes = [asyncio.create_task(registry.write(_register("o1")))]
-    await clock.advance(room.PUBLISH_TIMEOUT / 2)
+    await clock.advance(registry_module.PUBLISH_TIMEOUT / 2)
     writes.append(asyncio.create_task(registry.write(_register("o2"))))
-    await clock.advance(room.PUBLISH_TIMEOUT / 2)
+    await clock.advance(registry_module.PUBLISH_TIMEOUT / 2)
     with pytest.raises(StoreUnavailable, match="written, but not seen yet") as unseen:
         await writes[0]
     assert unseen.value.retry_after
-    nothing: Decision = lambda basis: []  # noqa: E731
+    nothing: Decision = lambda view: []  # noqa: E731
     for decision in (None, nothing, _register("o3")):
         if decision is not None:
             writes.append(asyncio.create_task(registry.write(decision)))
-        await clock.advance(room.CONFLICT_RETRY_TIME + 1.0)
+        await clock.advance(registry_module.CONFLICT_RETRY_TIME + 1.0)
         with pytest.raises(StoreUnavailable, match="its stream does not deliver them"):
             await writes[-1]
     assert (registry.is_refusing_writes, len(store.commits)) == (True, 1)
-    assert [record.levelname for record in caplog.records] == ["ERROR"], "told once"
+    assert [record.levelname for record in caplog.records] == ["ERROR"], "logged once"
     store.release_delayed()
     assert await registry.write(_register("o2")) == 2
     assert (registry.is_refusing_writes, registry.snapshot.instance_count) == (False, 2)
@@ -204,8 +204,8 @@ async def test_a_store_that_refuses_writes_is_logged_once_and_when_it_is_over(
         with pytest.raises(StoreUnavailable):
             await registry.write(_register("o1"))
     noted = []
-    writes: list[Decision] = [lambda basis: [], _register("o1")]
-    for decision in writes:  # The one that changes nothing proves nothing.
+    writes: list[Decision] = [lambda view: [], _register("o1")]
+    for decision in writes:  # The first changes nothing, so it does not prove that the store accepts writes.
         await registry.write(decision)
         noted.append(registry.is_refusing_writes)
     assert noted == [True, False]
@@ -218,7 +218,7 @@ async def test_a_store_that_refuses_writes_is_logged_once_and_when_it_is_over(
 async def test_past_the_bound_a_write_is_refused(
     registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MAX_WAITING_WRITES", 2)
+    monkeypatch.setattr(registry_module, "MAX_WAITING_WRITES", 2)
     store.gate.clear()
     first = asyncio.create_task(registry.write(_register("o1")))
     await _let_run()
@@ -226,7 +226,7 @@ async def test_past_the_bound_a_write_is_refused(
     await _let_run()
     refused = asyncio.create_task(registry.write(_register("o4")))
     await _let_run()
-    store.gate.set()  # One that waits instead is written now, and the test fails at once.
+    store.gate.set()  # If the write waited in place of being refused, it is written now, and the test fails.
     with pytest.raises(Overloaded):
         await refused
     await asyncio.gather(first, *waiting)
@@ -234,10 +234,10 @@ async def test_past_the_bound_a_write_is_refused(
 
 async def test_a_cancelled_caller_does_not_affect_others(registry: Registry, store: FakeStore) -> None:
     store.gate.clear()
-    gone = asyncio.create_task(registry.write(_register("o1")))
+    cancelled = asyncio.create_task(registry.write(_register("o1")))
     stays = asyncio.create_task(registry.write(_register("o2")))
     await _let_run()
-    gone.cancel()
+    cancelled.cancel()
     store.gate.set()
     await stays
     assert registry.snapshot.find(Key("orders", "o2")) is not None

@@ -109,7 +109,7 @@ def test_a_mute_consumer_counts_as_lost_until_it_acknowledges(ledger: AckLedger)
     status = ledger.review("orders", 7, 50.0 + MUTE_AFTER)
     assert (waiting(status), lost(status)) == ([], ["a"])
     assert ledger.lost_count(50.0 + MUTE_AFTER) == 1
-    assert lost(ledger.review("orders", 7, 500.0)) == ["a"], "it is there, and so it is named for ever"
+    assert lost(ledger.review("orders", 7, 500.0)) == ["a"], "it is connected, so it stays listed"
     ledger.acknowledge(records, 6)
     assert waiting(ledger.review("orders", 7, 500.0)) == ["a"]
 
