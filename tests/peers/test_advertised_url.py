@@ -1,4 +1,4 @@
-"""Where a node over etcd says that the others reach it."""
+"""The URL that a node over etcd advertises to the others."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from typing import Final
 from adsum.core.backoff import Backoff
 from adsum.core.catalog.decisions import Decision
 from adsum.core.errors import AdsumError, Overloaded, StoreUnavailable
+from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.registry import Registry
 
@@ -44,7 +45,11 @@ class Proposals:
         self._backoff = Backoff(INITIAL_RETRY_DELAY, MAX_RETRY_DELAY)
         self._waiting: dict[Hashable, _Proposal] = {}
         self._has_proposals = asyncio.Event()
-        self._is_failing = False
+        self._outage = OutageLog(
+            _log,
+            "nothing can be written, so no instance expires: %s; %d proposals wait",
+            "the store is back; %d proposals still wait",
+        )
         self._is_backing_off = False
 
     def __len__(self) -> int:
@@ -92,18 +97,13 @@ class Proposals:
     async def _back_off(self, failure: BaseException | None) -> None:
         if failure is None:
             # A round whose decisions changed nothing does not prove that the store accepts writes.
-            if self._is_failing and not self._registry.is_refusing_writes:
-                _log.info("the store is back; %d proposals still wait", len(self._waiting))
-                self._is_failing = False
+            if not self._registry.is_refusing_writes:
+                self._outage.recovered(len(self._waiting))
             self._backoff.reset()
             return
         if not isinstance(failure, StoreUnavailable | Overloaded):
             raise failure
-        if not self._is_failing:
-            _log.warning(
-                "nothing can be written, so no instance expires: %s; %d proposals wait", failure, len(self._waiting)
-            )
-        self._is_failing = True
+        self._outage.failed(failure, len(self._waiting))
         self._is_backing_off = True
         try:
             await self._clock.sleep(self._backoff.next(self._rng))

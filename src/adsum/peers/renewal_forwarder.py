@@ -11,6 +11,7 @@ from typing import Final
 
 from adsum import wire
 from adsum.core.errors import AdsumError
+from adsum.outage_log import OutageLog
 
 BATCH_DELAY: Final = 0.05
 """Seconds for which renewals are collected before they are sent."""
@@ -54,7 +55,9 @@ class RenewalForwarder:
         self._lease_count = 0
         self._task: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
-        self._is_failing = False
+        self._outage = OutageLog(
+            *(_log, "renewals can't be forwarded to %s, and are refused: %s", "renewals are forwarded to %s again")
+        )
 
     async def renew(self, leases: Sequence[wire.LeaseBody]) -> RenewalAnswer | None:
         """Returns the answer of the node; None if there is none within `RENEWAL_ANSWER_TIMEOUT`."""
@@ -101,24 +104,16 @@ class RenewalForwarder:
         try:
             async with asyncio.timeout(RENEWAL_REQUEST_TIMEOUT):
                 result = await self._send([lease for renewal in batch for lease in renewal.leases])
-            self._note("")
+            self._outage.recovered(self._node)
         except AdsumError as error:
-            self._note(str(error))
+            self._outage.failed(self._node, error)
         except TimeoutError:
-            self._note(f"no answer within {RENEWAL_REQUEST_TIMEOUT:g} s")
+            self._outage.failed(self._node, f"no answer within {RENEWAL_REQUEST_TIMEOUT:g} s")
         finally:
             answers = [None] * len(batch) if result is None else _answers(batch, result)
             for renewal, answer in zip(batch, answers, strict=True):
                 if not renewal.answer.done():
                     renewal.answer.set_result(answer)
-
-    def _note(self, problem: str) -> None:
-        """Logs when renewals can't be forwarded to the node, and when they can again."""
-        if problem and not self._is_failing:
-            _log.warning("renewals can't be forwarded to %s, and are refused: %s", self._node, problem)
-        elif self._is_failing and not problem:
-            _log.info("renewals are forwarded to %s again", self._node)
-        self._is_failing = bool(problem)
 
 
 def _answers(batch: Sequence[_Renewal], result: wire.RenewalResult) -> list[RenewalAnswer | None]:
