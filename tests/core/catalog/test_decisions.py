@@ -17,35 +17,10 @@ from adsum.core.catalog.draft import CatalogView, Draft
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, ServiceNotEmpty, UnknownInstance
-from adsum.core.model import Check, CheckKind, Instance, Key, LeaseState, Listing, Override, Registration, Status
+from adsum.core.model import Instance, Key, LeaseState, Listing, Override, Registration, Status
 from adsum.core.provenance import Cause, Provenance
+from tests.core.catalog.requests import DB, DRAIN, KEY, LATER, NOW, TIMER, WEB, after, listing_of, registration
 from tests.support import strategies
-
-KEY = Key("orders", "o1")
-NOW, LATER = Caller("tester", 100.0), Caller("tester", 200.0)
-TIMER = Caller(REGISTRY_ACTOR, 300.0)
-WEB, DB = Check("web", CheckKind.HTTP), Check("db", CheckKind.TCP)
-DRAIN = Override(Status.DRAINING, "ann", "deploy", length=60.0, at=200.0)
-
-
-def _registration(*checks: Check, port: int = 8000, holder: str = "h1", ttl: float | None = 15.0) -> Registration:
-    return Registration(Instance(*KEY, "127.0.0.1", port), ttl=ttl, checks=checks, holder=holder)
-
-
-def _after(*sequence: Decision, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
-    """The snapshot after the decisions, each committed before the next."""
-    snapshot = start
-    for decision in sequence:
-        changes = decision(snapshot)
-        assert changes, "a decision that changes nothing proves nothing"
-        snapshot = snapshot.apply(Batch(snapshot.revision + 1, changes))
-    return snapshot
-
-
-def _listing(snapshot: Snapshot) -> Listing:
-    listing = snapshot.find(KEY)
-    assert listing is not None
-    return listing
 
 
 @st.composite
@@ -180,58 +155,58 @@ def test_registering_the_same_again_never_resets_health(listing: Listing) -> Non
 
 
 def test_an_unchanged_check_keeps_its_status_through_another_registration() -> None:
-    snapshot = _after(
-        decisions.register(_registration(WEB, DB), NOW),
+    snapshot = after(
+        decisions.register(registration(WEB, DB), NOW),
         observations.record_check(KEY, "web", Status.PASSING, "200", NOW),
         observations.record_check(KEY, "db", Status.PASSING, "", NOW),
-        decisions.register(_registration(WEB, replace(DB, interval=1.0)), LATER),
+        decisions.register(registration(WEB, replace(DB, interval=1.0)), LATER),
     )
-    assert _listing(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
-    assert _listing(snapshot).provenance == Provenance(Cause.REREGISTERED, "tester", at=LATER.at)
+    assert listing_of(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
+    assert listing_of(snapshot).provenance == Provenance(Cause.REREGISTERED, "tester", at=LATER.at)
 
 
 def test_evidence_of_another_port_is_dropped() -> None:
-    snapshot = _after(
-        decisions.register(_registration(WEB), NOW),
+    snapshot = after(
+        decisions.register(registration(WEB), NOW),
         observations.record_check(KEY, "web", Status.PASSING, "200", NOW),
-        decisions.register(_registration(WEB, port=9000), LATER),
+        decisions.register(registration(WEB, port=9000), LATER),
     )
-    assert _listing(snapshot).status is Status.STARTING
+    assert listing_of(snapshot).status is Status.STARTING
 
 
 def test_another_registration_holds_a_lapsed_lease_again() -> None:
-    snapshot = _after(
-        decisions.register(_registration(), NOW),
+    snapshot = after(
+        decisions.register(registration(), NOW),
         observations.lapse(KEY, "late", TIMER),
-        decisions.register(_registration(holder="h2"), LATER),
+        decisions.register(registration(holder="h2"), LATER),
     )
-    assert _listing(snapshot).lease is LeaseState.HELD
-    assert _listing(snapshot).status is Status.PASSING
+    assert listing_of(snapshot).lease is LeaseState.HELD
+    assert listing_of(snapshot).status is Status.PASSING
 
 
 @pytest.mark.parametrize(("holder", "stays"), [("h1", True), ("h2", False)])
 def test_only_another_holder_clears_the_override_of_a_provider(holder: str, stays: bool) -> None:
-    snapshot = _after(
-        decisions.register(_registration(holder="h1"), NOW),
+    snapshot = after(
+        decisions.register(registration(holder="h1"), NOW),
         decisions.set_override(KEY, replace(DRAIN, holder="h1"), "h1", NOW),
-        decisions.register(_registration(holder=holder, port=9000), LATER, Takeover.FORCE),
+        decisions.register(registration(holder=holder, port=9000), LATER, Takeover.FORCE),
     )
-    assert _listing(snapshot).status is (Status.DRAINING if stays else Status.PASSING)
-    assert _listing(snapshot).since == (NOW.at if stays else LATER.at)
+    assert listing_of(snapshot).status is (Status.DRAINING if stays else Status.PASSING)
+    assert listing_of(snapshot).since == (NOW.at if stays else LATER.at)
 
 
 def test_the_override_of_an_operator_outlives_every_registration() -> None:
-    snapshot = _after(
-        decisions.register(_registration(holder="h1"), NOW),
+    snapshot = after(
+        decisions.register(registration(holder="h1"), NOW),
         decisions.set_override(KEY, DRAIN, "", NOW),
-        decisions.register(_registration(holder="h2"), LATER),
+        decisions.register(registration(holder="h2"), LATER),
     )
-    assert _listing(snapshot).override == DRAIN
+    assert listing_of(snapshot).override == DRAIN
 
 
 def test_a_superseded_holder_can_neither_deregister_nor_drain_its_successor() -> None:
-    snapshot = _after(
-        decisions.register(_registration(holder="h1"), NOW), decisions.register(_registration(holder="h2"), LATER)
+    snapshot = after(
+        decisions.register(registration(holder="h1"), NOW), decisions.register(registration(holder="h2"), LATER)
     )
     with pytest.raises(LeaseLost):
         decisions.deregister(KEY, "h1", "bye", LATER)(snapshot)
@@ -260,46 +235,15 @@ def test_requests_about_an_unlisted_instance_raise_unknown_instance() -> None:
             decision(EMPTY_SNAPSHOT)
 
 
-def test_a_lapsed_lease_is_critical_and_passes_again_when_renewed() -> None:
-    snapshot = _after(decisions.register(_registration(), NOW), observations.lapse(KEY, "late", TIMER))
-    assert _listing(snapshot).status is Status.CRITICAL
-    assert _listing(snapshot).provenance == Provenance(Cause.LEASE_LAPSED, REGISTRY_ACTOR, "late", TIMER.at)
-    again = _listing(_after(observations.renew(KEY, LATER), start=snapshot))
-    assert (again.status, again.provenance.cause, again.since) == (Status.PASSING, Cause.LEASE_RENEWED, LATER.at)
-
-
-def test_a_lease_renewed_meanwhile_does_not_expire() -> None:
-    held = _after(decisions.register(_registration(), NOW))
-    assert observations.expire(KEY, "too late", TIMER)(held) == []
-    lapsed = _after(observations.lapse(KEY, "late", TIMER), start=held)
-    (change,) = observations.expire(KEY, "too late", TIMER)(lapsed)
-    assert change == Change(KEY, None, Provenance(Cause.LEASE_EXPIRED, REGISTRY_ACTOR, "too late", TIMER.at))
-
-
-def test_the_worst_check_decides_and_the_reason_names_it() -> None:
-    snapshot = _after(
-        decisions.register(_registration(WEB, DB), NOW),
-        observations.record_check(KEY, "web", Status.PASSING, "", NOW),
-        observations.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER),
-    )
-    assert _listing(snapshot).status is Status.CRITICAL
-    assert _listing(snapshot).provenance == Provenance(Cause.CHECK_CRITICAL, REGISTRY_ACTOR, "db: refused", TIMER.at)
-
-
-def test_the_outcome_of_a_removed_check_is_ignored() -> None:
-    snapshot = _after(decisions.register(_registration(WEB), NOW))
-    assert observations.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER)(snapshot) == []
-
-
 def test_an_override_outranks_evidence_until_it_is_cleared() -> None:
-    snapshot = _after(
-        decisions.register(_registration(), NOW),
+    snapshot = after(
+        decisions.register(registration(), NOW),
         decisions.set_override(KEY, DRAIN, "", NOW),
         observations.lapse(KEY, "late", TIMER),
     )
-    assert _listing(snapshot).status is Status.DRAINING
-    assert _listing(snapshot).since == NOW.at
-    resumed = _listing(_after(decisions.clear_override(KEY, "done", LATER), start=snapshot))
+    assert listing_of(snapshot).status is Status.DRAINING
+    assert listing_of(snapshot).since == NOW.at
+    resumed = listing_of(after(decisions.clear_override(KEY, "done", LATER), start=snapshot))
     assert (resumed.status, resumed.since) == (Status.CRITICAL, LATER.at)
     assert resumed.provenance == Provenance(Cause.RESUMED, "tester", "done", LATER.at)
 
@@ -307,7 +251,7 @@ def test_an_override_outranks_evidence_until_it_is_cleared() -> None:
 def test_the_same_override_again_changes_nothing_unless_it_has_a_length() -> None:
     endless, hour = replace(DRAIN, length=None), replace(DRAIN, length=3600.0)
     for override, changes in ((endless, 0), (hour, 1)):
-        snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, override, "", NOW))
+        snapshot = after(decisions.register(registration(), NOW), decisions.set_override(KEY, override, "", NOW))
         again = replace(override, at=override.at + 1.0)
         assert len(decisions.set_override(KEY, again, "", LATER)(snapshot)) == changes
 
@@ -317,25 +261,16 @@ def test_the_same_override_again_changes_nothing_unless_it_has_a_length() -> Non
 )
 def test_an_override_is_recorded_with_its_reason(status: Status, cause: Cause) -> None:
     override = replace(DRAIN, status=status)
-    snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, override, "", LATER))
-    assert _listing(snapshot).provenance == Provenance(cause, "tester", "deploy", LATER.at)
-
-
-def test_only_the_override_whose_length_is_over_expires() -> None:
-    snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, DRAIN, "", NOW))
-    assert observations.expire_override(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
-    after = _listing(_after(observations.expire_override(KEY, DRAIN, TIMER), start=snapshot))
-    assert (after.override, after.provenance.cause) == (None, Cause.OVERRIDE_EXPIRED)
+    snapshot = after(decisions.register(registration(), NOW), decisions.set_override(KEY, override, "", LATER))
+    assert listing_of(snapshot).provenance == Provenance(cause, "tester", "deploy", LATER.at)
 
 
 def test_a_full_catalog_refuses_new_instances_and_lets_listed_ones_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    snapshot = _after(decisions.register(_registration(), NOW))
+    snapshot = after(decisions.register(registration(), NOW))
     monkeypatch.setattr(decisions, "MAX_INSTANCES", 1)
     with pytest.raises(CatalogFull):
-        decisions.register(replace(_registration(), instance=Instance("orders", "o2", "127.0.0.1", 8000)), NOW)(
-            snapshot
-        )
-    assert _listing(_after(decisions.register(_registration(holder="h2"), NOW), start=snapshot))
+        decisions.register(replace(registration(), instance=Instance("orders", "o2", "127.0.0.1", 8000)), NOW)(snapshot)
+    assert listing_of(after(decisions.register(registration(holder="h2"), NOW), start=snapshot))
 
 
 def test_a_catalog_full_of_services_accepts_further_instances_of_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +278,7 @@ def test_a_catalog_full_of_services_accepts_further_instances_of_known_ones(monk
         return decisions.register(Registration(Instance(service, id, "127.0.0.1", 8000)), NOW)
 
     monkeypatch.setattr(decisions, "MAX_SERVICES", 2)
-    draft = Draft(_after(registered("orders", "o1")))
+    draft = Draft(after(registered("orders", "o1")))
     draft.add(registered("users", "u1")(draft))
     with pytest.raises(CatalogFull, match="2 services"):
         registered("web", "w1")(draft)
@@ -352,15 +287,15 @@ def test_a_catalog_full_of_services_accepts_further_instances_of_known_ones(monk
 
 
 def test_a_decision_does_not_modify_published_listings() -> None:
-    before = _listing(_after(decisions.register(_registration(WEB), NOW)))
+    before = listing_of(after(decisions.register(registration(WEB), NOW)))
     assert isinstance(before.checks, MappingProxyType)
     snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [Change(KEY, before, before.provenance)]))
-    _after(observations.record_check(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
-    assert _listing(snapshot).checks == {"web": Status.STARTING}
+    after(observations.record_check(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
+    assert listing_of(snapshot).checks == {"web": Status.STARTING}
 
 
 def test_an_emptied_service_is_forgotten_once_with_the_actor_that_requests_it() -> None:
-    emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
+    emptied = after(decisions.register(registration(), NOW), decisions.deregister(KEY, "", "", NOW))
     forgotten = decisions.forget("orders", "renamed", LATER)
     (change,) = forgotten(emptied)
     assert (change.key, change.listing, change.provenance) == (
@@ -368,17 +303,17 @@ def test_an_emptied_service_is_forgotten_once_with_the_actor_that_requests_it() 
         None,
         Provenance(Cause.FORGOTTEN, "tester", "renamed", 200.0),
     )
-    assert forgotten(_after(forgotten, start=emptied)) == forgotten(EMPTY_SNAPSHOT) == []
+    assert forgotten(after(forgotten, start=emptied)) == forgotten(EMPTY_SNAPSHOT) == []
 
 
 def test_a_service_with_instances_is_not_forgotten() -> None:
-    listed = _after(decisions.register(_registration(), NOW))
+    listed = after(decisions.register(registration(), NOW))
     with pytest.raises(ServiceNotEmpty, match=r"1 instance.*deregister"):
         decisions.forget("orders", "", NOW)(listed)
 
 
 def test_a_draft_counts_forgotten_services_and_those_that_come_again() -> None:
-    emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
+    emptied = after(decisions.register(registration(), NOW), decisions.deregister(KEY, "", "", NOW))
     draft = Draft(emptied)
     assert (draft.listed_count("orders"), draft.service_count_with("users")) == (0, 2)
     draft.add(decisions.forget("orders", "", NOW)(draft))
@@ -387,7 +322,7 @@ def test_a_draft_counts_forgotten_services_and_those_that_come_again() -> None:
         1,
         1,
     )
-    draft.add(decisions.register(_registration(), NOW)(draft))
+    draft.add(decisions.register(registration(), NOW)(draft))
     assert (draft.listed_count("orders"), draft.service_count_with("users"), draft.service_count_with("orders")) == (
         1,
         2,
