@@ -23,7 +23,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 FLOORS = (
     ("version",),
     ("core",),
-    ("balance", "gateway", "mounts", "ports", "settings", "connection_url", "protobufs"),
+    ("balance", "gateway", "mounts", "ports", "settings", "connection_url", "outage_log", "protobufs"),
     ("wire", "etcd", "consul"),
     ("consumers", "clock", "launcher", "systemd"),
     ("watches",),

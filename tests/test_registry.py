@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from adsum import registry as room
+from adsum import registry as registry_module
 from adsum.consumers import Consumer
 from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import Change, FullState
@@ -52,13 +52,13 @@ async def _let_run() -> None:
         await asyncio.sleep(0)
 
 
-async def test_you_read_what_you_wrote(registry: Registry) -> None:
+async def test_a_caller_reads_what_it_wrote(registry: Registry) -> None:
     revision = await registry.write(_register("o1"))
     assert registry.snapshot.revision >= revision
     assert registry.snapshot.find(Key("orders", "o1")) is not None
 
 
-async def test_writes_that_wait_for_a_commit_go_together_into_the_next(registry: Registry, store: FakeStore) -> None:
+async def test_writes_that_wait_for_a_commit_are_one_batch(registry: Registry, store: FakeStore) -> None:
     store.gate.clear()
     writes = [asyncio.create_task(registry.write(_register(f"o{n}"))) for n in range(50)]
     await _let_run()
@@ -76,20 +76,22 @@ async def test_requests_of_one_batch_see_each_other(registry: Registry, store: F
     blocker = asyncio.create_task(registry.write(_register("blocker")))
     await _let_run()
     key = Key("orders", "o1")
-    taken_out = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
-    back_again = asyncio.create_task(registry.write(_register("o1", "second")))
-    too_late = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
+    deregistered = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
+    registered = asyncio.create_task(registry.write(_register("o1", "second")))
+    late = asyncio.create_task(registry.write(decisions.deregister(key, "first", "bye", CALLER)))
     await _let_run()
     store.gate.set()
-    await asyncio.gather(blocker, taken_out, back_again)
+    await asyncio.gather(blocker, deregistered, registered)
     with pytest.raises(LeaseLost):
-        await too_late
+        await late
     listing = registry.snapshot.find(key)
     assert listing is not None
     assert listing.registration.holder == "second"
 
 
-async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: Registry, store: FakeStore) -> None:
+async def test_after_a_conflict_a_batch_is_decided_again_on_the_newer_snapshot(
+    registry: Registry, store: FakeStore
+) -> None:
     await registry.write(_register("o1", "mine"))
     listed = registry.snapshot.find(Key("orders", "o1"))
     assert listed is not None
@@ -103,7 +105,9 @@ async def test_a_moved_basis_is_decided_again_on_the_fresher_snapshot(registry: 
     assert registry.snapshot.find(Key("orders", "o2")) is not None
 
 
-async def test_what_changes_nothing_on_an_old_snapshot_is_decided_again(registry: Registry, store: FakeStore) -> None:
+async def test_a_request_that_changes_nothing_on_an_old_snapshot_is_decided_again(
+    registry: Registry, store: FakeStore
+) -> None:
     await registry.write(_register("o1"))
     listed = registry.snapshot.find(Key("orders", "o1"))
     store.commit_elsewhere(Change(Key("orders", "o2"), listed, CALLER.provenance(Cause.REGISTERED)))
@@ -119,10 +123,10 @@ async def test_a_refusal_on_an_old_snapshot_is_decided_again(registry: Registry,
         await registry.write(decisions.set_override(Key("orders", "o2"), drained, "", CALLER))
 
 
-async def test_what_changes_nothing_is_not_answered_while_nobody_knows_what_is_newest(
+async def test_a_request_that_changes_nothing_is_not_answered_while_the_store_is_away(
     registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(basis: int) -> None:
+    async def away(base_revision: int) -> None:
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(store, "confirm", away)
@@ -130,7 +134,7 @@ async def test_what_changes_nothing_is_not_answered_while_nobody_knows_what_is_n
         await registry.write(decisions.deregister(Key("orders", "o1"), "", "", CALLER))
 
 
-async def test_what_waits_meanwhile_is_written_along(registry: Registry, store: FakeStore) -> None:
+async def test_writes_that_wait_during_a_conflict_join_the_batch(registry: Registry, store: FakeStore) -> None:
     store.gate.clear()
     first = asyncio.create_task(registry.write(_register("o1")))
     await _let_run()
@@ -142,7 +146,7 @@ async def test_what_waits_meanwhile_is_written_along(registry: Registry, store: 
     assert [len(changes) for changes in store.commits] == [2]
 
 
-async def test_a_store_that_others_keep_moving_refuses_in_the_end(
+async def test_a_batch_with_conflicts_for_too_long_is_refused(
     registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.registry.CONFLICT_RETRY_TIME", 0.0)
@@ -156,32 +160,32 @@ async def test_a_store_that_others_keep_moving_refuses_in_the_end(
     assert await registry.write(_register("o1")) == 2
 
 
-async def test_a_write_that_the_stream_does_not_tell_is_answered_in_time_and_holds_up_no_other(
+async def test_a_write_that_the_stream_does_not_deliver_is_refused_in_time_and_delays_no_other(
     registry: Registry, store: FakeStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.delayed_batches = []
     writes = [asyncio.create_task(registry.write(_register("o1")))]
-    await clock.advance(room.PUBLISH_TIMEOUT / 2)
+    await clock.advance(registry_module.PUBLISH_TIMEOUT / 2)
     writes.append(asyncio.create_task(registry.write(_register("o2"))))
-    await clock.advance(room.PUBLISH_TIMEOUT / 2)
+    await clock.advance(registry_module.PUBLISH_TIMEOUT / 2)
     with pytest.raises(StoreUnavailable, match="written, but not seen yet") as unseen:
         await writes[0]
     assert unseen.value.retry_after
-    nothing: Decision = lambda basis: []  # noqa: E731
+    nothing: Decision = lambda view: []  # noqa: E731
     for decision in (None, nothing, _register("o3")):
         if decision is not None:
             writes.append(asyncio.create_task(registry.write(decision)))
-        await clock.advance(room.CONFLICT_RETRY_TIME + 1.0)
+        await clock.advance(registry_module.CONFLICT_RETRY_TIME + 1.0)
         with pytest.raises(StoreUnavailable, match="its stream does not deliver them"):
             await writes[-1]
     assert (registry.is_refusing_writes, len(store.commits)) == (True, 1)
-    assert [record.levelname for record in caplog.records] == ["ERROR"], "told once"
+    assert [record.levelname for record in caplog.records] == ["ERROR"], "logged once"
     store.release_delayed()
     assert await registry.write(_register("o2")) == 2
     assert (registry.is_refusing_writes, registry.snapshot.instance_count) == (False, 2)
 
 
-async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry, store: FakeStore) -> None:
+async def test_writes_are_refused_while_the_store_is_away_and_then_go_on(registry: Registry, store: FakeStore) -> None:
     store.next_errors = [StoreUnavailable("the disk is full"), RuntimeError("a bug")]
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
@@ -191,7 +195,7 @@ async def test_a_store_out_of_reach_refuses_and_then_goes_on(registry: Registry,
     assert registry.snapshot.instance_count == 1
 
 
-async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
+async def test_a_store_that_refuses_writes_is_logged_once_and_when_it_is_over(
     registry: Registry, store: FakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "adsum.registry")
@@ -200,8 +204,8 @@ async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
         with pytest.raises(StoreUnavailable):
             await registry.write(_register("o1"))
     noted = []
-    writes: list[Decision] = [lambda basis: [], _register("o1")]
-    for decision in writes:  # The one that changes nothing proves nothing.
+    writes: list[Decision] = [lambda view: [], _register("o1")]
+    for decision in writes:  # The first changes nothing, so it does not prove that the store accepts writes.
         await registry.write(decision)
         noted.append(registry.is_refusing_writes)
     assert noted == [True, False]
@@ -214,7 +218,7 @@ async def test_a_store_that_refuses_is_told_once_and_when_it_is_over(
 async def test_past_the_bound_a_write_is_refused(
     registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MAX_WAITING_WRITES", 2)
+    monkeypatch.setattr(registry_module, "MAX_WAITING_WRITES", 2)
     store.gate.clear()
     first = asyncio.create_task(registry.write(_register("o1")))
     await _let_run()
@@ -222,18 +226,18 @@ async def test_past_the_bound_a_write_is_refused(
     await _let_run()
     refused = asyncio.create_task(registry.write(_register("o4")))
     await _let_run()
-    store.gate.set()  # One that waits instead is written now, and the test fails at once.
+    store.gate.set()  # If the write waited in place of being refused, it is written now, and the test fails.
     with pytest.raises(Overloaded):
         await refused
     await asyncio.gather(first, *waiting)
 
 
-async def test_a_caller_who_goes_away_harms_nobody(registry: Registry, store: FakeStore) -> None:
+async def test_a_cancelled_caller_does_not_affect_others(registry: Registry, store: FakeStore) -> None:
     store.gate.clear()
-    gone = asyncio.create_task(registry.write(_register("o1")))
+    cancelled = asyncio.create_task(registry.write(_register("o1")))
     stays = asyncio.create_task(registry.write(_register("o2")))
     await _let_run()
-    gone.cancel()
+    cancelled.cancel()
     store.gate.set()
     await stays
     assert registry.snapshot.find(Key("orders", "o2")) is not None
@@ -245,7 +249,7 @@ async def test_registering_again_costs_no_commit(registry: Registry, store: Fake
     assert len(store.commits) == 1
 
 
-async def test_another_whole_from_the_store_replaces_the_catalog_and_wakes_everybody(
+async def test_another_full_state_replaces_the_catalog_and_wakes_all_watches(
     registry: Registry, store: FakeStore
 ) -> None:
     await registry.write(_register("o1"))
@@ -255,7 +259,7 @@ async def test_another_whole_from_the_store_replaces_the_catalog_and_wakes_every
     assert (registry.snapshot.epoch, registry.snapshot.revision, registry.snapshot.instance_count) == ("e2", 40, 0)
 
 
-async def test_in_a_new_history_nobody_has_acknowledged_anything(registry: Registry, store: FakeStore) -> None:
+async def test_a_new_epoch_resets_all_acknowledgements(registry: Registry, store: FakeStore) -> None:
     consumers = registry.watches.consumers
     with registry.watches.open(frozenset({"users"}), consumer=Consumer("c1")) as watch:
         watch.acknowledge(50)
@@ -267,7 +271,7 @@ async def test_in_a_new_history_nobody_has_acknowledged_anything(registry: Regis
         assert (await consumers.wait_for_acknowledgements("users", 40, 0.0)).waiting == []
 
 
-async def test_a_broken_stream_is_told_and_never_a_silent_freeze(registry: Registry, store: FakeStore) -> None:
+async def test_a_broken_stream_fails_the_registry(registry: Registry, store: FakeStore) -> None:
     failed = asyncio.create_task(registry.wait_until_failed())
     store.stream.put_nowait(None)
     assert isinstance(await failed, StoreUnavailable)
@@ -275,7 +279,7 @@ async def test_a_broken_stream_is_told_and_never_a_silent_freeze(registry: Regis
         await registry.write(_register("o1"))
 
 
-async def test_stopping_refuses_what_still_waits(store: FakeStore) -> None:
+async def test_stopping_refuses_waiting_writes(store: FakeStore) -> None:
     registry = Registry(store, FakeClock(), RecordingObserver())
     await registry.start()
     store.gate.clear()

@@ -1,4 +1,4 @@
-"""Which services somebody names."""
+"""References to services."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ async def registry() -> AsyncIterator[Registry]:
     await registry.stop()
 
 
-async def test_routes_upstreams_and_consumers_name_services(registry: Registry) -> None:
+async def test_routes_upstreams_and_consumers_reference_services(registry: Registry) -> None:
     route, upstream = DocumentKey(DocumentKind.ROUTE, "r"), DocumentKey(DocumentKind.UPSTREAM, "pay")
     to = b'{"to":[{"service":"orders"}],"mirror":{"to":{"service":"copies"}}}'
     await registry.write(declarations.declare(route, to, CALLER))
     await registry.write(declarations.declare(upstream, b"{}", CALLER))
-    mentions = ServiceReferences(registry, lambda service: service == "calls")
-    asked = ["orders", "copies", "pay", "users", "calls", "nobody"]
+    references = ServiceReferences(registry, lambda service: service == "calls")
+    services = ["orders", "copies", "pay", "users", "calls", "nobody"]
     with registry.watches.open(frozenset({"users"})), registry.watches.open(None):
-        assert await mentions.referenced(asked) == {"orders", "copies", "pay", "users", "calls"}
+        assert await references.referenced(services) == {"orders", "copies", "pay", "users", "calls"}
     await registry.write(declarations.withdraw(route, "", CALLER))
-    assert await mentions.referenced(asked) == {"pay", "calls"}
+    assert await references.referenced(services) == {"pay", "calls"}

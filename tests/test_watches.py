@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from adsum import watches as room
+from adsum import watches as watches_module
 from adsum.consumers import Consumer
 from adsum.core.errors import Overloaded
 from adsum.watches import Watch, Watches
@@ -16,26 +16,30 @@ LONG = 30.0
 
 
 @pytest.fixture
-def recorder() -> RecordingObserver:
+def observer() -> RecordingObserver:
     return RecordingObserver()
 
 
 @pytest.fixture
-def hub(recorder: RecordingObserver) -> Watches:
-    return Watches(FakeClock(), recorder)
+def node_watches(observer: RecordingObserver) -> Watches:
+    return Watches(FakeClock(), observer)
 
 
-async def _waits(watch: Watch) -> asyncio.Task[bool]:
-    """A task that has reached its wait."""
+async def _waiting_task(watch: Watch) -> asyncio.Task[bool]:
+    """Returns a task that waits for a change."""
     task = asyncio.create_task(watch.changed(LONG))
     await asyncio.sleep(0)
     return task
 
 
-async def test_only_the_watches_of_what_changed_are_woken(hub: Watches) -> None:
-    with hub.open(frozenset({"orders"})) as orders, hub.open(frozenset({"users"})) as users, hub.open(None) as every:
-        waits = [await _waits(watch) for watch in (orders, users, every)]
-        assert hub.publish({"orders"}) == 2
+async def test_only_the_watches_of_changed_services_are_woken(node_watches: Watches) -> None:
+    with (
+        node_watches.open(frozenset({"orders"})) as orders,
+        node_watches.open(frozenset({"users"})) as users,
+        node_watches.open(None) as every,
+    ):
+        waits = [await _waiting_task(watch) for watch in (orders, users, every)]
+        assert node_watches.publish({"orders"}) == 2
         assert await waits[0] is True
         assert await waits[2] is True
         assert not waits[1].done()
@@ -43,168 +47,170 @@ async def test_only_the_watches_of_what_changed_are_woken(hub: Watches) -> None:
         assert await waits[1] is False
 
 
-async def test_a_change_before_the_wait_is_not_missed(hub: Watches) -> None:
-    with hub.open(frozenset({"orders"})) as watch:
-        hub.publish({"orders"})
+async def test_a_change_before_the_wait_is_not_missed(node_watches: Watches) -> None:
+    with node_watches.open(frozenset({"orders"})) as watch:
+        node_watches.publish({"orders"})
         assert await watch.changed(LONG) is True
 
 
-async def test_a_burst_wakes_once_at_once_and_once_more(hub: Watches) -> None:
-    with hub.open(frozenset({"orders"})) as watch:
-        first = await _waits(watch)
-        woken = [hub.publish({"orders"}) for _ in range(100)]
+async def test_a_burst_wakes_once_at_once_and_once_more(node_watches: Watches) -> None:
+    with node_watches.open(frozenset({"orders"})) as watch:
+        first = await _waiting_task(watch)
+        woken = [node_watches.publish({"orders"}) for _ in range(100)]
         assert woken == [1] + [0] * 99
         assert await first is True
         assert await watch.changed(LONG) is True
         assert await watch.changed(0.0) is False
 
 
-async def test_a_wave_ends_when_the_last_one_woken_has_shown_it(hub: Watches, recorder: RecordingObserver) -> None:
-    with hub.open(None) as quick, hub.open(None) as slow:
-        waits = [await _waits(quick), await _waits(slow)]
-        hub.publish({"orders"})
+async def test_a_publication_is_delivered_when_the_last_woken_watch_has_sent_it(
+    node_watches: Watches, observer: RecordingObserver
+) -> None:
+    with node_watches.open(None) as quick, node_watches.open(None) as slow:
+        waits = [await _waiting_task(quick), await _waiting_task(slow)]
+        node_watches.publish({"orders"})
         assert await waits[0]
         assert await waits[1]
-        again = await _waits(quick)
-        assert recorder.deliveries == []
-        last = await _waits(slow)
-        assert len(recorder.deliveries) == 1
-        for watch, wait in ((quick, again), (slow, last)):
+        next_wait = await _waiting_task(quick)
+        assert observer.deliveries == []
+        last = await _waiting_task(slow)
+        assert len(observer.deliveries) == 1
+        for watch, wait in ((quick, next_wait), (slow, last)):
             watch.interrupt()
             await wait
 
 
-async def test_who_can_show_a_change_at_once_is_not_woken(hub: Watches, recorder: RecordingObserver) -> None:
-    with hub.open(None) as watch:
+async def test_a_watch_that_pushes_a_change_is_not_woken(node_watches: Watches, observer: RecordingObserver) -> None:
+    with node_watches.open(None) as watch:
         watch.push = lambda: True
-        wait = await _waits(watch)
-        assert hub.publish({"orders"}) == 1
-        assert len(recorder.deliveries) == 1
+        wait = await _waiting_task(watch)
+        assert node_watches.publish({"orders"}) == 1
+        assert len(observer.deliveries) == 1
         watch.interrupt()
         assert await wait is False
 
 
-async def test_who_is_busy_is_not_made_to_show_anything(hub: Watches) -> None:
-    with hub.open(None) as watch:
-        watch.push = lambda: pytest.fail("it is under way with something else")
-        hub.publish({"orders"})
+async def test_a_busy_watch_does_not_push(node_watches: Watches) -> None:
+    with node_watches.open(None) as watch:
+        watch.push = lambda: pytest.fail("its owner is busy")
+        node_watches.publish({"orders"})
         assert await watch.changed(LONG) is True
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("broken")])
-async def test_who_can_show_nothing_just_now_is_woken(hub: Watches, failure: Exception | None) -> None:
-    def show() -> bool:
+async def test_a_watch_that_can_not_push_is_woken(node_watches: Watches, failure: Exception | None) -> None:
+    def push() -> bool:
         if failure is not None:
             raise failure
         return False
 
-    with hub.open(None) as watch:
-        watch.push = show
-        wait = await _waits(watch)
-        hub.publish({"orders"})
+    with node_watches.open(None) as watch:
+        watch.push = push
+        wait = await _waiting_task(watch)
+        node_watches.publish({"orders"})
         assert await wait is True
 
 
-async def test_others_have_a_turn_while_many_are_told(
-    hub: Watches, recorder: RecordingObserver, monkeypatch: pytest.MonkeyPatch
+async def test_other_tasks_run_while_many_watches_are_woken(
+    node_watches: Watches, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MAX_WAKES_PER_TURN", 2)
-    told: list[str] = []
+    monkeypatch.setattr(watches_module, "MAX_WAKES_PER_TURN", 2)
+    order: list[str] = []
     with contextlib.ExitStack() as stack:
-        watches = [stack.enter_context(hub.open(None)) for _ in range(5)]
+        watches = [stack.enter_context(node_watches.open(None)) for _ in range(5)]
         waits = [asyncio.ensure_future(watch.changed(LONG)) for watch in watches]
         await asyncio.sleep(0)
         for watch in watches:
-            watch.push = lambda: not told.append("watch")  # type: ignore[func-returns-value]
-        asyncio.get_running_loop().call_soon(told.append, "another")
-        assert hub.publish({"orders"}) == 5
-        assert told == ["watch"] * 2
-        while not recorder.deliveries:  # noqa: ASYNC110  # it counts turns
+            watch.push = lambda: not order.append("watch")  # type: ignore[func-returns-value]
+        asyncio.get_running_loop().call_soon(order.append, "another")
+        assert node_watches.publish({"orders"}) == 5
+        assert order == ["watch"] * 2
+        while not observer.deliveries:  # noqa: ASYNC110  # each turn counts
             await asyncio.sleep(0)
-        assert sorted(told) == ["another"] + ["watch"] * 5
-        assert told[2] == "another"
+        assert sorted(order) == ["another"] + ["watch"] * 5
+        assert order[2] == "another"
         for watch in watches:
             watch.interrupt()
         await asyncio.gather(*waits)
 
 
-async def test_a_watch_that_leaves_holds_up_no_wave(hub: Watches, recorder: RecordingObserver) -> None:
-    with hub.open(None) as watch:
-        hub.publish(None)
+async def test_a_closed_watch_does_not_delay_a_publication(node_watches: Watches, observer: RecordingObserver) -> None:
+    with node_watches.open(None) as watch:
+        node_watches.publish(None)
         await watch.changed(LONG)
-    assert len(recorder.deliveries) == 1
-    assert hub.count == 0
+    assert len(observer.deliveries) == 1
+    assert node_watches.count == 0
 
 
-async def test_past_the_bound_a_watch_is_refused(hub: Watches, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_WATCHES", 1)
-    with hub.open(None), pytest.raises(Overloaded):
-        hub.open(None)
-    with hub.open(None):
+async def test_past_the_bound_a_watch_is_refused(node_watches: Watches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches_module, "MAX_WATCHES", 1)
+    with node_watches.open(None), pytest.raises(Overloaded):
+        node_watches.open(None)
+    with node_watches.open(None):
         pass
 
 
-async def test_the_watch_of_a_consumer_is_waited_for_and_no_other(hub: Watches) -> None:
+async def test_drains_wait_for_the_watches_of_consumers_only(node_watches: Watches) -> None:
     with (
-        hub.open(frozenset({"orders"}), consumer=Consumer("a")) as one,
-        hub.open(None, consumer=Consumer("b")) as all_of_them,
-        hub.open(frozenset({"orders"})),
-        hub.open(frozenset({"users"}), consumer=Consumer("c")),
+        node_watches.open(frozenset({"orders"}), consumer=Consumer("a")) as service_watch,
+        node_watches.open(None, consumer=Consumer("b")) as full_watch,
+        node_watches.open(frozenset({"orders"})),
+        node_watches.open(frozenset({"users"}), consumer=Consumer("c")),
     ):
-        settled = asyncio.create_task(hub.consumers.wait_for_acknowledgements("orders", 7, LONG))
+        drain = asyncio.create_task(node_watches.consumers.wait_for_acknowledgements("orders", 7, LONG))
         await run_until_idle()
-        one.acknowledge(8)
+        service_watch.acknowledge(8)
         await run_until_idle()
-        assert not settled.done()
-        all_of_them.acknowledge(6)
+        assert not drain.done()
+        full_watch.acknowledge(6)
         await run_until_idle()
-        assert not settled.done()
-        all_of_them.acknowledge(7)
-        assert (await settled).waiting == []
+        assert not drain.done()
+        full_watch.acknowledge(7)
+        assert (await drain).waiting == []
 
 
-async def test_a_consumer_whose_watch_ended_is_still_waited_for(hub: Watches) -> None:
-    with hub.open(frozenset({"orders"}), consumer=Consumer("a")) as watch:
+async def test_a_consumer_whose_watch_ended_is_still_waited_for(node_watches: Watches) -> None:
+    with node_watches.open(frozenset({"orders"}), consumer=Consumer("a")) as watch:
         watch.acknowledge(6)
-    standing = await hub.consumers.wait_for_acknowledgements("orders", 7, 0.0)
-    assert [pending.consumer.id for pending in standing.waiting] == ["a"]
-    assert hub.count == 0
+    status = await node_watches.consumers.wait_for_acknowledgements("orders", 7, 0.0)
+    assert [pending.consumer.id for pending in status.waiting] == ["a"]
+    assert node_watches.count == 0
 
 
-async def test_a_watch_applies_what_its_consumer_acknowledged_last(hub: Watches) -> None:
-    with hub.open(None, consumer=Consumer("a")) as watch, hub.open(None) as onlooker:
+async def test_a_watch_has_the_revision_that_its_consumer_acknowledged_last(node_watches: Watches) -> None:
+    with node_watches.open(None, consumer=Consumer("a")) as watch, node_watches.open(None) as onlooker:
         watch.acknowledge(7)
         watch.acknowledge(6)
         assert (watch.acknowledged, onlooker.acknowledged) == (7, 0)
 
 
-async def test_the_end_wakes_everybody(hub: Watches) -> None:
-    with hub.open(None, consumer=Consumer("a")) as watch:
-        wait = await _waits(watch)
-        hub.end()
+async def test_the_end_wakes_all_watches(node_watches: Watches) -> None:
+    with node_watches.open(None, consumer=Consumer("a")) as watch:
+        wait = await _waiting_task(watch)
+        node_watches.end()
         assert await wait is True
-        assert hub.is_ended
-        await hub.wait_until_ended()
+        assert node_watches.is_ended
+        await node_watches.wait_until_ended()
 
 
-async def test_a_watch_that_hears_of_changes_elsewhere_is_not_told_and_still_waited_for(hub: Watches) -> None:
-    with hub.open(None, consumer=Consumer("a"), is_notified=False) as quiet:
-        assert hub.publish({"orders"}) == 0
-        waiting = asyncio.create_task(hub.consumers.wait_for_acknowledgements("orders", 1, LONG))
+async def test_a_watch_that_is_not_notified_is_not_woken_and_still_waited_for(node_watches: Watches) -> None:
+    with node_watches.open(None, consumer=Consumer("a"), is_notified=False) as quiet:
+        assert node_watches.publish({"orders"}) == 0
+        waiting = asyncio.create_task(node_watches.consumers.wait_for_acknowledgements("orders", 1, LONG))
         await run_until_idle()
         assert not waiting.done()
         quiet.acknowledge(1)
         assert (await waiting).waiting == []
-    assert hub.count == 0
+    assert node_watches.count == 0
 
 
-async def test_watches_that_name_too_many_services_are_refused_until_others_leave(
-    hub: Watches, monkeypatch: pytest.MonkeyPatch
+async def test_watches_that_name_too_many_services_are_refused_until_others_close(
+    node_watches: Watches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MAX_WATCHED_SERVICES", 3)
-    with hub.open(frozenset({"a", "b"})), hub.open(None):
+    monkeypatch.setattr(watches_module, "MAX_WATCHED_SERVICES", 3)
+    with node_watches.open(frozenset({"a", "b"})), node_watches.open(None):
         with pytest.raises(Overloaded, match="services that watches name"):
-            hub.open(frozenset({"a", "c"}))
-        with hub.open(frozenset({"c"})):
-            assert (hub.count, hub.watched_services) == (3, 3)
-    assert (hub.count, hub.watched_services) == (0, 0)
+            node_watches.open(frozenset({"a", "c"}))
+        with node_watches.open(frozenset({"c"})):
+            assert (node_watches.count, node_watches.watched_services) == (3, 3)
+    assert (node_watches.count, node_watches.watched_services) == (0, 0)

@@ -26,6 +26,7 @@ from adsum.core.catalog.draft import MAX_CATALOG_BYTES, Draft
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import AdsumError, Overloaded, StoreConflict, StoreUnavailable
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
+from adsum.outage_log import OutageLog
 from adsum.ports import Clock, Observer, Store
 from adsum.watches import Watches
 
@@ -88,16 +89,25 @@ class Registry:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
+        self._outage = OutageLog(
+            *(_log, "the store refuses writes, and reads go on: %s", "the store accepts writes again"),
+            failure_level=logging.ERROR,
+            recovery_level=logging.WARNING,
+        )
         self.snapshot: Snapshot = snapshots.EMPTY_SNAPSHOT
         """The newest published snapshot."""
         self.is_ready = False
-        """Whether the catalog is loaded."""
-        self.is_refusing_writes = False
-        """Whether the store refused the latest batch."""
+        """True once the catalog is loaded."""
+
         self.max_catalog_bytes = max_catalog_bytes
         """Bytes of memory of all registrations. Past it changes that need more memory are refused."""
         self.heartbeat = heartbeat
         self.watches = Watches(clock, observer, heartbeat)
+
+    @property
+    def is_refusing_writes(self) -> bool:
+        """True if the store refused the latest batch."""
+        return self._outage.is_failing
 
     async def start(self) -> None:
         """Opens the store and returns when the catalog is loaded. Raises `StoreOpenFailed` and `StoreUnavailable`."""
@@ -229,7 +239,7 @@ class Registry:
             return StoreUnavailable(CONTENDED)
         error = StoreUnavailable(STREAM_BEHIND)
         if facts:
-            self._note(error)
+            self._outage.failed(error)
         return error
 
     async def _publish(self, facts: list[Fact], base_revision: int) -> int:
@@ -242,18 +252,10 @@ class Registry:
             if not await self.wait_for_revision(revision, PUBLISH_TIMEOUT):
                 raise StoreUnavailable(NOT_PUBLISHED)
         except StoreUnavailable as error:
-            self._note(error)
+            self._outage.failed(error)
             raise
-        self._note(None)
+        self._outage.recovered()
         return revision
-
-    def _note(self, error: StoreUnavailable | None) -> None:
-        """Logs when the store starts to refuse writes, and when it accepts them again."""
-        if error is not None and not self.is_refusing_writes:
-            _log.error("the store refuses writes, and reads go on: %s", error)
-        elif error is None and self.is_refusing_writes:
-            _log.warning("the store accepts writes again")
-        self.is_refusing_writes = error is not None
 
     def _decide(self, writes: list[_Write], base: Snapshot) -> list[Fact]:
         draft = Draft(base, self.max_catalog_bytes)

@@ -1,4 +1,4 @@
-"""References to services: by routes and upstreams, and by connected consumers. A referenced service is not forgotten."""
+"""References to services by routes, upstreams and connected consumers. A referenced service is not forgotten."""
 
 from __future__ import annotations
 

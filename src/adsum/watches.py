@@ -66,7 +66,7 @@ class Watch:
         self.is_notified = is_notified
         self.is_closed = False
         self.is_peer_lost = False
-        """Whether the peer was silent for so long that its consumer is lost."""
+        """True if the peer was silent for so long that its consumer is lost."""
         self.push: Callable[[], bool] | None = None
         """Sends what changed without waking the waiter in `changed`. Returns False if it can't do so now."""
 
@@ -274,7 +274,7 @@ class Watches:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the node stops."""
+        """True once the node stops."""
         return self._end.is_set()
 
     async def wait_until_ended(self) -> None:

@@ -1,11 +1,10 @@
-"""The ledger of consumers, under instants that the test says."""
+"""The ledger of acknowledgements. The test sets all instants."""
 
 from __future__ import annotations
 
 import pytest
 
-from adsum.consumers import ack_ledger as room
-from adsum.consumers import mute_addresses
+from adsum.consumers import ack_ledger, mute_addresses
 from adsum.consumers.ack_ledger import LOST_LISTED_FOR, MUTE_AFTER, AckLedger, AckRecord, AckStatus
 from adsum.consumers.consumer import Consumer
 from adsum.consumers.mute_addresses import MAX_MUTES_PER_ADDRESS
@@ -20,59 +19,59 @@ def ledger() -> AckLedger:
     return AckLedger(W)
 
 
-def waiting(standing: AckStatus) -> list[str]:
-    return [pending.consumer.id for pending in standing.waiting]
+def waiting(status: AckStatus) -> list[str]:
+    return [pending.consumer.id for pending in status.waiting]
 
 
-def lost(standing: AckStatus) -> list[str]:
-    return [pending.consumer.id for pending in standing.lost]
+def lost(status: AckStatus) -> list[str]:
+    return [pending.consumer.id for pending in status.lost]
 
 
 def left(ledger: AckLedger, consumer: Consumer = A, at: float = 100.0, revision: int = 5) -> None:
-    """A consumer was here, and left without a good-bye."""
-    duties = ledger.connect(consumer, ORDERS, at)
-    ledger.acknowledge(duties, revision)
-    ledger.disconnect(duties, at, at)
+    """Connects and disconnects a consumer, without a good-bye."""
+    records = ledger.connect(consumer, ORDERS, at)
+    ledger.acknowledge(records, revision)
+    ledger.disconnect(records, at, at)
 
 
 def test_a_connected_consumer_is_waited_for_until_it_acknowledges(ledger: AckLedger) -> None:
-    duties = ledger.connect(A, ORDERS, 0.0)
-    ledger.acknowledge(duties, 5)
+    records = ledger.connect(A, ORDERS, 0.0)
+    ledger.acknowledge(records, 5)
     assert waiting(ledger.review("orders", 6, 1.0)) == ["a"]
     assert waiting(ledger.review("users", 6, 1.0)) == []
-    ledger.acknowledge(duties, 6)
+    ledger.acknowledge(records, 6)
     assert waiting(ledger.review("orders", 6, 1.0)) == []
 
 
-def test_a_consumer_that_left_is_waited_for_until_it_is_lost_and_then_named_for_a_while(ledger: AckLedger) -> None:
+def test_a_consumer_that_left_is_waited_for_until_it_is_lost_and_then_listed_for_a_while(ledger: AckLedger) -> None:
     left(ledger, at=100.0)
-    standing = ledger.review("orders", 6, 100.0)
-    assert (waiting(standing), lost(standing), standing.next_loss_at) == (["a"], [], 100.0 + W)
+    status = ledger.review("orders", 6, 100.0)
+    assert (waiting(status), lost(status), status.next_loss_at) == (["a"], [], 100.0 + W)
     assert waiting(ledger.review("orders", 6, 100.0 + W - 0.01)) == ["a"]
     for at in (100.0 + W, 100.0 + W + LOST_LISTED_FOR - 0.01):
-        standing = ledger.review("orders", 6, at)
-        assert (waiting(standing), lost(standing)) == ([], ["a"])
-    standing = ledger.review("orders", 6, 100.0 + W + LOST_LISTED_FOR)
-    assert (waiting(standing), lost(standing)) == ([], [])
+        status = ledger.review("orders", 6, at)
+        assert (waiting(status), lost(status)) == ([], ["a"])
+    status = ledger.review("orders", 6, 100.0 + W + LOST_LISTED_FOR)
+    assert (waiting(status), lost(status)) == ([], [])
 
 
-def test_what_a_consumer_acknowledged_before_it_left_needs_no_waiting(ledger: AckLedger) -> None:
+def test_a_consumer_that_acknowledged_before_it_left_is_not_waited_for(ledger: AckLedger) -> None:
     left(ledger, revision=6)
     assert waiting(ledger.review("orders", 6, 100.0)) == []
     assert waiting(ledger.review("orders", 7, 100.0)) == ["a"]
 
 
-def test_a_consumer_that_comes_back_is_waited_for_as_long_as_it_takes_and_cleared_by_its_word(
+def test_a_consumer_that_comes_back_is_waited_for_until_it_acknowledges(
     ledger: AckLedger,
 ) -> None:
     left(ledger)
-    duties = ledger.connect(A, ORDERS, 101.0)
+    records = ledger.connect(A, ORDERS, 101.0)
     assert waiting(ledger.review("orders", 6, 120.0)) == ["a"]
-    ledger.acknowledge(duties, 6)
+    ledger.acknowledge(records, 6)
     assert waiting(ledger.review("orders", 6, 120.0)) == []
 
 
-def test_another_consumer_pays_no_debt_of_the_one_that_left(ledger: AckLedger) -> None:
+def test_another_consumer_does_not_acknowledge_for_the_one_that_left(ledger: AckLedger) -> None:
     left(ledger)
     ledger.acknowledge(ledger.connect(B, ORDERS, 100.5), 6)
     assert waiting(ledger.review("orders", 6, 101.0)) == ["a"]
@@ -88,14 +87,14 @@ def test_the_end_of_the_old_connection_does_not_matter_while_the_new_one_stands(
     assert ledger.departed_count(3.0) == 0
 
 
-def test_a_connection_that_was_silent_for_as_long_as_that_leaves_a_lost_consumer(ledger: AckLedger) -> None:
-    duties = ledger.connect(A, ORDERS, 0.0)
-    ledger.disconnect(duties, 100.0 - W, 100.0)
-    standing = ledger.review("orders", 6, 100.0)
-    assert (waiting(standing), lost(standing)) == ([], ["a"])
+def test_the_consumer_of_a_silent_connection_is_lost_when_it_ends(ledger: AckLedger) -> None:
+    records = ledger.connect(A, ORDERS, 0.0)
+    ledger.disconnect(records, 100.0 - W, 100.0)
+    status = ledger.review("orders", 6, 100.0)
+    assert (waiting(status), lost(status)) == ([], ["a"])
 
 
-def test_a_silent_connection_takes_nothing_from_one_that_ended_later(ledger: AckLedger) -> None:
+def test_a_silent_connection_does_not_affect_one_that_ended_later(ledger: AckLedger) -> None:
     silent = ledger.connect(A, ORDERS, 0.0)
     other = ledger.connect(A, ORDERS, 95.0)
     ledger.disconnect(other, 99.0, 99.0)
@@ -103,28 +102,28 @@ def test_a_silent_connection_takes_nothing_from_one_that_ended_later(ledger: Ack
     assert waiting(ledger.review("orders", 6, 100.0)) == ["a"]
 
 
-def test_a_mute_consumer_is_lost_after_a_while_until_it_acknowledges(ledger: AckLedger) -> None:
-    duties = ledger.connect(A, ORDERS, 0.0)
-    assert waiting(ledger.review("orders", 6, 50.0)) == ["a"], "nobody asked anything of it before"
+def test_a_mute_consumer_counts_as_lost_until_it_acknowledges(ledger: AckLedger) -> None:
+    records = ledger.connect(A, ORDERS, 0.0)
+    assert waiting(ledger.review("orders", 6, 50.0)) == ["a"], "no drain waited for it before"
     assert waiting(ledger.review("orders", 6, 50.0 + MUTE_AFTER - 0.01)) == ["a"]
-    standing = ledger.review("orders", 7, 50.0 + MUTE_AFTER)
-    assert (waiting(standing), lost(standing)) == ([], ["a"])
+    status = ledger.review("orders", 7, 50.0 + MUTE_AFTER)
+    assert (waiting(status), lost(status)) == ([], ["a"])
     assert ledger.lost_count(50.0 + MUTE_AFTER) == 1
-    assert lost(ledger.review("orders", 7, 500.0)) == ["a"], "it is there, and so it is named for ever"
-    ledger.acknowledge(duties, 6)
+    assert lost(ledger.review("orders", 7, 500.0)) == ["a"], "it is connected, so it stays listed"
+    ledger.acknowledge(records, 6)
     assert waiting(ledger.review("orders", 7, 500.0)) == ["a"]
 
 
-def test_connecting_again_and_again_without_a_word_is_mute_too(ledger: AckLedger) -> None:
-    duties = ledger.connect(A, ORDERS, 0.0)
+def test_a_consumer_that_only_reconnects_is_mute_too(ledger: AckLedger) -> None:
+    records = ledger.connect(A, ORDERS, 0.0)
     ledger.review("orders", 6, 0.0)
     for at in (5.0, 10.0, 15.0, 20.0, 25.0):
-        ledger.disconnect(duties, at, at)
-        duties = ledger.connect(A, ORDERS, at + 1.0)
+        ledger.disconnect(records, at, at)
+        records = ledger.connect(A, ORDERS, at + 1.0)
     assert waiting(ledger.review("orders", 6, MUTE_AFTER)) == []
 
 
-def test_a_consumer_that_was_away_for_long_is_not_mute_when_it_is_back(ledger: AckLedger) -> None:
+def test_a_consumer_that_was_disconnected_for_long_is_not_mute(ledger: AckLedger) -> None:
     left(ledger)
     ledger.review("orders", 6, 100.0)
     ledger.connect(A, ORDERS, 100.0 + W + 25.0)
@@ -132,7 +131,7 @@ def test_a_consumer_that_was_away_for_long_is_not_mute_when_it_is_back(ledger: A
 
 
 @pytest.mark.parametrize("services", [None, ORDERS])
-def test_a_good_bye_ends_the_duty_of_a_consumer_that_is_there_or_left(
+def test_a_good_bye_removes_a_consumer_that_is_connected_or_left(
     ledger: AckLedger, services: frozenset[str] | None
 ) -> None:
     left(ledger, A)
@@ -152,7 +151,7 @@ def test_a_good_bye_to_one_service_leaves_the_others(ledger: AckLedger) -> None:
     assert waiting(ledger.review("users", 6, 0.0)) == ["a"]
 
 
-def test_who_comes_back_after_a_good_bye_owes_again(ledger: AckLedger) -> None:
+def test_a_consumer_that_comes_back_after_a_good_bye_is_waited_for_again(ledger: AckLedger) -> None:
     ledger.say_goodbye("a", frozenset({"orders", "users"}), 0.0)
     ledger.connect(A, ORDERS, 1.0)
     assert waiting(ledger.review("orders", 6, 1.0)) == ["a"]
@@ -160,7 +159,7 @@ def test_who_comes_back_after_a_good_bye_owes_again(ledger: AckLedger) -> None:
     assert ledger.goodbye_ids(["a"], "users", 1.0) == ["a"]
 
 
-def test_a_good_bye_of_somebody_who_is_not_known_is_remembered_for_other_nodes(ledger: AckLedger) -> None:
+def test_a_good_bye_of_an_unknown_consumer_is_remembered_for_other_nodes(ledger: AckLedger) -> None:
     ledger.say_goodbye("a", None, 0.0)
     ledger.say_goodbye("b", ORDERS, 0.0)
     ledger.say_goodbye("b", frozenset({"users"}), 1.0)
@@ -173,37 +172,37 @@ def test_what_was_acknowledged_at_another_node_counts_here(ledger: AckLedger) ->
     left(ledger, A)
     ledger.connect(B, ORDERS, 100.0)
     ledger.acknowledge_elsewhere(["a", "b", "c"], "orders", 6, only_departed=True)
-    assert waiting(ledger.review("orders", 6, 100.0)) == ["b"], "it is connected here, whatever it said before"
+    assert waiting(ledger.review("orders", 6, 100.0)) == ["b"], "it is connected here, whatever it acknowledged before"
     ledger.acknowledge_elsewhere(["b"], "orders", 6, only_departed=False)
     assert waiting(ledger.review("orders", 6, 100.0)) == []
     assert ledger.acknowledged_ids(["a", "b", "c"], "orders", 6) == ["a", "b"]
     assert ledger.acknowledged_ids(["a"], "orders", 7) == []
 
 
-def test_who_watches_everything_owes_for_every_service(ledger: AckLedger) -> None:
-    duties = ledger.connect(A, None, 0.0)
+def test_a_consumer_of_all_services_is_waited_for_by_every_drain(ledger: AckLedger) -> None:
+    records = ledger.connect(A, None, 0.0)
     assert waiting(ledger.review("orders", 6, 0.0)) == ["a"]
-    ledger.acknowledge(duties, 6)
+    ledger.acknowledge(records, 6)
     assert waiting(ledger.review("orders", 6, 0.0)) == []
     assert ledger.acknowledged_ids(["a"], "orders", 6) == ["a"]
 
 
-def test_after_a_restart_somebody_is_waited_for(ledger: AckLedger) -> None:
+def test_after_a_restart_unknown_consumers_are_waited_for(ledger: AckLedger) -> None:
     ledger.note_restart(0.0)
     (pending,) = ledger.review("orders", 6, W - 0.01).waiting
     assert "before the restart" in pending.consumer.name
-    standing = ledger.review("orders", 6, W)
-    assert (standing.waiting, standing.lost) == ([], [])
+    status = ledger.review("orders", 6, W)
+    assert (status.waiting, status.lost) == ([], [])
 
 
-def test_revisions_of_another_history_say_nothing(ledger: AckLedger) -> None:
-    duties = ledger.connect(A, ORDERS, 0.0)
-    ledger.acknowledge(duties, 100)
+def test_acknowledgements_of_another_epoch_do_not_count(ledger: AckLedger) -> None:
+    records = ledger.connect(A, ORDERS, 0.0)
+    ledger.acknowledge(records, 100)
     ledger.reset_revisions()
     assert waiting(ledger.review("orders", 6, 0.0)) == ["a"]
 
 
-def test_a_client_without_an_id_takes_the_place_of_one_that_left_from_there(ledger: AckLedger) -> None:
+def test_a_client_without_an_id_takes_the_id_of_one_that_left_from_its_address(ledger: AckLedger) -> None:
     left(ledger, A)
     assert ledger.find_departed("web", "10.0.0.1", 101.0) == "a"
     assert ledger.find_departed("web", "10.0.0.9", 101.0) is None
@@ -211,34 +210,34 @@ def test_a_client_without_an_id_takes_the_place_of_one_that_left_from_there(ledg
     assert ledger.find_departed("web", "10.0.0.1", 101.0) is None, "of two, each takes one place"
 
 
-def test_past_the_bound_somebody_is_waited_for_in_place_of_who_is_forgotten(
+def test_past_the_bound_unknown_consumers_are_waited_for_in_place_of_forgotten_ones(
     ledger: AckLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MAX_DEPARTED", 1)
+    monkeypatch.setattr(ack_ledger, "MAX_DEPARTED", 1)
     left(ledger, A, at=100.0)
     left(ledger, B, at=101.0)
-    standing = ledger.review("orders", 6, 101.0)
-    assert waiting(standing) == ["b", ""]
+    status = ledger.review("orders", 6, 101.0)
+    assert waiting(status) == ["b", ""]
     assert waiting(ledger.review("orders", 6, 100.0 + W)) == ["b"]
 
 
-def test_past_the_bound_who_is_lost_is_only_forgotten(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_DEPARTED", 1)
+def test_past_the_bound_a_lost_consumer_is_only_forgotten(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ack_ledger, "MAX_DEPARTED", 1)
     left(ledger, A, at=100.0)
     left(ledger, B, at=100.0 + W)
-    standing = ledger.review("orders", 6, 100.0 + W)
-    assert (waiting(standing), lost(standing)) == (["b"], [])
+    status = ledger.review("orders", 6, 100.0 + W)
+    assert (waiting(status), lost(status)) == (["b"], [])
 
 
 def test_past_the_bound_the_first_good_bye_is_forgotten(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_GOODBYES", 1)
+    monkeypatch.setattr(ack_ledger, "MAX_GOODBYES", 1)
     for id in ("a", "b"):
         ledger.say_goodbye(id, None, 0.0)
     assert ledger.goodbye_ids(["a", "b"], "orders", 0.0) == ["b"]
 
 
 def test_a_good_bye_to_several_services_counts_for_each(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MAX_GOODBYES", 3)
+    monkeypatch.setattr(ack_ledger, "MAX_GOODBYES", 3)
     ledger.say_goodbye("a", frozenset({"orders", "users"}), 0.0)
     ledger.say_goodbye("a", frozenset({"orders"}), 0.0)
     ledger.say_goodbye("b", ORDERS, 0.0)
@@ -251,11 +250,11 @@ def test_a_good_bye_to_several_services_counts_for_each(ledger: AckLedger, monke
     assert ledger.goodbye_ids(["a", "b", "c", "d"], "orders", 0.0) == ["c", "d"], "that of b was the first by now"
 
 
-def test_counts_are_of_consumers_and_not_of_what_they_owe(ledger: AckLedger) -> None:
+def test_the_counts_are_of_consumers_and_not_of_records(ledger: AckLedger) -> None:
     services = frozenset({"orders", "users"})
-    duties: tuple[AckRecord, ...] = ledger.connect(A, services, 0.0)
+    records: tuple[AckRecord, ...] = ledger.connect(A, services, 0.0)
     assert ledger.connected_count == 1
-    ledger.disconnect(duties, 10.0, 10.0)
+    ledger.disconnect(records, 10.0, 10.0)
     assert (ledger.connected_count, ledger.departed_count(10.0), ledger.lost_count(10.0)) == (0, 1, 0)
     assert (ledger.departed_count(10.0 + W), ledger.lost_count(10.0 + W)) == (0, 1)
     assert ledger.lost_count(10.0 + W + LOST_LISTED_FOR) == 0
@@ -265,29 +264,29 @@ def native(id: str, address: str = "10.0.0.1") -> Consumer:
     return Consumer(id, "web", address, acks_immediately=True)
 
 
-def test_who_never_acknowledges_anything_is_lost_as_soon_as_it_has_had_the_time(ledger: AckLedger) -> None:
-    duties = ledger.connect(native("a"), ORDERS, 0.0)
-    standing = ledger.review("orders", 6, W - 0.01)
-    assert (waiting(standing), standing.next_loss_at) == (["a"], W)
-    standing = ledger.review("orders", 6, W)
-    assert (waiting(standing), lost(standing), ledger.lost_count(W)) == ([], ["a"], 1)
-    assert "nothing since it connected" in standing.lost[0].reason
-    ledger.acknowledge(duties, 5)
-    assert waiting(ledger.review("orders", 6, 100.0)) == ["a"], "it may take its time from now on"
+def test_a_consumer_that_never_acknowledges_is_soon_lost(ledger: AckLedger) -> None:
+    records = ledger.connect(native("a"), ORDERS, 0.0)
+    status = ledger.review("orders", 6, W - 0.01)
+    assert (waiting(status), status.next_loss_at) == (["a"], W)
+    status = ledger.review("orders", 6, W)
+    assert (waiting(status), lost(status), ledger.lost_count(W)) == ([], ["a"], 1)
+    assert "nothing since it connected" in status.lost[0].reason
+    ledger.acknowledge(records, 5)
+    assert waiting(ledger.review("orders", 6, 100.0)) == ["a"], "from now on it has the usual time"
     assert lost(ledger.review("orders", 6, 100.0 + MUTE_AFTER)) == ["a"]
 
 
-def test_mute_consumers_under_ever_new_ids_hold_up_a_bounded_number_of_drains(ledger: AckLedger) -> None:
+def test_mute_consumers_under_new_ids_delay_a_bounded_number_of_drains(ledger: AckLedger) -> None:
     held = 0
     for n in range(3 * MAX_MUTES_PER_ADDRESS):
         ledger.connect(native(f"mute{n}"), ORDERS, 100.0 * n)
         held += bool(ledger.review("orders", 6, 100.0 * n).waiting)
         ledger.review("orders", 6, 100.0 * n + W)
     assert held == MAX_MUTES_PER_ADDRESS
-    standing = ledger.review("orders", 6, 100.0 * (3 * MAX_MUTES_PER_ADDRESS))
-    assert "like the 8 consumers before it from its address" in standing.lost[-1].reason
+    status = ledger.review("orders", 6, 100.0 * (3 * MAX_MUTES_PER_ADDRESS))
+    assert "like the 8 consumers before it from its address" in status.lost[-1].reason
     ledger.connect(native("other", "10.0.0.2"), ORDERS, 9000.0)
-    assert waiting(ledger.review("orders", 6, 9000.0)) == ["other"], "addresses answer for themselves"
+    assert waiting(ledger.review("orders", 6, 9000.0)) == ["other"], "each address is counted on its own"
 
 
 def test_mute_consumers_that_come_and_go_are_counted_too_and_those_that_say_good_bye_are_not(ledger: AckLedger) -> None:
@@ -304,20 +303,20 @@ def test_mute_consumers_that_come_and_go_are_counted_too_and_those_that_say_good
 
 
 def test_a_thousand_honest_consumers_at_one_address_are_waited_for_beside_broken_ones(ledger: AckLedger) -> None:
-    duties = {}
+    records = {}
     for n in range(1_000):
-        duties[n] = ledger.connect(native(f"c{n}"), ORDERS, 0.0)
+        records[n] = ledger.connect(native(f"c{n}"), ORDERS, 0.0)
     assert len(ledger.review("orders", 6, 1.0).waiting) == 1_000, "they come all at once"
     for n in range(1_000):
-        ledger.acknowledge(duties[n], 5)
-    for n in range(3 * MAX_MUTES_PER_ADDRESS):  # One program crashes before it has said a word, again and again.
+        ledger.acknowledge(records[n], 5)
+    for n in range(3 * MAX_MUTES_PER_ADDRESS):  # One program crashes again and again before it acknowledges anything.
         ledger.disconnect(ledger.connect(native(f"crash{n}"), ORDERS, 10.0 + n), 10.0 + n, 10.0 + n)
         ledger.acknowledge(ledger.connect(native(f"well{n}"), ORDERS, 10.0 + n), 6)
     ledger.connect(native("new"), ORDERS, 200.0)
     assert len(ledger.review("orders", 6, 200.0).waiting) == 1_001
 
 
-def test_who_comes_from_a_suspect_address_is_waited_for_once_it_acknowledges(ledger: AckLedger) -> None:
+def test_a_consumer_from_a_suspect_address_is_waited_for_once_it_acknowledges(ledger: AckLedger) -> None:
     for n in range(MAX_MUTES_PER_ADDRESS):
         ledger.disconnect(ledger.connect(native(f"mute{n}"), ORDERS, 0.0), 0.0, 0.0)
     honest = ledger.connect(native("honest"), ORDERS, 1.0)
@@ -328,8 +327,8 @@ def test_who_comes_from_a_suspect_address_is_waited_for_once_it_acknowledges(led
 
 def test_the_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mute_addresses, "MAX_MUTE_ADDRESSES", 2)
-    known = mute_addresses.MuteAddresses()
+    ids = mute_addresses.MuteAddresses()
     for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
         for n in range(MAX_MUTES_PER_ADDRESS):
-            known.add(native(f"m{n}", address))
-    assert [known.is_suspect(native("x", f"10.0.0.{n}")) for n in (1, 2, 3)] == [False, True, True]
+            ids.add(native(f"m{n}", address))
+    assert [ids.is_suspect(native("x", f"10.0.0.{n}")) for n in (1, 2, 3)] == [False, True, True]

@@ -1,4 +1,4 @@
-"""Waiting until consumers route by a revision, under a clock that stands still."""
+"""Drains that wait until consumers route by a revision, under a fake clock."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ def consumers(clock: FakeClock) -> Consumers:
 
 
 async def _begun(consumers: Consumers, wait: float = LONG) -> asyncio.Task[list[str]]:
-    """A drain that waits for revision 7 of orders; the ids of those that it waited for in vain."""
+    """Starts a drain that waits for revision 7 of orders. It returns the ids of the consumers that are behind."""
 
     async def settled() -> list[str]:
-        standing = await consumers.wait_for_acknowledgements("orders", 7, wait)
-        return [pending.consumer.id for pending in standing.waiting]
+        status = await consumers.wait_for_acknowledgements("orders", 7, wait)
+        return [pending.consumer.id for pending in status.waiting]
 
     task = asyncio.create_task(settled())
     await run_until_idle()
     return task
 
 
-async def test_it_ends_as_soon_as_the_last_one_acknowledges(consumers: Consumers) -> None:
-    one, two = consumers.connect(A, ORDERS), consumers.connect(B, None)
+async def test_a_drain_ends_as_soon_as_the_last_consumer_acknowledges(consumers: Consumers) -> None:
+    first, second = consumers.connect(A, ORDERS), consumers.connect(B, None)
     drain = await _begun(consumers)
-    consumers.acknowledge(one, 7)
+    consumers.acknowledge(first, 7)
     await run_until_idle()
     assert not drain.done()
-    consumers.acknowledge(two, 7)
+    consumers.acknowledge(second, 7)
     assert await drain == []
 
 
-async def test_it_waits_for_one_that_leaves_meanwhile_until_that_one_is_lost(
+async def test_a_drain_waits_for_a_consumer_that_leaves_until_it_is_lost(
     consumers: Consumers, clock: FakeClock
 ) -> None:
-    duties = consumers.connect(A, ORDERS)
+    records = consumers.connect(A, ORDERS)
     drain = await _begun(consumers)
-    consumers.disconnect(duties, silent=False)
+    consumers.disconnect(records, silent=False)
     await clock.advance(W - 0.1)
     assert not drain.done()
     await clock.advance(0.4)
@@ -60,14 +60,16 @@ async def test_it_waits_for_one_that_leaves_meanwhile_until_that_one_is_lost(
     assert (consumers.connected_count, consumers.departed_count, consumers.lost_count) == (0, 0, 1)
 
 
-async def test_it_does_not_wait_on_for_one_whose_connection_was_silent(consumers: Consumers) -> None:
-    duties = consumers.connect(A, ORDERS)
+async def test_a_drain_does_not_wait_for_a_consumer_whose_connection_was_silent(consumers: Consumers) -> None:
+    records = consumers.connect(A, ORDERS)
     drain = await _begun(consumers)
-    consumers.disconnect(duties, silent=True)
+    consumers.disconnect(records, silent=True)
     assert await drain == []
 
 
-async def test_it_ends_after_its_wait_and_says_who_is_behind(consumers: Consumers, clock: FakeClock) -> None:
+async def test_a_drain_ends_after_its_wait_and_names_the_consumers_that_are_behind(
+    consumers: Consumers, clock: FakeClock
+) -> None:
     consumers.connect(A, ORDERS)
     drain = await _begun(consumers, 2.0)
     await clock.advance(1.9)
@@ -76,12 +78,12 @@ async def test_it_ends_after_its_wait_and_says_who_is_behind(consumers: Consumer
     assert await drain == ["a"]
 
 
-async def test_who_comes_while_it_waits_is_waited_for(consumers: Consumers) -> None:
-    one = consumers.connect(A, ORDERS)
+async def test_a_drain_waits_for_a_consumer_that_connects_meanwhile(consumers: Consumers) -> None:
+    first = consumers.connect(A, ORDERS)
     drain = await _begun(consumers)
     back = consumers.connect(B, ORDERS)
     consumers.connect(Consumer("c"), frozenset({"users"}))
-    consumers.acknowledge(one, 7)
+    consumers.acknowledge(first, 7)
     await run_until_idle()
     assert not drain.done()
     consumers.acknowledge(back, 7)
@@ -96,7 +98,7 @@ async def test_a_good_bye_ends_the_wait_for_its_consumer(consumers: Consumers) -
     assert consumers.hints_for(["a"], "orders", 7) == ConsumerHints([], ["a"])
 
 
-async def test_what_another_node_knows_ends_the_wait(consumers: Consumers) -> None:
+async def test_the_hints_of_another_node_end_the_wait(consumers: Consumers) -> None:
     consumers.connect(A, ORDERS)
     consumers.disconnect(consumers.connect(B, ORDERS), silent=False)
     drain = await _begun(consumers)
@@ -104,7 +106,7 @@ async def test_what_another_node_knows_ends_the_wait(consumers: Consumers) -> No
     assert await drain == []
 
 
-async def test_after_a_restart_it_waits_for_those_that_may_not_be_back(consumers: Consumers, clock: FakeClock) -> None:
+async def test_after_a_restart_a_drain_waits_for_unknown_consumers(consumers: Consumers, clock: FakeClock) -> None:
     consumers.start()
     await clock.advance(1.0)
     consumers.note_restart()
@@ -114,4 +116,4 @@ async def test_after_a_restart_it_waits_for_those_that_may_not_be_back(consumers
     await clock.advance(0.4)
     assert await drain == []
     consumers.note_restart()
-    assert await (await _begun(consumers)) == [], "long after the start nobody of before is on the way"
+    assert await (await _begun(consumers)) == [], "long after the start no consumers from before are waited for"

@@ -37,13 +37,13 @@ def sixtofour(ip: str) -> str:
 
 
 @pytest.mark.parametrize("ip", [*FORBIDDEN, *FORBIDDEN_V6])
-def test_what_is_never_an_instance_is_refused_with_a_sentence(ip: str) -> None:
+def test_addresses_that_are_never_an_instance_are_denied_with_a_sentence(ip: str) -> None:
     refusal = AddressPolicy().denial_reason(ip)
     assert refusal is not None
     assert refusal.startswith(f"{ip} ")
 
 
-def test_the_refusal_of_the_cloud_metadata_address_says_why() -> None:
+def test_the_denial_of_the_cloud_metadata_address_gives_the_reason() -> None:
     assert AddressPolicy().denial_reason("169.254.169.254") == (
         "169.254.169.254 is link-local, where clouds keep their instances' credentials"
     )
@@ -51,12 +51,12 @@ def test_the_refusal_of_the_cloud_metadata_address_says_why() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("ip", FORBIDDEN)
-def test_a_forbidden_address_is_refused_in_its_ipv6_forms(ip: str, form: str) -> None:
+def test_a_denied_address_is_denied_in_its_ipv6_forms(ip: str, form: str) -> None:
     assert AddressPolicy().denial_reason(form.format(ip)) is not None
     assert AddressPolicy().denial_reason(sixtofour(ip)) is not None
 
 
-def test_the_refusal_of_a_translated_address_names_what_it_stands_for() -> None:
+def test_the_denial_of_a_translated_address_names_the_embedded_one() -> None:
     assert "stands for 169.254.169.254" in (AddressPolicy().denial_reason("64:ff9b::169.254.169.254") or "")
     assert "stands for 169.254.169.254" in (AddressPolicy().denial_reason("2002:a9fe:a9fe::") or "")
 
@@ -64,12 +64,12 @@ def test_the_refusal_of_a_translated_address_names_what_it_stands_for() -> None:
 @pytest.mark.parametrize(
     "ip", ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "100.64.0.7", "8.8.8.8", "fd12::1", "2a00::1", "192.0.2.1"]
 )
-def test_where_instances_live_is_within_bounds_loopback_included(ip: str) -> None:
+def test_usual_addresses_of_instances_are_allowed_loopback_included(ip: str) -> None:
     assert AddressPolicy().denial_reason(ip) is None
 
 
 @pytest.mark.parametrize("ip", ["::ffff:10.0.0.1", "64:ff9b::8.8.8.8"])
-def test_an_ipv6_form_of_an_address_within_bounds_is_within_bounds(ip: str) -> None:
+def test_an_ipv6_form_of_an_allowed_address_is_allowed(ip: str) -> None:
     assert AddressPolicy().denial_reason(ip) is None
 
 
@@ -78,7 +78,7 @@ def test_loopback_can_be_denied(ip: str) -> None:
     assert AddressPolicy(denied=("127.0.0.0/8", "::1")).denial_reason(ip) is not None
 
 
-def test_if_networks_are_allowed_all_others_are_refused() -> None:
+def test_if_networks_are_allowed_all_others_are_denied() -> None:
     fence = AddressPolicy(allowed=("10.0.0.0/8", "fd00::/8"))
     assert fence.denial_reason("10.1.2.3") is None
     assert fence.denial_reason("::ffff:10.1.2.3") is None
@@ -86,14 +86,14 @@ def test_if_networks_are_allowed_all_others_are_refused() -> None:
     assert fence.denial_reason("127.0.0.1") == "127.0.0.1 is not in the networks that checks may go to"
 
 
-def test_what_is_denied_or_never_an_instance_stays_refused_though_allowed() -> None:
+def test_denied_addresses_stay_denied_in_allowed_networks() -> None:
     fence = AddressPolicy(denied=("10.9.0.0/16",), allowed=("0.0.0.0/0", "::/0"))
     assert fence.denial_reason("10.9.0.1") == "10.9.0.1 is in a network that checks may not go to"
     assert fence.denial_reason("169.254.169.254") is not None
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "localhost", "", "10.0.0.0-10.0.0.9", "x" * 5000])
-def test_a_bad_network_is_named_with_its_place(text: str) -> None:
+def test_the_error_of_a_bad_network_names_its_position(text: str) -> None:
     with pytest.raises(Invalid, match="must be a network such as") as caught:
         AddressPolicy(denied=("10.0.0.0/8", text))
     assert caught.value.field == "denied[1]"
@@ -109,24 +109,24 @@ def test_a_network_of_mapped_addresses_is_refused_instead_of_never_matching() ->
 
 
 @pytest.mark.parametrize("text", ["localhost", "", "127.1", "0x7f.0.0.1", "10.0.0.1:80", "[::1]", "2130706433"])
-def test_what_is_not_an_ip_address_is_refused(text: str) -> None:
+def test_text_that_is_no_ip_address_is_denied(text: str) -> None:
     assert "is not an IP address" in (AddressPolicy().denial_reason(text) or "")
 
 
 @given(st.ip_addresses(v=4))
-def test_a_mapped_address_is_judged_as_the_ipv4_address_it_is(address: IPv4Address) -> None:
+def test_a_mapped_address_is_treated_as_its_ipv4_address(address: IPv4Address) -> None:
     fence = AddressPolicy(denied=("10.0.0.0/8",))
     assert (fence.denial_reason(str(address)) is None) == (fence.denial_reason(f"::ffff:{address}") is None)
 
 
 @given(st.ip_addresses())
-def test_nothing_that_is_never_an_instance_gets_through(address: IPv4Address | IPv6Address) -> None:
+def test_no_always_denied_address_is_allowed(address: IPv4Address | IPv6Address) -> None:
     if any(address in network for network, _ in ALWAYS_DENIED) or address.is_multicast or address.is_link_local:
         assert AddressPolicy(allowed=("0.0.0.0/0", "::/0")).denial_reason(str(address)) is not None
 
 
 @given(st.text(max_size=50))
-def test_any_text_gets_an_answer(text: str) -> None:
+def test_any_text_has_a_result(text: str) -> None:
     refusal = AddressPolicy().denial_reason(text)
     if refusal is None:
         ip_address(text)

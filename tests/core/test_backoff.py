@@ -10,7 +10,7 @@ seeds = st.integers(0, 2**32)
 
 
 @given(seeds, st.floats(0.001, 10), st.floats(1, 1000), st.integers(1, 50))
-def test_every_delay_is_between_the_first_and_the_most(seed: int, first: float, factor: float, times: int) -> None:
+def test_every_delay_is_between_the_initial_and_the_maximum(seed: int, first: float, factor: float, times: int) -> None:
     rng, backoff = Random(seed), Backoff(first, first * factor)
     last = first
     for _ in range(times):
@@ -19,7 +19,7 @@ def test_every_delay_is_between_the_first_and_the_most(seed: int, first: float, 
         last = delay
 
 
-def test_delays_grow_to_the_most_and_start_short_again_after_a_success() -> None:
+def test_delays_grow_to_the_maximum_and_start_short_again_after_a_success() -> None:
     rng, backoff = Random(1), Backoff(0.1, 30.0)
     delays = [backoff.next(rng) for _ in range(100)]
     assert max(delays) == 30.0
@@ -27,7 +27,7 @@ def test_delays_grow_to_the_most_and_start_short_again_after_a_success() -> None
     assert backoff.next(rng) <= 0.3
 
 
-def test_two_who_failed_together_dont_come_back_together() -> None:
+def test_two_clients_that_failed_together_have_different_delays() -> None:
     a, b = Backoff(0.1, 30.0), Backoff(0.1, 30.0)
     assert a.next(Random(1)) != b.next(Random(2))
 

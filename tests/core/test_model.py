@@ -36,7 +36,7 @@ OVERRIDE = Override(Status.DRAINING, "ann")
 WHY = Provenance(Cause.REGISTERED, "tester")
 
 CONTROL = ["a\nb", "a\r\nb", "a\0", "\x7f", "\x85", "\x1b[31m", "\u2028", "a\u2029b", "\ud800"]
-"""What can't stand on one line, or is no text at all."""
+"""Texts that are not one printable line."""
 
 
 def refusal(make: Callable[[], object]) -> Invalid:
@@ -68,25 +68,25 @@ def pairs(count: int) -> Mapping[str, str]:
         ("metadata", [pairs(65)]),
     ],
 )
-def test_an_instance_that_breaks_a_rule_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
+def test_an_invalid_instance_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
     for value in values:
         assert refusal(partial(replace, INSTANCE, **{field: value})).field == field
 
 
 @pytest.mark.parametrize("text", ["", "a" * 129, *CONTROL])
-def test_a_wrong_tag_is_named_by_its_place(text: str) -> None:
+def test_an_invalid_tag_is_named_by_its_position(text: str) -> None:
     assert refusal(lambda: replace(INSTANCE, tags=("fine", text))).field == "tags[1]"
 
 
 @pytest.mark.parametrize("key", ["", "-a", "a b", "é", "a" * 129, "a\n", "a=b"])
-def test_a_wrong_key_of_metadata_is_named_as_it_was_written(key: str) -> None:
+def test_an_invalid_metadata_key_is_quoted(key: str) -> None:
     refused = refusal(lambda: replace(INSTANCE, metadata={"fine": "", key: "v"}))
     assert refused.field.startswith("metadata.'")
     assert refused.field.isprintable()
 
 
 @pytest.mark.parametrize("value", ["a" * 1025, *CONTROL])
-def test_a_wrong_value_of_metadata_is_named_by_its_key(value: str) -> None:
+def test_an_invalid_metadata_value_is_named_by_its_key(value: str) -> None:
     assert refusal(lambda: replace(INSTANCE, metadata={"fine": "", "team": value})).field == "metadata.team"
 
 
@@ -106,7 +106,7 @@ def test_a_wrong_value_of_metadata_is_named_by_its_key(value: str) -> None:
         ("grpc_service", ["a" * 129, *CONTROL]),
     ],
 )
-def test_a_check_that_breaks_a_rule_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
+def test_an_invalid_check_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
     for value in values:
         assert refusal(partial(replace, CHECK, **{field: value})).field == field
 
@@ -135,7 +135,7 @@ def test_a_header_that_could_end_the_line_is_refused(value: str) -> None:
         ("checks", [tuple(replace(CHECK, name=f"c{n}") for n in range(9)), (CHECK, CHECK)]),
     ],
 )
-def test_a_registration_that_breaks_a_rule_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
+def test_an_invalid_registration_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
     for value in values:
         assert refusal(partial(replace, REGISTRATION, **{field: value})).field == field
 
@@ -149,12 +149,12 @@ def test_a_registration_that_breaks_a_rule_is_refused_and_its_field_named(field:
         ("length", [0.0, 0.9, 30 * 86_400.1, math.nan, math.inf]),
     ],
 )
-def test_an_override_that_breaks_a_rule_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
+def test_an_invalid_override_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
     for value in values:
         assert refusal(partial(replace, OVERRIDE, **{field: value})).field == field
 
 
-def test_what_is_just_within_its_bounds_is_accepted() -> None:
+def test_values_at_their_bounds_are_accepted() -> None:
     Instance("a" * 63, "a" * 128, "a" * 63 + "." + "b" * 63, 65_535, "a" * 16, "z" * 128, model.MAX_WEIGHT)
     replace(INSTANCE, service="0", id="0", address="a.", port=1, weight=0)
     replace(INSTANCE, tags=("é" * 128, *map(str, range(63))), metadata={"k" * 128: "日" * 1024, **pairs(63)})
@@ -168,12 +168,12 @@ def test_what_is_just_within_its_bounds_is_accepted() -> None:
 @pytest.mark.parametrize(
     "address", ["10.0.0.1", "::1", "2001:db8::1", "fe80::1", "db", "my_db", "a.b-c.example", "db."]
 )
-def test_what_callers_can_reach_is_an_address(address: str) -> None:
+def test_addresses_and_host_names_are_accepted(address: str) -> None:
     assert replace(INSTANCE, address=address).address == address
 
 
 def attempt(make: Callable[[], T]) -> T | Invalid:
-    """The value, or why there is none."""
+    """The value, or the error."""
     try:
         return make()
     except Invalid as refused:
@@ -181,7 +181,7 @@ def attempt(make: Callable[[], T]) -> T | Invalid:
 
 
 @given(st.sampled_from(["service", "id", "address", "scheme", "zone"]), st.text(st.characters(codec=None)))
-def test_any_text_is_kept_as_it_is_or_refused_by_its_field(field: str, text: str) -> None:
+def test_any_text_is_kept_unchanged_or_refused_with_its_field(field: str, text: str) -> None:
     instance = attempt(partial(replace, INSTANCE, **{field: text}))
     if isinstance(instance, Invalid):
         assert instance.field == field
@@ -191,7 +191,7 @@ def test_any_text_is_kept_as_it_is_or_refused_by_its_field(field: str, text: str
 
 
 @given(st.sampled_from(["ttl", "grace"]), st.floats())
-def test_any_number_of_seconds_is_kept_or_refused_by_its_field(field: str, value: float) -> None:
+def test_any_number_of_seconds_is_kept_or_refused_with_its_field(field: str, value: float) -> None:
     registration = attempt(partial(replace, REGISTRATION, **{field: value}))
     if isinstance(registration, Invalid):
         assert registration.field == field
@@ -201,7 +201,7 @@ def test_any_number_of_seconds_is_kept_or_refused_by_its_field(field: str, value
 
 
 @given(strategies.instances)
-def test_an_instance_is_named_called_and_shown_by_what_it_declared(instance: Instance) -> None:
+def test_an_instance_has_a_key_a_place_an_authority_and_a_url(instance: Instance) -> None:
     assert instance.key == Key(instance.service, instance.id)
     assert str(instance.key) == f"{instance.service}/{instance.id}"
     host, _, port = instance.authority.rpartition(":")
@@ -213,7 +213,7 @@ def test_an_instance_is_named_called_and_shown_by_what_it_declared(instance: Ins
         assert getattr(endpoint, name) == getattr(instance, name)
 
 
-def test_nobody_can_change_a_value() -> None:
+def test_values_are_immutable() -> None:
     given_tags = {"team": "x"}
     instance = replace(INSTANCE, metadata=model.freeze(given_tags))
     given_tags["team"] = "y"
@@ -226,7 +226,7 @@ def test_nobody_can_change_a_value() -> None:
 
 
 @given(strategies.listings())
-def test_a_listing_stands_as_its_override_says_or_else_as_its_worst_evidence(listing: Listing) -> None:
+def test_the_status_of_a_listing_is_its_override_or_its_worst_evidence(listing: Listing) -> None:
     worst = [Status.PASSING, Status.WARNING, Status.STARTING, Status.CRITICAL]
     evidence = max(listing.checks.values(), key=worst.index, default=Status.PASSING)
     if listing.lease is LeaseState.LAPSED:

@@ -25,7 +25,7 @@ def ids(selection: Selection) -> list[str]:
 
 
 def share(selection: Selection, prefix: str) -> float:
-    """The share of calls to the endpoints whose ids start so."""
+    """The share of calls to the endpoints whose ids start with `prefix`."""
     whole = sum(choice.weight for choice in selection.endpoints)
     return sum(choice.weight for choice in selection.endpoints if choice.endpoint.id.startswith(prefix)) / whole
 
@@ -46,44 +46,47 @@ OPTIONS = st.builds(
 
 
 @given(ENDPOINTS, OPTIONS, st.data())
-def test_what_was_declared_out_is_never_selected(
-    of: list[Endpoint], options: SelectionOptions, data: st.DataObject
+def test_draining_and_maintenance_endpoints_are_never_selected(
+    counts: list[Endpoint], options: SelectionOptions, data: st.DataObject
 ) -> None:
-    ejected = data.draw(st.sets(st.sampled_from([each.id for each in of]))) if of else set()
-    selection = select_endpoints(of, options, ejected=ejected)
+    ejected = data.draw(st.sets(st.sampled_from([weighted.id for weighted in counts]))) if counts else set()
+    selection = select_endpoints(counts, options, ejected=ejected)
     assert all(choice.endpoint.status not in DECLARED_STATUSES for choice in selection.endpoints)
     assert all(choice.weight > 0.0 for choice in selection.endpoints)
     assert len(set(ids(selection))) == len(selection.endpoints)
 
 
 @given(ENDPOINTS, OPTIONS, st.data())
-def test_the_unhealthy_are_selected_only_in_a_panic(
-    of: list[Endpoint], options: SelectionOptions, data: st.DataObject
+def test_unhealthy_endpoints_are_selected_only_in_a_panic(
+    counts: list[Endpoint], options: SelectionOptions, data: st.DataObject
 ) -> None:
-    ejected = data.draw(st.sets(st.sampled_from([each.id for each in of]))) if of else set()
-    selection = select_endpoints(of, options, ejected=ejected)
+    ejected = data.draw(st.sets(st.sampled_from([weighted.id for weighted in counts]))) if counts else set()
+    selection = select_endpoints(counts, options, ejected=ejected)
     if not selection.is_panicking:
         assert all(
-            each.endpoint.status in USABLE_STATUSES and each.endpoint.id not in ejected for each in selection.endpoints
+            weighted.endpoint.status in USABLE_STATUSES and weighted.endpoint.id not in ejected
+            for weighted in selection.endpoints
         )
 
 
 @given(ENDPOINTS, OPTIONS)
-def test_something_is_selected_whenever_anything_is_not_declared_out(
-    of: list[Endpoint], options: SelectionOptions
+def test_something_is_selected_unless_all_are_draining_or_in_maintenance(
+    counts: list[Endpoint], options: SelectionOptions
 ) -> None:
-    there = [each for each in of if each.status not in DECLARED_STATUSES]
-    able = [each for each in there if each.status in USABLE_STATUSES]
-    assert bool(select_endpoints(of, options).endpoints) == bool(able or (there and options.panic_threshold))
+    endpoints = [weighted for weighted in counts if weighted.status not in DECLARED_STATUSES]
+    able = [weighted for weighted in endpoints if weighted.status in USABLE_STATUSES]
+    assert bool(select_endpoints(counts, options).endpoints) == bool(able or (endpoints and options.panic_threshold))
 
 
 @given(ENDPOINTS, OPTIONS)
-def test_the_shares_told_are_the_shares_weighed(of: list[Endpoint], options: SelectionOptions) -> None:
-    selection = select_endpoints(of, options)
+def test_the_reported_shares_equal_the_weights(counts: list[Endpoint], options: SelectionOptions) -> None:
+    selection = select_endpoints(counts, options)
     if selection.endpoints:
         whole = sum(choice.weight for choice in selection.endpoints)
-        spilled = sum(each.weight for each in selection.endpoints if options.zone not in ("", each.endpoint.zone))
-        degraded = sum(each.weight for each in selection.endpoints if each.endpoint.status is not PASSING)
+        spilled = sum(
+            weighted.weight for weighted in selection.endpoints if options.zone not in ("", weighted.endpoint.zone)
+        )
+        degraded = sum(weighted.weight for weighted in selection.endpoints if weighted.endpoint.status is not PASSING)
         assert selection.spilled_share == pytest.approx(spilled / whole)
         assert selection.degraded_share == pytest.approx(degraded / whole)
 
@@ -94,15 +97,15 @@ def test_passing_endpoints_keep_their_declared_weights() -> None:
     assert (selection.is_panicking, selection.spilled_share, selection.degraded_share) == (False, 0.0, 0.0)
 
 
-def test_nothing_there_is_nothing_selected() -> None:
+def test_without_endpoints_nothing_is_selected() -> None:
     assert select_endpoints([]) == select_endpoints(view(DRAINING, MAINTENANCE)) == Selection()
 
 
-def test_warning_endpoints_wait_while_the_passing_can_carry_all() -> None:
+def test_warning_endpoints_are_unused_while_the_passing_have_capacity() -> None:
     assert ids(select_endpoints(view(PASSING, PASSING, PASSING, WARNING))) == ["i-0", "i-1", "i-2"]
 
 
-def test_warning_endpoints_carry_what_the_passing_can_not() -> None:
+def test_warning_endpoints_take_what_the_passing_can_not() -> None:
     selection = select_endpoints([*view(PASSING, prefix="ok"), *view(WARNING, prefix="worse")])
     assert share(selection, "ok") == pytest.approx(0.7)
     assert selection.degraded_share == pytest.approx(0.3)
@@ -115,11 +118,11 @@ def test_warning_endpoints_alone_are_used_without_panic() -> None:
     assert selection.degraded_share == 1.0
 
 
-def test_below_the_threshold_health_is_distrusted_and_not_relabelled() -> None:
-    of = view(PASSING, CRITICAL, CRITICAL, DRAINING, MAINTENANCE)
-    selection = select_endpoints(of)
+def test_below_the_threshold_all_are_used_and_no_status_changes() -> None:
+    counts = view(PASSING, CRITICAL, CRITICAL, DRAINING, MAINTENANCE)
+    selection = select_endpoints(counts)
     assert selection.is_panicking
-    assert [choice.endpoint for choice in selection.endpoints] == of[:3]
+    assert [choice.endpoint for choice in selection.endpoints] == counts[:3]
 
 
 def test_at_the_threshold_there_is_no_panic() -> None:
@@ -131,7 +134,7 @@ def test_ejected_endpoints_count_as_unusable() -> None:
     assert select_endpoints(view(PASSING, PASSING, PASSING), ejected={"i-0", "i-1"}).is_panicking
 
 
-def test_a_scale_up_is_no_panic() -> None:
+def test_a_scale_up_causes_no_panic() -> None:
     selection = select_endpoints(view(PASSING, STARTING, STARTING, STARTING))
     assert ids(selection) == ["i-0"]
     assert not selection.is_panicking
@@ -198,16 +201,16 @@ def test_draining_endpoints_are_no_lost_capacity() -> None:
     assert select_endpoints(zones([PASSING, DRAINING, MAINTENANCE], [PASSING] * 3), OWN).spilled_share == 0.0
 
 
-def test_a_zone_nobody_is_in_is_no_preference_fulfilled() -> None:
+def test_an_empty_own_zone_spills_everything() -> None:
     assert select_endpoints(zones([], [PASSING, PASSING]), OWN).spilled_share == 1.0
 
 
-def test_warmth_scales_an_endpoint_and_not_its_zone() -> None:
-    of = zones([PASSING, PASSING], [PASSING, PASSING])
-    selection = select_endpoints(of, OWN, slow_start_factors={"own-0": 0.1})
+def test_slow_start_scales_an_endpoint_and_not_its_zone() -> None:
+    counts = zones([PASSING, PASSING], [PASSING, PASSING])
+    selection = select_endpoints(counts, OWN, slow_start_factors={"own-0": 0.1})
     assert [choice.weight for choice in selection.endpoints] == [0.1, 1.0]
-    of = zones([PASSING, CRITICAL], [PASSING, PASSING])
-    assert select_endpoints(of, OWN, slow_start_factors={"own-0": 0.1}).spilled_share == pytest.approx(0.3)
+    counts = zones([PASSING, CRITICAL], [PASSING, PASSING])
+    assert select_endpoints(counts, OWN, slow_start_factors={"own-0": 0.1}).spilled_share == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("wrong", [{"panic_threshold": 1.5}, {"panic_threshold": -0.1}, {"overprovisioning": 0.5}])

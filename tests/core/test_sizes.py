@@ -1,4 +1,4 @@
-"""How large things are in memory, about, and how sizes are written."""
+"""Estimates of memory, and sizes as text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORDS: dict[str, Callable[[int], dict[str, object]]] = {
 
 
 def _registered(shape: str, first: int) -> list[Change]:
-    """As many registrations, each read from its own body and like no other."""
+    """`MANY` different registrations, each decoded from its own body."""
     changes = []
     for n in range(first, first + MANY):
         body = wire.decode(wire.encode({"port": 8000} | WORDS[shape](n)), wire.RegistrationBody)
@@ -41,41 +41,41 @@ def _registered(shape: str, first: int) -> list[Change]:
 
 
 def _measured(shape: str, first: int) -> tuple[int, int]:
-    """What those registrations and their page take, and what is counted."""
+    """The memory of these registrations and their page: measured, and estimated."""
     tracemalloc.start()
     try:
         snapshot: Snapshot = EMPTY_SNAPSHOT.apply(Batch(1, _registered(shape, first)))
         sheet = ServiceJson("e", snapshot.service("orders"))
         gc.collect()
-        taken, _ = tracemalloc.get_traced_memory()
+        measured, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(sheet.body) > 0
-    return taken, snapshot.size
+    return measured, snapshot.size
 
 
 @pytest.mark.parametrize("shape", WORDS)
 def test_large_registrations_take_about_the_memory_that_is_counted(shape: str) -> None:
-    _registered(shape, 0)  # What is remembered once, whatever comes after.
+    _registered(shape, 0)  # Fills the caches.
     gc.collect()
-    # A table that all of the process shares, such as that of interned texts, may grow at any time: seldom twice.
-    taken, counted = min(_measured(shape, MANY), _measured(shape, 2 * MANY))
-    assert 0.6 * taken < counted < 2.0 * taken, taken / counted
+    # A table of the whole process, such as that of interned texts, may grow during a measurement, but seldom twice.
+    measured, counted = min(_measured(shape, MANY), _measured(shape, 2 * MANY))
+    assert 0.6 * measured < counted < 2.0 * measured, measured / counted
 
 
 @pytest.mark.parametrize(
     ("written", "size"), [("7", 7), ("1KiB", 1_024), ("512 MiB", 512 * 2**20), ("4GiB", 4 * 2**30), ("0", 0)]
 )
-def test_sizes_are_read(written: str, size: int) -> None:
+def test_sizes_are_parsed(written: str, size: int) -> None:
     assert sizes.parse_size("max_catalog", written) == size
 
 
 @pytest.mark.parametrize("written", ["", "many", "-1", "1.5GiB", "4GB", "4 TiB", "1" * 30, "٣"])
-def test_what_is_no_size_is_refused_by_name(written: str) -> None:
+def test_other_text_is_refused_with_the_field(written: str) -> None:
     with pytest.raises(Invalid, match="max_catalog: must be a number of bytes, such as 512MiB"):
         sizes.parse_size("max_catalog", written)
 
 
-def test_sizes_are_said_in_three_digits() -> None:
-    said = [sizes.format_size(size) for size in (0, 1_023, 1_024, 1_600 * 1_024, 2**31)]
-    assert said == ["0 bytes", "1023 bytes", "1 KiB", "1.56 MiB", "2 GiB"]
+def test_sizes_are_formatted_in_three_digits() -> None:
+    texts = [sizes.format_size(size) for size in (0, 1_023, 1_024, 1_600 * 1_024, 2**31)]
+    assert texts == ["0 bytes", "1023 bytes", "1 KiB", "1.56 MiB", "2 GiB"]

@@ -1,4 +1,4 @@
-"""Random days in the life of a node, from one seed each."""
+"""Random histories of a node, each from one seed."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ KEYS = [Key(service, f"{service}-{n}") for service in ("orders", "users") for n 
 TTL, GRACE = 6.0, 4.0
 
 
-class Day:
-    """Does at random what providers, stores and machines do, and remembers when each lease was last kept."""
+class ChaosDay:
+    """Random actions of providers, stores and machines. It remembers when each lease was last renewed."""
 
     def __init__(self, world: KeeperWorld, rng: Random) -> None:
         self.world = world
         self.rng = rng
-        self.kept: dict[Key, float] = {}
+        self.renewed_at: dict[Key, float] = {}
 
     async def step(self) -> None:
         key = self.rng.choice(KEYS)
-        deeds = [self.renew, self.renew, self.renew, self.register, self.deregister, self.wait, self.wait, self.store]
-        await self.rng.choice(deeds)(key)
+        actions = [self.renew, self.renew, self.renew, self.register, self.deregister, self.wait, self.wait, self.store]
+        await self.rng.choice(actions)(key)
 
     async def renew(self, key: Key) -> None:
-        for each in [key, *self.rng.sample(KEYS, 5)]:
+        for renewed in [key, *self.rng.sample(KEYS, 5)]:
             try:
-                self.world.keeper.renew(each)
-                self.kept[each] = self.world.clock.now()
+                self.world.keeper.renew(renewed)
+                self.renewed_at[renewed] = self.world.clock.now()
             except UnknownInstance:
-                self.kept.pop(each, None)
+                self.renewed_at.pop(renewed, None)
 
     async def register(self, key: Key) -> None:
         try:
             await self.world.register(key.id, key.service, ttl=TTL, grace=GRACE)
             self.world.keeper.renew(key)
-            self.kept[key] = self.world.clock.now()
+            self.renewed_at[key] = self.world.clock.now()
         except AdsumError:
             assert self.world.store.is_unavailable
 
     async def deregister(self, key: Key) -> None:
         if not self.world.store.is_unavailable and self.rng.random() < 0.3:
             await self.world.deregister(key)
-            self.kept.pop(key, None)
+            self.renewed_at.pop(key, None)
 
     async def wait(self, key: Key) -> None:
         if self.rng.random() < 0.05:
@@ -59,17 +59,17 @@ class Day:
         self.world.store.is_unavailable = self.rng.random() < 0.3
 
     def check(self) -> None:
-        """Whoever kept its promise is listed."""
+        """Asserts that every instance that renewed in time is listed."""
         now = self.world.clock.now()
-        for key, kept in self.kept.items():
-            if now < kept + TTL + GRACE:
-                assert self.world.find(key) is not None, f"{key} left {now - kept:.1f} s after it was renewed"
+        for key, renewed_at in self.renewed_at.items():
+            if now < renewed_at + TTL + GRACE:
+                assert self.world.find(key) is not None, f"{key} left {now - renewed_at:.1f} s after it was renewed"
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_nobody_leaves_before_its_promise_and_at_rest_catalog_and_leases_agree(seed: int) -> None:
+async def test_no_instance_is_removed_early_and_at_rest_catalog_and_leases_agree(seed: int) -> None:
     async with KeeperWorld() as world:
-        day = Day(world, Random(seed))
+        day = ChaosDay(world, Random(seed))
         for _ in range(400):
             await day.step()
             day.check()

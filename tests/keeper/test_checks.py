@@ -26,7 +26,7 @@ async def test_a_new_instance_is_checked_soon_and_its_first_pass_makes_it_passin
         assert world.causes(key) == [Cause.REGISTERED, Cause.CHECK_PASSING]
 
 
-async def test_fall_fails_in_a_row_turn_it_critical_and_rise_passes_turn_it_back() -> None:
+async def test_fall_fails_in_a_row_make_it_critical_and_rise_passes_make_it_passing() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
@@ -63,7 +63,7 @@ async def test_outcomes_can_be_read_and_write_nothing() -> None:
         assert world.keeper.last_outcomes(key) == {}
 
 
-async def test_one_that_left_is_checked_no_more_and_its_running_probe_is_given_up() -> None:
+async def test_a_removed_instance_is_not_checked_and_its_running_probe_is_cancelled() -> None:
     async with KeeperWorld() as world:
         world.probe.took = 5.0
         key = await world.register("a", ttl=None, checks=(HTTP, TCP))
@@ -79,7 +79,7 @@ async def test_one_that_left_is_checked_no_more_and_its_running_probe_is_given_u
         assert world.observer.probes == []
 
 
-async def test_a_check_that_was_dropped_from_the_registration_is_run_no_more() -> None:
+async def test_a_check_that_is_no_longer_registered_is_not_run() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP, TCP))
         await world.clock.advance(2.0)
@@ -99,7 +99,7 @@ async def test_registering_the_same_again_does_not_reset_health() -> None:
         assert world.status(key) is Status.CRITICAL
 
 
-async def test_an_instance_that_moved_is_checked_anew_at_its_new_place() -> None:
+async def test_a_moved_instance_is_checked_at_its_new_place() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
@@ -110,7 +110,7 @@ async def test_an_instance_that_moved_is_checked_anew_at_its_new_place() -> None
         assert world.reason(key) == "http: pass on port 9000"
 
 
-async def test_what_a_probe_of_the_old_place_finds_says_nothing_about_the_new_one() -> None:
+async def test_the_outcome_of_the_old_place_does_not_apply_to_the_new_one() -> None:
     async with KeeperWorld() as world:
         world.probe.took = 1.5
         key = await world.register("a", ttl=None, checks=(HTTP,))
@@ -122,7 +122,7 @@ async def test_what_a_probe_of_the_old_place_finds_says_nothing_about_the_new_on
         assert world.reason(key) == "http: pass on port 9000"
 
 
-async def test_one_that_left_and_came_back_between_two_looks_starts_anew() -> None:
+async def test_an_instance_that_left_and_came_back_between_two_snapshots_starts_again() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
@@ -133,7 +133,7 @@ async def test_one_that_left_and_came_back_between_two_looks_starts_anew() -> No
         assert world.status(key) is Status.PASSING
 
 
-async def test_after_a_restart_checks_begin_from_what_is_listed_and_nothing_flaps() -> None:
+async def test_after_a_restart_checks_start_from_the_listed_status_and_nothing_flaps() -> None:
     async with KeeperWorld() as world:
         well = await world.register("well", ttl=None, checks=(HTTP,))
         ill = await world.register("ill", ttl=None, checks=(HTTP,))
@@ -150,7 +150,7 @@ async def test_after_a_restart_checks_begin_from_what_is_listed_and_nothing_flap
         assert set(again.keeper.last_outcomes(well)) == {"http"}
 
 
-async def test_a_turn_found_while_the_store_was_away_is_written_when_it_is_back() -> None:
+async def test_a_status_found_while_the_store_was_away_is_written_when_it_is_back() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
@@ -163,7 +163,7 @@ async def test_a_turn_found_while_the_store_was_away_is_written_when_it_is_back(
         assert world.status(key) is Status.CRITICAL
 
 
-async def test_a_turn_there_and_back_while_the_store_was_away_is_not_written() -> None:
+async def test_a_status_that_changed_back_while_the_store_was_away_is_not_written() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
@@ -179,7 +179,7 @@ async def test_a_turn_there_and_back_while_the_store_was_away_is_not_written() -
         assert world.store.revision == revision
 
 
-async def test_what_was_found_out_is_kept_while_the_catalog_lags_behind_it() -> None:
+async def test_a_new_status_is_kept_while_the_catalog_lags_behind() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
@@ -192,7 +192,7 @@ async def test_what_was_found_out_is_kept_while_the_catalog_lags_behind_it() -> 
         assert world.keeper.last_outcomes(key)["http"].result is Result.FAIL
 
 
-async def test_no_more_probes_run_at_once_than_allowed_and_the_lag_says_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_at_most_max_probes_run_at_once_and_the_lag_grows(caplog: pytest.LogCaptureFixture) -> None:
     async with KeeperWorld(max_probes=4) as world:
         world.probe.took = 4.0
         for n in range(40):
@@ -211,7 +211,7 @@ async def test_no_more_probes_run_at_once_than_allowed_and_the_lag_says_so(caplo
         assert world.observer.lags[-1].seconds < 1.0
 
 
-async def test_checks_that_keep_up_have_no_lag_to_speak_of() -> None:
+async def test_checks_that_keep_up_have_little_lag() -> None:
     async with KeeperWorld() as world:
         for n in range(100):
             await world.register(f"i{n}", ttl=None, checks=(HTTP,))
@@ -220,7 +220,7 @@ async def test_checks_that_keep_up_have_no_lag_to_speak_of() -> None:
         assert max(lag.seconds for lag in world.observer.lags) <= 0.5
 
 
-async def test_our_own_mistake_in_a_probe_says_nothing_about_the_instance(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_in_a_probe_changes_no_status(caplog: pytest.LogCaptureFixture) -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None, checks=(HTTP,))
         await world.clock.advance(2.0)
@@ -234,7 +234,7 @@ async def test_our_own_mistake_in_a_probe_says_nothing_about_the_instance(caplog
         assert len(world.probe.starts) > begun
 
 
-async def test_a_shortage_of_our_own_says_nothing_about_the_instance_and_is_said_now_and_then(
+async def test_an_unavailable_probe_changes_no_status_and_is_logged_at_intervals(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with KeeperWorld() as world:
@@ -243,8 +243,8 @@ async def test_a_shortage_of_our_own_says_nothing_about_the_instance_and_is_said
         world.probe.unavailable = ProbeUnavailable("too many open files")
         await world.clock.advance(WARNING_INTERVAL * 2.5)
         assert world.status(key) is Status.PASSING
-        said = [record for record in caplog.records if "too many open files" in record.message]
-        assert 2 <= len(said) <= 3
+        warnings = [record for record in caplog.records if "too many open files" in record.message]
+        assert 2 <= len(warnings) <= 3
         world.probe.unavailable = None
         world.probe.results["a"] = Result.FAIL
         await world.clock.advance(5 * ROUND)

@@ -1,4 +1,4 @@
-"""Services that stay empty are forgotten, and when that is counted anew."""
+"""Services that stay empty are forgotten, and when their time starts again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.keeper.world import KeeperWorld
 from tests.support.fakes import FakeSharding
 
 DAY = 90.0
-"""A short one."""
+"""Seconds; a short day."""
 LATE = FORGET_ROUND_INTERVAL + 2 * POLL_INTERVAL
-"""By how much what is due may be late."""
+"""Seconds by which a change may be late."""
 
 
 async def _emptied(world: KeeperWorld, service: str = "orders") -> None:
@@ -25,7 +25,7 @@ def _known(world: KeeperWorld) -> set[str]:
     return set(world.registry.snapshot.services)
 
 
-async def test_a_service_that_was_empty_for_long_is_forgotten_with_cause_and_actor() -> None:
+async def test_a_service_that_stays_empty_is_forgotten_with_cause_and_actor() -> None:
     async with KeeperWorld() as world:
         await world.register("u1", "users", ttl=None)
         await _emptied(world)
@@ -33,7 +33,7 @@ async def test_a_service_that_was_empty_for_long_is_forgotten_with_cause_and_act
         assert _known(world) == {"orders", "users"}
         await world.clock.advance(2 * LATE)
         assert _known(world) == {"users"}
-        (change,) = [each for each in world.store.changes if each.forgets_service]
+        (change,) = [change for change in world.store.changes if change.forgets_service]
         assert (change.key, change.provenance.cause, change.provenance.actor) == (
             Key("orders", ""),
             Cause.FORGOTTEN,
@@ -42,7 +42,7 @@ async def test_a_service_that_was_empty_for_long_is_forgotten_with_cause_and_act
         assert change.provenance.reason == "no instance for 90 s"
 
 
-async def test_an_instance_that_comes_has_the_time_begin_anew() -> None:
+async def test_a_new_instance_restarts_the_time() -> None:
     async with KeeperWorld() as world:
         await _emptied(world)
         await world.clock.advance(DAY - LATE)
@@ -55,7 +55,7 @@ async def test_an_instance_that_comes_has_the_time_begin_anew() -> None:
         assert _known(world) == set()
 
 
-async def test_a_service_that_somebody_names_stays_until_long_after_nobody_does() -> None:
+async def test_a_referenced_service_stays_until_the_time_after_its_last_reference() -> None:
     async with KeeperWorld() as world:
         world.referenced = {"orders"}
         await _emptied(world)
@@ -66,7 +66,7 @@ async def test_a_service_that_somebody_names_stays_until_long_after_nobody_does(
         assert _known(world) == set()
 
 
-async def test_a_restart_has_the_time_begin_anew() -> None:
+async def test_a_restart_restarts_the_time() -> None:
     async with KeeperWorld() as world:
         await _emptied(world)
         await world.clock.advance(DAY - LATE)
@@ -78,9 +78,9 @@ async def test_a_restart_has_the_time_begin_anew() -> None:
         assert _known(again) == set()
 
 
-async def test_only_the_node_that_keeps_a_service_has_it_forgotten() -> None:
+async def test_only_the_keeper_of_a_service_forgets_it() -> None:
     shares = FakeSharding("users")
-    async with KeeperWorld(shares=shares) as world:
+    async with KeeperWorld(sharding=shares) as world:
         await _emptied(world)
         await _emptied(world, "users")
         await world.clock.advance(2 * DAY)
@@ -92,7 +92,7 @@ async def test_only_the_node_that_keeps_a_service_has_it_forgotten() -> None:
         assert _known(world) == set()
 
 
-def test_those_that_have_been_empty_for_longest_are_due_first_and_not_all_at_once() -> None:
+def test_the_longest_empty_services_are_due_first_and_not_all_at_once() -> None:
     vacancies = EmptyServices()
     for number in range(MAX_DUE_SERVICES + 5):
         vacancies.update(f"s{number}", 0, float(number))

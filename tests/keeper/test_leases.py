@@ -79,7 +79,7 @@ async def test_an_instance_without_ttl_has_no_lease_and_needs_none() -> None:
         assert len(world.keeper.leases) == 0
 
 
-async def test_one_that_is_not_listed_can_not_be_renewed() -> None:
+async def test_an_unlisted_instance_can_not_be_renewed() -> None:
     async with KeeperWorld() as world:
         with pytest.raises(UnknownInstance):
             world.keeper.renew(Key("orders", "a"))
@@ -89,7 +89,7 @@ async def test_one_that_is_not_listed_can_not_be_renewed() -> None:
             world.keeper.renew(key)
 
 
-async def test_a_predecessor_can_not_renew_its_successors_lease() -> None:
+async def test_a_predecessor_can_not_renew_the_lease_of_its_successor() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", holder="first")
         await world.register("a", holder="second")
@@ -111,7 +111,7 @@ async def test_a_new_ttl_counts_from_the_new_registration() -> None:
         assert world.status(key) is Status.PASSING
 
 
-async def test_a_mass_lapse_is_held_back_and_told() -> None:
+async def test_a_mass_lapse_is_held_back_and_reported() -> None:
     async with KeeperWorld() as world:
         keys = [await world.register(id) for id in "abcd"]
         other = await world.register("x", "users")
@@ -127,7 +127,7 @@ async def test_a_mass_lapse_is_held_back_and_told() -> None:
         assert world.observer.guards[-1] == ("orders", 0)
 
 
-async def test_a_held_back_instance_that_deregisters_leaves_at_once() -> None:
+async def test_a_held_back_instance_that_deregisters_is_removed_at_once() -> None:
     async with KeeperWorld() as world:
         keys = [await world.register(id) for id in "ab"]
         await world.clock.advance(200.0)
@@ -136,15 +136,15 @@ async def test_a_held_back_instance_that_deregisters_leaves_at_once() -> None:
         assert world.find(keys[0]) is None
 
 
-async def test_the_guards_end_is_told_in_the_cause() -> None:
+async def test_the_reason_of_an_expiry_names_the_guard() -> None:
     async with KeeperWorld() as world:
         keys = [await world.register(id, ttl=5.0, grace=5.0) for id in "ab"]
         await world.clock.advance(10.0 + 3600.0 + 10.0)
         assert [world.find(key) for key in keys] == [None, None]
-        assert any("the guard held it back and let go after 36" in world.reason(key) for key in keys)
+        assert any("the guard held it back for 36" in world.reason(key) for key in keys)
 
 
-async def test_a_restart_grants_everybody_a_fresh_ttl_and_nothing_flaps() -> None:
+async def test_a_restart_grants_every_lease_a_full_ttl_and_nothing_flaps() -> None:
     async with KeeperWorld() as world:
         held = await world.register("a", ttl=30.0)
         lapsed = await world.register("b", ttl=3.0, grace=60.0)
@@ -163,7 +163,7 @@ async def test_a_restart_grants_everybody_a_fresh_ttl_and_nothing_flaps() -> Non
         assert again.status(lapsed) is Status.PASSING
 
 
-async def test_a_pause_of_the_process_lapses_nobody() -> None:
+async def test_a_suspension_of_the_process_lapses_no_lease() -> None:
     async with KeeperWorld() as world:
         keys = [await world.register(str(n), ttl=15.0, grace=1.0) for n in range(20)]
         await world.clock.advance(14.0)
@@ -172,7 +172,7 @@ async def test_a_pause_of_the_process_lapses_nobody() -> None:
         assert {world.status(key) for key in keys} == {Status.PASSING}
 
 
-async def test_while_the_store_is_away_nobody_is_expired_and_a_renewal_still_counts() -> None:
+async def test_while_the_store_is_away_nothing_expires_and_a_renewal_still_counts() -> None:
     async with KeeperWorld() as world:
         alive, dead, *others = [await world.register(id, ttl=10.0, grace=10.0) for id in "abcdef"]
 
@@ -195,7 +195,7 @@ async def test_while_the_store_is_away_nobody_is_expired_and_a_renewal_still_cou
         assert world.causes(dead) == [REGISTERED, LAPSED, EXPIRED]
 
 
-async def test_a_lapse_decided_while_the_store_was_away_is_not_written_if_it_renewed_meanwhile() -> None:
+async def test_a_lapse_while_the_store_was_away_is_not_written_if_the_lease_was_renewed_meanwhile() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=5.0)
         world.store.is_unavailable = True
@@ -207,7 +207,7 @@ async def test_a_lapse_decided_while_the_store_was_away_is_not_written_if_it_ren
         assert world.causes(key) == [REGISTERED]
 
 
-async def test_the_catalog_is_corrected_where_it_says_other_than_the_lease() -> None:
+async def test_the_catalog_is_corrected_where_it_disagrees_with_the_lease() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=5.0)
         await world.clock.advance(6.0)
@@ -232,7 +232,7 @@ async def test_a_thousand_lapses_are_written_in_few_batches() -> None:
         assert world.store.revision - before <= 6
 
 
-async def test_an_override_ends_when_it_has_lasted_its_length() -> None:
+async def test_an_override_ends_when_its_length_is_over() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None)
         await world.override(key, 60.0)
@@ -243,7 +243,7 @@ async def test_an_override_ends_when_it_has_lasted_its_length() -> None:
         assert world.causes(key)[-1] is Cause.OVERRIDE_EXPIRED
 
 
-async def test_a_later_override_is_not_ended_by_an_earlier_ones_length() -> None:
+async def test_a_later_override_is_not_ended_by_the_length_of_an_earlier_one() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None)
         await world.override(key, 60.0)
@@ -260,7 +260,7 @@ async def test_a_later_override_is_not_ended_by_an_earlier_ones_length() -> None
         assert world.status(key) is Status.MAINTENANCE
 
 
-async def test_an_override_lasts_its_length_afresh_from_a_restart() -> None:
+async def test_the_length_of_an_override_starts_again_at_a_restart() -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=None)
         await world.override(key, 60.0)

@@ -1,4 +1,4 @@
-"""Leases and checks of instances at a place where another process lives by now."""
+"""Leases and checks of instances at a place that another process has taken."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HERE = "127.0.0.1"
 CHECK = Check("web", CheckKind.TCP, interval=5.0, rise=1)
 
 
-async def test_an_instance_whose_place_another_service_has_leaves_as_it_lapses() -> None:
+async def test_an_instance_is_removed_as_it_lapses_if_another_service_has_its_place() -> None:
     async with KeeperWorld() as world:
         dead = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
         await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
@@ -29,7 +29,7 @@ async def test_an_instance_whose_place_another_service_has_leaves_as_it_lapses()
         assert "users/u1" in world.reason(dead)
 
 
-async def test_no_guard_holds_back_instances_whose_places_others_have() -> None:
+async def test_the_guard_does_not_hold_back_instances_whose_places_others_have() -> None:
     async with KeeperWorld() as world:
         dead = [await world.register(f"o{n}", holder=f"o{n}", ttl=2.0, grace=2.0, port=n, address="h") for n in (1, 2)]
         for n in (1, 2):
@@ -40,19 +40,19 @@ async def test_no_guard_holds_back_instances_whose_places_others_have() -> None:
 
 async def test_two_services_that_have_both_renewed_at_one_place_keep_guard_and_grace() -> None:
     async with KeeperWorld() as world:
-        one = await world.register("o1", holder="h1", ttl=5.0, grace=30.0, address=HERE)
-        two = await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
+        first = await world.register("o1", holder="h1", ttl=5.0, grace=30.0, address=HERE)
+        second = await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
         await world.clock.advance(2.0)
-        world.keeper.renew(one)
+        world.keeper.renew(first)
         await world.clock.advance(6.0)
-        assert world.status(one) is Status.CRITICAL, "it may come back: both have lived there"
-        world.keeper.renew(two)
+        assert world.status(first) is Status.CRITICAL, "it may come back: both have lived there"
+        world.keeper.renew(second)
         await world.clock.advance(31.0)
-        assert world.find(one) is None
-        assert world.causes(one)[-1] is Cause.SUPERSEDED
+        assert world.find(first) is None
+        assert world.causes(first)[-1] is Cause.SUPERSEDED
 
 
-async def test_a_restarted_registry_still_takes_out_whoever_left_its_place_to_another_service() -> None:
+async def test_a_restarted_registry_still_removes_instances_whose_places_others_have() -> None:
     async with KeeperWorld() as world:
         dead = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
         await world.clock.advance(10.0)
@@ -66,17 +66,17 @@ async def test_a_restarted_registry_still_takes_out_whoever_left_its_place_to_an
         assert again.causes(dead)[-1] is Cause.SUPERSEDED
 
 
-async def test_after_a_restart_nobody_leaves_for_one_who_was_not_heard_either() -> None:
+async def test_after_a_restart_no_instance_is_removed_for_one_that_has_not_renewed_either() -> None:
     async with KeeperWorld() as world:
-        one = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
+        first = await world.register("o1", holder="h1", ttl=15.0, address=HERE)
         await world.register("u1", "users", holder="h2", ttl=60.0, address=HERE)
-        world.keeper.renew(one)
+        world.keeper.renew(first)
     async with KeeperWorld(world.store, world.clock) as again:
         await again.clock.advance(16.0)
-        assert again.status(one) is Status.CRITICAL, "their network may be cut off"
+        assert again.status(first) is Status.CRITICAL, "their network may be cut off"
 
 
-async def test_after_the_grace_no_guard_holds_back_whose_place_another_has() -> None:
+async def test_after_the_grace_the_guard_does_not_hold_back_an_instance_whose_place_another_has() -> None:
     async with KeeperWorld() as world:
         keys = [await world.register(f"o{n}", holder=f"o{n}", ttl=5.0, grace=10.0, port=n, address="h") for n in (1, 2)]
         others = [await world.register(f"u{n}", "users", holder=f"u{n}", port=n, address="h") for n in (1, 2)]
@@ -104,7 +104,7 @@ async def test_a_new_holder_is_starting_and_checked_at_once() -> None:
         assert world.status(key) is Status.PASSING
 
 
-async def test_a_probe_that_began_before_the_new_process_says_nothing_of_it() -> None:
+async def test_a_probe_that_started_before_the_new_process_does_not_apply_to_it() -> None:
     async with KeeperWorld() as world:
         world.probe.took = 3.0
         key = await world.register("o1", holder="h1", checks=(CHECK,), address=HERE)
@@ -117,7 +117,7 @@ async def test_a_probe_that_began_before_the_new_process_says_nothing_of_it() ->
         assert world.status(key) is Status.PASSING, "by its own first pass"
 
 
-async def test_the_same_process_that_registers_again_is_not_checked_anew() -> None:
+async def test_the_checks_of_a_process_that_registers_again_go_on() -> None:
     async with KeeperWorld() as world:
         key = await world.register("o1", holder="h1", checks=(CHECK,), address=HERE)
         await world.clock.advance(6.0)
@@ -128,22 +128,22 @@ async def test_the_same_process_that_registers_again_is_not_checked_anew() -> No
             assert world.status(key) is Status.PASSING
 
 
-async def test_who_wants_an_id_at_the_same_time_shares_one_probe() -> None:
+async def test_concurrent_requests_for_an_id_share_one_probe() -> None:
     async with KeeperWorld() as world:
         world.probe.took = 0.5
         listing = world.find(await world.register("o1", holder="h1"))
         assert listing is not None
         for result, answers in ((Result.FAIL, False), (Result.PASS, True)):
             world.probe.results["o1"] = result
-            asked = [asyncio.create_task(world.keeper.is_reachable(listing)) for _ in range(5)]
+            requests = [asyncio.create_task(world.keeper.is_reachable(listing)) for _ in range(5)]
             await run_until_idle()
             before = len(world.probe.starts)
             await world.clock.advance(0.6)
-            assert [await each for each in asked] == [answers] * 5
+            assert [await request for request in requests] == [answers] * 5
             assert (len(world.probe.starts), world.probe.max_running) == (before, 1)
 
 
-async def test_a_probe_that_can_not_be_run_takes_no_id_from_anybody() -> None:
+async def test_a_place_counts_as_reachable_if_the_probe_can_not_be_run() -> None:
     async with KeeperWorld() as world:
         world.probe.unavailable = ProbeUnavailable("no sockets left")
         listing = world.find(await world.register("o1", holder="h1"))
@@ -151,16 +151,16 @@ async def test_a_probe_that_can_not_be_run_takes_no_id_from_anybody() -> None:
         assert await world.keeper.is_reachable(listing)
 
 
-async def test_places_are_probed_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bounded_number_of_places_is_probed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place_prober, "MAX_CONCURRENT_PLACE_PROBES", 1)
     async with KeeperWorld() as world:
         world.probe.took = 60.0
-        one, two = [world.find(await world.register(id, holder=id)) for id in ("o1", "o2")]
-        assert one is not None
-        assert two is not None
-        asked = asyncio.create_task(world.keeper.is_reachable(one))
+        first, second = [world.find(await world.register(id, holder=id)) for id in ("o1", "o2")]
+        assert first is not None
+        assert second is not None
+        requests = asyncio.create_task(world.keeper.is_reachable(first))
         await run_until_idle()
         with pytest.raises(Overloaded):
-            await world.keeper.is_reachable(two)
+            await world.keeper.is_reachable(second)
         await world.clock.advance(61.0)
-        assert await asked
+        assert await requests

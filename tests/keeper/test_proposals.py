@@ -19,8 +19,8 @@ def listing(id: str) -> decisions.Decision:
     return decisions.register(Registration(Instance("orders", id, "127.0.0.1", 80)), CALLER)
 
 
-def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The levels of what the keeper logged."""
+def _log_levels(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The levels of the keeper's log records."""
     return [record.levelname for record in caplog.records if record.name == "adsum.keeper"]
 
 
@@ -35,15 +35,15 @@ async def test_of_one_subject_only_the_newest_proposal_is_written() -> None:
         assert len(proposals) == 0
 
 
-async def test_one_that_came_while_an_older_one_was_refused_stays_the_newest() -> None:
+async def test_a_newer_proposal_replaces_one_that_is_refused_meanwhile() -> None:
     async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         refusals: list[str] = []
 
-        def overtaken(basis: CatalogView) -> list[Change]:
+        def overtaken(view: CatalogView) -> list[Change]:
             if not refusals:
                 proposals.add("subject", listing("new"), lambda: refusals.append("new"))
-            return listing("old")(basis)
+            return listing("old")(view)
 
         world.store.is_unavailable = True
         proposals.add("subject", overtaken, lambda: refusals.append("old"))
@@ -57,7 +57,7 @@ async def test_one_that_came_while_an_older_one_was_refused_stays_the_newest() -
         assert set(world.registry.snapshot.service("orders").listings) == {"new"}
 
 
-async def test_what_comes_while_the_store_is_given_a_rest_is_refused_at_once_and_written_later() -> None:
+async def test_a_proposal_during_the_back_off_is_refused_at_once_and_written_later() -> None:
     async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         refusals: list[str] = []
@@ -76,11 +76,11 @@ async def test_what_comes_while_the_store_is_given_a_rest_is_refused_at_once_and
         assert set(world.registry.snapshot.service("orders").listings) == {"first", "second", "third"}
 
 
-async def test_a_proposal_that_a_rule_turns_down_is_dropped() -> None:
+async def test_a_proposal_that_a_rule_refuses_is_dropped() -> None:
     async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
 
-        def refused(basis: CatalogView) -> list[Change]:
+        def refused(view: CatalogView) -> list[Change]:
             raise UnknownInstance("orders", "a")
 
         proposals.add(Key("orders", "a"), refused)
@@ -90,28 +90,28 @@ async def test_a_proposal_that_a_rule_turns_down_is_dropped() -> None:
         assert world.find(Key("orders", "b")) is not None
 
 
-async def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_outage_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     async with KeeperWorld() as world:
         key = await world.register("a", ttl=5.0)
         world.store.is_unavailable = True
         with caplog.at_level(logging.INFO, "adsum.keeper"):
             await world.clock.advance(120.0)
-            assert _told(caplog) == ["WARNING"]
+            assert _log_levels(caplog) == ["WARNING"]
             world.store.is_unavailable = False
             await world.clock.advance(20.0)
-        assert _told(caplog) == ["WARNING", "INFO"]
+        assert _log_levels(caplog) == ["WARNING", "INFO"]
         assert world.causes(key)[1:2] == ["lease-lapsed"]
 
 
-async def test_what_need_not_be_written_any_more_ends_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_proposal_that_changes_nothing_does_not_end_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     async with KeeperWorld() as world:
         proposals = Proposals(world.registry, world.clock, Random(1))
         caplog.set_level(logging.INFO, "adsum.keeper")
         tries: list[int] = []
 
-        def once(basis: CatalogView) -> list[Change]:
+        def once(view: CatalogView) -> list[Change]:
             tries.append(1)
-            return listing("a")(basis) if len(tries) == 1 else []
+            return listing("a")(view) if len(tries) == 1 else []
 
         world.store.is_unavailable = True
         proposals.add("subject", once)
@@ -119,8 +119,8 @@ async def test_what_need_not_be_written_any_more_ends_no_outage(caplog: pytest.L
             round = asyncio.create_task(proposals.round())
             await world.clock.advance(20.0)
             await round
-        assert _told(caplog) == ["WARNING"]
+        assert _log_levels(caplog) == ["WARNING"]
         world.store.is_unavailable = False
         proposals.add("subject", listing("b"))
         await proposals.round()
-        assert _told(caplog) == ["WARNING", "INFO"]
+        assert _log_levels(caplog) == ["WARNING", "INFO"]

@@ -11,7 +11,7 @@ from tests.keeper.world import KeeperWorld
 from tests.support.fakes import FakeClock
 
 
-async def test_a_loop_outlives_the_errors_of_its_rounds_and_tells_them(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_loop_outlives_the_errors_of_its_rounds_and_logs_them(caplog: pytest.LogCaptureFixture) -> None:
     clock, rounds = FakeClock(), 0
 
     async def round() -> None:
@@ -31,7 +31,7 @@ async def test_a_loop_outlives_the_errors_of_its_rounds_and_tells_them(caplog: p
         await task
 
 
-async def test_one_instance_that_can_not_be_followed_keeps_no_other_from_it(
+async def test_an_instance_that_can_not_be_followed_does_not_affect_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with KeeperWorld() as world:
@@ -47,7 +47,7 @@ async def test_one_instance_that_can_not_be_followed_keeps_no_other_from_it(
             await world.register(id)
         await world.clock.advance(1.0)
         assert len(world.keeper.leases) == 2
-        assert "orders/bad can't be followed" in caplog.text
+        assert "a change of orders/bad can't be followed" in caplog.text
 
 
 async def test_stopping_twice_is_harmless() -> None:

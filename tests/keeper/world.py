@@ -1,4 +1,4 @@
-"""A registry with its keeper under a fake clock, for tests."""
+"""A registry and its keeper under a fake clock, for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALLER = Caller("tester", 0.0)
 
 
 class ScriptedProbe:
-    """Finds what `results` says of an instance's id, after `took` seconds."""
+    """Returns the result in `results` for the id of the instance, after `took` seconds."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -50,14 +50,14 @@ class ScriptedProbe:
 
 
 class KeeperWorld:
-    """One node over a store that outlives it."""
+    """One node over a store, which can be reused by another one."""
 
     def __init__(
         self,
         store: FakeStore | None = None,
         clock: FakeClock | None = None,
         *,
-        shares: FakeSharding | None = None,
+        sharding: FakeSharding | None = None,
         max_probes: int = 256,
     ) -> None:
         self.store = store or FakeStore()
@@ -66,20 +66,20 @@ class KeeperWorld:
         self.registry = Registry(self.store, self.clock, self.observer)
         self.probe = ScriptedProbe(self.clock)
         self.referenced: set[str] = set()
-        """Services that somebody names."""
+        """The services that are referenced."""
         self.keeper = Keeper(
             self.registry,
             self.probe,
             self.clock,
             self.observer,
             Random(1),
-            sharding=shares,
+            sharding=sharding,
             guard=Guard(),
             max_probes=max_probes,
-            find_referenced=self._mentioned,
+            find_referenced=self._find_referenced,
         )
 
-    async def _mentioned(self, services: Collection[str]) -> set[str]:
+    async def _find_referenced(self, services: Collection[str]) -> set[str]:
         return self.referenced & set(services)
 
     async def __aenter__(self) -> KeeperWorld:
@@ -103,7 +103,7 @@ class KeeperWorld:
         port: int = 8000,
         address: str = "",
     ) -> Key:
-        """Without an address, at one that is this instance's alone."""
+        """Registers an instance. Without an address it has one that no other instance has."""
         number = crc32(f"{service}/{id}".encode())
         address = address or f"127.{number & 255}.{number >> 8 & 255}.{number >> 16 & 255}"
         registration = Registration(Instance(service, id, address, port), ttl, grace, checks, holder)

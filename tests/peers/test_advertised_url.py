@@ -1,4 +1,4 @@
-"""Where a node over etcd says that the others reach it."""
+"""The URL that a node over etcd advertises to the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _of(listen: str, store: str, advertise: str = "") -> ServeConfig:
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:23786", "localhost:23786", "[::1]:23786"])
 @pytest.mark.parametrize("hosts", ["10.0.0.1:2379", "etcd", "127.0.0.1:2379,10.0.0.2:2379"])
-def test_a_node_that_only_its_host_reaches_is_refused_where_etcd_is_on_other_hosts(listen: str, hosts: str) -> None:
+def test_a_loopback_address_is_refused_where_etcd_is_on_other_hosts(listen: str, hosts: str) -> None:
     with pytest.raises(Invalid, match="must be an address that nodes on other hosts reach") as refused:
         _of(listen, f"etcd://{hosts}")
     assert refused.value.field == "listen"
@@ -42,17 +42,17 @@ def test_a_node_that_only_its_host_reaches_is_refused_where_etcd_is_on_other_hos
         ("127.0.0.1:23786", "sqlite:////x.db"),
     ],
 )
-def test_other_nodes_may_begin(listen: str, store: str) -> None:
+def test_other_listen_addresses_are_accepted(listen: str, store: str) -> None:
     _of(listen, store)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:23786", "[::]:23786"])
-def test_a_node_on_every_address_must_say_which_is_reached_where_etcd_on_this_host_cannot_show_it(listen: str) -> None:
+def test_a_node_on_every_address_must_advertise_one_where_etcd_is_on_this_host(listen: str) -> None:
     with pytest.raises(Invalid, match="must say where other nodes reach this one"):
         _of(listen, "etcd://127.0.0.1:2379")
 
 
-async def test_a_node_on_one_address_is_reached_there() -> None:
+async def test_a_node_on_one_address_advertises_it() -> None:
     url = "http://10.0.0.5:23786"
     assert await advertised_url.resolve_advertised_url(url, EtcdAddress.parse("etcd://10.0.0.1"), Random()) == url
 
@@ -60,7 +60,7 @@ async def test_a_node_on_one_address_is_reached_there() -> None:
 @pytest.mark.parametrize(
     ("address", "url"), [("10.0.0.7", "http://10.0.0.7:23786"), ("fd00::7", "http://[fd00::7]:23786")]
 )
-async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
+async def test_a_node_on_every_address_advertises_the_one_that_faces_etcd(
     address: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -74,7 +74,7 @@ async def test_a_node_on_every_address_is_reached_at_the_one_that_faces_etcd(
     ("host", "words"),
     [("no-such-host.invalid", "no route to no-such-host.invalid"), ("127.0.0.1", "is on this host")],
 )
-async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(host: str, words: str) -> None:
+async def test_a_node_on_every_address_that_faces_no_other_host_names_the_remedy(host: str, words: str) -> None:
     with pytest.raises(Invalid, match=words) as refused:
         await advertised_url.resolve_advertised_url(
             "http://0.0.0.0:23786", EtcdAddress.parse(f"etcd://{host}"), Random()
@@ -91,7 +91,7 @@ async def test_a_node_on_every_address_that_faces_no_other_host_says_what_to_do(
         ([], False),
     ],
 )
-async def test_a_node_that_only_its_host_reaches_beside_a_member_of_an_etcd_of_several_hosts_is_refused(
+async def test_a_loopback_address_is_refused_beside_a_member_of_an_etcd_of_several_hosts(
     peers: list[str], refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def members(_: EtcdClient) -> tuple[Member, ...]:

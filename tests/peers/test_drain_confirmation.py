@@ -1,4 +1,4 @@
-"""Confirming a drain across nodes that are fakes, under a clock that stands still."""
+"""The confirmation of drains across fake nodes, under a fake clock."""
 
 from __future__ import annotations
 
@@ -20,75 +20,77 @@ ORDERS = frozenset({"orders"})
 A, B = Consumer("a", "web"), Consumer("b", "shop")
 
 
-class Node:
-    """A node with real consumers, that can hang, be away, and be slow."""
+class FakePeerNode:
+    """A node with real consumers, which can hang and refuse."""
 
     def __init__(self, name: str, clock: FakeClock) -> None:
         self.peer = Peer(f"run-of-{name}", name, f"http://{name}")
         self.consumers = Consumers(clock, W)
-        self.hangs = self.away = False
-        self.questions = 0
+        self.is_hanging = self.is_away = False
+        self.queries = 0
         self._clock = clock
 
-    async def ask(
-        self, service: str, revision: int, wait: float, about: Sequence[str], hints: ConsumerHints
+    async def query(
+        self, service: str, revision: int, wait: float, ids: Sequence[str], hints: ConsumerHints
     ) -> wire.AcknowledgementReport:
-        self.questions += 1
-        if self.away:
+        self.queries += 1
+        if self.is_away:
             raise RegistryUnavailable("connection refused")
-        if self.hangs:
+        if self.is_hanging:
             await asyncio.Event().wait()
         self.consumers.apply_hints(service, revision, hints)
-        standing = await self.consumers.wait_for_acknowledgements(service, revision, wait)
-        here = self.consumers.hints_for(about, service, revision)
-        found = build_report(standing, self.peer.name, "e1", revision, now=self._clock.now(), wall=self._clock.wall())
+        status = await self.consumers.wait_for_acknowledgements(service, revision, wait)
+        hints = self.consumers.hints_for(ids, service, revision)
+        report = build_report(status, self.peer.name, "e1", revision, now=self._clock.now(), wall=self._clock.wall())
         return wire.AcknowledgementReport(
-            found.epoch,
-            found.revision,
-            found.unacknowledged,
-            found.waiting,
-            found.lost,
-            found.lost_count,
-            found.ids,
-            list(here.acknowledged),
-            list(here.goodbyes),
+            report.epoch,
+            report.revision,
+            report.unacknowledged,
+            report.waiting,
+            report.lost,
+            report.lost_count,
+            report.ids,
+            list(hints.acknowledged),
+            list(hints.goodbyes),
         )
 
 
-class World:
-    """Three nodes: a drain is asked for at `here`."""
+class DrainWorld:
+    """Three nodes. Drains are requested at `here`."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.here, self.one, self.two = (Node(name, self.clock) for name in ("here", "one", "two"))
-        self.confirming = DrainConfirmation(self.clock, W)
-        self.neighbours = [QueriedPeer(node.peer, node.ask) for node in (self.one, self.two)]
+        self.here, self.one, self.two = (FakePeerNode(name, self.clock) for name in ("here", "one", "two"))
+        self.confirmation = DrainConfirmation(self.clock, W)
+        self.queried_peers = [QueriedPeer(node.peer, node.query) for node in (self.one, self.two)]
 
     async def drain(self, wait: float) -> asyncio.Task[wire.AcknowledgementReport]:
-        asking = self.confirming.wait_for_acknowledgements(self.here.ask, lambda: self.neighbours, "orders", 7, wait)
-        task = asyncio.create_task(asking)
+        confirmation = self.confirmation.wait_for_acknowledgements(
+            self.here.query, lambda: self.queried_peers, "orders", 7, wait
+        )
+        task = asyncio.create_task(confirmation)
         await run_until_idle()
         return task
 
-    async def took(self, drain: asyncio.Task[wire.AcknowledgementReport], at_most: float) -> float:
-        """Let time pass until it has answered; how long that took."""
-        began = self.clock.now()
+    async def time_to_finish(self, drain: asyncio.Task[wire.AcknowledgementReport], at_most: float) -> float:
+        """Advances the clock until the drain has ended. Returns the seconds."""
+        started_at = self.clock.now()
         while not drain.done():
             await self.clock.advance(0.1)
-            assert self.clock.now() - began <= at_most + 0.2
-        return self.clock.now() - began
+            assert self.clock.now() - started_at <= at_most + 0.2
+        return self.clock.now() - started_at
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> DrainWorld:
+    return DrainWorld()
 
 
 def names(views: Sequence[wire.ConsumerView]) -> list[str]:
     return sorted(view.name for view in views)
 
 
-async def test_a_drain_is_confirmed_when_the_consumers_of_every_node_have_acknowledged(world: World) -> None:
+async def test_a_drain_is_confirmed_when_the_consumers_of_every_node_have_acknowledged(world: DrainWorld) -> None:
     at_one, at_two = world.one.consumers.connect(A, ORDERS), world.two.consumers.connect(B, ORDERS)
     drain = await world.drain(10.0)
     world.one.consumers.acknowledge(at_one, 7)
@@ -99,178 +101,182 @@ async def test_a_drain_is_confirmed_when_the_consumers_of_every_node_have_acknow
     assert (await drain).unacknowledged == 0
 
 
-async def test_it_ends_within_its_wait_and_names_who_is_waited_for_at_which_node(world: World) -> None:
+async def test_a_drain_ends_within_its_wait_and_names_the_consumers_with_their_nodes(world: DrainWorld) -> None:
     world.one.consumers.connect(A, ORDERS)
     world.here.consumers.connect(B, ORDERS)
     drain = await world.drain(3.0)
-    assert 3.0 <= await world.took(drain, 3.0) <= 3.2
-    found = await drain
-    assert found.unacknowledged == 2
-    assert {(view.name, view.node) for view in found.waiting} == {("web", "one"), ("shop", "here")}
+    assert 3.0 <= await world.time_to_finish(drain, 3.0) <= 3.2
+    report = await drain
+    assert report.unacknowledged == 2
+    assert {(view.name, view.node) for view in report.waiting} == {("web", "one"), ("shop", "here")}
 
 
 @pytest.mark.parametrize("to", ["here", "two"])
-async def test_a_consumer_that_moved_to_another_node_is_cleared_by_its_word_there(world: World, to: str) -> None:
+async def test_a_consumer_that_moved_is_cleared_by_its_acknowledgement_at_the_other_node(
+    world: DrainWorld, to: str
+) -> None:
     world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=False)
     drain = await world.drain(10.0)
     await world.clock.advance(1.0)
     assert not drain.done()
-    new: Node = getattr(world, to)
+    new: FakePeerNode = getattr(world, to)
     new.consumers.acknowledge(new.consumers.connect(A, ORDERS), 7)
-    assert await world.took(drain, 1.6) <= 1.6
-    found = await drain
-    assert (found.unacknowledged, found.lost) == (0, [])
+    assert await world.time_to_finish(drain, 1.6) <= 1.6
+    report = await drain
+    assert (report.unacknowledged, report.lost) == (0, [])
 
 
-async def test_a_consumer_that_moves_and_has_not_acknowledged_counts_once(world: World) -> None:
+async def test_a_consumer_that_moves_and_has_not_acknowledged_counts_once(world: DrainWorld) -> None:
     world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=False)
     world.two.consumers.connect(A, ORDERS)
     drain = await world.drain(2.0)
-    await world.took(drain, 2.0)
+    await world.time_to_finish(drain, 2.0)
     assert (await drain).unacknowledged == 1
 
 
-async def test_a_good_bye_at_another_node_counts(world: World) -> None:
+async def test_a_good_bye_at_another_node_counts(world: DrainWorld) -> None:
     world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=False)
     world.two.consumers.say_goodbye("a", None)
     drain = await world.drain(10.0)
-    await world.took(drain, 0.2)
+    await world.time_to_finish(drain, 0.2)
     assert (await drain).unacknowledged == 0
 
 
-async def test_who_is_lost_at_one_node_and_lives_at_another_is_not_called_lost(world: World) -> None:
+async def test_a_consumer_that_is_lost_at_one_node_and_lives_at_another_is_not_lost(world: DrainWorld) -> None:
     world.one.consumers.disconnect(world.one.consumers.connect(A, ORDERS), silent=True)
     world.two.consumers.acknowledge(world.two.consumers.connect(A, ORDERS), 7)
     world.one.consumers.disconnect(world.one.consumers.connect(B, ORDERS), silent=True)
     drain = await world.drain(10.0)
-    await world.took(drain, 0.2)
-    found = await drain
-    assert (found.unacknowledged, names(found.lost), found.lost_count) == (0, ["shop"], 1)
+    await world.time_to_finish(drain, 0.2)
+    report = await drain
+    assert (report.unacknowledged, names(report.lost), report.lost_count) == (0, ["shop"], 1)
 
 
-async def test_a_node_that_hangs_is_waited_for_until_it_is_lost_and_is_named(world: World) -> None:
-    world.two.hangs = True
+async def test_a_node_that_hangs_is_waited_for_until_it_is_lost_and_is_named(world: DrainWorld) -> None:
+    world.two.is_hanging = True
     drain = await world.drain(30.0)
-    assert W <= await world.took(drain, W + 1.0) <= W + 1.0
-    found = await drain
-    assert (found.unacknowledged, [(view.name, view.address) for view in found.lost]) == (0, [("two", "http://two")])
+    assert W <= await world.time_to_finish(drain, W + 1.0) <= W + 1.0
+    report = await drain
+    assert (report.unacknowledged, [(view.name, view.address) for view in report.lost]) == (0, [("two", "http://two")])
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.3, 2.0, 5.0])
-async def test_beside_a_node_that_hangs_the_wait_is_kept_to_and_the_node_counts(world: World, wait: float) -> None:
-    world.two.hangs = True
+async def test_a_drain_beside_a_node_that_hangs_ends_in_time_and_counts_the_node(
+    world: DrainWorld, wait: float
+) -> None:
+    world.two.is_hanging = True
     drain = await world.drain(wait)
-    assert await world.took(drain, wait + 2 * MAX_ANSWER_DELAY) <= wait + 1.0
-    found = await drain
-    assert (found.unacknowledged, names(found.waiting)) == (1, ["two"])
+    assert await world.time_to_finish(drain, wait + 2 * MAX_ANSWER_DELAY) <= wait + 1.0
+    report = await drain
+    assert (report.unacknowledged, names(report.waiting)) == (1, ["two"])
 
 
-async def test_the_next_drain_does_not_wait_again_for_a_node_that_hangs_on(world: World) -> None:
-    world.two.hangs = True
+async def test_the_next_drain_does_not_wait_again_for_a_node_that_hangs_on(world: DrainWorld) -> None:
+    world.two.is_hanging = True
     first = await world.drain(8.0)
-    await world.took(first, 9.0)
+    await world.time_to_finish(first, 9.0)
     second = await world.drain(8.0)
-    await world.took(second, 2 * MAX_ANSWER_DELAY + 0.2)
+    await world.time_to_finish(second, 2 * MAX_ANSWER_DELAY + 0.2)
     assert names((await second).lost) == ["two"]
 
 
-async def test_a_node_that_hung_and_lived_in_between_is_waited_for_again(world: World) -> None:
-    world.two.hangs = True
-    await world.took(await world.drain(8.0), 9.0)
-    world.two.hangs = False
-    await world.took(await world.drain(8.0), 0.2)
-    world.two.hangs = True
+async def test_a_node_that_hung_and_lived_in_between_is_waited_for_again(world: DrainWorld) -> None:
+    world.two.is_hanging = True
+    await world.time_to_finish(await world.drain(8.0), 9.0)
+    world.two.is_hanging = False
+    await world.time_to_finish(await world.drain(8.0), 0.2)
+    world.two.is_hanging = True
     third = await world.drain(2.0)
-    await world.took(third, 3.0)
+    await world.time_to_finish(third, 3.0)
     assert names((await third).waiting) == ["two"]
 
 
-async def test_a_node_that_did_not_answer_a_while_ago_may_have_lived_since_and_is_waited_for_anew(world: World) -> None:
-    world.two.away = True
-    await world.took(await world.drain(8.0), 9.0)
+async def test_a_node_that_was_silent_a_while_ago_is_waited_for_again(world: DrainWorld) -> None:
+    world.two.is_away = True
+    await world.time_to_finish(await world.drain(8.0), 9.0)
     await world.clock.advance(4.0)
-    again = await world.drain(2.0)
-    await world.took(again, 3.0)
-    assert (await again).unacknowledged == 1
+    drain = await world.drain(2.0)
+    await world.time_to_finish(drain, 3.0)
+    assert (await drain).unacknowledged == 1
 
 
-async def test_a_node_that_left_is_waited_for_since_then_and_then_lost(world: World) -> None:
-    world.two.away = True
-    world.neighbours[1] = replace(world.neighbours[1], left_ago=W - 2.0)
+async def test_a_node_that_left_is_waited_for_since_then_and_then_lost(world: DrainWorld) -> None:
+    world.two.is_away = True
+    world.queried_peers[1] = replace(world.queried_peers[1], left_ago=W - 2.0)
     drain = await world.drain(1.0)
-    await world.took(drain, 2.0)
+    await world.time_to_finish(drain, 2.0)
     assert names((await drain).waiting) == ["two"]
-    world.neighbours[1] = replace(world.neighbours[1], left_ago=W)
+    world.queried_peers[1] = replace(world.queried_peers[1], left_ago=W)
     drain = await world.drain(10.0)
-    await world.took(drain, 0.2)
-    found = await drain
-    assert (found.unacknowledged, names(found.lost)) == (0, ["two"])
+    await world.time_to_finish(drain, 0.2)
+    report = await drain
+    assert (report.unacknowledged, names(report.lost)) == (0, ["two"])
 
 
-async def test_a_node_that_hangs_and_then_leaves_is_waited_for_since_it_hung(world: World) -> None:
-    world.two.hangs = True
+async def test_a_node_that_hangs_and_then_leaves_is_waited_for_since_it_hung(world: DrainWorld) -> None:
+    world.two.is_hanging = True
     drain = await world.drain(20.0)
     await world.clock.advance(5.0)
-    world.neighbours[1] = replace(world.neighbours[1], left_ago=0.0)
-    assert await world.took(drain, W - 5.0 + 1.0) <= W - 5.0 + 1.0
+    world.queried_peers[1] = replace(world.queried_peers[1], left_ago=0.0)
+    assert await world.time_to_finish(drain, W - 5.0 + 1.0) <= W - 5.0 + 1.0
     assert names((await drain).lost) == ["two"]
 
 
-async def test_a_node_that_left_and_still_answers_is_asked_for_its_consumers(world: World) -> None:
+async def test_a_node_that_left_and_still_answers_is_queried(world: DrainWorld) -> None:
     world.two.consumers.connect(A, ORDERS)
-    world.neighbours[1] = replace(world.neighbours[1], left_ago=W + 20.0)
+    world.queried_peers[1] = replace(world.queried_peers[1], left_ago=W + 20.0)
     drain = await world.drain(1.0)
-    await world.took(drain, 2.0)
+    await world.time_to_finish(drain, 2.0)
     assert names((await drain).waiting) == ["web"]
 
 
-async def test_nodes_that_refuse_are_not_asked_without_a_pause(world: World) -> None:
-    world.one.away = world.two.away = True
+async def test_nodes_that_refuse_are_queried_at_intervals(world: DrainWorld) -> None:
+    world.one.is_away = world.two.is_away = True
     drain = await world.drain(5.0)
-    await world.took(drain, 6.0)
-    assert world.one.questions <= 13
+    await world.time_to_finish(drain, 6.0)
+    assert world.one.queries <= 13
 
 
-async def test_alone_it_asks_nobody_and_waits_in_one_go(world: World) -> None:
-    world.neighbours = []
-    duties = world.here.consumers.connect(A, ORDERS)
+async def test_a_single_node_waits_in_one_round(world: DrainWorld) -> None:
+    world.queried_peers = []
+    records = world.here.consumers.connect(A, ORDERS)
     drain = await world.drain(10.0)
-    world.here.consumers.acknowledge(duties, 7)
+    world.here.consumers.acknowledge(records, 7)
     assert (await drain).unacknowledged == 0
-    assert world.here.questions == 1
+    assert world.here.queries == 1
 
 
-async def test_many_consumers_are_counted_exactly_and_named_in_part(world: World) -> None:
+async def test_many_consumers_are_counted_exactly_and_listed_in_part(world: DrainWorld) -> None:
     for n in range(150):
         world.one.consumers.connect(Consumer(f"c{n}"), ORDERS)
         world.two.consumers.disconnect(world.two.consumers.connect(Consumer(f"d{n}"), ORDERS), silent=True)
     drain = await world.drain(0.0)
     await run_until_idle()
-    found = await drain
-    assert (found.unacknowledged, len(found.waiting)) == (150, 100)
-    assert (found.lost_count, len(found.lost)) == (150, 100)
+    report = await drain
+    assert (report.unacknowledged, len(report.waiting)) == (150, 100)
+    assert (report.lost_count, len(report.lost)) == (150, 100)
 
 
-async def test_hundreds_that_moved_are_cleared_a_few_hundred_at_a_time(world: World) -> None:
+async def test_hundreds_that_moved_are_cleared_a_few_hundred_at_a_time(world: DrainWorld) -> None:
     for n in range(1_500):
         consumer = Consumer(f"{n:032x}")
         world.one.consumers.disconnect(world.one.consumers.connect(consumer, ORDERS), silent=False)
         world.two.consumers.acknowledge(world.two.consumers.connect(consumer, ORDERS), 7)
     drain = await world.drain(W)
-    await world.took(drain, 6.0)
+    await world.time_to_finish(drain, 6.0)
     assert (await drain).unacknowledged == 0
 
 
-async def test_a_node_that_left_and_is_back_for_long_is_not_named(world: World) -> None:
-    """Its consumers have been heard of since, or are lost at a node that lives."""
-    world.two.away = True
-    ended = replace(world.neighbours[1], left_ago=2 * W)
-    back = replace(world.neighbours[0], peer=replace(world.one.peer, name=ended.peer.name))
-    world.neighbours = [back, ended]
+async def test_an_earlier_run_of_a_node_that_has_been_back_for_long_is_left_out(world: DrainWorld) -> None:
+    """Its consumers have connected to other nodes since, or are lost at a node that lives."""
+    world.two.is_away = True
+    ended = replace(world.queried_peers[1], left_ago=2 * W)
+    back = replace(world.queried_peers[0], peer=replace(world.one.peer, name=ended.peer.name))
+    world.queried_peers = [back, ended]
     drain = await world.drain(1.0)
-    await world.took(drain, 1.0)
-    assert names((await drain).lost) == ["two"], "not for so long yet"
-    world.neighbours[1] = replace(ended, left_ago=2 * W + 0.1)
+    await world.time_to_finish(drain, 1.0)
+    assert names((await drain).lost) == ["two"], "it has not been back for long enough"
+    world.queried_peers[1] = replace(ended, left_ago=2 * W + 0.1)
     drain = await world.drain(1.0)
-    await world.took(drain, 1.0)
+    await world.time_to_finish(drain, 1.0)
     assert (await drain).lost_count == 0

@@ -1,4 +1,4 @@
-"""Several nodes over one etcd, in this process: what they have and don't have of one another."""
+"""Several nodes over one etcd, in this process."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ def _config(etcd: EtcdProcess, name: str, advertise: str = "") -> ServeConfig:
     return ServeConfig(listen="127.0.0.1:0", xds="off", store=etcd.url, node=name, advertise=advertise)
 
 
-async def _until(true: Callable[[], object]) -> None:
+async def _until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20.0):
-        while not true():  # noqa: ASYNC110 - another process
+        while not condition():  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
 
 
 async def _share(*nodes: Daemon) -> None:
-    """Return when they have shared everything among them, and each keeps its part of the leases."""
+    """Returns when the nodes have divided all shards, and each keeps its leases."""
     await _until(lambda: all(_shares(node) == _shares(nodes[0]) and len(_shares(node)) == len(nodes) for node in nodes))
     await _until(lambda: sum(node.status().leases for node in nodes) == len(SERVICES))
 
 
 def _shares(node: Daemon) -> dict[str, int]:
-    said = node.status()
-    found = {said.node: said.shards, **{peer.node: peer.shards for peer in said.peers}}
-    return found if sum(found.values()) == 256 and all(found.values()) else {}
+    status = node.status()
+    shards = {status.node: status.shards, **{peer.node: peer.shards for peer in status.peers}}
+    return shards if sum(shards.values()) == 256 and all(shards.values()) else {}
 
 
 async def _register(node: Daemon) -> None:
@@ -66,7 +66,7 @@ async def _register(node: Daemon) -> None:
 
 
 async def _renewed(node: Daemon, trouble: str = "can't be asked to renew") -> set[str]:
-    """The services whose instance was renewed when that node was asked to; the others for `trouble` were not."""
+    """Renews the instances of all services at the node. Returns the services; the others failed with `trouble`."""
     renewed = set()
     async with httpx.AsyncClient(base_url=node.urls[0], trust_env=False) as http:
         for service in SERVICES:
@@ -80,79 +80,81 @@ async def _renewed(node: Daemon, trouble: str = "can't be asked to renew") -> se
 
 
 async def test_a_renewal_may_reach_any_node(etcd: EtcdProcess) -> None:
-    async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
-        await _register(one)
-        await _share(one, other)
-        assert await _renewed(one) == await _renewed(other) == set(SERVICES)
-        assert "nodes" not in one.status().store_condition
+    async with serving(etcd, "n1") as first, serving(etcd, "n2") as second:
+        await _register(first)
+        await _share(first, second)
+        assert await _renewed(first) == await _renewed(second) == set(SERVICES)
+        assert "nodes" not in first.status().store_condition
 
 
-async def test_at_an_address_where_only_itself_is_a_node_passes_nothing_on_and_calls_nothing_renewed(
+async def test_a_node_that_reaches_only_itself_forwards_nothing_and_calls_nothing_renewed(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As on hosts that advertise loopback: whatever n1 sends to n2 comes to n1 itself, and the other way round."""
+    """As on hosts that advertise loopback: each node reaches itself at the address of the other."""
     monkeypatch.setattr(membership, "ADDRESS_WARNING_DELAY", 0.5)
-    async with serving(etcd, "n1") as one, serving(etcd, "n2", one.urls[0]) as other:
-        await _register(one)
-        await _share(one, other)
-        at_one = await _renewed(one)
+    async with serving(etcd, "n1") as first, serving(etcd, "n2", first.urls[0]) as second:
+        await _register(first)
+        await _share(first, second)
+        at_one = await _renewed(first)
         assert at_one < set(SERVICES), "what n2 keeps is not renewed"
-        assert await _renewed(other) == set(SERVICES), "n1 is reached"
-        for node in (one, other):
+        assert await _renewed(second) == set(SERVICES), "n1 is reached"
+        for node in (first, second):
             await _until(lambda node=node: "nodes" in node.status().store_condition)  # type: ignore[misc]
-            said = node.status().store_condition["nodes"]
-            assert said.startswith(f"n1 and n2 advertise the same address {one.urls[0]}")
-            assert "--advertise" in said
-        refusals = [each.getMessage() for each in caplog.records if each.name == "adsum.peers"]
+            status = node.status().store_condition["nodes"]
+            assert status.startswith(f"n1 and n2 advertise the same address {first.urls[0]}")
+            assert "--advertise" in status
+        refusals = [record.getMessage() for record in caplog.records if record.name == "adsum.peers"]
         assert len(refusals) == 1, refusals
-        assert refusals[0].startswith(f"renewals can't be passed on to n2 at {one.urls[0]}, and are refused")
-        assert caplog.text.count("n1 and n2 advertise the same address") == 2, "each tells it once"
+        assert refusals[0].startswith(f"renewals can't be forwarded to n2 at {first.urls[0]}, and are refused")
+        assert caplog.text.count("n1 and n2 advertise the same address") == 2, "each node logs it once"
 
 
-async def test_a_node_that_ended_is_remembered_by_the_others_and_one_that_is_there_is_not(
+async def test_a_node_that_ended_is_a_departed_peer_and_a_present_one_is_not(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving(etcd, "n1") as one:
-        shares = one.__dict__["_shares"]
-        async with serving(etcd, "n2") as other:
+    async with serving(etcd, "n1") as first:
+        shares = first.__dict__["_shares"]
+        async with serving(etcd, "n2") as second:
             await _until(lambda: shares.peers())
-            assert shares.left() == []
-        await _until(lambda: shares.left())
-        ((peer, ago),) = shares.left()
-        assert (peer.name, peer.url) == ("n2", other.urls[0])
+            assert shares.departed_peers() == []
+        await _until(lambda: shares.departed_peers())
+        ((peer, ago),) = shares.departed_peers()
+        assert (peer.name, peer.url) == ("n2", second.urls[0])
         assert 0.0 <= ago < 20.0
         assert shares.peers() == []
         monkeypatch.setattr(membership, "DEPARTED_NODE_RETENTION", 0.0)
-        assert shares.left() == []
+        assert shares.departed_peers() == []
 
 
-async def test_a_drain_is_confirmed_by_a_word_at_any_node(etcd: EtcdProcess) -> None:
-    async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
-        await _register(one)
-        await _share(one, other)
-        away, body = "/api/v1/watch?service=s0&acks=true&consumer=c1&name=web", {"status": "draining", "wait": 8}
+async def test_a_drain_is_confirmed_by_an_acknowledgement_at_any_node(etcd: EtcdProcess) -> None:
+    async with serving(etcd, "n1") as first, serving(etcd, "n2") as second:
+        await _register(first)
+        await _share(first, second)
+        watch, body = "/api/v1/watch?service=s0&acks=true&consumer=c1&name=web", {"status": "draining", "wait": 8}
         async with (
-            httpx.AsyncClient(base_url=one.urls[0], trust_env=False, timeout=20.0) as there,
-            httpx.AsyncClient(base_url=other.urls[0], trust_env=False, timeout=20.0) as here,
+            httpx.AsyncClient(base_url=first.urls[0], trust_env=False, timeout=20.0) as first_http,
+            httpx.AsyncClient(base_url=second.urls[0], trust_env=False, timeout=20.0) as second_http,
         ):
-            async with there.stream("GET", away) as answer:
+            async with first_http.stream("GET", watch) as answer:
                 assert await _token(answer)
-            drain = asyncio.create_task(here.put("/api/v1/services/s0/instances/i/override", json=body | {"wait": 0.5}))
-            said = (await drain).json()
-            assert [(each["name"], each["node"]) for each in said["waiting"]] == [("web", "n1")]
-            assert "id" not in said["waiting"][0]
-            drain = asyncio.create_task(here.put("/api/v1/services/s0/instances/i/override", json=body))
-            async with here.stream("GET", away) as answer:
+            drain = asyncio.create_task(
+                second_http.put("/api/v1/services/s0/instances/i/override", json=body | {"wait": 0.5})
+            )
+            status = (await drain).json()
+            assert [(consumer["name"], consumer["node"]) for consumer in status["waiting"]] == [("web", "n1")]
+            assert "id" not in status["waiting"][0]
+            drain = asyncio.create_task(second_http.put("/api/v1/services/s0/instances/i/override", json=body))
+            async with second_http.stream("GET", watch) as answer:
                 token = await _token(answer)
-                applied = {"revision": other.registry.snapshot.revision}
-                await here.post(f"/api/v1/watches/{token}/acknowledge", json=applied)
-                said = (await drain).json()
-                assert "unacknowledged" not in said
-                assert "lost" not in said
+                acknowledged = {"revision": second.registry.snapshot.revision}
+                await second_http.post(f"/api/v1/watches/{token}/acknowledge", json=acknowledged)
+                status = (await drain).json()
+                assert "unacknowledged" not in status
+                assert "lost" not in status
 
 
 async def _token(answer: httpx.Response) -> str:
-    """Of a watch, once it is open."""
+    """The token of the watch, once it is open."""
     async for line in answer.aiter_lines():
         if line.startswith("data: "):
             token: str = json.loads(line.removeprefix("data: "))["watch"]
@@ -160,20 +162,20 @@ async def _token(answer: httpx.Response) -> str:
     raise AssertionError
 
 
-async def test_while_no_node_is_sure_that_it_keeps_anything_nothing_is_called_renewed(etcd: EtcdProcess) -> None:
-    async with serving(etcd, "n1") as one, serving(etcd, "n2") as other:
-        await _register(one)
-        await _share(one, other)
+async def test_nothing_is_called_renewed_while_no_node_is_certain_to_keep_it(etcd: EtcdProcess) -> None:
+    async with serving(etcd, "n1") as first, serving(etcd, "n2") as second:
+        await _register(first)
+        await _share(first, second)
         etcd.kill()
-        await _until(lambda: one.status().shards == other.status().shards == 0)
-        for node in (one, other):
+        await _until(lambda: first.status().shards == second.status().shards == 0)
+        for node in (first, second):
             assert await _renewed(node, "nobody keeps") == set()
         etcd.start()
-        await _share(one, other)
-        assert await _renewed(one) == await _renewed(other) == set(SERVICES)
+        await _share(first, second)
+        assert await _renewed(first) == await _renewed(second) == set(SERVICES)
 
 
-async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(
+async def test_a_node_takes_no_shards_before_its_catalog_is_loaded(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading, loaded = asyncio.Event(), asyncio.Event()
@@ -184,20 +186,20 @@ async def test_a_node_takes_nothing_over_before_its_catalog_is_loaded(
         await loaded.wait()
         return await whole(store)
 
-    async with serving(etcd, "n1") as one:
-        await _register(one)
-        await _until(lambda: one.status().leases == len(SERVICES))
+    async with serving(etcd, "n1") as first:
+        await _register(first)
+        await _until(lambda: first.status().leases == len(SERVICES))
         monkeypatch.setattr(EtcdStore, "_full_state", slowly)
         late = Daemon(_config(etcd, "n2"))
         starting = asyncio.create_task(late.start())
         try:
             await loading.wait()
             await asyncio.sleep(membership.REBALANCE_INTERVAL)
-            assert _shares(one) == {"n1": 256}
-            assert await _renewed(one) == set(SERVICES)
+            assert _shares(first) == {"n1": 256}
+            assert await _renewed(first) == set(SERVICES)
             loaded.set()
             await starting
-            await _share(one, late)
+            await _share(first, late)
         finally:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)

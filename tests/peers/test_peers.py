@@ -1,4 +1,4 @@
-"""What nodes pass on to one another, over real nodes and wires that can be cut."""
+"""Requests to other nodes, over real nodes and connections that can be cut."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.support.registry_daemon import RunningDaemon
 from tests.support.tcp_proxy import TcpProxy
 
 NOWHERE = Peer("n", "nowhere", "http://127.0.0.1:1")
-HERE, GONE = wire.LeaseBody("orders", "a", ""), wire.LeaseBody("orders", "b", "")
+LISTED, UNLISTED = wire.LeaseBody("orders", "a", ""), wire.LeaseBody("orders", "b", "")
 
 
-class Known:
-    """Shares as a test says them."""
+class FixedPeers:
+    """Implements `ports.Sharding` with the peers that the test sets."""
 
     id = "asking"
     kept_shards: Set[int] = frozenset()
@@ -50,82 +50,82 @@ class Known:
 
 
 @pytest.fixture
-async def cut(daemon: RunningDaemon) -> AsyncIterator[TcpProxy]:
-    """A wire to a node that lists `THIS_NODE`."""
+async def proxy(daemon: RunningDaemon) -> AsyncIterator[TcpProxy]:
+    """A proxy to a node that lists `LISTED`."""
     async with httpx.AsyncClient(base_url=daemon.url, trust_env=False) as http:
         (await http.put("/api/v1/services/orders/instances/a", json={"port": 80, "ttl": 60})).raise_for_status()
-    wire = await TcpProxy(int(daemon.url.rpartition(":")[2])).open()
-    yield wire
-    await wire.close()
+    opened = await TcpProxy(int(daemon.url.rpartition(":")[2])).open()
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture
 async def peers() -> AsyncIterator[Peers]:
-    peers = Peers(Known([NOWHERE]), SystemClock(), Random(1))
+    peers = Peers(FixedPeers([NOWHERE]), SystemClock(), Random(1))
     yield peers
     await peers.close()
 
 
-async def _nobody_here(
-    service: str, revision: int, wait: float, about: Sequence[str], hints: ConsumerHints
+async def _no_consumers_here(
+    service: str, revision: int, wait: float, ids: Sequence[str], hints: ConsumerHints
 ) -> wire.AcknowledgementReport:
     """This node has no consumers."""
     return wire.AcknowledgementReport("e1", revision, 0)
 
 
-def _over(wire: TcpProxy, id: str = "test") -> Peer:
-    """The node of the fixture `daemon`, or another that is taken to be there."""
-    return Peer(id, id, f"http://127.0.0.1:{wire.port}")
+def _peer_at(proxy: TcpProxy, id: str = "test") -> Peer:
+    """The node of the fixture `daemon`, or another one that is expected at its address."""
+    return Peer(id, id, f"http://127.0.0.1:{proxy.port}")
 
 
-async def test_who_keeps_a_lease_renews_it_and_says_which_are_lost(peers: Peers, cut: TcpProxy) -> None:
-    assert await peers.renew([_over(cut)], [HERE, GONE]) == [wire.LostLease("orders", "b", "unknown")]
+async def test_the_keeper_of_a_lease_renews_it_and_names_lost_ones(peers: Peers, proxy: TcpProxy) -> None:
+    assert await peers.renew([_peer_at(proxy)], [LISTED, UNLISTED]) == [wire.LostLease("orders", "b", "unknown")]
 
 
-async def test_of_several_that_may_keep_it_one_that_answers_is_enough(peers: Peers, cut: TcpProxy) -> None:
-    assert await peers.renew([NOWHERE, _over(cut)], [HERE]) == []
+async def test_one_answer_is_enough_if_several_nodes_may_keep_a_lease(peers: Peers, proxy: TcpProxy) -> None:
+    assert await peers.renew([NOWHERE, _peer_at(proxy)], [LISTED]) == []
 
 
-async def test_nobody_is_lost_whom_one_of_them_knows(peers: Peers, cut: TcpProxy) -> None:
+async def test_a_lease_that_one_node_knows_is_not_lost(peers: Peers, proxy: TcpProxy) -> None:
     empty = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="empty"))
     try:
         other = Peer("empty", "empty", empty.url)
-        assert await peers.renew([other], [HERE]) == [wire.LostLease("orders", "a", "unknown")]
-        assert await peers.renew([other, _over(cut)], [HERE]) == []
+        assert await peers.renew([other], [LISTED]) == [wire.LostLease("orders", "a", "unknown")]
+        assert await peers.renew([other, _peer_at(proxy)], [LISTED]) == []
     finally:
         await asyncio.to_thread(empty.stop)
 
 
-async def test_nothing_is_called_renewed_when_nobody_answers(peers: Peers) -> None:
+async def test_nothing_is_called_renewed_when_no_node_answers(peers: Peers) -> None:
     with pytest.raises(KeeperUnavailable, match="nowhere can't be asked"):
-        await peers.renew([NOWHERE], [HERE])
+        await peers.renew([NOWHERE], [LISTED])
 
 
-async def test_a_node_that_is_not_the_one_that_was_meant_renews_nothing_and_says_so(
-    daemon: RunningDaemon, peers: Peers, cut: TcpProxy, caplog: pytest.LogCaptureFixture
+async def test_another_run_of_a_node_renews_nothing_and_refuses(
+    daemon: RunningDaemon, peers: Peers, proxy: TcpProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for meant in (_over(cut, "n2"), _over(cut, "an earlier run")):
-        with pytest.raises(KeeperUnavailable, match=f"{meant.name} can't be asked"):
-            await peers.renew([meant], [HERE])
-        assert f"passed on to {meant.name} at {meant.url}, and are refused: the registry refused (421)" in caplog.text
-    assert await peers.renew([_over(cut)], [HERE]) == [], "at the same address"
+    for peer in (_peer_at(proxy, "n2"), _peer_at(proxy, "an earlier run")):
+        with pytest.raises(KeeperUnavailable, match=f"{peer.name} can't be asked"):
+            await peers.renew([peer], [LISTED])
+        assert f"forwarded to {peer.name} at {peer.url}, and are refused: the registry refused (421)" in caplog.text
+    assert await peers.renew([_peer_at(proxy)], [LISTED]) == [], "at the same address"
 
 
-async def test_nor_does_it_answer_for_the_consumers_of_the_one_that_was_meant(cut: TcpProxy) -> None:
-    for peer, unaware in ((_over(cut, "n2"), 1), (_over(cut), 0)):
-        asking = Peers(Known([peer]), SystemClock(), Random(1))
-        assert (await asking.wait_for_acknowledgements(_nobody_here, "orders", 1, 0.0)).unacknowledged == unaware
-        await asking.close()
+async def test_another_run_of_a_node_does_not_answer_for_the_consumers_of_the_former_one(proxy: TcpProxy) -> None:
+    for peer, unaware in ((_peer_at(proxy, "n2"), 1), (_peer_at(proxy), 0)):
+        peers = Peers(FixedPeers([peer]), SystemClock(), Random(1))
+        assert (await peers.wait_for_acknowledgements(_no_consumers_here, "orders", 1, 0.0)).unacknowledged == unaware
+        await peers.close()
 
 
-async def test_one_that_is_late_hears_of_it_all_the_same(daemon: RunningDaemon, peers: Peers, cut: TcpProxy) -> None:
-    cut.partition()
+async def test_a_slow_node_still_receives_the_renewal(daemon: RunningDaemon, peers: Peers, proxy: TcpProxy) -> None:
+    proxy.partition()
     began = asyncio.get_running_loop().time()
     with pytest.raises(KeeperUnavailable):
-        await peers.renew([_over(cut)], [HERE])
+        await peers.renew([_peer_at(proxy)], [LISTED])
     assert asyncio.get_running_loop().time() - began >= RENEWAL_ANSWER_TIMEOUT * 0.9
     before = await _renewals(daemon)
-    cut.heal()
+    proxy.heal()
     async with asyncio.timeout(5.0):
         while await _renewals(daemon) == before:  # noqa: ASYNC110 - in another thread
             await asyncio.sleep(0.01)
@@ -141,8 +141,8 @@ async def _renewals(daemon: RunningDaemon) -> float:
 async def test_a_node_of_a_later_protocol_is_named_in_the_log(
     peers: Peers, daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(wire, "PROTOCOL", "0.9")  # Ours: to a node of before, today's is a later one.
+    monkeypatch.setattr(wire, "PROTOCOL", "0.9")  # This node has an earlier version than the other one.
     with pytest.raises(KeeperUnavailable):
-        await peers.renew([Peer("test", "other", daemon.url)], [HERE])
-    assert "renewals can't be passed on to other" in caplog.text
+        await peers.renew([Peer("test", "other", daemon.url)], [LISTED])
+    assert "renewals can't be forwarded to other" in caplog.text
     assert "it speaks version '1.0' of the protocol, and Adsum" in caplog.text

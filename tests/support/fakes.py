@@ -1,4 +1,4 @@
-"""The world for tests: a clock that stands still until told otherwise, and a store that fails when told to."""
+"""Fakes for tests: a clock that the test advances, a store that fails on request, and a sharding that the test sets."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class FakeClock:
         await waiter
 
     def jump(self, length: float) -> None:
-        """Let `length` seconds pass at once, as when the process was suspended."""
+        """Advances by `length` seconds at once, as if the process had been suspended."""
         assert length >= 0
         assert isfinite(length)
         self._now += length
         self._wake()
 
     async def advance(self, length: float) -> None:
-        """Let `length` seconds pass: wake each sleeper at its instant and let everybody run to rest before the next."""
+        """Advances by `length` seconds. Wakes each sleeper at its instant, and runs all tasks before the next one."""
         end = self._now + length
         await run_until_idle()
         while self._sleepers and self._sleepers[0][0] <= end:
@@ -65,8 +65,8 @@ class FakeClock:
 
 
 async def run_until_idle(turns: int = 10_000) -> None:
-    """Let every task that is ready run, and those that they make ready, until all wait (or after so many turns)."""
-    ready = getattr(asyncio.get_running_loop(), "_ready")  # noqa: B009 - asyncio has no public word for "all wait"
+    """Runs all tasks that are ready, and those that they make ready, until all wait, or for `turns` turns."""
+    ready = getattr(asyncio.get_running_loop(), "_ready")  # noqa: B009 - asyncio has no public name for it
     for _ in range(turns):
         await asyncio.sleep(0)
         if not ready:
@@ -74,39 +74,39 @@ async def run_until_idle(turns: int = 10_000) -> None:
 
 
 class FakeStore:
-    """Implements `ports.Store` in this process; it may be opened again by a successor. Tests make it wait and fail."""
+    """Implements `ports.Store` in memory. It may be opened again. Tests make it wait and fail."""
 
     def __init__(self) -> None:
         self.epoch = "e1"
         self.revision = 0
         self.is_unavailable = False
-        """Whether it can't be reached."""
+        """Whether commits and confirmations raise `StoreUnavailable`."""
         self.error: Exception | None = None
         """The error of every commit and confirmation."""
         self.next_errors: list[Exception] = []
-        """The errors of the next commits, the last one first."""
+        """The errors of the next commits. The last one is raised first."""
         self.gate = asyncio.Event()
-        """Commits wait while it is clear."""
+        """Commits wait while it is not set."""
         self.gate.set()
         self.delayed_batches: list[Batch] | None = None
-        """Batches that are committed and not in the stream yet; None: the stream holds nothing back."""
+        """Committed batches that the stream has not delivered yet. None: the stream delivers at once."""
         self.age_seconds = 0.0
-        """The seconds of `age`."""
+        """The result of `age`."""
         self.isolated = 0.0
-        """The seconds of `isolated_seconds`."""
+        """The result of `isolated_seconds`."""
         self.trouble = ""
         self.commits: list[Sequence[Change]] = []
         self.recorded: list[RecordedChange] = []
-        self.edit_log = EditLog()
         """The history, newest first."""
+        self.edit_log = EditLog()
         self.stream: asyncio.Queue[FullState | Batch | None] = asyncio.Queue()
-        """What `watch` gives next; None ends it."""
+        """The next items of `watch`. None ends it."""
         self._listings: dict[Key, tuple[int, Listing]] = {}
-        self._left: dict[str, int] = {}
+        self._removal_revisions: dict[str, int] = {}
 
     @property
     def changes(self) -> list[Change]:
-        """All that were committed here, in order."""
+        """All changes committed with `commit`, in order."""
         return [change for commit in self.commits for change in commit]
 
     def join(self, name: str) -> SingleNode:
@@ -117,9 +117,8 @@ class FakeStore:
 
     async def open(self) -> None:
         self.stream = asyncio.Queue()
-        self.stream.put_nowait(
-            FullState(self.epoch, self.revision, list(self._listings.values()), removal_revisions=dict(self._left))
-        )
+        listings, removals = list(self._listings.values()), dict(self._removal_revisions)
+        self.stream.put_nowait(FullState(self.epoch, self.revision, listings, removal_revisions=removals))
 
     async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
         await self.gate.wait()
@@ -138,20 +137,20 @@ class FakeStore:
             raise StoreConflict(f"{base_revision} is not {self.revision}")
 
     def commit_elsewhere(self, *changes: Change) -> None:
-        """Another node commits."""
+        """Commits changes as another node."""
         self._apply(changes, ())
 
-    def replace_history(self, whole: FullState) -> None:
-        """Another history begins, with this state."""
-        self.epoch, self.revision = whole.epoch, whole.revision
-        self._listings = {listing.key: (revision, listing) for revision, listing in whole.listings}
-        self._left = dict(whole.removal_revisions)
-        self.stream.put_nowait(whole)
+    def replace_history(self, state: FullState) -> None:
+        """Begins another history with this state."""
+        self.epoch, self.revision = state.epoch, state.revision
+        self._listings = {listing.key: (revision, listing) for revision, listing in state.listings}
+        self._removal_revisions = dict(state.removal_revisions)
+        self.stream.put_nowait(state)
 
     def release_delayed(self) -> None:
-        """Hold nothing back any more."""
-        held_back, self.delayed_batches = self.delayed_batches, None
-        for batch in held_back or ():
+        """Delivers the delayed batches, and later ones at once."""
+        delayed, self.delayed_batches = self.delayed_batches, None
+        for batch in delayed or ():
             self.stream.put_nowait(batch)
 
     def _apply(self, changes: Sequence[Change], edits: Sequence[Edit]) -> int:
@@ -159,9 +158,9 @@ class FakeStore:
         for change in changes:
             self._listings.pop(change.key, None)
             if change.forgets_service:
-                self._left.pop(change.key.service, None)
+                self._removal_revisions.pop(change.key.service, None)
             elif change.listing is None:
-                self._left[change.key.service] = self.revision
+                self._removal_revisions[change.key.service] = self.revision
             if change.listing is not None:
                 self._listings[change.key] = (self.revision, change.listing)
             status = change.listing.status.value if change.listing is not None else ""
@@ -179,7 +178,11 @@ class FakeStore:
             yield event
 
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
-        found = [each for each in self.recorded if service in (None, each.key.service) and id in (None, each.key.id)]
+        found = [
+            recorded
+            for recorded in self.recorded
+            if service in (None, recorded.key.service) and id in (None, recorded.key.id)
+        ]
         return found[:limit]
 
     async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
@@ -196,7 +199,7 @@ class FakeStore:
 
 
 class FakeSharding:
-    """Implements `ports.Shares`: keeps the services that the test says; nobody is there to keep the others."""
+    """Implements `ports.Sharding`: keeps the services that the test sets. No node keeps the others."""
 
     id = "n1"
 

@@ -1,4 +1,4 @@
-"""Observers for tests: one that hears everything."""
+"""An observer for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adsum.ports import ProbeLag
 
 @dataclass
 class RecordingObserver:
-    """Keeps what it hears, for tests to look at."""
+    """Records all events."""
 
     batches: list[Batch] = field(default_factory=list)
     publications: list[tuple[int, int]] = field(default_factory=list)

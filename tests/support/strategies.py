@@ -1,4 +1,4 @@
-"""Hypothesis strategies for every value of the model that is valid, from the plainest to the strangest."""
+"""Hypothesis strategies for all valid values of the model, from plain to extreme ones."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from adsum.core.provenance import Cause, Provenance
 _LETTERS = string.ascii_letters + string.digits
 
 
-def _up_to(most: int, some: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Some, and now and then so much of it that it is as long as can be."""
-    longest = some.filter(len).map(lambda value: (value * most)[:most])
-    return st.one_of(some, some, some, longest)
+def _up_to(max_length: int, texts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Draws from `texts`, and at times repeats a text up to the maximum length."""
+    longest = texts.filter(len).map(lambda value: (value * max_length)[:max_length])
+    return st.one_of(texts, texts, texts, longest)
 
 
 service_names = _up_to(
@@ -35,7 +35,7 @@ addresses = st.one_of(
 
 
 def texts(length: int = validation.MAX_TEXT_LENGTH, min_size: int = 0) -> st.SearchStrategy[str]:
-    """One line of any script."""
+    """One line of text in any script."""
     return _up_to(
         length, st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=min_size, max_size=12)
     )
@@ -55,7 +55,7 @@ headers = st.dictionaries(
 
 
 def durations(least: float, most: float) -> st.SearchStrategy[float]:
-    """Seconds, mostly round ones."""
+    """Seconds, mostly whole ones."""
     return st.one_of(
         st.sampled_from([least, most]),
         st.integers(round(least + 0.5), int(most)).map(float),
@@ -123,12 +123,12 @@ provenances = st.builds(
 )
 
 check_statuses = st.sampled_from([Status.PASSING, Status.WARNING, Status.STARTING, Status.CRITICAL])
-"""How a check may stand."""
+"""The statuses of a check."""
 
 
 @st.composite
 def listings(draw: st.DrawFn, registrations: st.SearchStrategy[Registration] = registrations) -> Listing:
-    """A listing of one of those registrations, however it may stand."""
+    """A listing of one of the registrations, in any state."""
     registration = draw(registrations)
     return Listing(
         registration,
@@ -142,14 +142,14 @@ def listings(draw: st.DrawFn, registrations: st.SearchStrategy[Registration] = r
 
 @st.composite
 def changes(draw: st.DrawFn, listings: st.SearchStrategy[Listing] = listings()) -> Change:  # noqa: B008
-    """One of those listings comes, changes or leaves."""
+    """The arrival, change or removal of one of the listings."""
     listing = draw(listings)
     return Change(listing.key, draw(st.sampled_from([listing, listing, None])), draw(provenances))
 
 
 @st.composite
 def simple_registrations(draw: st.DrawFn, services: int = 2, instances: int = 3) -> Registration:
-    """Few names and few differences, so that histories meet themselves again."""
+    """A registration from few names and few differences, so that histories repeat themselves."""
     instance = Instance(
         f"s{draw(st.integers(1, services))}",
         f"i{draw(st.integers(1, instances))}",
@@ -165,4 +165,4 @@ def simple_registrations(draw: st.DrawFn, services: int = 2, instances: int = 3)
 
 
 simple_changes = changes(listings(simple_registrations()))
-"""Changes of a small catalog, so that most of them touch what is there already."""
+"""Changes of a small catalog, so that most of them change a listed instance."""

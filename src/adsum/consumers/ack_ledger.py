@@ -226,9 +226,9 @@ class AckLedger:
         only_lost = [pending for id, pending in lost.items() if id not in waiting]
         return AckStatus(list(waiting.values()), only_lost, behind, next_loss_at)
 
-    def note_restart(self, began: float) -> None:
-        """Waits for unknown consumers of before the restart, which may not have come back yet."""
-        self._unknown = ("consumers of before the restart", REASON_RESTARTED, began + self.lost_after)
+    def note_restart(self, started_at: float) -> None:
+        """Waits for unknown consumers from before the restart, which may not have come back yet."""
+        self._unknown = ("consumers from before the restart", REASON_RESTARTED, started_at + self.lost_after)
 
     def reset_revisions(self) -> None:
         """Resets all acknowledgements, because revisions start again in a new epoch."""

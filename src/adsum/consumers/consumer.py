@@ -13,4 +13,4 @@ class Consumer:
     name: str = ""
     address: str = ""
     acks_immediately: bool = False
-    """Whether it acknowledges its first view at once, as every consumer of the native API does."""
+    """True if it acknowledges its first view at once, as every consumer of the native API does."""

@@ -1,4 +1,4 @@
-"""The room of the loops that wait for time."""
+"""The keeper: the loops that keep leases, checks, overrides and empty services."""
 
 from adsum.keeper.keeper import Keeper
 

@@ -1,4 +1,4 @@
-"""What came between two snapshots, instance by instance, at the cost of what changed. Pure."""
+"""The instances that changed between two snapshots, at the cost of what changed. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from adsum.core.nodes.sharding import shard_of
 from adsum.core.provenance import Cause
 
 RENEWING_CAUSES: Final = frozenset({Cause.REGISTERED, Cause.REREGISTERED, Cause.LEASE_RENEWED})
-"""The causes by which a lease starts afresh."""
+"""The causes of changes that renew a lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedInstance:
-    """An instance that changed: its listing now (None: it left), and whether its lease was renewed in between."""
+    """A changed instance: its new listing (None: it was removed), and whether its lease was renewed in between."""
 
     key: Key
     listing: Listing | None
@@ -27,53 +27,54 @@ class ChangedInstance:
 
 
 def changed_instances(before: Snapshot, after: Snapshot) -> Iterator[ChangedInstance]:
-    """Every instance that changed from one snapshot to the next, about in the order of change, the latest first."""
-    another = before.epoch != after.epoch
-    forgotten = None if another else after.forgotten_services.names_since(before.revision)
+    """Yields every instance that changed between two snapshots, roughly in the order of change, the latest first."""
+    new_epoch = before.epoch != after.epoch
+    forgotten = None if new_epoch else after.forgotten_services.names_since(before.revision)
     gone = before.services.keys() - after.services.keys() if forgotten is None else forgotten - after.services.keys()
-    for name in gone:  # Loaded anew, or emptied and forgotten: they went without a trace.
+    for name in gone:  # Forgotten, or missing in a newly loaded catalog: there is no change of their instances.
         for id in before.service(name).listings:
             yield ChangedInstance(Key(name, id), None, renewed=False)
-    for service in after.changed_since(-1 if another else before.revision):
-        if another or before.revision < service.compact_revision:
-            yield from _compared(before.service(service.name), service)
+    for service in after.changed_since(-1 if new_epoch else before.revision):
+        if new_epoch or before.revision < service.compact_revision:
+            yield from _from_comparison(before.service(service.name), service)
         else:
-            yield from _trailed(before.revision, service)
+            yield from _from_recent_changes(before.revision, service)
 
 
 def handed_over_instances(
-    before: Snapshot, after: Snapshot, kept: Set[int], ours: Set[int]
+    before: Snapshot, after: Snapshot, kept_before: Set[int], kept: Set[int]
 ) -> Iterator[ChangedInstance]:
-    """What was kept here and is not ours any more, as if it had left; and what is ours now, as if it had just come."""
+    """Yields the instances of lost shards as removed, and those of gained shards as new."""
     for service in before.services.values():
-        if shard_of(service.name) in kept - ours:
+        if shard_of(service.name) in kept_before - kept:
             for key in map(Key, repeat(service.name), service.listings):
                 yield ChangedInstance(key, None, renewed=False)
     for service in after.services.values():
-        if shard_of(service.name) in ours - kept:
+        if shard_of(service.name) in kept - kept_before:
             for listing in service.listings.values():
                 yield ChangedInstance(listing.key, listing, renewed=False)
 
 
-def _trailed(since: int, service: ServiceSnapshot) -> Iterator[ChangedInstance]:
+def _from_recent_changes(revision: int, service: ServiceSnapshot) -> Iterator[ChangedInstance]:
     renewed: dict[str, bool] = {}
-    for step in reversed(service.recent_changes):
-        if step.revision <= since:
+    for change in reversed(service.recent_changes):
+        if change.revision <= revision:
             break
-        renewed[step.id] = renewed.get(step.id, False) or (step.listed and step.provenance.cause in RENEWING_CAUSES)
-    for id, renewal in renewed.items():
-        yield ChangedInstance(Key(service.name, id), service.listings.get(id), renewal)
+        is_renewal = change.listed and change.provenance.cause in RENEWING_CAUSES
+        renewed[change.id] = renewed.get(change.id, False) or is_renewal
+    for id, was_renewed in renewed.items():
+        yield ChangedInstance(Key(service.name, id), service.listings.get(id), was_renewed)
 
 
-def _compared(before: ServiceSnapshot, after: ServiceSnapshot) -> Iterator[ChangedInstance]:
+def _from_comparison(before: ServiceSnapshot, after: ServiceSnapshot) -> Iterator[ChangedInstance]:
     for id in before.listings.keys() - after.listings.keys():
         yield ChangedInstance(Key(after.name, id), None, renewed=False)
     for id, listing in after.listings.items():
         old = before.listings.get(id)
         if old is not listing:
-            back = old is not None and old.lease is LeaseState.LAPSED and listing.lease is LeaseState.HELD
-            yield ChangedInstance(Key(after.name, id), listing, back or (old is not None and _renews(listing)))
+            yield ChangedInstance(Key(after.name, id), listing, old is not None and _is_renewed(old, listing))
 
 
-def _renews(listing: Listing | None) -> bool:
-    return listing is not None and listing.provenance.cause in RENEWING_CAUSES
+def _is_renewed(old: Listing, new: Listing) -> bool:
+    held_again = old.lease is LeaseState.LAPSED and new.lease is LeaseState.HELD
+    return held_again or new.provenance.cause in RENEWING_CAUSES

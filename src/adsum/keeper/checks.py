@@ -1,4 +1,4 @@
-"""Checks: put on the schedule when an instance is listed, probed when their turn comes, proposed when they turn."""
+"""The checks of listed instances: schedules them, probes them, and proposes their new statuses."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from adsum.keeper.proposals import Proposals
 from adsum.ports import Clock, Observer, Probe, ProbeLag
 
 MAX_CONCURRENT_PROBES: Final = 256
-"""How many probes run at once; past it the next ones wait for one to end, and the lag says so."""
+"""Probes that run at the same time. Past it the next ones wait, and the lag grows."""
 MIN_CHECK_ROUND_WAIT: Final = 0.02
-"""The shortest wait between two rounds, in seconds."""
+"""Seconds between two rounds, at least."""
 MAX_CHECK_ROUND_WAIT: Final = 0.1
-"""The longest: a check that was just listed may be due before all others."""
+"""Seconds between two rounds, at most: a check that was just listed may be due before all others."""
 LAG_REPORT_INTERVAL: Final = 1.0
-"""How often the lag is told, in seconds."""
+"""Seconds between two reports of the lag."""
 LAG_WARNING_THRESHOLD: Final = 1.0
-"""From how many seconds of delay on the checks count as falling behind, which is warned of."""
+"""Seconds of delay from which the log warns that the checks are falling behind."""
 WARNING_INTERVAL: Final = 30.0
-"""How often a warning is repeated while it stays true, in seconds."""
+"""Seconds between two log lines of one warning."""
 
 _log = logging.getLogger("adsum.keeper")
 
 
 @dataclass(slots=True)
-class _Case:
-    """One check of one instance, of the process that was listed when it was opened."""
+class _CheckState:
+    """One check of one instance, and of the process that was listed when it was scheduled."""
 
     instance: Instance
     process: ProcessIdentity
-    turn: ScheduledCheck
-    standing: CheckHealth
+    scheduled: ScheduledCheck
+    health: CheckHealth
     outcome: Outcome | None = None
-    probing: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] | None = None
 
 
 class CheckKeeper:
-    """Runs the checks of everything listed."""
+    """Runs the checks of the listed instances."""
 
     def __init__(
         self,
@@ -67,146 +67,147 @@ class CheckKeeper:
         self._clock = clock
         self._observer = observer
         self.max_probes = max_probes
-        """How many probes run at once; see `MAX_CONCURRENT_PROBES`."""
+        """Probes that run at the same time; see `MAX_CONCURRENT_PROBES`."""
         self._schedule = ProbeSchedule(rng)
-        self._cases: dict[Key, dict[str, _Case]] = {}
-        self._probing: set[asyncio.Task[None]] = set()
-        self._tell_lag_at = self._warn_at = self._warn_short_at = clock.now()
-        self._behind = False
+        self._states: dict[Key, dict[str, _CheckState]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._report_lag_at = self._warn_lag_at = self._warn_unavailable_at = clock.now()
+        self._is_behind = False
 
     def __len__(self) -> int:
         return len(self._schedule)
 
     def update(self, changed: ChangedInstance) -> None:
-        """An instance changed; what it wants checked may have."""
+        """Follows the change of an instance: adds, replaces and removes its checks."""
         key, listing = changed.key, changed.listing
         checks = listing.registration.checks if listing is not None else ()
-        wanted = {check.name for check in checks}
-        for name in [name for name in self._cases.get(key, ()) if name not in wanted]:
-            self._close(key, name)
+        names = {check.name for check in checks}
+        for name in [name for name in self._states.get(key, ()) if name not in names]:
+            self._remove(key, name)
         if listing is not None:
             for check in checks:
-                self._follow(listing, check)
+                self._update_check(listing, check)
 
     def last_outcomes(self, key: Key) -> Mapping[str, Outcome]:
-        """The last outcome of each check of the instance, by the check's name."""
-        cases = self._cases.get(key, {})
-        return {name: case.outcome for name, case in cases.items() if case.outcome is not None}
+        """Returns the last outcome of each check of the instance, by the name of the check."""
+        states = self._states.get(key, {})
+        return {name: state.outcome for name, state in states.items() if state.outcome is not None}
 
     async def round(self) -> None:
-        """Start what is due as far as there is room, tell the lag, and wait for the next turn."""
+        """Starts the due probes, as many as may run, reports the lag, and waits until the next probe is due."""
         now = self._clock.now()
-        for turn in self._schedule.start_due(now, self.max_probes - len(self._probing)):
-            self._start(turn)
-        if now >= self._tell_lag_at:
-            self._tell_lag_at = now + LAG_REPORT_INTERVAL
-            self._tell_lag(ProbeLag(*self._schedule.lag(now)), now)
+        for scheduled in self._schedule.start_due(now, self.max_probes - len(self._tasks)):
+            self._start(scheduled)
+        if now >= self._report_lag_at:
+            self._report_lag_at = now + LAG_REPORT_INTERVAL
+            self._report_lag(ProbeLag(*self._schedule.lag(now)), now)
         due = self._schedule.next_deadline()
         await self._clock.sleep(
             MAX_CHECK_ROUND_WAIT if due is None else min(MAX_CHECK_ROUND_WAIT, max(MIN_CHECK_ROUND_WAIT, due - now))
         )
 
     async def stop(self) -> None:
-        """Give up the probes that run."""
-        for task in self._probing:
+        """Cancels the running probes."""
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._probing, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _follow(self, listing: Listing, check: Check) -> None:
+    def _update_check(self, listing: Listing, check: Check) -> None:
         key, status = listing.key, listing.checks[check.name]
-        case = self._cases.get(key, {}).get(check.name)
-        if case is None or self._speaks_of_another(case, listing, check, status):
-            self._open(listing, check, status)
+        state = self._states.get(key, {}).get(check.name)
+        if state is None or self._is_outdated(state, listing, check, status):
+            self._add(listing, check, status)
         else:
-            case.instance = listing.instance
+            state.instance = listing.instance
 
-    def _speaks_of_another(self, case: _Case, listing: Listing, check: Check, status: Status) -> bool:
-        """Whether what was found out is no longer about what is listed. The catalog is right, unless we are ahead."""
-        if case.turn.check != check or case.process != listing.registration.identity:
+    def _is_outdated(self, state: _CheckState, listing: Listing, check: Check, status: Status) -> bool:
+        """Returns whether the state is not of the listed check, process and status.
+
+        The status in the catalog counts, unless a newer one is proposed and not written yet.
+        """
+        if state.scheduled.check != check or state.process != listing.registration.identity:
             return True
-        return case.standing.status is not status and not self._proposals.has(_subject(listing.key, check.name))
+        return state.health.status is not status and not self._proposals.has(_subject(listing.key, check.name))
 
-    def _open(self, listing: Listing, check: Check, status: Status) -> None:
+    def _add(self, listing: Listing, check: Check, status: Status) -> None:
         key = listing.key
-        self._cancel(self._cases.get(key, {}).get(check.name))
-        turn = self._schedule.add(key, check, self._clock.now(), soon=status is Status.STARTING)
-        process = listing.registration.identity
-        self._cases.setdefault(key, {})[check.name] = _Case(listing.instance, process, turn, CheckHealth(check, status))
+        self._cancel(self._states.get(key, {}).get(check.name))
+        scheduled = self._schedule.add(key, check, self._clock.now(), soon=status is Status.STARTING)
+        process, health = listing.registration.identity, CheckHealth(check, status)
+        self._states.setdefault(key, {})[check.name] = _CheckState(listing.instance, process, scheduled, health)
 
-    def _close(self, key: Key, name: str) -> None:
+    def _remove(self, key: Key, name: str) -> None:
         self._schedule.remove(key, name)
-        self._cancel(self._cases[key].pop(name))
-        if not self._cases[key]:
-            del self._cases[key]
+        self._cancel(self._states[key].pop(name))
+        if not self._states[key]:
+            del self._states[key]
 
-    def _cancel(self, case: _Case | None) -> None:
-        if case is not None and case.probing is not None:
-            case.probing.cancel()
+    def _cancel(self, state: _CheckState | None) -> None:
+        if state is not None and state.task is not None:
+            state.task.cancel()
 
-    def _start(self, turn: ScheduledCheck) -> None:
-        case = self._cases[turn.key][turn.check.name]
-        case.probing = asyncio.create_task(self._examine(case), name=f"adsum-probe-{turn.key}")
-        self._probing.add(case.probing)
-        case.probing.add_done_callback(self._probing.discard)
+    def _start(self, scheduled: ScheduledCheck) -> None:
+        state = self._states[scheduled.key][scheduled.check.name]
+        state.task = asyncio.create_task(self._run(state), name=f"adsum-probe-{scheduled.key}")
+        self._tasks.add(state.task)
+        state.task.add_done_callback(self._tasks.discard)
 
-    async def _examine(self, case: _Case) -> None:
+    async def _run(self, state: _CheckState) -> None:
         outcome = None
         try:
-            outcome = await self._probe.probe(case.instance, case.turn.check)
-        except ProbeUnavailable as shortage:
-            self._fall_short(shortage)
+            outcome = await self._probe.probe(state.instance, state.scheduled.check)
+        except ProbeUnavailable as error:
+            self._warn_unavailable(error)
         except Exception:
-            # Our own mistake says nothing about the instance.
-            _log.exception("the probe of %s failed", case.turn.key)
+            # A fault of the registry says nothing about the instance.
+            _log.exception("the probe of %s failed", state.scheduled.key)
         finally:
-            case.probing = None
-            still_wanted = self._schedule.finish(case.turn, self._clock.now())
-        if outcome is not None and still_wanted:
-            self._learn(case, outcome)
+            state.task = None
+            is_current = self._schedule.finish(state.scheduled, self._clock.now())
+        if outcome is not None and is_current:
+            self._record(state, outcome)
 
-    def _learn(self, case: _Case, outcome: Outcome) -> None:
-        check = case.turn.check
-        case.outcome = outcome
-        self._observer.probed(case.turn.key, check, outcome)
-        before = case.standing.status
-        after = case.standing.observe(outcome.result)
+    def _record(self, state: _CheckState, outcome: Outcome) -> None:
+        state.outcome = outcome
+        self._observer.probed(state.scheduled.key, state.scheduled.check, outcome)
+        before = state.health.status
+        after = state.health.observe(outcome.result)
         if after is not before:
-            self._propose(case, after, outcome.note)
+            self._propose(state, after, outcome.note)
 
-    def _propose(self, case: _Case, status: Status, note: str) -> None:
-        key, name = case.turn.key, case.turn.check.name
-        checked = observations.record_check(
-            key, name, status, note, Caller(REGISTRY_ACTOR, self._clock.wall()), case.process
-        )
+    def _propose(self, state: _CheckState, status: Status, note: str) -> None:
+        key, name = state.scheduled.key, state.scheduled.check.name
+        caller = Caller(REGISTRY_ACTOR, self._clock.wall())
+        decision = observations.record_check(key, name, status, note, caller, state.process)
 
-        def decide(basis: CatalogView) -> list[Change]:
-            """Whoever keeps the instance by then may know better."""
-            return checked(basis) if self._cases.get(key, {}).get(name) is case else []
+        def decide(view: CatalogView) -> list[Change]:
+            # If the state was replaced, or another node keeps the instance by now, the status may be outdated.
+            return decision(view) if self._states.get(key, {}).get(name) is state else []
 
         self._proposals.add(_subject(key, name), decide)
 
-    def _fall_short(self, shortage: ProbeUnavailable) -> None:
-        """No outcome: the instance stands as it stood. Said now and then, since every probe may meet it."""
+    def _warn_unavailable(self, error: ProbeUnavailable) -> None:
+        """Logs that probes have no outcome. The log line is rate-limited, since every probe may fail so."""
         now = self._clock.now()
-        if now >= self._warn_short_at:
-            self._warn_short_at = now + WARNING_INTERVAL
-            _log.warning("checks are not run, and nothing changes its status: %s", shortage)
+        if now >= self._warn_unavailable_at:
+            self._warn_unavailable_at = now + WARNING_INTERVAL
+            _log.warning("checks can't be run, and no status changes: %s", error)
 
-    def _tell_lag(self, lag: ProbeLag, now: float) -> None:
+    def _report_lag(self, lag: ProbeLag, now: float) -> None:
         self._observer.lagged(lag)
-        behind = lag.seconds >= LAG_WARNING_THRESHOLD
-        if behind and (now >= self._warn_at or not self._behind):
-            self._warn_at = now + WARNING_INTERVAL
+        is_behind = lag.seconds >= LAG_WARNING_THRESHOLD
+        if is_behind and (now >= self._warn_lag_at or not self._is_behind):
+            self._warn_lag_at = now + WARNING_INTERVAL
             _log.warning(
                 "checks are falling behind: started up to %.1f s late, %d overdue, %d of at most %d probes running",
                 lag.seconds,
                 lag.overdue,
-                len(self._probing),
+                len(self._tasks),
                 self.max_probes,
             )
-        elif self._behind and not behind:
+        elif self._is_behind and not is_behind:
             _log.info("checks are on time again")
-        self._behind = behind
+        self._is_behind = is_behind
 
 
 def _subject(key: Key, check: str) -> tuple[Key, str, str]:

@@ -1,7 +1,7 @@
-"""Has services forgotten that have been empty for long, and that nobody names.
+"""The services without instances: proposes to forget those that stay empty and are not referenced.
 
-The time is counted from when this node saw the service empty: from its last instance's leaving, and afresh from a
-restart, or when another node kept it before.
+The time starts when the last instance leaves. It starts again when the node restarts, or when another node takes over
+the service.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from adsum.ports import Clock
 from adsum.registry import Registry
 
 FORGET_ROUND_INTERVAL: Final = 5.0
-"""How often to look, in seconds. Looking costs one comparison."""
+"""Seconds between two rounds. A round costs one comparison."""
 
 FindReferenced = Callable[[Collection[str]], Awaitable[Set[str]]]
-"""Which of the services a route, an upstream or a connected consumer names."""
+"""Returns those of the services that a route, an upstream or a connected consumer references."""
 
 
 async def no_references(_: Collection[str]) -> Set[str]:
-    """Names none."""
+    """Returns none."""
     return frozenset()
 
 
 class EmptyServiceKeeper:
-    """Proposes to forget the services that are kept here and were empty for `forget_after` seconds."""
+    """Proposes to forget the services of this node that were empty for `forget_after` seconds."""
 
     def __init__(
         self, registry: Registry, proposals: Proposals, clock: Clock, find_referenced: FindReferenced = no_references
@@ -40,30 +40,29 @@ class EmptyServiceKeeper:
         self._registry = registry
         self._proposals = proposals
         self._clock = clock
-        self._mentioned = find_referenced
-        self._vacancies = EmptyServices()
+        self._find_referenced = find_referenced
+        self._empty = EmptyServices()
         self.forget_after = DEFAULT_FORGET_AFTER
 
-    def update(self, before: Snapshot, after: Snapshot, kept: Set[int], ours: Set[int]) -> None:
-        """The catalog changed, or the shards that we keep: they were `kept` before, and are `ours`."""
+    def update(self, before: Snapshot, after: Snapshot, kept_before: Set[int], kept: Set[int]) -> None:
+        """Follows a change of the catalog, or of the kept shards."""
         now = self._clock.now()
-        names = (
-            snapshots.changed_services(before, after)
-            if kept == ours
-            else before.services.keys() | after.services.keys()
-        )
+        if kept_before == kept:
+            names = snapshots.changed_services(before, after)
+        else:
+            names = before.services.keys() | after.services.keys()
         for name in names:
-            self._vacancies.update(name, after.listed_count(name) if shard_of(name) in ours else None, now)
+            self._empty.update(name, after.listed_count(name) if shard_of(name) in kept else None, now)
 
     async def round(self) -> None:
-        """Propose what is due, and wait for the next look."""
-        due = self._vacancies.due(self._clock.now(), self.forget_after)
+        """Proposes to forget the services that are due, and waits until the next round."""
+        due = self._empty.due(self._clock.now(), self.forget_after)
         if due:
-            mentioned = await self._mentioned(due)
+            referenced = await self._find_referenced(due)
             now, caller = self._clock.now(), Caller(REGISTRY_ACTOR, self._clock.wall())
             reason = f"no instance for {format_duration(self.forget_after)}"
             for service in due:
-                self._vacancies.restart(service, now)
-                if service not in mentioned:
-                    self._proposals.add((service, "vacancy"), decisions.forget(service, reason, caller))
+                self._empty.restart(service, now)
+                if service not in referenced:
+                    self._proposals.add((service, "empty"), decisions.forget(service, reason, caller))
         await self._clock.sleep(FORGET_ROUND_INTERVAL)

@@ -1,4 +1,4 @@
-"""The keeper: the loops that wait for time on behalf of everything listed."""
+"""The keeper of a node: runs the leases, checks and overrides of the instances that the node keeps."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from adsum.ports import Clock, Observer, Probe, Sharding
 from adsum.registry import Registry
 
 POLL_INTERVAL: Final = 0.1
-"""How often the keeper looks for a new snapshot, in seconds. Looking costs one comparison, and a burst is one look."""
+"""Seconds between two looks for a new snapshot. A look costs one comparison, and a burst of changes is one look."""
 MAX_UPDATES_PER_TURN: Final = 1_000
-"""How many touched instances are followed before others have their turn."""
+"""Changed instances that are followed before other tasks run."""
 
 _log = logging.getLogger("adsum.keeper")
 
 
 class Keeper:
-    """Keeps leases, checks and overrides of what the registry lists, and proposes what their time brings; of services
-    without an instance, too.
+    """Keeps the leases, checks and overrides of listed instances, and forgets services that stay empty.
 
-    Of several nodes each keeps its share of the services (`sharding`). It follows the registry's snapshots: whatever it
-    hadn't time to see is in the next one. `probe` runs the checks, at most `max_probes` at once; whoever made it closes
-    it.
+    It writes changes to the registry when leases lapse and expire, checks change their status, and so on. One of
+    several nodes keeps its share of the services (`sharding`). The keeper follows the snapshots of the registry and may
+    skip some, since the next one contains everything. `probe` runs the checks, at most `max_probes` at the same time;
+    its creator closes it.
     """
 
     def __init__(
@@ -55,122 +55,127 @@ class Keeper:
         max_probes: int = MAX_CONCURRENT_PROBES,
         find_referenced: FindReferenced = no_references,
     ) -> None:
-        """`find_referenced` says which services are not forgotten, however long they are empty."""
+        """`find_referenced` returns the services that are not forgotten, however long they are empty."""
         self._registry = registry
         self._clock = clock
         self._rng = rng
-        self._seen = snapshots.EMPTY_SNAPSHOT
-        self._shares: Sharding = sharding or SingleNode("")
-        self._kept = self._shares.kept_shards
+        self._snapshot = snapshots.EMPTY_SNAPSHOT
+        """The last snapshot that was followed."""
+        self._sharding: Sharding = sharding or SingleNode("")
+        self._kept_shards = self._sharding.kept_shards
         self._proposals = Proposals(registry, clock, rng)
         self._leases = LeaseKeeper(registry, self._proposals, guard or Guard(), clock, observer)
         self._checks = CheckKeeper(self._proposals, probe, clock, observer, rng, max_probes)
         self._overrides = OverrideKeeper(self._proposals, clock)
-        self._vacancies = EmptyServiceKeeper(registry, self._proposals, clock, find_referenced)
-        self._answering = PlaceProber(probe)
+        self._empty_services = EmptyServiceKeeper(registry, self._proposals, clock, find_referenced)
+        self._place_prober = PlaceProber(probe)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def check_count(self) -> int:
-        """How many checks are kept."""
+        """The number of checks."""
         return len(self._checks)
 
     def set_max_probes(self, max_probes: int) -> None:
-        """Run so many probes at once from now on."""
+        """Sets how many probes run at the same time."""
         self._checks.max_probes = max_probes
 
     def set_forget_after(self, length: float) -> None:
-        """Have services forgotten that were empty for so many seconds, from now on."""
-        self._vacancies.forget_after = length
+        """Sets after how many seconds an empty service is forgotten."""
+        self._empty_services.forget_after = length
 
     @property
     def leases(self) -> Leases:
-        """To be read, not moved."""
+        """The leases, only for reading."""
         return self._leases.leases
 
     async def start(self) -> None:
-        """Grant a fresh full ttl to all that is listed, and start the loops. The registry has started before."""
+        """Grants a full ttl to every listed instance, and starts the loops. The registry must have started before."""
         await self._follow()
         rounds = {
-            "following": self._look,
+            "snapshots": self._poll,
             "leases": self._leases.round,
             "checks": self._checks.round,
             "overrides": self._overrides.round,
-            "vacancies": self._vacancies.round,
+            "empty services": self._empty_services.round,
             "proposals": self._proposals.round,
         }
         self._tasks = [
-            asyncio.create_task(run_rounds(round, what, self._clock, self._rng), name=f"adsum-{what}")
-            for what, round in rounds.items()
+            asyncio.create_task(run_rounds(round, name, self._clock, self._rng), name=f"adsum-keeper-{name}")
+            for name, round in rounds.items()
         ]
 
     async def stop(self) -> None:
-        """End the loops; idempotent."""
+        """Ends the loops. Idempotent."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._checks.stop()
-        await self._answering.stop()
+        await self._place_prober.stop()
 
     def keeps(self, service: str) -> bool:
-        """Whether the leases of the service are kept here. Not for certain until we have taken up what became ours."""
+        """Returns whether this node keeps the service. A shard counts once its instances have been taken up."""
         shard = shard_of(service)
-        return shard in self._kept and shard in self._shares.kept_shards
+        return shard in self._kept_shards and shard in self._sharding.kept_shards
 
     def renew(self, key: Key, holder: str = "") -> None:
-        """Keep the instance's lease for another ttl from now; one without a lease needs none. Costs no write.
+        """Renews the instance's lease for a ttl from now, without a write. An instance without a lease is no error.
 
-        To be asked only if we keep its service. Raises `UnknownInstance` if it isn't listed (any more), `LeaseLost` if
-        `holder` is given and is not the lease's: either way it must register again.
+        Only for services that this node keeps. Raises `UnknownInstance` if the instance is not listed, and `LeaseLost`
+        if `holder` is given and does not hold the lease: in both cases the instance must register again.
         """
         self._leases.renew(key, holder)
 
     async def is_reachable(self, listing: Listing) -> bool:
-        """Whether somebody answers at the place of the instance, by one probe at once. Raises `Overloaded`."""
-        return await self._answering.is_reachable(listing)
+        """Probes the place of the instance now. Returns whether it answers. Raises `Overloaded`."""
+        return await self._place_prober.is_reachable(listing)
 
     def last_outcomes(self, key: Key) -> Mapping[str, Outcome]:
-        """The last outcome of each check of the instance, by the check's name; those that had none yet are missing."""
+        """Returns the last outcome of each check of the instance, by name. Checks without an outcome are left out."""
         return self._checks.last_outcomes(key)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         await self._follow()
         await self._clock.sleep(POLL_INTERVAL)
 
     async def _follow(self) -> None:
-        before, after = self._seen, self._registry.snapshot
-        kept, self._kept = self._kept, self._shares.kept_shards
-        if before is after and kept is self._kept:
+        """Follows the changes since the last snapshot, and the changes of the kept shards."""
+        before, after = self._snapshot, self._registry.snapshot
+        kept_before, self._kept_shards = self._kept_shards, self._sharding.kept_shards
+        if before is after and kept_before is self._kept_shards:
             return
-        self._seen = after
-        for number, instance in enumerate(self._touched(before, after, kept), 1):
-            self._take(instance)
+        self._snapshot = after
+        for number, changed in enumerate(self._kept_changes(before, after, kept_before), 1):
+            self._update(changed)
             if number % MAX_UPDATES_PER_TURN == 0:
                 await self._clock.sleep(0)
         if before.epoch == after.epoch:
             self._note_newcomers(before, after)
-        self._vacancies.update(before, after, kept, self._kept)
+        self._empty_services.update(before, after, kept_before, self._kept_shards)
 
     def _note_newcomers(self, before: Snapshot, after: Snapshot) -> None:
-        """Those of services that others keep, too: they may be at the place of an instance that is ours."""
-        for instance in reversed(list(changed_instances(before, after))):  # About in the order in which they came.
-            if instance.renewed and instance.listing is not None:
-                self._leases.note_newcomer(instance.listing, after)
+        """Notes new instances of all services: they may be at the place of an instance that this node keeps."""
+        for changed in reversed(list(changed_instances(before, after))):  # Roughly in the order in which they came.
+            if changed.renewed and changed.listing is not None:
+                self._leases.note_newcomer(changed.listing, after)
 
-    def _touched(self, before: Snapshot, after: Snapshot, kept: Set[int]) -> Iterator[ChangedInstance]:
-        """What changed among the instances that are ours, and what is ours no more, or now: it gets a fresh ttl."""
-        ours = self._kept
-        for instance in changed_instances(before, after):
-            if shard_of(instance.key.service) in ours & kept:
-                yield instance
-        if kept != ours:
-            yield from handed_over_instances(before, after, kept, ours)
+    def _kept_changes(self, before: Snapshot, after: Snapshot, kept_before: Set[int]) -> Iterator[ChangedInstance]:
+        """Yields the changed instances that this node keeps, and those of shards that it has gained or lost.
 
-    def _take(self, instance: ChangedInstance) -> None:
-        """One that can't be followed must not keep the others from it."""
+        An instance of a gained shard gets a full ttl.
+        """
+        kept = self._kept_shards
+        for changed in changed_instances(before, after):
+            if shard_of(changed.key.service) in kept & kept_before:
+                yield changed
+        if kept_before != kept:
+            yield from handed_over_instances(before, after, kept_before, kept)
+
+    def _update(self, changed: ChangedInstance) -> None:
+        """Follows one change. An error of one instance must not affect the others."""
         for part in (self._leases, self._checks, self._overrides):
             try:
-                part.update(instance)
+                part.update(changed)
             except Exception:
-                _log.exception("%s can't be followed", instance.key)
+                _log.exception("a change of %s can't be followed", changed.key)

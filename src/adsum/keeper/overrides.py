@@ -1,4 +1,4 @@
-"""Overrides with a length: it is counted from when one was set, and afresh from a restart."""
+"""The overrides with a length: ends them when it is over. The time starts again when the registry restarts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from adsum.keeper.proposals import Proposals
 from adsum.ports import Clock
 
 MAX_OVERRIDES_PER_ROUND: Final = 1_000
-"""How many overrides one round ends; the rest waits for the next one."""
+"""Overrides that end in one round. The rest waits for the next one."""
 OVERRIDE_ROUND_INTERVAL: Final = 1.0
-"""How often to look, in seconds: the shortest override lasts as long."""
+"""Seconds between two rounds: the length of the shortest override."""
 MAX_STALE_OVERRIDE_ENTRIES: Final = 1_000
-"""How many heap entries of cleared overrides are carried; past it the heap is rebuilt."""
+"""Heap entries of cleared overrides, in addition to those in use. Past it the heap is rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class _Waiting:
 
 
 class OverrideKeeper:
-    """Ends the overrides of listed instances when they have lasted their length."""
+    """Ends the overrides of listed instances when their length is over."""
 
     def __init__(self, proposals: Proposals, clock: Clock) -> None:
         self._proposals = proposals
@@ -37,7 +37,7 @@ class OverrideKeeper:
         self._heap: list[tuple[float, Key]] = []
 
     def update(self, changed: ChangedInstance) -> None:
-        """An instance changed; its override may have."""
+        """Follows the change of an instance, whose override may have changed."""
         override = changed.listing.override if changed.listing is not None else None
         known = self._waiting.get(changed.key)
         if override is None or override.length is None:
@@ -50,7 +50,7 @@ class OverrideKeeper:
                 self._heap = sorted((waiting.until, key) for key, waiting in self._waiting.items())
 
     async def round(self) -> None:
-        """End what has lasted its length, and wait for the next look."""
+        """Ends the overrides whose length is over, and waits until the next round."""
         now = self._clock.now()
         for _ in range(MAX_OVERRIDES_PER_ROUND):
             if not self._heap or self._heap[0][0] > now:

@@ -1,1 +1,1 @@
-"""What the nodes of one registry ask of one another."""
+"""The requests between the nodes of one registry: forwarded renewals, and the confirmation of drains."""

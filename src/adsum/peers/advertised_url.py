@@ -1,4 +1,4 @@
-"""Where a node over etcd says that the others reach it."""
+"""The URL that a node over etcd advertises to the other nodes."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from adsum.etcd.errors import EtcdError
 
 WILDCARD_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
 LOOKUP_TIMEOUT: Final = 5.0
-"""Seconds that looking up the name of a member of etcd may take."""
+"""Seconds that the look-up of the name of an etcd member may take."""
 MEMBERS_TIMEOUT: Final = 1.0
-"""Seconds that etcd has to name its members; then it is taken to be on one host, and what can't be right about where
-nodes are is told when they meet (`core.advertised`)."""
+"""Seconds that etcd has to list its members. Then all of them are assumed to be on one host. If that is wrong, the
+nodes report it once they know one another (`core.nodes.advertised_urls`)."""
 
 
 def check_listen_address(listen: str, etcd: EtcdAddress) -> None:
-    """Refuse to listen where nodes on other hosts can't be told to reach us. Raises `Invalid`.
+    """Raises `Invalid` if nodes on other hosts could not reach this one at its listen address.
 
-    What such a node keeps would be lost to the clients of the others. Members of etcd on other hosts show that nodes
-    may be there, too.
+    Clients of other nodes could not renew what such a node keeps. Members of etcd on other hosts show that there may be
+    nodes on other hosts, too.
     """
-    elsewhere = [each for each in etcd.hosts if not is_loopback(f"//{each}")]
-    if elsewhere and is_loopback(f"//{listen}"):
-        raise Invalid("listen", _needs_an_address(f"http://{listen}", elsewhere[0]))
-    if not elsewhere and _host(f"//{listen}") in WILDCARD_ADDRESSES:
+    remote = [host for host in etcd.hosts if not is_loopback(f"//{host}")]
+    if remote and is_loopback(f"//{listen}"):
+        raise Invalid("listen", _unreachable_problem(f"http://{listen}", remote[0]))
+    if not remote and _host(f"//{listen}") in WILDCARD_ADDRESSES:
         raise Invalid("advertise", "must say where other nodes reach this one, since it listens on every address")
 
 
 async def resolve_advertised_url(url: str, etcd: EtcdAddress, rng: Random) -> str:
-    """`url` of a node that listens on one address; of one that listens on all, with the address that faces etcd.
+    """Returns the URL to advertise for a node that listens at `url`.
 
-    Raises `Invalid` if nodes on other hosts don't reach us there, as far as etcd shows that there may be some.
+    It is `url` itself, or, for a node that listens on every address, the URL with the local address of connections to
+    etcd. Raises `Invalid` if nodes on other hosts could not reach it, and etcd shows that there may be some.
     """
     if _host(url) not in WILDCARD_ADDRESSES:
-        if is_loopback(url) and (elsewhere := await _members_elsewhere(etcd, rng)):
-            raise Invalid("listen", _needs_an_address(url, elsewhere))
+        if is_loopback(url) and (hosts := await _member_hosts(etcd, rng)):
+            raise Invalid("listen", _unreachable_problem(url, hosts))
         return url
     try:
         address = await outbound_address_to_any(etcd.host_ports, LOOKUP_TIMEOUT)
@@ -52,25 +53,25 @@ async def resolve_advertised_url(url: str, etcd: EtcdAddress, rng: Random) -> st
     return f"http://{f'[{address}]' if ':' in address else address}:{urlsplit(url).port}"
 
 
-async def _members_elsewhere(place: EtcdAddress, rng: Random) -> str:
-    """The hosts of etcd's members if there are several, as far as it answers at once; else ""."""
-    from adsum.etcd.client import EtcdClient  # Settings are read without gRPC.
+async def _member_hosts(address: EtcdAddress, rng: Random) -> str:
+    """Returns the hosts of etcd's members if there are several; "" if there is one, or etcd does not answer in time."""
+    from adsum.etcd.client import EtcdClient  # Reading the settings does not need gRPC.
 
-    etcd = EtcdClient(place, rng)
+    client = EtcdClient(address, rng)
     try:
         async with asyncio.timeout(MEMBERS_TIMEOUT):
-            hosts = {_host(url) for each in await etcd.members() for url in each.peer_urls}
+            hosts = {_host(url) for member in await client.members() for url in member.peer_urls}
     except (EtcdError, TimeoutError):
         return ""
     finally:
-        await etcd.close()
+        await client.close()
     return ", ".join(sorted(hosts)) if len(hosts) > 1 else ""
 
 
-def _needs_an_address(url: str, elsewhere: str) -> str:
+def _unreachable_problem(url: str, etcd_hosts: str) -> str:
     return (
-        f"must be an address that nodes on other hosts reach, such as 10.0.0.5:23786, since etcd is at {elsewhere}; if "
-        f"all nodes are on this host, say so by --advertise {url}"
+        f"must be an address that nodes on other hosts reach, such as 10.0.0.5:23786, since etcd is at {etcd_hosts}; "
+        f"if all nodes are on this host, add --advertise {url}"
     )
 
 

@@ -1,7 +1,7 @@
-"""Confirming a drain across the nodes of one registry, in short rounds.
+"""The confirmation of a drain across the nodes of one registry, in short rounds.
 
-Each node waits for its own consumers. A consumer may be waited for at one node, since it was cut off from that one, and
-have acknowledged at another: so the nodes are asked about one another's consumers, and told what was found.
+Each node waits for its own consumers. One node may wait for a consumer that was cut off from it and has acknowledged at
+another node. So each node is also queried about the consumers of the others, and receives the results as hints.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from adsum.core.nodes.sharding import Peer
 from adsum.ports import Clock
 
 ROUND_WAIT: Final = 0.5
-"""Seconds that one round of questions waits; then the nodes are asked again, with what the others said."""
+"""Seconds that the nodes wait in one round. The next round queries them again, with the hints of this one."""
 IMMEDIATE_ROUNDS: Final = 2
-"""Rounds that don't wait: one to hear who is waited for or lost where, and one to look for these at the other nodes."""
+"""Rounds that don't wait. The first finds out which consumers are waited for or lost at which nodes, and the second
+looks for these at the other nodes."""
 MAX_ANSWER_DELAY: Final = 0.4
-"""Seconds by which a node may answer a question later than it was told to wait; then it counts as silent."""
+"""Seconds after the requested wait within which a node must answer. Then it counts as silent."""
 MAX_SILENCE_GAP: Final = 2.0
-"""Seconds between two questions that a node did not answer, past which its silence counts as a new one: it may have
-lived in between. Questions of one drain, and of drains that follow one another, are closer together."""
+"""Seconds between two unanswered queries of one silence. After a longer gap a new silence starts, since the node may
+have lived in between. The queries of one drain, and of successive drains, are closer together."""
 THIS_NODE: Final = ""
-"""In place of the id of a node: this one."""
+"""Stands for the id of this node."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueriedPeer:
-    """Another node, and how it is asked. `left`: how many seconds ago its session ended; None: it has not."""
+    """Another node, and the function that queries it. `left_ago`: seconds since its session ended; None: it has not."""
 
     peer: Peer
     query: AckQuery
@@ -42,22 +43,22 @@ class QueriedPeer:
 
 @dataclass(slots=True)
 class _Silence:
-    """A node does not answer: from the first question that it did not answer until the last one."""
+    """The silence of a node, from its first unanswered query to the last one."""
 
-    began: float
+    first: float
     last: float
 
 
 class DrainConfirmation:
-    """Waits for the consumers of all nodes. A node that can't be asked is waited for as if it were a consumer."""
+    """Waits for the consumers of all nodes. It waits for a node that does not answer as for a consumer."""
 
     def __init__(self, clock: Clock, lost_after: float) -> None:
-        """`lost_after`: seconds without a word after which a consumer, or a node, is no longer waited for."""
+        """`lost_after`: seconds of silence after which a consumer, or a node, is no longer waited for."""
         self._clock = clock
         self._lost_after = lost_after
         self._silences: dict[str, _Silence] = {}
-        self._heard: dict[str, float] = {}
-        """When a node answered last."""
+        self._answered_at: dict[str, float] = {}
+        """When each node answered last."""
 
     async def wait_for_acknowledgements(
         self,
@@ -67,125 +68,129 @@ class DrainConfirmation:
         revision: int,
         wait: float,
     ) -> wire.AcknowledgementReport:
-        """Which consumers don't route by that revision after `wait` seconds, or at latest a second later."""
+        """Waits until the consumers of all nodes route by the revision, or for `wait` seconds and at most one more.
+
+        Returns the consumers that do not. `query_here` queries this node, and `list_peers` lists the other nodes.
+        """
         deadline = self._clock.now() + wait
-        about, hints = dict[str, Sequence[str]](), dict[str, ConsumerHints]()
+        ids, hints = dict[str, Sequence[str]](), dict[str, ConsumerHints]()
         for number in itertools.count(1):
-            began = self._clock.now()
-            there = self._of_interest(list_peers())
-            self._forget_others(there)
-            left = max(0.0, deadline - began)
-            if not there:
-                return await query_here(service, revision, left, (), hints.get(THIS_NODE, ConsumerHints()))
-            brief = min(ROUND_WAIT, left) if number > IMMEDIATE_ROUNDS else 0.0
-            answers = await self._round(query_here, there, service, revision, brief, about, hints)
-            found, now = merge_reports(list(answers.values())), self._clock.now()
-            told = number > IMMEDIATE_ROUNDS or not any(each.id for each in found.lost)
-            if now >= deadline or (not found.unacknowledged and told):
-                return found
-            about, hints = _questions(answers), _hints(answers)
+            started_at = self._clock.now()
+            peers = self._relevant(list_peers())
+            self._forget_others(peers)
+            remaining = max(0.0, deadline - started_at)
+            if not peers:
+                return await query_here(service, revision, remaining, (), hints.get(THIS_NODE, ConsumerHints()))
+            round_wait = min(ROUND_WAIT, remaining) if number > IMMEDIATE_ROUNDS else 0.0
+            reports = await self._round(query_here, peers, service, revision, round_wait, ids, hints)
+            merged, now = merge_reports(list(reports.values())), self._clock.now()
+            # A lost consumer may have acknowledged at another node: the second round finds out.
+            is_final = number > IMMEDIATE_ROUNDS or not any(view.id for view in merged.lost)
+            if now >= deadline or (not merged.unacknowledged and is_final):
+                return merged
+            ids, hints = _ids_to_query(reports), _hints(reports)
             if number > IMMEDIATE_ROUNDS:
-                await self._clock.sleep(min(began + ROUND_WAIT, deadline) - now)
+                await self._clock.sleep(min(started_at + ROUND_WAIT, deadline) - now)
         raise AssertionError
 
     async def _round(
         self,
-        ask_here: AckQuery,
-        there: Sequence[QueriedPeer],
+        query_here: AckQuery,
+        peers: Sequence[QueriedPeer],
         service: str,
         revision: int,
         wait: float,
-        about: Mapping[str, Sequence[str]],
+        ids: Mapping[str, Sequence[str]],
         hints: Mapping[str, ConsumerHints],
     ) -> dict[str, wire.AcknowledgementReport]:
-        """What each node says, by its id."""
-        ids = [THIS_NODE, *(each.peer.id for each in there)]
-        asks = [ask_here, *(self._bounded(each) for each in there)]
-        answers = await asyncio.gather(
+        """Returns the report of each node, by its id."""
+        nodes = [THIS_NODE, *(queried.peer.id for queried in peers)]
+        queries = [query_here, *(self._bounded(queried) for queried in peers)]
+        reports = await asyncio.gather(
             *(
-                ask(service, revision, wait, about.get(id, ()), hints.get(id, ConsumerHints()))
-                for id, ask in zip(ids, asks, strict=True)
+                query(service, revision, wait, ids.get(node, ()), hints.get(node, ConsumerHints()))
+                for node, query in zip(nodes, queries, strict=True)
             )
         )
-        return dict(zip(ids, answers, strict=True))
+        return dict(zip(nodes, reports, strict=True))
 
-    def _bounded(self, neighbour: QueriedPeer) -> AckQuery:
-        """Ask it, and say how it stands if it does not answer in time."""
+    def _bounded(self, queried: QueriedPeer) -> AckQuery:
+        """Returns a query that answers in time in place of a silent node."""
 
-        async def ask(
-            service: str, revision: int, wait: float, about: Sequence[str], hints: ConsumerHints
+        async def query(
+            service: str, revision: int, wait: float, ids: Sequence[str], hints: ConsumerHints
         ) -> wire.AcknowledgementReport:
-            asked_at = self._clock.now()
-            asking = asyncio.ensure_future(neighbour.query(service, revision, wait, about, hints))
-            late = asyncio.ensure_future(self._clock.sleep(wait + MAX_ANSWER_DELAY))
+            queried_at = self._clock.now()
+            request = asyncio.ensure_future(queried.query(service, revision, wait, ids, hints))
+            timer = asyncio.ensure_future(self._clock.sleep(wait + MAX_ANSWER_DELAY))
             try:
-                await asyncio.wait((asking, late), return_when=asyncio.FIRST_COMPLETED)
-                if not asking.done():
-                    return self._silent(neighbour, asked_at, "it did not answer in time")
-                answer = asking.result()
+                await asyncio.wait((request, timer), return_when=asyncio.FIRST_COMPLETED)
+                if not request.done():
+                    return self._silence_report(queried, queried_at, "it did not answer in time")
+                report = request.result()
             except AdsumError as error:
-                return self._silent(neighbour, asked_at, str(error))
+                return self._silence_report(queried, queried_at, str(error))
             finally:
-                asking.cancel()
-                late.cancel()
-            self._silences.pop(neighbour.peer.id, None)
-            self._heard[neighbour.peer.id] = self._clock.now()
-            return answer
+                request.cancel()
+                timer.cancel()
+            self._silences.pop(queried.peer.id, None)
+            self._answered_at[queried.peer.id] = self._clock.now()
+            return report
 
-        return ask
+        return query
 
-    def _silent(self, neighbour: QueriedPeer, asked_at: float, why: str) -> wire.AcknowledgementReport:
-        """How a node stands that does not answer: like a consumer of which nothing is heard."""
-        now, peer = self._clock.now(), neighbour.peer
+    def _silence_report(self, queried: QueriedPeer, queried_at: float, problem: str) -> wire.AcknowledgementReport:
+        """Returns the report of a node that does not answer: the node counts like a silent consumer."""
+        now, peer = self._clock.now(), queried.peer
         silence = self._silences.get(peer.id)
-        if silence is None or asked_at - silence.last > MAX_SILENCE_GAP:
-            silence = self._silences[peer.id] = _Silence(asked_at, asked_at)
-        silence.last = asked_at
-        since = silence.began
-        if neighbour.left_ago is not None:
-            why = f"it left {neighbour.left_ago:.0f} s ago"
-            since = min(since, max(now - neighbour.left_ago, self._heard.get(peer.id, 0.0)))
+        if silence is None or queried_at - silence.last > MAX_SILENCE_GAP:
+            silence = self._silences[peer.id] = _Silence(queried_at, queried_at)
+        silence.last = queried_at
+        since = silence.first
+        if queried.left_ago is not None:
+            problem = f"it left {queried.left_ago:.0f} s ago"
+            since = min(since, max(now - queried.left_ago, self._answered_at.get(peer.id, 0.0)))
         view = wire.ConsumerView(
             name=peer.name,
             address=peer.url,
             node=peer.name,
-            reason=f"this node can't say what its consumers have acknowledged: {why}",
+            reason=f"this node does not report what its consumers have acknowledged: {problem}",
             since=round(since + self._clock.wall() - now, 3),
         )
         if now < since + self._lost_after:
             return wire.AcknowledgementReport("", 0, 1, [view])
         return wire.AcknowledgementReport("", 0, 0, [], [view], 1)
 
-    def _of_interest(self, neighbours: Sequence[QueriedPeer]) -> list[QueriedPeer]:
-        """All but the nodes that left and are back for so long that their consumers were heard of or are lost."""
-        back = {each.peer.name for each in neighbours if each.left_ago is None}
+    def _relevant(self, peers: Sequence[QueriedPeer]) -> list[QueriedPeer]:
+        """Leaves out runs of nodes that left so long ago that their consumers are lost, if the node is back since."""
+        present = {queried.peer.name for queried in peers if queried.left_ago is None}
         return [
-            each
-            for each in neighbours
-            if each.left_ago is None or each.left_ago <= 2 * self._lost_after or each.peer.name not in back
+            queried
+            for queried in peers
+            if queried.left_ago is None or queried.left_ago <= 2 * self._lost_after or queried.peer.name not in present
         ]
 
-    def _forget_others(self, there: Sequence[QueriedPeer]) -> None:
-        known = {each.peer.id for each in there}
-        for memory in (self._silences, self._heard):
-            for id in [id for id in memory if id not in known]:
-                del memory[id]
+    def _forget_others(self, peers: Sequence[QueriedPeer]) -> None:
+        known = {queried.peer.id for queried in peers}
+        for by_id in (self._silences, self._answered_at):
+            for id in [id for id in by_id if id not in known]:
+                del by_id[id]
 
 
-def _questions(answers: Mapping[str, wire.AcknowledgementReport]) -> dict[str, Sequence[str]]:
-    """What to ask each node: about the consumers that are waited for at the others."""
+def _ids_to_query(reports: Mapping[str, wire.AcknowledgementReport]) -> dict[str, Sequence[str]]:
+    """Returns the consumers to query each node about: those that the other nodes wait for or have lost."""
     return {
-        node: truncate_ids(id for other, answer in answers.items() if other != node for id in answer.ids)
-        for node in answers
+        node: truncate_ids(id for other, report in reports.items() if other != node for id in report.ids)
+        for node in reports
     }
 
 
-def _hints(answers: Mapping[str, wire.AcknowledgementReport]) -> dict[str, ConsumerHints]:
-    """What to tell each node: which of its consumers have acknowledged, or said good-bye, at another one."""
-    found = {}
-    for node, answer in answers.items():
-        its, others = set(answer.ids), [each for other, each in answers.items() if other != node]
-        acknowledged = truncate_ids(id for each in others for id in each.acknowledged if id in its)
-        gone = truncate_ids(id for each in others for id in each.goodbyes if id in its)
-        found[node] = ConsumerHints(acknowledged, gone)
-    return found
+def _hints(reports: Mapping[str, wire.AcknowledgementReport]) -> dict[str, ConsumerHints]:
+    """Returns the hints for each node: its consumers that have acknowledged, or said good-bye, at another node."""
+    hints = {}
+    for node, report in reports.items():
+        ids, others = set(report.ids), [other for name, other in reports.items() if name != node]
+        acknowledged = truncate_ids(id for other in others for id in other.acknowledged if id in ids)
+        goodbyes = truncate_ids(id for other in others for id in other.goodbyes if id in ids)
+        hints[node] = ConsumerHints(acknowledged, goodbyes)
+    return hints

@@ -1,4 +1,4 @@
-"""What the nodes of one registry ask of one another: to renew what another keeps, and whether its consumers know."""
+"""The client of the other nodes of one registry: forwards renewals to them, and queries their consumers."""
 
 from __future__ import annotations
 
@@ -18,84 +18,91 @@ from adsum.peers.renewal_forwarder import RenewalForwarder
 from adsum.ports import Clock, Sharding
 
 MAX_PEER_CONNECTIONS: Final = 64
-"""Nodes to which connections are kept; past it those of the one asked longest ago are closed."""
+"""Nodes to which connections are kept open. Past it those of the node used longest ago are closed."""
 
 
 class Peers:
-    """The other nodes, as `sharding` tells of them."""
+    """The other nodes of the registry, which `sharding` lists."""
 
     def __init__(
         self, sharding: Sharding, clock: Clock, rng: Random, lost_after: float = lost_after(DEFAULT_HEARTBEAT)
     ) -> None:
-        """`lost_after`: seconds without a word after which a node that can't be asked is no longer waited for."""
-        self._shares = sharding
-        self._confirming = DrainConfirmation(clock, lost_after)
+        """`lost_after`: seconds of silence after which drains no longer wait for a node that does not answer."""
+        self._sharding = sharding
+        self._confirmation = DrainConfirmation(clock, lost_after)
         self._rng = rng
         self._apis: dict[str, RegistryApi] = {}
-        """By the ids of nodes: what is meant for one run is not for the next, though that is at the same address."""
-        self._passing: dict[str, RenewalForwarder] = {}
+        """The clients by the ids of nodes. The next run of a node has another id, though it has the same address."""
+        self._forwarders: dict[str, RenewalForwarder] = {}
 
     @property
     def id(self) -> str:
-        """See `ports.Shares.id`."""
-        return self._shares.id
+        """See `ports.Sharding.id`."""
+        return self._sharding.id
 
     def keepers(self, service: str) -> Sequence[Peer]:
-        """See `ports.Shares.keepers`."""
-        return self._shares.keepers(service)
+        """See `ports.Sharding.keepers`."""
+        return self._sharding.keepers(service)
 
     async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
-        """Have whichever of them keeps the leases renew them; those that all who keep it call lost.
+        """Forwards renewals to all of `peers`. Returns the leases that every node which keeps them calls lost.
 
-        Raises `KeeperUnavailable` if there is a lease whose keeper does not answer: who calls that renewed lets it
-        lapse unnoticed when we are cut off from its keeper.
+        Raises `KeeperUnavailable` if the keeper of a lease does not answer: to call the lease renewed would let it
+        lapse unnoticed while this node is cut off from its keeper.
         """
-        answers = await asyncio.gather(*(self._to(peer).renew(leases) for peer in peers))
-        heard = [answer for answer in answers if answer is not None]
-        unheard = {lease.service for lease in leases}.intersection(*(answer.not_kept for answer in heard))
-        if unheard:
-            names = ", ".join(sorted(peer.name for peer, answer in zip(peers, answers, strict=True) if answer is None))
+        replies = await asyncio.gather(*(self._forwarder(peer).renew(leases) for peer in peers))
+        answers = [reply for reply in replies if reply is not None]
+        unanswered = {lease.service for lease in leases}.intersection(*(answer.not_kept for answer in answers))
+        if unanswered:
+            names = ", ".join(sorted(peer.name for peer, reply in zip(peers, replies, strict=True) if reply is None))
             if names:
                 raise KeeperUnavailable(f"{names} can't be asked to renew what it keeps; another node may reach it")
-            raise KeeperUnavailable(f"nobody keeps {min(unheard)} just now, and so it can't be renewed")
-        lost = dict.fromkeys(each for answer in heard for each in answer.lost)
-        return [each for each in lost if all(each in said.lost or each.service in said.not_kept for said in heard)]
+            raise KeeperUnavailable(f"nobody keeps {min(unanswered)} at the moment, so it can't be renewed; try again")
+        lost = dict.fromkeys(lease for answer in answers for lease in answer.lost)
+        return [
+            lease
+            for lease in lost
+            if all(lease in answer.lost or lease.service in answer.not_kept for answer in answers)
+        ]
 
     async def wait_for_acknowledgements(
         self, query_here: AckQuery, service: str, revision: int, wait: float
     ) -> wire.AcknowledgementReport:
-        """Which consumers, of all nodes, don't route by that revision of the service after `wait` seconds.
+        """Waits until the consumers of all nodes route by that revision of the service, or for `wait` seconds.
 
-        A node that can't be asked stands for its consumers, and so does one that left not long ago: they may go on by
-        what it showed them last.
+        Returns those that do not. A node that does not answer, or that left recently, is listed in place of its
+        consumers, because they may go on calling by the last view that it sent them.
         """
-        return await self._confirming.wait_for_acknowledgements(query_here, self._neighbours, service, revision, wait)
+        return await self._confirmation.wait_for_acknowledgements(
+            query_here, self._queried_peers, service, revision, wait
+        )
 
-    def _neighbours(self) -> list[QueriedPeer]:
-        there = [QueriedPeer(peer, self._asking(peer)) for peer, _ in self._shares.peers()]
-        return there + [QueriedPeer(peer, self._asking(peer), left) for peer, left in self._shares.departed_peers()]
+    def _queried_peers(self) -> list[QueriedPeer]:
+        present = [QueriedPeer(peer, self._query(peer)) for peer, _ in self._sharding.peers()]
+        departed = self._sharding.departed_peers()
+        return present + [QueriedPeer(peer, self._query(peer), left_ago) for peer, left_ago in departed]
 
-    def _asking(self, peer: Peer) -> AckQuery:
-        async def ask(
-            service: str, revision: int, wait: float, about: Sequence[str], hints: ConsumerHints
+    def _query(self, peer: Peer) -> AckQuery:
+        async def query(
+            service: str, revision: int, wait: float, ids: Sequence[str], hints: ConsumerHints
         ) -> wire.AcknowledgementReport:
             return await self._api(peer).unacknowledged(
-                service, revision, wait, consumers=about, acknowledged=hints.acknowledged, goodbyes=hints.goodbyes
+                service, revision, wait, consumers=ids, acknowledged=hints.acknowledged, goodbyes=hints.goodbyes
             )
 
-        return ask
+        return query
 
     async def close(self) -> None:
-        """Idempotent."""
+        """Closes all connections. Idempotent."""
         for id in list(self._apis):
-            await self._leave(id)
+            await self._close_connections(id)
 
-    def _to(self, peer: Peer) -> RenewalForwarder:
+    def _forwarder(self, peer: Peer) -> RenewalForwarder:
         api = self._api(peer)
-        passing = self._passing.get(peer.id)
-        if passing is None:
-            passing = self._passing[peer.id] = RenewalForwarder(f"{peer.name} at {peer.url}", api.renew)
-        return passing
+        forwarder = self._forwarders.get(peer.id)
+        if forwarder is None:
+            forwarder = self._forwarders[peer.id] = RenewalForwarder(f"{peer.name} at {peer.url}", api.renew)
+        return forwarder
 
     def _api(self, peer: Peer) -> RegistryApi:
         api = self._apis.pop(peer.id, None)
@@ -104,12 +111,12 @@ class Peers:
             api.headers[wire.FORWARDED_TO_HEADER] = peer.id
         self._apis[peer.id] = api
         if len(self._apis) > MAX_PEER_CONNECTIONS:
-            asyncio.get_running_loop().create_task(self._leave(next(iter(self._apis))))
+            asyncio.get_running_loop().create_task(self._close_connections(next(iter(self._apis))))
         return api
 
-    async def _leave(self, id: str) -> None:
-        """Close what there is to that node."""
-        api, passing = self._apis.pop(id), self._passing.pop(id, None)
-        if passing is not None:
-            await passing.close()
+    async def _close_connections(self, id: str) -> None:
+        """Closes the forwarder and the client of one node."""
+        api, forwarder = self._apis.pop(id), self._forwarders.pop(id, None)
+        if forwarder is not None:
+            await forwarder.close()
         await api.close()

@@ -1,3 +1,5 @@
+"""Decisions on requests and observations."""
+
 from __future__ import annotations
 
 import random
@@ -15,46 +17,21 @@ from adsum.core.catalog.draft import CatalogView, Draft
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import AdsumError, CatalogFull, LeaseLost, ServiceNotEmpty, UnknownInstance
-from adsum.core.model import Check, CheckKind, Instance, Key, LeaseState, Listing, Override, Registration, Status
+from adsum.core.model import Instance, Key, LeaseState, Listing, Override, Registration, Status
 from adsum.core.provenance import Cause, Provenance
+from tests.core.catalog.requests import DB, DRAIN, KEY, LATER, NOW, TIMER, WEB, after, listing_of, registration
 from tests.support import strategies
-
-KEY = Key("orders", "o1")
-NOW, LATER = Caller("tester", 100.0), Caller("tester", 200.0)
-TIMER = Caller(REGISTRY_ACTOR, 300.0)
-WEB, DB = Check("web", CheckKind.HTTP), Check("db", CheckKind.TCP)
-DRAIN = Override(Status.DRAINING, "ann", "deploy", length=60.0, at=200.0)
-
-
-def _registration(*checks: Check, port: int = 8000, holder: str = "h1", ttl: float | None = 15.0) -> Registration:
-    return Registration(Instance(*KEY, "127.0.0.1", port), ttl=ttl, checks=checks, holder=holder)
-
-
-def _after(*steps: Decision, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
-    """The snapshot after each has been decided and committed."""
-    snapshot = start
-    for decision in steps:
-        changes = decision(snapshot)
-        assert changes, "a step that changes nothing proves nothing"
-        snapshot = snapshot.apply(Batch(snapshot.revision + 1, changes))
-    return snapshot
-
-
-def _stands(snapshot: Snapshot) -> Listing:
-    listing = snapshot.find(KEY)
-    assert listing is not None
-    return listing
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> Decision:
-    """Anything that anybody may ask for, about few instances."""
+    """Any request, about few instances."""
     registration = draw(strategies.simple_registrations())
     key, caller = registration.key, Caller(draw(st.sampled_from(["ann", REGISTRY_ACTOR])), draw(st.floats(0.0, 1e3)))
     holder = draw(st.sampled_from(["", "h1", "h2"]))
     override = draw(st.sampled_from([DRAIN, replace(DRAIN, holder="h1"), Override(Status.MAINTENANCE, "bob")]))
     status = draw(st.sampled_from([Status.PASSING, Status.WARNING, Status.CRITICAL]))
-    asked: list[Decision] = [
+    candidates: list[Decision] = [
         decisions.register(registration, caller),
         decisions.register(registration, caller, draw(st.sampled_from(list(Takeover)))),
         decisions.deregister(key, holder, "bye", caller),
@@ -66,20 +43,20 @@ def requests(draw: st.DrawFn) -> Decision:
         decisions.clear_override(key, "done", caller),
         observations.expire_override(key, override, caller),
     ]
-    return draw(st.sampled_from(asked))
+    return draw(st.sampled_from(candidates))
 
 
-def _decided(decision: Decision, basis: CatalogView) -> list[Change]:
-    """What it changes; nothing if it is refused."""
+def _decided(decision: Decision, view: CatalogView) -> list[Change]:
+    """The changes; none if the request is refused."""
     try:
-        return decision(basis)
+        return decision(view)
     except AdsumError:
         return []
 
 
 @given(st.lists(st.lists(requests(), max_size=4), max_size=8))
 @settings(max_examples=40)
-def test_a_draft_is_what_the_snapshot_will_be(batches: list[list[Decision]]) -> None:
+def test_a_draft_equals_the_next_snapshot(batches: list[list[Decision]]) -> None:
     snapshot = EMPTY_SNAPSHOT
     for batch in batches:
         draft, changes = Draft(snapshot), list[Change]()
@@ -91,7 +68,7 @@ def test_a_draft_is_what_the_snapshot_will_be(batches: list[list[Decision]]) -> 
         assert (
             draft.instance_count
             == snapshot.instance_count
-            == sum(len(each.listings) for each in snapshot.services.values())
+            == sum(len(service.listings) for service in snapshot.services.values())
         )
         for key in (Key(f"s{s}", f"i{i}") for s in (1, 2) for i in (1, 2, 3)):
             assert draft.find(key) == snapshot.find(key)
@@ -99,20 +76,20 @@ def test_a_draft_is_what_the_snapshot_will_be(batches: list[list[Decision]]) -> 
 
 @given(st.lists(requests(), max_size=15), st.randoms(use_true_random=False))
 @settings(max_examples=40)
-def test_requests_of_one_batch_come_to_the_same_as_one_after_the_other(
-    asked: list[Decision], rng: random.Random
+def test_requests_of_one_batch_have_the_same_result_as_successive_ones(
+    history: list[Decision], rng: random.Random
 ) -> None:
-    alone, together, draft, waiting = EMPTY_SNAPSHOT, EMPTY_SNAPSHOT, Draft(EMPTY_SNAPSHOT), list[Change]()
-    for decision in asked:
+    alone, batched, draft, waiting = EMPTY_SNAPSHOT, EMPTY_SNAPSHOT, Draft(EMPTY_SNAPSHOT), list[Change]()
+    for decision in history:
         alone = alone.apply(Batch(alone.revision + 1, _decided(decision, alone)))
         decided = _decided(decision, draft)
         draft.add(decided)
         waiting += decided
         if rng.random() < 0.3:
-            together = together.apply(Batch(together.revision + 1, waiting))
-            draft, waiting = Draft(together), []
-    together = together.apply(Batch(together.revision + 1, waiting))
-    assert _listed(alone) == _listed(together)
+            batched = batched.apply(Batch(batched.revision + 1, waiting))
+            draft, waiting = Draft(batched), []
+    batched = batched.apply(Batch(batched.revision + 1, waiting))
+    assert _listed(alone) == _listed(batched)
 
 
 def _listed(snapshot: Snapshot) -> dict[Key, Listing]:
@@ -121,19 +98,19 @@ def _listed(snapshot: Snapshot) -> dict[Key, Listing]:
 
 @given(st.lists(requests(), max_size=12), requests())
 @settings(max_examples=40)
-def test_asking_again_changes_nothing(history: list[Decision], asked: Decision) -> None:
+def test_a_repeated_request_changes_nothing(history: list[Decision], request: Decision) -> None:
     snapshot = EMPTY_SNAPSHOT
     for decision in history:
         snapshot = snapshot.apply(Batch(snapshot.revision + 1, _decided(decision, snapshot)))
-    after = snapshot.apply(Batch(snapshot.revision + 1, _decided(asked, snapshot)))
-    assert _decided(asked, after) == []
+    after = snapshot.apply(Batch(snapshot.revision + 1, _decided(request, snapshot)))
+    assert _decided(request, after) == []
 
 
 @given(st.lists(requests(), max_size=20))
 @settings(max_examples=40)
-def test_every_change_has_a_cause_and_an_actor_and_explains_what_is_listed(asked: list[Decision]) -> None:
+def test_every_change_has_a_cause_and_an_actor_and_is_the_provenance_of_its_listing(history: list[Decision]) -> None:
     snapshot = EMPTY_SNAPSHOT
-    for decision in asked:
+    for decision in history:
         for change in _decided(decision, snapshot):
             before, after = snapshot.find(change.key), change.listing
             assert change.provenance.actor
@@ -177,59 +154,59 @@ def test_registering_the_same_again_never_resets_health(listing: Listing) -> Non
         assert (change.listing.checks, change.listing.override) == (listing.checks, listing.override)
 
 
-def test_a_check_keeps_its_standing_through_another_registration_if_it_is_the_same() -> None:
-    snapshot = _after(
-        decisions.register(_registration(WEB, DB), NOW),
+def test_an_unchanged_check_keeps_its_status_through_another_registration() -> None:
+    snapshot = after(
+        decisions.register(registration(WEB, DB), NOW),
         observations.record_check(KEY, "web", Status.PASSING, "200", NOW),
         observations.record_check(KEY, "db", Status.PASSING, "", NOW),
-        decisions.register(_registration(WEB, replace(DB, interval=1.0)), LATER),
+        decisions.register(registration(WEB, replace(DB, interval=1.0)), LATER),
     )
-    assert _stands(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
-    assert _stands(snapshot).provenance == Provenance(Cause.REREGISTERED, "tester", at=LATER.at)
+    assert listing_of(snapshot).checks == {"web": Status.PASSING, "db": Status.STARTING}
+    assert listing_of(snapshot).provenance == Provenance(Cause.REREGISTERED, "tester", at=LATER.at)
 
 
-def test_evidence_of_another_port_says_nothing_of_this_one() -> None:
-    snapshot = _after(
-        decisions.register(_registration(WEB), NOW),
+def test_evidence_of_another_port_is_dropped() -> None:
+    snapshot = after(
+        decisions.register(registration(WEB), NOW),
         observations.record_check(KEY, "web", Status.PASSING, "200", NOW),
-        decisions.register(_registration(WEB, port=9000), LATER),
+        decisions.register(registration(WEB, port=9000), LATER),
     )
-    assert _stands(snapshot).status is Status.STARTING
+    assert listing_of(snapshot).status is Status.STARTING
 
 
-def test_another_registration_is_held_again() -> None:
-    snapshot = _after(
-        decisions.register(_registration(), NOW),
+def test_another_registration_holds_a_lapsed_lease_again() -> None:
+    snapshot = after(
+        decisions.register(registration(), NOW),
         observations.lapse(KEY, "late", TIMER),
-        decisions.register(_registration(holder="h2"), LATER),
+        decisions.register(registration(holder="h2"), LATER),
     )
-    assert _stands(snapshot).lease is LeaseState.HELD
-    assert _stands(snapshot).status is Status.PASSING
+    assert listing_of(snapshot).lease is LeaseState.HELD
+    assert listing_of(snapshot).status is Status.PASSING
 
 
 @pytest.mark.parametrize(("holder", "stays"), [("h1", True), ("h2", False)])
-def test_what_a_provider_declared_is_cleared_by_the_next_holder_only(holder: str, stays: bool) -> None:
-    snapshot = _after(
-        decisions.register(_registration(holder="h1"), NOW),
+def test_only_another_holder_clears_the_override_of_a_provider(holder: str, stays: bool) -> None:
+    snapshot = after(
+        decisions.register(registration(holder="h1"), NOW),
         decisions.set_override(KEY, replace(DRAIN, holder="h1"), "h1", NOW),
-        decisions.register(_registration(holder=holder, port=9000), LATER, Takeover.FORCE),
+        decisions.register(registration(holder=holder, port=9000), LATER, Takeover.FORCE),
     )
-    assert _stands(snapshot).status is (Status.DRAINING if stays else Status.PASSING)
-    assert _stands(snapshot).since == (NOW.at if stays else LATER.at)
+    assert listing_of(snapshot).status is (Status.DRAINING if stays else Status.PASSING)
+    assert listing_of(snapshot).since == (NOW.at if stays else LATER.at)
 
 
-def test_what_an_operator_declared_outlives_every_registration() -> None:
-    snapshot = _after(
-        decisions.register(_registration(holder="h1"), NOW),
+def test_the_override_of_an_operator_outlives_every_registration() -> None:
+    snapshot = after(
+        decisions.register(registration(holder="h1"), NOW),
         decisions.set_override(KEY, DRAIN, "", NOW),
-        decisions.register(_registration(holder="h2"), LATER),
+        decisions.register(registration(holder="h2"), LATER),
     )
-    assert _stands(snapshot).override == DRAIN
+    assert listing_of(snapshot).override == DRAIN
 
 
 def test_a_superseded_holder_can_neither_deregister_nor_drain_its_successor() -> None:
-    snapshot = _after(
-        decisions.register(_registration(holder="h1"), NOW), decisions.register(_registration(holder="h2"), LATER)
+    snapshot = after(
+        decisions.register(registration(holder="h1"), NOW), decisions.register(registration(holder="h2"), LATER)
     )
     with pytest.raises(LeaseLost):
         decisions.deregister(KEY, "h1", "bye", LATER)(snapshot)
@@ -240,7 +217,7 @@ def test_a_superseded_holder_can_neither_deregister_nor_drain_its_successor() ->
         assert change == Change(KEY, None, Provenance(Cause.DEREGISTERED, "tester", "bye", LATER.at))
 
 
-def test_who_is_out_already_may_leave_again() -> None:
+def test_deregistering_an_unlisted_instance_is_no_error() -> None:
     assert decisions.deregister(KEY, "h1", "bye", NOW)(EMPTY_SNAPSHOT) == []
     assert observations.lapse(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
     assert observations.expire(KEY, "late", TIMER)(EMPTY_SNAPSHOT) == []
@@ -248,7 +225,7 @@ def test_who_is_out_already_may_leave_again() -> None:
     assert observations.expire_override(KEY, DRAIN, TIMER)(EMPTY_SNAPSHOT) == []
 
 
-def test_what_needs_an_instance_says_that_it_is_unknown() -> None:
+def test_requests_about_an_unlisted_instance_raise_unknown_instance() -> None:
     for decision in (
         observations.renew(KEY, NOW),
         decisions.set_override(KEY, DRAIN, "", NOW),
@@ -258,54 +235,23 @@ def test_what_needs_an_instance_says_that_it_is_unknown() -> None:
             decision(EMPTY_SNAPSHOT)
 
 
-def test_a_lapsed_lease_is_critical_and_passes_again_when_renewed() -> None:
-    snapshot = _after(decisions.register(_registration(), NOW), observations.lapse(KEY, "late", TIMER))
-    assert _stands(snapshot).status is Status.CRITICAL
-    assert _stands(snapshot).provenance == Provenance(Cause.LEASE_LAPSED, REGISTRY_ACTOR, "late", TIMER.at)
-    again = _stands(_after(observations.renew(KEY, LATER), start=snapshot))
-    assert (again.status, again.provenance.cause, again.since) == (Status.PASSING, Cause.LEASE_RENEWED, LATER.at)
-
-
-def test_a_lease_renewed_meanwhile_does_not_expire() -> None:
-    held = _after(decisions.register(_registration(), NOW))
-    assert observations.expire(KEY, "too late", TIMER)(held) == []
-    lapsed = _after(observations.lapse(KEY, "late", TIMER), start=held)
-    (change,) = observations.expire(KEY, "too late", TIMER)(lapsed)
-    assert change == Change(KEY, None, Provenance(Cause.LEASE_EXPIRED, REGISTRY_ACTOR, "too late", TIMER.at))
-
-
-def test_the_worst_check_decides_and_is_told_by_name() -> None:
-    snapshot = _after(
-        decisions.register(_registration(WEB, DB), NOW),
-        observations.record_check(KEY, "web", Status.PASSING, "", NOW),
-        observations.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER),
-    )
-    assert _stands(snapshot).status is Status.CRITICAL
-    assert _stands(snapshot).provenance == Provenance(Cause.CHECK_CRITICAL, REGISTRY_ACTOR, "db: refused", TIMER.at)
-
-
-def test_a_check_that_the_instance_no_longer_has_says_nothing() -> None:
-    snapshot = _after(decisions.register(_registration(WEB), NOW))
-    assert observations.record_check(KEY, "db", Status.CRITICAL, "refused", TIMER)(snapshot) == []
-
-
 def test_an_override_outranks_evidence_until_it_is_cleared() -> None:
-    snapshot = _after(
-        decisions.register(_registration(), NOW),
+    snapshot = after(
+        decisions.register(registration(), NOW),
         decisions.set_override(KEY, DRAIN, "", NOW),
         observations.lapse(KEY, "late", TIMER),
     )
-    assert _stands(snapshot).status is Status.DRAINING
-    assert _stands(snapshot).since == NOW.at
-    resumed = _stands(_after(decisions.clear_override(KEY, "done", LATER), start=snapshot))
+    assert listing_of(snapshot).status is Status.DRAINING
+    assert listing_of(snapshot).since == NOW.at
+    resumed = listing_of(after(decisions.clear_override(KEY, "done", LATER), start=snapshot))
     assert (resumed.status, resumed.since) == (Status.CRITICAL, LATER.at)
     assert resumed.provenance == Provenance(Cause.RESUMED, "tester", "done", LATER.at)
 
 
-def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin_anew() -> None:
+def test_the_same_override_again_changes_nothing_unless_it_has_a_length() -> None:
     endless, hour = replace(DRAIN, length=None), replace(DRAIN, length=3600.0)
     for override, changes in ((endless, 0), (hour, 1)):
-        snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, override, "", NOW))
+        snapshot = after(decisions.register(registration(), NOW), decisions.set_override(KEY, override, "", NOW))
         again = replace(override, at=override.at + 1.0)
         assert len(decisions.set_override(KEY, again, "", LATER)(snapshot)) == changes
 
@@ -313,35 +259,26 @@ def test_the_same_override_again_changes_nothing_unless_it_has_a_length_to_begin
 @pytest.mark.parametrize(
     ("status", "cause"), [(Status.DRAINING, Cause.DRAINED), (Status.MAINTENANCE, Cause.MAINTENANCE)]
 )
-def test_what_was_declared_is_told_with_its_reason(status: Status, cause: Cause) -> None:
+def test_an_override_is_recorded_with_its_reason(status: Status, cause: Cause) -> None:
     override = replace(DRAIN, status=status)
-    snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, override, "", LATER))
-    assert _stands(snapshot).provenance == Provenance(cause, "tester", "deploy", LATER.at)
+    snapshot = after(decisions.register(registration(), NOW), decisions.set_override(KEY, override, "", LATER))
+    assert listing_of(snapshot).provenance == Provenance(cause, "tester", "deploy", LATER.at)
 
 
-def test_only_the_override_that_lasted_its_length_expires() -> None:
-    snapshot = _after(decisions.register(_registration(), NOW), decisions.set_override(KEY, DRAIN, "", NOW))
-    assert observations.expire_override(KEY, replace(DRAIN, at=1.0), TIMER)(snapshot) == []
-    after = _stands(_after(observations.expire_override(KEY, DRAIN, TIMER), start=snapshot))
-    assert (after.override, after.provenance.cause) == (None, Cause.OVERRIDE_EXPIRED)
-
-
-def test_a_full_catalog_refuses_the_new_and_lets_the_listed_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    snapshot = _after(decisions.register(_registration(), NOW))
+def test_a_full_catalog_refuses_new_instances_and_lets_listed_ones_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = after(decisions.register(registration(), NOW))
     monkeypatch.setattr(decisions, "MAX_INSTANCES", 1)
     with pytest.raises(CatalogFull):
-        decisions.register(replace(_registration(), instance=Instance("orders", "o2", "127.0.0.1", 8000)), NOW)(
-            snapshot
-        )
-    assert _stands(_after(decisions.register(_registration(holder="h2"), NOW), start=snapshot))
+        decisions.register(replace(registration(), instance=Instance("orders", "o2", "127.0.0.1", 8000)), NOW)(snapshot)
+    assert listing_of(after(decisions.register(registration(holder="h2"), NOW), start=snapshot))
 
 
-def test_a_catalog_full_of_services_takes_further_instances_of_those_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_catalog_full_of_services_accepts_further_instances_of_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     def registered(service: str, id: str) -> Decision:
         return decisions.register(Registration(Instance(service, id, "127.0.0.1", 8000)), NOW)
 
     monkeypatch.setattr(decisions, "MAX_SERVICES", 2)
-    draft = Draft(_after(registered("orders", "o1")))
+    draft = Draft(after(registered("orders", "o1")))
     draft.add(registered("users", "u1")(draft))
     with pytest.raises(CatalogFull, match="2 services"):
         registered("web", "w1")(draft)
@@ -349,16 +286,16 @@ def test_a_catalog_full_of_services_takes_further_instances_of_those_it_knows(mo
     assert registered("users", "u2")(draft)
 
 
-def test_a_decision_changes_no_listing_that_is_out_already() -> None:
-    before = _stands(_after(decisions.register(_registration(WEB), NOW)))
+def test_a_decision_does_not_modify_published_listings() -> None:
+    before = listing_of(after(decisions.register(registration(WEB), NOW)))
     assert isinstance(before.checks, MappingProxyType)
     snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [Change(KEY, before, before.provenance)]))
-    _after(observations.record_check(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
-    assert _stands(snapshot).checks == {"web": Status.STARTING}
+    after(observations.record_check(KEY, "web", Status.PASSING, "", NOW), start=snapshot)
+    assert listing_of(snapshot).checks == {"web": Status.STARTING}
 
 
-def test_an_emptied_service_is_forgotten_once_and_by_whoever_asks_for_it() -> None:
-    emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
+def test_an_emptied_service_is_forgotten_once_with_the_actor_that_requests_it() -> None:
+    emptied = after(decisions.register(registration(), NOW), decisions.deregister(KEY, "", "", NOW))
     forgotten = decisions.forget("orders", "renamed", LATER)
     (change,) = forgotten(emptied)
     assert (change.key, change.listing, change.provenance) == (
@@ -366,17 +303,17 @@ def test_an_emptied_service_is_forgotten_once_and_by_whoever_asks_for_it() -> No
         None,
         Provenance(Cause.FORGOTTEN, "tester", "renamed", 200.0),
     )
-    assert forgotten(_after(forgotten, start=emptied)) == forgotten(EMPTY_SNAPSHOT) == []
+    assert forgotten(after(forgotten, start=emptied)) == forgotten(EMPTY_SNAPSHOT) == []
 
 
 def test_a_service_with_instances_is_not_forgotten() -> None:
-    listed = _after(decisions.register(_registration(), NOW))
+    listed = after(decisions.register(registration(), NOW))
     with pytest.raises(ServiceNotEmpty, match=r"1 instance.*deregister"):
         decisions.forget("orders", "", NOW)(listed)
 
 
-def test_a_draft_counts_the_services_that_are_forgotten_and_those_that_come_again() -> None:
-    emptied = _after(decisions.register(_registration(), NOW), decisions.deregister(KEY, "", "", NOW))
+def test_a_draft_counts_forgotten_services_and_those_that_come_again() -> None:
+    emptied = after(decisions.register(registration(), NOW), decisions.deregister(KEY, "", "", NOW))
     draft = Draft(emptied)
     assert (draft.listed_count("orders"), draft.service_count_with("users")) == (0, 2)
     draft.add(decisions.forget("orders", "", NOW)(draft))
@@ -385,7 +322,7 @@ def test_a_draft_counts_the_services_that_are_forgotten_and_those_that_come_agai
         1,
         1,
     )
-    draft.add(decisions.register(_registration(), NOW)(draft))
+    draft.add(decisions.register(registration(), NOW)(draft))
     assert (draft.listed_count("orders"), draft.service_count_with("users"), draft.service_count_with("orders")) == (
         1,
         2,

@@ -1,4 +1,4 @@
-"""Documents beside the catalog: declared, replaced, withdrawn."""
+"""Documents: declared, replaced and withdrawn."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ANN = Caller("ann", 100.0)
 ROUTE, UPSTREAM = DocumentKind.ROUTE, DocumentKind.UPSTREAM
 
 
-def _after(*asked: Declaration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
-    for declaration in asked:
+def _after(*requests: Declaration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot:
+    for declaration in requests:
         start = start.apply(Batch(start.revision + 1, [], declaration(start)))
     return start
 
 
-def _says(snapshot: Snapshot) -> dict[str, bytes]:
+def _bodies(snapshot: Snapshot) -> dict[str, bytes]:
     return {str(title): document.body for title, document in snapshot.documents.by_key.items()}
 
 
@@ -34,7 +34,7 @@ def _declared(name: str, body: bytes, kind: DocumentKind = ROUTE) -> Declaration
     return declarations.declare(DocumentKey(kind, name), body, ANN)
 
 
-def test_what_was_declared_stands_with_its_author_and_cause() -> None:
+def test_a_declared_document_has_its_author_and_cause() -> None:
     snapshot = _after(_declared("r1", b"1"))
     (document,) = snapshot.documents.of_kind(ROUTE)
     assert (document.body, document.provenance.actor, document.provenance.cause) == (b"1", "ann", Cause.DECLARED)
@@ -55,19 +55,19 @@ def test_withdrawing_is_idempotent_and_of_one_kind() -> None:
     snapshot = _after(_declared("x", b"1"), _declared("x", b"2", UPSTREAM))
     gone = declarations.withdraw(DocumentKey(ROUTE, "x"), "old", ANN)
     snapshot = _after(gone, start=snapshot)
-    assert _says(snapshot) == {"upstream x": b"2"}
+    assert _bodies(snapshot) == {"upstream x": b"2"}
     assert gone(snapshot) == []
 
 
 def test_replacing_a_kind_leaves_the_others_alone() -> None:
     snapshot = _after(_declared("a", b"1"), _declared("b", b"1"), _declared("a", b"9", UPSTREAM))
     snapshot = _after(_replaced({"b": b"2", "c": b"3"}), start=snapshot)
-    assert _says(snapshot) == {"route b": b"2", "route c": b"3", "upstream a": b"9"}
+    assert _bodies(snapshot) == {"route b": b"2", "route c": b"3", "upstream a": b"9"}
 
 
 names = st.sampled_from(["a", "b", "c"])
 bodies = st.sampled_from([b"1", b"2"])
-asked = st.one_of(
+requests = st.one_of(
     st.builds(_declared, names, bodies, st.sampled_from(DocumentKind)),
     st.builds(
         lambda name, kind: declarations.withdraw(DocumentKey(kind, name), "", ANN), names, st.sampled_from(DocumentKind)
@@ -76,8 +76,8 @@ asked = st.one_of(
 )
 
 
-@given(st.lists(asked, max_size=8), asked)
-def test_asking_again_changes_nothing_and_a_draft_sees_what_came_before(
+@given(st.lists(requests, max_size=8), requests)
+def test_a_repeated_declaration_changes_nothing_and_a_draft_sees_earlier_ones(
     history: list[Declaration], last: Declaration
 ) -> None:
     draft, edits = Draft(EMPTY_SNAPSHOT), []
@@ -86,11 +86,11 @@ def test_asking_again_changes_nothing_and_a_draft_sees_what_came_before(
         draft.add(decided)
         edits += decided
     together, alone = EMPTY_SNAPSHOT.apply(Batch(1, [], edits)), _after(*history, last)
-    assert _says(together) == _says(alone)
+    assert _bodies(together) == _bodies(alone)
     assert last(alone) == []
 
 
-def test_documents_that_can_not_stand_together_are_refused_and_change_nothing() -> None:
+def test_documents_that_contradict_one_another_are_refused_and_change_nothing() -> None:
     def lonely(documents: documents.Documents) -> None:
         if len(documents.by_key) > 1:
             raise Invalid("to", "is one too many")
@@ -111,23 +111,23 @@ def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypa
     snapshot = _after(_declared("a", b"1"))
     with pytest.raises(CatalogFull, match="at most 1"):
         _declared("b", b"1")(snapshot)
-    assert _says(_after(_declared("a", b"2"), start=snapshot)) == {"route a": b"2"}
-    assert _says(_after(_replaced({"b": b"2"}), start=snapshot)) == {"route b": b"2"}
+    assert _bodies(_after(_declared("a", b"2"), start=snapshot)) == {"route a": b"2"}
+    assert _bodies(_after(_replaced({"b": b"2"}), start=snapshot)) == {"route b": b"2"}
 
 
-def test_a_document_has_a_good_name_and_a_bounded_body() -> None:
+def test_a_document_with_a_bad_name_or_a_large_body_is_refused() -> None:
     with pytest.raises(Invalid, match="name"):
         Document(DocumentKey(ROUTE, "a b"), b"1", ANN.provenance(Cause.DECLARED))
     with pytest.raises(Invalid, match="at most"):
         Document(DocumentKey(ROUTE, "a"), b"1" * (documents.MAX_DOCUMENT_BYTES + 1), ANN.provenance(Cause.DECLARED))
 
 
-def test_an_empty_list_withdraws_everything_only_if_that_is_said() -> None:
+def test_an_empty_list_withdraws_everything_only_with_prune() -> None:
     snapshot = _after(_replaced({"a": b"1"}))
     with pytest.raises(Invalid, match="1 would go") as refused:
         _replaced({}, prune=False)(snapshot)
     assert refused.value.field == "prune"
-    assert _says(_after(_replaced({}), start=snapshot)) == {}
+    assert _bodies(_after(_replaced({}), start=snapshot)) == {}
     assert _replaced({}, prune=False)(_after()) == [], "where there is nothing, nothing goes"
 
 
@@ -143,7 +143,7 @@ def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(mon
     assert _after(_replaced({"c": b"1" * 7}), start=snapshot).documents.size == 7
 
 
-def test_what_was_decided_ahead_stands_only_while_the_documents_do() -> None:
+def test_a_prepared_decision_is_used_only_while_the_documents_are_unchanged() -> None:
     judged: list[documents.Documents] = []
     snapshot = _after(_declared("a", b"1"))
     prepared = DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"2"}, ANN, judged.append)
@@ -155,7 +155,7 @@ def test_what_was_decided_ahead_stands_only_while_the_documents_do() -> None:
     assert len(judged) == 1
 
 
-def test_a_refusal_that_was_decided_ahead_is_one_only_while_the_documents_stand() -> None:
+def test_a_prepared_refusal_is_raised_only_while_the_documents_are_unchanged() -> None:
     snapshot = _after(_declared("a", b"1"))
     nothing = DocumentReplacement([ROUTE], {}, ANN)
     nothing.prepare(snapshot.documents, declarations.accept_all)

@@ -1,4 +1,4 @@
-"""What is on top of a snapshot and not committed yet, and the bound in bytes."""
+"""Drafts, and their bound in bytes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _registration(id: str = "o1", *, size: int = 0, holder: str = "h1") -> Regis
 
 def _listed(*registrations: Registration) -> Snapshot:
     snapshot = EMPTY_SNAPSHOT
-    for each in registrations:
-        snapshot = snapshot.apply(Batch(snapshot.revision + 1, decisions.register(each, ANN)(snapshot)))
+    for registration in registrations:
+        snapshot = snapshot.apply(Batch(snapshot.revision + 1, decisions.register(registration, ANN)(snapshot)))
     return snapshot
 
 
-def test_registrations_of_one_batch_share_the_room_that_is_left() -> None:
+def test_registrations_of_one_batch_share_the_remaining_memory() -> None:
     one, other = _registration("o1", size=500), _registration("o22", size=500)
     draft = Draft(EMPTY_SNAPSHOT, one.size + other.size - 1)
     draft.add(decisions.register(one, ANN)(draft))
@@ -62,7 +62,7 @@ def test_a_larger_registration_of_a_listed_instance_is_refused_past_the_bound() 
         lambda: decisions.register(_registration("o1", size=10, holder="h2"), ANN, Takeover.FORCE),
     ],
 )
-def test_what_makes_nothing_larger_goes_on_far_beyond_the_bound(goes_on: Callable[[], Decision]) -> None:
+def test_changes_that_need_no_memory_are_accepted_far_beyond_the_bound(goes_on: Callable[[], Decision]) -> None:
     draft = Draft(_listed(_registration(size=10), _registration("o22")), 1)
     facts = goes_on()(draft)
     assert facts

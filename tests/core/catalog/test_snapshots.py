@@ -16,15 +16,15 @@ from adsum.core.model import Instance, Key, Listing, Registration
 from adsum.core.provenance import Cause, Provenance
 from tests.support import strategies
 
-WHY = Provenance(Cause.REGISTERED, "tester")
+PROVENANCE = Provenance(Cause.REGISTERED, "tester")
 
 
 def _listing(service: str, id: str, port: int) -> Listing:
-    return Listing(Registration(Instance(service, id, "127.0.0.1", port)), WHY)
+    return Listing(Registration(Instance(service, id, "127.0.0.1", port)), PROVENANCE)
 
 
 def _change(service: str, id: str, port: int | None) -> Change:
-    return Change(Key(service, id), None if port is None else _listing(service, id, port), WHY)
+    return Change(Key(service, id), None if port is None else _listing(service, id, port), PROVENANCE)
 
 
 services = st.sampled_from(["s1", "s2", "s3"])
@@ -32,21 +32,25 @@ plain_changes = st.builds(
     _change, services, st.sampled_from(["i1", "i2", "i3", "i4"]), st.sampled_from([None, 8000, 8001])
 )
 histories = st.lists(st.lists(plain_changes, min_size=1, max_size=5), max_size=20)
-"""Batches of few instances that come, change and leave all the time."""
+"""Batches in which few instances come, change and leave."""
 forgetful = st.lists(
-    st.lists(plain_changes | st.builds(forget_service, services, st.just(WHY)), min_size=1, max_size=5), max_size=20
+    st.lists(plain_changes | st.builds(forget_service, services, st.just(PROVENANCE)), min_size=1, max_size=5),
+    max_size=20,
 )
-"""The same, and services are forgotten, those with instances too, which changes nothing."""
+"""The same with changes that forget services. They have no effect on services with instances."""
 short_histories = st.lists(st.lists(plain_changes, min_size=1, max_size=3), max_size=6)
 
 Copy = dict[Key, Listing]
 
 
 def _copied(snapshot: Snapshot) -> tuple[str, int, int, int, list[object]]:
-    """All that it says, in values of its own."""
+    """A copy of all contents of the snapshot."""
     services: list[object] = [
-        (name, each.name, each.revision, each.compact_revision, each.recent_changes, dict(each.listings))
-        for name, each in snapshot.services.items()
+        (
+            *(name, service.name, service.revision, service.compact_revision, service.recent_changes),
+            dict(service.listings),
+        )
+        for name, service in snapshot.services.items()
     ]
     return snapshot.epoch, snapshot.revision, snapshot.instance_count, snapshot.default_revision, services
 
@@ -56,7 +60,7 @@ def _listed(snapshot: Snapshot) -> Copy:
 
 
 def _walked(history: Sequence[Sequence[Change]], start: Snapshot = EMPTY_SNAPSHOT, stride: int = 1) -> list[Snapshot]:
-    """The snapshot before the first batch and after each."""
+    """The snapshots before the first batch and after each batch."""
     snapshots = [start]
     for changes in history:
         snapshots.append(snapshots[-1].apply(Batch(snapshots[-1].revision + stride, changes)))
@@ -64,17 +68,17 @@ def _walked(history: Sequence[Sequence[Change]], start: Snapshot = EMPTY_SNAPSHO
 
 
 def _loaded(snapshot: Snapshot) -> Snapshot:
-    """What a restarted registry loads."""
+    """The snapshot that a restarted registry loads."""
     listings = [
-        (service.revision, each) for service in snapshot.services.values() for each in service.listings.values()
+        (service.revision, listing) for service in snapshot.services.values() for listing in service.listings.values()
     ]
     return snapshots_module.load_snapshot(FullState("e1", snapshot.revision, listings))
 
 
-def _assert_diff_leads(a: Snapshot, b: Snapshot, name: str) -> ServiceDiff | None:
-    """A service's diff since the revision of a snapshot, if it is remembered, turns it into what it is in a later one.
+def _assert_diff_is_right(a: Snapshot, b: Snapshot, name: str) -> ServiceDiff | None:
+    """The diff of a service from snapshot `a` to `b`, if it is remembered, turns the service in `a` into that in `b`.
 
-    So does the diff since the service's own revision there; that one is returned.
+    The same holds for the diff since the service's own revision in `a`, which is returned.
     """
     before, after = a.service(name), b.service(name)
     for revision in (a.revision, before.revision):
@@ -84,17 +88,17 @@ def _assert_diff_leads(a: Snapshot, b: Snapshot, name: str) -> ServiceDiff | Non
         assert diff.apply(before.listings) == after.listings
         assert diff.apply(after.listings) == after.listings, "applying it twice is harmless"
         assert (diff.service, diff.since, diff.revision) == (name, revision, max(revision, after.revision))
-        _assert_tells_once(diff)
+        _assert_keys_are_unique(diff)
     return diff
 
 
-def _assert_tells_once(diff: ServiceDiff) -> None:
+def _assert_keys_are_unique(diff: ServiceDiff) -> None:
     keys = [*(listing.key for listing in diff.changed), *(change.key for change in diff.removed)]
     assert len(set(keys)) == len(keys)
 
 
 @given(histories)
-def test_a_snapshot_is_the_fold_of_all_batches(history: list[list[Change]]) -> None:
+def test_a_snapshot_is_the_result_of_all_batches(history: list[list[Change]]) -> None:
     expected: Copy = {}
     for snapshot, changes in zip(_walked(history)[1:], history, strict=True):
         for change in changes:
@@ -116,7 +120,7 @@ def test_a_published_snapshot_never_changes(history: list[list[Change]]) -> None
     assert all(_copied(snapshot) == as_published for snapshot, as_published in published)
 
 
-def test_nobody_can_change_a_snapshot() -> None:
+def test_a_snapshot_is_immutable() -> None:
     snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)]))
     with pytest.raises(FrozenInstanceError):
         snapshot.revision = 2  # type: ignore[misc]
@@ -146,11 +150,11 @@ def test_the_diff_of_a_and_b_applied_to_a_gives_b(history: list[list[Change]], s
     for n, a in enumerate(snapshots):
         for b in snapshots[n:]:
             for name in ("s1", "s2", "s3", "s9"):
-                assert _assert_diff_leads(a, b, name) is not None, "so short a history is remembered"
+                assert _assert_diff_is_right(a, b, name) is not None, "so short a history is remembered"
 
 
 @given(histories)
-def test_a_diff_tells_only_what_changed_after_its_revision(history: list[list[Change]]) -> None:
+def test_a_diff_contains_only_changes_after_its_revision(history: list[list[Change]]) -> None:
     snapshots = _walked(history)
     last = snapshots[-1]
     for n, a in enumerate(snapshots):
@@ -158,13 +162,13 @@ def test_a_diff_tells_only_what_changed_after_its_revision(history: list[list[Ch
         for name in ("s1", "s2", "s3"):
             diff = last.service(name).diff_since(a.revision)
             assert diff is not None
-            told = {listing.key for listing in diff.changed} | {change.key for change in diff.removed}
-            assert told == {key for key in later if key.service == name}
+            keys = {listing.key for listing in diff.changed} | {change.key for change in diff.removed}
+            assert keys == {key for key in later if key.service == name}
 
 
 @given(short_histories, short_histories)
 @settings(max_examples=50)
-def test_after_a_restart_diffs_lead_on_from_what_was_loaded(
+def test_after_a_restart_diffs_continue_from_the_loaded_catalog(
     before: list[list[Change]], after: list[list[Change]]
 ) -> None:
     old = _walked(before)
@@ -174,7 +178,7 @@ def test_after_a_restart_diffs_lead_on_from_what_was_loaded(
     for b in new:
         for name in ("s1", "s2", "s3"):
             for a in (*old, *new[: new.index(b)]):
-                diff = _assert_diff_leads(a, b, name)
+                diff = _assert_diff_is_right(a, b, name)
                 assert diff is not None or a.service(name).revision < loaded.revision
 
 
@@ -190,7 +194,7 @@ def test_the_revision_of_a_service_never_goes_back(history: list[list[Change]]) 
 
 @given(st.data())
 @settings(max_examples=20)
-def test_a_diff_from_before_the_trail_is_not_remembered_and_any_later_one_is_right(data: st.DataObject) -> None:
+def test_there_is_no_diff_from_before_the_recent_changes_and_later_ones_are_right(data: st.DataObject) -> None:
     sizes = data.draw(
         st.lists(
             st.sampled_from([1, 3, MAX_RECENT_CHANGES // 2, MAX_RECENT_CHANGES, MAX_RECENT_CHANGES + 1]),
@@ -209,11 +213,11 @@ def test_a_diff_from_before_the_trail_is_not_remembered_and_any_later_one_is_rig
     last = snapshots[-1]
     assert len(last.service("s1").recent_changes) <= MAX_RECENT_CHANGES
     for n, a in enumerate(snapshots):
-        remembered = _assert_diff_leads(a, last, "s1") is not None
+        remembered = _assert_diff_is_right(a, last, "s1") is not None
         assert remembered == (sum(sizes[n:]) <= MAX_RECENT_CHANGES)
 
 
-def test_a_batch_longer_than_the_trail_is_forgotten_whole() -> None:
+def test_a_batch_longer_than_the_recent_changes_is_not_remembered_in_part() -> None:
     service = EMPTY_SNAPSHOT.apply(
         Batch(5, [_change("s1", f"i{n}", 8000) for n in range(MAX_RECENT_CHANGES + 1)])
     ).service("s1")
@@ -223,7 +227,7 @@ def test_a_batch_longer_than_the_trail_is_forgotten_whole() -> None:
 
 
 def _sizes(snapshot: Snapshot) -> tuple[int, int]:
-    """Bytes of registrations and of trails, counted anew."""
+    """Bytes of registrations and of recent changes, counted again."""
     listings = _listed(snapshot).values()
     steps = [step for service in snapshot.services.values() for step in service.recent_changes]
     return sum(each.registration.size for each in listings), sum(step.size for step in steps)
@@ -231,7 +235,7 @@ def _sizes(snapshot: Snapshot) -> tuple[int, int]:
 
 @given(histories)
 @settings(max_examples=50)
-def test_sizes_are_counted_along_with_what_changes(history: list[list[Change]]) -> None:
+def test_sizes_are_updated_with_each_change(history: list[list[Change]]) -> None:
     for snapshot in _walked(history):
         assert (snapshot.size, snapshot.recent_changes_size) == _sizes(snapshot)
         assert all(
@@ -240,7 +244,7 @@ def test_sizes_are_counted_along_with_what_changes(history: list[list[Change]]) 
         )
 
 
-def test_trails_beyond_their_bytes_are_forgotten_of_the_services_that_changed_longest_ago(
+def test_past_their_bytes_the_recent_changes_of_the_longest_unchanged_services_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loud = Provenance(Cause.MAINTENANCE, "tester", "x" * 1_000)
@@ -252,24 +256,24 @@ def test_trails_beyond_their_bytes_are_forgotten_of_the_services_that_changed_lo
     last = snapshots[-1]
     assert [bool(service.recent_changes) for service in last.services.values()] == [False, False, *[True] * 6]
     assert (last.size, last.recent_changes_size) == _sizes(last)
-    assert last.service("s0").diff_since(0) is None, "whoever saw it before it changed is shown the whole"
+    assert last.service("s0").diff_since(0) is None, "a watcher from before the change receives the whole"
     assert last.service("s0").diff_since(1) == ServiceDiff("s0", 1, 1, (), ())
     assert last.service("s7").diff_since(7) is not None
 
 
-def test_a_loaded_catalog_knows_its_size() -> None:
+def test_the_size_of_a_loaded_catalog_is_counted() -> None:
     snapshot = snapshots_module.load_snapshot(FullState("e", 3, [(n, _listing("s1", f"i{n}", 8000)) for n in range(3)]))
     assert (snapshot.size, snapshot.recent_changes_size) == _sizes(snapshot)
     assert snapshot.size > 0
 
 
-def test_a_batch_that_is_in_the_snapshot_already_changes_nothing() -> None:
+def test_an_old_batch_changes_nothing() -> None:
     snapshot = EMPTY_SNAPSHOT.apply(Batch(3, [_change("s1", "i1", 8000)]))
     for revision in (1, 3):
         assert snapshot.apply(Batch(revision, [_change("s1", "i1", None)])) is snapshot
 
 
-def test_a_service_never_heard_of_is_empty_and_may_come() -> None:
+def test_an_unknown_service_is_empty_and_may_be_registered_later() -> None:
     snapshot = EMPTY_SNAPSHOT.apply(Batch(3, [_change("s1", "i1", 8000)]))
     unknown = snapshot.service("s2")
     assert (unknown.listings, unknown.revision) == ({}, 0)
@@ -279,7 +283,7 @@ def test_a_service_never_heard_of_is_empty_and_may_come() -> None:
     assert diff.apply(unknown.listings) == came.listings
 
 
-def test_an_emptied_service_stays_known_and_says_why_its_last_instance_left() -> None:
+def test_an_emptied_service_stays_known_with_the_provenance_of_its_last_removal() -> None:
     gone = Change(Key("s1", "i1"), None, Provenance(Cause.LEASE_EXPIRED, "registry"))
     snapshot = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)])).apply(Batch(2, [gone]))
     assert snapshot.services["s1"].diff_since(1) == ServiceDiff("s1", 1, 2, (), (gone,))
@@ -296,7 +300,7 @@ def test_the_services_emptied_longest_ago_are_forgotten_past_a_bound(monkeypatch
 
 @given(forgetful)
 @settings(max_examples=50)
-def test_diffs_are_right_or_not_remembered_when_services_are_forgotten(history: list[list[Change]]) -> None:
+def test_diffs_across_forgotten_services_are_right_or_missing(history: list[list[Change]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshots_module, "MAX_EMPTY_SERVICES", 1)
         snapshots = _walked(history)
@@ -305,12 +309,12 @@ def test_diffs_are_right_or_not_remembered_when_services_are_forgotten(history: 
             for b in snapshots[n:]:
                 for name in ("s1", "s2", "s3"):
                     assert b.service(name).revision >= a.service(name).revision
-                    _assert_diff_leads(a, b, name)
+                    _assert_diff_is_right(a, b, name)
 
 
 @given(st.lists(strategies.listings(), max_size=5, unique_by=lambda listing: listing.key))
 @settings(max_examples=25)
-def test_what_is_loaded_is_what_the_store_knows(listings: list[Listing]) -> None:
+def test_a_loaded_snapshot_contains_everything_in_the_store(listings: list[Listing]) -> None:
     revisions = range(3, 3 + len(listings))
     snapshot = snapshots_module.load_snapshot(FullState("e1", 9, zip(revisions, listings, strict=True)))
     assert (snapshot.epoch, snapshot.revision, snapshot.instance_count) == ("e1", 9, len(listings))
@@ -329,8 +333,10 @@ def test_loaded_services_stand_in_the_order_of_their_last_change() -> None:
     assert list(snapshots_module.load_snapshot(FullState("e1", 9, listings)).services) == ["s2", "s3", "s1"]
 
 
-def test_a_forgotten_service_is_as_one_that_never_was_and_never_goes_backwards() -> None:
-    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", WHY)]])[-1]
+def test_a_forgotten_service_looks_like_an_unknown_one_and_never_goes_backwards() -> None:
+    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", PROVENANCE)]])[
+        -1
+    ]
     assert (dict(snapshot.services), snapshot.instance_count, snapshot.listed_count("s1")) == ({}, 0, None)
     assert snapshot.service("s1").revision == 2
     again = snapshot.apply(Batch(4, [_change("s1", "i2", 8001)]))
@@ -340,19 +346,21 @@ def test_a_forgotten_service_is_as_one_that_never_was_and_never_goes_backwards()
     assert again.service("s1").diff_since(1) is None
 
 
-def test_a_service_with_an_instance_is_not_forgotten_and_one_emptied_at_that_moment_is() -> None:
+def test_a_service_with_an_instance_is_not_forgotten_and_one_emptied_in_the_same_batch_is() -> None:
     listed = EMPTY_SNAPSHOT.apply(Batch(1, [_change("s1", "i1", 8000)]))
-    assert listed.apply(Batch(2, [forget_service("s1", WHY)])).services == listed.services
-    gone = listed.apply(Batch(2, [_change("s1", "i1", None), forget_service("s1", WHY)]))
+    assert listed.apply(Batch(2, [forget_service("s1", PROVENANCE)])).services == listed.services
+    gone = listed.apply(Batch(2, [_change("s1", "i1", None), forget_service("s1", PROVENANCE)]))
     assert (dict(gone.services), gone.instance_count, gone.service("s1").revision) == ({}, 0, 2)
-    both = listed.apply(Batch(2, [_change("s1", "i1", None), forget_service("s1", WHY), _change("s1", "i2", 8001)]))
+    both = listed.apply(
+        Batch(2, [_change("s1", "i1", None), forget_service("s1", PROVENANCE), _change("s1", "i2", 8001)])
+    )
     assert list(both.services["s1"].listings) == ["i2"]
     assert both.services["s1"].diff_since(1) is None
 
 
 @given(forgetful)
 @settings(max_examples=50)
-def test_it_is_remembered_which_services_were_forgotten(history: list[list[Change]]) -> None:
+def test_a_snapshot_names_the_services_that_were_forgotten(history: list[list[Change]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshots_module, "MAX_FORGOTTEN_SERVICES", 3)
         snapshots = _walked(history)
@@ -378,7 +386,9 @@ def test_a_walk_over_changed_services_stops_at_the_first_unchanged_one() -> None
 
 
 def test_names_of_changed_services_include_forgotten_ones() -> None:
-    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", WHY)]])[-1]
+    snapshot = _walked([[_change("s1", "i1", 8000)], [_change("s1", "i1", None)], [forget_service("s1", PROVENANCE)]])[
+        -1
+    ]
     assert snapshot.names_changed_since("", 2) == {"s1"}
     assert snapshot.names_changed_since("another", 2) is None
     assert snapshot.names_changed_since("", 4) is None

@@ -36,7 +36,7 @@ def _counted(snapshot: Snapshot) -> dict[str, int]:
 @pytest.mark.parametrize("most_empty", [1, 10])
 @given(history=st.lists(st.tuples(st.lists(changes, min_size=1, max_size=4), st.booleans()), max_size=20))
 @settings(max_examples=60)
-def test_it_says_what_counting_all_would_however_seldom_it_looks(
+def test_the_counts_equal_a_full_count_however_many_snapshots_are_skipped(
     most_empty: int, history: list[tuple[list[Change], bool]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +49,7 @@ def test_it_says_what_counting_all_would_however_seldom_it_looks(
         assert tally.count(snapshot) == _counted(snapshot)
 
 
-def test_another_history_is_counted_from_its_beginning() -> None:
+def test_the_snapshot_of_another_epoch_is_counted_anew() -> None:
     tally = StatusCounter()
     before = EMPTY_SNAPSHOT.apply(
         Batch(9, [_change("s1", "i1", LeaseState.HELD), _change("s1", "i2", LeaseState.LAPSED)])

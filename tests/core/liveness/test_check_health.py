@@ -19,8 +19,8 @@ def check(rise: int = 2, fall: int = 3) -> Check:
     return Check("up", CheckKind.TCP, rise=rise, fall=fall)
 
 
-def statuses(standing: CheckHealth, *outcomes: Result) -> list[Status]:
-    return [standing.observe(result) for result in outcomes]
+def statuses(health: CheckHealth, *outcomes: Result) -> list[Status]:
+    return [health.observe(result) for result in outcomes]
 
 
 def test_the_table_has_no_holes() -> None:
@@ -40,7 +40,7 @@ def test_a_starting_instance_is_critical_only_after_fall_fails() -> None:
     assert statuses(CheckHealth(check(fall=3)), FAIL, FAIL, FAIL) == [STARTING, STARTING, CRITICAL]
 
 
-def test_a_starting_instance_that_failed_is_still_believed_at_its_first_pass() -> None:
+def test_a_starting_check_that_failed_is_still_passing_after_its_first_pass() -> None:
     assert statuses(CheckHealth(check(rise=5, fall=3)), FAIL, FAIL, PASS) == [STARTING, STARTING, PASSING]
 
 
@@ -77,7 +77,7 @@ def test_the_first_fail_counts_with_a_fall_of_one() -> None:
 
 
 @pytest.mark.parametrize("declared", [Status.DRAINING, Status.MAINTENANCE])
-def test_no_check_stands_as_what_can_only_be_declared(declared: Status) -> None:
+def test_a_check_has_no_declared_status(declared: Status) -> None:
     with pytest.raises(ValueError, match="is no status of a check"):
         CheckHealth(check(), declared)
 
@@ -86,11 +86,11 @@ def test_no_check_stands_as_what_can_only_be_declared(declared: Status) -> None:
 def test_fewer_fails_in_a_row_than_fall_never_make_critical(
     rise: int, fall: int, begin: Status, outcomes: list[Result]
 ) -> None:
-    standing, fails = CheckHealth(check(rise, fall), begin), 0
+    health, fails = CheckHealth(check(rise, fall), begin), 0
     for result in outcomes:
-        before = standing.status
+        before = health.status
         fails = fails + 1 if result is FAIL else 0
-        after = standing.observe(result)
+        after = health.observe(result)
         assert (after is CRITICAL) == (before is CRITICAL) or fails >= fall or before is CRITICAL
         if fails >= fall:
             assert after is CRITICAL
@@ -98,11 +98,11 @@ def test_fewer_fails_in_a_row_than_fall_never_make_critical(
 
 @given(streaks, streaks, results)
 def test_fewer_than_rise_in_a_row_never_lead_back_from_critical(rise: int, fall: int, outcomes: list[Result]) -> None:
-    standing, good = CheckHealth(check(rise, fall), CRITICAL), 0
+    health, good = CheckHealth(check(rise, fall), CRITICAL), 0
     for result in outcomes:
-        before = standing.status
+        before = health.status
         good = 0 if result is FAIL else good + 1
-        after = standing.observe(result)
+        after = health.observe(result)
         if before is CRITICAL:
             assert (after is not CRITICAL) == (good >= rise)
 
@@ -111,11 +111,11 @@ def test_fewer_than_rise_in_a_row_never_lead_back_from_critical(rise: int, fall:
 def test_a_status_moves_only_to_what_the_outcome_says(
     rise: int, fall: int, begin: Status, outcomes: list[Result]
 ) -> None:
-    standing = CheckHealth(check(rise, fall), begin)
-    says = {PASS: PASSING, WARN: WARNING, FAIL: CRITICAL}
+    health = CheckHealth(check(rise, fall), begin)
+    expected = {PASS: PASSING, WARN: WARNING, FAIL: CRITICAL}
     for result in outcomes:
-        before = standing.status
-        assert standing.observe(result) in (before, says[result])
+        before = health.status
+        assert health.observe(result) in (before, expected[result])
 
 
 def test_what_one_outcome_decides_needs_no_streak() -> None:

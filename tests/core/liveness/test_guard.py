@@ -47,7 +47,7 @@ def test_services_are_guarded_one_by_one() -> None:
     assert guard.may_expire(Key("users", "i0"), 0.0)
 
 
-def test_when_enough_come_back_the_guard_lets_go_and_the_rest_get_one_more_ttl() -> None:
+def test_when_enough_leases_renew_the_guard_disengages_and_the_rest_get_one_more_ttl() -> None:
     guard = guard_of(4, 3)
     a, b, c = keys(3)
     assert not any(guard.may_expire(key, 0.0) for key in (a, b, c))
@@ -58,7 +58,7 @@ def test_when_enough_come_back_the_guard_lets_go_and_the_rest_get_one_more_ttl()
     assert guard.may_expire(b, 60.0)
 
 
-def test_one_that_comes_back_is_not_counted_as_held_back_any_more() -> None:
+def test_a_renewed_lease_is_not_counted_as_held_back() -> None:
     guard = guard_of(10, 10)
     for key in keys(10):
         guard.may_expire(key, 0.0)
@@ -80,7 +80,7 @@ def test_a_mass_lapse_that_lasts_is_released_after_the_hold() -> None:
     assert guard.may_expire(c, 1100.0)
 
 
-def test_the_hold_starts_afresh_with_the_next_mass_lapse() -> None:
+def test_the_hold_starts_again_with_the_next_mass_lapse() -> None:
     guard = guard_of(4, 3, hold=100.0)
     a, b, _ = keys(3)
     assert not guard.may_expire(a, 0.0)
@@ -102,7 +102,7 @@ def test_a_share_of_one_turns_the_guard_off() -> None:
     assert all(guard.may_expire(key, 0.0) for key in keys(10))
 
 
-def test_instances_that_join_can_end_a_mass_lapse() -> None:
+def test_new_instances_can_end_a_mass_lapse() -> None:
     guard = guard_of(4, 3)
     assert not guard.may_expire(Key("orders", "i0"), 0.0)
     for n in range(2):
@@ -110,7 +110,7 @@ def test_instances_that_join_can_end_a_mass_lapse() -> None:
     assert guard.changed_counts() == {"orders": 0}
 
 
-def test_a_service_whose_last_lease_left_is_forgotten() -> None:
+def test_a_service_without_leases_is_forgotten() -> None:
     guard = guard_of(2, 2)
     for key in keys(2):
         assert not guard.may_expire(key, 0.0)

@@ -29,18 +29,18 @@ def unguarded() -> Leases:
 
 
 def advance(leases: Leases, since: float, now: float, limit: int = 1000) -> list[LeaseTransition]:
-    """Tick every second as the keeper does, and once more at `now`."""
-    moved, at = [], since
+    """Ticks every second, as the keeper does, and once more at `now`."""
+    transitions, at = [], since
     while at < now:
         at = min(at + MAX_TICK_INTERVAL, now)
-        moved += leases.tick(at, limit)
+        transitions += leases.tick(at, limit)
         while (due := leases.next_deadline()) is not None and due <= at:
-            moved += leases.tick(at, limit)
-    return moved
+            transitions += leases.tick(at, limit)
+    return transitions
 
 
-def phases(moved: list[LeaseTransition], key: Key) -> list[tuple[LeasePhase, LeasePhase]]:
-    return [(move.before, move.after) for move in moved if move.key == key]
+def phases(transitions: list[LeaseTransition], key: Key) -> list[tuple[LeasePhase, LeasePhase]]:
+    return [(transition.before, transition.after) for transition in transitions if transition.key == key]
 
 
 def test_a_lease_is_held_until_its_deadline_and_lapsed_from_then_on() -> None:
@@ -71,14 +71,14 @@ def test_a_renewal_moves_the_deadline_to_one_ttl_from_now() -> None:
 
 
 def test_a_lease_does_not_last_twice_its_ttl() -> None:
-    """Eureka keeps an instant in a field named for a length, adds the length again, and so waits twice as long."""
+    """Eureka adds the length twice, so its leases last twice as long."""
     leases = unguarded()
     leases.grant(A, 30.0, 0.0, now=1000.0)
     for now in (1010.0, 1020.0, 1030.0):
         leases.renew(A, now)
     assert leases.deadline(A) == 1060.0
-    moved = advance(leases, 1030.0, 1062.0)
-    assert phases(moved, A) == [(HELD, LAPSED), (LAPSED, EXPIRED)]
+    transitions = advance(leases, 1030.0, 1062.0)
+    assert phases(transitions, A) == [(HELD, LAPSED), (LAPSED, EXPIRED)]
 
 
 def test_a_lapsed_lease_that_is_renewed_is_held_again() -> None:
@@ -107,7 +107,7 @@ def test_an_expired_lease_can_not_be_renewed() -> None:
         leases.renew(A, now=3.0)
 
 
-def test_an_expiry_that_was_put_off_can_be_renewed_or_expires_later() -> None:
+def test_a_postponed_expiry_can_be_renewed_or_expires_later() -> None:
     leases = unguarded()
     for key in (A, B):
         leases.grant(key, 1.0, 1.0, now=0.0)
@@ -116,12 +116,12 @@ def test_an_expiry_that_was_put_off_can_be_renewed_or_expires_later() -> None:
         leases.postpone(key, until=10.0)
         assert leases.phase(key) is LAPSED
     leases.renew(A, now=9.0)
-    moved = advance(leases, 3.0, 10.0)
-    assert phases(moved, A) == [(HELD, LAPSED)]
-    assert phases(moved, B) == [(LAPSED, EXPIRED)]
+    transitions = advance(leases, 3.0, 10.0)
+    assert phases(transitions, A) == [(HELD, LAPSED)]
+    assert phases(transitions, B) == [(LAPSED, EXPIRED)]
 
 
-def test_an_ended_lease_is_told_no_more() -> None:
+def test_an_ended_lease_has_no_transitions() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 60.0, now=0.0)
     leases.end(A)
@@ -131,7 +131,7 @@ def test_an_ended_lease_is_told_no_more() -> None:
     assert leases.next_deadline() is None
 
 
-def test_granting_again_starts_afresh_with_the_new_ttl() -> None:
+def test_another_grant_starts_again_with_the_new_ttl() -> None:
     leases = unguarded()
     leases.grant(A, 300.0, 60.0, now=0.0)
     advance(leases, 0.0, 10.0)
@@ -150,7 +150,7 @@ def test_granting_the_same_again_is_a_renewal() -> None:
     assert leases.deadline(A) == 50.0
 
 
-def test_a_lease_listed_as_lapsed_at_a_restart_gets_a_fresh_ttl_before_it_may_expire() -> None:
+def test_a_lapsed_lease_gets_a_full_ttl_at_a_restart_before_it_may_expire() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=500.0, lapsed=True)
     assert leases.phase(A) is LAPSED
@@ -167,7 +167,7 @@ def test_a_lease_never_lapses_and_expires_in_the_same_tick() -> None:
 
 
 @pytest.mark.parametrize("gap", [MAX_TICK_INTERVAL + MAX_TICK_DELAY + 0.1, 8 * 3600.0])
-def test_after_a_pause_everybody_gets_a_fresh_ttl(gap: float) -> None:
+def test_after_a_suspension_every_lease_gets_a_full_ttl(gap: float) -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
     leases.grant(B, 5.0, 30.0, now=0.0)
@@ -176,26 +176,26 @@ def test_after_a_pause_everybody_gets_a_fresh_ttl(gap: float) -> None:
     assert leases.tick(now, 1000) == []
     assert (leases.phase(A), leases.phase(B)) == (HELD, LAPSED)
     assert advance(leases, now, now + 29.9) == []
-    moved = advance(leases, now + 29.9, now + 41.0)
-    assert phases(moved, A) == [(HELD, LAPSED), (LAPSED, EXPIRED)]
-    assert phases(moved, B) == [(LAPSED, EXPIRED)]
+    transitions = advance(leases, now + 29.9, now + 41.0)
+    assert phases(transitions, A) == [(HELD, LAPSED), (LAPSED, EXPIRED)]
+    assert phases(transitions, B) == [(LAPSED, EXPIRED)]
 
 
-def test_a_pause_before_the_first_tick_counts_too() -> None:
+def test_a_suspension_before_the_first_tick_counts_too() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
     assert leases.tick(100.0, 1000) == []
     assert leases.deadline(A) == 130.0
 
 
-def test_a_tick_that_is_a_little_late_is_no_pause() -> None:
+def test_a_slightly_late_tick_is_no_suspension() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
     advance(leases, 0.0, 29.0)
     assert phases(leases.tick(29.0 + MAX_TICK_INTERVAL + MAX_TICK_DELAY, 1000), A) == [(HELD, LAPSED)]
 
 
-def test_a_renewal_after_a_pause_counts_from_the_renewal() -> None:
+def test_a_renewal_after_a_suspension_counts_from_the_renewal() -> None:
     leases = unguarded()
     leases.grant(A, 30.0, 10.0, now=0.0)
     leases.tick(1000.0, 1000)
@@ -203,19 +203,19 @@ def test_a_renewal_after_a_pause_counts_from_the_renewal() -> None:
     assert leases.deadline(A) == 1040.0
 
 
-def test_a_tick_looks_at_no_more_than_its_limit_and_the_rest_follow() -> None:
+def test_a_tick_handles_no_more_than_its_limit_and_the_rest_follow() -> None:
     leases = unguarded()
     for n in range(100):
         leases.grant(Key("orders", f"i{n}"), 5.0, 1000.0, now=0.0)
-    told = []
+    all_transitions = []
     for expected in (40, 40, 20, 0):
-        moved = leases.tick(5.0, 40)
-        assert len(moved) == expected
-        told += moved
-    assert len({move.key for move in told}) == 100
+        transitions = leases.tick(5.0, 40)
+        assert len(transitions) == expected
+        all_transitions += transitions
+    assert len({transition.key for transition in all_transitions}) == 100
 
 
-def test_renewing_and_ending_leave_no_trail_in_memory() -> None:
+def test_renewals_and_ends_do_not_grow_the_heap() -> None:
     leases = unguarded()
     for n in range(10_000):
         leases.grant(A, 86_400.0, 0.0, now=float(n))
@@ -228,7 +228,7 @@ def test_renewing_and_ending_leave_no_trail_in_memory() -> None:
     assert len(leases._heap) <= MAX_STALE_LEASE_ENTRIES + 3
 
 
-def test_the_guard_holds_back_the_expiries_of_a_mass_lapse_and_the_heap_rests() -> None:
+def test_the_guard_holds_back_the_expiries_of_a_mass_lapse_and_the_heap_is_idle() -> None:
     guard = Guard()
     leases = Leases(guard)
     for key in (A, B):
@@ -241,17 +241,17 @@ def test_the_guard_holds_back_the_expiries_of_a_mass_lapse_and_the_heap_rests() 
     assert leases.next_deadline() > 1000.0  # type: ignore[operator]
 
 
-def test_the_guard_releases_after_its_hold_and_the_expiry_says_so() -> None:
+def test_after_the_hold_the_leases_expire_with_the_guarded_time() -> None:
     leases = Leases(Guard(hold=600.0))
     for key in (A, B):
         leases.grant(key, 30.0, 60.0, now=0.0)
-    moved = advance(leases, 0.0, 30.0 + 60.0 + 600.0 + 30.0)
-    expired = [move for move in moved if move.after is EXPIRED]
-    assert {move.key for move in expired} == {A, B}
-    assert all(move.guarded_for >= 600.0 for move in expired)
+    transitions = advance(leases, 0.0, 30.0 + 60.0 + 600.0 + 30.0)
+    expired = [transition for transition in transitions if transition.after is EXPIRED]
+    assert {transition.key for transition in expired} == {A, B}
+    assert all(transition.guarded_for >= 600.0 for transition in expired)
 
 
-def test_those_who_follow_after_the_guard_let_go_are_not_expired() -> None:
+def test_leases_renewed_after_the_guard_disengaged_do_not_expire() -> None:
     leases = Leases(Guard())
     for key in (A, B):
         leases.grant(key, 30.0, 60.0, now=0.0)
@@ -271,7 +271,7 @@ def test_ending_a_lapsed_lease_is_never_held_back() -> None:
     assert leases.phase(A) is None
 
 
-def test_the_table_of_moves_has_no_holes_that_are_not_meant() -> None:
+def test_the_table_of_transitions_has_only_intended_gaps() -> None:
     missing = {pair for pair in product(LeasePhase, LeaseEvent) if pair not in MOVES}
     assert missing == {
         (HELD, LeaseEvent.GRACE_OVER),
@@ -294,8 +294,8 @@ def test_a_lease_is_small() -> None:
 KEYS = [Key(service, str(n)) for service in ("orders", "users") for n in range(3)]
 
 
-class LeasesPromise(RuleBasedStateMachine):
-    """Against a model that remembers only what was promised."""
+class LeasesMachine(RuleBasedStateMachine):
+    """Compares the leases with a model that only knows the promises."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -316,8 +316,8 @@ class LeasesPromise(RuleBasedStateMachine):
             with pytest.raises(UnknownInstance):
                 self.leases.renew(key, self.now)
             return
-        moved = self.leases.renew(key, self.now)
-        assert (moved is not None) == (self.phases[key] is LAPSED)
+        transitions = self.leases.renew(key, self.now)
+        assert (transitions is not None) == (self.phases[key] is LAPSED)
         self.promised[key] = (self.now, *self.promised[key][1:])
         self.phases[key] = HELD
 
@@ -327,7 +327,7 @@ class LeasesPromise(RuleBasedStateMachine):
         self.phases.pop(key, None)
 
     @rule(key=st.sampled_from(KEYS), wait=st.floats(0, 10))
-    def put_off(self, key: Key, wait: float) -> None:
+    def postpone(self, key: Key, wait: float) -> None:
         self.leases.postpone(key, self.now + wait)
         if self.phases.get(key) is EXPIRED:
             self.phases[key] = LAPSED
@@ -335,25 +335,25 @@ class LeasesPromise(RuleBasedStateMachine):
     @rule(step=st.one_of(st.floats(0.0, 6.0), st.floats(6.1, 100_000.0)), limit=st.integers(1, 10))
     def tick(self, step: float, limit: int) -> None:
         self.now += step
-        moved = self.leases.tick(self.now, limit)
-        assert len(moved) <= limit
-        for move in moved:
-            self.check(move)
-            self.phases[move.key] = move.after
+        transitions = self.leases.tick(self.now, limit)
+        assert len(transitions) <= limit
+        for transition in transitions:
+            self.check(transition)
+            self.phases[transition.key] = transition.after
 
-    def check(self, move: LeaseTransition) -> None:
-        renewed, ttl, grace = self.promised[move.key]
-        assert move.before is self.phases[move.key]
-        assert (move.before, move.after) in ((HELD, LAPSED), (LAPSED, EXPIRED))
-        promise = renewed + ttl if move.after is LAPSED else renewed + ttl + grace
+    def check(self, transition: LeaseTransition) -> None:
+        renewed, ttl, grace = self.promised[transition.key]
+        assert transition.before is self.phases[transition.key]
+        assert (transition.before, transition.after) in ((HELD, LAPSED), (LAPSED, EXPIRED))
+        promise = renewed + ttl if transition.after is LAPSED else renewed + ttl + grace
         assert self.now >= promise
 
     @precondition(lambda self: self.phases)
     @rule()
     def none_is_forgotten(self) -> None:
-        for move in advance(self.leases, self.now, self.now + 400.0, limit=3):
-            assert move.before is self.phases[move.key]
-            self.phases[move.key] = move.after
+        for transition in advance(self.leases, self.now, self.now + 400.0, limit=3):
+            assert transition.before is self.phases[transition.key]
+            self.phases[transition.key] = transition.after
         self.now += 400.0
         assert set(self.phases.values()) == {EXPIRED}
 
@@ -364,13 +364,13 @@ class LeasesPromise(RuleBasedStateMachine):
         assert {key: self.leases.phase(key) for key in KEYS if self.leases.phase(key)} == self.phases
 
 
-TestLeasesPromise = LeasesPromise.TestCase
-TestLeasesPromise.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLeasesMachine = LeasesMachine.TestCase
+TestLeasesMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(KEYS), st.floats(0.0, 5.0)), max_size=60))
-def test_the_guard_counts_what_a_recount_would(steps: list[tuple[Key, float]]) -> None:
+def test_the_counts_of_the_guard_equal_a_recount(steps: list[tuple[Key, float]]) -> None:
     guard = Guard()
     leases, now = Leases(guard), 0.0
     for n, (key, step) in enumerate(steps):
@@ -383,7 +383,7 @@ def test_the_guard_counts_what_a_recount_would(steps: list[tuple[Key, float]]) -
         now += step
         leases.tick(now, 2)
         for service in ("orders", "users"):
-            mine = [phase for key in KEYS if key.service == service and (phase := leases.phase(key)) is not None]
-            ward = guard._services.get(service)
-            counted = (ward.leases, ward.lapsed) if ward else (0, 0)
-            assert counted == (len(mine), sum(phase is not HELD for phase in mine))
+            phases = [phase for key in KEYS if key.service == service and (phase := leases.phase(key)) is not None]
+            counts = guard._services.get(service)
+            counted = (counts.leases, counts.lapsed) if counts else (0, 0)
+            assert counted == (len(phases), sum(phase is not HELD for phase in phases))

@@ -36,10 +36,10 @@ def deadline(schedule: ProbeSchedule) -> float:
 
 
 def start(schedule: ProbeSchedule) -> tuple[ScheduledCheck, float]:
-    """Start the next check at its very instant."""
+    """Starts the next check at its instant."""
     now = deadline(schedule)
-    [turn] = schedule.start_due(now, 1)
-    return turn, now
+    [scheduled] = schedule.start_due(now, 1)
+    return scheduled, now
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 3600.0))
@@ -64,20 +64,20 @@ def test_nothing_is_due_before_its_instant_and_a_running_check_is_not_due_again(
     checks.add(A, check(), now=0.0, soon=False)
     due = deadline(checks)
     assert checks.start_due(due - 0.001, ALL) == []
-    [turn] = checks.start_due(due, ALL)
-    assert (turn.key, turn.check) == (A, check())
+    [scheduled] = checks.start_due(due, ALL)
+    assert (scheduled.key, scheduled.check) == (A, check())
     assert checks.start_due(due + 1000.0, ALL) == []
     assert checks.next_deadline() is None
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 3600.0), st.floats(0.0, 1.0))
-def test_the_rate_is_counted_from_start_to_start_however_long_the_probe_takes(
+def test_the_interval_is_from_start_to_start_however_long_the_probe_takes(
     seed: int, interval: float, share: float
 ) -> None:
     checks = schedule(seed)
     checks.add(A, check(interval=interval), now=0.0, soon=False)
-    turn, first = start(checks)
-    checks.finish(turn, first + share * interval * (1 - PROBE_JITTER))
+    scheduled, first = start(checks)
+    checks.finish(scheduled, first + share * interval * (1 - PROBE_JITTER))
     gap = deadline(checks) - first
     assert interval * (1 - PROBE_JITTER) - 1e-6 <= gap <= interval * (1 + PROBE_JITTER) + 1e-6
 
@@ -85,40 +85,40 @@ def test_the_rate_is_counted_from_start_to_start_however_long_the_probe_takes(
 def test_a_probe_that_takes_longer_than_the_interval_is_followed_by_one_probe_not_by_a_burst() -> None:
     checks = schedule()
     checks.add(A, check(interval=1.0), now=0.0, soon=False)
-    turn, first = start(checks)
-    checks.finish(turn, first + 60.0)
+    scheduled, first = start(checks)
+    checks.finish(scheduled, first + 60.0)
     assert deadline(checks) == first + 60.0
-    assert checks.start_due(first + 60.0, ALL) == [turn]
+    assert checks.start_due(first + 60.0, ALL) == [scheduled]
     assert checks.start_due(first + 60.0, ALL) == []
 
 
 @given(st.integers(0, 1000), st.floats(LATE_SHARE + 0.01, 50.0))
-def test_a_late_start_draws_a_new_place_so_that_those_who_waited_together_part(seed: int, late: float) -> None:
+def test_checks_that_started_late_together_are_scattered(seed: int, late: float) -> None:
     checks = schedule(seed)
     checks.add(A, check(interval=10.0), now=0.0, soon=False)
     now = deadline(checks) + late * 10.0
-    [turn] = checks.start_due(now, 1)
-    checks.finish(turn, now)
+    [scheduled] = checks.start_due(now, 1)
+    checks.finish(scheduled, now)
     gap = deadline(checks) - now
     assert 10.0 * (1 - SCATTER_JITTER) - 1e-6 <= gap <= 10.0 * (1 + SCATTER_JITTER) + 1e-6
 
 
-def test_many_listed_at_once_are_soon_started_evenly() -> None:
+def test_many_checks_listed_at_once_are_soon_spread_evenly() -> None:
     checks = schedule()
     for n in range(1000):
         checks.add(Key("orders", str(n)), check(interval=10.0), now=0.0, soon=True)
     now, a_second = 0.0, Counter[int]()
     while now < 60.0:
         now += 0.05
-        for turn in checks.start_due(now, ALL):
+        for scheduled in checks.start_due(now, ALL):
             a_second[int(now)] += 1
-            checks.finish(turn, now)
+            checks.finish(scheduled, now)
     steady = [a_second[second] for second in range(20, 60)]
     assert min(steady) >= 50
     assert max(steady) <= 150
 
 
-def test_no_more_start_than_asked_for_and_the_longest_waiting_first() -> None:
+def test_at_most_the_limit_start_the_most_overdue_first() -> None:
     checks = schedule()
     for n in range(10):
         checks.add(Key("orders", str(n)), check(), now=0.0, soon=False)
@@ -133,13 +133,13 @@ def test_a_removed_check_never_starts() -> None:
     checks.add(A, check("deep"), now=0.0, soon=True)
     checks.add(B, check("up"), now=0.0, soon=True)
     checks.remove(A, "up")
-    assert [turn.check.name for turn in checks.start_due(5.0, ALL) if turn.key == A] == ["deep"]
+    assert [scheduled.check.name for scheduled in checks.start_due(5.0, ALL) if scheduled.key == A] == ["deep"]
     checks.remove(B)
     checks.remove(B)
     assert len(checks) == 1
 
 
-def test_the_outcome_of_a_check_that_was_removed_or_replaced_meanwhile_speaks_of_something_else() -> None:
+def test_finishing_a_removed_or_replaced_check_returns_false() -> None:
     checks = schedule()
     checks.add(A, check(), now=0.0, soon=True)
     old, now = start(checks)
@@ -153,29 +153,29 @@ def test_the_outcome_of_a_check_that_was_removed_or_replaced_meanwhile_speaks_of
     assert checks.next_deadline() is None
 
 
-def test_saying_finished_twice_plans_it_once() -> None:
+def test_finishing_twice_plans_the_check_once() -> None:
     checks = schedule()
     checks.add(A, check(), now=0.0, soon=True)
-    turn, now = start(checks)
-    assert checks.finish(turn, now)
-    assert checks.finish(turn, now)
-    assert checks.start_due(now + 100.0, ALL) == [turn]
+    scheduled, now = start(checks)
+    assert checks.finish(scheduled, now)
+    assert checks.finish(scheduled, now)
+    assert checks.start_due(now + 100.0, ALL) == [scheduled]
     assert checks.start_due(now + 100.0, ALL) == []
 
 
-def test_lag_tells_the_latest_start_since_it_was_asked_and_what_is_overdue() -> None:
+def test_lag_is_the_worst_delay_since_the_last_call_and_the_overdue_count() -> None:
     checks = schedule()
     checks.add(A, check(), now=0.0, soon=False)
     checks.add(B, check(), now=0.0, soon=False)
     first = deadline(checks)
-    [turn] = checks.start_due(first + 20.0, 1)
+    [scheduled] = checks.start_due(first + 20.0, 1)
     second = deadline(checks)
     assert checks.lag(first + 20.0) == (20.0, 1)
     assert checks.lag(first + 21.0) == (first + 21.0 - second, 1)
     checks.start_due(second + 30.0, ALL)
     assert checks.lag(second + 30.0) == (30.0, 0)
     assert checks.lag(second + 30.0) == (0.0, 0)
-    assert checks.finish(turn, second + 30.0)
+    assert checks.finish(scheduled, second + 30.0)
 
 
 def test_removed_checks_are_neither_late_nor_overdue() -> None:
@@ -196,7 +196,7 @@ def test_overdue_checks_are_counted_up_to_a_bound() -> None:
     assert checks.lag(50.0)[1] == MAX_COUNTED_OVERDUE
 
 
-def test_removed_checks_dont_pile_up() -> None:
+def test_removed_checks_do_not_accumulate() -> None:
     checks = schedule()
     for n in range(20 * MAX_STALE_CHECK_ENTRIES):
         checks.add(A, check(interval=3600.0), now=float(n), soon=False)
@@ -205,7 +205,7 @@ def test_removed_checks_dont_pile_up() -> None:
 
 
 class ScheduleMachine(RuleBasedStateMachine):
-    """Whatever is planned, removed, started and finished in whatever order."""
+    """Plans, removes, starts and finishes checks in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,30 +224,36 @@ class ScheduleMachine(RuleBasedStateMachine):
     def remove(self, n: int, name: str | None) -> None:
         key = Key("orders", str(n))
         self.checks.remove(key, name)
-        self.planned = {at: turn for at, turn in self.planned.items() if at[0] != key or name not in (None, at[1])}
+        self.planned = {
+            at: scheduled for at, scheduled in self.planned.items() if at[0] != key or name not in (None, at[1])
+        }
 
     @rule(length=st.floats(0.0, 30.0), limit=st.integers(0, 5))
     def go_on(self, length: float, limit: int) -> None:
         self.now += length
-        waiting = [turn for turn in self.planned.values() if turn not in self.running and turn.due <= self.now]
-        turns = self.checks.start_due(self.now, limit)
-        assert len(turns) == min(limit, len(waiting))
-        assert len(set(turns)) == len(turns)
-        for turn in turns:
-            assert turn in waiting
-            if turn in self.started:
-                assert self.now - self.started[turn] >= turn.check.interval * (1 - SCATTER_JITTER) - 1e-6
-            self.started[turn] = self.now
-            self.running.append(turn)
+        waiting = [
+            scheduled
+            for scheduled in self.planned.values()
+            if scheduled not in self.running and scheduled.due <= self.now
+        ]
+        checks = self.checks.start_due(self.now, limit)
+        assert len(checks) == min(limit, len(waiting))
+        assert len(set(checks)) == len(checks)
+        for scheduled in checks:
+            assert scheduled in waiting
+            if scheduled in self.started:
+                assert self.now - self.started[scheduled] >= scheduled.check.interval * (1 - SCATTER_JITTER) - 1e-6
+            self.started[scheduled] = self.now
+            self.running.append(scheduled)
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         if self.running:
-            turn = data.draw(st.sampled_from(self.running))
-            self.running.remove(turn)
-            planned = turn in self.planned.values()
-            assert self.checks.finish(turn, self.now) == planned
-            assert not planned or turn.due >= self.now
+            scheduled = data.draw(st.sampled_from(self.running))
+            self.running.remove(scheduled)
+            planned = scheduled in self.planned.values()
+            assert self.checks.finish(scheduled, self.now) == planned
+            assert not planned or scheduled.due >= self.now
 
     @invariant()
     def the_count_is_what_is_planned(self) -> None:
@@ -255,7 +261,7 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_next_deadline_is_the_earliest_that_waits(self) -> None:
-        waiting = [turn.due for turn in self.planned.values() if turn not in self.running]
+        waiting = [scheduled.due for scheduled in self.planned.values() if scheduled not in self.running]
         assert self.checks.next_deadline() == min(waiting, default=None)
         assert self.checks.lag(self.now)[1] == sum(due < self.now for due in waiting)
 

@@ -1,4 +1,4 @@
-"""What can't be right about where nodes say that others reach them."""
+"""Contradictions between the URLs that nodes advertise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adsum.core.nodes.sharding import Peer
 
 
 def at(*urls: str) -> list[Peer]:
-    """Nodes n1, n2 … that advertise these."""
+    """Nodes n1, n2 … that advertise these URLs."""
     return [Peer(f"id{number}", f"n{number}", url) for number, url in enumerate(urls, 1)]
 
 
@@ -27,26 +27,26 @@ HOME = "http://127.0.0.1:23786"
         ("http://10.0.0.1:23786", "http://reg-2.example:23786", "http://[", "?"),
     ],
 )
-def test_nodes_at_addresses_of_their_own_on_hosts_or_on_one_are_believed(urls: tuple[str, ...]) -> None:
+def test_different_addresses_on_one_or_several_hosts_are_no_problem(urls: tuple[str, ...]) -> None:
     assert find_url_problems(at(*urls)) == []
 
 
-def test_two_at_the_same_address_are_named_with_what_to_do() -> None:
-    (said,) = find_url_problems(
+def test_two_nodes_at_one_address_are_a_problem_with_a_remedy() -> None:
+    (problem,) = find_url_problems(
         at("http://10.0.0.3:1", HOME.replace("127.0.0.1", "10.0.0.1"), "http://10.0.0.1:23786/")
     )
-    assert said.startswith("n2 and n3 advertise the same address http://10.0.0.1:23786,")
-    assert "--advertise" in said
+    assert problem.startswith("n2 and n3 advertise the same address http://10.0.0.1:23786,")
+    assert "--advertise" in problem
 
 
 @pytest.mark.parametrize("url", [HOME, "http://[::1]:23786", "http://localhost:23786"])
-def test_one_on_loopback_among_others_elsewhere_is_named_with_what_to_do(url: str) -> None:
-    (said,) = find_url_problems(at("http://10.0.0.1:23786", url))
-    assert said.startswith(f"n2 advertises {url}, which no other host reaches, while n1 is at http://10.0.0.1:23786")
-    assert "--advertise" in said
+def test_a_loopback_address_among_remote_ones_is_a_problem_with_a_remedy(url: str) -> None:
+    (problem,) = find_url_problems(at("http://10.0.0.1:23786", url))
+    assert problem.startswith(f"n2 advertises {url}, which no other host reaches, while n1 is at http://10.0.0.1:23786")
+    assert "--advertise" in problem
 
 
-def test_what_is_so_for_a_moment_only_is_not_told_and_what_lasts_is_told_once() -> None:
+def test_a_problem_is_reported_once_and_only_if_it_lasts() -> None:
     doubts, twins, apart = UrlProblems(10.0), at(HOME, HOME), at(HOME)
     assert not doubts.update(twins, 100.0)
     assert not doubts.update(apart, 105.0), "that one was dead"

@@ -1,4 +1,4 @@
-"""Which node keeps which services."""
+"""The division of services among nodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_only_the_shards_of_a_node_that_leaves_move(present: set[str], data: st.
 
 
 @given(st.integers(2, 9))
-def test_shares_are_about_equal(count: int) -> None:
+def test_nodes_keep_about_equal_numbers_of_shards(count: int) -> None:
     present = [f"node-{number}" for number in range(count)]
     shares = [sum(shard_owner(shard, present) == node for shard in range(SHARDS)) for node in present]
     assert min(shares) > 0.4 * SHARDS / count

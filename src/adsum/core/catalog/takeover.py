@@ -14,7 +14,7 @@ from adsum.core.model import Key, LeaseState, Listing, Registration
 
 
 class Takeover(StrEnum):
-    """What a registration may take from other processes."""
+    """The rights of a registration against other processes: what it may take from them."""
 
     USUAL = "usual"
     """An id whose holder is not live, and the place that it registers: it has just begun to listen there."""

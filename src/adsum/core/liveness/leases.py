@@ -166,7 +166,10 @@ class Leases:
                 self._rebuild()
 
     def postpone(self, key: Key, until: float) -> None:
-        """Returns an expired lease to lapsed, because its expiry could not be written. It expires again at `until`."""
+        """Returns an expired lease to lapsed, because its expiry could not be written.
+
+        It expires no sooner than `until`.
+        """
         lease = self._leases.get(key)
         if lease is not None and lease.phase is LeasePhase.EXPIRED:
             lease.phase = MOVES[lease.phase, LeaseEvent.POSTPONED]
