@@ -46,7 +46,7 @@ async def test_a_bug_of_a_probe_is_an_outcome_too() -> None:
         raise RuntimeError("oops")
 
     outcome = await probe_outcome(Check("up", CheckKind.TCP), verdict)
-    assert (outcome.result, outcome.note) == (Result.FAIL, "the probe broke: RuntimeError('oops')")
+    assert (outcome.result, outcome.note) == (Result.FAIL, "the probe itself failed: RuntimeError('oops')")
 
 
 @pytest.mark.parametrize(
