@@ -21,12 +21,13 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from adsum import wire
+from adsum.cache_files import cache_folder
 from adsum.cli import arguments, main
 from adsum.cli.commands import status as status_command
 from adsum.cli.root import root
 from adsum.client.sources.source import ViewPosition
 from adsum.client.sync import SyncClient
-from adsum.client.views.view_cache import CachedView, ViewCache, default_cache_folder
+from adsum.client.views.view_cache import CachedView, ViewCache
 from adsum.config.serve import ServeConfig
 from adsum.core.model import Endpoint, Instance
 from tests.cli.conftest import Adsum
@@ -140,11 +141,17 @@ def test_resolve_never_chooses_one_that_drains(orders: RunningDaemon, adsum: Ads
     assert adsum("resolve", "orders").out == "127.0.0.1:8001\n"
 
 
+def _view_folder() -> Path:
+    folder = cache_folder("views")
+    assert folder is not None
+    return folder
+
+
 def test_resolve_uses_what_this_host_knew_when_the_registry_is_away(
     adsum: Adsum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = Endpoint(Instance("orders", "a", "10.0.0.1", 80))
-    ViewCache(default_cache_folder(), [NOBODY]).save(
+    ViewCache(_view_folder(), [NOBODY]).save(
         "orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - 90.0)
     )
     monkeypatch.setenv("ADSUM_URL", NOBODY)
@@ -181,9 +188,7 @@ async def test_a_node_that_can_not_do_it_now_is_quoted_and_nobody_asks_whether_i
 def keep(url: str, id: str, age: float = 90.0) -> None:
     """Have this host know one instance of orders from earlier."""
     endpoint = Endpoint(Instance("orders", id, "10.0.0.1", 80))
-    ViewCache(default_cache_folder(), [url]).save(
-        "orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - age)
-    )
+    ViewCache(_view_folder(), [url]).save("orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - age))
 
 
 def test_resolve_uses_what_this_host_knew_when_the_registry_is_silent(

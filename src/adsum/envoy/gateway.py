@@ -9,6 +9,7 @@ from contextlib import suppress
 from random import Random
 from typing import Final
 
+from adsum.cache_files import cache_folder
 from adsum.core.backoff import Backoff, jittered
 from adsum.core.errors import AdsumError
 from adsum.envoy.admin import AdminClient, AdminUnavailable
@@ -19,7 +20,7 @@ from adsum.envoy.plan import GatewayPlan, SocketAddress
 from adsum.envoy.preflight import CannotServe, check_plan
 from adsum.envoy.process.envoy_instance import EnvoyInstance
 from adsum.envoy.registry_health import registry_contact
-from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources, default_folder
+from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources
 from adsum.envoy.registry_health.xds_health import is_reachable, unreachable_reason, wait_until_reachable
 from adsum.envoy.restart.draining import KILL_AFTER, drain
 from adsum.envoy.restart.rollout import EXIT_MARGIN, TAKEOVER_TIMEOUT, EnvoyRollout
@@ -47,7 +48,7 @@ class Gateway:
         self._again = reread_plan
         self._rng = rng
         self._envoys = EnvoyRollout()
-        self._keepsake = LastGoodConfig(default_folder(), plan)
+        self._keepsake = LastGoodConfig(cache_folder("gateways"), plan)
         self._renewal = CertificateRenewal(b"")
         self._retry = Backoff(FIRST_REPLACE_DELAY, MAX_REPLACE_DELAY)
         self._pause = 0.0
@@ -218,7 +219,7 @@ class Gateway:
                 plan = await asyncio.to_thread(wanted)
                 renewal = await self._checked(plan, old.plan.all_addresses)
                 await self._memorize(old)
-                keepsake = LastGoodConfig(default_folder(), plan)
+                keepsake = LastGoodConfig(cache_folder("gateways"), plan)
                 if keepsake.name == self._keepsake.name:
                     keepsake = self._keepsake
                 told = await self._source(plan, keepsake, recall=recall)

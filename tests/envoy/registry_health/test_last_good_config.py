@@ -6,22 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources, default_folder
+from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources
 from tests.envoy.plans import plan_for
 
 PLAN = plan_for()
 TOLD = StaticResources([{"name": "a"}], [{"name": "b"}])
-
-
-def test_who_has_no_home_has_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", nowhere)
-    assert default_folder() is None
-    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert default_folder() == Path("/cache/adsum/gateways")
 
 
 def test_without_a_folder_it_is_kept_while_the_gateway_runs_and_that_is_told_once(

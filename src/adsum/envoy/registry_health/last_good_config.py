@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from adsum.cache_files import replace_private_file
 from adsum.envoy.plan import GatewayPlan
 
 FILE_FORMAT: Final = 1
@@ -99,33 +98,12 @@ class LastGoodConfig:
             self._complain("over restarts: this user has no home directory (XDG_CACHE_HOME names another place)")
             return False
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self.path, content)
+        replace_private_file(self.path, content)
         return True
 
     def _complain(self, why: str) -> None:
         _log.log(self._loudness, "what this gateway is told can't be kept %s", why)
         self._loudness = logging.DEBUG  # Once is enough: it is tried again and again.
-
-
-def default_folder() -> Path | None:
-    """`$XDG_CACHE_HOME/adsum/gateways`, by default below ~/.cache; None for who has no home."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "adsum" / "gateways"
-    except RuntimeError:
-        return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    ahead = path.with_suffix(f".{os.getpid()}")
-    try:
-        with os.fdopen(os.open(ahead, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(content)
-        ahead.replace(path)
-    except OSError:
-        with suppress(OSError):
-            ahead.unlink()
-        raise
 
 
 def _named(dumped: Any, key: str, name: str) -> dict[str, dict[str, Any]]:
