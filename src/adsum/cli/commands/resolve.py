@@ -25,6 +25,7 @@ from adsum.client.errors import NeedsRegistry, RegistryUnavailable
 from adsum.client.views.resolver import Resolver
 from adsum.client.views.view import View, ViewOrigin
 from adsum.config.serve import ClientConfig
+from adsum.core.addresses import format_host_port
 from adsum.core.model import Endpoint, Status
 from adsum.core.selection import Selection, SelectionOptions, select_endpoints
 
@@ -107,7 +108,7 @@ def _services(found: wire.ServiceList, as_json: bool) -> None:
 def _row(view: wire.InstanceView) -> tuple[str, ...]:
     return (
         view.id,
-        f"{f'[{view.address}]' if ':' in view.address else view.address}:{view.port}",
+        format_host_port(view.address, view.port),
         view.status,
         output.ago(view.since),
         output.format_cause(view.cause, view.actor, view.reason),
