@@ -43,9 +43,7 @@ def test_an_ip_address_is_told_from_a_host_name(address: str, expected: bool) ->
 def test_brackets_around_ipv6_addresses_are_written_in_one_place() -> None:
     for path in Path(adsum.__file__).parent.rglob("*.py"):
         if path.parts[-2:] != ("core", "addresses.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                is_bracketed = isinstance(node, ast.IfExp) and ast.unparse(node).startswith(("f'[{", "f'http://[{"))
-                tests_a_colon = isinstance(node, ast.IfExp) and ast.unparse(node.test).startswith("':' in")
-                assert not (is_bracketed and tests_a_colon), (
-                    f"{path}:{node.lineno}: use core.addresses.format_host_port"
-                )
+            for node in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.IfExp)):
+                is_bracketed = ast.unparse(node).startswith(("f'[{", "f'http://[{"))
+                tests_a_colon = ast.unparse(node.test).startswith("':' in")
+                assert not (is_bracketed and tests_a_colon), f"{path}:{node.lineno}: use format_host_port"
