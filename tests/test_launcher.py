@@ -23,7 +23,7 @@ def _said(*argv: str, many_files: bool = False) -> str:
     return str(said.decode())
 
 
-def test_no_hook_for_forks_runs_so_that_grpc_and_threads_in_this_process_are_left_alone() -> None:
+def test_no_fork_hooks_run_in_this_process() -> None:
     code = (
         "import os; os.register_at_fork(before=lambda: print('forked', flush=True));"
         "from adsum import launcher; launcher.start(['true']).wait()"
@@ -31,13 +31,13 @@ def test_no_hook_for_forks_runs_so_that_grpc_and_threads_in_this_process_are_lef
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == ""
 
 
-def test_the_program_has_the_signals_that_its_parent_would_give_to_any_program() -> None:
+def test_the_program_has_the_default_signal_handlers() -> None:
     ignored = ("grep", "SigIgn", "/proc/self/status")
     plain = subprocess.run(ignored, check=True, capture_output=True, text=True).stdout
     assert _said(*ignored) == plain
 
 
-def test_the_program_leads_a_group_of_its_own_and_is_the_process_that_was_started() -> None:
+def test_the_program_is_the_started_process_and_leads_its_own_group() -> None:
     process = launcher.start(["sh", "-c", "echo $$ $(ps -o pgid= -p $$)"], stdout=subprocess.PIPE)
     said, _ = process.communicate()
     assert said.split() == [str(process.pid).encode()] * 2
@@ -45,7 +45,7 @@ def test_the_program_leads_a_group_of_its_own_and_is_the_process_that_was_starte
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_the_program_may_open_as_many_files_as_its_parent_or_as_many_as_the_system_grants(many: bool) -> None:
+def test_the_program_has_the_file_limit_of_its_parent_or_the_raised_one(many: bool) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     try:
@@ -56,7 +56,7 @@ def test_the_program_may_open_as_many_files_as_its_parent_or_as_many_as_the_syst
 
 
 @pytest.mark.parametrize(("program", "error"), [("no-such-program", FileNotFoundError), ("/", PermissionError)])
-def test_a_program_that_cannot_be_run_is_said_by_the_systems_error(program: str, error: type[OSError]) -> None:
+def test_a_program_that_cannot_be_run_raises_the_systems_error(program: str, error: type[OSError]) -> None:
     with pytest.raises(error) as raised:
         launcher.start([program])
     assert raised.value.filename == program

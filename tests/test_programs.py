@@ -16,7 +16,7 @@ from tests.support.programs import PROGRAMS
 TESTS = Path(__file__).parent
 
 
-def test_a_test_without_etcd_claims_no_port_and_says_where_etcd_was_searched_for(
+def test_a_test_without_etcd_claims_no_port_and_names_the_searched_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PROGRAMS, "etcd", replace(PROGRAMS["etcd"], command="no-such-program"))

@@ -43,7 +43,7 @@ def _unpacked(release: Path, folder: Path) -> Path:
     [_of_today, *(lambda _, each=each: each for each in RELEASES)],
     ids=["today", *(each.name for each in RELEASES)],
 )
-def test_a_program_of_an_earlier_release_is_served(release: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_programs_of_earlier_releases_are_served(release: Callable[[Path], Path], tmp_path: Path) -> None:
     library = _unpacked(release(tmp_path), tmp_path / "library")
     daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:"))
     try:

@@ -63,13 +63,13 @@ def _dumped(kept: Path) -> dict[str, str]:
     return dumped
 
 
-def test_something_is_kept() -> None:
+def test_the_archive_is_complete() -> None:
     assert {each.name for each in FILES} >= {f"schema-{version}.db.gz" for version in range(1, 5)}
     assert DUMPS
 
 
 @pytest.mark.parametrize("kept", FILES, ids=lambda kept: kept.name)
-async def test_a_file_of_an_earlier_version_is_taken_along(kept: Path, tmp_path: Path) -> None:
+async def test_a_file_of_an_earlier_version_is_migrated(kept: Path, tmp_path: Path) -> None:
     path = _restored(kept, tmp_path)
     for again in (False, True):
         store = stores.store(f"sqlite:///{path}")
@@ -86,7 +86,7 @@ async def test_a_file_of_an_earlier_version_is_taken_along(kept: Path, tmp_path:
 
 
 @pytest.mark.parametrize("kept", DUMPS, ids=lambda kept: kept.name)
-async def test_what_an_earlier_version_left_in_etcd_is_taken_along(kept: Path, tmp_path: Path) -> None:
+async def test_the_keys_of_an_earlier_version_in_etcd_are_read(kept: Path, tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         url = f"{etcd.url}?prefix=/{secrets.token_hex(4)}"
         place = EtcdAddress.parse(url)
@@ -104,7 +104,7 @@ async def test_what_an_earlier_version_left_in_etcd_is_taken_along(kept: Path, t
             await store.close()
 
 
-async def test_what_is_written_today_would_be_kept_like_the_rest(tmp_path: Path) -> None:
+async def test_a_file_of_today_passes_the_same_checks(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/adsum.db"
     play_story(url)
     store = stores.store(url)

@@ -32,11 +32,11 @@ def test_an_agent_is_named_with_its_options(tmp_path: Path) -> None:
         "http://h1",
     ],
 )
-def test_what_is_no_agent_is_refused(url: str) -> None:
+def test_a_wrong_address_is_refused(url: str) -> None:
     with pytest.raises(Invalid):
         ConsulAddress.parse(url, {})
 
 
-def test_certificates_that_can_not_be_read_are_said(tmp_path: Path) -> None:
+def test_an_unreadable_certificate_is_named(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="can't be used"):
         ConsulAddress.parse(f"consul://h1?ca={tmp_path}/none.pem", {}).ssl_context()

@@ -13,7 +13,7 @@ from adsum.core.validation import without_credentials
 from adsum.etcd.address import EtcdAddress
 
 
-def test_an_address_says_everything(tmp_path: Path) -> None:
+def test_an_address_has_all_options(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3%63ret\n")
     place = EtcdAddress.parse(
@@ -26,7 +26,7 @@ def test_an_address_says_everything(tmp_path: Path) -> None:
     assert place.read_password() == "an0ther"
 
 
-def test_what_is_shown_to_people_has_no_password() -> None:
+def test_the_text_of_an_address_has_no_password() -> None:
     place = EtcdAddress.parse("etcd://root:p%40ss@e1:2379?prefix=/x")
     assert (place.user, place.password) == ("root", "p@ss")
     assert str(place) == "etcd://e1:2379?prefix=/x/"
@@ -61,7 +61,7 @@ def test_a_prefix_ends_with_a_slash(given: str, prefix: str) -> None:
         ("etcd://" + ",".join(f"e{n}" for n in range(20)), "1 to 16"),
     ],
 )
-def test_an_address_that_is_none_is_refused_with_what_would_be_right(url: str, said: str) -> None:
+def test_a_wrong_address_is_refused_with_the_right_form(url: str, said: str) -> None:
     with pytest.raises(Invalid, match=said) as refused:
         EtcdAddress.parse(url, "store")
     assert refused.value.field == "store"
@@ -69,7 +69,7 @@ def test_an_address_that_is_none_is_refused_with_what_would_be_right(url: str, s
 
 
 @given(st.text())
-def test_no_text_breaks_it(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     for url in (text, f"etcd://{text}"):
         try:
             EtcdAddress.parse(url)

@@ -96,7 +96,7 @@ async def _begins(connection: Connection) -> None:
     assert await connection.get(KEY) is None
 
 
-async def test_a_token_that_ended_is_replaced_by_calls_watches_and_sessions(brief: EtcdProcess) -> None:
+async def test_calls_watches_and_sessions_replace_an_expired_token(brief: EtcdProcess) -> None:
     async with connected(brief) as calling, connected(brief) as watching, connected(brief) as holding:
         for each in (calling, watching, holding):
             revision = await each.put(KEY, b"1")
@@ -118,7 +118,7 @@ async def test_a_signed_token_is_replaced_when_users_or_roles_changed(signing: E
         await _begins(holding)
 
 
-async def test_a_password_that_was_changed_is_read_again_from_its_file(brief: EtcdProcess, tmp_path: Path) -> None:
+async def test_a_changed_password_is_read_again_from_its_file(brief: EtcdProcess, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3cret\n")
     async with connected(brief, "adsum", f"?password-file={file}") as connection:
@@ -133,7 +133,7 @@ async def test_a_password_that_was_changed_is_read_again_from_its_file(brief: Et
         assert await connection.put(KEY, b"2")
 
 
-async def test_no_proxy_of_the_environment_is_asked_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_to_etcd_ignore_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)

@@ -44,7 +44,7 @@ async def _nothing(lease: int) -> None:
     pass
 
 
-async def test_a_session_that_is_refused_is_told_once_with_its_reason_and_when_it_is_over(
+async def test_a_refused_session_is_logged_once_with_its_reason_and_when_it_recovers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
@@ -64,7 +64,7 @@ async def test_a_session_that_is_refused_is_told_once_with_its_reason_and_when_i
     assert not session.is_held
 
 
-async def test_a_sign_of_life_that_gets_lost_is_no_trouble_while_the_lease_lasts(
+async def test_a_lost_renewal_is_no_trouble_while_the_lease_lasts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
@@ -82,7 +82,7 @@ async def test_a_sign_of_life_that_gets_lost_is_no_trouble_while_the_lease_lasts
     await session.close()
 
 
-async def test_a_session_that_ends_says_why_from_the_first_moment_on() -> None:
+async def test_a_lost_session_has_a_reason_at_once() -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
     session = EtcdSession(cast("EtcdClient", etcd), 6, _nothing, clock, Random(1))
     session.start()
@@ -95,7 +95,7 @@ async def test_a_session_that_ends_says_why_from_the_first_moment_on() -> None:
     await session.close()
 
 
-async def test_a_lease_that_etcd_lost_is_granted_anew_as_soon_as_it_is_verified() -> None:
+async def test_a_lease_that_etcd_lost_is_replaced_as_soon_as_it_is_verified() -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
 
     async def granted(lease: int) -> None:

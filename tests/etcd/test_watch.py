@@ -42,7 +42,7 @@ async def watched(etcd: FakeEtcd, since: int) -> AsyncIterator[AsyncGenerator[Et
         await connection.close()
 
 
-async def test_an_idle_watch_from_the_next_revision_on_is_fresh_and_repeats_nothing(etcd: FakeEtcd) -> None:
+async def test_an_idle_watch_from_the_next_revision_reports_progress_and_repeats_nothing(etcd: FakeEtcd) -> None:
     async with watched(etcd, 5) as told:
         first = await anext(told)
         assert isinstance(first, WatchProgress)
@@ -55,13 +55,13 @@ async def test_an_idle_watch_from_the_next_revision_on_is_fresh_and_repeats_noth
         assert [event.key_value.value for event in each.events if event.key_value is not None] == [b"new"]
 
 
-async def test_a_watch_from_an_earlier_revision_tells_all_since_and_nothing_before(etcd: FakeEtcd) -> None:
+async def test_a_watch_from_an_earlier_revision_yields_all_later_events_and_no_earlier_ones(etcd: FakeEtcd) -> None:
     async with watched(etcd, 3) as told:
         seen = [await anext(told), await anext(told)]
         assert [each.revision for each in seen if isinstance(each, RevisionEvents)] == [3, 4]
 
 
-async def test_a_connection_that_breaks_is_made_anew_and_is_fresh(etcd: FakeEtcd) -> None:
+async def test_a_broken_connection_is_replaced_and_reports_progress(etcd: FakeEtcd) -> None:
     async with watched(etcd, 5) as told:
         assert isinstance(await anext(told), WatchProgress)
         etcd.kill()
@@ -83,7 +83,7 @@ async def _until(told: AsyncGenerator[EtcdWatchEvent, None], fresh: int) -> Asyn
 
 
 @pytest.mark.parametrize("left", [0, 1, 2])
-async def test_an_etcd_that_went_back_is_told_at_once(etcd: FakeEtcd, left: int) -> None:
+async def test_an_etcd_with_a_lower_revision_is_reported_at_once(etcd: FakeEtcd, left: int) -> None:
     etcd.wipe()
     for _ in range(left):
         etcd.put(b"p/key", b"")
@@ -93,7 +93,7 @@ async def test_an_etcd_that_went_back_is_told_at_once(etcd: FakeEtcd, left: int)
         assert "wiped or restored" in gone.reason
 
 
-async def test_a_member_that_lags_is_not_fresh_and_not_taken_for_a_wiped_etcd(etcd: FakeEtcd) -> None:
+async def test_a_lagging_member_reports_no_progress_and_is_not_taken_for_a_wiped_etcd(etcd: FakeEtcd) -> None:
     etcd.lag = 1
     etcd.put(b"q", b"")
     async with watched(etcd, 6) as told:
@@ -128,21 +128,21 @@ SOON = 2.5
 """Seconds; a member that hangs costs one, and the machine may be busy."""
 
 
-async def test_a_member_that_hangs_costs_a_read_about_a_second_once(hung: FakeEtcd, etcd: FakeEtcd) -> None:
+async def test_a_hanging_member_delays_one_read_by_about_a_second(hung: FakeEtcd, etcd: FakeEtcd) -> None:
     async with asking_first(hung, etcd) as connection:
         async with asyncio.timeout(connection_of.FIRST_MEMBER_TIMEOUT + SOON):
             assert await connection.get(b"p/key") is not None
         assert connection.host == etcd.host_port, "it is asked last from now on"
 
 
-async def test_a_member_that_hangs_costs_a_watch_about_a_second(hung: FakeEtcd, etcd: FakeEtcd) -> None:
+async def test_a_hanging_member_delays_a_watch_by_about_a_second(hung: FakeEtcd, etcd: FakeEtcd) -> None:
     async with asking_first(hung, etcd) as connection, aclosing(_told(connection)) as told:
         async with asyncio.timeout(watch.SHORT_SILENCE_TIMEOUT + SOON):
             assert isinstance(await anext(told), WatchInterrupted)
             assert isinstance(await anext(told), WatchProgress)
 
 
-async def test_a_lease_is_kept_though_a_member_hangs(hung: FakeEtcd, etcd: FakeEtcd) -> None:
+async def test_a_lease_is_renewed_while_a_member_hangs(hung: FakeEtcd, etcd: FakeEtcd) -> None:
     async with asking_first(etcd, hung) as connection:
         lease = await connection.grant(5)
         connection.demote(etcd.host_port)
@@ -153,9 +153,7 @@ async def test_a_lease_is_kept_though_a_member_hangs(hung: FakeEtcd, etcd: FakeE
             await connection.keep_alive(lease)
 
 
-async def test_members_that_are_all_slow_are_given_more_time(
-    hung: FakeEtcd, etcd: FakeEtcd, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_slow_members_get_more_time(hung: FakeEtcd, etcd: FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_of, "FIRST_MEMBER_TIMEOUT", 0.01)
     for member in (hung, etcd):
         member.resume()

@@ -90,7 +90,7 @@ async def test_one_object_probes_every_kind(kind: CheckKind) -> None:
     await probes.close()
 
 
-async def test_a_closed_port_fails_in_words(kind: CheckKind, probe: Probe) -> None:
+async def test_a_closed_port_fails_with_a_description(kind: CheckKind, probe: Probe) -> None:
     port = closed_port()
     outcome = await probe.probe(instance(port), check(kind))
     assert outcome.result is Result.FAIL
@@ -113,7 +113,9 @@ async def test_the_addresses_of_a_name_are_tried_in_turn(kind: CheckKind, probe:
     assert outcome.result is Result.PASS
 
 
-async def test_a_name_that_doesnt_resolve_fails_in_words(kind: CheckKind, probe: Probe, names: Names) -> None:
+async def test_a_name_that_does_not_resolve_fails_with_a_description(
+    kind: CheckKind, probe: Probe, names: Names
+) -> None:
     names(trouble=gaierror(-2, "Name or service not known"))
     outcome = await probe.probe(instance(1, "instance.test"), check(kind))
     assert outcome.result is Result.FAIL
@@ -136,7 +138,7 @@ async def test_an_instance_that_hangs_fails_in_time(kind: CheckKind, probe: Prob
         assert outcome.note == "no answer within 0.3 s"
 
 
-async def test_the_fence_is_asked_before_anybody_is_reached(kind: CheckKind) -> None:
+async def test_the_address_policy_is_checked_before_a_connection(kind: CheckKind) -> None:
     probe = load_probe(kind, AddressPolicy(denied=("127.0.0.0/8",)))
     async with serving(silent) as server:
         outcome = await probe.probe(instance(server.port), check(kind))
@@ -145,16 +147,14 @@ async def test_the_fence_is_asked_before_anybody_is_reached(kind: CheckKind) -> 
     assert outcome.note == f"{HERE} is in a network that checks may not go to"
 
 
-async def test_a_name_that_stands_for_a_forbidden_address_leads_nowhere(
-    kind: CheckKind, probe: Probe, names: Names
-) -> None:
+async def test_a_name_with_a_denied_address_is_not_connected(kind: CheckKind, probe: Probe, names: Names) -> None:
     names("169.254.169.254")
     outcome = await probe.probe(instance(80, "metadata.test"), check(kind))
     assert outcome.result is Result.FAIL
     assert outcome.note.startswith("metadata.test: 169.254.169.254 is link-local")
 
 
-async def test_of_several_addresses_only_those_within_the_fence_are_tried(kind: CheckKind, names: Names) -> None:
+async def test_only_allowed_addresses_of_a_name_are_tried(kind: CheckKind, names: Names) -> None:
     names("127.0.0.1", "127.0.0.2")
     probe = load_probe(kind, AddressPolicy(denied=("127.0.0.1",)))
     async with up(kind) as port:
@@ -193,7 +193,7 @@ async def test_probes_cancelled_at_any_moment_leave_nothing_open(kind: CheckKind
     gc.collect()
 
 
-async def test_many_at_once_dont_mix_up(kind: CheckKind, probe: Probe) -> None:
+async def test_concurrent_probes_do_not_mix_up(kind: CheckKind, probe: Probe) -> None:
     async with up(kind) as port:
         ports = [port if n % 2 else closed_port() for n in range(20)]
         outcomes = await asyncio.gather(*(probe.probe(instance(each), check(kind)) for each in ports))

@@ -10,7 +10,9 @@ from adsum.stores.batch_feed import BatchFeed
 from tests.stores.support import change
 
 
-async def test_batches_beyond_their_bytes_are_dropped_and_the_whole_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batches_beyond_the_byte_limit_are_dropped_and_the_full_state_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     revision = 0
 
     async def whole() -> FullState:

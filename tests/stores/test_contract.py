@@ -54,7 +54,7 @@ async def test_a_new_store_is_empty(place: StoreLocation) -> None:
         assert await store.history(None, None, 10) == []
 
 
-async def test_a_stream_is_the_whole_and_then_every_batch_in_order(place: StoreLocation) -> None:
+async def test_a_stream_is_the_full_state_and_then_every_batch_in_order(place: StoreLocation) -> None:
     async with place.open() as store:
         first = change("o1")
         await store.commit([first], place.zero)
@@ -69,7 +69,7 @@ async def test_a_stream_is_the_whole_and_then_every_batch_in_order(place: StoreL
             assert set(current_listings(follower.snapshot)) == {Key("orders", "o2"), Key("orders", "o3")}
 
 
-async def test_every_follower_is_told(place: StoreLocation) -> None:
+async def test_every_follower_receives_every_batch(place: StoreLocation) -> None:
     async with place.open() as store, open_follower(store) as one, open_follower(store) as other:
         await one.next()
         await store.commit([change("o1")], place.zero)
@@ -82,7 +82,7 @@ async def test_every_follower_is_told(place: StoreLocation) -> None:
         )
 
 
-async def test_the_whole_says_of_each_listing_when_it_last_changed(place: StoreLocation) -> None:
+async def test_the_full_state_has_the_revision_of_the_last_change_of_every_listing(place: StoreLocation) -> None:
     async with place.open() as store:
         await store.commit([change("o1"), change("o2")], place.zero)
         await store.commit([change("o2", 8001)], place.zero + 1)
@@ -126,7 +126,7 @@ async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
         assert set((await current_snapshot(store)).services) == {"c", "d", "e"}
 
 
-async def test_a_forgotten_service_is_unknown_to_all_who_follow_and_its_history_stays(place: StoreLocation) -> None:
+async def test_a_forgotten_service_is_unknown_to_all_followers_and_its_history_stays(place: StoreLocation) -> None:
     why = Provenance(Cause.FORGOTTEN, "ann", "renamed")
     async with place.open() as store, open_follower(store) as follower:
         await store.commit([change("o1"), change("u1", service="users")], place.zero)
@@ -173,7 +173,7 @@ async def test_a_stale_batch_is_refused_and_leaves_nothing(place: StoreLocation)
         assert await store.commit([change("o1", None)], place.zero + 1) == place.zero + 2
 
 
-async def test_what_is_newest_is_confirmed_and_nothing_else(place: StoreLocation) -> None:
+async def test_only_the_newest_revision_is_confirmed(place: StoreLocation) -> None:
     async with place.open() as store:
         await store.confirm(place.zero)
         await store.commit([change("o1")], place.zero)
@@ -184,7 +184,7 @@ async def test_what_is_newest_is_confirmed_and_nothing_else(place: StoreLocation
         await store.commit([change("o2")], place.zero + 1)
 
 
-async def test_commits_at_the_same_time_are_judged_in_order_each_on_its_own_basis(place: StoreLocation) -> None:
+async def test_concurrent_commits_are_decided_in_order_each_on_its_own_base_revision(place: StoreLocation) -> None:
     async with place.open() as store, open_follower(store) as follower:
         bases = [0, 1, 1, 2, 0, 3]
         results = await asyncio.gather(
@@ -203,7 +203,7 @@ async def test_commits_at_the_same_time_are_judged_in_order_each_on_its_own_basi
         assert current_listings(await current_snapshot(store)) == current_listings(follower.snapshot)
 
 
-async def test_a_caller_that_gives_up_harms_no_other(place: StoreLocation) -> None:
+async def test_a_cancelled_commit_does_not_affect_others(place: StoreLocation) -> None:
     async with place.open() as store:
         commits = [asyncio.create_task(store.commit([change(f"o{n}")], place.zero + n)) for n in range(3)]
         await asyncio.sleep(0)
@@ -214,7 +214,7 @@ async def test_a_caller_that_gives_up_harms_no_other(place: StoreLocation) -> No
         assert (await current_snapshot(store)).revision == (await store.history(None, None, 1))[0].revision
 
 
-async def test_a_follower_that_is_too_far_behind_is_shown_the_whole(place: StoreLocation) -> None:
+async def test_a_follower_that_is_too_far_behind_gets_the_full_state(place: StoreLocation) -> None:
     async with place.open() as store, open_follower(store) as follower:
         await follower.next()
         last = MAX_QUEUED_BATCHES + 5
@@ -226,7 +226,7 @@ async def test_a_follower_that_is_too_far_behind_is_shown_the_whole(place: Store
         assert follower.wholes == 2
 
 
-async def test_a_follower_that_gives_up_leaves_nothing_behind(place: StoreLocation) -> None:
+async def test_a_follower_that_is_closed_leaves_nothing_behind(place: StoreLocation) -> None:
     async with place.open() as store:
         async with open_follower(store) as follower:
             await follower.next()
@@ -263,7 +263,7 @@ async def test_a_restart_keeps_what_was_acknowledged(place: StoreLocation) -> No
         assert await store.history(None, None, 10) == history
 
 
-async def test_revisions_go_on_after_everything_left_and_a_restart(place: StoreLocation) -> None:
+async def test_revisions_continue_after_all_instances_were_removed_and_a_restart(place: StoreLocation) -> None:
     written = 0
     for _ in range(3):
         async with place.open() as store:
@@ -272,7 +272,7 @@ async def test_revisions_go_on_after_everything_left_and_a_restart(place: StoreL
                 written += 1
 
 
-async def test_history_is_told_newest_first_of_what_was_asked_for(place: StoreLocation) -> None:
+async def test_history_is_newest_first_of_the_requested_service_and_instance(place: StoreLocation) -> None:
     async with place.open() as store:
         await store.commit([change("o1"), change("o1", service="users")], place.zero)
         await store.commit([change("o2")], place.zero + 1)
@@ -326,7 +326,7 @@ async def test_no_service_pushes_the_history_of_another_out(place: StoreLocation
         assert {each.key.service for each in newest} == {"victim", "other", "flap"}
 
 
-async def test_a_batch_of_any_size_is_told_as_one(place: StoreLocation) -> None:
+async def test_a_batch_of_any_size_is_delivered_as_one(place: StoreLocation) -> None:
     async with place.open() as store, open_follower(store) as follower:
         await follower.next()
         many = [change(f"o{n}", 8000 + n) for n in range(1_000)]
@@ -339,7 +339,7 @@ async def test_a_batch_of_any_size_is_told_as_one(place: StoreLocation) -> None:
         assert {each.revision for each in await store.history(None, None, 2_000)} == {revision}
 
 
-async def test_a_store_that_is_reached_is_not_old(place: StoreLocation) -> None:
+async def test_a_reachable_store_has_no_age(place: StoreLocation) -> None:
     async with place.open() as store:
         assert store.age() < 5.0
 
@@ -358,7 +358,7 @@ async def test_a_closed_store_is_unavailable_and_may_be_closed_again(place: Stor
         await current_snapshot(store)
 
 
-async def test_what_waits_when_it_is_closed_is_written_or_refused(place: StoreLocation) -> None:
+async def test_commits_that_wait_when_the_store_closes_are_written_or_refused(place: StoreLocation) -> None:
     async with place.open() as store:
         commits = [asyncio.create_task(store.commit([change(f"o{n}")], place.zero + n)) for n in range(50)]
         await asyncio.sleep(0)
@@ -394,7 +394,7 @@ async def test_a_stale_batch_leaves_the_documents_alone(place: StoreLocation) ->
         assert len((await current_snapshot(store)).documents.by_key) == 1
 
 
-async def test_what_became_of_a_document_is_told_newest_first_over_a_restart(place: StoreLocation) -> None:
+async def test_the_history_of_a_document_is_newest_first_and_survives_a_restart(place: StoreLocation) -> None:
     first = put_route("r1", b'{"hosts":["a.example"],"to":[1]}', reason="new")
     second = put_route("r1", b'{"to":[2],"priority":1}', first)
     async with place.open() as store:
@@ -422,7 +422,7 @@ async def test_what_became_of_a_document_is_told_newest_first_over_a_restart(pla
         assert await told(None, None, 0) == await told(None, None, -1) == []
 
 
-async def test_all_edits_of_a_document_in_one_batch_are_kept_and_the_last_one_counts(place: StoreLocation) -> None:
+async def test_all_edits_of_a_document_in_one_batch_are_recorded_and_the_last_one_counts(place: StoreLocation) -> None:
     first = put_route("r1", b'{"n":1}')
     async with place.open() as store:
         await store.commit([], place.zero, [first, put_route("r1", b'{"n":2}', first)])
@@ -465,7 +465,7 @@ async def test_the_history_of_documents_is_bounded_and_one_document_never_flushe
         assert await told("rare") == []
 
 
-async def test_long_values_of_documents_are_named_in_their_history_and_not_kept(place: StoreLocation) -> None:
+async def test_history_names_fields_with_long_values_without_the_values(place: StoreLocation) -> None:
     long = b'"' + b"x" * MAX_RECORD_BYTES + b'"'
     async with place.open() as store:
         await store.commit([], place.zero, [put_route("r1", b'{"to":%b,"n":1}' % long)])

@@ -23,7 +23,7 @@ def test_a_service_loses_its_oldest_past_its_own_bound() -> None:
     )
 
 
-def test_past_the_bound_of_all_the_service_that_has_the_most_loses_its_oldest() -> None:
+def test_past_the_total_bound_the_largest_service_loses_its_oldest_change() -> None:
     retention = Retention[int](max_per_service=100, max_total=4)
     for number, service in enumerate(["a", "b", "b", "c", "b", "c", "d"]):
         retention.add(service, number)
@@ -31,7 +31,7 @@ def test_past_the_bound_of_all_the_service_that_has_the_most_loses_its_oldest() 
     assert [list(retention.newest_first(each)) for each in "abcd"] == [[0], [4], [5], [6]]
 
 
-def test_among_services_that_have_as_many_the_one_that_changed_longest_ago_loses() -> None:
+def test_among_equal_services_the_one_that_changed_longest_ago_loses_a_change() -> None:
     retention = Retention[str](max_per_service=10, max_total=2)
     for service in "abc":
         retention.add(service, service)
@@ -39,7 +39,7 @@ def test_among_services_that_have_as_many_the_one_that_changed_longest_ago_loses
     assert (list(retention.newest_first("a")), retention.oldest("a"), len(retention)) == ([], None, 2)
 
 
-def test_an_entry_of_several_changes_goes_only_when_all_of_them_are_beyond_the_bound() -> None:
+def test_an_entry_of_several_changes_is_trimmed_only_when_all_are_beyond_the_bound() -> None:
     retention = Retention[str](max_per_service=5, max_total=100)
     for entry in "xyz":
         retention.add("a", entry, 3)
@@ -47,7 +47,7 @@ def test_an_entry_of_several_changes_goes_only_when_all_of_them_are_beyond_the_b
     assert len(retention) == 6
 
 
-def test_slack_puts_off_what_is_to_be_dropped() -> None:
+def test_slack_postpones_trimming() -> None:
     retention = Retention[int](max_per_service=2, max_total=100)
     for number in range(5):
         retention.add("a", number)

@@ -81,7 +81,7 @@ async def until(true: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_two_nodes_write_in_one_order_and_each_is_told_of_the_other(etcd: EtcdProcess) -> None:
+async def test_two_nodes_write_in_one_order_and_see_each_others_batches(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     async with (
         opened(url) as one,
@@ -106,7 +106,7 @@ async def test_two_nodes_write_in_one_order_and_each_is_told_of_the_other(etcd: 
         assert (gone.listed, gone.provenance.cause, gone.provenance.actor) == (False, Cause.DEREGISTERED, "tester")
 
 
-async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
+async def test_a_node_that_has_not_seen_another_nodes_batch_confirms_nothing(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = _url(etcd)
@@ -120,7 +120,7 @@ async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
         await other.confirm(first)
 
 
-async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_that_is_said(tmp_path: Path) -> None:
+async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_the_error_says_so(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:
             await _written(store, follower)
@@ -136,7 +136,7 @@ async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_that_is_said
                 await store.confirm(basis)
 
 
-async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_left_out(etcd: EtcdProcess) -> None:
+async def test_a_key_deleted_in_etcd_removes_its_instance_and_an_unreadable_key_is_left_out(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     layout = Layout(EtcdAddress.parse(url).prefix.encode())
     async with opened(url) as store, connected(url) as connection, open_follower(store) as follower:
@@ -154,7 +154,7 @@ async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o2", "o3"}
 
 
-async def test_when_somebody_deletes_everything_in_etcd_another_history_begins(etcd: EtcdProcess) -> None:
+async def test_deleting_everything_in_etcd_begins_another_history(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     prefix = EtcdAddress.parse(url).prefix.encode()
     async with opened(url, "n1") as store, connected(url) as connection, folding(store) as follower:
@@ -166,7 +166,7 @@ async def test_when_somebody_deletes_everything_in_etcd_another_history_begins(e
         await _written(store, follower)
 
 
-async def test_a_write_without_an_answer_is_found_in_etcd_and_not_done_twice(
+async def test_a_write_without_an_answer_is_found_in_etcd_and_not_repeated(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = {"before": True, "after": True}
@@ -195,7 +195,7 @@ async def test_a_write_without_an_answer_is_found_in_etcd_and_not_done_twice(
         assert (await follower.reach(revision)).instance_count == 2
 
 
-async def test_what_is_remembered_of_many_services_that_are_left_at_once_still_fits_into_a_transaction(
+async def test_departures_of_many_services_at_once_fit_into_transactions(
     etcd: EtcdProcess,
 ) -> None:
     names = [f"s{number}" for number in range(MAX_OPERATIONS_PER_TRANSACTION)]
@@ -209,7 +209,7 @@ async def test_what_is_remembered_of_many_services_that_are_left_at_once_still_f
         assert set((await current_snapshot(store)).services) == set(names)
 
 
-async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: EtcdProcess) -> None:
+async def test_a_batch_whose_writer_died_between_parts_is_shown_in_the_end(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     layout = Layout(EtcdAddress.parse(url).prefix.encode())
     async with opened(url) as store, connected(url) as connection, open_follower(store) as follower:
@@ -222,7 +222,7 @@ async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd
         assert await store.commit([change("o2")], settled.header.revision) > settled.header.revision
 
 
-async def test_after_a_question_without_an_answer_it_goes_on_from_what_was_told_last(
+async def test_after_a_failed_check_of_the_history_the_watch_continues_after_the_last_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, asked = CatalogFollower._is_the_same_history, []
@@ -248,7 +248,7 @@ async def test_after_a_question_without_an_answer_it_goes_on_from_what_was_told_
             assert follower.wholes == 1, "nothing is read anew, and nothing told twice"
 
 
-async def test_an_etcd_that_was_wiped_is_another_history_and_is_followed_on(tmp_path: Path) -> None:
+async def test_a_wiped_etcd_is_another_history_and_is_followed(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:
             for _ in range(3):
@@ -264,7 +264,7 @@ async def test_an_etcd_that_was_wiped_is_another_history_and_is_followed_on(tmp_
             await _written(store, follower)
 
 
-async def test_an_etcd_that_was_restored_from_a_backup_is_another_history(tmp_path: Path) -> None:
+async def test_a_restored_etcd_is_another_history(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:
             first = await _written(store, follower)
@@ -296,7 +296,7 @@ async def _written(store: EtcdStore, follower: StreamFollower) -> str:
                 return id
 
 
-async def test_a_format_of_the_future_is_refused_with_what_to_do(etcd: EtcdProcess) -> None:
+async def test_a_later_format_is_refused_with_the_remedy(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     async with opened(url) as store:
         head = Head((await current_snapshot(store)).epoch, "b1", format=99)
@@ -307,7 +307,7 @@ async def test_a_format_of_the_future_is_refused_with_what_to_do(etcd: EtcdProce
             pass
 
 
-async def test_a_node_under_which_a_later_version_wrote_refuses_writes_in_words(etcd: EtcdProcess) -> None:
+async def test_a_running_node_refuses_writes_after_a_later_version_wrote(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     async with opened(url) as store, folding(store) as follower:
         head = Head((await current_snapshot(store)).epoch, "b1", format=99)
@@ -322,14 +322,14 @@ async def test_a_node_under_which_a_later_version_wrote_refuses_writes_in_words(
         await until(lambda: "layout is 99" in store.condition().get("trouble", ""))
 
 
-async def test_an_etcd_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_etcd_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adsum.stores.etcd.store.OPEN_TIMEOUT", 0.5)
     with pytest.raises(StoreUnavailable, match=r"etcd://127\.0\.0\.1:1\S* does not answer"):
         async with opened("etcd://user:secret@127.0.0.1:1"):
             pass
 
 
-async def test_a_user_with_a_password_and_just_the_permission_that_it_takes(tmp_path: Path) -> None:
+async def test_a_user_with_permission_on_the_prefix_alone_is_enough(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         etcd.enable_auth()
         for login, said in (("", "user name is empty"), ("adsum:wrong@", "invalid user ID or password")):
@@ -347,7 +347,7 @@ async def test_a_user_with_a_password_and_just_the_permission_that_it_takes(tmp_
             await _written(store, follower)
 
 
-async def test_a_node_that_may_no_longer_write_says_so_though_its_watch_and_its_session_go_on(tmp_path: Path) -> None:
+async def test_a_node_reports_that_etcd_refuses_its_writes_while_its_watch_and_session_continue(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         etcd.enable_auth()
         async with opened(f"etcd://adsum:s3cret@{etcd.host_port}", "n1") as store, folding(store) as follower:
@@ -430,7 +430,7 @@ def _certificates(folder: Path) -> dict[str, str]:
     return {file.name: str(file) for file in folder.iterdir()}
 
 
-async def test_a_node_that_lost_its_session_may_not_write_until_it_has_another(etcd: EtcdProcess) -> None:
+async def test_a_node_without_a_session_may_not_write_until_it_has_a_new_one(etcd: EtcdProcess) -> None:
     async with opened(_url(etcd), "n1") as store, folding(store) as follower:
         await _written(store, follower)
         presence: Any = store.__dict__["_membership"]

@@ -108,13 +108,13 @@ def full_disk(path: Path) -> Iterator[None]:
         ("sqlite:///a.db?timeout=3", "has the only option"),
     ],
 )
-def test_a_url_that_names_no_store_is_refused_with_what_would(url: str, said: str) -> None:
+def test_a_wrong_url_is_refused_with_the_right_form(url: str, said: str) -> None:
     with pytest.raises(Invalid, match=said) as refused:
         stores.store(url)
     assert refused.value.field == "store"
 
 
-async def test_a_path_may_be_relative_and_hold_what_urls_must_quote(
+async def test_a_path_may_be_relative_and_hold_quoted_characters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -124,7 +124,7 @@ async def test_a_path_may_be_relative_and_hold_what_urls_must_quote(
     assert (tmp_path / "new folder" / "what?.db").exists()
 
 
-async def test_what_it_makes_is_for_its_owner_only(tmp_path: Path) -> None:
+async def test_its_files_are_readable_for_their_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "folder" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
@@ -149,14 +149,14 @@ async def test_two_names_of_one_file_have_one_lock(path: Path, tmp_path: Path) -
         assert "another registry uses it" in await refusal(link)
 
 
-async def test_a_refused_store_lets_go_of_the_file(path: Path) -> None:
+async def test_a_store_that_fails_to_open_releases_the_file(path: Path) -> None:
     overwrite(path, 0, b"not a database, though long enough to be looked at as if it were one" * 20)
     await refusal(path)
     os.unlink(path)  # noqa: PTH108
     await made(path)
 
 
-async def test_a_file_from_the_future_is_refused_and_left_alone(path: Path) -> None:
+async def test_a_file_of_a_later_version_is_refused_and_not_changed(path: Path) -> None:
     await made(path)
     edit(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
     before = contents(path)
@@ -173,21 +173,21 @@ async def test_a_file_from_the_future_is_refused_and_left_alone(path: Path) -> N
         ["CREATE TABLE theirs (x)", "PRAGMA application_id = 42", "PRAGMA user_version = 1"],
     ],
 )
-async def test_the_file_of_another_program_is_refused_and_left_alone(path: Path, statements: list[str]) -> None:
+async def test_the_file_of_another_program_is_refused_and_not_changed(path: Path, statements: list[str]) -> None:
     edit(path, *statements)
     before = contents(path)
     assert "another program's SQLite file" in await refusal(path)
     assert contents(path) == before
 
 
-async def test_a_file_that_is_no_database_is_refused_with_what_to_do(path: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused_with_the_remedy(path: Path) -> None:
     overwrite(path, 0, os.urandom(10_000))
     said = await refusal(path)
     assert "file is not a database" in said
     assert "restore it from a backup (`adsum restore`), or move it away" in said
 
 
-async def test_a_damaged_file_is_refused_not_half_read(path: Path) -> None:
+async def test_a_damaged_file_is_refused_and_not_read_in_part(path: Path) -> None:
     async with opened(path) as store:
         for n in range(20):
             await store.commit([change(f"o{n * 50 + more}") for more in range(50)], n)
@@ -206,7 +206,7 @@ async def test_a_record_that_cannot_be_read_is_named(path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", ["x'7b7d'", "x'ff'", "''", "1"])
-async def test_a_history_that_cannot_be_read_is_named_and_stops_nothing_else(path: Path, body: str) -> None:
+async def test_a_damaged_history_is_named_and_affects_nothing_else(path: Path, body: str) -> None:
     await made(path)
     edit(path, f"UPDATE history SET body = {body}")
     async with opened(path) as store:
@@ -234,7 +234,7 @@ def damaged(whole: bytes, rng: random.Random) -> bytes:
     return whole[:at] + rng.randbytes(size) + whole[at + size :]
 
 
-async def test_whatever_is_damaged_is_read_refused_or_unavailable_and_nothing_else(path: Path) -> None:
+async def test_a_damaged_file_is_read_refused_or_unavailable(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change(f"o{n}") for n in range(200)], 0)
     whole, rng = contents(path), random.Random(7)
@@ -252,7 +252,7 @@ async def test_a_file_without_its_epoch_is_refused(path: Path) -> None:
     assert "restore it from a backup" in await refusal(path)
 
 
-async def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+async def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     assert f"{in_the_way}: File exists" in await refusal(in_the_way / "adsum.db")
@@ -262,12 +262,12 @@ async def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-async def test_a_place_that_must_not_be_written_is_refused(path: Path) -> None:
+async def test_a_file_without_write_permission_is_refused(path: Path) -> None:
     path.parent.chmod(0o500)
     assert "Permission denied" in await refusal(path)
 
 
-async def test_a_file_without_room_for_its_tables_is_refused_and_made_later(path: Path) -> None:
+async def test_a_file_on_a_full_disk_is_refused_and_created_later(path: Path) -> None:
     overwrite(path, 0, b"")
     with full_disk(path):
         assert "can't use" in await refusal(path)
@@ -286,7 +286,7 @@ async def test_an_older_file_is_migrated_with_all_it_holds(path: Path, monkeypat
     assert f"its schema is {latest + 1}, the latest known here {latest}" in await refusal(path)
 
 
-async def test_a_file_of_the_first_version_learns_to_hold_documents(path: Path) -> None:
+async def test_a_file_of_the_first_version_can_hold_documents(path: Path) -> None:
     edit(path, *schema.MIGRATIONS[0], "PRAGMA user_version = 1")
     async with opened(path) as store:
         await store.commit([change("o1")], 0, [put_route("r1")])
@@ -294,7 +294,7 @@ async def test_a_file_of_the_first_version_learns_to_hold_documents(path: Path) 
         assert (len(current_listings(snapshot)), len(snapshot.documents.by_key)) == (1, 1)
 
 
-async def test_a_file_of_the_second_version_knows_the_services_that_its_history_tells_of(path: Path) -> None:
+async def test_a_file_of_the_second_version_knows_the_services_in_its_history(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         await store.commit([change("o1", None)], 1)
@@ -317,7 +317,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monk
         assert len(current_listings(await current_snapshot(store))) == 1
 
 
-async def test_a_new_epoch_is_begun_when_asked_for_and_keeps_everything_else(path: Path) -> None:
+async def test_a_new_epoch_begins_on_request_and_keeps_everything_else(path: Path) -> None:
     await made(path)
     async with opened(path) as store:
         before = await current_snapshot(store)
@@ -345,7 +345,7 @@ async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monk
         assert [each.revision for each in await store.history(None, None, 200)] == list(range(100, 0, -1))
 
 
-async def test_history_is_trimmed_however_short_the_lives_of_the_daemon(path: Path) -> None:
+async def test_history_is_trimmed_even_if_the_daemon_restarts_often(path: Path) -> None:
     many, revision = TRIM_SLACK_CHANGES // 2, 0
     for _ in range((MAX_HISTORY_PER_SERVICE + 5 * TRIM_SLACK_CHANGES) // many):
         async with opened(path) as store:
@@ -357,7 +357,7 @@ async def test_history_is_trimmed_however_short_the_lives_of_the_daemon(path: Pa
         )
 
 
-async def test_a_batch_that_cannot_be_written_down_spoils_no_other(path: Path) -> None:
+async def test_a_batch_that_cannot_be_encoded_does_not_affect_others(path: Path) -> None:
     bad = Change(Key("orders", "o1"), None, Provenance(Cause.DEREGISTERED, "\ud800"))
     async with opened(path) as store:
         results = await asyncio.gather(
@@ -395,7 +395,7 @@ async def test_a_full_disk_refuses_commits_and_loses_nothing(path: Path) -> None
         assert current_listings(await current_snapshot(store)) == current_listings(follower.snapshot)
 
 
-async def test_a_file_at_its_bound_refuses_commits_until_there_is_room(path: Path) -> None:
+async def test_a_file_at_its_size_limit_refuses_commits_until_there_is_room(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         await bound(store, 1)
@@ -436,7 +436,7 @@ async def bound(store: SqliteStore, pages: int) -> None:
     await asked(store, f"PRAGMA max_page_count = {pages}")
 
 
-async def test_a_file_locked_by_another_tool_refuses_commits_until_it_lets_go(
+async def test_a_file_locked_by_another_program_refuses_commits_until_it_is_unlocked(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(path) as store:
@@ -471,7 +471,7 @@ def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterato
 
 
 @pytest.mark.parametrize("blind", [False, True])
-async def test_a_commit_that_failed_in_doubt_is_shown_if_it_is_in_the_file(
+async def test_a_failed_commit_is_shown_if_it_is_in_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
 ) -> None:
     async with opened(path) as store, open_follower(store) as follower:
@@ -511,13 +511,13 @@ async def crashed(path: Path, tmp_path: Path) -> Path:
     return crashed
 
 
-async def test_a_log_that_a_kill_left_is_read(crashed: Path) -> None:
+async def test_the_log_of_a_killed_daemon_is_read(crashed: Path) -> None:
     async with opened(crashed) as store:
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1", "o2"}
 
 
 @pytest.mark.parametrize("options", ["", "?epoch=new"])
-async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_kept(
+async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_not_changed(
     crashed: Path, tmp_path: Path, options: str
 ) -> None:
     saved = contents(tmp_path / "backup.db")
@@ -532,7 +532,7 @@ async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_kep
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
 
-async def test_a_crash_in_the_middle_of_copying_the_log_is_no_replaced_file(path: Path, tmp_path: Path) -> None:
+async def test_a_crash_while_the_log_is_copied_is_not_taken_for_a_replaced_file(path: Path, tmp_path: Path) -> None:
     crashed = tmp_path / "crashed" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
@@ -544,7 +544,7 @@ async def test_a_crash_in_the_middle_of_copying_the_log_is_no_replaced_file(path
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
 
-async def test_a_restored_file_begins_a_new_epoch_by_itself(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_restored_file_gets_a_new_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     await made(path)
     old = contents(path)
     async with opened(path) as store:
@@ -561,7 +561,7 @@ async def test_a_restored_file_begins_a_new_epoch_by_itself(path: Path, caplog: 
         assert (await current_snapshot(store)).epoch not in (before.epoch, after.epoch)
 
 
-async def test_a_file_that_only_moved_on_keeps_its_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_with_newer_revisions_keeps_its_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     await made(path)
     async with opened(path) as store:
         before = await current_snapshot(store)
@@ -579,9 +579,7 @@ async def test_a_file_that_only_moved_on_keeps_its_epoch(path: Path, caplog: pyt
         (lambda path: path.with_name("adsum.db.lock").unlink(), "adsum.db.lock was removed"),
     ],
 )
-async def test_a_file_that_is_not_where_it_was_takes_no_write(
-    path: Path, damage: Callable[[Path], object], words: str
-) -> None:
+async def test_a_file_that_was_moved_accepts_no_write(path: Path, damage: Callable[[Path], object], words: str) -> None:
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         damage(path)
@@ -619,7 +617,7 @@ class Ticking:
         await self.asleep.wait()
 
 
-async def test_a_disk_that_takes_nothing_is_noticed_and_so_is_its_recovery(path: Path) -> None:
+async def test_a_disk_that_cannot_be_written_and_its_recovery_are_noticed(path: Path) -> None:
     clock = Ticking()
     store = SqliteStore(path, clock=clock)
     await store.open()
@@ -650,7 +648,7 @@ async def test_a_removed_file_is_noticed_without_a_write(path: Path) -> None:
     await store.close()
 
 
-async def test_what_another_program_wrote_is_read_before_anything_is_written(path: Path) -> None:
+async def test_changes_of_another_program_are_read_before_the_next_write(path: Path) -> None:
     async with opened(path) as store, open_follower(store) as follower:
         await store.commit([change("o1")], 0)
         await follower.reach(1)
@@ -665,7 +663,7 @@ async def test_what_another_program_wrote_is_read_before_anything_is_written(pat
         assert await store.commit([change("o3")], 2) == 3
 
 
-async def test_no_flipped_bit_changes_what_is_listed(path: Path) -> None:
+async def test_a_flipped_bit_never_changes_a_listing(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change(f"o{n}") for n in range(20)], 0, [put_route("r1")])
         await store.commit([change("o1", None)], 1)
@@ -701,7 +699,7 @@ async def test_no_flipped_bit_changes_what_is_listed(path: Path) -> None:
         "UPDATE departures SET revision = 9",
     ],
 )
-async def test_a_changed_value_is_refused_with_what_to_do(path: Path, damage: str) -> None:
+async def test_a_changed_value_is_refused_with_the_remedy(path: Path, damage: str) -> None:
     async with opened(path) as store:
         await store.commit([change("o1"), change("o2")], 0)
         await store.commit([change("o2", None)], 1)
@@ -721,12 +719,12 @@ def letter(path: Path, tmp_path: Path) -> Path:
     return letter
 
 
-async def test_a_link_to_what_is_no_database_gets_no_lock_beside_its_target(path: Path, letter: Path) -> None:
+async def test_no_lock_is_created_beside_the_target_of_a_link_to_another_file(path: Path, letter: Path) -> None:
     assert "file is not a database" in await refusal(path)
     assert [each.name for each in letter.parent.iterdir()] == ["letter.txt"]
 
 
-async def test_the_log_is_emptied_when_it_is_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_log_is_emptied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "MAX_WAL_BYTES", 100_000)
     async with opened(path) as store:
         longest = 0

@@ -16,7 +16,7 @@ from adsum.stores.sqlite import SqliteStore
 from tests.stores.support import current_listings, current_snapshot
 from tests.stores.writer_process import pair
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KILLS = 10
 
 
@@ -33,7 +33,7 @@ def writer(url: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-async def test_kill_9_loses_no_acknowledged_commit_and_leaves_none_half_written(tmp_path: Path) -> None:
+async def test_a_killed_daemon_loses_no_acknowledged_commit_and_leaves_none_half_written(tmp_path: Path) -> None:
     url, rng = f"sqlite:///{tmp_path}/adsum.db", random.Random(7)
     found = 0
     for _ in range(KILLS):
