@@ -1,4 +1,4 @@
-"""How many connections fit into a limit of descriptors."""
+"""The limits of connections for a limit of descriptors."""
 
 from __future__ import annotations
 

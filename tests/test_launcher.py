@@ -1,4 +1,4 @@
-"""Programs that end with their parent."""
+"""Programs that the kernel kills when their parent ends."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from adsum import launcher
 
 
-def _said(*argv: str, many_files: bool = False) -> str:
-    """What a program prints that a launcher starts."""
+def _output(*argv: str, many_files: bool = False) -> str:
+    """Returns the output of a program that the launcher starts."""
     if not many_files:
         process = launcher.start(argv, stdout=subprocess.PIPE)
     else:
         process = subprocess.Popen(launcher.command(argv, raise_file_limit=True), stdout=subprocess.PIPE)
-    said, _ = process.communicate()
+    printed, _ = process.communicate()
     assert process.returncode == 0
-    return str(said.decode())
+    return str(printed.decode())
 
 
 def test_no_fork_hooks_run_in_this_process() -> None:
@@ -34,13 +34,13 @@ def test_no_fork_hooks_run_in_this_process() -> None:
 def test_the_program_has_the_default_signal_handlers() -> None:
     ignored = ("grep", "SigIgn", "/proc/self/status")
     plain = subprocess.run(ignored, check=True, capture_output=True, text=True).stdout
-    assert _said(*ignored) == plain
+    assert _output(*ignored) == plain
 
 
 def test_the_program_is_the_started_process_and_leads_its_own_group() -> None:
     process = launcher.start(["sh", "-c", "echo $$ $(ps -o pgid= -p $$)"], stdout=subprocess.PIPE)
-    said, _ = process.communicate()
-    assert said.split() == [str(process.pid).encode()] * 2
+    printed, _ = process.communicate()
+    assert printed.split() == [str(process.pid).encode()] * 2
     assert os.getpgid(0) != process.pid
 
 
@@ -49,10 +49,10 @@ def test_the_program_has_the_file_limit_of_its_parent_or_the_raised_one(many: bo
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     try:
-        said = _said("sh", "-c", "ulimit -n", many_files=many)
+        printed = _output("sh", "-c", "ulimit -n", many_files=many)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert said.strip() == (str(hard) if many else "512")
+    assert printed.strip() == (str(hard) if many else "512")
 
 
 @pytest.mark.parametrize(("program", "error"), [("no-such-program", FileNotFoundError), ("/", PermissionError)])

@@ -1,4 +1,4 @@
-"""How tests find the peers that they need, and what they do without one."""
+"""The search for external programs of the tests, and tests without one."""
 
 from __future__ import annotations
 

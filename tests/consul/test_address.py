@@ -10,9 +10,9 @@ from adsum.core.errors import Invalid
 
 def test_an_agent_is_named_with_its_options(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
-    place = ConsulAddress.parse(f"consul://h1?dc=dc2&token-file={tmp_path}/token", {})
-    assert (place.url, place.dc, place.token) == ("http://h1:8500", "dc2", "s3cret")
-    assert "s3cret" not in f"{place} {place!r}"
+    address = ConsulAddress.parse(f"consul://h1?dc=dc2&token-file={tmp_path}/token", {})
+    assert (address.url, address.dc, address.token) == ("http://h1:8500", "dc2", "s3cret")
+    assert "s3cret" not in f"{address} {address!r}"
     assert ConsulAddress.parse("consul://[::1]:85?tls=true", {"CONSUL_HTTP_TOKEN": "t"}).url == "https://[::1]:85"
     assert ConsulAddress.parse("consul://h1", {"CONSUL_HTTP_TOKEN": "t"}).token == "t"
 

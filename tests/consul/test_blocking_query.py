@@ -35,16 +35,16 @@ def test_an_index_known_from_earlier_detects_a_lost_state() -> None:
 
 @given(st.lists(st.floats(0.0, 2.0), max_size=60))
 def test_queries_never_exceed_the_rate(lags: list[float]) -> None:
-    pace, now, asked = QueryRateLimit(0.0), 0.0, []
+    limit, now, query_times = QueryRateLimit(0.0), 0.0, []
     for lag in lags:
         now += lag
-        now += pace.pause(now)
-        asked.append(now)
-    for n, first in enumerate(asked):
-        for count, last in enumerate(asked[n:], 1):
+        now += limit.pause(now)
+        query_times.append(now)
+    for n, first in enumerate(query_times):
+        for count, last in enumerate(query_times[n:], 1):
             assert count <= QUERY_BURST + (last - first) * QUERIES_PER_SECOND + 1.001
 
 
 def test_occasional_queries_never_wait() -> None:
-    pace = QueryRateLimit(0.0)
-    assert all(pace.pause(n * 1.0) == 0.0 for n in range(100))
+    limit = QueryRateLimit(0.0)
+    assert all(limit.pause(n * 1.0) == 0.0 for n in range(100))

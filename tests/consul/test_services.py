@@ -32,9 +32,9 @@ def entries(text: bytes) -> list[services.HealthEntry]:
 
 
 def listed(registration: Registration) -> bytes:
-    """As an agent lists what was registered."""
-    said = services.registration_body(registration)
-    service = {name: said[name] for name in ("ID", "Address", "Port", "Tags", "Meta", "Weights")}
+    """Returns the agent's entry of a registration."""
+    body = services.registration_body(registration)
+    service = {name: body[name] for name in ("ID", "Address", "Port", "Tags", "Meta", "Weights")}
     return msgspec.json.encode([{"Node": {"Node": "n1", "Address": "10.0.0.1"}, "Service": service, "Checks": None}])
 
 
@@ -118,7 +118,7 @@ def test_the_agent_runs_the_checks() -> None:
     assert (rpc["GRPC"], rpc["GRPCUseTLS"]) == ("[fd00::1]:8000/orders.v1", True)
     assert (dial["TCP"], dial["SuccessBeforePassing"], dial["FailuresBeforeCritical"]) == ("[fd00::1]:8000", 1, 4)
     assert (renews["CheckID"], renews["TTL"], renews["Status"]) == ("adsum-orders:o1:h", "15000ms", "passing")
-    assert renews["DeregisterCriticalServiceAfter"] == "60000ms", "Consul takes no less"
+    assert renews["DeregisterCriticalServiceAfter"] == "60000ms", "Consul accepts no less"
 
 
 def test_checks_of_an_instance_with_tls_use_tls() -> None:

@@ -1,4 +1,4 @@
-"""One history of an etcd and the next, whatever the order in which calls are answered."""
+"""Histories of a cluster, with answers in any order."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def header(revision: int, cluster: int = CLUSTER) -> Header:
 
 @dataclass
 class PendingRead:
-    """A linearizable read under way."""
+    """A linearizable read that is not finished yet."""
 
-    asked: ReadStart
+    start: ReadStart
     restored: int
-    """How often etcd had been restored when it began."""
+    """The number of restores before the read began."""
     revision: int | None = None
-    """As it was answered; the answer may be on its way for long."""
+    """The revision of the answer, which may arrive much later."""
 
 
 class EtcdHistoryModel:
-    """An etcd that is written to and restored, and who follows it by reads that overlap and watches that lag."""
+    """An etcd that is written to and restored, followed by overlapping reads and lagging watches."""
 
     def __init__(self) -> None:
         self.history = ClusterHistory()
@@ -57,19 +57,19 @@ class EtcdHistoryModel:
             self.history.observe(self.epoch, max(1, self.revision - lag))
 
     def take(self, which: int) -> None:
-        """The answer arrives."""
+        """Takes the answer of a read."""
         if not self.reads:
             return
         read = self.reads.pop(which % len(self.reads))
         if read.revision is None:
             read.revision = self.revision
         before = self.history.epoch
-        epoch = self.history.end_read(read.asked, header(read.revision))
+        epoch = self.history.end_read(read.start, header(read.revision))
         if epoch is not None:
             self.epoch = epoch
-            if read.revision < read.asked.newest:
-                assert epoch != before, "a restored etcd is always noticed"
-        assert self.number <= self.restored, "and never one that was not"
+            if read.revision < read.start.newest:
+                assert epoch != before, "a restore is always detected"
+        assert self.number <= self.restored, "no restore is detected that did not happen"
 
     @property
     def number(self) -> int:

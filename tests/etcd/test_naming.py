@@ -19,8 +19,8 @@ from tests.support import strategies
 def test_an_encoded_instance_decodes_to_itself(instance: Instance) -> None:
     value = naming.encode(instance)
     assert naming.decode(instance.service, value) == instance
-    said = json.loads(value)
-    assert (said["Op"], said["Addr"], said["Metadata"]) == (0, instance.authority, None)
+    fields = json.loads(value)
+    assert (fields["Op"], fields["Addr"], fields["Metadata"]) == (0, instance.authority, None)
     key = naming.key("/p/", instance)
     assert key.startswith(naming.directory("/p/", instance.service))
     assert key.endswith(instance.authority.encode())
@@ -84,8 +84,8 @@ def test_values_of_other_programs_are_decoded_if_they_can_be_called(value: bytes
 
 
 def test_only_some_of_the_metadata_of_other_programs_is_decoded() -> None:
-    said = {"Addr": "h:1", "Metadata": {f"k{number}": "v" for number in range(500)}}
-    found = naming.decode("s", json.dumps(said).encode())
+    fields = {"Addr": "h:1", "Metadata": {f"k{number}": "v" for number in range(500)}}
+    found = naming.decode("s", json.dumps(fields).encode())
     assert found is not None
     assert set(found.metadata) == {f"k{number}" for number in range(naming.MAX_FOREIGN_METADATA)}
 
@@ -101,10 +101,10 @@ def test_no_value_raises_an_error(value: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "said"), [(b"p/h:1", "below the prefix"), (b"p//x", "service"), (b"p/No No/x", "service")]
+    ("key", "expected"), [(b"p/h:1", "below the prefix"), (b"p//x", "service"), (b"p/No No/x", "service")]
 )
-def test_a_key_outside_the_directory_of_a_service_is_refused(key: bytes, said: str) -> None:
-    with pytest.raises(Invalid, match=said):
+def test_a_key_outside_the_directory_of_a_service_is_refused(key: bytes, expected: str) -> None:
+    with pytest.raises(Invalid, match=expected):
         naming.service("p/", key)
 
 

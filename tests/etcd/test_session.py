@@ -1,4 +1,4 @@
-"""A session that can't be had: how it is told, and for how long."""
+"""Sessions that are lost or refused, and how they are reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.fakes import FakeClock
 
 
 class ScriptedEtcd:
-    """Grants and prolongs leases unless told what to raise."""
+    """Grants and renews leases, or raises the scripted errors."""
 
     host = "e1:2379"
 
@@ -106,7 +106,7 @@ async def test_a_lease_that_etcd_lost_is_replaced_as_soon_as_it_is_verified() ->
     await clock.advance(1.0)
     session.verify()
     await clock.advance(0.1)
-    assert etcd.granted == 1, "it is there"
+    assert etcd.granted == 1, "the lease still exists"
     etcd.no_renewal = LeaseGone("gone")
     await clock.advance(0.1)
     assert etcd.granted == 1

@@ -1,4 +1,4 @@
-"""What every probe promises, run over the table of probes."""
+"""The promises of `adsum.ports.Probe`, for every kind of check."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Names = Callable[..., None]
 
 @asynccontextmanager
 async def up(kind: CheckKind) -> AsyncIterator[int]:
-    """An instance that is well; the value is its port."""
+    """A healthy instance. Yields its port."""
     if kind is CheckKind.GRPC:
         async with grpc_serving({"": 1}) as port:
             yield port
@@ -44,12 +44,12 @@ def probe(kind: CheckKind) -> Probe:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    """Let names stand for these addresses, whatever the machine's resolver says, and remember what was asked."""
+    """Makes every name resolve to the given addresses, and records the names."""
 
-    def resolve(*ips: str, asked: list[str] | None = None, trouble: Exception | None = None) -> None:
+    def resolve(*ips: str, names_seen: list[str] | None = None, trouble: Exception | None = None) -> None:
         async def getaddrinfo(self: Any, host: str, port: Any, **_: Any) -> list[Any]:
-            if asked is not None:
-                asked.append(host)
+            if names_seen is not None:
+                names_seen.append(host)
             if trouble is not None:
                 raise trouble
             if not ips:
@@ -98,12 +98,12 @@ async def test_a_closed_port_fails_with_a_description(kind: CheckKind, probe: Pr
 
 
 async def test_a_name_is_resolved_and_reached(kind: CheckKind, probe: Probe, names: Names) -> None:
-    asked: list[str] = []
-    names(HERE, asked=asked)
+    names_seen: list[str] = []
+    names(HERE, names_seen=names_seen)
     async with up(kind) as port:
         outcome = await probe.probe(instance(port, "instance.test"), check(kind))
     assert outcome.result is Result.PASS
-    assert asked == ["instance.test"]
+    assert names_seen == ["instance.test"]
 
 
 async def test_the_addresses_of_a_name_are_tried_in_turn(kind: CheckKind, probe: Probe, names: Names) -> None:
@@ -196,5 +196,5 @@ async def test_probes_cancelled_at_any_moment_leave_nothing_open(kind: CheckKind
 async def test_concurrent_probes_do_not_mix_up(kind: CheckKind, probe: Probe) -> None:
     async with up(kind) as port:
         ports = [port if n % 2 else closed_port() for n in range(20)]
-        outcomes = await asyncio.gather(*(probe.probe(instance(each), check(kind)) for each in ports))
-    assert [outcome.result is Result.PASS for outcome in outcomes] == [each == port for each in ports]
+        outcomes = await asyncio.gather(*(probe.probe(instance(target), check(kind)) for target in ports))
+    assert [outcome.result is Result.PASS for outcome in outcomes] == [target == port for target in ports]

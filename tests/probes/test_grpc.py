@@ -20,8 +20,8 @@ STATUSES = {"": SERVING, "orders.Orders": NOT_SERVING, "orders.New": UNKNOWN}
 
 
 async def probed(port: int, service: str = "", scheme: str = "grpc", **more: Any) -> Outcome:
-    asked = check(CheckKind.GRPC, grpc_service=service, **more)
-    return await GrpcProbe(AddressPolicy()).probe(instance(port, scheme=scheme), asked)
+    grpc_check = check(CheckKind.GRPC, grpc_service=service, **more)
+    return await GrpcProbe(AddressPolicy()).probe(instance(port, scheme=scheme), grpc_check)
 
 
 @pytest.mark.parametrize(

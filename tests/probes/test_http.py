@@ -179,18 +179,18 @@ async def test_a_server_of_another_protocol_fails(garbage: bytes) -> None:
 
 
 async def test_an_endless_body_is_read_up_to_the_bound_and_the_status_decides() -> None:
-    said = 0
+    sent = 0
 
     async def talk(caller: ProbeConnection) -> None:
-        nonlocal said
+        nonlocal sent
         await caller.read_request()
         await caller.send(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
             await caller.send(b"x" * 65_536)
-            said += 65_536
+            sent += 65_536
 
     assert (await outcome_of(talk)).note == "answered 200"
-    assert said < 100 * MAX_RESPONSE_BYTES
+    assert sent < 100 * MAX_RESPONSE_BYTES
 
 
 @pytest.mark.parametrize("endless", [b"X-More: and more\r\n", b"x" * 1000])

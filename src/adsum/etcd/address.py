@@ -56,7 +56,7 @@ class EtcdAddress:
         tls = connection_url.wants_tls(given, name)
         given.pop("tls", None)
         found = tuple(
-            dict.fromkeys(connection_url.parse_host_port(each, DEFAULT_PORT, name) for each in hosts.split(",") if each)
+            dict.fromkeys(connection_url.parse_host_port(host, DEFAULT_PORT, name) for host in hosts.split(",") if host)
         )
         if not 0 < len(found) <= MAX_HOSTS:
             raise Invalid(name, f"must name 1 to {MAX_HOSTS} hosts")

@@ -1,4 +1,4 @@
-"""What a node makes of the keys of the log in etcd."""
+"""The retention of the log in etcd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store on each line of etcd: idle, killed, cut off, compacted, wiped and restored."""
+"""The store on each minor version of etcd: idle, killed, cut off, compacted, wiped and restored."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.support.etcd_process import EtcdProcess
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.tcp_proxy import TcpProxy
 
-PATIENCE = 15.0
-"""Seconds within which all is well again; without a word of etcd a node is not ready after so many."""
+RECOVERY_TIMEOUT = 15.0
+"""Seconds within which the store recovers. A node without etcd is not ready after as many seconds."""
 
 AnyEtcd = EtcdProcess | FakeEtcd
 
 
 @asynccontextmanager
 async def followed(url: str) -> AsyncIterator[tuple[EtcdStore, StreamFollower]]:
-    """An open store, and who follows it. It holds no session, so nothing is written to etcd unless a test does it."""
+    """An open store and a follower. The store has no session, so only the test itself writes to etcd."""
     store = EtcdStore.from_url(url)
     await store.open()
 
@@ -45,7 +45,7 @@ async def followed(url: str) -> AsyncIterator[tuple[EtcdStore, StreamFollower]]:
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(RECOVERY_TIMEOUT):
         while not true():  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
 
@@ -60,7 +60,7 @@ def troubled(store: EtcdStore) -> bool:
 
 
 async def well(store: EtcdStore) -> None:
-    """Return once etcd says again that nothing is newer than what is known."""
+    """Waits until etcd confirms again that nothing is newer than what is known."""
     await until(lambda: not troubled(store) and store.age() < 2 * watch.PROGRESS_INTERVAL)
 
 
@@ -97,7 +97,7 @@ async def test_an_idle_etcd_that_was_cut_off_is_followed_in_the_same_epoch(each_
 
 
 async def test_a_catalog_whose_revision_is_compacted_is_followed(each_etcd: AnyEtcd) -> None:
-    """Others wrote to etcd since, and it forgot what was before."""
+    """Other programs wrote to etcd meanwhile, and earlier revisions are compacted."""
     async with followed(each_etcd.url) as (store, follower):
         await written(store, follower, "o1")
         before = follower.snapshot
@@ -180,8 +180,8 @@ async def test_a_hanging_member_delays_a_write_by_about_a_second() -> None:
         other.state = one.state
         async with followed(f"{one.url},{other.host_port}") as (store, follower):
             await written(store, follower, "o1")
-            asked = store.__dict__["_etcd"].host
-            (one if one.host_port == asked else other).pause()
+            used_host = store.__dict__["_etcd"].host
+            (one if one.host_port == used_host else other).pause()
             async with asyncio.timeout(client.WRITE_MEMBER_TIMEOUT + 2.5):  # The machine may be busy.
                 await store.commit([change("o2")], follower.snapshot.revision)
             await until(lambda: ids(follower) == {"o1", "o2"})

@@ -1,4 +1,4 @@
-"""Backups of the SQLite file, made while it is in use and put back."""
+"""Backups of the SQLite file while it is in use, and restores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> SqliteStore:
-    """An open store with two instances and a route, all of it still in its log."""
+    """An open store with two instances and a route, which are still in its write-ahead log."""
     store = SqliteStore(path)
     await store.open()
     await store.commit([change("o1"), change("o2")], 0, [put_route("r1")])
@@ -33,7 +33,7 @@ async def store(path: Path) -> SqliteStore:
 
 
 def names(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir()}
+    return {file.name for file in folder.iterdir()}
 
 
 async def ids(path: Path) -> set[str]:
@@ -157,7 +157,7 @@ async def test_a_crash_of_the_first_start_after_a_restore_is_not_taken_for_a_rep
     crashed.parent.mkdir()
     for ending in ("", "-wal"):
         crashed.with_name(crashed.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
-    # What stands in the lock file while the file is opened for the first time.
+    # The content of the lock file while the file is opened for the first time.
     crashed.with_name("adsum.db.lock").write_text(restored.replace(" 0 0 0", f" 0 0 {MAX_REVISION}"))
     await store.close()
     assert await ids(crashed) == {"o1", "o2", "o3"}
@@ -188,10 +188,10 @@ async def test_a_damaged_backup_is_refused_and_nothing_changes(
     await store.close()
     assert callable(spoil)
     spoil(backup)
-    before = {each.name: each.read_bytes() for each in path.parent.iterdir() if each.suffix != ".lock"}
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir() if file.suffix != ".lock"}
     with pytest.raises(StoreOpenFailed, match=str(backup)):
         restore(backup, path)
-    assert {each.name: each.read_bytes() for each in path.parent.iterdir() if each.suffix != ".lock"} == before
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir() if file.suffix != ".lock"} == before
     assert await ids(path) == {"o1", "o2", "o3"}
 
 

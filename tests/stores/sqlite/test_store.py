@@ -1,4 +1,4 @@
-"""What the SQLite store promises beyond the contract: one daemon a file, and files that can't be used or written."""
+"""The SQLite store beyond the contract: one daemon for each file, and files that can't be used or written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def opened(path: Path, options: str = "") -> AsyncIterator[SqliteStore]:
 
 
 async def refusal(path: Path) -> str:
-    """The sentence with which opening it is refused."""
+    """Returns the error of opening the store."""
     with pytest.raises(StoreOpenFailed) as refused:
         async with opened(path):
             pass
@@ -48,7 +48,7 @@ async def refusal(path: Path) -> str:
 
 
 def edit(path: Path, *statements: str) -> None:
-    """As somebody does who opens the file with SQLite's own tools."""
+    """Executes statements as SQLite's own tools do."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         for statement in statements:
             db.execute(statement)
@@ -63,7 +63,7 @@ def replace(path: Path, whole: bytes) -> None:
 
 
 def overwrite(path: Path, start: int, what: bytes) -> None:
-    """What is there from `start` on; the file is made if it isn't there."""
+    """Overwrites the file from `start` on. Creates it if it does not exist."""
     path.touch()
     with path.open("r+b") as there:
         there.seek(start)
@@ -71,7 +71,7 @@ def overwrite(path: Path, start: int, what: bytes) -> None:
 
 
 async def made(path: Path) -> None:
-    """A store with one instance."""
+    """Creates a store with one instance."""
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
 
@@ -82,7 +82,7 @@ def full_disk(path: Path) -> Iterator[None]:
     writing fails as on a full disk.
     """
     files = [path] if path.name.endswith("-wal") else path.parent.iterdir()
-    size = max(each.stat().st_size for each in files)
+    size = max(file.stat().st_size for file in files)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -92,7 +92,7 @@ def full_disk(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("nats://localhost", "one of memory:, etcd:, sqlite:, not"),
         ("adsum.db", "one of memory:, etcd:, sqlite:, not"),
@@ -108,8 +108,8 @@ def full_disk(path: Path) -> Iterator[None]:
         ("sqlite:///a.db?timeout=3", "has the only option"),
     ],
 )
-def test_a_wrong_url_is_refused_with_the_right_form(url: str, said: str) -> None:
-    with pytest.raises(Invalid, match=said) as refused:
+def test_a_wrong_url_is_refused_with_the_right_form(url: str, expected: str) -> None:
+    with pytest.raises(Invalid, match=expected) as refused:
         stores.store(url)
     assert refused.value.field == "store"
 
@@ -130,13 +130,13 @@ async def test_its_files_are_readable_for_their_owner_only(tmp_path: Path) -> No
         await store.commit([change("o1")], 0)
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert len(list(path.parent.iterdir())) == 4
-        assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
 
 
 async def test_a_second_store_of_a_file_is_refused_while_the_first_is_open(path: Path) -> None:
     async with opened(path) as store:
-        said = await refusal(path)
-        assert f"{path}: another registry uses it (process {os.getpid()}): stop that registry" in said
+        error = await refusal(path)
+        assert f"{path}: another registry uses it (process {os.getpid()}): stop that registry" in error
         await store.commit([change("o1")], 0)
     async with opened(path) as store:
         assert (await current_snapshot(store)).revision == 1
@@ -182,9 +182,9 @@ async def test_the_file_of_another_program_is_refused_and_not_changed(path: Path
 
 async def test_a_file_that_is_no_database_is_refused_with_the_remedy(path: Path) -> None:
     overwrite(path, 0, os.urandom(10_000))
-    said = await refusal(path)
-    assert "file is not a database" in said
-    assert "restore it from a backup (`adsum restore`), or move it away" in said
+    error = await refusal(path)
+    assert "file is not a database" in error
+    assert "restore it from a backup (`adsum restore`), or move it away" in error
 
 
 async def test_a_damaged_file_is_refused_and_not_read_in_part(path: Path) -> None:
@@ -228,7 +228,7 @@ async def test_a_file_that_was_cut_off_is_refused(path: Path, size: int) -> None
 
 
 def damaged(whole: bytes, rng: random.Random) -> bytes:
-    """Some of it overwritten, somewhere."""
+    """Returns the content with some bytes overwritten."""
     size = rng.choice([1, 16, 512, 4_096])
     at = rng.randrange(len(whole) - size)
     return whole[:at] + rng.randbytes(size) + whole[at + size :]
@@ -342,7 +342,7 @@ async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monk
     async with opened(path) as store:
         await asyncio.gather(*(store.commit([change("o1", n + 1)], n) for n in range(100)))
         assert len(transactions) <= 3
-        assert [each.revision for each in await store.history(None, None, 200)] == list(range(100, 0, -1))
+        assert [recorded.revision for recorded in await store.history(None, None, 200)] == list(range(100, 0, -1))
 
 
 async def test_history_is_trimmed_even_if_the_daemon_restarts_often(path: Path) -> None:
@@ -374,7 +374,7 @@ async def test_a_batch_that_cannot_be_encoded_does_not_affect_others(path: Path)
 
 
 def big(n: int) -> list[Change]:
-    """A batch of some hundred kilobytes."""
+    """Returns a batch of some hundred kilobytes."""
     return [change(f"o{n}-{more}") for more in range(500)]
 
 
@@ -390,7 +390,7 @@ async def test_a_full_disk_refuses_commits_and_loses_nothing(path: Path) -> None
             assert len(await store.history(None, None, 9)) == 1
         assert await store.commit(big(1), 1) == 2
         assert len(current_listings(await follower.reach(2))) == 501
-        assert follower.wholes == 1, "nothing was written, so nobody has to start over"
+        assert follower.wholes == 1, "nothing was written, so no follower starts over"
     async with opened(path) as store:
         assert current_listings(await current_snapshot(store)) == current_listings(follower.snapshot)
 
@@ -406,16 +406,16 @@ async def test_a_file_at_its_size_limit_refuses_commits_until_there_is_room(path
         assert len(current_listings(await current_snapshot(store))) == 501
 
 
-async def asked(store: SqliteStore, question: str) -> object:
-    """What the store's own connection answers."""
-    answer = await store._run(lambda: store._file._db.execute(question).fetchone())
+async def query(store: SqliteStore, statement: str) -> object:
+    """Returns the answer of the store's own connection."""
+    answer = await store._run(lambda: store._file._db.execute(statement).fetchone())
     return answer[0] if answer else None
 
 
 async def test_every_commit_is_synced_into_a_write_ahead_log(path: Path) -> None:
     async with opened(path) as store:
-        assert await asked(store, "PRAGMA journal_mode") == "wal"
-        assert await asked(store, "PRAGMA synchronous") == 2
+        assert await query(store, "PRAGMA journal_mode") == "wal"
+        assert await query(store, "PRAGMA synchronous") == 2
 
 
 async def test_a_file_that_cannot_be_read_now_is_unavailable_not_refused(path: Path) -> None:
@@ -432,15 +432,15 @@ async def test_a_file_that_cannot_be_read_now_is_unavailable_not_refused(path: P
 
 
 async def bound(store: SqliteStore, pages: int) -> None:
-    """Allow the file that many pages, or as many as it has."""
-    await asked(store, f"PRAGMA max_page_count = {pages}")
+    """Limits the file to so many pages, or to as many as it has."""
+    await query(store, f"PRAGMA max_page_count = {pages}")
 
 
 async def test_a_file_locked_by_another_program_refuses_commits_until_it_is_unlocked(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(path) as store:
-        await asked(store, "PRAGMA busy_timeout = 10")
+        await query(store, "PRAGMA busy_timeout = 10")
         with closing(sqlite3.connect(path, isolation_level=None)) as tool:
             tool.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreUnavailable, match="locked"):
@@ -451,7 +451,7 @@ async def test_a_file_locked_by_another_program_refuses_commits_until_it_is_unlo
 
 @contextmanager
 def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterator[None]:
-    """Transactions succeed but say that they failed; blind: afterwards the file can't be looked at either."""
+    """Makes transactions succeed but raise an error. `blind`: the file can't be read afterwards either."""
     transaction = schema.transaction
 
     @contextmanager
@@ -487,21 +487,21 @@ async def test_a_failed_commit_is_shown_if_it_is_in_the_file(
 
 
 def killed(path: Path, copy: Path) -> None:
-    """What a daemon that is killed now would leave, moved to another folder."""
+    """Copies the files that a daemon would leave if it were killed now."""
     copy.parent.mkdir()
     for ending in ("", "-wal", ".lock"):
         copy.with_name(copy.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
 
 
 def backup(path: Path, to: Path) -> None:
-    """As `sqlite3 adsum.db ".backup copy.db"` makes it."""
+    """Makes a backup as `sqlite3 adsum.db ".backup copy.db"` does."""
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
         source.backup(target)
 
 
 @pytest.fixture
 async def crashed(path: Path, tmp_path: Path) -> Path:
-    """A file with one instance more in its log than `backup.db` beside it has."""
+    """A file whose log has one instance more than `backup.db` beside it."""
     crashed = tmp_path / "crashed" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
@@ -536,7 +536,7 @@ async def test_a_crash_while_the_log_is_copied_is_not_taken_for_a_replaced_file(
     crashed = tmp_path / "crashed" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
-        # Another connection copies the log, as ours does, and the daemon dies before it notes how far the file came.
+        # The log is copied, and the daemon dies before it saves the progress of the file.
         store._file._save_progress(0, 1)
         edit(path, "PRAGMA wal_checkpoint(PASSIVE)")
         killed(path, crashed)
@@ -590,7 +590,7 @@ async def test_a_file_that_was_moved_accepts_no_write(path: Path, damage: Callab
 
 
 class Ticking:
-    """A clock whose sleepers wake when the test says so."""
+    """A clock whose sleepers wake when the test advances it."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -609,7 +609,7 @@ class Ticking:
         self._turn.clear()
 
     async def tick(self, length: float) -> None:
-        """Let time pass, and return when the sleeper that woke sleeps again."""
+        """Advances the clock, and returns when the sleeper that woke sleeps again."""
         await self.asleep.wait()
         self.asleep.clear()
         self.time += length
@@ -711,7 +711,7 @@ async def test_a_changed_value_is_refused_with_the_remedy(path: Path, damage: st
 
 @pytest.fixture
 def letter(path: Path, tmp_path: Path) -> Path:
-    """A file that is no database, behind a link at `path`."""
+    """A file that is no database, with a link to it at `path`."""
     letter = tmp_path / "elsewhere" / "letter.txt"
     letter.parent.mkdir()
     letter.write_text("Dear reader, this is no database.")
@@ -721,7 +721,7 @@ def letter(path: Path, tmp_path: Path) -> Path:
 
 async def test_no_lock_is_created_beside_the_target_of_a_link_to_another_file(path: Path, letter: Path) -> None:
     assert "file is not a database" in await refusal(path)
-    assert [each.name for each in letter.parent.iterdir()] == ["letter.txt"]
+    assert [file.name for file in letter.parent.iterdir()] == ["letter.txt"]
 
 
 async def test_a_long_log_is_emptied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
