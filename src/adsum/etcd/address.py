@@ -43,7 +43,7 @@ class EtcdAddress:
 
     @classmethod
     def parse(cls, url: str, name: str = "url") -> EtcdAddress:
-        """Parses an address. Raises `Invalid` for the field `name`; its text never shows the password."""
+        """Returns the address of a URL. Raises `Invalid` for the field `name`, without the password in its text."""
         rest, _, query = url.removeprefix(SCHEME).partition("?")
         login, at, hosts = rest.rstrip("/").rpartition("@")
         user, _, password = login.partition(":")

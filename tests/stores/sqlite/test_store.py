@@ -103,9 +103,9 @@ def full_disk(path: Path) -> Iterator[None]:
         ("sqlite://host/adsum.db", "must be sqlite:///PATH"),
         ("sqlite:/adsum.db", "must be sqlite:///PATH"),
         ("sqlite:///a%00b", "must be sqlite:///PATH"),
-        ("sqlite:///a.db?epoch=old", "has the only option"),
-        ("sqlite:///a.db?epoch=new&epoch=new", "has the only option"),
-        ("sqlite:///a.db?timeout=3", "has the only option"),
+        ("sqlite:///a.db?epoch=old", "accepts only the option"),
+        ("sqlite:///a.db?epoch=new&epoch=new", "accepts only the option"),
+        ("sqlite:///a.db?timeout=3", "accepts only the option"),
     ],
 )
 def test_a_wrong_url_is_refused_with_the_right_form(url: str, expected: str) -> None:
