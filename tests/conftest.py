@@ -1,4 +1,4 @@
-"""What tests of every room may ask for."""
+"""Fixtures and options for all tests."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from tests.support.fake_etcd import FakeEtcd
     from tests.support.registry_daemon import RunningDaemon
 
-# Tests start programs beside channels in use: what gRPC does at a fork now and then aborts a program before it begins.
+# Tests start programs while gRPC channels are in use. gRPC's fork handlers sometimes abort a program at its start.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-# Tests start hundreds of programs. Where bytecode is not kept, each of them compiles all of Adsum anew: a second each.
+# Tests start hundreds of programs. Without cached bytecode each of them takes a second to compile Adsum.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# Who starts the tests in the background may have had these ignored, which the programs under test would inherit.
+# A shell that starts the tests in the background may ignore these signals. The programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-for _each in (signal.SIGHUP, signal.SIGQUIT):
-    if signal.getsignal(_each) is signal.SIG_IGN:
-        signal.signal(_each, signal.SIG_DFL)
+for _signal in (signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, signal.SIG_DFL)
 
-# The machine may be busy with anything: how long an example takes says nothing.
+# No deadline: an example may take long on a busy machine.
 settings.register_profile("adsum", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("adsum")
 
 
 @pytest.fixture
 def daemon() -> Iterator[RunningDaemon]:
-    """A running registry, fresh for this test; `daemon.url` is where. Works for async and for blocking clients."""
-    # Imported when asked for: most tests need no daemon.
+    """A new registry that runs in a thread of its own, at `daemon.url`. It works for async and blocking clients."""
+    # Imported here because most tests need no daemon.
     from adsum.config.serve import ServeConfig
     from tests.support.registry_daemon import RunningDaemon
 
@@ -53,7 +53,7 @@ def daemon() -> Iterator[RunningDaemon]:
 
 @pytest.fixture(params=["fake", "3.4", "3.5", "3.6"])
 def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdProcess | FakeEtcd]:
-    """An etcd for this test alone: a fake one, and one of each line that Adsum must be right on."""
+    """A new etcd for this test: a fake one, and one of each supported minor version."""
     from tests.support import etcd_process, fake_etcd
 
     if request.param == "fake":
@@ -67,11 +67,11 @@ def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdPr
 WORKERS_PER_CORE = 2
 
 TOGETHER = frozenset({"tests/scenarios/grpc/test_go_naming.py"})
-"""Files whose tests share what is costly to make: one process runs all of such a file."""
+"""Files whose tests share something that is costly to make. One process runs all tests of such a file."""
 
 
 class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Hands the tests to processes one at a time, the files of `TOGETHER` as a whole and first."""
+    """Hands tests to processes one at a time, and the files in `TOGETHER` as a whole."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
@@ -80,7 +80,7 @@ class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two workers a core: the tests of real processes wait most of their time."""
+    """Two workers for each core, since tests of real processes mostly wait."""
     from adsum.envoy.plan import available_processors
 
     return WORKERS_PER_CORE * available_processors()
@@ -92,31 +92,29 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Units:
 
 
 CACHE = "adsum/needs"
-"""Where pytest keeps the ids of the tests that needed a peer."""
-_needs: set[str] = set()
-"""Those of this run."""
+"""Where pytest keeps the ids of the tests that needed an external program."""
+_tests_in_need: set[str] = set()
+"""The tests of this run that needed an external program."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--without-programs",
         action="store_true",
-        help="run only the tests that needed a peer in the last whole run; fail at once if any peer can be found",
+        help="run only the tests that needed an external program in the last complete run; "
+        "fail at once if any such program can be found",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: the test takes long even on an idle machine, so it starts first")
-    config.addinivalue_line("markers", "needs(*names): skip the test without these peers of tests.support.programs")
-    found = (
-        [peer.description() for peer in PROGRAMS.values() if peer.find()]
-        if config.getoption("--without-programs")
-        else []
-    )
-    if found:
-        raise pytest.UsageError(
-            f"--without-programs needs peers that can't be found (see tests/support/hide_programs.py): {found}"
-        )
+    config.addinivalue_line("markers", "needs(*names): skip the test without these programs of tests.support.programs")
+    if config.getoption("--without-programs"):
+        found = [program.description() for program in PROGRAMS.values() if program.find()]
+        if found:
+            raise pytest.UsageError(
+                f"--without-programs: hide these first (python -m tests.support.hide_programs): {found}"
+            )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -127,7 +125,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         wanted = set(cache.get(CACHE, ()) if (cache := getattr(config, "cache", None)) else ())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
         items[:] = [item for item in items if item.nodeid in wanted]
-    # A long test that starts last is what everybody waits for.
+    # Long tests start first, so that none is left to run alone at the end.
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
@@ -148,19 +146,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _needs.update(str(test) for name, test in report.user_properties if name == NeededPrograms.PROPERTY)
+    _tests_in_need.update(str(test) for name, test in report.user_properties if name == NeededPrograms.PROPERTY)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config, cache = session.config, getattr(session.config, "cache", None)  # None under -p no:cacheprovider
-    if _needs and cache and not hasattr(config, "workerinput") and not config.getoption("--without-programs"):
-        cache.set(CACHE, sorted(_needs.union(cache.get(CACHE, ()))))
+    if _tests_in_need and cache and not hasattr(config, "workerinput") and not config.getoption("--without-programs"):
+        cache.set(CACHE, sorted(_tests_in_need.union(cache.get(CACHE, ()))))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _needs:
-        found = [peer.description() for peer in PROGRAMS.values() if peer.find()]
-        missing = [peer.missing_reason() for peer in PROGRAMS.values() if not peer.find()]
-        terminalreporter.section("peers")
-        for word, which in (("found", found), ("missing", missing)):
-            terminalreporter.line(f"{word}: {'; '.join(which) or 'none'}")
+    if _tests_in_need:
+        found = [program.description() for program in PROGRAMS.values() if program.find()]
+        missing = [program.missing_reason() for program in PROGRAMS.values() if not program.find()]
+        terminalreporter.section("external programs")
+        for heading, programs in (("found", found), ("missing", missing)):
+            terminalreporter.line(f"{heading}: {'; '.join(programs) or 'none'}")

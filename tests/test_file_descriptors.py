@@ -1,4 +1,4 @@
-"""How many connections fit into a limit of descriptors."""
+"""The limits of connections for a limit of descriptors."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from adsum.file_descriptors import RESERVED_DESCRIPTORS, ConnectionLimits, conne
         (1, ConnectionLimits(1, 1)),
     ],
 )
-def test_both_servers_get_their_share_of_what_the_limit_leaves(limit: int, fits: ConnectionLimits) -> None:
+def test_both_servers_share_the_connections_that_fit(limit: int, fits: ConnectionLimits) -> None:
     assert connection_limits(limit, http=20_000, grpc=12_000, probes=512) == fits
 
 
-def test_without_gateways_all_that_is_left_is_for_http() -> None:
+def test_without_gateways_http_gets_all_connections() -> None:
     assert connection_limits(1_024, http=20_000, grpc=0, probes=16) == ConnectionLimits(826, 0)
 
 
 @given(st.integers(16, 1_000_000), st.integers(1, 1_000_000), st.integers(0, 20_000), st.integers(1, 65_536))
-def test_what_fits_is_within_the_limit_and_never_more_than_is_wanted(
+def test_connection_limits_are_within_the_descriptors_and_the_wanted_numbers(
     limit: int, http: int, grpc: int, probes: int
 ) -> None:
     fits = connection_limits(limit, http=http, grpc=grpc, probes=probes)

@@ -23,7 +23,17 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 FLOORS = (
     ("version",),
     ("core",),
-    ("balance", "gateway", "mounts", "ports", "settings", "connection_url", "outage_log", "protobufs"),
+    (
+        "balance",
+        "gateway",
+        "mounts",
+        "ports",
+        "settings",
+        "cache_files",
+        "connection_url",
+        "outage_log",
+        "protobufs",
+    ),
     ("wire", "etcd", "consul"),
     ("consumers", "clock", "launcher", "systemd"),
     ("watches",),

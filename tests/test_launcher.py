@@ -1,4 +1,4 @@
-"""Programs that end with their parent."""
+"""Programs that the kernel kills when their parent ends."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 from adsum import launcher
 
 
-def _said(*argv: str, many_files: bool = False) -> str:
-    """What a program prints that a launcher starts."""
+def _output(*argv: str, many_files: bool = False) -> str:
+    """Returns the output of a program that the launcher starts."""
     if not many_files:
         process = launcher.start(argv, stdout=subprocess.PIPE)
     else:
         process = subprocess.Popen(launcher.command(argv, raise_file_limit=True), stdout=subprocess.PIPE)
-    said, _ = process.communicate()
+    printed, _ = process.communicate()
     assert process.returncode == 0
-    return str(said.decode())
+    return str(printed.decode())
 
 
-def test_no_hook_for_forks_runs_so_that_grpc_and_threads_in_this_process_are_left_alone() -> None:
+def test_no_fork_hooks_run_in_this_process() -> None:
     code = (
         "import os; os.register_at_fork(before=lambda: print('forked', flush=True));"
         "from adsum import launcher; launcher.start(['true']).wait()"
@@ -31,32 +31,32 @@ def test_no_hook_for_forks_runs_so_that_grpc_and_threads_in_this_process_are_lef
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == ""
 
 
-def test_the_program_has_the_signals_that_its_parent_would_give_to_any_program() -> None:
+def test_the_program_has_the_default_signal_handlers() -> None:
     ignored = ("grep", "SigIgn", "/proc/self/status")
     plain = subprocess.run(ignored, check=True, capture_output=True, text=True).stdout
-    assert _said(*ignored) == plain
+    assert _output(*ignored) == plain
 
 
-def test_the_program_leads_a_group_of_its_own_and_is_the_process_that_was_started() -> None:
+def test_the_program_is_the_started_process_and_leads_its_own_group() -> None:
     process = launcher.start(["sh", "-c", "echo $$ $(ps -o pgid= -p $$)"], stdout=subprocess.PIPE)
-    said, _ = process.communicate()
-    assert said.split() == [str(process.pid).encode()] * 2
+    printed, _ = process.communicate()
+    assert printed.split() == [str(process.pid).encode()] * 2
     assert os.getpgid(0) != process.pid
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_the_program_may_open_as_many_files_as_its_parent_or_as_many_as_the_system_grants(many: bool) -> None:
+def test_the_program_has_the_file_limit_of_its_parent_or_the_raised_one(many: bool) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     try:
-        said = _said("sh", "-c", "ulimit -n", many_files=many)
+        printed = _output("sh", "-c", "ulimit -n", many_files=many)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert said.strip() == (str(hard) if many else "512")
+    assert printed.strip() == (str(hard) if many else "512")
 
 
 @pytest.mark.parametrize(("program", "error"), [("no-such-program", FileNotFoundError), ("/", PermissionError)])
-def test_a_program_that_cannot_be_run_is_said_by_the_systems_error(program: str, error: type[OSError]) -> None:
+def test_a_program_that_cannot_be_run_raises_the_systems_error(program: str, error: type[OSError]) -> None:
     with pytest.raises(error) as raised:
         launcher.start([program])
     assert raised.value.filename == program

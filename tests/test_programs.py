@@ -1,4 +1,4 @@
-"""How tests find the peers that they need, and what they do without one."""
+"""The search for external programs of the tests, and tests without one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.programs import PROGRAMS
 TESTS = Path(__file__).parent
 
 
-def test_a_test_without_etcd_claims_no_port_and_says_where_etcd_was_searched_for(
+def test_a_test_without_etcd_claims_no_port_and_names_the_searched_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PROGRAMS, "etcd", replace(PROGRAMS["etcd"], command="no-such-program"))
@@ -41,18 +41,18 @@ def test_of_several_programs_the_one_on_path_comes_first(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_no_peer_is_found_where_peers_are_hidden(name: str) -> None:
-    look = f"from tests.support.programs import PROGRAMS; raise SystemExit(bool(PROGRAMS[{name!r}].find()))"
-    command = [sys.executable, "-m", "tests.support.hide_programs", sys.executable, "-c", look]
+def test_no_program_is_found_where_programs_are_hidden(name: str) -> None:
+    search = f"from tests.support.programs import PROGRAMS; raise SystemExit(bool(PROGRAMS[{name!r}].find()))"
+    command = [sys.executable, "-m", "tests.support.hide_programs", sys.executable, "-c", search]
     code = subprocess.run(command, cwd=TESTS.parent, check=False).returncode
     if code == hide_programs.NOT_PERMITTED:
         pytest.skip("this system permits no mount namespace")
     assert code == 0
 
 
-def test_peers_are_searched_for_in_one_place() -> None:
-    """`.ci/run` hides what `tests.support.programs` finds: a search of a test's own would find what is hidden from the rest."""
+def test_programs_are_searched_for_in_one_place() -> None:
+    """`.ci/run` hides the programs that `tests.support.programs` finds. A search elsewhere could find others."""
     for path in TESTS.rglob("*.py"):
         if path.name not in ("programs.py", "hide_programs.py"):
             calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute))
-            assert not any(node.attr == "which" for node in calls), f"{path}: ask tests.support.programs.need for it"
+            assert not any(node.attr == "which" for node in calls), f"{path}: use tests.support.programs.need"

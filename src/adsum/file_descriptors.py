@@ -1,4 +1,4 @@
-"""How many connections fit into the file descriptors that the system lets this process have."""
+"""The limits of connections that follow from this process's limit of file descriptors."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from typing import Final
 
 RESERVED_DESCRIPTORS: Final = 64
-"""Descriptors of a node itself: its store, its connections to etcd and to other nodes, its log, where it listens."""
+"""Descriptors for a node itself: its store, connections to etcd and other nodes, its log and listening sockets."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections each server may have at a time."""
+    """The number of connections that each server may have at a time."""
 
     http: int
     grpc: int
 
 
 def connection_limits(limit: int, *, http: int, grpc: int, probes: int) -> ConnectionLimits:
-    """What fits into `limit` descriptors, of the connections that are wanted and beside so many probes at a time.
+    """Returns how many of the wanted connections fit into `limit` descriptors, beside so many concurrent probes.
 
-    The node and its probes come first, with up to half of the descriptors. If not all connections fit, an eighth of the
-    others is kept free for those that are turned away, and both servers get the same share of what they want, at least
-    one.
+    The node and its probes come first, with up to half of the descriptors. An eighth of the rest is kept free for
+    connections that are refused. If not all wanted connections fit, both servers get the same share of what they want,
+    at least one connection.
     """
-    left = limit - min(RESERVED_DESCRIPTORS + probes, limit // 2)
-    usable = left - left // 8
+    rest = limit - min(RESERVED_DESCRIPTORS + probes, limit // 2)
+    usable = rest - rest // 8
     if http + grpc <= usable:
         return ConnectionLimits(http, grpc)
     fitting = max(1, usable * http // (http + grpc))
@@ -36,7 +36,7 @@ def connection_limits(limit: int, *, http: int, grpc: int, probes: int) -> Conne
 
 
 def raise_descriptor_limit() -> int:
-    """Ask for as many descriptors as the system grants; how many this process may have."""
+    """Raises the limit of descriptors as far as the system allows. Returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

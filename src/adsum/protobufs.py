@@ -1,7 +1,7 @@
-"""Messages of protobuf of which there is no module, described in a line each.
+"""Builds protobuf messages from one-line descriptions, for messages without a Python module.
 
-They are built in a pool of their own: generated modules would demand the very version of protobuf that made them, and a
-second copy in the common pool would clash with others that know the same messages in the same process.
+The messages are in a pool of their own. Generated modules would demand the version of protobuf that generated them, and
+a second copy in the common pool would clash with other libraries that define the same messages.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ _SCALARS: Final = {
 
 
 def message_classes(package: str, messages: Mapping[str, str]) -> dict[str, Any]:
-    """The class of each message, by its name; fields are told as `[repeated|oneof] TYPE NAME=NUMBER, …`.
+    """Returns the class of each message by its name. Fields are described as `[repeated|oneof] TYPE NAME=NUMBER, …`.
 
-    Fields that are left out are kept unread; all of a message's `oneof` fields are one.
+    Fields that are not described are kept as unknown fields. All `oneof` fields of a message are in one oneof.
     """
     pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(_described(package, messages).SerializeToString())
+    pool.AddSerializedFile(_file_descriptor(package, messages).SerializeToString())
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in messages}
 
 
-def _described(package: str, messages: Mapping[str, str]) -> Any:
+def _file_descriptor(package: str, messages: Mapping[str, str]) -> Any:
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
     for name, fields in messages.items():
         message = file.message_type.add(name=name)
         for field in filter(None, fields.split(", ")):
             *marks, kind, rest = field.split(" ")
             title, _, number = rest.partition("=")
-            told = message.field.add(name=title, number=int(number), label=_FIELD.LABEL_OPTIONAL)
+            descriptor = message.field.add(name=title, number=int(number), label=_FIELD.LABEL_OPTIONAL)
             if "repeated" in marks:
-                told.label = _FIELD.LABEL_REPEATED
+                descriptor.label = _FIELD.LABEL_REPEATED
             if "oneof" in marks:
                 if not message.oneof_decl:
                     message.oneof_decl.add(name="one")
-                told.oneof_index = 0
+                descriptor.oneof_index = 0
             if kind in _SCALARS:
-                told.type = _SCALARS[kind]
+                descriptor.type = _SCALARS[kind]
             else:
-                told.type, told.type_name = _FIELD.TYPE_MESSAGE, f".{package}.{kind}"
+                descriptor.type, descriptor.type_name = _FIELD.TYPE_MESSAGE, f".{package}.{kind}"
     return file

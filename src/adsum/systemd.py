@@ -1,4 +1,4 @@
-"""Telling systemd how a service of ours is, if it started us (sd_notify(3))."""
+"""Notifies systemd of the state of this service, if systemd started it: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ STOPPING: Final = "STOPPING=1"
 
 
 def notify(state: str) -> None:
-    """Say so; without systemd nothing happens. A leading @ of the socket's name is the abstract name space."""
-    where = os.environ.get("NOTIFY_SOCKET")
-    if not where:
+    """Sends the state to systemd. Does nothing without systemd."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
         return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifying:
-        notifying.sendto(state.encode(), "\0" + where[1:] if where.startswith("@") else where)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify_socket:
+        # A leading @ stands for the abstract name space.
+        notify_socket.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
 
 
 def reloading_state() -> str:
-    """That settings are being read again, from now on and until `READY` is said."""
+    """Returns the state of a service that reads its settings again, from now until `READY` is sent."""
     return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000}"

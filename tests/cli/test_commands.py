@@ -21,12 +21,13 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from adsum import wire
+from adsum.cache_files import cache_folder
 from adsum.cli import arguments, main
 from adsum.cli.commands import status as status_command
 from adsum.cli.root import root
 from adsum.client.sources.source import ViewPosition
 from adsum.client.sync import SyncClient
-from adsum.client.views.view_cache import CachedView, ViewCache, default_cache_folder
+from adsum.client.views.view_cache import CachedView, ViewCache
 from adsum.config.serve import ServeConfig
 from adsum.core.model import Endpoint, Instance
 from tests.cli.conftest import Adsum
@@ -138,9 +139,15 @@ def test_resolve_never_chooses_a_draining_instance(orders: RunningDaemon, adsum:
     assert adsum("resolve", "orders").out == "127.0.0.1:8001\n"
 
 
+def _view_folder() -> Path:
+    folder = cache_folder("views")
+    assert folder is not None
+    return folder
+
+
 def test_resolve_uses_the_cached_view_when_the_registry_is_down(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = Endpoint(Instance("orders", "a", "10.0.0.1", 80))
-    ViewCache(default_cache_folder(), [NOBODY]).save(
+    ViewCache(_view_folder(), [NOBODY]).save(
         "orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - 90.0)
     )
     monkeypatch.setenv("ADSUM_URL", NOBODY)
@@ -175,9 +182,7 @@ async def test_the_reason_of_a_node_that_declines_is_quoted(adsum: Adsum, comman
 def keep(url: str, id: str, age: float = 90.0) -> None:
     """Have this host know one instance of orders from earlier."""
     endpoint = Endpoint(Instance("orders", id, "10.0.0.1", 80))
-    ViewCache(default_cache_folder(), [url]).save(
-        "orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - age)
-    )
+    ViewCache(_view_folder(), [url]).save("orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - age))
 
 
 def test_resolve_uses_the_cached_view_when_the_registry_hangs(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Writes what this version stores, to be kept: `python -m tests.compatibility.archive NAME`. The README says when."""
+"""Writes the files of this version for the archive: `python -m tests.compatibility.archive NAME`. See the README."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import httpx
 
 from adsum.config.serve import ServeConfig
 from adsum.etcd.address import DEFAULT_STORE_PREFIX, EtcdAddress
-from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.client import EtcdClient
 from tests.support.etcd_process import EtcdProcess
 from tests.support.registry_daemon import RunningDaemon
 
@@ -42,11 +42,11 @@ STORY: tuple[tuple[str, str, Mapping[str, Any] | None], ...] = (
     ("PUT", "/routes/shop", SHOP),
     ("PUT", "/upstreams/orders", {"policy": "least_request"}),
 )
-"""What every kept file went through, in the order of its revisions."""
+"""The requests that every archived file has been through, in the order of its revisions."""
 
 
 def play_story(store: str) -> None:
-    """Have a registry over that store live through the story."""
+    """Sends the requests of `STORY` to a registry over that store."""
     daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store=store))
     try:
         with httpx.Client(base_url=f"{daemon.url}/api/v1", headers={"Adsum-Actor": "ann"}, trust_env=False) as http:
@@ -57,19 +57,19 @@ def play_story(store: str) -> None:
 
 
 def catalog_prefix(place: EtcdAddress) -> bytes:
-    """What the keys of a registry begin with."""
+    """Returns the prefix of a registry's keys."""
     return place.with_default_prefix(DEFAULT_STORE_PREFIX).prefix.encode()
 
 
 async def _dump(place: EtcdAddress) -> dict[str, str]:
-    """What is kept in an etcd, without the nodes that keep it."""
+    """Returns the keys of a registry in etcd, without those of its nodes."""
     prefix = catalog_prefix(place)
-    connection = Connection(place, Random())
+    connection = EtcdClient(place, Random())
     try:
-        found = (await connection.read_all(prefix)).key_values
+        key_values = (await connection.read_all(prefix)).key_values
     finally:
         await connection.close()
-    kept = {each.key.removeprefix(prefix).decode(): each.value.decode() for each in found}
+    kept = {key_value.key.removeprefix(prefix).decode(): key_value.value.decode() for key_value in key_values}
     return {key: value for key, value in kept.items() if not key.startswith("cluster/")}
 
 

@@ -1,6 +1,6 @@
-"""A program that uses the library as programs of any release do: `python exchange.py URL`, with nothing of the tests.
+"""A program that uses the library of any release: `python exchange.py URL`. It imports nothing of the tests.
 
-It uses only what the first release had, and says on standard output what it saw.
+It uses only functions that the first release had, and writes the results to standard output.
 """
 
 import asyncio

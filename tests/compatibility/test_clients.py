@@ -1,4 +1,4 @@
-"""Today's registry serves programs with the client library of earlier releases, each in `clients/`."""
+"""Programs with the client libraries of earlier releases, which are in `clients/`, use today's registry."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ RELEASES = sorted([*CLIENTS.glob("*.whl"), *CLIENTS.glob("*.tar.gz")])
 
 
 def _of_today(folder: Path) -> Path:
-    """The library of this tree, packed as a wheel is."""
+    """Returns the library of this tree as a wheel."""
     return Path(shutil.make_archive(str(folder / "today"), "zip", Path(adsum.__file__).parents[1], "adsum"))
 
 
 def _unpacked(release: Path, folder: Path) -> Path:
-    """Where `import adsum` finds the library of a release."""
+    """Unpacks a release. Returns the folder for PYTHONPATH."""
     if release.name.endswith(".tar.gz"):
         with tarfile.open(release) as archive:
             archive.extractall(folder, filter="data")
@@ -40,10 +40,10 @@ def _unpacked(release: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "release",
-    [_of_today, *(lambda _, each=each: each for each in RELEASES)],
-    ids=["today", *(each.name for each in RELEASES)],
+    [_of_today, *(lambda _, release=release: release for release in RELEASES)],
+    ids=["today", *(release.name for release in RELEASES)],
 )
-def test_a_program_of_an_earlier_release_is_served(release: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_programs_of_earlier_releases_are_served(release: Callable[[Path], Path], tmp_path: Path) -> None:
     library = _unpacked(release(tmp_path), tmp_path / "library")
     daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:"))
     try:

@@ -1,4 +1,4 @@
-"""Today's stores take along what earlier versions wrote: every file that was kept is opened, read and written on."""
+"""Today's stores open, read and continue every archived file of earlier versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from adsum import stores
 from adsum.core.model import Key, Status
 from adsum.etcd.address import EtcdAddress
-from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.client import EtcdClient
 from adsum.ports import Store
 from adsum.stores.sqlite.schema import MIGRATIONS
 from tests.compatibility.archive import ETCD, O1, SQLITE, catalog_prefix, play_story
@@ -27,7 +27,7 @@ DUMPS = sorted(ETCD.glob("*.json"))
 
 
 async def _is_as_it_was_told(store: Store, *, routes: bool) -> None:
-    """The catalog is what the story made of it, its history is there, and it can be written on."""
+    """Checks that the store holds the catalog and history of `STORY`, and accepts writes."""
     snapshot = await current_snapshot(store)
     found = current_listings(snapshot)
     assert found.keys() == {Key("orders", "o1"), Key("orders", "o2")}
@@ -35,9 +35,9 @@ async def _is_as_it_was_told(store: Store, *, routes: bool) -> None:
     instance = o1.instance
     assert (instance.address, instance.port, instance.zone, instance.weight) == ("127.0.0.1", 9, "a", 3)
     assert (instance.tags, dict(instance.metadata)) == (("v2",), O1["metadata"])
-    assert (o1.registration.ttl, [each.name for each in o1.registration.checks]) == (86_400, ["tcp"])
+    assert (o1.registration.ttl, [check.name for check in o1.registration.checks]) == (86_400, ["tcp"])
     assert (o2.status, o2.override and o2.override.reason) == (Status.MAINTENANCE, "new disks")
-    assert set(snapshot.services) == {"orders", "users"}, "users is known, though its only instance left"
+    assert set(snapshot.services) == {"orders", "users"}, "users is known, though its only instance was removed"
     left = (await store.history("users", "u1", 1))[0]
     assert (left.status, left.provenance.cause, left.provenance.actor, left.provenance.reason) == (
         "",
@@ -45,10 +45,10 @@ async def _is_as_it_was_told(store: Store, *, routes: bool) -> None:
         "ann",
         "gone",
     )
-    documents = {str(title): json.loads(each.body) for title, each in snapshot.documents.by_key.items()}
+    documents = {str(title): json.loads(document.body) for title, document in snapshot.documents.by_key.items()}
     assert (documents.get("route shop", {}).get("hosts") == ["shop.example"]) is routes
     revision = await store.commit([change("o3")], snapshot.revision, [put_route("new")])
-    assert [each.key.name for each in await store.edits(None, "new", 9)] == ["new"]
+    assert [edit.key.name for edit in await store.edits(None, "new", 9)] == ["new"]
     assert (await store.history("orders", "o3", 1))[0].revision == revision
 
 
@@ -63,13 +63,13 @@ def _dumped(kept: Path) -> dict[str, str]:
     return dumped
 
 
-def test_something_is_kept() -> None:
-    assert {each.name for each in FILES} >= {f"schema-{version}.db.gz" for version in range(1, 5)}
+def test_the_archive_is_complete() -> None:
+    assert {file.name for file in FILES} >= {f"schema-{version}.db.gz" for version in range(1, 5)}
     assert DUMPS
 
 
 @pytest.mark.parametrize("kept", FILES, ids=lambda kept: kept.name)
-async def test_a_file_of_an_earlier_version_is_taken_along(kept: Path, tmp_path: Path) -> None:
+async def test_a_file_of_an_earlier_version_is_migrated(kept: Path, tmp_path: Path) -> None:
     path = _restored(kept, tmp_path)
     for again in (False, True):
         store = stores.store(f"sqlite:///{path}")
@@ -86,11 +86,11 @@ async def test_a_file_of_an_earlier_version_is_taken_along(kept: Path, tmp_path:
 
 
 @pytest.mark.parametrize("kept", DUMPS, ids=lambda kept: kept.name)
-async def test_what_an_earlier_version_left_in_etcd_is_taken_along(kept: Path, tmp_path: Path) -> None:
+async def test_the_keys_of_an_earlier_version_in_etcd_are_read(kept: Path, tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         url = f"{etcd.url}?prefix=/{secrets.token_hex(4)}"
         place = EtcdAddress.parse(url)
-        connection = Connection(place, Random())
+        connection = EtcdClient(place, Random())
         try:
             for key, value in _dumped(kept).items():
                 await connection.put(catalog_prefix(place) + key.encode(), value.encode())
@@ -104,7 +104,7 @@ async def test_what_an_earlier_version_left_in_etcd_is_taken_along(kept: Path, t
             await store.close()
 
 
-async def test_what_is_written_today_would_be_kept_like_the_rest(tmp_path: Path) -> None:
+async def test_a_file_of_today_passes_the_same_checks(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/adsum.db"
     play_story(url)
     store = stores.store(url)

@@ -10,9 +10,9 @@ from adsum.core.errors import Invalid
 
 def test_an_agent_is_named_with_its_options(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
-    place = ConsulAddress.parse(f"consul://h1?dc=dc2&token-file={tmp_path}/token", {})
-    assert (place.url, place.dc, place.token) == ("http://h1:8500", "dc2", "s3cret")
-    assert "s3cret" not in f"{place} {place!r}"
+    address = ConsulAddress.parse(f"consul://h1?dc=dc2&token-file={tmp_path}/token", {})
+    assert (address.url, address.dc, address.token) == ("http://h1:8500", "dc2", "s3cret")
+    assert "s3cret" not in f"{address} {address!r}"
     assert ConsulAddress.parse("consul://[::1]:85?tls=true", {"CONSUL_HTTP_TOKEN": "t"}).url == "https://[::1]:85"
     assert ConsulAddress.parse("consul://h1", {"CONSUL_HTTP_TOKEN": "t"}).token == "t"
 
@@ -32,11 +32,11 @@ def test_an_agent_is_named_with_its_options(tmp_path: Path) -> None:
         "http://h1",
     ],
 )
-def test_what_is_no_agent_is_refused(url: str) -> None:
+def test_a_wrong_address_is_refused(url: str) -> None:
     with pytest.raises(Invalid):
         ConsulAddress.parse(url, {})
 
 
-def test_certificates_that_can_not_be_read_are_said(tmp_path: Path) -> None:
+def test_an_unreadable_certificate_is_named(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="can't be used"):
         ConsulAddress.parse(f"consul://h1?ca={tmp_path}/none.pem", {}).ssl_context()

@@ -3,13 +3,13 @@ from __future__ import annotations
 from adsum.consul.blocking_query import BlockingQuery, IndexChange
 
 
-def test_an_index_that_moves_is_a_change_and_one_that_stays_is_none() -> None:
+def test_a_higher_index_is_a_change_and_the_same_index_is_none() -> None:
     query = BlockingQuery()
     assert [query.update(index) for index in (7, 7, 9)] == [IndexChange.CHANGED, IndexChange.SAME, IndexChange.CHANGED]
     assert (query.index, query.resets) == (9, 0)
 
 
-def test_an_index_that_goes_back_begins_a_new_history() -> None:
+def test_a_lower_index_is_a_reset() -> None:
     query = BlockingQuery()
     query.update(9)
     assert query.update(4) is IndexChange.WENT_BACK
@@ -17,13 +17,13 @@ def test_an_index_that_goes_back_begins_a_new_history() -> None:
     assert query.update(4) is IndexChange.CHANGED
 
 
-def test_an_index_below_one_is_asked_with_as_one() -> None:
+def test_an_index_below_one_is_queried_as_one() -> None:
     query = BlockingQuery()
     assert query.update(0) is IndexChange.CHANGED
     assert query.index == 1
 
 
-def test_what_is_known_from_earlier_tells_a_state_that_was_lost_meanwhile() -> None:
+def test_an_index_known_from_earlier_detects_a_lost_state() -> None:
     assert BlockingQuery(2, 50).update(50) is IndexChange.CHANGED
     query = BlockingQuery(2, 50)
     assert query.update(49) is IndexChange.WENT_BACK

@@ -32,13 +32,13 @@ def entries(text: bytes) -> list[services.HealthEntry]:
 
 
 def listed(registration: Registration) -> bytes:
-    """As an agent lists what was registered."""
-    said = services.registration_body(registration)
-    service = {name: said[name] for name in ("ID", "Address", "Port", "Tags", "Meta", "Weights")}
+    """Returns the agent's entry of a registration."""
+    body = services.registration_body(registration)
+    service = {name: body[name] for name in ("ID", "Address", "Port", "Tags", "Meta", "Weights")}
     return msgspec.json.encode([{"Node": {"Node": "n1", "Address": "10.0.0.1"}, "Service": service, "Checks": None}])
 
 
-def test_what_others_registered_is_read() -> None:
+def test_services_of_other_programs_are_decoded() -> None:
     found = services.decode_entries("redis", entries(RECORDED))
     instance = Instance(
         "redis",
@@ -53,7 +53,7 @@ def test_what_others_registered_is_read() -> None:
 
 
 @given(instances)
-def test_what_we_register_is_read_as_it_was(instance: Instance) -> None:
+def test_a_registered_instance_decodes_to_itself(instance: Instance) -> None:
     try:
         text = listed(Registration(instance, holder="h"))
     except Invalid as error:
@@ -80,19 +80,19 @@ def test_what_we_register_is_read_as_it_was(instance: Instance) -> None:
         ('{"CheckID":"_service_maintenance:redis","Status":"critical","Notes":"why"}', Status.MAINTENANCE, 10),
     ],
 )
-def test_the_worst_check_says_how_it_stands(checks: str, status: Status, weight: int) -> None:
+def test_the_worst_check_decides_the_status(checks: str, status: Status, weight: int) -> None:
     text = b"%s%s]}]" % (RECORDED.partition(b'"Checks": [')[0] + b'"Checks": [', checks.encode())
     (endpoint,) = services.decode_entries("redis", entries(text)).values()
     assert (endpoint.status, endpoint.weight) == (status, weight)
 
 
-def test_the_address_of_the_node_is_the_services_that_has_none() -> None:
+def test_a_service_without_an_address_has_that_of_its_node() -> None:
     text = b'[{"Node":{"Node":"n","Address":"10.0.0.7"},"Service":{"ID":"app#1 x","Address":"","Port":80,"Meta":null}}]'
     (endpoint,) = services.decode_entries("app", entries(text)).values()
     assert (endpoint.id, endpoint.authority) == ("app-1-x@n", "10.0.0.7:80")
 
 
-def test_what_can_not_be_called_is_left_out() -> None:
+def test_services_that_cannot_be_called_are_left_out() -> None:
     text = b'[{"Node":{"Node":"n","Address":"10.0.0.7"},"Service":{"ID":"a","Address":"no host","Port":0}}]'
     assert services.decode_entries("app", entries(text)) == {}
 
@@ -100,7 +100,7 @@ def test_what_can_not_be_called_is_left_out() -> None:
 INSTANCE = Instance("orders", "o1", "fd00::1", 8000)
 
 
-def test_checks_are_the_agents() -> None:
+def test_the_agent_runs_the_checks() -> None:
     checks = (
         Check("web", CheckKind.HTTP, interval=5.0, path="/health", headers=freeze({"Host": "x"}), port=81),
         Check("rpc", CheckKind.GRPC, grpc_service="orders.v1", tls=True),
@@ -118,10 +118,10 @@ def test_checks_are_the_agents() -> None:
     assert (rpc["GRPC"], rpc["GRPCUseTLS"]) == ("[fd00::1]:8000/orders.v1", True)
     assert (dial["TCP"], dial["SuccessBeforePassing"], dial["FailuresBeforeCritical"]) == ("[fd00::1]:8000", 1, 4)
     assert (renews["CheckID"], renews["TTL"], renews["Status"]) == ("adsum-orders:o1:h", "15000ms", "passing")
-    assert renews["DeregisterCriticalServiceAfter"] == "60000ms", "Consul takes no less"
+    assert renews["DeregisterCriticalServiceAfter"] == "60000ms", "Consul accepts no less"
 
 
-def test_checks_of_an_instance_that_speaks_tls_speak_it_too() -> None:
+def test_checks_of_an_instance_with_tls_use_tls() -> None:
     checks = (Check("web", CheckKind.HTTP), Check("rpc", CheckKind.GRPC), Check("side", CheckKind.HTTP, port=81))
     instance = replace(INSTANCE, scheme="https")
     web, rpc, side, _ = services.registration_body(Registration(instance, 15.0, 10.0, checks, holder="h"))["Checks"]
@@ -139,7 +139,7 @@ def test_checks_of_an_instance_that_speaks_tls_speak_it_too() -> None:
         (Registration(INSTANCE, checks=(Check("w", CheckKind.HTTP, expect=((200, 404),)),)), "checks[0].expect"),
     ],
 )
-def test_what_consul_can_not_list_is_refused(registration: Registration, field: str) -> None:
+def test_an_instance_that_consul_cannot_represent_is_refused(registration: Registration, field: str) -> None:
     with pytest.raises(Invalid) as refused:
         services.registration_body(registration)
     assert refused.value.field == field

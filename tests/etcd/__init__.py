@@ -1,1 +1,1 @@
-"""Speaking with etcd."""
+"""Tests of the etcd client."""

@@ -13,24 +13,24 @@ from adsum.core.validation import without_credentials
 from adsum.etcd.address import EtcdAddress
 
 
-def test_an_address_says_everything(tmp_path: Path) -> None:
+def test_an_address_has_all_options(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3%63ret\n")
-    place = EtcdAddress.parse(
+    address = EtcdAddress.parse(
         f"etcd://adsum@e1,e2:2380,[::1]:1?prefix=/x&ca=/c.pem&cert=/a.pem&key=/k.pem&password-file={file}"
     )
     files = {"password_file": str(file), "ca": "/c.pem", "cert": "/a.pem", "key": "/k.pem"}
-    assert place == EtcdAddress(("e1:2379", "e2:2380", "[::1]:1"), "/x/", "adsum", tls=True, **files)
-    assert place.read_password() == "s3%63ret", "it is no part of an address there"
+    assert address == EtcdAddress(("e1:2379", "e2:2380", "[::1]:1"), "/x/", "adsum", tls=True, **files)
+    assert address.read_password() == "s3%63ret", "the password in a file is not percent-encoded"
     file.write_text("an0ther\n")
-    assert place.read_password() == "an0ther"
+    assert address.read_password() == "an0ther"
 
 
-def test_what_is_shown_to_people_has_no_password() -> None:
-    place = EtcdAddress.parse("etcd://root:p%40ss@e1:2379?prefix=/x")
-    assert (place.user, place.password) == ("root", "p@ss")
-    assert str(place) == "etcd://e1:2379?prefix=/x/"
-    assert "p@ss" not in repr(place)
+def test_the_text_of_an_address_has_no_password() -> None:
+    address = EtcdAddress.parse("etcd://root:p%40ss@e1:2379?prefix=/x")
+    assert (address.user, address.password) == ("root", "p@ss")
+    assert str(address) == "etcd://e1:2379?prefix=/x/"
+    assert "p@ss" not in repr(address)
     assert str(EtcdAddress.parse("etcd://e1?tls=true")) == "etcd://e1:2379?tls=true"
     assert without_credentials("etcd://root:p%40ss@e1:2379?prefix=/x") == "etcd://e1:2379?prefix=/x"
 
@@ -43,7 +43,7 @@ def test_a_prefix_ends_with_a_slash(given: str, prefix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("http://e1", "must be etcd://"),
         ("etcd://", "must be etcd://"),
@@ -61,15 +61,15 @@ def test_a_prefix_ends_with_a_slash(given: str, prefix: str) -> None:
         ("etcd://" + ",".join(f"e{n}" for n in range(20)), "1 to 16"),
     ],
 )
-def test_an_address_that_is_none_is_refused_with_what_would_be_right(url: str, said: str) -> None:
-    with pytest.raises(Invalid, match=said) as refused:
+def test_a_wrong_address_is_refused_with_the_right_form(url: str, expected: str) -> None:
+    with pytest.raises(Invalid, match=expected) as refused:
         EtcdAddress.parse(url, "store")
     assert refused.value.field == "store"
     assert "secret" not in str(refused.value)
 
 
 @given(st.text())
-def test_no_text_breaks_it(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     for url in (text, f"etcd://{text}"):
         try:
             EtcdAddress.parse(url)

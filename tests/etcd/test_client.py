@@ -1,4 +1,4 @@
-"""The connection over tokens that end: by themselves, when users or roles change, and when the password did."""
+"""The client with tokens that expire or become invalid when users, roles or the password change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from adsum.clock import SystemClock
 from adsum.etcd.address import EtcdAddress
-from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.client import EtcdClient
 from adsum.etcd.errors import EtcdRefused
 from adsum.etcd.session import EtcdSession
 from adsum.etcd.watch import EtcdWatchEvent, RevisionEvents, WatchInterrupted, watch
@@ -27,8 +27,8 @@ KEY = b"/adsum/key"
 
 
 @asynccontextmanager
-async def connected(etcd: EtcdProcess, login: str = "adsum:s3cret", query: str = "") -> AsyncIterator[Connection]:
-    connection = Connection(EtcdAddress.parse(f"etcd://{login}@{etcd.host_port}{query}"), Random())
+async def connected(etcd: EtcdProcess, login: str = "adsum:s3cret", query: str = "") -> AsyncIterator[EtcdClient]:
+    connection = EtcdClient(EtcdAddress.parse(f"etcd://{login}@{etcd.host_port}{query}"), Random())
     try:
         yield connection
     finally:
@@ -37,7 +37,7 @@ async def connected(etcd: EtcdProcess, login: str = "adsum:s3cret", query: str =
 
 @pytest.fixture
 def brief(tmp_path: Path) -> Iterator[EtcdProcess]:
-    """One whose tokens end when they were not used for three seconds."""
+    """An etcd whose tokens expire after three seconds without use."""
     with EtcdProcess(tmp_path, "--auth-token-ttl", "3") as etcd:
         etcd.enable_auth()
         yield etcd
@@ -45,7 +45,7 @@ def brief(tmp_path: Path) -> Iterator[EtcdProcess]:
 
 @pytest.fixture
 def signing(tmp_path: Path) -> Iterator[EtcdProcess]:
-    """One whose tokens are signed, and bound to how users and roles were."""
+    """An etcd with signed tokens, which become invalid when users or roles change."""
     openssl = str(need("openssl"))
     private, public = tmp_path / "jwt.key", tmp_path / "jwt.pub"
     subprocess.run([openssl, "genrsa", "-out", private, "2048"], check=True, capture_output=True)
@@ -57,8 +57,8 @@ def signing(tmp_path: Path) -> Iterator[EtcdProcess]:
         yield etcd
 
 
-async def _expired(etcd: EtcdProcess, connection: Connection) -> None:
-    """Return once the connection's token is no longer taken; asking with it prolongs it."""
+async def _expired(etcd: EtcdProcess, connection: EtcdClient) -> None:
+    """Waits until the client's token is refused. The test must not use the token, since that prolongs it."""
     token, pause = connection.__dict__["_token"], 4.0
     async with asyncio.timeout(60.0):
         while True:
@@ -70,17 +70,17 @@ async def _expired(etcd: EtcdProcess, connection: Connection) -> None:
                 return
 
 
-async def _first(told: Any) -> EtcdWatchEvent:
-    """What it tells after what may have to be repeated."""
-    async with asyncio.timeout(20.0), aclosing(told):
+async def _first(events: Any) -> EtcdWatchEvent:
+    """Returns the first event that is not an interruption."""
+    async with asyncio.timeout(20.0), aclosing(events):
         while True:
-            each: EtcdWatchEvent = await anext(told)
-            if not isinstance(each, WatchInterrupted):
-                return each
+            event: EtcdWatchEvent = await anext(events)
+            if not isinstance(event, WatchInterrupted):
+                return event
 
 
-async def _begins(connection: Connection) -> None:
-    """A session can be had."""
+async def _begins(connection: EtcdClient) -> None:
+    """Checks that a session can be obtained."""
     granted = asyncio.Event()
 
     async def grant(lease: int) -> None:
@@ -96,29 +96,29 @@ async def _begins(connection: Connection) -> None:
     assert await connection.get(KEY) is None
 
 
-async def test_a_token_that_ended_is_replaced_by_calls_watches_and_sessions(brief: EtcdProcess) -> None:
+async def test_calls_watches_and_sessions_replace_an_expired_token(brief: EtcdProcess) -> None:
     async with connected(brief) as calling, connected(brief) as watching, connected(brief) as holding:
-        for each in (calling, watching, holding):
-            revision = await each.put(KEY, b"1")
+        for client in (calling, watching, holding):
+            revision = await client.put(KEY, b"1")
         await _expired(brief, holding)
         assert await calling.get(KEY) is not None
-        told = await _first(watch(watching, KEY, revision, SystemClock(), Random()))
-        assert isinstance(told, RevisionEvents)
+        event = await _first(watch(watching, KEY, revision, SystemClock(), Random()))
+        assert isinstance(event, RevisionEvents)
         await _begins(holding)
 
 
 async def test_a_signed_token_is_replaced_when_users_or_roles_changed(signing: EtcdProcess) -> None:
     async with connected(signing) as calling, connected(signing) as watching, connected(signing) as holding:
-        for each in (calling, watching, holding):
-            revision = await each.put(KEY, b"1")
+        for client in (calling, watching, holding):
+            revision = await client.put(KEY, b"1")
         signing.call_as_root("Auth/RoleAdd", encode_field(1, b"another"))
         assert await calling.put(KEY, b"2") > revision
-        told = await _first(watch(watching, KEY, revision, SystemClock(), Random()))
-        assert isinstance(told, RevisionEvents)
+        event = await _first(watch(watching, KEY, revision, SystemClock(), Random()))
+        assert isinstance(event, RevisionEvents)
         await _begins(holding)
 
 
-async def test_a_password_that_was_changed_is_read_again_from_its_file(brief: EtcdProcess, tmp_path: Path) -> None:
+async def test_a_changed_password_is_read_again_from_its_file(brief: EtcdProcess, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3cret\n")
     async with connected(brief, "adsum", f"?password-file={file}") as connection:
@@ -133,12 +133,12 @@ async def test_a_password_that_was_changed_is_read_again_from_its_file(brief: Et
         assert await connection.put(KEY, b"2")
 
 
-async def test_no_proxy_of_the_environment_is_asked_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_to_etcd_ignore_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     with FakeEtcd() as etcd:
-        connection = Connection(EtcdAddress.parse(f"etcd://{etcd.host_port}"), Random())
+        connection = EtcdClient(EtcdAddress.parse(f"etcd://{etcd.host_port}"), Random())
         try:
             assert not (await connection.range(KEY)).key_values
         finally:

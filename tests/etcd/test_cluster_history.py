@@ -1,4 +1,4 @@
-"""One history of an etcd and the next, whatever the order in which calls are answered."""
+"""Histories of a cluster, with answers in any order."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def header(revision: int, cluster: int = CLUSTER) -> Header:
 
 @dataclass
 class PendingRead:
-    """A linearizable read under way."""
+    """A linearizable read that is not finished yet."""
 
-    asked: ReadStart
+    start: ReadStart
     restored: int
-    """How often etcd had been restored when it began."""
+    """The number of restores before the read began."""
     revision: int | None = None
-    """As it was answered; the answer may be on its way for long."""
+    """The revision of the answer, which may arrive much later."""
 
 
 class EtcdHistoryModel:
-    """An etcd that is written to and restored, and who follows it by reads that overlap and watches that lag."""
+    """An etcd that is written to and restored, followed by overlapping reads and lagging watches."""
 
     def __init__(self) -> None:
         self.history = ClusterHistory()
@@ -57,19 +57,19 @@ class EtcdHistoryModel:
             self.history.observe(self.epoch, max(1, self.revision - lag))
 
     def take(self, which: int) -> None:
-        """The answer arrives."""
+        """Takes the answer of a read."""
         if not self.reads:
             return
         read = self.reads.pop(which % len(self.reads))
         if read.revision is None:
             read.revision = self.revision
         before = self.history.epoch
-        epoch = self.history.end_read(read.asked, header(read.revision))
+        epoch = self.history.end_read(read.start, header(read.revision))
         if epoch is not None:
             self.epoch = epoch
-            if read.revision < read.asked.newest:
-                assert epoch != before, "a restored etcd is always noticed"
-        assert self.number <= self.restored, "and never one that was not"
+            if read.revision < read.start.newest:
+                assert epoch != before, "a restore is always detected"
+        assert self.number <= self.restored, "no restore is detected that did not happen"
 
     @property
     def number(self) -> int:
@@ -81,7 +81,7 @@ def steps(*names: str) -> st.SearchStrategy[list[tuple[str, int]]]:
 
 
 @given(steps("write", "ask", "answer", "take", "see"))
-def test_no_order_of_calls_in_one_history_looks_like_another(done: list[tuple[str, int]]) -> None:
+def test_no_order_of_calls_looks_like_another_history(done: list[tuple[str, int]]) -> None:
     world = EtcdHistoryModel()
     for name, number in done:
         getattr(world, name)(number)
@@ -89,14 +89,14 @@ def test_no_order_of_calls_in_one_history_looks_like_another(done: list[tuple[st
 
 
 @given(steps("write", "ask", "answer", "take", "see", "restore"))
-def test_there_are_never_more_histories_than_there_were(done: list[tuple[str, int]]) -> None:
+def test_no_more_histories_are_counted_than_there_were(done: list[tuple[str, int]]) -> None:
     world = EtcdHistoryModel()
     for name, number in done:
         getattr(world, name)(number)
 
 
 @given(steps("write", "ask", "answer", "take", "see"), st.integers(1, 9))
-def test_who_reads_a_restored_etcd_notices(done: list[tuple[str, int]], less: int) -> None:
+def test_a_read_of_a_restored_etcd_detects_another_history(done: list[tuple[str, int]], less: int) -> None:
     world = EtcdHistoryModel()
     for name, number in done:
         getattr(world, name)(number)
@@ -107,7 +107,7 @@ def test_who_reads_a_restored_etcd_notices(done: list[tuple[str, int]], less: in
     assert world.number == (1 if world.revision < newest else 0)
 
 
-def test_answers_that_arrive_in_the_other_order_are_of_one_history() -> None:
+def test_answers_that_arrive_out_of_order_are_of_one_history() -> None:
     history = ClusterHistory()
     first, second = history.begin_read(), history.begin_read()
     assert history.end_read(second, header(9)) == history.end_read(first, header(5)) == "c1-0"
@@ -119,7 +119,7 @@ def test_another_cluster_is_another_history_and_the_first_one_again_a_third() ->
     assert epochs == ["1-0", "2-1", "1-2"]
 
 
-def test_an_answer_of_before_another_history_began_is_of_none() -> None:
+def test_the_answer_of_a_read_that_began_in_an_earlier_history_has_no_epoch() -> None:
     history = ClusterHistory()
     history.end_read(history.begin_read(), header(500))
     late, first = history.begin_read(), history.begin_read()
@@ -128,7 +128,7 @@ def test_an_answer_of_before_another_history_began_is_of_none() -> None:
     assert history.end_read(history.begin_read(), header(31)) == "c1-1"
 
 
-def test_what_an_earlier_process_knew_counts() -> None:
+def test_revisions_of_an_earlier_process_count_as_known() -> None:
     history = ClusterHistory()
     history.observe("c1-2", 500)
     assert history.end_read(history.begin_read(), header(30)) == "c1-3"
@@ -136,7 +136,7 @@ def test_what_an_earlier_process_knew_counts() -> None:
     assert history.end_read(history.begin_read(), header(30)) == "c1-3"
 
 
-def test_what_another_source_called_its_history_says_nothing() -> None:
+def test_the_epoch_of_another_source_is_ignored() -> None:
     history = ClusterHistory()
     for epoch in ("", "e1", "consul-1", "c1-x"):
         history.observe(epoch, 500)

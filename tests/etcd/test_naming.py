@@ -16,18 +16,18 @@ from tests.support import strategies
 
 
 @given(strategies.instances)
-def test_what_is_written_is_read(instance: Instance) -> None:
+def test_an_encoded_instance_decodes_to_itself(instance: Instance) -> None:
     value = naming.encode(instance)
     assert naming.decode(instance.service, value) == instance
-    said = json.loads(value)
-    assert (said["Op"], said["Addr"], said["Metadata"]) == (0, instance.authority, None)
+    fields = json.loads(value)
+    assert (fields["Op"], fields["Addr"], fields["Metadata"]) == (0, instance.authority, None)
     key = naming.key("/p/", instance)
     assert key.startswith(naming.directory("/p/", instance.service))
     assert key.endswith(instance.authority.encode())
     assert naming.service("/p/", key) == instance.service
 
 
-def test_the_largest_instance_that_there_can_be_is_read() -> None:
+def test_the_largest_valid_instance_can_be_decoded() -> None:
     widest = "\U0001f600"
     instance = Instance(
         "s" * validation.MAX_NAME_LENGTH,
@@ -79,13 +79,13 @@ def test_the_largest_instance_that_there_can_be_is_read() -> None:
         (b"{" * 50_000, None),
     ],
 )
-def test_what_others_write_is_read_as_far_as_it_can_be_called(value: bytes, expected: Instance | None) -> None:
+def test_values_of_other_programs_are_decoded_if_they_can_be_called(value: bytes, expected: Instance | None) -> None:
     assert naming.decode("s", value) == expected
 
 
-def test_of_much_metadata_of_others_some_is_read() -> None:
-    said = {"Addr": "h:1", "Metadata": {f"k{number}": "v" for number in range(500)}}
-    found = naming.decode("s", json.dumps(said).encode())
+def test_only_some_of_the_metadata_of_other_programs_is_decoded() -> None:
+    fields = {"Addr": "h:1", "Metadata": {f"k{number}": "v" for number in range(500)}}
+    found = naming.decode("s", json.dumps(fields).encode())
     assert found is not None
     assert set(found.metadata) == {f"k{number}" for number in range(naming.MAX_FOREIGN_METADATA)}
 
@@ -95,16 +95,16 @@ def test_of_much_metadata_of_others_some_is_read() -> None:
     | st.text().map(str.encode)
     | st.dictionaries(st.text(), st.text()).map(lambda d: json.dumps(d).encode())
 )
-def test_no_value_breaks_it(value: bytes) -> None:
+def test_no_value_raises_an_error(value: bytes) -> None:
     found = naming.decode("s", value)
     assert found is None or found.service == "s"
 
 
 @pytest.mark.parametrize(
-    ("key", "said"), [(b"p/h:1", "below the prefix"), (b"p//x", "service"), (b"p/No No/x", "service")]
+    ("key", "expected"), [(b"p/h:1", "below the prefix"), (b"p//x", "service"), (b"p/No No/x", "service")]
 )
-def test_a_key_that_is_in_no_services_directory_is_nobodys(key: bytes, said: str) -> None:
-    with pytest.raises(Invalid, match=said):
+def test_a_key_outside_the_directory_of_a_service_is_refused(key: bytes, expected: str) -> None:
+    with pytest.raises(Invalid, match=expected):
         naming.service("p/", key)
 
 
@@ -121,7 +121,7 @@ def test_a_key_that_is_in_no_services_directory_is_nobodys(key: bytes, said: str
         ("/a/", "/a//b/", False),
     ],
 )
-def test_services_and_a_store_may_share_an_etcd_where_no_key_could_be_of_both(
+def test_services_and_a_store_may_share_an_etcd_if_no_key_could_belong_to_both(
     prefix: str, store: str, mixes: bool
 ) -> None:
     assert naming.overlaps(prefix, store) is mixes

@@ -1,4 +1,4 @@
-"""A session that can't be had: how it is told, and for how long."""
+"""Sessions that are lost or refused, and how they are reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.fakes import FakeClock
 
 
 class ScriptedEtcd:
-    """Grants and prolongs leases unless told what to raise."""
+    """Grants and renews leases, or raises the scripted errors."""
 
     host = "e1:2379"
 
@@ -44,7 +44,7 @@ async def _nothing(lease: int) -> None:
     pass
 
 
-async def test_a_session_that_is_refused_is_told_once_with_its_reason_and_when_it_is_over(
+async def test_a_refused_session_is_logged_once_with_its_reason_and_when_it_recovers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
@@ -64,7 +64,7 @@ async def test_a_session_that_is_refused_is_told_once_with_its_reason_and_when_i
     assert not session.is_held
 
 
-async def test_a_sign_of_life_that_gets_lost_is_no_trouble_while_the_lease_lasts(
+async def test_a_lost_renewal_is_no_trouble_while_the_lease_lasts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
@@ -82,7 +82,7 @@ async def test_a_sign_of_life_that_gets_lost_is_no_trouble_while_the_lease_lasts
     await session.close()
 
 
-async def test_a_session_that_ends_says_why_from_the_first_moment_on() -> None:
+async def test_a_lost_session_has_a_reason_at_once() -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
     session = EtcdSession(cast("EtcdClient", etcd), 6, _nothing, clock, Random(1))
     session.start()
@@ -95,7 +95,7 @@ async def test_a_session_that_ends_says_why_from_the_first_moment_on() -> None:
     await session.close()
 
 
-async def test_a_lease_that_etcd_lost_is_granted_anew_as_soon_as_it_is_verified() -> None:
+async def test_a_lease_that_etcd_lost_is_replaced_as_soon_as_it_is_verified() -> None:
     etcd, clock = ScriptedEtcd(), FakeClock()
 
     async def granted(lease: int) -> None:
@@ -106,7 +106,7 @@ async def test_a_lease_that_etcd_lost_is_granted_anew_as_soon_as_it_is_verified(
     await clock.advance(1.0)
     session.verify()
     await clock.advance(0.1)
-    assert etcd.granted == 1, "it is there"
+    assert etcd.granted == 1, "the lease still exists"
     etcd.no_renewal = LeaseGone("gone")
     await clock.advance(0.1)
     assert etcd.granted == 1

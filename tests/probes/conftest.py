@@ -1,4 +1,4 @@
-"""Probes run on uvloop in the registry and must not care: their tests run on it and on the standard loop."""
+"""Runs the tests of probes on uvloop, which the registry uses, and on the standard loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real servers on loopback for probes to meet: plain ones, hostile ones, and a gRPC one."""
+"""Real servers on loopback for probes: plain ones, hostile ones, and a gRPC server."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from adsum.core.model import Check, CheckKind, Instance
 
 HERE = "127.0.0.1"
 CERTIFICATE = Path(__file__).with_name("certificate.pem")
-"""A self-made certificate of localhost, instance.test and 127.0.0.1 with its key; nobody trusts it."""
+"""A self-signed certificate for localhost, instance.test and 127.0.0.1, with its key."""
 
 Talk = Callable[["ProbeConnection"], Awaitable[None]]
 
 
 class ProbeConnection:
-    """One connection as the server sees it."""
+    """One connection of a probe, as the server sees it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -34,16 +34,16 @@ class ProbeConnection:
         self.request = b""
 
     async def read_request(self) -> None:
-        """Wait for the whole head of the request."""
+        """Waits for the complete head of the request."""
         self.request = await self._reader.readuntil(b"\r\n\r\n")
 
     async def send(self, text: bytes) -> None:
-        """Raises `ConnectionError` once the caller is gone."""
+        """Sends bytes. Raises `ConnectionError` once the probe closed the connection."""
         self._writer.write(text)
         await self._writer.drain()
 
     async def wait_closed(self) -> None:
-        """Wait until the caller has hung up, however."""
+        """Waits until the probe closed or aborted the connection."""
         try:
             while await self._reader.read(1000):
                 pass
@@ -52,7 +52,7 @@ class ProbeConnection:
 
 
 class RawServer:
-    """A raw server: what it says to each caller is up to `talk`."""
+    """A raw server that runs `talk` for every connection."""
 
     def __init__(self, talk: Talk) -> None:
         self.talk = talk
@@ -97,7 +97,7 @@ async def serving(talk: Talk, *, tls: bool = False) -> AsyncIterator[RawServer]:
 
 
 def respond_with(*parts: bytes) -> Talk:
-    """Hears the request, says the parts, and hangs up."""
+    """Returns a talk that reads the request, sends the parts and closes the connection."""
 
     async def talk(caller: ProbeConnection) -> None:
         await caller.read_request()
@@ -108,7 +108,7 @@ def respond_with(*parts: bytes) -> Talk:
 
 
 async def silent(caller: ProbeConnection) -> None:
-    """Accepts and never says a word."""
+    """Accepts the connection and never answers."""
     await caller.wait_closed()
 
 
@@ -116,7 +116,7 @@ async def silent(caller: ProbeConnection) -> None:
 async def grpc_serving(
     statuses: dict[str, HealthCheckResponse.ServingStatus] | None, *, tls: bool = False
 ) -> AsyncIterator[int]:
-    """A gRPC server with these statuses, "" for the whole; None: without a health service. The value is its port."""
+    """A gRPC server with these health statuses ("" is the server's), or without a health service. Yields its port."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     if statuses is not None:
         servicer = HealthServicer()
@@ -136,7 +136,7 @@ async def grpc_serving(
 
 
 def closed_port() -> int:
-    """A port that nobody listens on."""
+    """Returns a port without a listener."""
     with socket(AF_INET, SOCK_STREAM) as own:
         own.bind((HERE, 0))
         return int(own.getsockname()[1])
@@ -147,13 +147,13 @@ def instance(port: int, address: str = HERE, scheme: str = "http") -> Instance:
 
 
 def check(kind: CheckKind, timeout: float = 20.0, **more: Any) -> Check:
-    """With a timeout that only a hanging probe reaches."""
+    """Returns a check with a timeout that only a hanging probe reaches."""
     return Check("up", kind, timeout=timeout, **more)
 
 
 async def until(condition: Callable[[], bool], patience: float = 20.0) -> None:
-    """Poll until the condition holds; fail after `patience` seconds."""
+    """Polls until the condition holds. Fails after `patience` seconds."""
     deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
+        assert time.monotonic() < deadline, "the condition does not hold in time"
         await asyncio.sleep(0.01)

@@ -27,12 +27,12 @@ def target(scheme: str) -> Instance:
         (ssl.SSLError(1, "[SSL] alert"), "TLS failed with a:1: [SSL] alert"),
     ],
 )
-def test_what_went_wrong_is_said_in_words(error: OSError, words: str) -> None:
+def test_connection_errors_are_described(error: OSError, words: str) -> None:
     assert describe_error(error, "a:1") == words
 
 
 @pytest.mark.parametrize("kind", [CheckKind.HTTP, CheckKind.TCP])
-async def test_a_shortage_of_our_own_is_no_outcome(kind: CheckKind, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_shortage_of_local_resources_is_no_outcome(kind: CheckKind, monkeypatch: pytest.MonkeyPatch) -> None:
     async def short(*_: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -41,12 +41,12 @@ async def test_a_shortage_of_our_own_is_no_outcome(kind: CheckKind, monkeypatch:
         await load_probe(kind, AddressPolicy()).probe(target("http"), Check("up", kind))
 
 
-async def test_a_bug_of_a_probe_is_an_outcome_too() -> None:
+async def test_a_bug_in_a_probe_is_an_outcome() -> None:
     async def verdict() -> tuple[Result, str]:
         raise RuntimeError("oops")
 
     outcome = await probe_outcome(Check("up", CheckKind.TCP), verdict)
-    assert (outcome.result, outcome.note) == (Result.FAIL, "the probe broke: RuntimeError('oops')")
+    assert (outcome.result, outcome.note) == (Result.FAIL, "the probe itself failed: RuntimeError('oops')")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ async def test_a_bug_of_a_probe_is_an_outcome_too() -> None:
         ("https", 9000, True, True),
     ],
 )
-def test_tls_is_spoken_where_the_check_or_the_scheme_of_that_port_says_so(
+def test_tls_is_used_if_the_check_or_the_scheme_of_the_port_declares_it(
     scheme: str, port: int | None, tls: bool, spoken: bool
 ) -> None:
     assert probe_target(target(scheme), Check("up", CheckKind.HTTP, port=port, tls=tls)).tls is spoken

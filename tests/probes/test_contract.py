@@ -1,4 +1,4 @@
-"""What every probe promises, run over the table of probes."""
+"""The promises of `adsum.ports.Probe`, for every kind of check."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Names = Callable[..., None]
 
 @asynccontextmanager
 async def up(kind: CheckKind) -> AsyncIterator[int]:
-    """An instance that is well; the value is its port."""
+    """A healthy instance. Yields its port."""
     if kind is CheckKind.GRPC:
         async with grpc_serving({"": 1}) as port:
             yield port
@@ -44,12 +44,12 @@ def probe(kind: CheckKind) -> Probe:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    """Let names stand for these addresses, whatever the machine's resolver says, and remember what was asked."""
+    """Makes every name resolve to the given addresses, and records the names."""
 
-    def resolve(*ips: str, asked: list[str] | None = None, trouble: Exception | None = None) -> None:
+    def resolve(*ips: str, names_seen: list[str] | None = None, trouble: Exception | None = None) -> None:
         async def getaddrinfo(self: Any, host: str, port: Any, **_: Any) -> list[Any]:
-            if asked is not None:
-                asked.append(host)
+            if names_seen is not None:
+                names_seen.append(host)
             if trouble is not None:
                 raise trouble
             if not ips:
@@ -90,7 +90,7 @@ async def test_one_object_probes_every_kind(kind: CheckKind) -> None:
     await probes.close()
 
 
-async def test_a_closed_port_fails_in_words(kind: CheckKind, probe: Probe) -> None:
+async def test_a_closed_port_fails_with_a_description(kind: CheckKind, probe: Probe) -> None:
     port = closed_port()
     outcome = await probe.probe(instance(port), check(kind))
     assert outcome.result is Result.FAIL
@@ -98,12 +98,12 @@ async def test_a_closed_port_fails_in_words(kind: CheckKind, probe: Probe) -> No
 
 
 async def test_a_name_is_resolved_and_reached(kind: CheckKind, probe: Probe, names: Names) -> None:
-    asked: list[str] = []
-    names(HERE, asked=asked)
+    names_seen: list[str] = []
+    names(HERE, names_seen=names_seen)
     async with up(kind) as port:
         outcome = await probe.probe(instance(port, "instance.test"), check(kind))
     assert outcome.result is Result.PASS
-    assert asked == ["instance.test"]
+    assert names_seen == ["instance.test"]
 
 
 async def test_the_addresses_of_a_name_are_tried_in_turn(kind: CheckKind, probe: Probe, names: Names) -> None:
@@ -113,7 +113,9 @@ async def test_the_addresses_of_a_name_are_tried_in_turn(kind: CheckKind, probe:
     assert outcome.result is Result.PASS
 
 
-async def test_a_name_that_doesnt_resolve_fails_in_words(kind: CheckKind, probe: Probe, names: Names) -> None:
+async def test_a_name_that_does_not_resolve_fails_with_a_description(
+    kind: CheckKind, probe: Probe, names: Names
+) -> None:
     names(trouble=gaierror(-2, "Name or service not known"))
     outcome = await probe.probe(instance(1, "instance.test"), check(kind))
     assert outcome.result is Result.FAIL
@@ -136,7 +138,7 @@ async def test_an_instance_that_hangs_fails_in_time(kind: CheckKind, probe: Prob
         assert outcome.note == "no answer within 0.3 s"
 
 
-async def test_the_fence_is_asked_before_anybody_is_reached(kind: CheckKind) -> None:
+async def test_the_address_policy_is_checked_before_a_connection(kind: CheckKind) -> None:
     probe = load_probe(kind, AddressPolicy(denied=("127.0.0.0/8",)))
     async with serving(silent) as server:
         outcome = await probe.probe(instance(server.port), check(kind))
@@ -145,16 +147,14 @@ async def test_the_fence_is_asked_before_anybody_is_reached(kind: CheckKind) -> 
     assert outcome.note == f"{HERE} is in a network that checks may not go to"
 
 
-async def test_a_name_that_stands_for_a_forbidden_address_leads_nowhere(
-    kind: CheckKind, probe: Probe, names: Names
-) -> None:
+async def test_a_name_with_a_denied_address_is_not_connected(kind: CheckKind, probe: Probe, names: Names) -> None:
     names("169.254.169.254")
     outcome = await probe.probe(instance(80, "metadata.test"), check(kind))
     assert outcome.result is Result.FAIL
     assert outcome.note.startswith("metadata.test: 169.254.169.254 is link-local")
 
 
-async def test_of_several_addresses_only_those_within_the_fence_are_tried(kind: CheckKind, names: Names) -> None:
+async def test_only_allowed_addresses_of_a_name_are_tried(kind: CheckKind, names: Names) -> None:
     names("127.0.0.1", "127.0.0.2")
     probe = load_probe(kind, AddressPolicy(denied=("127.0.0.1",)))
     async with up(kind) as port:
@@ -193,8 +193,8 @@ async def test_probes_cancelled_at_any_moment_leave_nothing_open(kind: CheckKind
     gc.collect()
 
 
-async def test_many_at_once_dont_mix_up(kind: CheckKind, probe: Probe) -> None:
+async def test_concurrent_probes_do_not_mix_up(kind: CheckKind, probe: Probe) -> None:
     async with up(kind) as port:
         ports = [port if n % 2 else closed_port() for n in range(20)]
-        outcomes = await asyncio.gather(*(probe.probe(instance(each), check(kind)) for each in ports))
-    assert [outcome.result is Result.PASS for outcome in outcomes] == [each == port for each in ports]
+        outcomes = await asyncio.gather(*(probe.probe(instance(target), check(kind)) for target in ports))
+    assert [outcome.result is Result.PASS for outcome in outcomes] == [target == port for target in ports]

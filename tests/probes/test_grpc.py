@@ -20,8 +20,8 @@ STATUSES = {"": SERVING, "orders.Orders": NOT_SERVING, "orders.New": UNKNOWN}
 
 
 async def probed(port: int, service: str = "", scheme: str = "grpc", **more: Any) -> Outcome:
-    asked = check(CheckKind.GRPC, grpc_service=service, **more)
-    return await GrpcProbe(AddressPolicy()).probe(instance(port, scheme=scheme), asked)
+    grpc_check = check(CheckKind.GRPC, grpc_service=service, **more)
+    return await GrpcProbe(AddressPolicy()).probe(instance(port, scheme=scheme), grpc_check)
 
 
 @pytest.mark.parametrize(
@@ -33,21 +33,19 @@ async def probed(port: int, service: str = "", scheme: str = "grpc", **more: Any
         ("orders.Gone", FAIL, "the server doesn't know orders.Gone"),
     ],
 )
-async def test_the_health_service_is_asked_about_the_service_of_the_check(
-    service: str, result: Result, note: str
-) -> None:
+async def test_the_health_of_the_checks_service_is_requested(service: str, result: Result, note: str) -> None:
     async with grpc_serving(STATUSES) as port:
         outcome = await probed(port, service)
     assert (outcome.result, outcome.note) == (result, note)
 
 
-async def test_a_server_without_the_health_service_fails_in_words() -> None:
+async def test_a_server_without_the_health_service_fails_with_a_description() -> None:
     async with grpc_serving(None) as port:
         outcome = await probed(port)
     assert (outcome.result, outcome.note) == (FAIL, "the server doesn't implement grpc.health.v1")
 
 
-async def test_a_server_of_another_protocol_fails_in_words() -> None:
+async def test_a_server_of_another_protocol_fails_with_a_description() -> None:
     async with serving(respond_with(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
         outcome = await probed(server.port)
         assert outcome.result is FAIL
@@ -61,14 +59,14 @@ async def test_a_trusted_certificate_passes(monkeypatch: pytest.MonkeyPatch) -> 
         assert (await probed(port, tls=True)).result is PASS
 
 
-async def test_a_certificate_that_nobody_trusts_fails() -> None:
+async def test_an_untrusted_certificate_fails() -> None:
     async with grpc_serving(STATUSES, tls=True) as port:
         outcome = await probed(port, tls=True)
         assert outcome.result is FAIL
         assert outcome.note.startswith(f"no connection to {HERE}:{port}: ")
 
 
-async def test_no_proxy_is_asked_to_go_where_the_fence_did_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(respond_with()) as proxy, grpc_serving(STATUSES) as port:
         for name in ("http_proxy", "https_proxy", "grpc_proxy"):
             monkeypatch.setenv(name, f"http://{HERE}:{proxy.port}")

@@ -49,7 +49,7 @@ async def test_an_unexpected_status_fails_with_the_beginning_of_the_body() -> No
     assert (outcome.result, outcome.note) == (FAIL, "answered 503: no database at all [31m")
 
 
-async def test_the_note_quotes_nothing_unless_excerpts_are_wanted() -> None:
+async def test_the_note_quotes_nothing_unless_excerpts_are_on() -> None:
     async with serving(respond_with(response("200 OK", b"secret"))) as server:
         outcome = await HttpProbe(AddressPolicy()).probe(
             instance(server.port), check(CheckKind.HTTP, expect=((599, 599),))
@@ -69,7 +69,7 @@ async def test_too_many_requests_is_a_warning_unless_it_is_expected() -> None:
     assert (await outcome_of(respond_with(response("429 Slow down")), expect=((429, 429),))).result is PASS
 
 
-async def test_a_redirect_is_judged_and_not_followed() -> None:
+async def test_a_redirect_is_an_unexpected_status_and_is_not_followed() -> None:
     async with serving(silent) as elsewhere, serving(silent) as server:
         location = f"Location: http://{HERE}:{elsewhere.port}/"
         server.talk = respond_with(response("302 Found", b"", location))
@@ -79,7 +79,7 @@ async def test_a_redirect_is_judged_and_not_followed() -> None:
         assert not elsewhere.connections
 
 
-async def test_the_request_is_what_the_check_asks_for() -> None:
+async def test_the_request_has_the_method_path_and_headers_of_the_check() -> None:
     async with serving(respond_with(response("200 OK"))) as server:
         await probed(server, path="/deep?full=1", headers={"X-Check": "yes", "Authorization": "Basic abc"})
         assert server.request == (
@@ -88,7 +88,7 @@ async def test_the_request_is_what_the_check_asks_for() -> None:
         )
 
 
-async def test_the_headers_of_the_check_take_the_place_of_our_own() -> None:
+async def test_headers_of_the_check_replace_the_default_headers() -> None:
     async with serving(respond_with(response("200 OK"))) as server:
         await probed(server, headers={"host": "orders.test", "USER-AGENT": "me"})
         assert "host: orders.test\r\n" in server.request
@@ -96,14 +96,14 @@ async def test_the_headers_of_the_check_take_the_place_of_our_own() -> None:
         assert server.request.lower().count("host:") == server.request.lower().count("user-agent:") == 1
 
 
-async def test_a_post_says_that_it_has_no_body() -> None:
+async def test_a_post_declares_an_empty_body() -> None:
     async with serving(respond_with(response("200 OK"))) as server:
         await probed(server, method="POST")
         assert server.request.startswith("POST / HTTP/1.1\r\n")
         assert "Content-Length: 0\r\n" in server.request
 
 
-async def test_the_answer_to_head_has_no_body_whatever_it_says() -> None:
+async def test_the_answer_to_head_has_no_body_whatever_its_headers_declare() -> None:
     async def talk(caller: ProbeConnection) -> None:
         await caller.read_request()
         await caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -123,7 +123,7 @@ async def test_the_answer_to_head_has_no_body_whatever_it_says() -> None:
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nx",
     ],
 )
-async def test_an_answer_is_over_when_it_says_so_though_the_server_keeps_the_connection(answer: bytes) -> None:
+async def test_an_answer_ends_with_its_framing_on_an_open_connection(answer: bytes) -> None:
     async def talk(caller: ProbeConnection) -> None:
         await caller.read_request()
         await caller.send(answer)
@@ -133,17 +133,17 @@ async def test_an_answer_is_over_when_it_says_so_though_the_server_keeps_the_con
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\nuntil I hang up", b"HTTP/1.0 200 OK\r\n\r\n"])
-async def test_an_answer_without_a_length_is_over_when_the_server_hangs_up(answer: bytes) -> None:
+async def test_an_answer_without_a_length_ends_with_the_connection(answer: bytes) -> None:
     assert (await outcome_of(respond_with(answer))).result is PASS
 
 
-async def test_interim_answers_announce_the_one_that_counts() -> None:
+async def test_interim_answers_are_skipped() -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
     assert (await outcome_of(respond_with(interim, interim, response("200 OK")))).note == "answered 200"
     assert (await outcome_of(respond_with(interim))).result is FAIL
 
 
-async def test_an_answer_in_single_bytes_is_understood() -> None:
+async def test_an_answer_in_single_bytes_is_parsed() -> None:
     answer = response("200 OK", b"fine")
     assert (await outcome_of(respond_with(*(answer[n : n + 1] for n in range(len(answer)))))).result is PASS
 
@@ -156,13 +156,13 @@ async def test_an_answer_in_single_bytes_is_understood() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnot a length\r\n",
     ],
 )
-async def test_an_answer_that_breaks_off_fails_and_says_what_it_was(broken: bytes) -> None:
+async def test_an_incomplete_answer_fails_with_its_status(broken: bytes) -> None:
     outcome = await outcome_of(respond_with(broken))
     assert outcome.result is FAIL
     assert outcome.note.startswith("answered 200, but ")
 
 
-async def test_a_server_that_hangs_up_without_an_answer_fails() -> None:
+async def test_a_server_that_closes_without_an_answer_fails() -> None:
     async with serving(respond_with()) as server:
         outcome = await probed(server)
         assert (outcome.result, outcome.note) == (FAIL, f"connection closed by {HERE}:{server.port}")
@@ -178,19 +178,19 @@ async def test_a_server_of_another_protocol_fails(garbage: bytes) -> None:
         assert outcome.note.startswith(f"{HERE}:{server.port} doesn't speak HTTP: ")
 
 
-async def test_an_endless_body_is_read_up_to_the_bound_and_the_status_judged() -> None:
-    said = 0
+async def test_an_endless_body_is_read_up_to_the_bound_and_the_status_decides() -> None:
+    sent = 0
 
     async def talk(caller: ProbeConnection) -> None:
-        nonlocal said
+        nonlocal sent
         await caller.read_request()
         await caller.send(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
             await caller.send(b"x" * 65_536)
-            said += 65_536
+            sent += 65_536
 
     assert (await outcome_of(talk)).note == "answered 200"
-    assert said < 100 * MAX_RESPONSE_BYTES
+    assert sent < 100 * MAX_RESPONSE_BYTES
 
 
 @pytest.mark.parametrize("endless", [b"X-More: and more\r\n", b"x" * 1000])
@@ -221,7 +221,7 @@ async def test_endless_interim_answers_fail_at_the_bound() -> None:
     [
         (b"", "no answer within 0.3 s"),
         (b"HTTP/1.1 200 OK\r\n", "no answer within 0.3 s"),
-        (b"HTTP/1.1 200 OK\r\n\r\n", "answered 200, but not to the end within 0.3 s"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "answered 200, but the answer did not end within 0.3 s"),
     ],
 )
 async def test_a_slow_drip_fails_in_time(begin: bytes, note: str) -> None:
@@ -242,7 +242,7 @@ async def test_a_slow_drip_fails_in_time(begin: bytes, note: str) -> None:
     assert (outcome.result, outcome.note) == (FAIL, note)
 
 
-async def test_https_is_spoken_if_the_instance_or_the_check_says_so() -> None:
+async def test_tls_is_used_if_the_instance_or_the_check_declares_it() -> None:
     async with serving(respond_with(response("200 OK")), tls=True) as server:
         assert (await probed(server, scheme="https")).result is PASS
         assert (await probed(server, tls=True)).result is PASS
@@ -250,14 +250,14 @@ async def test_https_is_spoken_if_the_instance_or_the_check_says_so() -> None:
         assert set(server.server_names) == {None}
 
 
-async def test_the_scheme_says_nothing_about_another_port() -> None:
+async def test_the_scheme_does_not_apply_to_another_port() -> None:
     async with serving(respond_with(response("200 OK"))) as server:
         target = instance(1, scheme="https")
         outcome = await HttpProbe(AddressPolicy()).probe(target, check(CheckKind.HTTP, port=server.port))
         assert outcome.result is PASS
 
 
-async def test_host_and_server_name_are_the_name_though_the_connection_goes_to_its_address() -> None:
+async def test_host_and_server_name_are_the_name_while_the_connection_goes_to_its_address() -> None:
     async with serving(respond_with(response("200 OK")), tls=True) as server:
         target = instance(server.port, "localhost.", "https")
         assert (await HttpProbe(AddressPolicy(denied=("::1",))).probe(target, check(CheckKind.HTTP))).result is PASS
@@ -265,7 +265,7 @@ async def test_host_and_server_name_are_the_name_though_the_connection_goes_to_i
         assert f"Host: localhost:{server.port}\r\n" in server.request
 
 
-async def test_a_server_without_tls_fails_in_words() -> None:
+async def test_a_server_without_tls_fails_with_a_description() -> None:
     async def talk(caller: ProbeConnection) -> None:
         await caller.send(response("400 Bad Request"))
         await caller.wait_closed()
@@ -311,9 +311,9 @@ PIECES = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(PIECES, max_size=12), st.sampled_from(["GET", "HEAD", "POST"]))
-def test_whatever_a_server_says_there_is_an_outcome(pieces: list[bytes], method: str) -> None:
+def test_any_answer_of_a_server_has_an_outcome(pieces: list[bytes], method: str) -> None:
     outcome = asyncio.run(outcome_of(respond_with(*pieces), method=method))
     assert isinstance(outcome, Outcome)
     assert outcome.note.isprintable()
     assert 0 < len(outcome.note) <= MAX_VALUE_LENGTH
-    assert "the probe broke" not in outcome.note
+    assert "the probe itself failed" not in outcome.note

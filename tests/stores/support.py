@@ -1,4 +1,4 @@
-"""Where each store of the table is found, and how tests follow it."""
+"""The stores of the table for tests, and helpers that follow a store's stream."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STORE_URLS: Final[dict[str, Callable[[Path], str]]] = {
     "memory": lambda folder: "memory:",
     "sqlite": lambda folder: f"sqlite:///{folder}/adsum.db",
 }
-"""A URL of each store that lives in a folder. One that has none, here or there, fails the contract suite."""
+"""Scheme → URL of the store in a folder. A store without an entry or a fixture of its name fails the suite."""
 
 Listings = dict[Key, Listing]
 
 
 @dataclass
 class StoreLocation:
-    """One place of a store, where it is opened again and again."""
+    """The location of a store, which is opened there repeatedly."""
 
     url: str
     zero: int = -1
@@ -38,7 +38,7 @@ class StoreLocation:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
-        """As after a restart of the node. Memory lasts as long as its process, so it is the same one again."""
+        """Opens the store as after a restart of the node. A memory store is the same object again."""
         if self._kept is None or not self.url.startswith("memory:"):
             self._kept = stores.store(self.url)
         store = self._kept
@@ -52,7 +52,7 @@ class StoreLocation:
 
 
 class StreamFollower:
-    """Folds a store's stream, as a registry does."""
+    """Applies a store's stream to a snapshot, as a registry does."""
 
     def __init__(self, stream: AsyncIterator[FullState | Batch]) -> None:
         self._stream = stream
@@ -60,18 +60,18 @@ class StreamFollower:
         self.wholes = 0
 
     async def next(self) -> FullState | Batch:
-        """What the stream says next, folded."""
+        """Returns the next event of the stream, after applying it."""
         async with asyncio.timeout(20.0):
             event = await anext(self._stream)
         if isinstance(event, FullState):
             self.snapshot, self.wholes = snapshots.load_snapshot(event), self.wholes + 1
         else:
-            assert event.revision > self.snapshot.revision, "batches come in order, once"
+            assert event.revision > self.snapshot.revision, "batches come in order, each once"
             self.snapshot = self.snapshot.apply(event)
         return event
 
     async def reach(self, revision: int) -> Snapshot:
-        """Follow until the snapshot is there."""
+        """Follows until the snapshot is at the revision."""
         while not self.wholes or self.snapshot.revision < revision:
             await self.next()
         return self.snapshot
@@ -79,7 +79,7 @@ class StreamFollower:
 
 @asynccontextmanager
 async def open_follower(store: Store) -> AsyncIterator[StreamFollower]:
-    """A follower from now until the end of the block."""
+    """A follower of the store until the end of the block."""
     stream = cast("AsyncGenerator[FullState | Batch]", store.watch())
     try:
         yield StreamFollower(stream)
@@ -88,19 +88,19 @@ async def open_follower(store: Store) -> AsyncIterator[StreamFollower]:
 
 
 async def current_snapshot(store: Store) -> Snapshot:
-    """What a new follower is shown first."""
+    """Returns the state that a new follower gets first."""
     async with open_follower(store) as follower:
         assert isinstance(await follower.next(), FullState)
         return follower.snapshot
 
 
 def current_listings(snapshot: Snapshot) -> Listings:
-    """Everything that is listed."""
+    """Returns all listings by key."""
     return {listing.key: listing for service in snapshot.services.values() for listing in service.listings.values()}
 
 
 def change(id: str, port: int | None = 8000, service: str = "orders") -> Change:
-    """The instance comes, or changes to that port; None: it leaves."""
+    """Returns a change that lists an instance at that port, or removes it if the port is None."""
     if port is None:
         return Change(Key(service, id), None, Provenance(Cause.DEREGISTERED, "tester"))
     why = Provenance(Cause.REGISTERED, "tester")
@@ -108,12 +108,12 @@ def change(id: str, port: int | None = 8000, service: str = "orders") -> Change:
 
 
 def put_route(name: str, says: bytes = b"{}", before: Edit | None = None, reason: str = "") -> Edit:
-    """From now on that route is declared so; until now it was as `before` made it."""
+    """Returns an edit that declares a route, after the edit `before`."""
     title, why = DocumentKey(DocumentKind.ROUTE, name), Provenance(Cause.DECLARED, "tester", reason, at=5.0)
     return Edit(title, Document(title, says, why), why, None if before is None else before.document)
 
 
 def withdraw_route(name: str, before: Edit | None = None) -> Edit:
-    """From now on that route is gone."""
+    """Returns an edit that withdraws a route, after the edit `before`."""
     why = Provenance(Cause.WITHDRAWN, "tester", at=6.0)
     return Edit(DocumentKey(DocumentKind.ROUTE, name), None, why, None if before is None else before.document)

@@ -1,4 +1,4 @@
-"""What waits for a follower that falls behind."""
+"""The bounds of the batches that wait for a follower."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from adsum.stores.batch_feed import BatchFeed
 from tests.stores.support import change
 
 
-async def test_batches_beyond_their_bytes_are_dropped_and_the_whole_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batches_beyond_the_byte_limit_are_dropped_and_the_full_state_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     revision = 0
 
     async def whole() -> FullState:
@@ -28,7 +30,7 @@ async def test_batches_beyond_their_bytes_are_dropped_and_the_whole_is_shown(mon
         revision += 1
         feeds.publish(Batch(revision, [change(f"o{n}") for n in range(count)]))
 
-    for _ in range(3):  # What was taken counts no more.
+    for _ in range(3):  # Batches that were read do not count any more.
         tell(1)
         tell(1)
         assert [await anext(stream) for _ in range(2)] == [

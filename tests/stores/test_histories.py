@@ -1,4 +1,4 @@
-"""Every store through random histories, beside a dictionary that does the same."""
+"""Random histories of every store, compared with a dictionary."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ batches = st.lists(strategies.simple_changes, min_size=1, max_size=4)
 
 
 class Histories(RuleBasedStateMachine):
-    """A store and what it should hold, followed all the time by one and now and then by another."""
+    """A store and its expected contents, with one permanent follower and new ones now and then."""
 
     url: str
-    """Of the store; with `{}` where something is to stand that no other history has."""
+    """The URL of the store, with `{}` in location of something unique to each history."""
 
     def __init__(self) -> None:
         super().__init__()
         self._runner = asyncio.Runner()
         self._folder = TemporaryDirectory()
-        self._place = StoreLocation(self.url.format(self._folder.name))
+        self._location = StoreLocation(self.url.format(self._folder.name))
         self._listings: dict[Key, Listing] = {}
         self._history: list[RecordedChange] = []
         self._epochs: set[str] = set()
         self._runner.run(self._open())
-        self._revision = self._place.zero
+        self._revision = self._location.zero
 
     async def _open(self) -> None:
         self._opened = AsyncExitStack()
-        self._store: Store = await self._opened.enter_async_context(self._place.open())
+        self._store: Store = await self._opened.enter_async_context(self._location.open())
         self._follower: StreamFollower = await self._opened.enter_async_context(open_follower(self._store))
 
     def teardown(self) -> None:
@@ -79,7 +79,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(commits=st.lists(st.tuples(batches, st.booleans()), max_size=5))
     def commit_together(self, commits: list[tuple[list[Change], bool]]) -> None:
-        """The second of each pair says whether it is decided on the revision that it will meet."""
+        """The second value of each pair: whether the commit has the right base revision."""
 
         async def together(bases: list[int]) -> list[int | BaseException]:
             return await asyncio.gather(
@@ -134,5 +134,5 @@ class Histories(RuleBasedStateMachine):
 def test_a_store_holds_what_a_dictionary_would(scheme: str, request: pytest.FixtureRequest) -> None:
     url = f"{request.getfixturevalue('etcd').url}?prefix={{}}" if scheme == "etcd" else STORE_URLS[scheme](Path("{}"))
     machine = type("Histories", (Histories,), {"url": url})
-    examples = 8 if scheme == "etcd" else 15  # Each of its steps goes over the network and back.
+    examples = 8 if scheme == "etcd" else 15  # Its steps take longer, since they go over the network.
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=20))

@@ -32,7 +32,7 @@ def test_a_listing_is_read_as_it_was_written(listing: Listing) -> None:
 
 @given(strategies.listings(), strategies.listings())
 @settings(max_examples=30)
-def test_listings_read_together_are_read_as_if_alone(one: Listing, other: Listing) -> None:
+def test_a_shared_decoder_decodes_listings_as_a_new_one_does(one: Listing, other: Listing) -> None:
     reader = RecordDecoder()
     for listing in (one, other, one):
         assert reader.decode_listing(*listing.key, encode_listing(listing)) == listing
@@ -55,7 +55,7 @@ def test_equal_parts_of_listings_are_one_value() -> None:
     assert one.checks is other.checks
 
 
-def test_what_the_first_version_wrote_is_read_for_ever() -> None:
+def test_records_of_the_first_version_can_be_read() -> None:
     check = Check("web", CheckKind.HTTP, 5.0, 1.0, 1, 4, 8001, "/h", "HEAD", {"X-A": "b"}, ((200, 204),), "g", tls=True)
     instance = Instance("orders", "o1", "10.0.0.1", 8000, "https", "a", 3, ("v2",), {"team": "x"})
     at = 1_700_000_000.5
@@ -71,7 +71,7 @@ def test_what_the_first_version_wrote_is_read_for_ever() -> None:
     assert encode_listing(listing) == FULL
 
 
-def test_what_is_not_written_has_the_default_of_the_first_version() -> None:
+def test_a_missing_field_has_the_default_of_the_first_version() -> None:
     listing = RecordDecoder().decode_listing("orders", "o1", LEAST)
     assert listing == Listing(
         Registration(Instance("orders", "o1", "10.0.0.1", 8000), ttl=15.0, grace=60.0),
@@ -79,7 +79,7 @@ def test_what_is_not_written_has_the_default_of_the_first_version() -> None:
     )
 
 
-def test_what_a_later_version_added_is_ignored() -> None:
+def test_fields_of_a_later_version_are_ignored() -> None:
     added = LEAST.replace(b'"port":8000', b'"port":8000,"colour":"blue"').replace(
         b'{"registration"', b'{"x":[],"registration"'
     )
@@ -89,7 +89,7 @@ def test_what_a_later_version_added_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", LEAST[:-1], LEAST.replace(b"8000", b'"http"')])
-def test_what_is_no_record_is_refused(body: bytes) -> None:
+def test_anything_but_a_record_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         RecordDecoder().decode_listing("orders", "o1", body)
 
@@ -99,10 +99,10 @@ def test_a_record_that_breaks_a_rule_is_refused() -> None:
         RecordDecoder().decode_listing("orders", "o1", LEAST.replace(b"8000", b"80000"))
 
 
-def test_a_record_holds_no_key_of_its_own() -> None:
+def test_a_record_does_not_contain_its_key() -> None:
     assert RecordDecoder().decode_listing("other", "o9", LEAST).key == Key("other", "o9")
 
 
-def test_a_cause_of_a_later_version_is_unknown_and_stops_nobody() -> None:
+def test_a_cause_of_a_later_version_becomes_unknown() -> None:
     known = msgspec.json.decode(b'{"cause":"of-a-later-version","actor":"ann"}', type=ProvenanceRecord)
     assert (known.cause, known.actor) == (Cause.UNKNOWN, "ann")

@@ -1,6 +1,7 @@
 """A process that commits to a store until it is killed: `python -m tests.stores.writer_process URL`.
 
-It tells each acknowledged revision on a line of its own; each batch lists a pair that carries its revision as weight.
+It writes each acknowledged revision on a line of its own. Each batch lists a pair of instances whose port is the
+revision.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from adsum.core.provenance import Cause, Provenance
 from adsum.ports import Store
 
 TOGETHER = 8
-"""How many commits wait for the disk at a time."""
+"""Commits that wait for the disk at the same time."""
 
 
 def pair(revision: int) -> list[Change]:
-    """Two instances, one of many names, that the batch of that revision lists."""
+    """Returns the changes of the batch of that revision: two instances with one of 50 names."""
     why = Provenance(Cause.REGISTERED, "writer", str(revision))
     instances = [Instance("pairs", f"{half}{revision % 50}", "127.0.0.1", revision % 60_000 + 1) for half in "ab"]
-    return [Change(each.key, Listing(Registration(each), why), why) for each in instances]
+    return [Change(instance.key, Listing(Registration(instance), why), why) for instance in instances]
 
 
 async def _commit(store: Store, basis: int) -> None:

@@ -1,4 +1,4 @@
-"""Certificates for tests, each signed by itself."""
+"""Self-signed certificates for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.programs import need
 
 
 def certificate(folder: Path, name: str, curve: str = "prime256v1") -> tuple[Path, Path]:
-    """One for localhost, and its key."""
+    """Creates a certificate for localhost. Returns the files of the certificate and its key."""
     openssl = str(need("openssl"))
     chain, key = folder / f"{name}.pem", folder / f"{name}.key"
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{curve}", "-nodes"]

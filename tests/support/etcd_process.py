@@ -1,4 +1,4 @@
-"""Real etcd processes for tests: alone or as a cluster, killed, paused, wiped and started again."""
+"""Real etcd processes for tests, alone or as a cluster. They can be killed, paused, wiped and started again."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from adsum.run.port import claim_free_port
 from tests.support.programs import PROGRAMS, find, need
 
 START_TIMEOUT: Final = 30.0
-"""Seconds within which an etcd must be healthy."""
+"""Seconds within which a started etcd must be healthy."""
 
 
 def encode_field(number: int, value: bytes) -> bytes:
-    """A field of a message: bytes, text or another message."""
+    """Encodes a field of a message whose value is bytes, text or another message."""
     return bytes([number << 3 | 2, len(value)]) + value
 
 
 ADSUM_PERMISSION: Final = b"\x08\x02" + encode_field(2, b"/adsum/") + encode_field(3, b"/adsum0")
-"""To read and write what begins with /adsum/."""
+"""The permission to read and write keys that begin with /adsum/."""
 
 
 @cache
 def etcd_binaries() -> Mapping[str, str]:
-    """The binary of each line of etcd that is found."""
-    found: dict[str, str] = {}
+    """Returns the binaries that are found, by minor version such as 3.6."""
+    binaries: dict[str, str] = {}
     for file in PROGRAMS["etcd"].files():
-        said = subprocess.run([file, "--version"], capture_output=True, text=True, check=False).stdout
-        version = re.search(r"etcd Version: (\d+\.\d+)", said)
+        printed = subprocess.run([file, "--version"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"etcd Version: (\d+\.\d+)", printed)
         if version is not None:
-            found.setdefault(version[1], str(file))
-    return found
+            binaries.setdefault(version[1], str(file))
+    return binaries
 
 
 def binary_of_version(version: str) -> str:
-    """The binary of a line of etcd, as 3.6; skips the test, saying what is missing."""
+    """Returns the binary of a minor version such as 3.6. Skips the test without it."""
     find("etcd")
     if version not in etcd_binaries():
         pytest.skip(f"no etcd {version} is installed (put its binary into /opt/etcd-{version}/)")
@@ -59,11 +59,11 @@ def binary_of_version(version: str) -> str:
 
 
 class EtcdProcess:
-    """One member. `options` are more of etcd's own."""
+    """One member. `options` are further command-line options of etcd."""
 
     def __init__(self, folder: Path, *options: str, name: str = "m1", scheme: str = "http", program: str = "") -> None:
-        """`program` is the binary to run, instead of the first that is found."""
-        self._binary = program or str(need("etcd"))  # A test that is skipped here has claimed nothing.
+        """`program` is the binary to run; by default the first that is found."""
+        self._binary = program or str(need("etcd"))  # First, so that a skipped test has claimed no port.
         self.name = name
         self._claims = [claim_free_port(Random()) for _ in range(2)]
         self.port, self.peer_port = (claim.port for claim in self._claims)
@@ -90,7 +90,7 @@ class EtcdProcess:
         self.close()
 
     def close(self) -> None:
-        """Leave nothing of it but its folder; idempotent."""
+        """Kills the process and releases its ports; its folder stays. Idempotent."""
         self.kill()
         for claim in self._claims:
             claim.release()
@@ -105,7 +105,7 @@ class EtcdProcess:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def wait(self) -> None:
-        """Until it is healthy, which needs a leader."""
+        """Waits until it is healthy, which needs a leader."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self.healthy():
@@ -123,7 +123,7 @@ class EtcdProcess:
             return False
 
     def kill(self) -> None:
-        """As by kill -9; idempotent."""
+        """Kills the process with SIGKILL; idempotent."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -136,24 +136,24 @@ class EtcdProcess:
         self._signal(signal.SIGCONT)
 
     def wipe(self) -> None:
-        """All that it knows; it must not run."""
+        """Deletes its data. It must not run."""
         shutil.rmtree(self.data)
 
     def save(self) -> None:
-        """Make a backup; it must not run."""
+        """Makes a backup. It must not run."""
         shutil.copytree(self.data, self._backup)
 
     def restore(self) -> None:
-        """Be as the backup is; it must not run."""
+        """Restores the backup. It must not run."""
         self.wipe()
         shutil.copytree(self._backup, self.data)
 
     def put(self, key: bytes, value: bytes) -> None:
-        """As another program writes it."""
+        """Writes a key as another program would."""
         self.call("KV/Put", MESSAGE["PutRequest"](key=key, value=value).SerializeToString())
 
     def compact(self, revision: int) -> None:
-        """Forget everything before that revision."""
+        """Compacts the history before that revision."""
         number, request = revision, b"\x10\x01\x08"  # CompactionRequest: physical, and the revision as a varint
         while number > 0x7F:
             request += bytes([number & 0x7F | 0x80])
@@ -161,7 +161,7 @@ class EtcdProcess:
         self.call("KV/Compact", request + bytes([number]))
 
     def enable_auth(self) -> None:
-        """Have users: root, who may do everything, and adsum, who may read and write below /adsum/."""
+        """Enables authentication with two users: root, and adsum, who may read and write below /adsum/."""
         for method, request in (
             ("UserAdd", encode_field(1, b"root") + encode_field(2, b"r00t")),
             ("RoleAdd", encode_field(1, b"root")),
@@ -175,16 +175,17 @@ class EtcdProcess:
             self.call(f"Auth/{method}", request)
 
     def call_as_root(self, method: str, request: bytes) -> None:
-        """A call of its API, once it is guarded."""
+        """Calls its API as root, after `enable_auth`."""
         self.call(method, request, self.token("root", "r00t"))
 
     def end_leases(self, prefix: bytes) -> None:
-        """End those of the keys that begin so, as root: as if nobody had been heard of for long."""
+        """Revokes the leases of the keys that begin with `prefix`, as root, as if they had expired."""
         token = self.token("root", "r00t")
-        wanted = MESSAGE["RangeRequest"](key=prefix, range_end=prefix_end(prefix)).SerializeToString()
-        for each in MESSAGE["RangeResponse"].FromString(self.call("KV/Range", wanted, token)).kvs:
-            if each.lease:
-                self.call("Lease/LeaseRevoke", MESSAGE["LeaseRevokeRequest"](ID=each.lease).SerializeToString(), token)
+        request = MESSAGE["RangeRequest"](key=prefix, range_end=prefix_end(prefix)).SerializeToString()
+        for key_value in MESSAGE["RangeResponse"].FromString(self.call("KV/Range", request, token)).kvs:
+            if key_value.lease:
+                revoke = MESSAGE["LeaseRevokeRequest"](ID=key_value.lease).SerializeToString()
+                self.call("Lease/LeaseRevoke", revoke, token)
 
     def token(self, user: str, password: str) -> str:
         answer = self.call("Auth/Authenticate", encode_field(1, user.encode()) + encode_field(2, password.encode()))
@@ -192,7 +193,7 @@ class EtcdProcess:
         return token
 
     def call(self, method: str, request: bytes, token: str = "") -> bytes:
-        """A call of its API, in bytes."""
+        """Calls its API. Request and answer are encoded messages."""
         metadata = (("token", token),) if token else ()
         with grpc.insecure_channel(self.host_port) as channel:
             call = channel.unary_unary(f"/etcdserverpb.{method}", None, None)
@@ -206,7 +207,7 @@ class EtcdProcess:
 
 @contextmanager
 def etcd_cluster(folder: Path, size: int = 3) -> Iterator[Sequence[EtcdProcess]]:
-    """So many members that form one cluster."""
+    """A cluster of `size` members."""
     members = [EtcdProcess(folder, name=f"m{number + 1}") for number in range(size)]
     initial = ",".join(member.initial for member in members)
     try:

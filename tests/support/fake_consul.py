@@ -1,7 +1,7 @@
-"""A Consul agent for tests, in memory behind a real socket: what its documentation promises to clients, and no more.
+"""A fake Consul agent in memory behind a real socket. It does only what Consul's documentation promises to clients.
 
-Services, ttl checks that run out, an index a service, queries that are held; and what an agent does when it is
-restored, old, guarded or away.
+It has services, TTL checks that expire, an index for each service, and blocking queries. It can be restored, old,
+protected by a token, or away.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class FakeConsulCheck:
 
 @dataclass
 class FakeConsulService:
-    """A service as it was registered."""
+    """A service with the body that registered it."""
 
     body: Mapping[str, Any]
     checks: dict[str, FakeConsulCheck] = field(default_factory=dict)
 
 
 class FakeConsulAgent:
-    """`start` it on a port of its own; `port` stays when it is stopped and started again."""
+    """An agent on a port of its own, which stays the same when it is stopped and started again."""
 
     def __init__(self, token: str = "", *, old: bool = False) -> None:
-        """`old`: it answers as before version 1.12."""
+        """`old`: it answers like versions before 1.12."""
         self.port = 0
         self.index = 10
         self.services: dict[str, FakeConsulService] = {}
@@ -81,22 +81,22 @@ class FakeConsulAgent:
         self._tasks = [asyncio.create_task(self._run_out())]
 
     async def stop(self) -> None:
-        """What is registered stays, as on an agent's disk."""
+        """Stops serving. Registrations stay, as on an agent's disk."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._runner.cleanup()
 
     async def restore(self, index: int) -> None:
-        """It knows nothing of what was registered, and its index is that one."""
+        """Loses all registrations and continues from `index`."""
         self.services.clear()
         self._indexes.clear()
         self.index = index
         await self._tell()
 
-    async def add_service(self, name: str, id: str, port: int, **said: Any) -> None:
-        """As a client of others' registers it, without a check."""
-        self.services[id] = FakeConsulService({"ID": id, "Name": name, "Port": port, **said})
+    async def add_service(self, name: str, id: str, port: int, **fields: Any) -> None:
+        """Registers a service as another program would, without a check."""
+        self.services[id] = FakeConsulService({"ID": id, "Name": name, "Port": port, **fields})
         await self._bump(name)
 
     async def _bump(self, name: str) -> None:
@@ -127,20 +127,20 @@ class FakeConsulAgent:
         return response
 
     async def _register(self, request: web.Request) -> web.Response:
-        said = await request.json()
-        if not said.get("Name"):
+        body = await request.json()
+        if not body.get("Name"):
             return web.Response(status=400, text="Missing service name")
         now = asyncio.get_running_loop().time()
         checks = {}
-        for each in said.get("Checks") or []:
-            ttl = seconds(each["TTL"]) if "TTL" in each else None
-            status = each.get("Status", "critical")
-            checks[each["CheckID"]] = FakeConsulCheck(each["CheckID"], status, ttl=ttl, until=now + (ttl or 0.0))
-        before = self.services.get(said["ID"])
+        for check in body.get("Checks") or []:
+            ttl = seconds(check["TTL"]) if "TTL" in check else None
+            status = check.get("Status", "critical")
+            checks[check["CheckID"]] = FakeConsulCheck(check["CheckID"], status, ttl=ttl, until=now + (ttl or 0.0))
+        before = self.services.get(body["ID"])
         if before is not None and "replace-existing-checks" not in request.query:
             checks = {**before.checks, **checks}
-        self.services[said["ID"]] = FakeConsulService(said, checks)
-        await self._bump(said["Name"])
+        self.services[body["ID"]] = FakeConsulService(body, checks)
+        await self._bump(body["Name"])
         return web.Response()
 
     async def _deregister(self, request: web.Request) -> web.Response:
@@ -193,10 +193,10 @@ class FakeConsulAgent:
     async def _health(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         self.queries.append(dict(request.query))
-        if asked := int(request.query.get("index", 0)):
+        if index := int(request.query.get("index", 0)):
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds(request.query["wait"])), self._changed:
-                    await self._changed.wait_for(lambda: self._index_of(name) != asked)
+                    await self._changed.wait_for(lambda: self._index_of(name) != index)
         node = {
             "ID": "4f",
             "Node": "n1",
@@ -213,8 +213,8 @@ class FakeConsulAgent:
                 "Checks": [
                     serf,
                     *(
-                        {"CheckID": each.id, "Status": each.status, "Notes": each.notes}
-                        for each in listed.checks.values()
+                        {"CheckID": check.id, "Status": check.status, "Notes": check.notes}
+                        for check in listed.checks.values()
                     ),
                 ],
             }
@@ -233,15 +233,15 @@ class FakeConsulAgent:
 
 
 def _shown(listed: FakeConsulService) -> dict[str, Any]:
-    said = listed.body
+    body = listed.body
     return {
-        "ID": said["ID"],
-        "Service": said["Name"],
-        "Tags": said.get("Tags") or [],
-        "Address": said.get("Address", ""),
-        "Meta": said.get("Meta"),
-        "Port": said["Port"],
-        "Weights": said.get("Weights", {"Passing": 1, "Warning": 1}),
+        "ID": body["ID"],
+        "Service": body["Name"],
+        "Tags": body.get("Tags") or [],
+        "Address": body.get("Address", ""),
+        "Meta": body.get("Meta"),
+        "Port": body["Port"],
+        "Weights": body.get("Weights", {"Passing": 1, "Warning": 1}),
         "EnableTagOverride": False,
         "CreateIndex": 11,
         "ModifyIndex": 11,

@@ -22,9 +22,9 @@ from adsum.etcd.messages import MESSAGE
 from adsum.run.port import claim_free_port
 
 MAX_CONCURRENT_CALLS: Final = 64
-"""Calls at once; each takes a thread, and more wait."""
+"""Concurrent calls, each in a thread. Further calls wait."""
 WATCH_POLL_INTERVAL: Final = 0.02
-"""Seconds between two looks of a watch at what happened."""
+"""Seconds between two polls of a watch."""
 _CREATED, _MODIFIED = 1, 2
 _DELETED: Final = 1
 _FUTURE: Final = "etcdserver: mvcc: required revision is a future revision"
@@ -43,24 +43,24 @@ class KeyVersion:
 
 @dataclass
 class FakeEtcdState:
-    """All that it knows."""
+    """The data of the fake etcd."""
 
     revision: int = 1
     compacted: int = 0
     versions: dict[bytes, list[KeyVersion]] = field(default_factory=dict)
     leases: dict[int, int] = field(default_factory=dict)
-    """The ttl of each."""
+    """Lease id → ttl in seconds."""
 
     def at(self, key: bytes, revision: int) -> KeyVersion | None:
-        """The key as it was then; None if it was not there."""
-        found = next((each for each in reversed(self.versions.get(key, ())) if each.revision <= revision), None)
-        return found if found is not None and found.value is not None else None
+        """Returns the key at that revision; None if it did not exist."""
+        version = next((v for v in reversed(self.versions.get(key, ())) if v.revision <= revision), None)
+        return version if version is not None and version.value is not None else None
 
     def keys(self, key: bytes, end: bytes) -> list[bytes]:
-        """Those of a range as etcd has it: one key without an end, everything behind the key with an end of zero."""
+        """Returns the keys of a range: one key if `end` is empty, all keys from `key` on if it is a zero byte."""
         if not end:
             return [key] if key in self.versions else []
-        return sorted(each for each in self.versions if each >= key and (end == b"\0" or each < end))
+        return sorted(known for known in self.versions if known >= key and (end == b"\0" or known < end))
 
     def write(self, key: bytes, value: bytes | None, revision: int, lease: int = 0) -> None:
         before = self.at(key, revision)
@@ -72,7 +72,7 @@ class FakeEtcdState:
 
 
 class FakeEtcd:
-    """Has the face of `tests.support.etcd_process.EtcdProcess`, as far as its tests need it; the port stays when it is killed."""
+    """Has the interface of `EtcdProcess`, as far as tests need it. Its port stays the same when it is killed."""
 
     def __init__(self, cluster: int = 0xC1) -> None:
         self._cluster = cluster
@@ -81,9 +81,9 @@ class FakeEtcd:
         self.port = self._claim.port
         self.state = FakeEtcdState()
         self.lag = 0
-        """How many revisions watches are behind, as those of a member that is behind the others."""
+        """Revisions that watches lag behind, as those of a member that is behind the others."""
         self.delay = 0.0
-        """Seconds that it takes to answer a call."""
+        """Seconds until it answers a call."""
         self._saved = FakeEtcdState()
         self._lock = threading.RLock()
         self._going = threading.Event()
@@ -111,7 +111,7 @@ class FakeEtcd:
         self._server.start()
 
     def wait(self) -> None:
-        """It serves as soon as it is started."""
+        """Returns at once: it serves as soon as it is started."""
 
     def kill(self) -> None:
         """Idempotent."""
@@ -125,7 +125,7 @@ class FakeEtcd:
         self._claim.release()
 
     def pause(self) -> None:
-        """Answer nothing from now on."""
+        """Answers nothing from now on."""
         self._going.clear()
 
     def resume(self) -> None:
@@ -135,11 +135,11 @@ class FakeEtcd:
         self.state = FakeEtcdState()
 
     def save(self) -> None:
-        """Make a backup."""
+        """Makes a backup."""
         self._saved = copy.deepcopy(self.state)
 
     def restore(self) -> None:
-        """Be as the backup is."""
+        """Restores the backup."""
         self.state = copy.deepcopy(self._saved)
 
     def compact(self, revision: int) -> None:
@@ -147,7 +147,7 @@ class FakeEtcd:
             self.state.compacted = revision
 
     def put(self, key: bytes, value: bytes) -> None:
-        """As another program writes it."""
+        """Writes a key as another program would."""
         with self._lock:
             self.state.write(key, value, self.state.revision + 1)
 
@@ -164,17 +164,17 @@ class FakeEtcd:
             "Watch/Watch": ("WatchRequest", self._watch),
             "Lease/LeaseKeepAlive": ("LeaseKeepAliveRequest", self._keep_alive),
         }
-        found = {
+        handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._locked(call), MESSAGE[request].FromString, lambda answer: answer.SerializeToString()
             )
             for name, (request, call) in unary.items()
         }
         for name, (request, call) in streams.items():
-            found[name] = grpc.stream_stream_rpc_method_handler(
+            handlers[name] = grpc.stream_stream_rpc_method_handler(
                 call, MESSAGE[request].FromString, lambda answer: answer.SerializeToString()
             )
-        return found
+        return handlers
 
     def _locked(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
@@ -196,43 +196,43 @@ class FakeEtcd:
             _refuse(context, _FUTURE)
         if at < self.state.compacted:
             _refuse(context, _COMPACTED)
-        found = [_key_value(key, version) for key, version in self._live(request.key, request.range_end, at)]
+        key_values = [_key_value(key, version) for key, version in self._live(request.key, request.range_end, at)]
         if request.sort_target == 3:  # MOD
-            found.sort(key=lambda each: each["mod_revision"])
+            key_values.sort(key=lambda key_value: key_value["mod_revision"])
         if request.sort_order == 2:
-            found.reverse()
-        some = found[: request.limit] if request.limit else found
-        return self._answer("RangeResponse", kvs=some, more=len(some) < len(found), count=len(found))
+            key_values.reverse()
+        some = key_values[: request.limit] if request.limit else key_values
+        return self._answer("RangeResponse", kvs=some, more=len(some) < len(key_values), count=len(key_values))
 
     def _live(self, key: bytes, end: bytes, at: int) -> list[tuple[bytes, KeyVersion]]:
-        found = ((each, self.state.at(each, at)) for each in self.state.keys(key, end))
-        return [(each, version) for each, version in found if version is not None]
+        versions = ((known, self.state.at(known, at)) for known in self.state.keys(key, end))
+        return [(known, version) for known, version in versions if version is not None]
 
     def _transact(self, request: Any, context: grpc.ServicerContext) -> Any:
         succeeded = all(map(self._holds, request.compare))
         revision = self.state.revision + 1
         answers: list[dict[str, Any]] = []
-        for each in request.success if succeeded else request.failure:
-            if each.HasField("request_put"):
-                put = each.request_put
+        for operation in request.success if succeeded else request.failure:
+            if operation.HasField("request_put"):
+                put = operation.request_put
                 if put.lease and put.lease not in self.state.leases:
                     context.abort(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
                 self.state.write(put.key, put.value, revision, put.lease)
                 answers.append({"response_put": {}})
-            elif each.HasField("request_delete_range"):
-                delete = each.request_delete_range
+            elif operation.HasField("request_delete_range"):
+                delete = operation.request_delete_range
                 for key in self.state.keys(delete.key, delete.range_end):
                     self.state.write(key, None, revision)
                 answers.append({"response_delete_range": {}})
             else:
-                answers.append({"response_range": self._range(each.request_range, context)})
+                answers.append({"response_range": self._range(operation.request_range, context)})
         return self._answer("TxnResponse", succeeded=succeeded, responses=answers)
 
     def _holds(self, compare: Any) -> bool:
-        found = self.state.at(compare.key, self.state.revision)
+        version = self.state.at(compare.key, self.state.revision)
         if compare.target == _CREATED:
-            return bool(compare.create_revision == (found.created if found is not None else 0))
-        return bool(compare.mod_revision == (found.revision if found is not None else 0))
+            return bool(compare.create_revision == (version.created if version is not None else 0))
+        return bool(compare.mod_revision == (version.revision if version is not None else 0))
 
     def _grant(self, request: Any, _: grpc.ServicerContext) -> Any:
         lease = Random().randrange(1, 2**62)
@@ -256,7 +256,7 @@ class FakeEtcd:
             yield self._answer("LeaseKeepAliveResponse", ID=request.ID, TTL=self.state.leases.get(request.ID, 0))
 
     def _watch(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        """One watch a stream."""
+        """Serves a stream with one watch."""
         wanted = next(requests).create_request
         progress: SimpleQueue[Any] = SimpleQueue()
         threading.Thread(target=_read, args=(requests, progress), daemon=True).start()
@@ -282,13 +282,13 @@ class FakeEtcd:
                 yield self._answer("WatchResponse", watch_id=-1)
 
     def _events(self, key: bytes, end: bytes, since: int, until: int) -> list[dict[str, Any]]:
-        found = []
-        for each in self.state.keys(key, end):
-            for version in self.state.versions[each]:
+        events = []
+        for known in self.state.keys(key, end):
+            for version in self.state.versions[known]:
                 if since <= version.revision <= until:
                     gone = version.value is None
-                    found.append({"type": _DELETED if gone else 0, "kv": _key_value(each, version)})
-        return sorted(found, key=lambda event: event["kv"]["mod_revision"])
+                    events.append({"type": _DELETED if gone else 0, "kv": _key_value(known, version)})
+        return sorted(events, key=lambda event: event["kv"]["mod_revision"])
 
 
 def _key_value(key: bytes, version: KeyVersion) -> dict[str, Any]:
@@ -303,8 +303,8 @@ def _key_value(key: bytes, version: KeyVersion) -> dict[str, Any]:
 
 def _read(requests: Iterator[Any], into: SimpleQueue[Any]) -> None:
     try:
-        for each in requests:
-            into.put(each)
+        for request in requests:
+            into.put(request)
     except grpc.RpcError:
         return  # The stream is over.
 

@@ -1,8 +1,8 @@
-"""Runs a command where no peer of the tests can be found: `python -m tests.support.hide_programs COMMAND …`.
+"""Runs a command with all external programs of the tests hidden: `python -m tests.support.hide_programs COMMAND …`.
 
-Tests and Adsum search fixed folders besides PATH, so an empty PATH hides too little. The command gets a mount namespace
-in which an empty file lies over each program, and an empty folder over its packages. Linux only, as root or where users
-may have namespaces.
+Tests and Adsum also search fixed folders, so an empty PATH does not hide everything. The command runs in a mount
+namespace in which an empty file covers each program, and an empty folder its packages. This works on Linux, as root or
+where users may create namespaces.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Final
 from tests.support.programs import PROGRAMS
 
 NOT_PERMITTED: Final = 77
-"""The exit code where this system has no mount namespaces for us; nothing was run."""
+"""The exit code if this system permits no mount namespace. The command was not run then."""
 NAMESPACES: Final = (("unshare", "--mount"), ("unshare", "--map-root-user", "--mount"))
-"""As root, and as anyone in a user namespace."""
+"""The commands that create a mount namespace: as root, and as any user in a user namespace."""
 SCRIPT: Final = """
 file=$1 folder=$2; shift 2
 while [ "$1" != -- ]; do
   if [ -d "$1" ]; then cover=$folder; else cover=$file; fi
-  mount --bind "$cover" "$1" || { echo "peers can't be hidden: nothing may be mounted over $1" >&2; exit 77; }
+  mount --bind "$cover" "$1" || { echo "programs can't be hidden: nothing can be mounted over $1" >&2; exit 77; }
   shift
 done
 shift
@@ -35,14 +35,14 @@ exec "$@"
 
 
 def paths_to_hide() -> list[str]:
-    """Every file and folder that has to be covered."""
-    files = {str(file.resolve()) for peer in PROGRAMS.values() for file in peer.files()}
-    folders = {folder for peer in PROGRAMS.values() for folder in peer.packages if Path(folder).is_dir()}
+    """Returns the files and folders to cover."""
+    files = {str(file.resolve()) for program in PROGRAMS.values() for file in program.files()}
+    folders = {folder for program in PROGRAMS.values() for folder in program.packages if Path(folder).is_dir()}
     return sorted(files | folders)
 
 
 def namespace_command() -> Sequence[str]:
-    """The command that makes a mount namespace here; empty if none may be made."""
+    """Returns the command that creates a mount namespace here; empty if that is not permitted."""
     if shutil.which("unshare") is None:
         return ()
     for command in NAMESPACES:
@@ -52,10 +52,10 @@ def namespace_command() -> Sequence[str]:
 
 
 def main(command: Sequence[str]) -> int:
-    """Run it and return its exit code."""
-    made = namespace_command()
-    if not made:
-        sys.stderr.write("peers can't be hidden: this system permits no mount namespace (unshare --mount)\n")
+    """Runs the command. Returns its exit code."""
+    prefix = namespace_command()
+    if not prefix:
+        sys.stderr.write("programs can't be hidden: this system permits no mount namespace (unshare --mount)\n")
         return NOT_PERMITTED
     with tempfile.TemporaryDirectory() as folder:
         file, empty = Path(folder) / "file", Path(folder) / "folder"
@@ -63,7 +63,7 @@ def main(command: Sequence[str]) -> int:
         empty.mkdir()
         covered = paths_to_hide()
         return subprocess.run(
-            [*made, "sh", "-c", SCRIPT, "hide_programs", file, empty, *covered, "--", *command],
+            [*prefix, "sh", "-c", SCRIPT, "hide_programs", file, empty, *covered, "--", *command],
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             check=False,
         ).returncode

@@ -1,4 +1,4 @@
-"""The peers: programs of others that tests speak with. Where each is looked for, and the skip of a test without one."""
+"""The external programs that tests run. Tests find each one here, and are skipped without it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 VERSION_TIMEOUT: Final = 20.0
-"""Seconds that a program has to print its version; afterwards it is shown without one."""
+"""Seconds that a program has to print its version. Then it is shown without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class ExternalProgram:
     command: str
     """The name of its file."""
     remedy: str
-    """How it is installed."""
+    """How to install it."""
     version: tuple[str, ...] = ("--version",)
     """The arguments that make it print its version."""
     before: tuple[str, ...] = ()
@@ -33,36 +33,36 @@ class ExternalProgram:
     after: tuple[str, ...] = ()
     """Folders that are searched after those of PATH: globs, the highest match first."""
     packages: tuple[str, ...] = ()
-    """Folders that it needs as well."""
+    """Folders with packages that it needs too."""
 
     def folders(self) -> Iterator[Path]:
-        """Every folder that is searched for the program, in order."""
+        """Yields the folders that are searched for the program, in order."""
         yield from map(Path, self.before)
         yield from (Path(folder) for folder in os.environ.get("PATH", "").split(":") if folder)
         for pattern in self.after:
             yield from sorted(Path("/").glob(pattern.removeprefix("/")), reverse=True)
 
     def files(self) -> Iterator[Path]:
-        """Every program of that name that can be run, the preferred one first."""
+        """Yields the executable files of that name, the preferred one first."""
         for folder in self.folders():
             file = folder / self.command
             if file.is_file() and os.access(file, os.X_OK):
                 yield file
 
     def find(self) -> Path | None:
-        """The program that tests run; None without it or without its packages."""
+        """Returns the file that tests run; None without it or without its packages."""
         if not all(Path(folder).is_dir() for folder in self.packages):
             return None
         return next(self.files(), None)
 
     def missing_reason(self) -> str:
-        """The sentence for who has none."""
-        places = [*self.before, "the folders of PATH", *self.after]
+        """Returns the reason for skipping a test: the folders that were searched, and how to install the program."""
+        folders = [*self.before, "the folders of PATH", *self.after]
         packages = f", or its packages are not in {', '.join(self.packages)}" if self.packages else ""
-        return f"{self.title} is not in {', '.join(places)}{packages}: {self.remedy}"
+        return f"{self.title} is not in {', '.join(folders)}{packages}: {self.remedy}"
 
     def description(self) -> str:
-        """Its version and file, for people."""
+        """Returns its title, version and file."""
         file = self.find()
         try:
             done = subprocess.run([str(file), *self.version], capture_output=True, timeout=VERSION_TIMEOUT, check=False)
@@ -73,7 +73,7 @@ class ExternalProgram:
 
 
 GO_PACKAGES: Final = "/usr/share/gocode/src"
-"""Where Debian keeps Go's packages; they are built in GOPATH mode."""
+"""The folder of Debian's Go packages, which are built in GOPATH mode."""
 
 PROGRAMS: Final = {
     "etcd": ExternalProgram(
@@ -103,35 +103,35 @@ PROGRAMS: Final = {
     "zsh": ExternalProgram("zsh", "zsh", "apt-get install zsh"),
     "consul": ExternalProgram("Consul", "consul", "put its binary on PATH"),
 }
-"""To add one: one line, and `need` of its name where a test starts it or `pytest.mark.needs` at the test."""
+"""Name → program. A test of a new program calls `need(NAME)` or has `pytest.mark.needs(NAME)`."""
 
 
 def find(name: str) -> Path | None:
-    """The program, for a test that holds without it too."""
+    """Returns the program, for a test that can do without it; None if it is missing."""
     NEEDED.mark_current_test()
     return PROGRAMS[name].find()
 
 
 def need(name: str) -> Path:
-    """The program; without it the test is skipped, with where it was searched for. Ask before you take anything."""
-    found = find(name)
-    if found is None:
+    """Returns the program, or skips the test with the reason. Call it before the test claims or opens anything."""
+    file = find(name)
+    if file is None:
         pytest.skip(PROGRAMS[name].missing_reason())
-    return found
+    return file
 
 
 class NeededPrograms:
-    """Keeps which test runs now, so that a report says what the test needed."""
+    """Marks the reports of tests that need an external program."""
 
-    PROPERTY: Final = "needed a peer"
+    PROPERTY: Final = "needed an external program"
     NODE_ID: Final = pytest.StashKey[str]()
-    """A test's id without what xdist adds to it."""
+    """The id of a test without the suffix of xdist."""
 
     def __init__(self) -> None:
         self.item: pytest.Item | None = None
 
     def mark_current_test(self) -> None:
-        """The test that runs now needs a peer; its report will say so."""
+        """Marks the report of the test that runs now."""
         if self.item is not None:
             self.item.user_properties.append((self.PROPERTY, self.item.stash[self.NODE_ID]))
 

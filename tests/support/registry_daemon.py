@@ -1,4 +1,4 @@
-"""A whole registry node for tests, running beside them."""
+"""A registry node that runs in a thread beside the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class RunningDaemon:
-    """A whole registry node on a free loopback port, in a loop and thread of its own."""
+    """A registry node on a free loopback port, in a thread and an event loop of its own."""
 
     def __init__(self, config: ServeConfig) -> None:
         self._loop = uvloop.new_event_loop()
@@ -34,11 +34,11 @@ class RunningDaemon:
 
     @property
     def registry(self) -> Registry:
-        """To be read from any thread; its snapshots never change."""
+        """The registry, to be read from any thread: its snapshots never change."""
         return self._daemon.registry
 
     def stop(self) -> None:
-        """As on SIGTERM; idempotent."""
+        """Stops the node as SIGTERM does; idempotent."""
         if not self._loop.is_closed():
             self._call(self._daemon.stop())
             self._loop.call_soon_threadsafe(self._loop.stop)

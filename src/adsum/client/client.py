@@ -14,6 +14,7 @@ from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from adsum.cache_files import cache_folder
 from adsum.client.actor import configured_actor, default_actor
 from adsum.client.calls.channel import Channel
 from adsum.client.calls.options import ChannelOptions
@@ -29,7 +30,7 @@ from adsum.client.sources import open_source
 from adsum.client.sources.source import Source
 from adsum.client.views.resolver import Resolver
 from adsum.client.views.view import CACHE_MAX_AGE_LIMIT, DEFAULT_CACHE_MAX_AGE
-from adsum.client.views.view_cache import ViewCache, default_cache_folder
+from adsum.client.views.view_cache import ViewCache
 from adsum.clock import SystemClock
 from adsum.core.identity import PART_SEPARATOR
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
@@ -316,8 +317,10 @@ def _open_view_cache(cache: str | Path | bool | None, urls: Sequence[str]) -> Vi
         return None
     if cache is not None and cache is not True:
         return ViewCache(Path(cache), urls)
-    try:
-        return ViewCache(default_cache_folder(), urls)
-    except RuntimeError as error:
-        _log.warning("views are not cached on disk: %s", error)  # A user without a home folder.
+    folder = cache_folder("views")
+    if folder is None:
+        _log.warning(
+            "views are not cached on disk: this user has no home directory (XDG_CACHE_HOME names another place)"
+        )
         return None
+    return ViewCache(folder, urls)

@@ -31,7 +31,7 @@ class ConsulAddress:
 
     @classmethod
     def parse(cls, url: str, environ: Mapping[str, str], name: str = "url") -> ConsulAddress:
-        """Parses an address. `environ` may hold the token. Raises `Invalid` for the field `name`."""
+        """Returns the address that a URL names. `environ` may hold the token. Raises `Invalid` for the field `name`."""
         host, _, query = url.removeprefix(SCHEME).partition("?")
         if not url.startswith(SCHEME) or not host or "@" in host or "," in host:
             raise Invalid(

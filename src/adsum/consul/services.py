@@ -93,14 +93,14 @@ def ttl_check_id(registration: Registration) -> str:
 def registration_body(registration: Registration) -> dict[str, Any]:
     """Returns the body that registers the instance at an agent. Raises `Invalid` for what Consul can't represent."""
     instance = registration.instance
-    ours = {ID: instance.id, HOLDER: registration.holder}
+    adsum_meta = {ID: instance.id, HOLDER: registration.holder}
     if instance.scheme != "http":
-        ours[SCHEME] = instance.scheme
+        adsum_meta[SCHEME] = instance.scheme
     if instance.zone:
-        ours[ZONE] = instance.zone
+        adsum_meta[ZONE] = instance.zone
     if not instance.weight:
-        ours[UNWEIGHTED] = "true"
-    _validate_metadata(instance, MAX_PAIRS - len(ours))
+        adsum_meta[UNWEIGHTED] = "true"
+    _validate_metadata(instance, MAX_PAIRS - len(adsum_meta))
     checks = [_check(number, check, instance) for number, check in enumerate(registration.checks)]
     if registration.ttl is not None:
         deregister_after = max(MIN_DEREGISTER_AFTER, registration.grace)
@@ -120,7 +120,7 @@ def registration_body(registration: Registration) -> dict[str, Any]:
         "Address": instance.address,
         "Port": instance.port,
         "Tags": list(instance.tags),
-        "Meta": {**instance.metadata, **ours},
+        "Meta": {**instance.metadata, **adsum_meta},
         "Weights": {"Passing": weight, "Warning": weight},
         "Checks": checks,
     }

@@ -9,6 +9,7 @@ from contextlib import suppress
 from random import Random
 from typing import Final
 
+from adsum.cache_files import cache_folder
 from adsum.core.backoff import Backoff, jittered
 from adsum.core.errors import AdsumError
 from adsum.envoy.admin import AdminClient
@@ -20,7 +21,7 @@ from adsum.envoy.preflight import CannotServe, check_plan
 from adsum.envoy.process.envoy_instance import EnvoyInstance
 from adsum.envoy.registry_health.config_saver import save_config, save_periodically
 from adsum.envoy.registry_health.contact_watch import watch_contact
-from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources, default_folder
+from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources
 from adsum.envoy.registry_health.xds_health import is_reachable, unreachable_reason, wait_until_reachable
 from adsum.envoy.restart.draining import KILL_AFTER, drain
 from adsum.envoy.restart.rollout import EXIT_MARGIN, TAKEOVER_TIMEOUT, EnvoyRollout
@@ -44,7 +45,7 @@ class Gateway:
         self._reread_plan = reread_plan
         self._rng = rng
         self._envoys = EnvoyRollout()
-        self._last_good = LastGoodConfig(default_folder(), plan)
+        self._last_good = LastGoodConfig(cache_folder("gateways"), plan)
         self._renewal = CertificateRenewal(b"")
         self._replace_backoff = Backoff(FIRST_REPLACE_DELAY, MAX_REPLACE_DELAY)
         self._replace_delay = 0.0
@@ -227,7 +228,7 @@ class Gateway:
                 plan = await asyncio.to_thread(make_plan)
                 renewal = await self._check(plan, old.plan.all_addresses)
                 await save_config(old, self._last_good)
-                last_good_config = LastGoodConfig(default_folder(), plan)
+                last_good_config = LastGoodConfig(cache_folder("gateways"), plan)
                 if last_good_config.name == self._last_good.name:
                     last_good_config = self._last_good
                 last_good = await self._config_source(plan, last_good_config, allow_last_good=allow_last_good)

@@ -1,1 +1,1 @@
-"""etcd's v3 protocol, as far as Adsum speaks it: calls, transactions, watches that resume, leases kept alive."""
+"""A client of etcd's v3 protocol: calls, transactions, watches that resume, leases that are kept alive."""

@@ -43,7 +43,7 @@ class EtcdAddress:
 
     @classmethod
     def parse(cls, url: str, name: str = "url") -> EtcdAddress:
-        """Parses an address. Raises `Invalid` for the field `name`; its text never shows the password."""
+        """Returns the address of a URL. Raises `Invalid` for the field `name`, without the password in its text."""
         rest, _, query = url.removeprefix(SCHEME).partition("?")
         login, at, hosts = rest.rstrip("/").rpartition("@")
         user, _, password = login.partition(":")
@@ -56,7 +56,7 @@ class EtcdAddress:
         tls = connection_url.wants_tls(given, name)
         given.pop("tls", None)
         found = tuple(
-            dict.fromkeys(connection_url.parse_host_port(each, DEFAULT_PORT, name) for each in hosts.split(",") if each)
+            dict.fromkeys(connection_url.parse_host_port(host, DEFAULT_PORT, name) for host in hosts.split(",") if host)
         )
         if not 0 < len(found) <= MAX_HOSTS:
             raise Invalid(name, f"must name 1 to {MAX_HOSTS} hosts")

@@ -8,7 +8,7 @@ class EtcdError(Exception):
 
 
 class EtcdUnreachable(EtcdError):
-    """No member answers in time, or the member has no leader. Try again; a write may have been applied nevertheless."""
+    """No member answers in time, or the member has no leader. Try again; a write may have been applied."""
 
 
 class EtcdRefused(EtcdError):

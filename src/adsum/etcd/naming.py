@@ -71,20 +71,20 @@ def encode(instance: Instance, *, published: bool = False, holder: str = "", pro
     `published`: a registry writes it for an instance that it lists. `holder`: the process that registered the instance.
     `process`: the digest of a holder that the registry does not publish.
     """
-    ours: dict[str, Any] = {"id": instance.id, "scheme": instance.scheme, "weight": instance.weight}
+    adsum_fields: dict[str, Any] = {"id": instance.id, "scheme": instance.scheme, "weight": instance.weight}
     if published:
-        ours["by"] = PUBLISHED_BY_REGISTRY
+        adsum_fields["by"] = PUBLISHED_BY_REGISTRY
     if holder:
-        ours["holder"] = holder
+        adsum_fields["holder"] = holder
     if process:
-        ours["process"] = process
+        adsum_fields["process"] = process
     if instance.zone:
-        ours["zone"] = instance.zone
+        adsum_fields["zone"] = instance.zone
     if instance.tags:
-        ours["tags"] = list(instance.tags)
+        adsum_fields["tags"] = list(instance.tags)
     if instance.metadata:
-        ours["metadata"] = dict(instance.metadata)
-    value = {"Op": 0, "Addr": instance.authority, "Metadata": None, ADSUM_FIELD: ours}
+        adsum_fields["metadata"] = dict(instance.metadata)
+    value = {"Op": 0, "Addr": instance.authority, "Metadata": None, ADSUM_FIELD: adsum_fields}
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -113,10 +113,10 @@ def decode(service: str, value: bytes) -> Instance | None:
     if fields is None or address is None:
         return None
     id, host, port = _id(address[0]), address["host"].strip("[]"), int(address["port"])
-    ours = fields.get(ADSUM_FIELD.lower())
+    adsum_fields = fields.get(ADSUM_FIELD.lower())
     given = {"id": id, "metadata": _foreign_metadata(fields.get("metadata"))}
-    if isinstance(ours, Mapping):
-        given |= dict(_typed_fields(ours))
+    if isinstance(adsum_fields, Mapping):
+        given |= dict(_typed_fields(adsum_fields))
     for facts in (given, {**given, "id": id}, {"id": id}):
         with suppress(Invalid):
             return Instance(service, address=host, port=port, **facts)
@@ -126,8 +126,8 @@ def decode(service: str, value: bytes) -> Instance | None:
 def _own_fields(value: bytes) -> Mapping[str, Any]:
     """Returns the facts that only Adsum writes; none for a value of another program."""
     fields = _decode(value)
-    ours = fields.get(ADSUM_FIELD.lower()) if fields is not None else None
-    return ours if isinstance(ours, Mapping) else {}
+    adsum_fields = fields.get(ADSUM_FIELD.lower()) if fields is not None else None
+    return adsum_fields if isinstance(adsum_fields, Mapping) else {}
 
 
 def _decode(value: bytes) -> dict[str, Any] | None:
@@ -142,13 +142,13 @@ def _decode(value: bytes) -> dict[str, Any] | None:
     return {str(name).lower(): field for name, field in fields.items()} if isinstance(fields, dict) else None
 
 
-def _typed_fields(ours: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def _typed_fields(adsum_fields: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     """Yields the facts about an instance that have the right type."""
     for name, kind in (("id", str), ("scheme", str), ("zone", str), ("weight", int)):
-        value = ours.get(name)
+        value = adsum_fields.get(name)
         if isinstance(value, kind) and not isinstance(value, bool):
             yield name, value
-    tags, metadata = ours.get("tags"), ours.get("metadata")
+    tags, metadata = adsum_fields.get("tags"), adsum_fields.get("metadata")
     if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
         yield "tags", tuple(tags)
     if isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values()):

@@ -1,8 +1,8 @@
-"""Starts programs that the kernel kills when this process ends, however.
+"""Starts programs that the kernel kills when this process ends, however it ends.
 
-This process may have threads, those of gRPC among them, so it runs no code of its own between fork and exec: it starts
-`script.py` in a Python of its own, which asks the kernel and becomes the program. The program gets a process group of
-its own: a signal that a terminal sends to this process reaches it only through this process.
+This process may have threads, such as those of gRPC, so it must not run code between fork and exec. Instead it starts
+`script.py` in another Python process, which sets the kernel's parent-death signal and then becomes the program. The
+program has its own process group: it receives a signal of the terminal only if this process forwards it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ NO_PIPE: Final = -1
 
 
 def start(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
-    """Return once the program runs. `options` are those of `Popen`. Raises `OSError` if it can't be run.
+    """Starts a program, and returns once it runs. `options` are those of `Popen`. Raises `OSError` if it can't be run.
 
-    It is killed when the thread that calls this ends.
+    The kernel kills the program when the thread that called this ends.
     """
-    reading, writing = os.pipe()
-    with os.fdopen(reading) as errors, os.fdopen(writing, "w") as given:
-        process = subprocess.Popen(  # noqa: S603 - running it is what we are for
-            command(argv, error_pipe=writing), pass_fds=(writing,), **options
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end) as errors, os.fdopen(write_end, "w") as passed:
+        process = subprocess.Popen(  # noqa: S603 - starting a program is the purpose
+            command(argv, error_pipe=write_end), pass_fds=(write_end,), **options
         )
-        given.close()
+        passed.close()
         number = int(errors.read() or 0)
     if number:
         process.wait()
@@ -38,11 +38,12 @@ def start(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]
 
 
 def command(argv: Sequence[str | Path], *, error_pipe: int = NO_PIPE, raise_file_limit: bool = False) -> list[str]:
-    """What to start in the program's place, for a caller that can't wait as `start` does.
+    """Returns the command that launches a program, for a caller that can't wait as `start` does.
 
-    `errors`: the end of a pipe that gets the number of the system's error if the program can't be run, and is closed
-    once it runs; without, standard error gets a sentence. `raise_file_limit`: it may open as many files as the system grants.
+    `error_pipe`: the write end of a pipe. It receives the number of the system's error if the program can't be run, and
+    is closed once the program runs. Without it the error is written to standard error. `raise_file_limit`: the program
+    may open as many files as the system allows.
     """
-    # -I and -S: nothing of the environment, nothing of site-packages; it is there within milliseconds.
+    # -I and -S: without the environment and site-packages Python starts within milliseconds.
     options = [str(os.getpid()), str(error_pipe), str(int(raise_file_limit))]
     return [sys.executable, "-I", "-S", script.__file__, *options, *map(str, argv)]

@@ -1,7 +1,7 @@
-"""Becomes the program named by its arguments, after asking the kernel to kill it when its parent ends, however.
+"""Becomes the program in its arguments, after telling the kernel to kill it when its parent ends, however it ends.
 
-Arguments: the parent's process id; the end of a pipe for the number of an error, or -1; 1 if it may open as many files
-as the system grants; then the program and its arguments. It imports little, so that the program starts soon.
+Arguments: the parent's process id; the file descriptor of a pipe for an error number, or -1; 1 to raise the limit of
+open files; then the program and its arguments. It imports little, so that the program starts soon.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import sys
 from contextlib import suppress
 
 NOT_STARTED = 126
-"""Exit code if it could not become the program."""
+"""The exit code if the program can't be run."""
 _PR_SET_PDEATHSIG = 1
 
 
 def launch(parent: int, error_pipe: int, argv: list[str], *, raise_file_limit: bool) -> None:
-    """Never returns."""
+    """Replaces this process by the program. Never returns."""
     if error_pipe >= 0:
         os.set_inheritable(error_pipe, False)
     if raise_file_limit:
@@ -29,12 +29,12 @@ def launch(parent: int, error_pipe: int, argv: list[str], *, raise_file_limit: b
     os.setpgid(0, 0)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # It was gone before the kernel knew.
+        if os.getppid() != parent:  # The parent ended before the signal was set.
             sys.exit("its parent has ended")
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the program would, too.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the program would inherit that.
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvp(argv[0], argv)  # noqa: S606 - that is what this is for
+        os.execvp(argv[0], argv)  # noqa: S606 - running the program is the purpose
     except OSError as error:
         if error_pipe >= 0:
             os.write(error_pipe, str(error.errno).encode())

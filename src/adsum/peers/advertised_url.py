@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from adsum.client.local_address import LOOPBACK, outbound_address_to_any
+from adsum.core.addresses import format_host_port
 from adsum.core.errors import Invalid
 from adsum.core.nodes.advertised_urls import is_loopback
 from adsum.etcd.address import EtcdAddress
@@ -50,7 +51,7 @@ async def resolve_advertised_url(url: str, etcd: EtcdAddress, rng: Random) -> st
         raise Invalid("advertise", f"must say where other nodes reach this one, since {error}") from None
     if address == LOOPBACK:
         raise Invalid("advertise", f"must say where other nodes reach this one, since {etcd} is on this host")
-    return f"http://{f'[{address}]' if ':' in address else address}:{urlsplit(url).port}"
+    return f"http://{format_host_port(address, urlsplit(url).port or 80)}"
 
 
 async def _member_hosts(address: EtcdAddress, rng: Random) -> str:

@@ -1,6 +1,7 @@
-"""The HTTP probe: one request, judged by its status. It follows no redirect and reads no more than it must.
+"""The HTTP probe: sends one request and judges the status of the answer.
 
-The parser is llhttp (by httptools); around it is no client library, because thousands of checks share one node.
+It follows no redirect and reads only as much as it needs. It uses the parser llhttp (by httptools) without a client
+library, because one node runs thousands of checks.
 """
 
 from __future__ import annotations
@@ -16,46 +17,48 @@ from adsum.probes.connection import ProbeTarget, describe_error, dial, one_line,
 from adsum.version import __version__
 
 MAX_RESPONSE_BYTES: Final = 65_536
-"""How many bytes of an answer are read, head and body. Past it the status is judged, if there is one by then."""
+"""Bytes of an answer that are read, head and body. Past it the probe judges the status, and fails without one."""
 MAX_EXCERPT_CHARS: Final = 200
-"""How many characters of the body of an unexpected answer become part of the note, where excerpts are wanted. By
-default none do: whoever may register could otherwise read what only the registry's host may ask for."""
+"""Characters of an unexpected answer's body in the note, if excerpts are on.
+
+They are off by default: a client that may register instances could otherwise read what only the registry's host can
+reach."""
 TOO_MANY_REQUESTS: Final = 429
-"""The instance lives but asks for less: a warning, unless the check expects this status (as in Consul)."""
+"""The instance is alive but overloaded: a warning, unless the check expects this status. Consul does the same."""
 SWITCHING_PROTOCOLS: Final = 101
 
 _DEFAULT_HEADERS: Final = {"User-Agent": f"adsum-check/{__version__}", "Accept": "*/*"}
 
 
 class HttpProbe:
-    """Implements `ports.Probe`. Certificates of https are not verified (see `dialing`)."""
+    """Implements `ports.Probe`. It does not verify certificates: see `connection`."""
 
     def __init__(self, address_policy: AddressPolicy, *, excerpts: bool = False) -> None:
-        self._fence = address_policy
+        self._address_policy = address_policy
         self._excerpts = excerpts
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:
-        """See `ports.Probe`. An answer that doesn't end within the timeout is none."""
-        where = probe_target(instance, check)
-        exchange = _Exchange(where.authority, _request(where, check), bodiless=check.method == "HEAD")
-        return await probe_outcome(check, lambda: self._verdict(where, exchange, check), exchange.so_far)
+        """Implements `ports.Probe`. An answer that does not end within the timeout is a fail."""
+        target = probe_target(instance, check)
+        exchange = _Exchange(target.authority, _request(target, check), is_head=check.method == "HEAD")
+        return await probe_outcome(check, lambda: self._verdict(target, exchange, check), exchange.progress_note)
 
     async def close(self) -> None:
-        """Nothing is kept between probes."""
+        """Does nothing: no connection outlives its probe."""
 
-    async def _verdict(self, where: ProbeTarget, exchange: _Exchange, check: Check) -> tuple[Result, str]:
-        transport, _ = await dial(where, self._fence, lambda: exchange)
+    async def _verdict(self, target: ProbeTarget, exchange: _Exchange, check: Check) -> tuple[Result, str]:
+        transport, _ = await dial(target, self._address_policy, lambda: exchange)
         try:
             await exchange.ended
         finally:
             transport.abort()
         status = exchange.status
         if status is None:
-            return Result.FAIL, exchange.trouble
+            return Result.FAIL, exchange.problem
         if not any(low <= status <= high for low, high in check.expect):
             return _unexpected(status, exchange.excerpt if self._excerpts else b"")
-        if exchange.trouble:
-            return Result.FAIL, f"answered {status}, but {exchange.trouble}"
+        if exchange.problem:
+            return Result.FAIL, f"answered {status}, but {exchange.problem}"
         return Result.PASS, f"answered {status}"
 
 
@@ -66,9 +69,9 @@ def _unexpected(status: int, excerpt: bytes) -> tuple[Result, str]:
     return Result.WARN if status == TOO_MANY_REQUESTS else Result.FAIL, note
 
 
-def _request(where: ProbeTarget, check: Check) -> bytes:
-    """Values are free of line breaks by the model's rules."""
-    headers = {"Host": where.authority, **_DEFAULT_HEADERS}
+def _request(target: ProbeTarget, check: Check) -> bytes:
+    """Returns the request. The model's rules exclude line breaks in its values."""
+    headers = {"Host": target.authority, **_DEFAULT_HEADERS}
     given = {name.lower() for name in check.headers}
     lines = [f"{check.method} {check.path} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in given]
@@ -78,23 +81,23 @@ def _request(where: ProbeTarget, check: Check) -> bytes:
 
 
 class _Exchange(asyncio.Protocol):
-    """Sends one request and hears the answer until it has `ended`: it is over, long enough, or in `trouble`."""
+    """Sends one request and reads the answer until it is complete, too long, or there is a `problem`."""
 
-    def __init__(self, where: str, request: bytes, *, bodiless: bool) -> None:
+    def __init__(self, peer: str, request: bytes, *, is_head: bool) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.status: int | None = None
         self.excerpt = b""
-        self.trouble = ""
-        self._where = where
+        self.problem = ""
+        self._peer = peer
         self._request = request
-        self._bodiless = bodiless
+        self._is_head = is_head
         self._parser = HttpResponseParser(self)
-        self._left = MAX_RESPONSE_BYTES
-        self._framed = False
+        self._bytes_left = MAX_RESPONSE_BYTES
+        self._is_framed = False
 
-    def so_far(self) -> str:
-        """What there is to say if it ends here."""
-        return "no answer" if self.status is None else f"answered {self.status}, but not to the end"
+    def progress_note(self) -> str:
+        """Returns the note if the timeout passes now."""
+        return "no answer" if self.status is None else f"answered {self.status}, but the answer did not end"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.WriteTransport", transport).write(self._request)
@@ -102,40 +105,40 @@ class _Exchange(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.ended.done():
             return
-        data = data[: self._left]
-        self._left -= len(data)
+        data = data[: self._bytes_left]
+        self._bytes_left -= len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
             self._end()
         except HttpParserError as error:
-            self._end(f"{self._where} doesn't speak HTTP: {error}")
-        if not self._left:
-            self._end("" if self.status else f"{self._where} sent {MAX_RESPONSE_BYTES} bytes without an answer")
+            self._end(f"{self._peer} doesn't speak HTTP: {error}")
+        if not self._bytes_left:
+            self._end("" if self.status else f"{self._peer} sent {MAX_RESPONSE_BYTES} bytes without an answer")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError):
-            self._end(describe_error(exc, self._where))
-        elif self._framed or self.status is None:
-            self._end(f"connection closed by {self._where}")
+            self._end(describe_error(exc, self._peer))
+        elif self._is_framed or self.status is None:
+            self._end(f"connection closed by {self._peer}")
         self._end()
 
-    # What the parser hears.
+    # The callbacks of the parser.
 
     def on_message_begin(self) -> None:
-        self._framed = False
+        self._is_framed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Without one of these the end of the connection is the end of the answer (RFC 9112, 6.3)."""
+        """Takes note of framing. Without it the end of the connection is the end of the answer (RFC 9112, 6.3)."""
         if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._framed = True
+            self._is_framed = True
 
     def on_headers_complete(self) -> None:
-        """Interim answers (1xx) announce the one that counts; after 101 no HTTP follows, so it is one that counts."""
+        """Takes the status. Interim answers (1xx) are skipped, except 101, after which no HTTP follows."""
         status = self._parser.get_status_code()
         if not 100 <= status <= 199 or status == SWITCHING_PROTOCOLS:
             self.status = status
-            if self._bodiless:
+            if self._is_head:
                 self._end()
 
     def on_body(self, body: bytes) -> None:
@@ -146,7 +149,7 @@ class _Exchange(asyncio.Protocol):
         if self.status is not None:
             self._end()
 
-    def _end(self, trouble: str = "") -> None:
+    def _end(self, problem: str = "") -> None:
         if not self.ended.done():
-            self.trouble = trouble
+            self.problem = problem
             self.ended.set_result(None)

@@ -1,4 +1,4 @@
-"""The TCP probe: does the port accept connections?"""
+"""The TCP probe: checks that a port accepts connections."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from adsum.probes.connection import ProbeTarget, dial, probe_outcome, probe_targ
 
 
 class TcpProbe:
-    """Implements `ports.Probe`: connects, says nothing, and hangs up."""
+    """Implements `ports.Probe`: connects, sends nothing, and closes the connection."""
 
     def __init__(self, address_policy: AddressPolicy, *, excerpts: bool = False) -> None:
-        self._fence = address_policy
+        self._address_policy = address_policy
 
     async def probe(self, instance: Instance, check: Check) -> Outcome:
-        """See `ports.Probe`."""
-        where = probe_target(instance, check)._replace(tls=False)
-        return await probe_outcome(check, lambda: self._verdict(where))
+        """Implements `ports.Probe`."""
+        target = probe_target(instance, check)._replace(tls=False)
+        return await probe_outcome(check, lambda: self._verdict(target))
 
     async def close(self) -> None:
-        """Nothing is kept between probes."""
+        """Does nothing: no connection outlives its probe."""
 
-    async def _verdict(self, where: ProbeTarget) -> tuple[Result, str]:
-        transport, _ = await dial(where, self._fence, asyncio.Protocol)
+    async def _verdict(self, target: ProbeTarget) -> tuple[Result, str]:
+        transport, _ = await dial(target, self._address_policy, asyncio.Protocol)
         transport.abort()
-        return Result.PASS, f"{where.authority} accepts connections"
+        return Result.PASS, f"{target.authority} accepts connections"

@@ -37,7 +37,7 @@ class MemoryStore:
 
     @classmethod
     def from_url(cls, url: str) -> MemoryStore:
-        """Accepts only `memory:`. Raises `Invalid`."""
+        """Returns the store of `memory:`. Raises `Invalid` for any other URL."""
         if url != "memory:":
             raise Invalid("store", f"must be exactly memory:, not {url!r}")
         return cls()

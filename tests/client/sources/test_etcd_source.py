@@ -26,7 +26,7 @@ from adsum.clock import SystemClock
 from adsum.core.errors import Invalid
 from adsum.etcd import watch
 from adsum.etcd.address import EtcdAddress
-from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.client import EtcdClient
 from adsum.etcd.values import Header, KeyValue, RangeResult
 from adsum.etcd.watch import EtcdWatchEvent, KeyEvent, ResyncRequired, RevisionEvents, WatchInterrupted, WatchProgress
 from tests.support.etcd_process import EtcdProcess
@@ -68,7 +68,7 @@ def _length(part: bytes) -> bytes:
 
 async def _kept(etcd: EtcdProcess, directory: bytes) -> KeyValue:
     """The only key of a directory."""
-    connection = Connection(EtcdAddress.parse(etcd.url), Random())
+    connection = EtcdClient(EtcdAddress.parse(etcd.url), Random())
     try:
         (kept,) = (await connection.read_all(directory)).key_values
     finally:
@@ -159,7 +159,7 @@ async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
         return renewed
 
     monkeypatch.setattr(etcd_source.EtcdSource, "renew", counted)
-    elsewhere = Connection(EtcdAddress.parse(etcd.url), Random())
+    elsewhere = EtcdClient(EtcdAddress.parse(etcd.url), Random())
 
     async def write() -> None:
         while True:
@@ -227,7 +227,7 @@ class ScriptedEtcdSource:
         self, monkeypatch: pytest.MonkeyPatch, *connections: tuple[RangeResult, Sequence[EtcdWatchEvent]]
     ) -> None:
         self._connections = list(connections)
-        monkeypatch.setattr(Connection, "read_all", self._everything)
+        monkeypatch.setattr(EtcdClient, "read_all", self._everything)
         monkeypatch.setattr(etcd_source, "watch", self._watch)
         monkeypatch.setattr(etcd_source, "REFRESH_INTERVAL", 0.0)
         monkeypatch.setattr(etcd_source, "MIN_RECONNECT_PAUSE", 0.001)

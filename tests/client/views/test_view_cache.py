@@ -7,7 +7,7 @@ import pytest
 
 from adsum.client.sources.source import ViewPosition
 from adsum.client.views import view_cache as shelves
-from adsum.client.views.view_cache import CachedView, ViewCache, default_cache_folder
+from adsum.client.views.view_cache import CachedView, ViewCache
 from adsum.core.model import Endpoint, Instance, Status, freeze
 
 VIEW = CachedView(
@@ -110,11 +110,3 @@ def test_a_folder_that_can_not_be_written_is_logged_and_nothing_more(
     (tmp_path / "file").write_text("")
     ViewCache(tmp_path / "file", ["http://a:1"]).save("orders", VIEW)
     assert "can't be cached" in caplog.text
-
-
-def test_the_folder_follows_the_xdg_convention(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_cache_folder() == Path("/somewhere/adsum/views")
-    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert default_cache_folder() == Path("/home/me/.cache/adsum/views")

@@ -18,7 +18,7 @@ from adsum.core.errors import Invalid
 from adsum.core.model import MAX_METADATA
 from adsum.dialects.etcd_naming.etcd_naming import LEASE_TTL
 from adsum.etcd.address import EtcdAddress
-from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.client import EtcdClient
 from adsum.etcd.values import Delete, Operation, Put
 from tests.support.etcd_process import EtcdProcess
 from tests.support.fake_etcd import FakeEtcd
@@ -40,7 +40,7 @@ def commit(etcd: EtcdProcess, *operations: Operation) -> None:
     """Commit operations as another program."""
 
     async def work() -> None:
-        connection = Connection(EtcdAddress.parse(etcd.url), Random())
+        connection = EtcdClient(EtcdAddress.parse(etcd.url), Random())
         try:
             await connection.commit((), operations)
         finally:
@@ -53,7 +53,7 @@ def kept(etcd: EtcdProcess | FakeEtcd, prefix: str) -> dict[str, Any]:
     """Return every key below a prefix, with its decoded value."""
 
     async def work() -> dict[str, Any]:
-        connection = Connection(EtcdAddress.parse(etcd.url), Random())
+        connection = EtcdClient(EtcdAddress.parse(etcd.url), Random())
         try:
             found = await connection.read_all(prefix.encode())
         finally:

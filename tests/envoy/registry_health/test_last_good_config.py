@@ -6,22 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources, default_folder
+from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources
 from tests.envoy.plans import plan_for
 
 PLAN = plan_for()
 RESOURCES = StaticResources([{"name": "a"}], [{"name": "b"}])
-
-
-def test_a_user_without_a_home_has_no_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
-    assert default_folder() is None
-    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert default_folder() == Path("/cache/adsum/gateways")
 
 
 def test_without_a_folder_it_is_kept_in_memory_with_one_warning(

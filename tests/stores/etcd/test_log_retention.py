@@ -1,4 +1,4 @@
-"""What a node makes of the keys of the log in etcd."""
+"""The retention of the log in etcd."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from adsum.stores.etcd.layout import Layout
 from adsum.stores.etcd.log_retention import LogRetention
 
 
-def test_keys_that_no_node_wrote_are_passed_over() -> None:
+def test_keys_that_no_node_wrote_are_skipped() -> None:
     layout = Layout(b"/adsum/")
     key = layout.log_key(7, "orders", 2)
     trail = LogRetention(layout)

@@ -1,4 +1,4 @@
-"""What the store on etcd does beyond what all promise: over one that is restored, wiped, guarded or meddled with."""
+"""The store on etcd beyond the contract: an etcd that is restored, wiped, protected, or changed by other programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from adsum.core.errors import StoreConflict, StoreOpenFailed, StoreUnavailable
 from adsum.core.model import Key
 from adsum.core.provenance import Cause
 from adsum.etcd.address import EtcdAddress
-from adsum.etcd.client import EtcdClient as Connection
+from adsum.etcd.client import EtcdClient
 from adsum.etcd.errors import EtcdUnreachable
 from adsum.etcd.values import Condition, Delete, Operation, Put, TransactionResult, prefix_end
 from adsum.stores.etcd import EtcdStore
@@ -49,8 +49,8 @@ async def opened(url: str, node: str = "") -> AsyncIterator[EtcdStore]:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Connection]:
-    connection = Connection(EtcdAddress.parse(url), Random())
+async def connected(url: str) -> AsyncIterator[EtcdClient]:
+    connection = EtcdClient(EtcdAddress.parse(url), Random())
     try:
         yield connection
     finally:
@@ -59,7 +59,7 @@ async def connected(url: str) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def folding(store: EtcdStore) -> AsyncIterator[StreamFollower]:
-    """A follower that follows by itself."""
+    """A follower that reads the stream in a task of its own."""
 
     async def fold() -> None:
         while True:
@@ -76,13 +76,13 @@ async def folding(store: EtcdStore) -> AsyncIterator[StreamFollower]:
 
 
 async def until(true: Callable[[], object]) -> None:
-    """Return once it is."""
+    """Waits until the condition is true."""
     async with asyncio.timeout(40.0):
         while not true():  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
 
 
-async def test_two_nodes_write_in_one_order_and_each_is_told_of_the_other(etcd: EtcdProcess) -> None:
+async def test_two_nodes_write_in_one_order_and_see_each_others_batches(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     async with (
         opened(url) as one,
@@ -102,12 +102,12 @@ async def test_two_nodes_write_in_one_order_and_each_is_told_of_the_other(etcd: 
             == current_listings(await another.reach(second))
             == current_listings(await current_snapshot(one))
         )
-        assert [each.key.id for each in await one.history(None, None, 9)] == ["o1", "o2", "o1"]
+        assert [recorded.key.id for recorded in await one.history(None, None, 9)] == ["o1", "o2", "o1"]
         gone = follower.snapshot.service("orders").recent_changes[-1]
         assert (gone.listed, gone.provenance.cause, gone.provenance.actor) == (False, Cause.DEREGISTERED, "tester")
 
 
-async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
+async def test_a_node_that_has_not_seen_another_nodes_batch_confirms_nothing(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = _url(etcd)
@@ -121,7 +121,7 @@ async def test_a_node_that_was_not_told_of_anothers_batch_confirms_nothing(
         await other.confirm(first)
 
 
-async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_that_is_said(tmp_path: Path) -> None:
+async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_the_error_says_so(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:
             await _written(store, follower)
@@ -137,7 +137,7 @@ async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_that_is_said
                 await store.confirm(basis)
 
 
-async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_left_out(etcd: EtcdProcess) -> None:
+async def test_a_key_deleted_in_etcd_removes_its_instance_and_an_unreadable_key_is_left_out(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     layout = Layout(EtcdAddress.parse(url).prefix.encode())
     async with opened(url) as store, connected(url) as connection, open_follower(store) as follower:
@@ -146,16 +146,18 @@ async def test_what_somebody_deletes_in_etcd_leaves_and_what_nobody_can_read_is_
         await connection.commit((), [Delete(layout.key(Key("orders", "o1")))])
         batch = await follower.next()
         assert isinstance(batch, Batch)
-        assert [(each.key.id, each.listing, each.provenance.actor) for each in batch.changes] == [("o1", None, "etcd")]
+        assert [(removal.key.id, removal.listing, removal.provenance.actor) for removal in batch.changes] == [
+            ("o1", None, "etcd")
+        ]
         await connection.put(layout.key(Key("orders", "junk")), b"{")
         await connection.put(layout.catalog + b"somebody's", b"1")
         await follower.next()
         await follower.next()
-        assert await store.commit([change("o3")], follower.snapshot.revision) > revision, "it goes on from there"
+        assert await store.commit([change("o3")], follower.snapshot.revision) > revision, "commits continue from there"
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o2", "o3"}
 
 
-async def test_when_somebody_deletes_everything_in_etcd_another_history_begins(etcd: EtcdProcess) -> None:
+async def test_deleting_everything_in_etcd_begins_another_history(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     prefix = EtcdAddress.parse(url).prefix.encode()
     async with opened(url, "n1") as store, connected(url) as connection, folding(store) as follower:
@@ -167,16 +169,16 @@ async def test_when_somebody_deletes_everything_in_etcd_another_history_begins(e
         await _written(store, follower)
 
 
-async def test_a_write_without_an_answer_is_found_in_etcd_and_not_done_twice(
+async def test_a_write_without_an_answer_is_found_in_etcd_and_not_repeated(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = {"before": True, "after": True}
-    real = Connection.commit
+    real = EtcdClient.commit
 
     async def silent(
-        self: Connection, when: Sequence[Condition], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
+        self: EtcdClient, when: Sequence[Condition], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TransactionResult:
-        if not otherwise:  # No write of the store: it asks whether etcd would take one.
+        if not otherwise:  # The health probe, not a write of the store.
             return await real(self, when, then)
         if answers.pop("before", False):
             raise EtcdUnreachable("lost on the way there")
@@ -187,7 +189,7 @@ async def test_a_write_without_an_answer_is_found_in_etcd_and_not_done_twice(
 
     async with opened(_url(etcd)) as store, open_follower(store) as follower:
         zero = (await current_snapshot(store)).revision
-        monkeypatch.setattr(Connection, "commit", silent)
+        monkeypatch.setattr(EtcdClient, "commit", silent)
         with pytest.raises(StoreUnavailable, match="may have taken it"):
             await store.commit([change("o1")], zero)
         answers["after"] = True
@@ -196,7 +198,7 @@ async def test_a_write_without_an_answer_is_found_in_etcd_and_not_done_twice(
         assert (await follower.reach(revision)).instance_count == 2
 
 
-async def test_what_is_remembered_of_many_services_that_are_left_at_once_still_fits_into_a_transaction(
+async def test_departures_of_many_services_at_once_fit_into_transactions(
     etcd: EtcdProcess,
 ) -> None:
     names = [f"s{number}" for number in range(MAX_OPERATIONS_PER_TRANSACTION)]
@@ -204,13 +206,13 @@ async def test_what_is_remembered_of_many_services_that_are_left_at_once_still_f
         zero = (await current_snapshot(store)).revision
         came = await store.commit([change("i", service=name) for name in names], zero)
         left = await store.commit([change("i", None, service=name) for name in names], came)
-        assert came == zero + 2, "two parts, for each service has an entry in the log"
-        assert left == came + 3, "three parts, for each instance that leaves takes three operations"
+        assert came == zero + 2, "two parts, since each service has a log entry"
+        assert left == came + 3, "three parts, since each removal takes three operations"
         await follower.reach(left)
         assert set((await current_snapshot(store)).services) == set(names)
 
 
-async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: EtcdProcess) -> None:
+async def test_a_batch_whose_writer_died_between_parts_is_shown_in_the_end(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     layout = Layout(EtcdAddress.parse(url).prefix.encode())
     async with opened(url) as store, connected(url) as connection, open_follower(store) as follower:
@@ -223,14 +225,14 @@ async def test_a_batch_whose_writer_died_half_way_is_shown_in_the_end(etcd: Etcd
         assert await store.commit([change("o2")], settled.header.revision) > settled.header.revision
 
 
-async def test_after_a_question_without_an_answer_it_goes_on_from_what_was_told_last(
+async def test_after_a_failed_check_of_the_history_the_watch_continues_after_the_last_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, asked = CatalogFollower._is_the_same_history, []
+    real, calls = CatalogFollower._is_the_same_history, []
 
     async def silent_once(self: CatalogFollower) -> bool:
-        asked.append(self)
-        if len(asked) == 1:
+        calls.append(self)
+        if len(calls) == 1:
             raise EtcdUnreachable("away again")
         return await real(self)
 
@@ -242,14 +244,14 @@ async def test_after_a_question_without_an_answer_it_goes_on_from_what_was_told_
             last = follower.snapshot.revision
             etcd.kill()
             etcd.start()
-            await until(lambda: asked)
-            etcd.compact(last)  # What was told long ago is not kept any more.
+            await until(lambda: calls)
+            etcd.compact(last)  # Earlier events are compacted.
             await _written(store, follower)
-            await until(lambda: len(asked) > 1)
-            assert follower.wholes == 1, "nothing is read anew, and nothing told twice"
+            await until(lambda: len(calls) > 1)
+            assert follower.wholes == 1, "the catalog is not read anew, and no batch comes twice"
 
 
-async def test_an_etcd_that_was_wiped_is_another_history_and_is_followed_on(tmp_path: Path) -> None:
+async def test_a_wiped_etcd_is_another_history_and_is_followed(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:
             for _ in range(3):
@@ -265,7 +267,7 @@ async def test_an_etcd_that_was_wiped_is_another_history_and_is_followed_on(tmp_
             await _written(store, follower)
 
 
-async def test_an_etcd_that_was_restored_from_a_backup_is_another_history(tmp_path: Path) -> None:
+async def test_a_restored_etcd_is_another_history(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         async with opened(etcd.url, "n1") as store, folding(store) as follower:
             first = await _written(store, follower)
@@ -284,7 +286,7 @@ async def test_an_etcd_that_was_restored_from_a_backup_is_another_history(tmp_pa
 
 
 async def _written(store: EtcdStore, follower: StreamFollower) -> str:
-    """List an instance, trying until it is taken, as registrars do; its id."""
+    """Lists an instance, trying until it succeeds as registrars do. Returns its id."""
     id = secrets.token_hex(4)
     async with asyncio.timeout(40.0):
         while True:
@@ -297,7 +299,7 @@ async def _written(store: EtcdStore, follower: StreamFollower) -> str:
                 return id
 
 
-async def test_a_format_of_the_future_is_refused_with_what_to_do(etcd: EtcdProcess) -> None:
+async def test_a_later_format_is_refused_with_the_remedy(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     async with opened(url) as store:
         head = Head((await current_snapshot(store)).epoch, "b1", format=99)
@@ -308,7 +310,7 @@ async def test_a_format_of_the_future_is_refused_with_what_to_do(etcd: EtcdProce
             pass
 
 
-async def test_a_node_under_which_a_later_version_wrote_refuses_writes_in_words(etcd: EtcdProcess) -> None:
+async def test_a_running_node_refuses_writes_after_a_later_version_wrote(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     async with opened(url) as store, folding(store) as follower:
         head = Head((await current_snapshot(store)).epoch, "b1", format=99)
@@ -323,18 +325,18 @@ async def test_a_node_under_which_a_later_version_wrote_refuses_writes_in_words(
         await until(lambda: "layout is 99" in store.condition().get("trouble", ""))
 
 
-async def test_an_etcd_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_etcd_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adsum.stores.etcd.store.OPEN_TIMEOUT", 0.5)
     with pytest.raises(StoreUnavailable, match=r"etcd://127\.0\.0\.1:1\S* does not answer"):
         async with opened("etcd://user:secret@127.0.0.1:1"):
             pass
 
 
-async def test_a_user_with_a_password_and_just_the_permission_that_it_takes(tmp_path: Path) -> None:
+async def test_a_user_with_permission_on_the_prefix_alone_is_enough(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         etcd.enable_auth()
-        for login, said in (("", "user name is empty"), ("adsum:wrong@", "invalid user ID or password")):
-            with pytest.raises(StoreOpenFailed, match=said) as refused:
+        for login, expected in (("", "user name is empty"), ("adsum:wrong@", "invalid user ID or password")):
+            with pytest.raises(StoreOpenFailed, match=expected) as refused:
                 async with opened(f"etcd://{login}{etcd.host_port}"):
                     pass
             assert "wrong" not in str(refused.value)
@@ -343,12 +345,12 @@ async def test_a_user_with_a_password_and_just_the_permission_that_it_takes(tmp_
                 pass
         async with opened(f"etcd://adsum:s3cret@{etcd.host_port}", "n1") as store, folding(store) as follower:
             await _written(store, follower)
-            etcd.kill()  # Tokens are forgotten by an etcd that is started again.
+            etcd.kill()  # An etcd that restarts forgets its tokens.
             etcd.start()
             await _written(store, follower)
 
 
-async def test_a_node_that_may_no_longer_write_says_so_though_its_watch_and_its_session_go_on(tmp_path: Path) -> None:
+async def test_a_node_reports_that_etcd_refuses_its_writes_while_its_watch_and_session_continue(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         etcd.enable_auth()
         async with opened(f"etcd://adsum:s3cret@{etcd.host_port}", "n1") as store, folding(store) as follower:
@@ -371,7 +373,7 @@ async def test_a_node_that_may_no_longer_write_says_so_though_its_watch_and_its_
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store gives up soon: an etcd that is spoken to in a wrong way never answers."""
+    """Shortens timeouts: an etcd never answers a connection with the wrong TLS options."""
     monkeypatch.setattr("adsum.etcd.client.CALL_TIMEOUT", 1.2)
     monkeypatch.setattr("adsum.stores.etcd.store.OPEN_TIMEOUT", 4.0)
 
@@ -386,7 +388,7 @@ async def test_tls_works_with_certificates_of_both_sides_and_errors_name_the_mis
         async with opened(f"{etcd.url}?{query}", "n1") as store, open_follower(store) as follower:
             revision = await store.commit([change("o1")], (await current_snapshot(store)).revision)
             assert (await follower.reach(revision)).instance_count == 1
-        for wrong, said in (
+        for wrong, expected in (
             ("", "speaks TLS: add tls=true"),
             ("?tls=true", "not of a public authority: add ca=FILE"),
             (f"?ca={files['ca.pem']}", "wants a client's certificate: add cert and key"),
@@ -394,7 +396,7 @@ async def test_tls_works_with_certificates_of_both_sides_and_errors_name_the_mis
             (f"?{query.replace('client.key', 'server.key')}", "the key must be that of cert"),
             ("?ca=/nowhere.pem", "No such file"),
         ):
-            with pytest.raises(StoreOpenFailed, match=said):
+            with pytest.raises(StoreOpenFailed, match=expected):
                 async with opened(f"{etcd.url}{wrong}"):
                     pass
 
@@ -415,7 +417,7 @@ async def test_errors_name_a_missing_authority_and_tls_options_for_a_member_with
 
 
 def _certificates(folder: Path) -> dict[str, str]:
-    """An authority, and what it vouches for: PEM files by name."""
+    """Creates an authority and certificates signed by it. Returns the PEM files by name."""
     openssl = str(need("openssl"))
 
     def run(*words: str) -> None:
@@ -431,7 +433,7 @@ def _certificates(folder: Path) -> dict[str, str]:
     return {file.name: str(file) for file in folder.iterdir()}
 
 
-async def test_a_node_that_lost_its_session_may_not_write_until_it_has_another(etcd: EtcdProcess) -> None:
+async def test_a_node_without_a_session_may_not_write_until_it_has_a_new_one(etcd: EtcdProcess) -> None:
     async with opened(_url(etcd), "n1") as store, folding(store) as follower:
         await _written(store, follower)
         presence: Any = store.__dict__["_membership"]

@@ -1,4 +1,4 @@
-"""The store on each line of etcd: idle, killed, cut off, compacted, wiped and restored."""
+"""The store on each minor version of etcd: idle, killed, cut off, compacted, wiped and restored."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.support.etcd_process import EtcdProcess
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.tcp_proxy import TcpProxy
 
-PATIENCE = 15.0
-"""Seconds within which all is well again; without a word of etcd a node is not ready after so many."""
+RECOVERY_TIMEOUT = 15.0
+"""Seconds within which the store recovers. A node without etcd is not ready after as many seconds."""
 
 AnyEtcd = EtcdProcess | FakeEtcd
 
 
 @asynccontextmanager
 async def followed(url: str) -> AsyncIterator[tuple[EtcdStore, StreamFollower]]:
-    """An open store, and who follows it. It holds no session, so nothing is written to etcd unless a test does it."""
+    """An open store and a follower. The store has no session, so only the test itself writes to etcd."""
     store = EtcdStore.from_url(url)
     await store.open()
 
@@ -45,7 +45,7 @@ async def followed(url: str) -> AsyncIterator[tuple[EtcdStore, StreamFollower]]:
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(RECOVERY_TIMEOUT):
         while not true():  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
 
@@ -60,7 +60,7 @@ def troubled(store: EtcdStore) -> bool:
 
 
 async def well(store: EtcdStore) -> None:
-    """Return once etcd says again that nothing is newer than what is known."""
+    """Waits until etcd confirms again that nothing is newer than what is known."""
     await until(lambda: not troubled(store) and store.age() < 2 * watch.PROGRESS_INTERVAL)
 
 
@@ -68,7 +68,7 @@ def ids(follower: StreamFollower) -> set[str]:
     return {key.id for key in current_listings(follower.snapshot)}
 
 
-async def test_an_idle_etcd_that_was_started_again_is_followed_on_in_the_same_epoch(each_etcd: AnyEtcd) -> None:
+async def test_an_idle_etcd_that_restarted_is_followed_in_the_same_epoch(each_etcd: AnyEtcd) -> None:
     async with followed(each_etcd.url) as (store, follower):
         await written(store, follower, "o1")
         before = follower.snapshot
@@ -80,7 +80,7 @@ async def test_an_idle_etcd_that_was_started_again_is_followed_on_in_the_same_ep
         assert (follower.snapshot.epoch, follower.wholes, ids(follower)) == (before.epoch, 1, {"o1", "o2"})
 
 
-async def test_an_idle_etcd_that_was_cut_off_is_followed_on_in_the_same_epoch(each_etcd: AnyEtcd) -> None:
+async def test_an_idle_etcd_that_was_cut_off_is_followed_in_the_same_epoch(each_etcd: AnyEtcd) -> None:
     wire = await TcpProxy(each_etcd.port).open()
     try:
         async with followed(f"etcd://127.0.0.1:{wire.port}") as (store, follower):
@@ -96,8 +96,8 @@ async def test_an_idle_etcd_that_was_cut_off_is_followed_on_in_the_same_epoch(ea
         await wire.close()
 
 
-async def test_a_catalog_that_is_older_than_what_etcd_keeps_is_followed_on(each_etcd: AnyEtcd) -> None:
-    """Others wrote to etcd since, and it forgot what was before."""
+async def test_a_catalog_whose_revision_is_compacted_is_followed(each_etcd: AnyEtcd) -> None:
+    """Other programs wrote to etcd meanwhile, and earlier revisions are compacted."""
     async with followed(each_etcd.url) as (store, follower):
         await written(store, follower, "o1")
         before = follower.snapshot
@@ -119,7 +119,7 @@ async def test_a_catalog_that_is_older_than_what_etcd_keeps_is_followed_on(each_
         assert ids(follower) == {"o1", "o2"}
 
 
-async def test_an_etcd_that_was_wiped_begins_a_new_epoch_though_nobody_writes(each_etcd: AnyEtcd) -> None:
+async def test_a_wiped_etcd_begins_a_new_epoch_without_a_write(each_etcd: AnyEtcd) -> None:
     async with followed(each_etcd.url) as (store, follower):
         for number in range(3):
             await written(store, follower, f"o{number}")
@@ -133,7 +133,7 @@ async def test_an_etcd_that_was_wiped_begins_a_new_epoch_though_nobody_writes(ea
         await written(store, follower, "new")
 
 
-async def test_an_etcd_that_was_restored_begins_a_new_epoch_though_nobody_writes(each_etcd: AnyEtcd) -> None:
+async def test_a_restored_etcd_begins_a_new_epoch_without_a_write(each_etcd: AnyEtcd) -> None:
     async with followed(each_etcd.url) as (store, follower):
         await written(store, follower, "o1")
         each_etcd.kill()
@@ -152,7 +152,7 @@ async def test_an_etcd_that_was_restored_begins_a_new_epoch_though_nobody_writes
         await written(store, follower, "new")
 
 
-async def test_an_etcd_that_was_restored_and_moved_on_past_what_was_known_begins_a_new_epoch(
+async def test_a_restored_etcd_with_a_higher_revision_begins_a_new_epoch(
     each_etcd: AnyEtcd,
 ) -> None:
     async with followed(each_etcd.url) as (store, follower):
@@ -175,13 +175,13 @@ async def test_an_etcd_that_was_restored_and_moved_on_past_what_was_known_begins
         assert ids(follower) == {"o1"}
 
 
-async def test_a_member_that_hangs_costs_a_write_about_a_second() -> None:
+async def test_a_hanging_member_delays_a_write_by_about_a_second() -> None:
     with FakeEtcd() as one, FakeEtcd() as other:
         other.state = one.state
         async with followed(f"{one.url},{other.host_port}") as (store, follower):
             await written(store, follower, "o1")
-            asked = store.__dict__["_etcd"].host
-            (one if one.host_port == asked else other).pause()
+            used_host = store.__dict__["_etcd"].host
+            (one if one.host_port == used_host else other).pause()
             async with asyncio.timeout(client.WRITE_MEMBER_TIMEOUT + 2.5):  # The machine may be busy.
                 await store.commit([change("o2")], follower.snapshot.revision)
             await until(lambda: ids(follower) == {"o1", "o2"})
@@ -189,7 +189,7 @@ async def test_a_member_that_hangs_costs_a_write_about_a_second() -> None:
 
 
 @pytest.mark.parametrize("each_etcd", ["fake"], indirect=True)
-async def test_a_member_that_hangs_is_followed_on_when_it_goes_on(each_etcd: AnyEtcd) -> None:
+async def test_a_hanging_member_is_followed_again_when_it_continues(each_etcd: AnyEtcd) -> None:
     async with followed(each_etcd.url) as (store, follower):
         await written(store, follower, "o1")
         each_etcd.pause()

@@ -1,4 +1,4 @@
-"""Backups of the SQLite file, made while it is in use and put back."""
+"""Backups of the SQLite file while it is in use, and restores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> SqliteStore:
-    """An open store with two instances and a route, all of it still in its log."""
+    """An open store with two instances and a route, which are still in its write-ahead log."""
     store = SqliteStore(path)
     await store.open()
     await store.commit([change("o1"), change("o2")], 0, [put_route("r1")])
@@ -33,7 +33,7 @@ async def store(path: Path) -> SqliteStore:
 
 
 def names(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir()}
+    return {file.name for file in folder.iterdir()}
 
 
 async def ids(path: Path) -> set[str]:
@@ -45,7 +45,7 @@ async def ids(path: Path) -> set[str]:
         await store.close()
 
 
-async def test_a_store_in_use_is_copied_with_what_its_log_holds(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+async def test_a_backup_of_a_store_in_use_includes_its_log(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     to = tmp_path / "backup.db"
     assert back_up(path, to) == BackupSummary(2, 1, 1)
     assert names(tmp_path) == {"registry", "backup.db"}
@@ -55,9 +55,7 @@ async def test_a_store_in_use_is_copied_with_what_its_log_holds(store: SqliteSto
     assert await ids(to) == {"o1", "o2"}
 
 
-async def test_a_restored_backup_is_what_is_listed_in_a_new_epoch(
-    store: SqliteStore, path: Path, tmp_path: Path
-) -> None:
+async def test_a_restored_backup_is_listed_in_a_new_epoch(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     before = await current_snapshot(store)
     back_up(path, tmp_path / "backup.db")
     await store.commit([change("o3")], 1)
@@ -75,7 +73,9 @@ async def test_a_restored_backup_is_what_is_listed_in_a_new_epoch(
     assert await ids(tmp_path / "backup.db") == {"o1", "o2"}, "the backup itself can be restored again"
 
 
-async def test_what_a_killed_registry_left_is_kept_whole(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+async def test_a_restore_keeps_the_file_and_log_of_a_killed_registry(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
     back_up(path, tmp_path / "backup.db")
     await store.commit([change("o3")], 1)
     crashed = tmp_path / "crashed" / "adsum.db"
@@ -99,7 +99,9 @@ async def test_a_file_in_use_is_not_replaced(store: SqliteStore, path: Path, tmp
     assert await ids(path) == {"o1", "o2", "o3"}
 
 
-async def test_a_backup_can_be_restored_where_there_is_no_file(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+async def test_a_backup_can_be_restored_without_an_existing_file(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
     back_up(path, tmp_path / "backup.db")
     await store.close()
     new = tmp_path / "new host" / "adsum.db"
@@ -107,7 +109,7 @@ async def test_a_backup_can_be_restored_where_there_is_no_file(store: SqliteStor
     assert await ids(new) == {"o1", "o2"}
 
 
-async def test_a_backup_stays_one_file_when_it_is_restored(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+async def test_a_restored_backup_stays_one_file(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
     folder.mkdir()
     back_up(path, folder / "backup.db")
@@ -117,7 +119,7 @@ async def test_a_backup_stays_one_file_when_it_is_restored(store: SqliteStore, p
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-async def test_what_root_restores_belongs_to_the_registry(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+async def test_a_file_restored_by_root_belongs_to_the_registry(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     back_up(path, tmp_path / "backup.db")
     await store.close()
     os.chown(path, 12_345, 12_346)
@@ -140,7 +142,7 @@ async def test_a_backup_never_replaces_a_file(store: SqliteStore, path: Path, tm
     await store.close()
 
 
-async def test_a_crash_of_the_first_start_after_a_restore_is_no_replaced_file(
+async def test_a_crash_of_the_first_start_after_a_restore_is_not_taken_for_a_replaced_file(
     store: SqliteStore, path: Path, tmp_path: Path
 ) -> None:
     back_up(path, tmp_path / "backup.db")
@@ -155,7 +157,7 @@ async def test_a_crash_of_the_first_start_after_a_restore_is_no_replaced_file(
     crashed.parent.mkdir()
     for ending in ("", "-wal"):
         crashed.with_name(crashed.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
-    # What stands in the lock file while the file is opened for the first time.
+    # The content of the lock file while the file is opened for the first time.
     crashed.with_name("adsum.db.lock").write_text(restored.replace(" 0 0 0", f" 0 0 {MAX_REVISION}"))
     await store.close()
     assert await ids(crashed) == {"o1", "o2", "o3"}
@@ -186,10 +188,10 @@ async def test_a_damaged_backup_is_refused_and_nothing_changes(
     await store.close()
     assert callable(spoil)
     spoil(backup)
-    before = {each.name: each.read_bytes() for each in path.parent.iterdir() if each.suffix != ".lock"}
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir() if file.suffix != ".lock"}
     with pytest.raises(StoreOpenFailed, match=str(backup)):
         restore(backup, path)
-    assert {each.name: each.read_bytes() for each in path.parent.iterdir() if each.suffix != ".lock"} == before
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir() if file.suffix != ".lock"} == before
     assert await ids(path) == {"o1", "o2", "o3"}
 
 

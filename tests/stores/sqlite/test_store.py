@@ -1,4 +1,4 @@
-"""What the SQLite store promises beyond the contract: one daemon a file, and files that can't be used or written."""
+"""The SQLite store beyond the contract: one daemon for each file, and files that can't be used or written."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def opened(path: Path, options: str = "") -> AsyncIterator[SqliteStore]:
 
 
 async def refusal(path: Path) -> str:
-    """The sentence with which opening it is refused."""
+    """Returns the error of opening the store."""
     with pytest.raises(StoreOpenFailed) as refused:
         async with opened(path):
             pass
@@ -49,7 +49,7 @@ async def refusal(path: Path) -> str:
 
 
 def edit(path: Path, *statements: str) -> None:
-    """As somebody does who opens the file with SQLite's own tools."""
+    """Executes statements as SQLite's own tools do."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         for statement in statements:
             db.execute(statement)
@@ -64,7 +64,7 @@ def replace(path: Path, whole: bytes) -> None:
 
 
 def overwrite(path: Path, start: int, what: bytes) -> None:
-    """What is there from `start` on; the file is made if it isn't there."""
+    """Overwrites the file from `start` on. Creates it if it does not exist."""
     path.touch()
     with path.open("r+b") as there:
         there.seek(start)
@@ -72,7 +72,7 @@ def overwrite(path: Path, start: int, what: bytes) -> None:
 
 
 async def made(path: Path) -> None:
-    """A store with one instance."""
+    """Creates a store with one instance."""
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
 
@@ -83,7 +83,7 @@ def full_disk(path: Path) -> Iterator[None]:
     writing fails as on a full disk.
     """
     files = [path] if path.name.endswith("-wal") else path.parent.iterdir()
-    size = max(each.stat().st_size for each in files)
+    size = max(file.stat().st_size for file in files)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -93,7 +93,7 @@ def full_disk(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("nats://localhost", "one of memory:, etcd:, sqlite:, not"),
         ("adsum.db", "one of memory:, etcd:, sqlite:, not"),
@@ -104,18 +104,18 @@ def full_disk(path: Path) -> Iterator[None]:
         ("sqlite://host/adsum.db", "must be sqlite:///PATH"),
         ("sqlite:/adsum.db", "must be sqlite:///PATH"),
         ("sqlite:///a%00b", "must be sqlite:///PATH"),
-        ("sqlite:///a.db?epoch=old", "has the only option"),
-        ("sqlite:///a.db?epoch=new&epoch=new", "has the only option"),
-        ("sqlite:///a.db?timeout=3", "has the only option"),
+        ("sqlite:///a.db?epoch=old", "accepts only the option"),
+        ("sqlite:///a.db?epoch=new&epoch=new", "accepts only the option"),
+        ("sqlite:///a.db?timeout=3", "accepts only the option"),
     ],
 )
-def test_a_url_that_names_no_store_is_refused_with_what_would(url: str, said: str) -> None:
-    with pytest.raises(Invalid, match=said) as refused:
+def test_a_wrong_url_is_refused_with_the_right_form(url: str, expected: str) -> None:
+    with pytest.raises(Invalid, match=expected) as refused:
         stores.store(url)
     assert refused.value.field == "store"
 
 
-async def test_a_path_may_be_relative_and_hold_what_urls_must_quote(
+async def test_a_path_may_be_relative_and_hold_quoted_characters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -125,19 +125,19 @@ async def test_a_path_may_be_relative_and_hold_what_urls_must_quote(
     assert (tmp_path / "new folder" / "what?.db").exists()
 
 
-async def test_what_it_makes_is_for_its_owner_only(tmp_path: Path) -> None:
+async def test_its_files_are_readable_for_their_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "folder" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert len(list(path.parent.iterdir())) == 4
-        assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
 
 
 async def test_a_second_store_of_a_file_is_refused_while_the_first_is_open(path: Path) -> None:
     async with opened(path) as store:
-        said = await refusal(path)
-        assert f"{path}: another registry uses it (process {os.getpid()}): stop that registry" in said
+        error = await refusal(path)
+        assert f"{path}: another registry uses it (process {os.getpid()}): stop that registry" in error
         await store.commit([change("o1")], 0)
     async with opened(path) as store:
         assert (await current_snapshot(store)).revision == 1
@@ -150,14 +150,14 @@ async def test_two_names_of_one_file_have_one_lock(path: Path, tmp_path: Path) -
         assert "another registry uses it" in await refusal(link)
 
 
-async def test_a_refused_store_lets_go_of_the_file(path: Path) -> None:
+async def test_a_store_that_fails_to_open_releases_the_file(path: Path) -> None:
     overwrite(path, 0, b"not a database, though long enough to be looked at as if it were one" * 20)
     await refusal(path)
     os.unlink(path)  # noqa: PTH108
     await made(path)
 
 
-async def test_a_file_from_the_future_is_refused_and_left_alone(path: Path) -> None:
+async def test_a_file_of_a_later_version_is_refused_and_not_changed(path: Path) -> None:
     await made(path)
     edit(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
     before = contents(path)
@@ -174,21 +174,21 @@ async def test_a_file_from_the_future_is_refused_and_left_alone(path: Path) -> N
         ["CREATE TABLE theirs (x)", "PRAGMA application_id = 42", "PRAGMA user_version = 1"],
     ],
 )
-async def test_the_file_of_another_program_is_refused_and_left_alone(path: Path, statements: list[str]) -> None:
+async def test_the_file_of_another_program_is_refused_and_not_changed(path: Path, statements: list[str]) -> None:
     edit(path, *statements)
     before = contents(path)
     assert "another program's SQLite file" in await refusal(path)
     assert contents(path) == before
 
 
-async def test_a_file_that_is_no_database_is_refused_with_what_to_do(path: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused_with_the_remedy(path: Path) -> None:
     overwrite(path, 0, os.urandom(10_000))
-    said = await refusal(path)
-    assert "file is not a database" in said
-    assert "restore it from a backup (`adsum restore`), or move it away" in said
+    error = await refusal(path)
+    assert "file is not a database" in error
+    assert "restore it from a backup (`adsum restore`), or move it away" in error
 
 
-async def test_a_damaged_file_is_refused_not_half_read(path: Path) -> None:
+async def test_a_damaged_file_is_refused_and_not_read_in_part(path: Path) -> None:
     async with opened(path) as store:
         for n in range(20):
             await store.commit([change(f"o{n * 50 + more}") for more in range(50)], n)
@@ -207,7 +207,7 @@ async def test_a_record_that_cannot_be_read_is_named(path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", ["x'7b7d'", "x'ff'", "''", "1"])
-async def test_a_history_that_cannot_be_read_is_named_and_stops_nothing_else(path: Path, body: str) -> None:
+async def test_a_damaged_history_is_named_and_affects_nothing_else(path: Path, body: str) -> None:
     await made(path)
     edit(path, f"UPDATE history SET body = {body}")
     async with opened(path) as store:
@@ -229,13 +229,13 @@ async def test_a_file_that_was_cut_off_is_refused(path: Path, size: int) -> None
 
 
 def damaged(whole: bytes, rng: random.Random) -> bytes:
-    """Some of it overwritten, somewhere."""
+    """Returns the content with some bytes overwritten."""
     size = rng.choice([1, 16, 512, 4_096])
     at = rng.randrange(len(whole) - size)
     return whole[:at] + rng.randbytes(size) + whole[at + size :]
 
 
-async def test_whatever_is_damaged_is_read_refused_or_unavailable_and_nothing_else(path: Path) -> None:
+async def test_a_damaged_file_is_read_refused_or_unavailable(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change(f"o{n}") for n in range(200)], 0)
     whole, rng = contents(path), random.Random(7)
@@ -253,7 +253,7 @@ async def test_a_file_without_its_epoch_is_refused(path: Path) -> None:
     assert "restore it from a backup" in await refusal(path)
 
 
-async def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+async def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     assert f"{in_the_way}: File exists" in await refusal(in_the_way / "adsum.db")
@@ -263,12 +263,12 @@ async def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-async def test_a_place_that_must_not_be_written_is_refused(path: Path) -> None:
+async def test_a_file_without_write_permission_is_refused(path: Path) -> None:
     path.parent.chmod(0o500)
     assert "Permission denied" in await refusal(path)
 
 
-async def test_a_file_without_room_for_its_tables_is_refused_and_made_later(path: Path) -> None:
+async def test_a_file_on_a_full_disk_is_refused_and_created_later(path: Path) -> None:
     overwrite(path, 0, b"")
     with full_disk(path):
         assert "can't use" in await refusal(path)
@@ -287,7 +287,7 @@ async def test_an_older_file_is_migrated_with_all_it_holds(path: Path, monkeypat
     assert f"its schema is {latest + 1}, the latest known here {latest}" in await refusal(path)
 
 
-async def test_a_file_of_the_first_version_learns_to_hold_documents(path: Path) -> None:
+async def test_a_file_of_the_first_version_can_hold_documents(path: Path) -> None:
     edit(path, *schema.MIGRATIONS[0], "PRAGMA user_version = 1")
     async with opened(path) as store:
         await store.commit([change("o1")], 0, [put_route("r1")])
@@ -295,7 +295,7 @@ async def test_a_file_of_the_first_version_learns_to_hold_documents(path: Path) 
         assert (len(current_listings(snapshot)), len(snapshot.documents.by_key)) == (1, 1)
 
 
-async def test_a_file_of_the_second_version_knows_the_services_that_its_history_tells_of(path: Path) -> None:
+async def test_a_file_of_the_second_version_knows_the_services_in_its_history(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         await store.commit([change("o1", None)], 1)
@@ -318,7 +318,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monk
         assert len(current_listings(await current_snapshot(store))) == 1
 
 
-async def test_a_new_epoch_is_begun_when_asked_for_and_keeps_everything_else(path: Path) -> None:
+async def test_a_new_epoch_begins_on_request_and_keeps_everything_else(path: Path) -> None:
     await made(path)
     async with opened(path) as store:
         before = await current_snapshot(store)
@@ -343,10 +343,10 @@ async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monk
     async with opened(path) as store:
         await asyncio.gather(*(store.commit([change("o1", n + 1)], n) for n in range(100)))
         assert len(transactions) <= 3
-        assert [each.revision for each in await store.history(None, None, 200)] == list(range(100, 0, -1))
+        assert [recorded.revision for recorded in await store.history(None, None, 200)] == list(range(100, 0, -1))
 
 
-async def test_history_is_trimmed_however_short_the_lives_of_the_daemon(path: Path) -> None:
+async def test_history_is_trimmed_even_if_the_daemon_restarts_often(path: Path) -> None:
     many, revision = TRIM_SLACK_CHANGES // 2, 0
     for _ in range((MAX_HISTORY_PER_SERVICE + 5 * TRIM_SLACK_CHANGES) // many):
         async with opened(path) as store:
@@ -358,7 +358,7 @@ async def test_history_is_trimmed_however_short_the_lives_of_the_daemon(path: Pa
         )
 
 
-async def test_a_batch_that_cannot_be_written_down_spoils_no_other(path: Path) -> None:
+async def test_a_batch_that_cannot_be_encoded_does_not_affect_others(path: Path) -> None:
     bad = Change(Key("orders", "o1"), None, Provenance(Cause.DEREGISTERED, "\ud800"))
     async with opened(path) as store:
         results = await asyncio.gather(
@@ -375,7 +375,7 @@ async def test_a_batch_that_cannot_be_written_down_spoils_no_other(path: Path) -
 
 
 def big(n: int) -> list[Change]:
-    """A batch of some hundred kilobytes."""
+    """Returns a batch of some hundred kilobytes."""
     return [change(f"o{n}-{more}") for more in range(500)]
 
 
@@ -391,12 +391,12 @@ async def test_a_full_disk_refuses_commits_and_loses_nothing(path: Path) -> None
             assert len(await store.history(None, None, 9)) == 1
         assert await store.commit(big(1), 1) == 2
         assert len(current_listings(await follower.reach(2))) == 501
-        assert follower.wholes == 1, "nothing was written, so nobody has to start over"
+        assert follower.wholes == 1, "nothing was written, so no follower starts over"
     async with opened(path) as store:
         assert current_listings(await current_snapshot(store)) == current_listings(follower.snapshot)
 
 
-async def test_a_file_at_its_bound_refuses_commits_until_there_is_room(path: Path) -> None:
+async def test_a_file_at_its_size_limit_refuses_commits_until_there_is_room(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         await bound(store, 1)
@@ -407,16 +407,16 @@ async def test_a_file_at_its_bound_refuses_commits_until_there_is_room(path: Pat
         assert len(current_listings(await current_snapshot(store))) == 501
 
 
-async def asked(store: SqliteStore, question: str) -> object:
-    """What the store's own connection answers."""
-    answer = await store._run(lambda: store._file._db.execute(question).fetchone())
+async def query(store: SqliteStore, statement: str) -> object:
+    """Returns the answer of the store's own connection."""
+    answer = await store._run(lambda: store._file._db.execute(statement).fetchone())
     return answer[0] if answer else None
 
 
 async def test_every_commit_is_synced_into_a_write_ahead_log(path: Path) -> None:
     async with opened(path) as store:
-        assert await asked(store, "PRAGMA journal_mode") == "wal"
-        assert await asked(store, "PRAGMA synchronous") == 2
+        assert await query(store, "PRAGMA journal_mode") == "wal"
+        assert await query(store, "PRAGMA synchronous") == 2
 
 
 async def test_a_file_that_cannot_be_read_now_is_unavailable_not_refused(path: Path) -> None:
@@ -433,15 +433,15 @@ async def test_a_file_that_cannot_be_read_now_is_unavailable_not_refused(path: P
 
 
 async def bound(store: SqliteStore, pages: int) -> None:
-    """Allow the file that many pages, or as many as it has."""
-    await asked(store, f"PRAGMA max_page_count = {pages}")
+    """Limits the file to so many pages, or to as many as it has."""
+    await query(store, f"PRAGMA max_page_count = {pages}")
 
 
-async def test_a_file_locked_by_another_tool_refuses_commits_until_it_lets_go(
+async def test_a_file_locked_by_another_program_refuses_commits_until_it_is_unlocked(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(path) as store:
-        await asked(store, "PRAGMA busy_timeout = 10")
+        await query(store, "PRAGMA busy_timeout = 10")
         with closing(sqlite3.connect(path, isolation_level=None)) as tool:
             tool.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreUnavailable, match="locked"):
@@ -452,7 +452,7 @@ async def test_a_file_locked_by_another_tool_refuses_commits_until_it_lets_go(
 
 @contextmanager
 def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterator[None]:
-    """Transactions succeed but say that they failed; blind: afterwards the file can't be looked at either."""
+    """Makes transactions succeed but raise an error. `blind`: the file can't be read afterwards either."""
     transaction = schema.transaction
 
     @contextmanager
@@ -472,7 +472,7 @@ def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterato
 
 
 @pytest.mark.parametrize("blind", [False, True])
-async def test_a_commit_that_failed_in_doubt_is_shown_if_it_is_in_the_file(
+async def test_a_failed_commit_is_shown_if_it_is_in_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
 ) -> None:
     async with opened(path) as store, open_follower(store) as follower:
@@ -488,21 +488,21 @@ async def test_a_commit_that_failed_in_doubt_is_shown_if_it_is_in_the_file(
 
 
 def killed(path: Path, copy: Path) -> None:
-    """What a daemon that is killed now would leave, moved to another folder."""
+    """Copies the files that a daemon would leave if it were killed now."""
     copy.parent.mkdir()
     for ending in ("", "-wal", ".lock"):
         copy.with_name(copy.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
 
 
 def backup(path: Path, to: Path) -> None:
-    """As `sqlite3 adsum.db ".backup copy.db"` makes it."""
+    """Makes a backup as `sqlite3 adsum.db ".backup copy.db"` does."""
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
         source.backup(target)
 
 
 @pytest.fixture
 async def crashed(path: Path, tmp_path: Path) -> Path:
-    """A file with one instance more in its log than `backup.db` beside it has."""
+    """A file whose log has one instance more than `backup.db` beside it."""
     crashed = tmp_path / "crashed" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
@@ -512,13 +512,13 @@ async def crashed(path: Path, tmp_path: Path) -> Path:
     return crashed
 
 
-async def test_a_log_that_a_kill_left_is_read(crashed: Path) -> None:
+async def test_the_log_of_a_killed_daemon_is_read(crashed: Path) -> None:
     async with opened(crashed) as store:
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1", "o2"}
 
 
 @pytest.mark.parametrize("options", ["", "?epoch=new"])
-async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_kept(
+async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_not_changed(
     crashed: Path, tmp_path: Path, options: str
 ) -> None:
     saved = contents(tmp_path / "backup.db")
@@ -533,11 +533,11 @@ async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_kep
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
 
-async def test_a_crash_in_the_middle_of_copying_the_log_is_no_replaced_file(path: Path, tmp_path: Path) -> None:
+async def test_a_crash_while_the_log_is_copied_is_not_taken_for_a_replaced_file(path: Path, tmp_path: Path) -> None:
     crashed = tmp_path / "crashed" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
-        # Another connection copies the log, as ours does, and the daemon dies before it notes how far the file came.
+        # The log is copied, and the daemon dies before it saves the progress of the file.
         store._file._save_progress(0, 1)
         edit(path, "PRAGMA wal_checkpoint(PASSIVE)")
         killed(path, crashed)
@@ -545,7 +545,7 @@ async def test_a_crash_in_the_middle_of_copying_the_log_is_no_replaced_file(path
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
 
-async def test_a_restored_file_begins_a_new_epoch_by_itself(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_restored_file_gets_a_new_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     await made(path)
     old = contents(path)
     async with opened(path) as store:
@@ -562,7 +562,7 @@ async def test_a_restored_file_begins_a_new_epoch_by_itself(path: Path, caplog: 
         assert (await current_snapshot(store)).epoch not in (before.epoch, after.epoch)
 
 
-async def test_a_file_that_only_moved_on_keeps_its_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_with_newer_revisions_keeps_its_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     await made(path)
     async with opened(path) as store:
         before = await current_snapshot(store)
@@ -580,9 +580,7 @@ async def test_a_file_that_only_moved_on_keeps_its_epoch(path: Path, caplog: pyt
         (lambda path: path.with_name("adsum.db.lock").unlink(), "adsum.db.lock was removed"),
     ],
 )
-async def test_a_file_that_is_not_where_it_was_takes_no_write(
-    path: Path, damage: Callable[[Path], object], words: str
-) -> None:
+async def test_a_file_that_was_moved_accepts_no_write(path: Path, damage: Callable[[Path], object], words: str) -> None:
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         damage(path)
@@ -593,7 +591,7 @@ async def test_a_file_that_is_not_where_it_was_takes_no_write(
 
 
 class Ticking:
-    """A clock whose sleepers wake when the test says so."""
+    """A clock whose sleepers wake when the test advances it."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -612,7 +610,7 @@ class Ticking:
         self._turn.clear()
 
     async def tick(self, length: float) -> None:
-        """Let time pass, and return when the sleeper that woke sleeps again."""
+        """Advances the clock, and returns when the sleeper that woke sleeps again."""
         await self.asleep.wait()
         self.asleep.clear()
         self.time += length
@@ -620,7 +618,7 @@ class Ticking:
         await self.asleep.wait()
 
 
-async def test_a_disk_that_takes_nothing_is_noticed_and_so_is_its_recovery(path: Path) -> None:
+async def test_a_disk_that_cannot_be_written_and_its_recovery_are_noticed(path: Path) -> None:
     clock = Ticking()
     store = SqliteStore(path, clock=clock)
     await store.open()
@@ -651,7 +649,7 @@ async def test_a_removed_file_is_noticed_without_a_write(path: Path) -> None:
     await store.close()
 
 
-async def test_what_another_program_wrote_is_read_before_anything_is_written(path: Path) -> None:
+async def test_changes_of_another_program_are_read_before_the_next_write(path: Path) -> None:
     async with opened(path) as store, open_follower(store) as follower:
         await store.commit([change("o1")], 0)
         await follower.reach(1)
@@ -666,7 +664,7 @@ async def test_what_another_program_wrote_is_read_before_anything_is_written(pat
         assert await store.commit([change("o3")], 2) == 3
 
 
-async def test_no_flipped_bit_changes_what_is_listed(path: Path) -> None:
+async def test_a_flipped_bit_never_changes_a_listing(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change(f"o{n}") for n in range(20)], 0, [put_route("r1")])
         await store.commit([change("o1", None)], 1)
@@ -702,7 +700,7 @@ async def test_no_flipped_bit_changes_what_is_listed(path: Path) -> None:
         "UPDATE departures SET revision = 9",
     ],
 )
-async def test_a_changed_value_is_refused_with_what_to_do(path: Path, damage: str) -> None:
+async def test_a_changed_value_is_refused_with_the_remedy(path: Path, damage: str) -> None:
     async with opened(path) as store:
         await store.commit([change("o1"), change("o2")], 0)
         await store.commit([change("o2", None)], 1)
@@ -714,7 +712,7 @@ async def test_a_changed_value_is_refused_with_what_to_do(path: Path, damage: st
 
 @pytest.fixture
 def letter(path: Path, tmp_path: Path) -> Path:
-    """A file that is no database, behind a link at `path`."""
+    """A file that is no database, with a link to it at `path`."""
     letter = tmp_path / "elsewhere" / "letter.txt"
     letter.parent.mkdir()
     letter.write_text("Dear reader, this is no database.")
@@ -722,12 +720,12 @@ def letter(path: Path, tmp_path: Path) -> Path:
     return letter
 
 
-async def test_a_link_to_what_is_no_database_gets_no_lock_beside_its_target(path: Path, letter: Path) -> None:
+async def test_no_lock_is_created_beside_the_target_of_a_link_to_another_file(path: Path, letter: Path) -> None:
     assert "file is not a database" in await refusal(path)
-    assert [each.name for each in letter.parent.iterdir()] == ["letter.txt"]
+    assert [file.name for file in letter.parent.iterdir()] == ["letter.txt"]
 
 
-async def test_the_log_is_emptied_when_it_is_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_log_is_emptied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "MAX_WAL_BYTES", 100_000)
     async with opened(path) as store:
         longest = 0

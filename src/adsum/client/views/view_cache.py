@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from adsum.cache_files import replace_private_file
 from adsum.client.sources.source import ViewPosition
 from adsum.core.errors import Invalid
 from adsum.core.model import Endpoint
@@ -82,19 +80,13 @@ class ViewCache:
         content = _Content(view.fresh_at, ServiceView(view.position.epoch, service, view.position.revision, views))
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _replace(self._path(service), _sealed(encode(content)))
+            replace_private_file(self._path(service), _sealed(encode(content)))
         except OSError as error:
             _log.log(self._log_level, "the view of %s can't be cached in %s: %s", service, self.folder, error)
             self._log_level = logging.DEBUG  # Every change tries again, so one warning is enough.
 
     def _path(self, service: str) -> Path:
         return self.folder / f"{service}.view"
-
-
-def default_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/adsum/views`, by default below ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "adsum" / "views"
 
 
 def _sealed(body: bytes) -> bytes:
@@ -108,18 +100,6 @@ def _open(sealed: bytes) -> _Content:
     if sealed != _sealed(body):
         raise Invalid("", "its checksum is wrong")
     return decode(body, _Content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    ahead = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(ahead, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        ahead.replace(path)
-    except OSError:
-        with suppress(OSError):
-            ahead.unlink()
-        raise
 
 
 def _view(endpoint: Endpoint) -> InstanceView:

@@ -7,13 +7,13 @@ fits is written to one file in Envoy's folder, which is replaced atomically.
 from __future__ import annotations
 
 import json
-import os
 import re
 import ssl
 import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+from adsum.cache_files import replace_private_file, write_private_file
 from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
 from adsum.envoy.process.binary import EnvoyBinary
@@ -53,7 +53,7 @@ def validate_pair(pair: bytes, plan: GatewayPlan, folder: Path) -> None:
         return
     path, config = folder / f"check-{PAIR_FILE}", folder / "check.json"
     try:
-        _write(path, pair)
+        write_private_file(path, pair)
         problem = _pair_problem(path)
         if not problem:
             config.write_text(json.dumps(_minimal_config(path)))
@@ -70,14 +70,7 @@ def validate_pair(pair: bytes, plan: GatewayPlan, folder: Path) -> None:
 
 def install_pair(pair: bytes, folder: Path) -> None:
     """Makes the Envoy of that folder use the pair, from its start or from now on. Raises `OSError`."""
-    staged = folder / f"next-{PAIR_FILE}"
-    _write(staged, pair)
-    staged.replace(folder / PAIR_FILE)
-
-
-def _write(path: Path, pair: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(pair)
+    replace_private_file(folder / PAIR_FILE, pair)
 
 
 def _pair_problem(path: Path) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from adsum.cache_files import replace_private_file
 from adsum.envoy.plan import GatewayPlan
 
 FILE_FORMAT: Final = 1
@@ -99,33 +98,12 @@ class LastGoodConfig:
             self._log_problem("across restarts: this user has no home directory; XDG_CACHE_HOME names another folder")
             return False
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self.path, content)
+        replace_private_file(self.path, content)
         return True
 
     def _log_problem(self, problem: str) -> None:
         _log.log(self._log_level, "the last good configuration can't be kept %s", problem)
         self._log_level = logging.DEBUG  # Later failures are the same, and are logged at debug level.
-
-
-def default_folder() -> Path | None:
-    """Returns `$XDG_CACHE_HOME/adsum/gateways`, by default below ~/.cache; None for a user without a home directory."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "adsum" / "gateways"
-    except RuntimeError:
-        return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    staged = path.with_suffix(f".{os.getpid()}")
-    try:
-        with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(content)
-        staged.replace(path)
-    except OSError:
-        with suppress(OSError):
-            staged.unlink()
-        raise
 
 
 def _by_name(entries: Any, key: str, name: str) -> dict[str, dict[str, Any]]:

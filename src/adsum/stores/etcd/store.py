@@ -70,7 +70,7 @@ class EtcdStore:
 
     @classmethod
     def from_url(cls, url: str) -> EtcdStore:
-        """Accepts `etcd://[USER[:PASSWORD]@]HOST[:PORT],…[?prefix=/adsum&ca=…&cert=…&key=…&password-file=…]`.
+        """Returns the store of `etcd://[USER[:PASSWORD]@]HOST[:PORT],…[?prefix=/adsum&ca=…&cert=…&key=…&password-file=…]`.
 
         Raises `Invalid`.
         """

@@ -42,9 +42,9 @@ _PUT: Final = "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM listings WHERE service = ? AND id = ?"
 _PUT_DOCUMENT: Final = "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)"
 _DELETE_DOCUMENT: Final = "DELETE FROM documents WHERE kind = ? AND name = ?"
-_LEAVE: Final = "INSERT OR REPLACE INTO departures VALUES (?, ?, ?)"
-_FORGET: Final = "DELETE FROM departures WHERE service = ?"
-_FORGET_OLDEST: Final = """DELETE FROM departures WHERE service IN
+_PUT_DEPARTURE: Final = "INSERT OR REPLACE INTO departures VALUES (?, ?, ?)"
+_DELETE_DEPARTURE: Final = "DELETE FROM departures WHERE service = ?"
+_TRIM_DEPARTURES: Final = """DELETE FROM departures WHERE service IN
     (SELECT service FROM departures ORDER BY revision DESC LIMIT -1 OFFSET ?)"""
 _MOVE: Final = "UPDATE meta SET revision = ?, checksum = ? WHERE epoch = ? AND revision = ?"
 _EPOCH: Final = re.compile(r"[0-9a-f]{32}")
@@ -244,7 +244,7 @@ class SqliteFile:
         return FullState(self._epoch, self.revision, listings, documents, removal_revisions)
 
     def _rows(self, table: str) -> sqlite3.Cursor:
-        return self._db.execute(f"SELECT {', '.join(schema.CHECKSUM_COLUMNS[table])}, checksum FROM {table}")  # noqa: S608 - ours
+        return self._db.execute(f"SELECT {', '.join(schema.CHECKSUM_COLUMNS[table])}, checksum FROM {table}")  # noqa: S608 - constants
 
     def write(self, writes: Sequence[BatchWrite]) -> list[int | Exception]:
         """Writes the batches in order, each under a revision of its own, in one durable transaction.
@@ -282,7 +282,7 @@ class SqliteFile:
                 if self._db.execute(_MOVE, moved).rowcount != 1:
                     raise StoreUnavailable(f"{self.path}: another program wrote to it; the file is read anew")
                 if changes_since_trim >= CHANGES_BETWEEN_DEPARTURE_TRIMS:
-                    self._db.execute(_FORGET_OLDEST, (MAX_REMOVAL_REVISIONS,))
+                    self._db.execute(_TRIM_DEPARTURES, (MAX_REMOVAL_REVISIONS,))
                     changes_since_trim = 0
         except BaseException:
             self._must_reload = True
@@ -303,9 +303,10 @@ class SqliteFile:
         self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
         self._changes.insert(rows.history)
         edits_table.insert(self._db, rows.edits)
-        left = [(service, at) for service, at in rows.departures.items() if at is not None]
-        self._db.executemany(_LEAVE, [(*each, checksum(*each)) for each in left])
-        self._db.executemany(_FORGET, [(service,) for service, at in rows.departures.items() if at is None])
+        departures = [(service, revision) for service, revision in rows.departures.items() if revision is not None]
+        self._db.executemany(_PUT_DEPARTURE, [(*departure, checksum(*departure)) for departure in departures])
+        forgotten = [(service,) for service, revision in rows.departures.items() if revision is None]
+        self._db.executemany(_DELETE_DEPARTURE, forgotten)
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[RecordedChange]:
         """Returns the newest changes, newest first. Raises `StoreUnavailable` if a row can't be decoded."""

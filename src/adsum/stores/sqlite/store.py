@@ -70,7 +70,7 @@ class SqliteStore:
 
     @classmethod
     def from_url(cls, url: str) -> SqliteStore:
-        """Accepts `sqlite:///PATH`, or `sqlite:////PATH` for an absolute path. Raises `Invalid`.
+        """Returns the store of `sqlite:///PATH`, or `sqlite:////PATH` for an absolute path. Raises `Invalid`.
 
         With `?epoch=new` the file gets a new epoch whenever it is opened. A file that was restored from a backup needs
         that once: consumers that saw later revisions must not compare them with those of the backup.
@@ -81,7 +81,7 @@ class SqliteStore:
             raise Invalid("store", f"must be sqlite:///PATH (sqlite:////PATH for an absolute path), not {url!r}")
         given = parse_qs(options, keep_blank_values=True)
         if given not in ({}, {"epoch": ["new"]}):
-            raise Invalid("store", f"has the only option ?epoch=new, not ?{options}")
+            raise Invalid("store", f"accepts only the option ?epoch=new, not ?{options}")
         return cls(Path(path).expanduser(), new_epoch=bool(given))
 
     @property

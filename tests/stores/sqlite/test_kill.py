@@ -1,4 +1,4 @@
-"""A daemon may be killed at any instant: what it acknowledged is in the file, whole."""
+"""A daemon that is killed at any moment: all acknowledged commits are in the file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from adsum.stores.sqlite import SqliteStore
 from tests.stores.support import current_listings, current_snapshot
 from tests.stores.writer_process import pair
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KILLS = 10
 
 
 @contextmanager
 def writer(url: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that commits for ever, with the file open; killed at the end if it isn't yet."""
+    """A process that commits for ever. It is killed at the end of the block, if it still runs."""
     command = [sys.executable, "-m", "tests.stores.writer_process", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
@@ -33,7 +33,7 @@ def writer(url: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-async def test_kill_9_loses_no_acknowledged_commit_and_leaves_none_half_written(tmp_path: Path) -> None:
+async def test_a_killed_daemon_loses_no_acknowledged_commit_and_leaves_none_half_written(tmp_path: Path) -> None:
     url, rng = f"sqlite:///{tmp_path}/adsum.db", random.Random(7)
     found = 0
     for _ in range(KILLS):
@@ -47,7 +47,7 @@ async def test_kill_9_loses_no_acknowledged_commit_and_leaves_none_half_written(
 
 
 async def _check(url: str, acknowledged: int) -> int:
-    """The file holds all batches up to some revision at or after that one, and nothing else; that revision."""
+    """Checks that the file holds all batches up to some revision from `acknowledged` on. Returns that revision."""
     store = SqliteStore.from_url(url)
     await store.open()
     try:
@@ -57,7 +57,7 @@ async def _check(url: str, acknowledged: int) -> int:
         expected = {change.key: change.listing for revision in newest for change in pair(revision)}
         assert current_listings(snapshot) == expected
         history = await store.history(None, None, 2 * len(newest))
-        assert sorted(each.revision for each in history) == sorted([*newest, *newest])
+        assert sorted(recorded.revision for recorded in history) == sorted([*newest, *newest])
     finally:
         await store.close()
     return snapshot.revision

@@ -1,0 +1,42 @@
+"""Files that only their owner may read, and the folder for those that may be lost.
+
+The folder follows the XDG convention on every platform. That takes a few lines; a library for it would be one more
+dependency of every client.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+
+def cache_folder(name: str) -> Path | None:
+    """Returns `$XDG_CACHE_HOME/adsum/NAME`, by default below ~/.cache; None if the user has no home directory."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "adsum" / name
+    except RuntimeError:
+        return None
+
+
+def write_private_file(path: Path, content: bytes) -> None:
+    """Writes a file that only its owner may read. Raises `OSError`."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)
+
+
+def replace_private_file(path: Path, content: bytes) -> None:
+    """Replaces a file atomically: readers see the old content or the new one. Raises `OSError`.
+
+    The file is not synced: after a power failure it may have the old content, or be missing or empty.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        write_private_file(new, content)
+        new.replace(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise
