@@ -60,16 +60,16 @@ def test_many_consumers_do_not_all_start_with_the_same_endpoint(name: str) -> No
     assert len(first) > 5
 
 
-def test_nobody_there_is_an_error(name: str) -> None:
+def test_an_empty_picker_raises(name: str) -> None:
     with pytest.raises(NoEndpoint, match="no endpoint"):
         build(name, []).pick("key", {"i-000"})
 
 
-def test_the_only_one_is_always_picked(name: str) -> None:
+def test_a_single_endpoint_is_always_picked(name: str) -> None:
     assert set(picks(build(name, choices(3)), 50)) == {"i-000"}
 
 
-def test_weight_zero_is_never_picked_while_another_has_a_weight(name: str) -> None:
+def test_an_endpoint_of_weight_zero_is_not_picked_while_another_has_a_weight(name: str) -> None:
     assert set(picks(build(name, choices(0, 1, 0, 2)), 2_000)) == {"i-001", "i-003"}
 
 
@@ -84,7 +84,7 @@ def test_an_excluded_endpoint_is_not_picked_and_all_others_are(name: str, weight
     assert set(picks(picker, 2_000, exclude={"i-001", "i-004"})) == {"i-000", "i-002", "i-003"}
 
 
-def test_the_heavy_one_can_be_excluded(name: str) -> None:
+def test_the_heavy_endpoint_can_be_excluded(name: str) -> None:
     picker = build(name, choices(1, 1000, 1))
     assert set(picks(picker, 300, exclude={"i-001"})) == {"i-000", "i-002"}
 
@@ -97,7 +97,7 @@ def test_if_all_are_excluded_that_is_an_error(name: str, weights: tuple[float, .
     assert picker.pick("key", set())
 
 
-def test_excluding_strangers_changes_nothing(name: str) -> None:
+def test_excluding_unknown_ids_changes_nothing(name: str) -> None:
     picker = build(name, choices(1, 2))
     assert set(picks(picker, 500, exclude={"gone", "also-gone"})) == {"i-000", "i-001"}
 
@@ -113,7 +113,7 @@ def test_a_picker_does_not_change_with_the_list_it_was_built_from(name: str) -> 
         picker.choices.append(choice("new"))  # type: ignore[attr-defined]
 
 
-def test_a_rebuilt_picker_knows_who_left_and_who_came(name: str) -> None:
+def test_a_rebuilt_picker_picks_exactly_the_new_endpoints(name: str) -> None:
     old = build(name, choices(1, 2, 3))
     picks(old, 17)
     of = [*choices(1, 2, 3)[1:], choice("new", 2)]
@@ -122,14 +122,14 @@ def test_a_rebuilt_picker_knows_who_left_and_who_came(name: str) -> None:
     assert set(picks(old, 500)) == {"i-000", "i-001", "i-002"}
 
 
-def test_a_rebuilt_picker_hands_out_the_newest_endpoints(name: str) -> None:
+def test_a_rebuilt_picker_returns_the_new_endpoint_objects(name: str) -> None:
     old = build(name, choices(1, 2))
     of = choices(1, 2)
     new = build(name, of, previous=old)
     assert {id(new.pick(f"{index}")) for index in range(200)} == {id(each.endpoint) for each in of}
 
 
-def test_a_picker_can_follow_one_of_another_policy_or_of_nobody(name: str) -> None:
+def test_a_picker_can_replace_one_of_another_policy_or_an_empty_one(name: str) -> None:
     for other in POLICIES:
         for of in (choices(1, 2), []):
             new = build(name, choices(1, 1, 4), previous=build(other, of))

@@ -84,7 +84,7 @@ def test_the_keys_of_an_excluded_endpoint_go_to_many_others(name: str) -> None:
     assert len(others) > 5
 
 
-def test_a_ring_is_bounded_and_everyone_is_on_it() -> None:
+def test_a_ring_is_bounded_and_has_a_point_of_every_endpoint() -> None:
     picker = build("ring_hash", choices(*[1.0] * 1_000, 1e-6))
     assert isinstance(picker, RingHashPicker)
     assert sum(picker._counts.values()) <= MAX_RING_POINTS + 1_001

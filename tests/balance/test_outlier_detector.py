@@ -36,14 +36,14 @@ def test_five_failures_in_a_row_eject() -> None:
     assert outliers.ejected == {"i-3"}
 
 
-def test_a_success_ends_the_streak() -> None:
+def test_a_success_resets_consecutive_failures() -> None:
     outliers = watching()
     fail(outliers, "i-3", 0.0, times=4)
     outliers.record_call("i-3", True, 0.0)
     assert fail(outliers, "i-3", 0.0, times=4) is None
 
 
-def test_who_served_its_time_comes_back_with_a_clean_record() -> None:
+def test_an_endpoint_returns_with_an_empty_record_after_its_ejection() -> None:
     outliers = watching()
     fail(outliers, "i-3", 0.0)
     assert not [event for event in outliers.tick(29.9) if event.state is EjectionState.ACTIVE]
@@ -72,7 +72,7 @@ def test_each_ejection_lasts_longer_up_to_the_longest() -> None:
     assert lengths == [30.0, 60.0, 90.0, 100.0, 100.0]
 
 
-def test_calm_intervals_are_forgiving() -> None:
+def test_calm_intervals_lower_the_count_of_ejections() -> None:
     outliers = watching(base_ejection_time=30.0, interval=10.0)
     fail(outliers, "i-3", 0.0)
     outliers.tick(30.0)
@@ -86,7 +86,7 @@ def test_calm_intervals_are_forgiving() -> None:
     assert event.until == now + 30.0
 
 
-def test_a_forgiving_sweep_does_not_end_a_streak() -> None:
+def test_a_sweep_does_not_reset_consecutive_failures() -> None:
     outliers = watching(base_ejection_time=5.0)
     fail(outliers, "i-3", 0.0)
     outliers.tick(5.0)
@@ -96,7 +96,7 @@ def test_a_forgiving_sweep_does_not_end_a_streak() -> None:
 
 
 @pytest.mark.parametrize(("endpoints", "out"), [(0, 0), (1, 0), (2, 1), (5, 1), (19, 1), (20, 2), (100, 10)])
-def test_a_tenth_may_be_out_at_least_one_but_never_the_only_one(endpoints: int, out: int) -> None:
+def test_a_tenth_may_be_ejected_at_least_one_but_never_the_only_one(endpoints: int, out: int) -> None:
     ids = [f"i-{index}" for index in range(endpoints)]
     outliers = watching(ids)
     for id in ids:
@@ -104,7 +104,7 @@ def test_a_tenth_may_be_out_at_least_one_but_never_the_only_one(endpoints: int, 
     assert len(outliers.ejected) == OutlierOptions().max_ejected(endpoints) == out
 
 
-def test_room_is_taken_by_who_still_fails() -> None:
+def test_an_endpoint_that_still_fails_is_ejected_when_there_is_room() -> None:
     outliers = watching()
     fail(outliers, "i-1", 0.0)
     assert fail(outliers, "i-2", 0.0) is None
@@ -112,7 +112,7 @@ def test_room_is_taken_by_who_still_fails() -> None:
     assert fail(outliers, "i-2", 30.0, times=1) is not None
 
 
-def test_a_shrinking_view_lets_back_whose_time_would_be_over_first() -> None:
+def test_when_fewer_may_be_ejected_those_whose_time_ends_first_return() -> None:
     outliers = watching([f"i-{index}" for index in range(20)])
     fail(outliers, "i-3", 0.0)
     fail(outliers, "i-4", 1.0)
@@ -120,7 +120,7 @@ def test_a_shrinking_view_lets_back_whose_time_would_be_over_first() -> None:
     assert outliers.ejected == {"i-4"}
 
 
-def test_who_left_is_forgotten() -> None:
+def test_the_record_of_an_endpoint_that_left_is_dropped() -> None:
     outliers = watching()
     fail(outliers, "i-3", 0.0)
     assert outliers.update_endpoints([id for id in TEN if id != "i-3"]) == []
@@ -130,7 +130,7 @@ def test_who_left_is_forgotten() -> None:
     assert fail(outliers, "i-3", 0.0, times=4) is None
 
 
-def test_too_large_a_share_of_failures_ejects_at_the_sweep() -> None:
+def test_a_high_failure_rate_ejects_at_the_sweep() -> None:
     outliers = watching(consecutive_failures=0, stdev_factor=0.0)
     for id in TEN:
         calls(outliers, id, *((5, 45) if id == "i-7" else (50, 0)), now=0.0)
@@ -138,7 +138,7 @@ def test_too_large_a_share_of_failures_ejects_at_the_sweep() -> None:
     assert outliers.tick(10.0) == [EjectionEvent("i-7", EjectionState.EJECTED, EjectionCause.FAILURE_RATE, until=40.0)]
 
 
-def test_more_failures_than_the_others_eject_at_the_sweep() -> None:
+def test_a_failure_rate_far_above_the_mean_ejects_at_the_sweep() -> None:
     outliers = watching(consecutive_failures=0)
     for id in TEN:
         calls(outliers, id, *((70, 30) if id == "i-7" else (99, 1)), now=0.0)
@@ -147,14 +147,14 @@ def test_more_failures_than_the_others_eject_at_the_sweep() -> None:
     ]
 
 
-def test_if_all_fail_alike_none_stands_out() -> None:
+def test_no_endpoint_is_an_outlier_if_all_fail_alike() -> None:
     outliers = watching(consecutive_failures=0)
     for id in TEN:
         calls(outliers, id, 70, 30, now=0.0)
     assert outliers.tick(10.0) == []
 
 
-def test_the_worst_goes_first_if_there_is_room_for_one() -> None:
+def test_the_worst_endpoint_is_ejected_if_only_one_may_be() -> None:
     outliers = watching(consecutive_failures=0)
     for id in TEN:
         calls(outliers, id, *{"i-2": (4, 46), "i-7": (0, 50)}.get(id, (50, 0)), now=0.0)
@@ -189,7 +189,7 @@ def test_an_idle_consumer_waits_for_nothing() -> None:
     assert outliers.next_deadline() is None
 
 
-def test_the_next_deadline_is_the_first_return_or_sweep() -> None:
+def test_the_next_deadline_is_the_first_end_of_an_ejection_or_sweep() -> None:
     outliers = watching(base_ejection_time=3.0)
     fail(outliers, "i-1", 5.0)
     assert outliers.next_deadline() == 8.0
@@ -197,7 +197,7 @@ def test_the_next_deadline_is_the_first_return_or_sweep() -> None:
     assert outliers.next_deadline() == 15.0
 
 
-def test_every_cause_of_an_ejection_leads_out_and_every_end_in() -> None:
+def test_every_cause_has_a_move_and_only_ejections_are_counted() -> None:
     assert {cause for _, cause in MOVES} == set(EjectionCause)
     for (place, _), (to, more) in MOVES.items():
         assert more == (1 if (place, to) == (EjectionState.ACTIVE, EjectionState.EJECTED) else -1 if place is to else 0)
@@ -207,7 +207,7 @@ ACTIONS = st.lists(st.tuples(st.integers(0, 29), st.booleans(), st.floats(0.0, 2
 
 
 @given(ACTIONS, st.integers(1, 30), st.integers(1, 30), st.floats(0.0, 1.0))
-def test_never_more_than_the_share_is_out(
+def test_never_more_than_the_bounded_share_is_ejected(
     actions: list[tuple[int, bool, float]], before: int, after: int, share: float
 ) -> None:
     outliers = watching(
@@ -229,6 +229,6 @@ def test_never_more_than_the_share_is_out(
 @pytest.mark.parametrize(
     "wrong", [{"max_ejected_share": 1.5}, {"interval": 0.0}, {"min_endpoints": 0}, {"consecutive_failures": -1}]
 )
-def test_limits_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
+def test_outlier_options_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(Invalid):
         OutlierOptions(**wrong)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from tests.client.stub_node import hung_node, until
 from tests.support.registry_daemon import RunningDaemon
 
 
-async def test_what_one_registers_the_other_picks_until_it_drains(daemon: RunningDaemon) -> None:
+async def test_a_registered_instance_is_picked_until_it_drains(daemon: RunningDaemon) -> None:
     async with Client(daemon.url, cache=False) as provider, Client(daemon.url, cache=False) as consumer:
         channel = consumer.channel("orders")
         async with provider.register("orders", 8000, id="o1") as one, provider.register("orders", 8001, id="o2"):
@@ -40,7 +40,7 @@ async def test_an_instance_on_this_host_is_listed_under_loopback(daemon: Running
         assert listing.instance.authority == "127.0.0.1:8000"
 
 
-async def test_the_view_survives_the_registry_and_a_new_program_starts_without_it(
+async def test_the_view_outlives_the_registry_and_a_new_program_starts_from_the_cache(
     daemon: RunningDaemon, tmp_path: Path
 ) -> None:
     async with Client(daemon.url, cache=tmp_path) as client:
@@ -59,7 +59,7 @@ async def test_the_view_survives_the_registry_and_a_new_program_starts_without_i
         assert channel.resolver.view.age() < 100.0
 
 
-async def test_a_registry_that_comes_back_empty_takes_no_endpoint_away_and_is_told_again(
+async def test_a_registry_that_comes_back_empty_removes_no_endpoint_and_lists_the_instance_again(
     daemon: RunningDaemon,
 ) -> None:
     async with Client(daemon.url, cache=False) as client:
@@ -81,7 +81,7 @@ async def test_a_registry_that_comes_back_empty_takes_no_endpoint_away_and_is_to
                 await asyncio.to_thread(again.stop)
 
 
-async def test_two_nodes_of_which_one_dies_leave_the_watch_alive(daemon: RunningDaemon) -> None:
+async def test_a_dead_node_does_not_stop_the_watch(daemon: RunningDaemon) -> None:
     dead = "http://127.0.0.1:9"
     async with Client([dead, daemon.url], cache=False) as client, client.register("orders", 8000, id="o1"):
         channel = client.channel("orders")
@@ -140,9 +140,7 @@ async def newcomer(url: str, cache: Path) -> str:
     return out.decode().strip()
 
 
-async def test_programs_that_live_for_a_moment_see_what_is_registered_now(
-    daemon: RunningDaemon, tmp_path: Path
-) -> None:
+async def test_short_lived_programs_see_the_current_registrations(daemon: RunningDaemon, tmp_path: Path) -> None:
     async with Client(daemon.url, cache=False) as client:
         for number in range(3):
             async with client.register("orders", 8000 + number, id=f"o{number}", drain_wait=0.0):
@@ -153,7 +151,7 @@ async def test_programs_that_live_for_a_moment_see_what_is_registered_now(
     assert await newcomer(daemon.url, tmp_path) == "last disk", "the last one left a fresh view behind"
 
 
-async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_within_a_second_or_so(
+async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_soon(
     daemon: RunningDaemon, tmp_path: Path
 ) -> None:
     async with (
@@ -170,7 +168,7 @@ async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_withi
                 assert client.resolver("orders").view.origin == "live"
 
 
-async def test_a_good_bye_that_arrives_late_ends_nobody_who_follows_the_service_again(
+async def test_a_late_goodbye_does_not_end_a_consumer_that_follows_the_service_again(
     daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Client(daemon.url, cache=False) as provider, Client(daemon.url, cache=False, name="shop") as consumer:

@@ -26,8 +26,8 @@ EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", (DOCS / "integration
 SERVED = f"""
 import http.server, sys
 sys.path.insert(0, {str(ROOT)!r})
-from tests.client.registration.block_programs import Silent, serves
-server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Silent)
+from tests.client.registration.block_programs import QuietHandler, serves
+server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), QuietHandler)
 """
 """What the examples of docs/client.md leave to their reader: a server that answers HTTP, with and without a loop."""
 LOOPED = """

@@ -88,7 +88,7 @@ def test_an_answer_ends_the_call_and_the_pick_once_the_body_is_read() -> None:
     assert switch.in_flight == 0
 
 
-def test_a_try_that_could_not_connect_is_made_elsewhere_whatever_the_request_does() -> None:
+def test_a_try_that_could_not_connect_is_retried_for_every_request() -> None:
     switch = CountingChannel()
     call = switch.call(idempotent=False)
     first = call.next_try()
@@ -108,7 +108,7 @@ def test_an_unsafe_request_that_was_sent_is_never_sent_again(kind: FailureKind) 
 
 
 @pytest.mark.parametrize("status", sorted(RETRYABLE_STATUSES))
-def test_an_answer_that_another_endpoint_may_do_better_is_thrown_away_if_it_is_safe(status: int) -> None:
+def test_a_retryable_answer_to_an_idempotent_request_is_discarded(status: int) -> None:
     switch = CountingChannel()
     call = switch.call()
     assert call.next_try().should_retry(status)
@@ -132,7 +132,7 @@ def test_the_last_try_keeps_the_answer_it_got() -> None:
 
 
 @pytest.mark.parametrize(("status", "ok"), [(200, True), (404, True), (499, True), (500, False), (503, False)])
-def test_only_faults_count_against_an_endpoint(status: int, ok: bool) -> None:
+def test_only_server_errors_count_against_an_endpoint(status: int, ok: bool) -> None:
     switch = CountingChannel()
     attempt = switch.call(options=CallOptions(tries=1)).next_try()
     attempt.should_retry(status)
@@ -148,7 +148,7 @@ def test_a_body_that_breaks_off_counts_against_the_endpoint() -> None:
     assert switch.ends == [("i0", False, 0.0)]
 
 
-def test_our_own_failures_do_not_count_against_an_endpoint() -> None:
+def test_failures_on_our_side_do_not_count_against_an_endpoint() -> None:
     switch = CountingChannel()
     call = switch.call(idempotent=False)
     call.next_try().record_failure(FailureKind.UNSENT, "no free connection")
@@ -166,7 +166,7 @@ def test_the_same_endpoint_is_tried_again_only_after_a_pause() -> None:
     assert again.pause > 0.0
 
 
-def test_when_all_were_tried_the_round_begins_anew() -> None:
+def test_when_all_endpoints_were_tried_they_are_tried_again() -> None:
     call = CountingChannel(count=2).call(options=CallOptions(tries=4))
     seen = []
     for _ in range(4):
@@ -197,7 +197,7 @@ def test_past_the_deadline_nothing_is_tried() -> None:
     assert switch.in_flight == 0
 
 
-def test_a_pause_that_would_outlast_the_deadline_is_not_made() -> None:
+def test_a_pause_longer_than_the_deadline_ends_the_call() -> None:
     switch = CountingChannel(count=1)
     call = switch.call(options=CallOptions(deadline=0.01))
     call.next_try().record_failure(FailureKind.CONNECT, "refused")
@@ -213,12 +213,12 @@ def test_a_spent_retry_budget_ends_the_call() -> None:
         call.next_try()
 
 
-def test_who_has_nobody_to_try_is_told_so() -> None:
+def test_a_call_without_an_endpoint_raises() -> None:
     with pytest.raises(NoEndpoint):
         CountingChannel(count=0).call().next_try()
 
 
-def test_endpoints_that_vanish_meanwhile_end_the_call() -> None:
+def test_a_call_ends_when_all_endpoints_are_gone() -> None:
     switch = CountingChannel()
     call = switch.call()
     assert call.next_try().should_retry(503)
@@ -227,7 +227,7 @@ def test_endpoints_that_vanish_meanwhile_end_the_call() -> None:
         call.next_try()
 
 
-def test_a_failed_call_tells_the_service_each_try_and_why_it_ended() -> None:
+def test_a_failed_call_states_the_service_each_try_and_the_reason_for_the_end() -> None:
     switch = CountingChannel()
     call = switch.call(options=CallOptions(tries=2))
     first = call.next_try()
@@ -245,7 +245,7 @@ def test_a_failed_call_tells_the_service_each_try_and_why_it_ended() -> None:
     assert [tried.kind for tried in failed.value.tries] == [FailureKind.CONNECT, FailureKind.TIMEOUT]
 
 
-def test_a_call_that_is_cancelled_says_nothing_about_the_endpoint() -> None:
+def test_a_cancelled_call_does_not_count_for_the_endpoint() -> None:
     switch = CountingChannel()
     with pytest.raises(KeyboardInterrupt), switch.call().next_try():
         raise KeyboardInterrupt
@@ -253,7 +253,7 @@ def test_a_call_that_is_cancelled_says_nothing_about_the_endpoint() -> None:
     assert switch.in_flight == 0
 
 
-def test_asking_for_the_next_try_lets_go_of_the_one_before() -> None:
+def test_the_next_try_abandons_the_one_before() -> None:
     switch = CountingChannel()
     call = switch.call()
     call.next_try()
@@ -295,7 +295,7 @@ steps = st.builds(
     deadline=st.none() | st.floats(0.1, 5.0),
     floor=st.sampled_from([0.0, 0.1, 10.0]),
 )
-def test_whatever_happens_tries_are_bounded_unsafe_calls_go_once_and_every_pick_ends_once(
+def test_tries_are_bounded_unsafe_calls_go_once_and_every_pick_ends_once(
     script: list[TryOutcome], idempotent: bool, count: int, tries: int, deadline: float | None, floor: float
 ) -> None:
     switch = CountingChannel(count, RetryBudget(0.0, floor))

@@ -77,7 +77,7 @@ async def test_a_pick_is_counted_until_it_is_done(calling: ChannelFixture) -> No
     assert load.latency == pytest.approx(0.25)
 
 
-async def test_a_block_that_fails_or_is_cancelled_ends_its_pick_accordingly(calling: ChannelFixture) -> None:
+async def test_a_failed_block_counts_against_the_endpoint_and_a_cancelled_one_does_not(calling: ChannelFixture) -> None:
     await calling.hear(full_update(1, endpoint("a"), endpoint("b")))
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt), calling.channel.pick():
@@ -89,14 +89,14 @@ async def test_a_block_that_fails_or_is_cancelled_ends_its_pick_accordingly(call
     assert len(calling.channel.ejected) == 1
 
 
-async def test_what_left_or_drains_is_not_picked_from_then_on(calling: ChannelFixture) -> None:
+async def test_an_endpoint_that_left_or_drains_is_not_picked(calling: ChannelFixture) -> None:
     await calling.hear(full_update(1, endpoint("a"), endpoint("b"), endpoint("c")))
     assert set(calling.picked()) == {"a", "b", "c"}
-    await calling.hear(delta_update(1, 2, endpoint("a", Status.DRAINING), gone=["b"]))
+    await calling.hear(delta_update(1, 2, endpoint("a", Status.DRAINING), removed=["b"]))
     assert set(calling.picked()) == {"c"}
 
 
-async def test_pickers_are_rebuilt_before_a_group_counts_as_applied(calling: ChannelFixture) -> None:
+async def test_the_picker_is_rebuilt_before_an_update_is_acknowledged(calling: ChannelFixture) -> None:
     await calling.hear(full_update(1, endpoint("a"), endpoint("b")))
     calling.source.emit(delta_update(1, 2, endpoint("a", Status.DRAINING)))
     while len(calling.source.applied) < 2:
@@ -118,7 +118,7 @@ async def test_an_endpoint_that_fails_is_ejected_and_comes_back(calling: Channel
     assert set(calling.picked()) == {"a", "b"}
 
 
-async def test_who_becomes_usable_later_starts_slowly() -> None:
+async def test_an_endpoint_that_becomes_usable_later_starts_slowly() -> None:
     it = ChannelFixture(
         ChannelOptions(policy="weighted_random", slow_start=SlowStart(window=10.0, min_factor=0.1), outliers=None)
     )
@@ -153,7 +153,7 @@ async def test_picks_go_on_after_the_channel_was_closed(calling: ChannelFixture)
     assert set(calling.picked()) == {"a"}
 
 
-async def test_ready_returns_once_somebody_can_be_picked(calling: ChannelFixture) -> None:
+async def test_ready_returns_once_an_endpoint_can_be_picked(calling: ChannelFixture) -> None:
     with pytest.raises(NoEndpoint, match="no view has arrived yet; the registry is not connected"):
         await calling.channel.ready(timeout=0.01)
     calling.source.emit(full_update(1, endpoint("a")))
@@ -161,7 +161,7 @@ async def test_ready_returns_once_somebody_can_be_picked(calling: ChannelFixture
     assert calling.channel.usable_count == 1
 
 
-async def test_why_nobody_can_be_picked_is_said(calling: ChannelFixture) -> None:
+async def test_no_endpoint_states_its_reason(calling: ChannelFixture) -> None:
     await calling.hear(full_update(1))
     with pytest.raises(NoEndpoint, match="no endpoint of orders: none is registered; the view is 0 ms old"):
         calling.channel.pick()
@@ -197,7 +197,7 @@ async def test_picking_from_several_threads_loses_no_count(calling: ChannelFixtu
     assert [calling.channel.loads.load_of(id).in_flight for id in "abc"] == [0, 0, 0]
 
 
-async def test_a_policy_that_nobody_knows_is_refused_by_name(calling: ChannelFixture) -> None:
+async def test_an_unknown_policy_is_refused_by_name(calling: ChannelFixture) -> None:
     with pytest.raises(UnknownPolicy, match="best_effort"):
         Channel(calling.resolver, ChannelOptions(policy="best_effort"), clock=calling.clock, rng=Random(1))
 
@@ -208,7 +208,7 @@ async def test_options_out_of_bounds_are_refused(calling: ChannelFixture) -> Non
 
 
 @pytest.mark.parametrize("another", [endpoint("a", process="p2"), endpoint("a", port=81, process="p1")])
-async def test_nothing_is_held_against_another_process_that_has_the_id(
+async def test_another_process_with_the_same_id_starts_with_an_empty_record(
     calling: ChannelFixture, another: Endpoint
 ) -> None:
     await calling.hear(full_update(1, endpoint("a", process="p1"), endpoint("b")))
@@ -229,7 +229,7 @@ async def test_nothing_is_held_against_another_process_that_has_the_id(
     assert set(calling.picked()) == {"a", "b"}, "calls of the process before say nothing of this one"
 
 
-async def test_the_same_process_that_registers_again_keeps_what_is_held_against_it(calling: ChannelFixture) -> None:
+async def test_a_process_that_registers_again_keeps_its_record(calling: ChannelFixture) -> None:
     await calling.hear(full_update(1, endpoint("a", process="p1"), endpoint("b")))
     for _ in range(6):
         pick = calling.channel.pick()
@@ -249,7 +249,7 @@ async def test_another_process_under_the_same_id_starts_slowly() -> None:
     await it.close()
 
 
-async def test_what_is_wrong_with_a_view_past_its_bound_is_said_in_each_error(tmp_path: Path) -> None:
+async def test_every_error_warns_of_a_cached_view_older_than_cache_max_age(tmp_path: Path) -> None:
     shelf = ViewCache(tmp_path, ["http://a:1"])
     clock, source = FakeClock(), ScriptedSource()
     shelf.save("orders", CachedView(ViewPosition("e1", 4), (endpoint("a"),), clock.wall() - 7200.0))

@@ -28,7 +28,7 @@ SERVICE = event("service", wire.ServiceView("e1", "orders", 5, [instance("a"), i
 SYNCED = event("synced", wire.WatchSynced(7, 0.5), "e1:7")
 
 
-def test_nothing_is_shown_before_the_group_is_complete() -> None:
+def test_nothing_is_shown_before_the_update_is_complete() -> None:
     grouping = EventBatcher("orders", None)
     assert told(grouping, OPEN, SERVICE) == []
     (group,) = told(grouping, SYNCED)
@@ -38,13 +38,13 @@ def test_nothing_is_shown_before_the_group_is_complete() -> None:
     assert group.age == 0.5
 
 
-def test_a_service_that_is_not_told_in_the_whole_is_empty() -> None:
+def test_a_full_watch_without_a_service_event_is_empty() -> None:
     (group,) = told(EventBatcher("orders", None), OPEN, SYNCED)
     assert group.full
     assert group.changed == {}
 
 
-def test_changes_join_on_to_what_was_asked_for_then_to_the_group_before() -> None:
+def test_changes_follow_the_requested_position_then_the_update_before() -> None:
     grouping = EventBatcher("orders", ViewPosition("e1", 4))
     first, second = told(
         grouping,
@@ -60,7 +60,7 @@ def test_changes_join_on_to_what_was_asked_for_then_to_the_group_before() -> Non
     assert (second.full, second.since, second.changed, second.removed) == (False, 7, {}, frozenset())
 
 
-def test_several_changes_of_one_group_are_one() -> None:
+def test_several_changes_of_one_update_are_merged() -> None:
     grouping = EventBatcher("orders", ViewPosition("e1", 4))
     gone = [wire.RemovedInstance("a", "deregistered", "me"), wire.RemovedInstance("b", "deregistered", "me")]
     (group,) = told(
@@ -75,7 +75,7 @@ def test_several_changes_of_one_group_are_one() -> None:
     assert group.changed["b"].port == 81
 
 
-def test_a_whole_service_within_a_resumed_watch_replaces_it() -> None:
+def test_a_service_event_in_a_resumed_watch_makes_the_update_full() -> None:
     (group,) = told(
         EventBatcher("orders", ViewPosition("e1", 4)),
         event("open", wire.WatchOpened("e1", 7, False, "w1")),
@@ -85,7 +85,7 @@ def test_a_whole_service_within_a_resumed_watch_replaces_it() -> None:
     assert group.full
 
 
-def test_a_watch_may_open_anew_in_another_epoch() -> None:
+def test_a_watch_may_open_again_in_another_epoch() -> None:
     grouping = EventBatcher("orders", None)
     _, group = told(
         grouping,
@@ -99,7 +99,7 @@ def test_a_watch_may_open_anew_in_another_epoch() -> None:
     assert group.full
 
 
-def test_other_services_and_unknown_events_are_passed_over() -> None:
+def test_other_services_and_unknown_events_are_ignored() -> None:
     (group,) = told(
         EventBatcher("orders", None),
         OPEN,
@@ -111,7 +111,7 @@ def test_other_services_and_unknown_events_are_passed_over() -> None:
     assert group.changed == {}
 
 
-def test_an_instance_that_is_none_does_not_hide_the_others() -> None:
+def test_an_invalid_instance_does_not_hide_the_others() -> None:
     broken = wire.InstanceView("b", "0.0.0.0", 80, Status.PASSING)
     (group,) = told(
         EventBatcher("orders", None),
@@ -123,12 +123,12 @@ def test_an_instance_that_is_none_does_not_hide_the_others() -> None:
 
 
 @pytest.mark.parametrize("wrong", [SYNCED, SseEvent("open", b"{"), SseEvent("service", b'{"epoch": 1}')])
-def test_what_the_protocol_does_not_allow_is_garbled(wrong: SseEvent) -> None:
+def test_an_event_against_the_protocol_is_a_protocol_violation(wrong: SseEvent) -> None:
     with pytest.raises(ProtocolViolation):
         EventBatcher("orders", None).add(wrong)
 
 
-def test_a_group_that_never_ends_is_garbled_and_one_that_ends_may_be_followed_by_others(
+def test_an_update_without_end_is_a_protocol_violation_and_complete_ones_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     change = event("change", wire.ServiceChange("orders", 2, 7, [instance("c")]))

@@ -42,7 +42,7 @@ class AnsweringNodes:
         return task
 
 
-async def test_a_node_that_answers_is_the_only_one_that_is_asked() -> None:
+async def test_only_one_node_is_asked_if_it_answers_in_time() -> None:
     asked = AnsweringNodes()
     task = await asked.begin()
     await asked.clock.advance(HEDGE_DELAY - 0.01)
@@ -51,7 +51,7 @@ async def test_a_node_that_answers_is_the_only_one_that_is_asked() -> None:
     assert list(asked.heard) == [asked.first]
 
 
-async def test_a_silent_node_is_given_up_for_the_first_that_answers_and_asked_last_from_then_on() -> None:
+async def test_a_silent_node_loses_to_the_first_that_answers_and_is_asked_last_afterwards() -> None:
     asked = AnsweringNodes()
     task = await asked.begin()
     await asked.clock.advance(HEDGE_DELAY)
@@ -65,7 +65,7 @@ async def test_a_silent_node_is_given_up_for_the_first_that_answers_and_asked_la
     assert asked.nodes.current(asked.clock.now()) == asked.third, "those that hung come last"
 
 
-async def test_a_slow_node_that_answers_first_all_the_same_is_no_hung_one() -> None:
+async def test_a_slow_node_that_still_answers_first_does_not_count_as_hung() -> None:
     asked = AnsweringNodes()
     task = await asked.begin()
     await asked.clock.advance(HEDGE_DELAY + 0.1)
@@ -74,7 +74,7 @@ async def test_a_slow_node_that_answers_first_all_the_same_is_no_hung_one() -> N
     assert asked.nodes.order(asked.clock.now()) == [asked.first, asked.second, asked.third]
 
 
-async def test_a_node_that_fails_costs_no_time() -> None:
+async def test_a_failed_node_causes_no_delay() -> None:
     asked = AnsweringNodes()
     asked.answers[asked.first].set_exception(NodeUnreachable("refused"))
     task = await asked.begin()
@@ -83,7 +83,7 @@ async def test_a_node_that_fails_costs_no_time() -> None:
     assert asked.nodes.order(0.0) == [asked.second, asked.third, asked.first]
 
 
-async def test_a_node_that_fails_while_another_hangs_costs_no_time_either() -> None:
+async def test_a_failed_node_causes_no_delay_while_another_hangs() -> None:
     asked = AnsweringNodes()
     asked.answers[asked.second].set_exception(NodeUnreachable("refused"))
     task = await asked.begin()
@@ -93,7 +93,7 @@ async def test_a_node_that_fails_while_another_hangs_costs_no_time_either() -> N
     assert await task == "three"
 
 
-async def test_a_node_that_is_heard_is_waited_for() -> None:
+async def test_a_node_that_sends_bytes_is_not_silent() -> None:
     asked = AnsweringNodes()
     task = await asked.begin()
     for _ in range(5):
@@ -104,7 +104,7 @@ async def test_a_node_that_is_heard_is_waited_for() -> None:
     assert await task == "one"
 
 
-async def test_what_must_not_be_done_twice_is_asked_of_one_node_at_a_time() -> None:
+async def test_a_request_without_hedging_is_sent_to_one_node_at_a_time() -> None:
     asked = AnsweringNodes()
     task = await asked.begin(silence=None)
     await asked.clock.advance(60.0)
@@ -150,7 +150,7 @@ async def test_giving_up_leaves_nothing_behind() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_no_error_tells_the_password_of_a_url() -> None:
+async def test_no_error_shows_the_password_of_a_url() -> None:
     nodes = RegistryNodes(["http://me:hidden@a", "http://me:hidden@b"], Random(1))
 
     async def ask(node: str, heard: OnProgress) -> str:

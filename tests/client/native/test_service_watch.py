@@ -100,14 +100,14 @@ async def watching() -> AsyncIterator[WatchFixture]:
     await it.close()
 
 
-async def test_a_consumer_names_itself_and_looks_for_acknowledgements(watching: WatchFixture) -> None:
+async def test_a_watch_sends_the_consumers_id_and_name_and_asks_for_acknowledgements(watching: WatchFixture) -> None:
     (stream,) = watching.open
     assert (stream.node, stream.params["acks"], stream.params["name"]) == (A, "true", "test")
     assert len(stream.params["consumer"]) == 32
     assert len(watching.groups) == 1
 
 
-async def test_a_node_that_hangs_delays_the_first_view_by_half_a_second() -> None:
+async def test_a_hung_node_delays_the_first_view_by_half_a_second() -> None:
     it = WatchFixture()
     it.net.hanging.add(A)
     await it.clock.advance(HEDGE_DELAY + 0.01)
@@ -118,7 +118,7 @@ async def test_a_node_that_hangs_delays_the_first_view_by_half_a_second() -> Non
     await it.close()
 
 
-async def test_a_node_that_hangs_after_the_head_of_its_answer_delays_the_first_view_no_longer() -> None:
+async def test_a_node_that_hangs_after_its_first_bytes_delays_the_first_view_by_the_hedge_delay_only() -> None:
     it = WatchFixture()
     it.net.first_events = opened()
     await run_until_idle()
@@ -129,7 +129,7 @@ async def test_a_node_that_hangs_after_the_head_of_its_answer_delays_the_first_v
     await it.close()
 
 
-async def test_a_single_node_that_hangs_is_given_up_after_a_while() -> None:
+async def test_a_single_hung_node_is_given_up_after_a_while() -> None:
     it = WatchFixture(A)
     it.net.hanging.add(A)
     await it.clock.advance(FIRST_UPDATE_TIMEOUT + 0.01)
@@ -137,7 +137,7 @@ async def test_a_single_node_that_hangs_is_given_up_after_a_while() -> None:
     await it.close()
 
 
-async def test_a_silent_connection_is_kept_until_a_new_one_stands(watching: WatchFixture) -> None:
+async def test_a_silent_connection_is_kept_until_a_new_one_is_ready(watching: WatchFixture) -> None:
     watching.net.hanging.add(B)
     await watching.clock.advance(stale_after(DEFAULT_HEARTBEAT) + MAX_FIRST_RETRY_DELAY)
     assert [stream.node for stream in watching.open] == [A, B]
@@ -151,7 +151,7 @@ async def test_a_silent_connection_is_kept_until_a_new_one_stands(watching: Watc
     assert watching.lost == [], "the view did not flap"
 
 
-async def test_silence_is_noticed_within_two_heartbeats_and_the_longest_first_pause(watching: WatchFixture) -> None:
+async def test_silence_is_noticed_before_the_consumer_counts_as_lost(watching: WatchFixture) -> None:
     await watching.beat(30.0)
     assert len(watching.net.streams) == 1
     watching.net.hanging.add(A)
@@ -164,7 +164,7 @@ async def test_silence_is_noticed_within_two_heartbeats_and_the_longest_first_pa
     assert watching.open[0].since == "e1:5"
 
 
-async def test_how_long_silence_may_last_follows_from_the_heartbeat_that_the_node_states() -> None:
+async def test_the_stated_heartbeat_determines_when_a_connection_is_suspect() -> None:
     it = WatchFixture(heartbeat=0.5)
     await it.clock.advance(2 * 0.5 + MAX_FIRST_RETRY_DELAY + 0.01)
     assert len(it.net.streams) == 2
@@ -206,7 +206,7 @@ async def test_an_acknowledgement_that_does_not_arrive_is_sent_again_over_anothe
     assert watching.net.requests == [acknowledged] * 4
 
 
-async def test_an_onlooker_acknowledges_nothing_and_has_no_id() -> None:
+async def test_an_observer_acknowledges_nothing_and_has_no_id() -> None:
     clock, net = FakeClock(), FakeTransport()
     net.first_events = opened() + SERVICE + BEAT
     api = RegistryApi([A], clock=clock, rng=Random(1))
@@ -223,7 +223,7 @@ async def test_an_onlooker_acknowledges_nothing_and_has_no_id() -> None:
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def test_a_connection_that_breaks_is_replaced_within_the_longest_first_pause(watching: WatchFixture) -> None:
+async def test_a_broken_connection_is_replaced_within_the_first_retry_delay(watching: WatchFixture) -> None:
     watching.open[0].send(NodeUnreachable("connection reset"))
     await run_until_idle()
     assert watching.lost == [f"{A}: connection reset"]
@@ -232,7 +232,7 @@ async def test_a_connection_that_breaks_is_replaced_within_the_longest_first_pau
     assert len(watching.groups) == 2
 
 
-async def test_pauses_are_short_while_drains_wait_for_the_consumer_and_grow_then() -> None:
+async def test_connect_pauses_are_short_while_drains_wait_and_grow_afterwards() -> None:
     firsts, awaited, after = list[float](), list[float](), list[float]()
     for seed in range(10):
         it = WatchFixture(seed=seed)
@@ -256,7 +256,7 @@ async def test_pauses_are_short_while_drains_wait_for_the_consumer_and_grow_then
     assert min(after) < 1.0, "a pause is any part of its bound"
 
 
-async def test_every_node_was_asked_before_the_registry_counts_as_lost() -> None:
+async def test_the_registry_counts_as_lost_only_after_every_node_was_asked() -> None:
     it = WatchFixture()
     it.net.refusing |= {A, B}
     await run_until_idle()
@@ -267,7 +267,7 @@ async def test_every_node_was_asked_before_the_registry_counts_as_lost() -> None
     await it.close()
 
 
-async def test_a_node_that_lost_its_store_is_left_for_another_that_stands(watching: WatchFixture) -> None:
+async def test_a_node_that_lost_its_store_is_replaced_by_another_node(watching: WatchFixture) -> None:
     watching.net.hanging.add(B)
     old = sse_event("synced", wire.WatchSynced(5, MAX_STORE_AGE), "e1:5")
     watching.open[0].send(old)
@@ -283,7 +283,7 @@ async def test_a_node_that_lost_its_store_is_left_for_another_that_stands(watchi
     assert watching.lost == []
 
 
-async def test_a_program_that_was_suspended_reads_what_came_before_it_judges_its_node(watching: WatchFixture) -> None:
+async def test_a_suspended_program_reads_what_arrived_before_it_judges_its_node(watching: WatchFixture) -> None:
     watching.clock.jump(3600.0)
     for _ in range(20):  # What came is read in a few turns of the loop.
         await asyncio.sleep(0)

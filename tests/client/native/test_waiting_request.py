@@ -59,7 +59,7 @@ class ScriptedNodes:
 
 @pytest.mark.parametrize("lost", [BROKEN, STOPPING])
 @pytest.mark.parametrize("meanwhile", [(), (REFUSED, REFUSED), (NodeDeclined("the catalog is not loaded yet"),)])
-async def test_a_node_that_is_lost_in_the_middle_is_asked_again_for_what_is_left(
+async def test_a_request_whose_node_is_lost_is_sent_again_for_the_rest_of_the_wait(
     lost: Exception, meanwhile: Sequence[Exception]
 ) -> None:
     asked = ScriptedNodes("http://a")
@@ -74,7 +74,7 @@ async def test_a_node_that_is_lost_in_the_middle_is_asked_again_for_what_is_left
     assert asked.asked[-1] == ("http://a", LENGTH - 1.0 - (len(meanwhile) + 1) * ROUND_PAUSE)
 
 
-async def test_a_node_that_is_lost_is_followed_at_once_by_the_next_one() -> None:
+async def test_a_request_whose_node_is_lost_goes_to_the_next_node_at_once() -> None:
     asked = ScriptedNodes("http://a", "http://b")
     task = await asked.begin()
     await asked.clock.advance(1.0)
@@ -84,21 +84,21 @@ async def test_a_node_that_is_lost_is_followed_at_once_by_the_next_one() -> None
     assert len({node for node, _ in asked.asked}) == 2
 
 
-async def test_a_registry_that_took_nothing_is_given_up_at_once() -> None:
+async def test_a_registry_that_did_not_receive_the_request_is_unavailable_at_once() -> None:
     asked = ScriptedNodes("http://a", "http://b")
     asked.say(REFUSED, REFUSED)
     with pytest.raises(RegistryUnavailable):
         await (await asked.begin())
 
 
-async def test_nothing_is_asked_again_that_waits_for_nothing() -> None:
+async def test_a_request_with_no_wait_is_not_sent_again() -> None:
     asked = ScriptedNodes("http://a")
     asked.say(BROKEN)
     with pytest.raises(RegistryUnavailable):
         await (await asked.begin(0.0))
 
 
-async def test_a_registry_that_stays_lost_is_said_when_the_wait_is_over_with_both_reasons() -> None:
+async def test_a_registry_that_stays_lost_raises_after_the_wait_with_both_reasons() -> None:
     asked = ScriptedNodes("http://a")
     task = await asked.begin(1.0)
     asked.say(STOPPING, REFUSED, REFUSED, REFUSED)
@@ -109,7 +109,7 @@ async def test_a_registry_that_stays_lost_is_said_when_the_wait_is_over_with_bot
         await task
 
 
-async def test_a_registry_that_refuses_to_the_end_is_unavailable_and_quoted() -> None:
+async def test_a_registry_that_declines_to_the_end_is_unavailable_with_its_reason() -> None:
     asked = ScriptedNodes("http://a")
     asked.say(*[NodeDeclined("etcd is away")] * 3)
     task = await asked.begin(1.0)
@@ -119,7 +119,7 @@ async def test_a_registry_that_refuses_to_the_end_is_unavailable_and_quoted() ->
     assert error.value.declined
 
 
-async def test_a_node_that_is_silent_to_the_end_is_overdue() -> None:
+async def test_a_node_that_stays_silent_makes_the_answer_overdue() -> None:
     asked = ScriptedNodes("http://a")
     task = await asked.begin()
     await asked.clock.advance(LENGTH + 0.1)
@@ -128,7 +128,7 @@ async def test_a_node_that_is_silent_to_the_end_is_overdue() -> None:
         await task
 
 
-async def test_an_instance_that_is_unknown_afterwards_was_forgotten_and_one_that_never_was_known_is_not() -> None:
+async def test_an_instance_that_is_unknown_after_a_loss_was_forgotten_and_one_that_never_was_known_is_not() -> None:
     unknown = UnknownInstance("orders", "o1")
     asked = ScriptedNodes("http://a")
     asked.say(unknown)

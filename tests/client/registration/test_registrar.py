@@ -74,7 +74,7 @@ async def test_all_leases_of_a_process_are_renewed_in_one_request(providing: Reg
     assert providing.asked() == ["renew o8000 o8001 o8002"]
 
 
-async def test_the_shortest_ttl_sets_the_pace_and_the_longest_has_a_bound(providing: RegistrarFixture) -> None:
+async def test_the_shortest_ttl_determines_the_interval_and_a_long_ttl_is_bounded(providing: RegistrarFixture) -> None:
     await providing.register(8000, ttl=3600.0).start()
     providing.asked()
     await providing.clock.advance(MAX_RENEWED_TTL / 3 * 1.1 + 0.1)
@@ -85,7 +85,7 @@ async def test_the_shortest_ttl_sets_the_pace_and_the_longest_has_a_bound(provid
     assert providing.asked() == ["renew o8000 o8001"]
 
 
-async def test_a_short_lease_is_renewed_at_its_pace_too_when_it_could_not_be_for_a_while(
+async def test_a_short_lease_is_renewed_in_time_again_after_failed_renewals(
     providing: RegistrarFixture,
 ) -> None:
     await providing.register(ttl=3.0).start()
@@ -98,7 +98,7 @@ async def test_a_short_lease_is_renewed_at_its_pace_too_when_it_could_not_be_for
         assert "renew o8000" in providing.asked()
 
 
-async def test_without_a_lease_it_is_asked_after_all_the_same(providing: RegistrarFixture) -> None:
+async def test_an_instance_without_a_lease_is_still_checked_at_each_renewal(providing: RegistrarFixture) -> None:
     await providing.register(ttl=None).start()
     providing.source.listed.clear()
     providing.asked()
@@ -122,7 +122,7 @@ async def test_a_registry_that_is_down_never_stops_a_program_from_starting(
     assert "goes on in the background" in caplog.text
 
 
-async def test_a_lease_that_the_registry_forgot_is_registered_again_at_once(providing: RegistrarFixture) -> None:
+async def test_an_instance_that_the_registry_lost_is_registered_again_at_once(providing: RegistrarFixture) -> None:
     registrar = providing.register()
     await registrar.start()
     providing.source.listed.clear()
@@ -134,7 +134,9 @@ async def test_a_lease_that_the_registry_forgot_is_registered_again_at_once(prov
     assert providing.asked() == ["renew o8000"]
 
 
-async def test_a_new_epoch_is_registered_in_even_if_the_lease_seems_to_be_there(providing: RegistrarFixture) -> None:
+async def test_a_new_epoch_makes_the_registrar_register_again_even_if_the_lease_is_held(
+    providing: RegistrarFixture,
+) -> None:
     await providing.register().start()
     providing.source.epoch = "e2"
     providing.asked()
@@ -144,7 +146,7 @@ async def test_a_new_epoch_is_registered_in_even_if_the_lease_seems_to_be_there(
     assert providing.asked() == ["renew o8000"]
 
 
-async def test_who_was_superseded_asks_for_what_is_free_only_and_is_listed_again_when_it_is(
+async def test_a_superseded_registrar_waits_and_is_listed_again_when_the_id_is_free(
     providing: RegistrarFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with providing.register() as registrar:
@@ -168,7 +170,7 @@ async def test_who_was_superseded_asks_for_what_is_free_only_and_is_listed_again
     assert ("orders", "o8000") not in providing.source.listed
 
 
-async def test_an_id_that_a_live_process_has_is_no_error_and_is_asked_for_within_seconds(
+async def test_an_id_of_a_live_process_is_no_error_and_is_tried_again_every_few_seconds(
     providing: RegistrarFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     providing.source.refuse = RegistrationConflict(
@@ -185,7 +187,7 @@ async def test_an_id_that_a_live_process_has_is_no_error_and_is_asked_for_within
     assert providing.takeover() is Takeover.USUAL, "it has never been listed"
 
 
-async def test_a_lease_that_was_forgotten_takes_nothing_from_a_live_process(providing: RegistrarFixture) -> None:
+async def test_a_registration_after_a_loss_takes_nothing_from_a_live_process(providing: RegistrarFixture) -> None:
     await providing.register(take_over=True).start()
     assert providing.takeover() is Takeover.FORCE
     providing.source.listed.clear()
@@ -193,7 +195,7 @@ async def test_a_lease_that_was_forgotten_takes_nothing_from_a_live_process(prov
     assert providing.takeover() is Takeover.NEVER
 
 
-async def test_a_program_is_one_process_and_takes_its_own_id_from_itself(providing: RegistrarFixture) -> None:
+async def test_a_later_registrar_of_the_same_program_takes_the_id(providing: RegistrarFixture) -> None:
     earlier, later = providing.register(), providing.register(port=8001, id="o8000")
     await earlier.start()
     process = process_name(providing.source.listed["orders", "o8000"].holder)
@@ -219,7 +221,7 @@ async def test_renewals_go_on_after_the_registry_came_back(providing: RegistrarF
     assert "renew o8000" in providing.asked()
 
 
-async def test_a_registration_that_is_wrong_is_said_at_once_and_not_tried_again(providing: RegistrarFixture) -> None:
+async def test_a_refused_first_registration_raises_and_is_not_tried_again(providing: RegistrarFixture) -> None:
     for refusal in (Invalid("address", "is never an instance's"), RegistryRefused(507, "the catalog is full")):
         providing.source.refuse = refusal
         registrar = providing.register()
@@ -231,7 +233,7 @@ async def test_a_registration_that_is_wrong_is_said_at_once_and_not_tried_again(
         assert registrar.state is RegistrarState.STOPPED
 
 
-async def test_a_registration_that_is_malformed_is_refused_before_anything_is_asked(
+async def test_a_malformed_registration_is_refused_before_any_request(
     providing: RegistrarFixture,
 ) -> None:
     wrongs: list[dict[str, Any]] = [{"port": 0}, {"weight": -1}, {"check": "ftp"}, {"ttl": 0.1}, {"id": "no good"}]
@@ -241,7 +243,7 @@ async def test_a_registration_that_is_malformed_is_refused_before_anything_is_as
     assert providing.source.calls == []
 
 
-async def test_a_drain_says_whether_everybody_knows(providing: RegistrarFixture) -> None:
+async def test_a_drain_reports_whether_every_consumer_has_acknowledged(providing: RegistrarFixture) -> None:
     registrar = providing.register()
     await registrar.start()
     assert (await registrar.drain(10.0, "deploy")).done
@@ -273,7 +275,7 @@ async def test_a_drain_names_the_consumers_that_were_lost(
     assert "1 lost consumer was not waited for: laptop at 10.0.0.9:5 (nothing was heard of it for 8 s)" in caplog.text
 
 
-async def test_who_leaves_while_it_is_being_registered_is_drained_all_the_same(providing: RegistrarFixture) -> None:
+async def test_an_instance_that_leaves_during_its_registration_is_drained(providing: RegistrarFixture) -> None:
     providing.source.answering.clear()
     registrar = providing.register()
     starting = asyncio.create_task(registrar.start())
@@ -286,7 +288,7 @@ async def test_who_leaves_while_it_is_being_registered_is_drained_all_the_same(p
     assert providing.asked() == ["register o8000", "override o8000", "deregister o8000"]
 
 
-async def test_who_was_draining_drains_on_after_the_registry_lost_its_state(providing: RegistrarFixture) -> None:
+async def test_a_draining_instance_still_drains_after_the_registry_lost_its_state(providing: RegistrarFixture) -> None:
     registrar = providing.register()
     await registrar.start()
     await registrar.drain()
@@ -296,7 +298,7 @@ async def test_who_was_draining_drains_on_after_the_registry_lost_its_state(prov
     assert providing.asked() == ["renew o8000", "register o8000", "override o8000"]
 
 
-async def test_a_drain_at_a_registry_that_lost_its_state_is_heard_by_those_who_still_show_us(
+async def test_a_drain_at_a_registry_that_lost_its_state_lists_the_instance_again_first(
     providing: RegistrarFixture,
 ) -> None:
     registrar = providing.register()
@@ -307,7 +309,7 @@ async def test_a_drain_at_a_registry_that_lost_its_state_is_heard_by_those_who_s
     assert providing.asked() == ["override o8000", "register o8000", "override o8000"]
 
 
-async def test_stopping_while_the_registry_is_down_ends_all_the_same(
+async def test_stopping_ends_even_if_the_registry_is_down(
     providing: RegistrarFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with providing.register() as registrar:
@@ -317,12 +319,12 @@ async def test_stopping_while_the_registry_is_down_ends_all_the_same(
     await registrar.stop()
 
 
-def test_a_program_ends_before_it_is_killed_though_the_registry_hangs() -> None:
+def test_a_program_shuts_down_before_docker_kills_it_even_if_the_registry_hangs() -> None:
     longest = DEFAULT_DRAIN_WAIT + DRAIN_ANSWER_MARGIN + MIN_STOP_TIMEOUT + GOODBYE_TIMEOUT
     assert longest <= 9.5, "`docker stop` kills after 10 s"
 
 
-async def test_a_drain_that_nobody_answers_leaves_little_time_to_deregister(
+async def test_a_drain_without_an_answer_leaves_little_time_to_deregister(
     providing: RegistrarFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(*_: object) -> None:
@@ -350,7 +352,7 @@ async def test_closing_the_client_deregisters_what_is_registered() -> None:
         it.register()
 
 
-async def test_an_address_is_the_given_one_then_the_variables_then_the_one_found(
+async def test_the_address_is_the_argument_then_the_variable_then_the_outbound_one(
     providing: RegistrarFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADSUM_ADDRESS", "10.9.9.9")
@@ -361,7 +363,7 @@ async def test_an_address_is_the_given_one_then_the_variables_then_the_one_found
     assert [body.address for body in providing.source.listed.values()] == ["10.8.8.8", "10.9.9.9", "10.1.2.3"]
 
 
-async def test_an_instance_moves_when_its_host_gets_another_address_and_not_before(
+async def test_an_instance_moves_when_its_host_loses_its_address_and_not_before(
     providing: RegistrarFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     had = {"10.1.2.3", "10.0.7.9"}
@@ -382,7 +384,7 @@ async def test_an_instance_moves_when_its_host_gets_another_address_and_not_befo
     assert providing.asked() == ["renew o8000"]
 
 
-async def test_an_instance_that_was_forgotten_registers_at_the_address_that_its_host_has_by_then(
+async def test_an_instance_that_the_registry_lost_is_registered_at_the_current_address(
     providing: RegistrarFixture,
 ) -> None:
     await providing.register().start()
@@ -392,7 +394,7 @@ async def test_an_instance_that_was_forgotten_registers_at_the_address_that_its_
     assert providing.source.listed["orders", "o8000"].address == "10.0.7.9"
 
 
-async def test_a_given_address_is_not_moved(providing: RegistrarFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_configured_address_never_changes(providing: RegistrarFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instance_address, "is_local", lambda _: False)
     await providing.register(address="192.0.2.7").start()
     providing.asked()
@@ -408,7 +410,7 @@ async def test_each_registrar_holds_its_own_lease(providing: RegistrarFixture) -
     assert len({process_name(holder) for holder in holders} - {""}) == 1, "they are one process"
 
 
-async def test_an_error_that_nobody_foresaw_ends_no_renewal(
+async def test_an_unexpected_error_does_not_end_renewals(
     providing: RegistrarFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await providing.register().start()
@@ -426,7 +428,7 @@ async def test_an_error_that_nobody_foresaw_ends_no_renewal(
     await run_until_idle()
 
 
-def test_a_registrar_can_be_stopped_in_every_state_and_leaves_none_of_the_final_ones() -> None:
+def test_a_registrar_can_be_stopped_in_every_state_and_final_states_are_final() -> None:
     assert all(MOVES[state, RegistrarEvent.STOPPED] is RegistrarState.STOPPED for state in RegistrarState)
     for final in (RegistrarState.SUPERSEDED, RegistrarState.STOPPED):
         assert {after for (before, _), after in MOVES.items() if before is final} == {RegistrarState.STOPPED}

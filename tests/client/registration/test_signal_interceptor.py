@@ -21,7 +21,7 @@ def heard() -> Iterator[list[int]]:
     signal.signal(signal.SIGUSR1, previous)
 
 
-def test_the_servers_own_ending_comes_after_ours(heard: list[int]) -> None:
+def test_the_servers_own_handler_runs_after_ours(heard: list[int]) -> None:
     resumes: list[Callable[[], None]] = []
     before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
     assert before.install()
@@ -32,7 +32,7 @@ def test_the_servers_own_ending_comes_after_ours(heard: list[int]) -> None:
     before.remove()
 
 
-def test_a_second_signal_does_not_wait_and_is_heard_once(heard: list[int]) -> None:
+def test_a_second_signal_takes_effect_at_once_and_only_once(heard: list[int]) -> None:
     resumes: list[Callable[[], None]] = []
     before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
     before.install()
@@ -44,7 +44,7 @@ def test_a_second_signal_does_not_wait_and_is_heard_once(heard: list[int]) -> No
     before.remove()
 
 
-def test_removing_leaves_what_others_installed_since(heard: list[int]) -> None:
+def test_removing_keeps_a_handler_that_was_installed_later(heard: list[int]) -> None:
     def others(number: int, frame: object) -> None: ...
 
     before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
@@ -61,7 +61,7 @@ def test_ignored_signals_stay_ignored() -> None:
     signal.signal(signal.SIGUSR1, previous)
 
 
-def test_only_the_main_thread_can_hear() -> None:
+def test_only_the_main_thread_can_install_an_interceptor() -> None:
     said: list[bool] = []
     before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
     thread = threading.Thread(target=lambda: said.append(before.install()))
@@ -82,6 +82,6 @@ time.sleep(60)
 """
 
 
-def test_what_would_have_died_dies_afterwards() -> None:
+def test_a_process_without_a_handler_dies_after_the_callback() -> None:
     done = subprocess.run([sys.executable, "-c", DYING], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("last: True\n", -signal.SIGTERM), done.stderr

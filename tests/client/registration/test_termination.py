@@ -100,7 +100,7 @@ async def test_sigterm_drains_and_deregisters_and_the_program_cleans_up(
 
 
 @pytest.mark.parametrize("kind", ["uvloop-sleep", "server", "grpc", "sync-wait"])
-async def test_sigint_does_so_too_and_raises_keyboard_interrupt(
+async def test_sigint_drains_and_deregisters_and_raises_keyboard_interrupt(
     place: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
     program = BlockProgram(place, daemon, kind)
@@ -112,7 +112,7 @@ async def test_sigint_does_so_too_and_raises_keyboard_interrupt(
 
 
 @pytest.mark.parametrize("kind", ["own-loop-handler", "sync-own-handler"])
-async def test_a_program_that_handles_sigterm_goes_on_doing_so(
+async def test_a_program_with_its_own_sigterm_handler_still_has_it_called(
     place: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
     program = BlockProgram(place, daemon, kind)
@@ -121,19 +121,23 @@ async def test_a_program_that_handles_sigterm_goes_on_doing_so(
     assert "after the block\ncleaned up\n" in program.child.stdout
     assert program.causes() == DRAINED
     if kind.startswith("sync"):
-        assert "heard\n" in program.child.stdout
+        assert "handled\n" in program.child.stdout
         assert "restored: True\n" in program.child.stdout
 
 
-async def test_all_that_a_process_registered_is_drained_at_once(place: ScenarioSandbox, daemon: RunningDaemon) -> None:
+async def test_all_instances_of_a_process_are_drained_at_the_same_time(
+    place: ScenarioSandbox, daemon: RunningDaemon
+) -> None:
     program = BlockProgram(place, daemon, "several")
     await program.in_its_body()
     assert await program.child.stop() == TERMINATED, program.child.stderr
     assert program.causes("o1") == program.causes("o2") == DRAINED
 
 
-@pytest.mark.parametrize("kind", ["unheard", "sync-unheard"])
-async def test_without_signals_sigterm_kills_as_ever(place: ScenarioSandbox, daemon: RunningDaemon, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["signals-off", "sync-signals-off"])
+async def test_with_signals_off_sigterm_kills_as_usual(
+    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+) -> None:
     program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop() == KILLED
@@ -141,7 +145,7 @@ async def test_without_signals_sigterm_kills_as_ever(place: ScenarioSandbox, dae
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "sync-server"])
-async def test_calls_are_answered_until_consumers_have_heard(
+async def test_calls_are_answered_until_consumers_have_acknowledged(
     place: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
     """As long as a consumer has not said that it knows, the drain lasts, and the server serves."""
@@ -195,9 +199,7 @@ async def test_a_second_sigint_ends_the_drain_and_deregisters(
     assert program.causes() == DRAINED
 
 
-async def test_adsum_run_around_such_a_program_ends_as_the_program_does(
-    place: ScenarioSandbox, daemon: RunningDaemon
-) -> None:
+async def test_adsum_run_exits_with_the_status_of_such_a_program(place: ScenarioSandbox, daemon: RunningDaemon) -> None:
     port = place.port()
     command = ("-m", "adsum", "run", "--service", "wrapped", "--port", str(port), "--", sys.executable)
     child = place.run(
@@ -247,7 +249,7 @@ time.sleep(60)
 """
 
 
-def test_a_block_that_is_not_finished_in_time_holds_up_no_signal() -> None:
+def test_a_block_that_does_not_shut_down_in_time_does_not_delay_the_signal() -> None:
     done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=50)
     assert done.returncode == KILLED, done.stderr
 
@@ -266,7 +268,7 @@ with adsum.SyncClient(cache=False) as client, client.register("orders", 1):
 """
 
 
-def test_a_forked_child_is_killed_as_ever(daemon: RunningDaemon) -> None:
+def test_sigterm_kills_a_forked_child_as_usual(daemon: RunningDaemon) -> None:
     environ = {"ADSUM_URL": daemon.url, "PATH": ""}
     done = subprocess.run([sys.executable, "-c", FORKING], env=environ, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr

@@ -94,7 +94,7 @@ async def test_go_programs_read_what_we_write_and_we_read_what_others_write(etcd
             assert found == {"10.0.0.1:8001", "10.0.0.2:8002", "10.0.0.3:8003", "[fd00::1]:80"}
 
 
-async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_loss_of_everything(
+async def test_an_instance_is_registered_again_after_etcd_hangs_crashes_and_loses_everything(
     etcd: EtcdProcess,
 ) -> None:
     async with Client(etcd.url, cache=False) as provider, Client(etcd.url, cache=False) as consumer:
@@ -115,7 +115,7 @@ async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_lo
             await until(lambda: ids(resolver) == {"o1"})
 
 
-async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(etcd: EtcdProcess) -> None:
+async def test_a_drain_removes_the_instance_and_reports_that_it_is_unacknowledged(etcd: EtcdProcess) -> None:
     async with Client(etcd.url, cache=False) as client:
         resolver = client.resolver("orders")
         registrar = client.register("orders", 8001, id="o1", ttl=TTL)
@@ -130,7 +130,7 @@ async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(etcd: EtcdProce
         await registrar.stop()
 
 
-async def test_what_needs_a_registry_is_refused(etcd: EtcdProcess) -> None:
+async def test_checks_and_the_api_need_a_registry(etcd: EtcdProcess) -> None:
     async with Client(etcd.url, cache=False) as client:
         with pytest.raises(Invalid, match="can't be run without a registry"):
             await client.register("orders", 8001, check="http:/health").start(10.0)
@@ -138,7 +138,7 @@ async def test_what_needs_a_registry_is_refused(etcd: EtcdProcess) -> None:
             client.api  # noqa: B018
 
 
-def test_a_program_without_a_loop_finds_it_too(etcd: EtcdProcess) -> None:
+def test_a_sync_client_works_on_etcd(etcd: EtcdProcess) -> None:
     with SyncClient(etcd.url, cache=False) as client, client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
         channel = client.channel("orders")
         channel.ready(20.0)
@@ -179,7 +179,7 @@ async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
     assert not caplog.messages
 
 
-async def test_a_view_of_before_an_etcd_lost_everything_is_not_forgotten(etcd: EtcdProcess, tmp_path: Path) -> None:
+async def test_a_cached_view_survives_an_etcd_that_lost_everything(etcd: EtcdProcess, tmp_path: Path) -> None:
     for n in range(20):
         written(etcd, "orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"o%d"}}' % n)
     async with Client(etcd.url, cache=tmp_path / "views") as client:
@@ -197,7 +197,7 @@ async def test_a_view_of_before_an_etcd_lost_everything_is_not_forgotten(etcd: E
         await until(lambda: ids(resolver) == {"o19", "new"})
 
 
-async def test_by_a_token_that_ends_again_and_again_it_stays_listed_and_is_followed(tmp_path: Path) -> None:
+async def test_registration_and_watch_survive_expiring_auth_tokens(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path, "--auth-token", "simple", "--auth-token-ttl", "2") as etcd:
         for method, *fields in (("UserAdd", "root", "s3cret"), ("RoleAdd", "root"), ("UserGrantRole", "root", "root")):
             etcd.call(f"Auth/{method}", _fields(*(each.encode() for each in fields)))
@@ -373,7 +373,7 @@ async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: EtcdP
         await first.stop()
 
 
-async def test_who_loses_its_id_to_a_process_elsewhere_is_told_at_its_next_renewal_and_is_listed_when_it_is_free(
+async def test_a_registrar_that_loses_its_id_waits_and_is_listed_again_when_it_is_free(
     etcd: EtcdProcess,
 ) -> None:
     async with Client(etcd.url, cache=False) as one, Client(etcd.url, cache=False) as other:

@@ -112,7 +112,7 @@ async def seen(resolver: Resolver, *wanted: str) -> None:
     await until(lambda: resolver.connected and ids(resolver) == set(wanted))
 
 
-async def test_what_one_program_registers_another_one_finds_as_it_is(place: InstanceSource) -> None:
+async def test_an_instance_is_found_as_it_was_registered(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
         resolver, other = consumer.resolver("orders"), consumer.resolver("orders-admin")
         registrar = provider.register(
@@ -159,7 +159,7 @@ async def test_a_lease_is_kept_for_longer_than_its_ttl(place: InstanceSource) ->
         assert [each.status for each in resolver.view.endpoints] == [Status.PASSING]
 
 
-async def test_who_drains_is_called_no_more_and_renewing_does_not_bring_it_back(place: InstanceSource) -> None:
+async def test_a_drained_instance_is_not_called_and_renewals_do_not_bring_it_back(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as client:
         channel = client.channel("orders")
         one = client.register("orders", 8001, id="o1", ttl=TTL)
@@ -172,7 +172,7 @@ async def test_who_drains_is_called_no_more_and_renewing_does_not_bring_it_back(
                 await asyncio.sleep(TTL)
 
 
-async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: InstanceSource) -> None:
+async def test_a_changed_registration_replaces_the_earlier_one(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as client:
         resolver = client.resolver("orders")
         async with client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
@@ -182,7 +182,7 @@ async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: 
 
 
 @pytest.mark.parametrize("ttl", [TTL, None])
-async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier_one_leaves_it_alone(
+async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier_one_does_not_remove_it(
     place: InstanceSource, ttl: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.client.registration.renewals.MAX_RENEWED_TTL", TTL)
@@ -232,7 +232,7 @@ async def test_two_processes_at_one_place_never_alternate_and_the_loser_returns_
         await earlier.stop()
 
 
-async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_not_answer(place: InstanceSource) -> None:
+async def test_the_id_of_a_live_process_elsewhere_is_taken_when_that_stops_answering(place: InstanceSource) -> None:
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
@@ -253,7 +253,7 @@ async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_no
         await other.stop()
 
 
-async def test_a_program_can_be_told_to_take_over_the_id_of_a_living_process(place: InstanceSource) -> None:
+async def test_take_over_takes_the_id_of_a_live_process(place: InstanceSource) -> None:
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
@@ -287,7 +287,7 @@ async def test_of_two_registrars_of_one_program_with_one_id_the_later_one_counts
         await seen(resolver)
 
 
-async def test_nothing_is_forgotten_while_nobody_answers_and_all_comes_back_by_itself(place: InstanceSource) -> None:
+async def test_views_stay_during_an_outage_and_registrations_come_back_by_themselves(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
         resolver = consumer.resolver("orders")
         lengths: set[int] = set()
@@ -311,7 +311,7 @@ async def _note(resolver: Resolver, lengths: set[int]) -> None:
         lengths.add(len(view.endpoints))
 
 
-async def test_who_registers_while_nobody_answers_is_listed_as_soon_as_somebody_does(place: InstanceSource) -> None:
+async def test_a_registration_during_an_outage_is_listed_as_soon_as_the_source_is_back(place: InstanceSource) -> None:
     await place.away()
     async with Client(place.url, cache=False) as client:
         registrar = client.register("orders", 8001, id="o1", address="10.0.0.1", ttl=TTL, drain_wait=0.0)
@@ -323,7 +323,7 @@ async def test_who_registers_while_nobody_answers_is_listed_as_soon_as_somebody_
         await registrar.stop()
 
 
-async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: InstanceSource) -> None:
+async def test_an_unregistered_service_has_an_empty_view(place: InstanceSource) -> None:
     async with Client(place.url, cache=False) as client:
         await seen(client.resolver("nobody"))
 
@@ -338,7 +338,7 @@ async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: Inst
         "consul://127.0.0.1:9",
     ],
 )
-async def test_a_kept_view_is_used_soon_when_nobody_answers_whatever_the_source(url: str, tmp_path: Path) -> None:
+async def test_a_cached_view_is_used_soon_when_the_source_does_not_answer(url: str, tmp_path: Path) -> None:
     client = Client(url, cache=tmp_path)
     ViewCache(tmp_path, client.urls).save("orders", CachedView(ViewPosition("e1", 4), (endpoint("kept"),), time.time()))
     async with client, asyncio.timeout(client.source.cache_fallback_delay + 2.0):
@@ -347,6 +347,6 @@ async def test_a_kept_view_is_used_soon_when_nobody_answers_whatever_the_source(
         assert (channel.pick().endpoint.id, channel.resolver.view.origin) == ("kept", "disk")
 
 
-async def test_half_a_second_is_waited_for_each_node() -> None:
+async def test_the_cache_fallback_delay_is_half_a_second_for_each_node() -> None:
     for url, patience in (("http://a:1,http://b:1,http://c:1", 1.5), ("etcd://a,b", 1.0), ("consul://a", 0.5)):
         assert Client(url, cache=False).source.cache_fallback_delay == patience

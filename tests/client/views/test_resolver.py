@@ -46,7 +46,7 @@ async def following() -> AsyncIterator[ResolverFixture]:
     assert it.source.open_watches == 0
 
 
-async def test_before_anything_is_said_nothing_is_known(following: ResolverFixture) -> None:
+async def test_a_new_resolver_has_no_view(following: ResolverFixture) -> None:
     view = following.resolver.view
     assert (view.origin, view.endpoints, view.age()) == ("none", (), inf)
     assert not following.resolver.connected
@@ -76,7 +76,7 @@ async def test_the_last_view_stays_and_ages_while_the_registry_is_lost(following
     assert "down" in following.resolver.problem
 
 
-async def test_a_node_that_is_behind_makes_nothing_fresh(following: ResolverFixture) -> None:
+async def test_a_lagging_node_does_not_refresh_the_view(following: ResolverFixture) -> None:
     await following.hear(full_update(5, endpoint("a")))
     await following.clock.advance(10.0)
     await following.hear(full_update(3))
@@ -85,7 +85,7 @@ async def test_a_node_that_is_behind_makes_nothing_fresh(following: ResolverFixt
     assert "behind" in following.resolver.problem
 
 
-async def test_what_is_applied_is_said_only_after_followers_have_seen_it(following: ResolverFixture) -> None:
+async def test_an_update_is_acknowledged_only_after_listeners_have_seen_it(following: ResolverFixture) -> None:
     seen: list[tuple[int, int]] = []
     following.resolver.subscribe(lambda view: seen.append((view.revision, len(following.source.applied))))
     await following.hear(full_update(5, endpoint("a")))
@@ -93,7 +93,7 @@ async def test_what_is_applied_is_said_only_after_followers_have_seen_it(followi
     assert following.source.applied == [("e1", 5)]
 
 
-async def test_an_error_that_nobody_foresaw_does_not_freeze_the_view(
+async def test_an_unexpected_error_does_not_freeze_the_view(
     following: ResolverFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     await following.hear(full_update(5, endpoint("a")), ValueError("surprise"))
@@ -105,14 +105,14 @@ async def test_an_error_that_nobody_foresaw_does_not_freeze_the_view(
     assert "surprise" in caplog.text
 
 
-async def test_after_a_gap_the_whole_is_asked_for(following: ResolverFixture) -> None:
+async def test_a_revision_gap_leads_to_a_full_update(following: ResolverFixture) -> None:
     await following.hear(full_update(5, endpoint("a")), delta_update(9, 10, endpoint("c")))
     assert following.ids == ["a"]
     await following.clock.advance(60.0)
     assert following.source.positions == [None, None]
 
 
-async def test_a_follower_that_fails_does_not_stop_the_others(
+async def test_a_listener_that_fails_does_not_stop_the_others(
     following: ResolverFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[View] = []
@@ -128,7 +128,7 @@ async def test_a_follower_that_fails_does_not_stop_the_others(
     assert following.resolver.connected
 
 
-async def test_who_stops_following_hears_no_more(following: ResolverFixture) -> None:
+async def test_a_listener_that_unsubscribed_is_not_called(following: ResolverFixture) -> None:
     seen: list[View] = []
     stop = following.resolver.subscribe(seen.append)
     stop()
@@ -137,7 +137,9 @@ async def test_who_stops_following_hears_no_more(following: ResolverFixture) -> 
     assert len(seen) == 1
 
 
-async def test_a_restarted_empty_registry_wipes_nothing_until_it_has_settled(following: ResolverFixture) -> None:
+async def test_a_registry_that_restarts_empty_removes_no_endpoint_until_it_has_settled(
+    following: ResolverFixture,
+) -> None:
     await following.hear(full_update(5, endpoint("a"), endpoint("b")))
     await following.hear(full_update(0, epoch="e2"))
     assert following.ids == ["a", "b"]
@@ -149,7 +151,7 @@ async def test_a_restarted_empty_registry_wipes_nothing_until_it_has_settled(fol
     assert (following.resolver.view.epoch, following.resolver.view.revision) == ("e2", 1)
 
 
-async def test_changes_that_are_dear_to_take_over_are_paced(following: ResolverFixture) -> None:
+async def test_changes_with_slow_listeners_are_rate_limited(following: ResolverFixture) -> None:
     seen: list[int] = []
 
     def slow(view: View) -> None:
@@ -165,7 +167,7 @@ async def test_changes_that_are_dear_to_take_over_are_paced(following: ResolverF
     assert seen == [0, 1, 2]
 
 
-async def test_a_watcher_is_shown_each_view_and_a_slow_one_only_the_latest(following: ResolverFixture) -> None:
+async def test_a_watcher_receives_each_view_and_a_slow_one_only_the_latest(following: ResolverFixture) -> None:
     views = following.resolver.watch()
     await following.hear(full_update(1, endpoint("a")))
     assert (await anext(views)).revision == 1
@@ -175,7 +177,7 @@ async def test_a_watcher_is_shown_each_view_and_a_slow_one_only_the_latest(follo
     waiting = asyncio.ensure_future(anext(views))
     await following.hear(delta_update(9, 10))
     assert not waiting.done(), "a heartbeat is no new view"
-    await following.hear(delta_update(10, 11, gone=["a"]))
+    await following.hear(delta_update(10, 11, removed=["a"]))
     assert [each.id for each in (await waiting).endpoints] == ["b", "c"]
     await views.aclose()
 
@@ -196,7 +198,7 @@ async def test_watchers_end_when_the_resolver_is_closed(following: ResolverFixtu
     assert following.ids == ["a"]
 
 
-def test_a_name_that_is_none_is_refused() -> None:
+def test_an_invalid_service_name_is_refused() -> None:
     with pytest.raises(Invalid):
         Resolver("No Such Name", ScriptedSource(), cache=None, clock=FakeClock(), rng=Random(1))
 
@@ -216,7 +218,7 @@ async def keeping(tmp_path: Path) -> AsyncIterator[ResolverFixture]:
     await it.resolver.close()
 
 
-async def test_a_kept_view_is_not_shown_while_the_registry_is_asked(keeping: ResolverFixture) -> None:
+async def test_a_cached_view_is_not_used_while_the_registry_may_still_answer(keeping: ResolverFixture) -> None:
     await keeping.clock.advance(keeping.source.cache_fallback_delay - 0.1)
     assert (keeping.ids, keeping.resolver.view.origin) == ([], "none")
     await keeping.hear(full_update(9, endpoint("new")))
@@ -224,32 +226,32 @@ async def test_a_kept_view_is_not_shown_while_the_registry_is_asked(keeping: Res
     assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
 
 
-async def test_what_was_kept_need_not_be_told_again(keeping: ResolverFixture) -> None:
+async def test_a_watch_resumes_from_the_cached_view(keeping: ResolverFixture) -> None:
     assert keeping.source.positions == [("e1", 4)]
     await keeping.hear(delta_update(4, 5))
     assert (keeping.ids, keeping.resolver.view.origin, keeping.resolver.view.age()) == (["kept"], "live", 0.0)
 
 
-async def test_an_empty_service_is_believed_rather_than_what_was_kept_of_it(keeping: ResolverFixture) -> None:
-    await keeping.hear(delta_update(4, 6, gone=["kept"]))
+async def test_an_update_that_empties_the_service_replaces_the_cached_view(keeping: ResolverFixture) -> None:
+    await keeping.hear(delta_update(4, 6, removed=["kept"]))
     assert (keeping.ids, keeping.resolver.view.origin) == ([], "live")
 
 
-async def test_a_registry_of_another_epoch_is_believed_rather_than_what_was_kept_of_the_one_before(
+async def test_a_view_of_another_epoch_replaces_an_old_cached_view(
     keeping: ResolverFixture,
 ) -> None:
     await keeping.hear(full_update(2, endpoint("new"), epoch="e2"))
     assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
 
 
-async def test_a_registry_of_another_epoch_that_was_only_slow_is_believed_too(keeping: ResolverFixture) -> None:
+async def test_a_late_view_of_another_epoch_replaces_an_old_cached_view(keeping: ResolverFixture) -> None:
     await keeping.clock.advance(keeping.source.cache_fallback_delay + 0.1)
     assert (keeping.ids, keeping.resolver.view.origin) == (["kept"], "disk")
     await keeping.hear(full_update(2, epoch="e2"))
     assert (keeping.ids, keeping.resolver.view.origin) == ([], "live")
 
 
-async def test_a_registry_that_was_away_and_comes_back_empty_takes_no_endpoint_away_at_once(
+async def test_a_registry_that_was_lost_and_comes_back_empty_removes_no_endpoint_at_once(
     keeping: ResolverFixture,
 ) -> None:
     await keeping.hear(ConnectionLost("connection refused"), full_update(2, epoch="e2"))
@@ -258,7 +260,7 @@ async def test_a_registry_that_was_away_and_comes_back_empty_takes_no_endpoint_a
     assert keeping.ids == []
 
 
-async def test_what_was_kept_just_before_a_registry_came_back_empty_settles(tmp_path: Path) -> None:
+async def test_a_view_cached_just_before_the_registry_came_back_empty_settles(tmp_path: Path) -> None:
     shelf = ViewCache(tmp_path, ["http://a:1"])
     shelf.save("orders", CachedView(ViewPosition("e1", 4), (endpoint("kept"),), FakeClock().wall() - 5.0))
     it = ResolverFixture(shelf)
@@ -270,7 +272,7 @@ async def test_what_was_kept_just_before_a_registry_came_back_empty_settles(tmp_
     await it.resolver.close()
 
 
-async def test_a_kept_view_is_shown_at_once_when_no_node_can_be_reached(
+async def test_a_cached_view_is_used_at_once_when_no_node_can_be_reached(
     keeping: ResolverFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     await keeping.hear(ConnectionLost("http://a:1: connection refused"))
@@ -282,13 +284,13 @@ async def test_a_kept_view_is_shown_at_once_when_no_node_can_be_reached(
     assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
 
 
-async def test_a_kept_view_is_shown_when_the_registry_is_silent(keeping: ResolverFixture) -> None:
+async def test_a_cached_view_is_used_when_the_registry_is_silent(keeping: ResolverFixture) -> None:
     await keeping.clock.advance(keeping.source.cache_fallback_delay + 0.1)
     assert (keeping.ids, keeping.resolver.view.origin) == (["kept"], "disk")
     assert keeping.resolver.problem == "no answer within 1 s"
 
 
-async def test_a_program_that_was_held_up_gives_the_registry_its_time_all_the_same(keeping: ResolverFixture) -> None:
+async def test_a_program_that_was_suspended_still_waits_for_the_registry(keeping: ResolverFixture) -> None:
     keeping.clock.jump(30.0)
     await run_until_idle()
     assert keeping.resolver.view.origin == "none"
@@ -296,13 +298,13 @@ async def test_a_program_that_was_held_up_gives_the_registry_its_time_all_the_sa
     assert keeping.ids == ["new"]
 
 
-async def test_a_kept_view_is_shown_rather_than_what_a_node_that_lags_says(keeping: ResolverFixture) -> None:
+async def test_a_cached_view_is_used_rather_than_an_older_view_of_a_lagging_node(keeping: ResolverFixture) -> None:
     await keeping.hear(full_update(3, endpoint("older")))
     assert (keeping.ids, keeping.resolver.view.origin) == (["kept"], "disk")
     assert "behind" in keeping.resolver.problem
 
 
-async def test_a_kept_view_past_its_bound_is_used_with_a_word(tmp_path: Path) -> None:
+async def test_a_cached_view_older_than_cache_max_age_is_used_with_a_warning(tmp_path: Path) -> None:
     shelf = ViewCache(tmp_path, ["http://a:1"])
     shelf.save("orders", KEPT)
     for bound, caveat in ((80.0, "is older than cache_max_age (80 s)"), (100.0, "")):
@@ -316,7 +318,7 @@ async def test_a_kept_view_past_its_bound_is_used_with_a_word(tmp_path: Path) ->
         await it.resolver.close()
 
 
-async def test_closing_a_resolver_says_goodbye_for_its_service_once(following: ResolverFixture) -> None:
+async def test_closing_a_resolver_sends_one_goodbye_for_its_service(following: ResolverFixture) -> None:
     await following.resolver.close()
     await following.resolver.close()
     assert following.source.goodbyes == [["orders"]]
@@ -361,12 +363,12 @@ async def test_changes_are_written_together_and_heartbeats_now_and_then() -> Non
     await it.clock.advance(REWRITE_INTERVAL)
     await at_least(shelf, 3)
     assert shelf.saved[-1].position.revision == 4
-    await it.hear(delta_update(4, 5, gone=["a"]))
+    await it.hear(delta_update(4, 5, removed=["a"]))
     await it.resolver.close()
     assert shelf.saved[-1].position.revision == 5, "the last view is written at the end"
 
 
-async def test_what_is_shown_while_settling_is_not_written() -> None:
+async def test_a_settling_view_is_not_cached() -> None:
     shelf = CountingViewCache()
     it = ResolverFixture(shelf)
     it.resolver.start()

@@ -29,12 +29,12 @@ def file(shelf: ViewCache) -> Path:
     return shelf.folder / "orders.view"
 
 
-def test_a_view_comes_back_as_it_was_kept(shelf: ViewCache) -> None:
+def test_a_cached_view_is_loaded_as_it_was_saved(shelf: ViewCache) -> None:
     shelf.save("orders", VIEW)
     assert shelf.load("orders") == VIEW
 
 
-def test_a_view_is_for_its_owner_only_and_leaves_no_other_file(shelf: ViewCache) -> None:
+def test_a_cached_view_is_readable_by_its_owner_only_and_leaves_no_other_file(shelf: ViewCache) -> None:
     shelf.save("orders", VIEW)
     shelf.save("orders", VIEW)
     assert [path.name for path in shelf.folder.iterdir()] == ["orders.view"]
@@ -42,7 +42,7 @@ def test_a_view_is_for_its_owner_only_and_leaves_no_other_file(shelf: ViewCache)
     assert shelf.folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_name_that_nobody_was_seen_under_leaves_no_file_and_a_service_that_is_empty_now_is_kept_as_such(
+def test_an_empty_view_is_cached_only_for_a_service_that_had_endpoints(
     shelf: ViewCache,
 ) -> None:
     empty = replace(VIEW, endpoints=())
@@ -53,9 +53,7 @@ def test_a_name_that_nobody_was_seen_under_leaves_no_file_and_a_service_that_is_
     assert shelf.load("orders") == empty
 
 
-def test_where_nothing_was_kept_nothing_is_found_and_nothing_is_logged(
-    shelf: ViewCache, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_empty_cache_loads_nothing_and_logs_nothing(shelf: ViewCache, caplog: pytest.LogCaptureFixture) -> None:
     assert shelf.load("orders") is None
     assert caplog.text == ""
 
@@ -73,7 +71,9 @@ def test_a_view_with_one_byte_changed_is_ignored(
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"adsum-view 2 x\n{}", b"\x00" * 100, b"adsum-view 1 \n"])
-def test_a_foreign_file_is_ignored(shelf: ViewCache, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_of_another_format_is_ignored(
+    shelf: ViewCache, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     shelf.folder.mkdir(parents=True)
     file(shelf).write_bytes(content)
     assert shelf.load("orders") is None
@@ -104,9 +104,7 @@ def test_views_of_different_registries_are_kept_apart(tmp_path: Path) -> None:
     assert ViewCache(tmp_path, ["http://b:1", "http://a:1"]).load("orders") == VIEW
 
 
-def test_a_folder_that_can_not_be_written_is_logged_and_nothing_more(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unwritable_cache_folder_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     ViewCache(tmp_path / "file", ["http://a:1"]).save("orders", VIEW)
     assert "can't be cached" in caplog.text

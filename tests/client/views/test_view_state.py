@@ -18,16 +18,16 @@ def test_a_view_never_goes_backwards_within_an_epoch() -> None:
     fold = ViewState()
     fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
     assert fold.apply(full_update(4, endpoint("old")), 1.0) is UpdateEffect.BEHIND
-    assert fold.apply(delta_update(3, 4, gone=["a"]), 1.0) is UpdateEffect.BEHIND
+    assert fold.apply(delta_update(3, 4, removed=["a"]), 1.0) is UpdateEffect.BEHIND
     assert ids(fold) == ["a", "b"]
     assert fold.position == ("e1", 5)
 
 
-def test_changes_of_a_node_that_caught_up_are_applied_after_its_old_view_was_ignored() -> None:
+def test_changes_of_a_node_that_caught_up_are_applied_after_its_old_update_was_ignored() -> None:
     fold = ViewState()
     fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
     fold.apply(full_update(3, endpoint("a")), 1.0)
-    assert fold.apply(delta_update(3, 7, endpoint("c"), gone=["a"]), 2.0) is UpdateEffect.CHANGED
+    assert fold.apply(delta_update(3, 7, endpoint("c"), removed=["a"]), 2.0) is UpdateEffect.CHANGED
     assert ids(fold) == ["b", "c"]
 
 
@@ -45,18 +45,18 @@ def test_a_heartbeat_at_the_current_revision_keeps_the_view_fresh() -> None:
     assert fold.position == ("e1", 5)
 
 
-def test_being_told_the_same_again_is_no_change() -> None:
+def test_an_update_with_the_same_endpoints_only_refreshes_the_view() -> None:
     fold = ViewState()
     fold.apply(full_update(5, endpoint("a")), 0.0)
     assert fold.apply(full_update(6, endpoint("a")), 1.0) is UpdateEffect.REFRESHED
-    assert fold.apply(delta_update(6, 7, endpoint("a"), gone=["never-there"]), 1.0) is UpdateEffect.REFRESHED
+    assert fold.apply(delta_update(6, 7, endpoint("a"), removed=["never-there"]), 1.0) is UpdateEffect.REFRESHED
 
 
-def test_a_first_empty_view_is_news() -> None:
+def test_a_first_empty_update_changes_the_view() -> None:
     assert ViewState().apply(full_update(0), 0.0) is UpdateEffect.CHANGED
 
 
-def test_changes_of_another_epoch_are_refused_until_the_whole_comes() -> None:
+def test_changes_of_another_epoch_are_refused_until_a_full_update_comes() -> None:
     fold = ViewState()
     fold.apply(full_update(5, endpoint("a")), 0.0)
     with pytest.raises(RevisionGap):
@@ -75,7 +75,7 @@ def test_changes_that_leave_a_gap_are_refused() -> None:
     assert fold.apply(full_update(4), 2.0) is UpdateEffect.BEHIND, "a gap is no leave to go backwards"
 
 
-def test_an_empty_new_epoch_wipes_nothing_before_it_has_settled() -> None:
+def test_an_empty_new_epoch_removes_nothing_before_it_has_settled() -> None:
     fold = ViewState()
     fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
     assert fold.apply(full_update(0, epoch="e2"), 10.0) is UpdateEffect.REFRESHED
@@ -101,11 +101,11 @@ def test_an_instance_that_left_in_the_new_epoch_is_not_kept() -> None:
     fold = ViewState()
     fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
     fold.apply(full_update(0, epoch="e2"), 10.0)
-    assert fold.apply(delta_update(0, 2, gone=["a"], epoch="e2"), 11.0) is UpdateEffect.CHANGED
+    assert fold.apply(delta_update(0, 2, removed=["a"], epoch="e2"), 11.0) is UpdateEffect.CHANGED
     assert ids(fold) == ["b"]
 
 
-def test_connecting_again_while_settling_keeps_what_was_kept() -> None:
+def test_connecting_again_while_settling_keeps_the_endpoints_of_the_epoch_before() -> None:
     fold = ViewState()
     fold.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
     fold.apply(full_update(1, epoch="e2"), 10.0)
@@ -114,7 +114,7 @@ def test_connecting_again_while_settling_keeps_what_was_kept() -> None:
     assert fold.next_deadline() == 10.0 + SETTLING_TIME
 
 
-def test_within_an_epoch_an_empty_view_is_the_truth() -> None:
+def test_an_empty_update_within_an_epoch_empties_the_view() -> None:
     fold = ViewState()
     fold.apply(full_update(5, endpoint("a")), 0.0)
     fold.apply(full_update(6), 1.0)
@@ -139,7 +139,7 @@ groups = st.builds(
 
 
 @given(st.lists(groups, max_size=30))
-def test_whatever_is_said_positions_only_grow_and_another_epoch_comes_only_whole(said: list[ServiceUpdate]) -> None:
+def test_positions_only_grow_and_another_epoch_needs_a_full_update(said: list[ServiceUpdate]) -> None:
     fold = ViewState()
     for now, group in enumerate(said):
         before, shown = fold.position, fold.endpoints
