@@ -1,4 +1,4 @@
-"""Makes choices and counts picks for the tests of this room."""
+"""Builds choices and counts picks for the tests of load balancing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build(name: str, of: Sequence[WeightedEndpoint], seed: int = 1, previous: Pi
 
 
 def picks(picker: Picker, count: int, **given: object) -> list[str]:
-    """The ids of so many picks, each with a key of its own."""
+    """The ids of `count` picks, each with its own key."""
     return [picker.pick(f"key-{index}", **given).id for index in range(count)]  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The contract: what is promised of every policy in the table."""
+"""The contract of every policy in the table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.balance.builders import build, choice, choices, picks
 
 MANY = 20_000
 UNLIKELY = 40.0
-"""A chi-square of few degrees of freedom that no honest distribution reaches."""
+"""A chi-square of few degrees of freedom that a correct distribution does not reach."""
 RING_UNEVENNESS = 0.35
 RING_POINT = 0.005
-"""A ring can't give a share smaller than a point."""
+"""The share of one point: a ring can't give a smaller one."""
 
 
 @pytest.fixture(params=list(POLICIES))

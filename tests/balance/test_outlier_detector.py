@@ -18,12 +18,12 @@ def watching(ids: list[str] = TEN, **limits: float) -> OutlierDetector:
 
 
 def fail(outliers: OutlierDetector, id: str, now: float, times: int = 5) -> EjectionEvent | None:
-    """The last event of so many failures."""
+    """The last event after `times` failures."""
     return [outliers.record_call(id, False, now) for _ in range(times)][-1]
 
 
 def calls(outliers: OutlierDetector, id: str, passed: int, failed: int, now: float) -> None:
-    """Spread, so that there is no streak."""
+    """Failures and successes in turn, so that failures are not consecutive."""
     for index in range(passed + failed):
         outliers.record_call(id, (index + 1) * failed // (passed + failed) == index * failed // (passed + failed), now)
 

@@ -1,4 +1,4 @@
-"""Whom the registry records as the author of what a program changes."""
+"""The author that the registry records for the changes of a program."""
 
 from __future__ import annotations
 

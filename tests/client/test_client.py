@@ -75,7 +75,7 @@ async def test_closing_a_client_sends_one_goodbye_for_all_services() -> None:
         client.channel("users")
         await client.resolver("users").close()
         assert client.resolver("users") is not client.channel("orders").resolver
-        assert not client.resolver("users").closed, "asked for again, it is followed again"
+        assert not client.resolver("users").closed, "a new request follows the service again"
     assert source.goodbyes == [["users"], ()]
 
 
@@ -86,7 +86,7 @@ async def test_a_service_is_no_longer_followed_when_its_last_channel_closes() ->
         await first.close()
         await first.close()
         assert source.goodbyes == []
-        assert client.channel("orders") is not first, "asked for again, it follows again"
+        assert client.channel("orders") is not first, "a new request follows the service again"
         await client.channel("orders").close()
         await second.close()
         assert source.goodbyes == [["orders"]]
@@ -94,7 +94,7 @@ async def test_a_service_is_no_longer_followed_when_its_last_channel_closes() ->
         users = client.channel("users")
         assert client.resolver("users") is users.resolver
         await users.close()
-        assert not users.resolver.closed, "somebody looks at the view itself"
+        assert not users.resolver.closed, "a user of the resolver keeps it open"
     assert source.goodbyes == [["orders"], ()]
 
 
@@ -114,7 +114,7 @@ async def test_an_on_demand_channel_without_instances_is_closed_after_a_while() 
         assert [each.service for each in (typo, asked, held, there) if each.closed] == ["typo"]
         assert source.goodbyes == [["typo"]]
         assert source.open_watches == 3
-        assert client.on_demand_channel("typo") is not typo, "asked for again, it is followed again"
+        assert client.on_demand_channel("typo") is not typo, "a new request follows the service again"
 
 
 async def test_a_channel_that_is_kept_open_is_not_closed_to_make_room() -> None:

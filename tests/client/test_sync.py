@@ -116,12 +116,12 @@ print(registrar.drain(20.0).done)
 def test_a_client_made_before_a_fork_works_in_the_child_and_does_not_touch_the_parents_registration(
     daemon: RunningDaemon,
 ) -> None:
-    # Newer Pythons warn of any fork beside threads; what is warned of is what is tested here.
+    # Newer Pythons warn of every fork beside threads, which is what is tested here.
     python = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", FORKING]
     done = subprocess.run([*python, daemon.url], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["o1 0", "passing", "True"]
-    assert daemon.registry.snapshot.instance_count == 0, "at the parent's exit it was deregistered"
+    assert daemon.registry.snapshot.instance_count == 0, "the parent deregistered it at its exit"
 
 
 LINGERING = """

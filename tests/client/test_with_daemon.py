@@ -131,7 +131,7 @@ asyncio.run(main())
 
 
 async def newcomer(url: str, cache: Path) -> str:
-    """What a program sees that starts, picks once, and ends."""
+    """The output of a program that starts, picks once, and ends."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", NEWCOMER, url, str(cache), stdout=asyncio.subprocess.PIPE
     )
@@ -148,7 +148,7 @@ async def test_short_lived_programs_see_the_current_registrations(daemon: Runnin
         await client.register("orders", 8009, id="last").start()
         assert await newcomer(daemon.url, tmp_path) == "last live"
     await asyncio.to_thread(daemon.stop)
-    assert await newcomer(daemon.url, tmp_path) == "last disk", "the last one left a fresh view behind"
+    assert await newcomer(daemon.url, tmp_path) == "last disk", "the last program left a fresh view"
 
 
 async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_soon(
@@ -159,7 +159,7 @@ async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_soon(
         provider.register("orders", 8000, id="o1"),
         hung_node() as hung,
     ):
-        for seed in range(6):  # Either node is the first for some.
+        for seed in range(6):  # Each node is the first one for some seeds.
             async with Client([hung, daemon.url], cache=tmp_path, rng=Random(seed)) as client:
                 async with asyncio.timeout(1.5):
                     await client.channel("orders").ready()

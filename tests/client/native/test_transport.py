@@ -1,4 +1,4 @@
-"""Which connections requests go over: a real server that tells them apart."""
+"""The connections that requests use, on a real server that counts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adsum.client.native.transport import Transport
 
 
 class CountingServer:
-    """Answers every request with the number of its connection, and keeps the connection."""
+    """Answers every request with the number of its connection, and keeps the connection open."""
 
     def __init__(self) -> None:
         self.connections = 0

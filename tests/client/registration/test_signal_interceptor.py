@@ -14,7 +14,7 @@ from adsum.client.registration.signal_interceptor import SignalInterceptor
 
 @pytest.fixture
 def heard() -> Iterator[list[int]]:
-    """What the server's own way of ending hears."""
+    """The signals that the server's own handler received."""
     heard: list[int] = []
     previous = signal.signal(signal.SIGUSR1, lambda number, _frame: heard.append(number))
     yield heard
@@ -40,7 +40,7 @@ def test_a_second_signal_takes_effect_at_once_and_only_once(heard: list[int]) ->
     os.kill(os.getpid(), signal.SIGUSR1)
     assert heard == [signal.SIGUSR1]
     resumes[0]()
-    assert heard == [signal.SIGUSR1], "what was passed on already is not passed on again"
+    assert heard == [signal.SIGUSR1], "a signal that was passed on is not passed on again"
     before.remove()
 
 

@@ -1,4 +1,4 @@
-"""Programs that list themselves in a block are drained and deregistered before a signal ends them."""
+"""Programs that register in a block are drained and deregistered before a signal ends them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SERVING = ("server", "uvicorn", "uvloop-uvicorn", "group", "another-task", "seve
 
 
 class BlockProgram:
-    """One of the programs of `tests.client.registration.block_programs`, and what the registry recorded of it."""
+    """A program of `tests.client.registration.block_programs`, and the changes that the registry recorded for it."""
 
     def __init__(self, place: ScenarioSandbox, daemon: RunningDaemon, kind: str, *wrapper: str) -> None:
         self.kind, self.port = kind, place.port()
@@ -41,12 +41,14 @@ class BlockProgram:
         self._daemon = daemon
 
     async def in_its_body(self) -> None:
-        """Return once it is, and listed; a server answers then."""
+        """Return once the program is in its body and listed, and, for a server, answers."""
         await self.child.wait_for_output("in the body")
         if self.kind in SERVING:
             await wait_until(self._answers)
         if "uvicorn" in self.kind:
-            await asyncio.sleep(3 * MIN_HANDLER_CHECK_PAUSE)  # Until we have seen that it installed signal handlers.
+            await asyncio.sleep(
+                3 * MIN_HANDLER_CHECK_PAUSE
+            )  # Until the block has noticed the server's signal handlers.
 
     def _answers(self) -> bool:
         try:
@@ -55,7 +57,7 @@ class BlockProgram:
             return False
 
     def causes(self, id: str = "o1") -> list[tuple[str, str]]:
-        """What happened to the instance, and why, the newest first; checks left out."""
+        """The causes and reasons of the instance's changes, the newest first, without those of checks."""
         answer = httpx.get(
             f"{self._daemon.url}/api/v1/changes", params={"service": "orders", "id": id}, trust_env=False
         )
@@ -95,7 +97,7 @@ async def test_sigterm_drains_and_deregisters_and_the_program_cleans_up(
     assert await program.child.stop() == TERMINATED, program.child.stderr
     assert program.child.stdout == "in the body\ncleaned up\n"
     assert program.causes() == DRAINED
-    if kind != "another-task":  # asyncio.run reports what another task than its own raised.
+    if kind != "another-task":  # asyncio.run reports exceptions of tasks other than its own.
         assert "Traceback" not in program.child.stderr
 
 
@@ -148,7 +150,7 @@ async def test_with_signals_off_sigterm_kills_as_usual(
 async def test_calls_are_answered_until_consumers_have_acknowledged(
     place: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    """As long as a consumer has not said that it knows, the drain lasts, and the server serves."""
+    """While a consumer has not acknowledged the drain, the drain lasts and the server serves."""
     program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
     with httpx.stream(

@@ -1,4 +1,4 @@
-"""The library on a Consul agent, without a registry."""
+"""The client on a Consul agent, without a registry."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_instances_of_other_consul_clients_are_found(agent: FakeConsulAgen
         await agent.add_service("orders", "y", 9001)
         await until(lambda: ids(resolver) == {"x@n1", "y@n1"})
         authorities = {each.authority for each in resolver.view.endpoints}
-        assert authorities == {"10.0.0.5:9000", "10.9.8.7:9001"}, "who has no address has its node's"
+        assert authorities == {"10.0.0.5:9000", "10.9.8.7:9001"}, "an instance without an address has its node's"
 
 
 async def test_a_blocking_query_waits_for_a_change_and_is_rate_limited(agent: FakeConsulAgent) -> None:
@@ -66,9 +66,9 @@ async def test_a_blocking_query_waits_for_a_change_and_is_rate_limited(agent: Fa
             await agent.add_service("orders", f"x{n}", 9000 + n)
             await asyncio.sleep(0.01)
         await until(lambda: len(ids(resolver)) == 60)
-        assert len(agent.queries) < 30, "sixty changes at once are some answers"
+        assert len(agent.queries) < 30, "answers combine changes"
         indexes = [query.get("index", "") for query in agent.queries]
-        assert len(set(indexes)) == len(indexes), "what has not changed is asked for once"
+        assert len(set(indexes)) == len(indexes), "no query is repeated without a change"
 
 
 async def test_an_instance_that_stops_renewing_is_critical_until_it_renews_again(agent: FakeConsulAgent) -> None:
@@ -94,7 +94,7 @@ async def test_an_instance_is_registered_again_when_the_agent_lost_it(old: bool)
             await until(lambda: ids(resolver) == {"o1"})
             await agent.restore(3)
             await until(lambda: "orders:o1" in agent.services)
-            assert ids(resolver) == {"o1"}, "an index that went back is a new history: nobody left"
+            assert ids(resolver) == {"o1"}, "an index that went back begins a new history and removes nothing"
             await until(lambda: resolver.view.epoch == "consul-1" and ids(resolver) == {"o1"})
     await agent.stop()
 
@@ -172,7 +172,7 @@ def test_several_agents_are_refused() -> None:
 
 @pytest.fixture
 def consul() -> Iterator[str]:
-    """The address of a real agent."""
+    """The address of a real Consul agent."""
     program = str(need("consul"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The library straight on etcd, without a registry: on a real one, through what happens to it."""
+"""The client on a real etcd, without a registry, through failures of etcd."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
 
 
 async def until(true: Callable[[], object], patience: float = 40.0) -> None:
-    """Return once it is."""
+    """Return once `true()` is true. Waits in real time."""
     async with asyncio.timeout(patience):
         while not true():  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
@@ -53,12 +53,12 @@ def ids(resolver: Resolver) -> set[str]:
 
 
 def written(etcd: EtcdProcess, key: str, value: bytes) -> None:
-    """As a program of others' writes it."""
+    """Write a key as another program would."""
     etcd.call("KV/Put", _fields(key.encode(), value))
 
 
 def _fields(*parts: bytes) -> bytes:
-    """A message of texts, numbered from 1."""
+    """A protobuf message of strings, numbered from 1."""
     return b"".join(bytes([number << 3 | 2]) + _length(part) + part for number, part in enumerate(parts, 1))
 
 
@@ -103,7 +103,7 @@ async def test_an_instance_is_registered_again_after_etcd_hangs_crashes_and_lose
             await until(lambda: ids(resolver) == {"o1"})
             etcd.pause()
             await asyncio.sleep(2 * TTL)
-            assert ids(resolver) == {"o1"}, "what is known stays while etcd says nothing"
+            assert ids(resolver) == {"o1"}, "the view stays while etcd is silent"
             etcd.resume()
             await until(lambda: resolver.connected and ids(resolver) == {"o1"})
             etcd.kill()
@@ -125,7 +125,7 @@ async def test_a_drain_removes_the_instance_and_reports_that_it_is_unacknowledge
         assert (drained.done, "none can acknowledge" in drained.reason) == (False, True)
         assert not ids(resolver)
         await asyncio.sleep(TTL)
-        assert registrar.registered, "its renewals don't bring it back"
+        assert registrar.registered, "renewals do not bring the instance back"
         assert not ids(resolver)
         await registrar.stop()
 
@@ -203,7 +203,7 @@ async def test_registration_and_watch_survive_expiring_auth_tokens(tmp_path: Pat
             etcd.call(f"Auth/{method}", _fields(*(each.encode() for each in fields)))
         etcd.call("Auth/AuthEnable", b"")
         url = etcd.url.replace("://", "://root:s3cret@")
-        ttl = 9.0  # Renewed every 3 s, each time with a token that has ended.
+        ttl = 9.0  # Renewed every 3 s, each time with a token that has expired.
         async with Client(url, cache=False) as provider, Client(url, cache=False) as consumer:
             resolver = consumer.resolver("orders")
             async with provider.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0) as registrar:
@@ -213,7 +213,7 @@ async def test_registration_and_watch_survive_expiring_auth_tokens(tmp_path: Pat
                 await asyncio.sleep(1.5 * ttl)
                 assert seen == {frozenset({"o1"})}
                 assert registrar.registered
-                etcd.kill()  # And tokens end with it.
+                etcd.kill()  # The tokens are lost with it.
                 await until(lambda: not resolver.connected)
                 etcd.start()
                 await until(lambda: resolver.connected and ids(resolver) == {"o1"})
@@ -221,7 +221,7 @@ async def test_registration_and_watch_survive_expiring_auth_tokens(tmp_path: Pat
 
 
 class ScriptedEtcdSource:
-    """An etcd that answers reads and tells watches what a test says, in place of a real one."""
+    """Replaces the etcd client by scripted answers to reads and watches."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, *connections: tuple[RangeResult, Sequence[EtcdWatchEvent]]
@@ -242,7 +242,7 @@ class ScriptedEtcdSource:
             yield each
 
     async def told(self) -> list[ServiceUpdate | ConnectionLost]:
-        """All until the script is over."""
+        """Every event until the script ends."""
         told = []
         async with aclosing(self.source.watch("orders", lambda: None)) as events:
             async for event in events:
@@ -286,7 +286,7 @@ async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: py
 async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_history(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What others wrote elsewhere counts, though no change of the service says so."""
+    """Writes to other keys count too, though the service has no change."""
     scripted = ScriptedEtcdSource(
         monkeypatch,
         (RangeResult(_header(10), (_put(9, "a"),)), [WatchProgress(_header(500)), ResyncRequired("wiped or restored")]),
@@ -297,7 +297,7 @@ async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_histor
 
 
 async def test_an_idle_etcd_is_never_lost(each_etcd: EtcdProcess | FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers whoever asks for its progress, again and again, within the time after which it counts as hanging."""
+    """It answers progress requests within the time after which it would count as hung."""
     monkeypatch.setattr(etcd_source, "REFRESH_INTERVAL", 0.0)
     monkeypatch.setattr(watch, "PROGRESS_INTERVAL", 0.1)
     each_etcd.put(b"orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}')
@@ -359,7 +359,7 @@ def _is_at(resolver: Resolver, port: int) -> bool:
 
 
 async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: EtcdProcess) -> None:
-    """A key is an address: it has room for one of them."""
+    """A key is made of the address, so it has room for one instance."""
     async with Client(etcd.url, cache=False) as client:
         resolver = client.resolver("orders")
         first = client.register("orders", 8001, id="a", address="10.0.0.1", ttl=2.0, drain_wait=0.0)
@@ -382,7 +382,7 @@ async def test_a_registrar_that_loses_its_id_waits_and_is_listed_again_when_it_i
         winner = other.register("orders", 8002, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0, take_over=True)
         await loser.start(10.0)
         await winner.start(10.0)
-        # A renewal that finds its lease alive finds its key gone all the same.
+        # The renewal finds the lease alive, and another process's key.
         await until(lambda: loser.state is RegistrarState.WAITING and "127.0.0.1:8002" in loser.conflict)
         await until(lambda: _is_at(resolver, 8002))
         await winner.stop()

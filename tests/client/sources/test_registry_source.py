@@ -34,7 +34,7 @@ from tests.client.stub_node import (
 from tests.support.fakes import FakeClock
 
 DEAD = "http://127.0.0.1:9"
-"""Nobody listens there."""
+"""The URL of a node that does not run."""
 OPEN = sse_event("open", wire.WatchOpened("e1", 5, True, "w1"))
 RESUMED = sse_event("open", wire.WatchOpened("e1", 7, False, "w2"))
 SERVICE = sse_event(
@@ -56,26 +56,26 @@ async def node() -> AsyncIterator[StubNode]:
 
 
 class KnownPosition:
-    """What a consumer knows: what it was told last."""
+    """The position of the latest update that a consumer received."""
 
     def __init__(self) -> None:
         self.now: ViewPosition | None = None
 
 
-async def hear(
-    source: RegistrySource, count: int, known: KnownPosition | None = None
+async def receive(
+    source: RegistrySource, count: int, position: KnownPosition | None = None
 ) -> list[ServiceUpdate | ConnectionLost]:
     """The first `count` events of a watch of orders."""
-    known = known or KnownPosition()
-    heard: list[ServiceUpdate | ConnectionLost] = []
-    async with aclosing(source.watch("orders", lambda: known.now)) as events:
-        async for event in events:
-            heard.append(event)
+    position = position or KnownPosition()
+    events: list[ServiceUpdate | ConnectionLost] = []
+    async with aclosing(source.watch("orders", lambda: position.now)) as stream:
+        async for event in stream:
+            events.append(event)
             if isinstance(event, ServiceUpdate):
-                known.now = event.position
-            if len(heard) == count:
+                position.now = event.position
+            if len(events) == count:
                 break
-    return heard
+    return events
 
 
 def source_of(*urls: str) -> RegistrySource:
@@ -93,7 +93,7 @@ async def test_a_watch_that_breaks_is_resumed_from_where_it_was(node: StubNode) 
         (STREAM_HEAD + RESUMED + synced_event(7), True),
     ]
     source = source_of(node.url)
-    first, lost, second = await hear(source, 3)
+    first, lost, second = await receive(source, 3)
     assert isinstance(first, ServiceUpdate)
     assert first.full
     assert isinstance(lost, ConnectionLost)
@@ -109,7 +109,7 @@ async def test_a_watch_that_breaks_is_resumed_from_where_it_was(node: StubNode) 
 async def test_an_incomplete_update_is_never_shown(node: StubNode) -> None:
     node.watch_answers = [(STREAM_HEAD + OPEN + SERVICE, False), (STREAM_HEAD + OPEN + synced_event(6), True)]
     source = source_of(node.url)
-    lost, group = await hear(source, 2)
+    lost, group = await receive(source, 2)
     assert isinstance(lost, ConnectionLost)
     assert isinstance(group, ServiceUpdate)
     assert group.changed == {}
@@ -129,7 +129,7 @@ async def test_an_incomplete_update_is_never_shown(node: StubNode) -> None:
 async def test_a_node_with_another_protocol_is_reported_as_lost_with_a_reason(node: StubNode, content: bytes) -> None:
     node.watch_answers = [(content, False)]
     source = source_of(node.url)
-    (lost,) = await hear(source, 1)
+    (lost,) = await receive(source, 1)
     assert isinstance(lost, ConnectionLost)
     assert lost.reason.startswith(f"{node.url}: ")
     assert len(lost.reason) > len(node.url) + 5
@@ -144,8 +144,8 @@ async def test_a_watch_switches_to_the_next_node_and_stays_there(node: StubNode)
     async with stub_node() as other:
         other.watch_answers = [(STREAM_HEAD + OPEN + synced_event(5), False)]
         source = source_of(DEAD, node.url, other.url)
-        group, lost, again, _ = await hear(source, 4)
-        assert isinstance(group, ServiceUpdate), "a node that refuses costs no pause"
+        group, lost, again, _ = await receive(source, 4)
+        assert isinstance(group, ServiceUpdate), "a node that refuses causes no pause"
         assert isinstance(lost, ConnectionLost)
         assert isinstance(again, ServiceUpdate)
         assert "e1:5" in other.requests[0]
@@ -177,7 +177,7 @@ async def test_an_update_is_acknowledged_when_the_next_one_is_requested(node: St
     async with aclosing(source.watch("orders", lambda: None)) as events:
         await anext(events)
         node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 8, 15.0)))
-        await source.deregister("orders", "z", "", "")  # What was sent before it has arrived before it.
+        await source.deregister("orders", "z", "", "")  # Everything sent earlier has arrived by now.
         assert [each.partition("?")[0] for each in node.requests] == [
             "GET /api/v1/watch",
             "DELETE /api/v1/services/orders/instances/z",
@@ -187,14 +187,14 @@ async def test_an_update_is_acknowledged_when_the_next_one_is_requested(node: St
             await anext(events)
         await until(lambda: wire.encode(wire.AcknowledgementBody(6)) in node.bodies)
     assert set(node.requests[2:]) == {"POST /api/v1/watches/w1/acknowledge"}
-    assert wire.encode(wire.AcknowledgementBody(7)) not in node.bodies, "nobody waits for what harms no call"
+    assert wire.encode(wire.AcknowledgementBody(7)) not in node.bodies, "drains do not wait for an added endpoint"
     await source.close()
 
 
 async def test_closing_a_watch_closes_its_connection(node: StubNode) -> None:
     node.watch_answers = [(STREAM_HEAD + OPEN + SERVICE + synced_event(5), True)]
     source = source_of(node.url)
-    await hear(source, 1)
+    await receive(source, 1)
     await until(lambda: not node.open)
     await source.close()
 
@@ -249,7 +249,7 @@ async def test_an_undecodable_answer_is_an_error(node: StubNode) -> None:
     for body in (b"", b"<html>", b'{"epoch": 7}'):
         node.answer = http_reply(200, body)
         source = source_of(node.url)
-        with pytest.raises(RegistryUnavailable, match="the answer can.t be decoded"):
+        with pytest.raises(RegistryUnavailable, match="the answer can't be decoded"):
             await source.register("orders", "a", wire.RegistrationBody(80))
         await source.close()
 
@@ -299,7 +299,7 @@ async def test_a_late_answer_to_a_drain_is_overdue_and_not_unavailable(node: Stu
     async with hung_node() as hung:
         source = source_of(hung)
         begun = source._clock.now()
-        with pytest.raises(AnswerOverdue, match="not known who confirmed"):
+        with pytest.raises(AnswerOverdue, match="not position who confirmed"):
             await source.override("orders", "a", wire.OverrideBody("draining", wait=0.2))
         assert source._clock.now() - begun < 0.2 + WAIT_ANSWER_MARGIN + 0.5
         await source.close()
