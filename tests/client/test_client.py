@@ -101,17 +101,17 @@ async def test_a_service_is_no_longer_followed_when_its_last_channel_closes() ->
 async def test_an_on_demand_channel_without_instances_is_closed_after_a_while() -> None:
     source, clock = ScriptedSource(), FakeClock()
     async with Client(cache=False, source=source, clock=clock) as client:
-        typo, asked, held, there = (client.on_demand_channel(name) for name in ("typo", "asked", "held", "there"))
+        typo, picked, held, there = (client.on_demand_channel(name) for name in ("typo", "picked", "held", "there"))
         assert client.on_demand_channel("typo") is typo
         assert client.channel("held") is held
-        for name in ("typo", "asked", "held"):
+        for name in ("typo", "picked", "held"):
             source.emit(full_update(1), service=name)
         source.emit(full_update(1, endpoint("a")), service="there")
         for _ in range(4):
             await clock.advance(UNUSED_CHANNEL_TIMEOUT / 2 - 1.0)
             with pytest.raises(NoEndpoint):
-                asked.pick()
-        assert [each.service for each in (typo, asked, held, there) if each.closed] == ["typo"]
+                picked.pick()
+        assert [channel.service for channel in (typo, picked, held, there) if channel.closed] == ["typo"]
         assert source.goodbyes == [["typo"]]
         assert source.open_watches == 3
         assert client.on_demand_channel("typo") is not typo, "a new request follows the service again"

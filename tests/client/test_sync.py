@@ -46,12 +46,12 @@ def test_the_sync_client_has_the_same_interface(daemon: RunningDaemon) -> None:
             assert not attempt.should_retry(200)
             attempt.finish()
             views = client.resolver("orders").watch()
-            assert [each.id for each in next(views).endpoints] == ["o1"]
+            assert [endpoint.id for endpoint in next(views).endpoints] == ["o1"]
             assert registrar.drain(5.0).done
             assert next(views).endpoints[0].status == "draining"
             views.close()
         with pytest.raises(UnknownInstance):
-            client.run(lambda it: it.api.instance("orders", "o1"))
+            client.run(lambda client: client.api.instance("orders", "o1"))
         until(lambda: channel.view.endpoints == ())
         with pytest.raises(NoEndpoint, match="none is registered"):
             channel.pick()
@@ -102,13 +102,13 @@ reading, writing = os.pipe()
 child = os.fork()
 if child == 0:
     channel.ready()
-    told = channel.pick().endpoint.id
+    picked = channel.pick().endpoint.id
     registrar.stop()
-    os.write(writing, told.encode())
+    os.write(writing, picked.encode())
     sys.exit(0)
 _, status = os.waitpid(child, 0)
 print(os.read(reading, 10).decode(), status)
-print(client.run(lambda it: it.api.instance("orders", "o1")).instance.status.value)
+print(client.run(lambda client: client.api.instance("orders", "o1")).instance.status.value)
 print(registrar.drain(20.0).done)
 """
 

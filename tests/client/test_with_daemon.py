@@ -94,10 +94,10 @@ async def test_every_call_of_the_api_is_answered(daemon: RunningDaemon) -> None:
         await client.register("orders", 8000, id="o1", zone="z1", tags=["blue"], metadata={"v": "2"}).start()
         await client.register("orders", 8001, id="o2").start()
         api = client.api
-        assert [(each.name, each.instances) for each in (await api.services()).services] == [("orders", 2)]
-        assert {each.id for each in (await api.service("orders")).instances} == {"o1", "o2"}
+        assert [(service.name, service.instances) for service in (await api.services()).services] == [("orders", 2)]
+        assert {instance.id for instance in (await api.service("orders")).instances} == {"o1", "o2"}
         filtered = await api.service("orders", status=["passing"], tag=["blue"], zone="z1", metadata={"v": "2"})
-        assert [each.id for each in filtered.instances] == ["o1"]
+        assert [instance.id for instance in filtered.instances] == ["o1"]
         detail = await api.instance("orders", "o1")
         assert (detail.instance.actor, detail.lease) == ("tester", "held")
         assert (await api.status()).instances == 2
@@ -195,5 +195,5 @@ async def test_a_late_goodbye_does_not_end_a_consumer_that_follows_the_service_a
 
         monkeypatch.setattr(api, "acknowledge", never)
         drained = await registrar.drain(0.3)
-        assert [each.name for each in drained.waiting] == ["shop"], "it has not acknowledged"
+        assert [consumer.name for consumer in drained.waiting] == ["shop"], "it has not acknowledged"
         await registrar.stop()

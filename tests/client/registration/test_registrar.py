@@ -271,7 +271,7 @@ async def test_a_drain_names_the_consumers_that_were_lost(
     await registrar.start()
     fixture.source.lost = [ConsumerView("laptop", "10.0.0.9:5", reason="nothing was heard of it for 8 s")]
     drained = await registrar.drain()
-    assert (drained.done, drained.lost_count, [each.name for each in drained.lost]) == (True, 1, ["laptop"])
+    assert (drained.done, drained.lost_count, [consumer.name for consumer in drained.lost]) == (True, 1, ["laptop"])
     assert "1 lost consumer was not waited for: laptop at 10.0.0.9:5 (nothing was heard of it for 8 s)" in caplog.text
 
 

@@ -259,10 +259,10 @@ def test_a_block_that_does_not_shut_down_in_time_does_not_delay_the_signal() -> 
 FORKING = """
 import os, signal, time, adsum
 with adsum.SyncClient(cache=False) as client, client.register("orders", 1):
-    running, said = os.pipe()
+    running, ready = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(said, b"!")
+        os.write(ready, b"!")
         time.sleep(60)
     os.read(running, 1)
     os.kill(child, signal.SIGTERM)

@@ -53,7 +53,7 @@ async def test_instances_of_other_consul_clients_are_found(agent: FakeConsulAgen
         await until(lambda: ids(resolver) == {"x@n1"})
         await agent.add_service("orders", "y", 9001)
         await until(lambda: ids(resolver) == {"x@n1", "y@n1"})
-        authorities = {each.authority for each in resolver.view.endpoints}
+        authorities = {endpoint.authority for endpoint in resolver.view.endpoints}
         assert authorities == {"10.0.0.5:9000", "10.9.8.7:9001"}, "an instance without an address has its node's"
 
 
@@ -76,11 +76,11 @@ async def test_an_instance_that_stops_renewing_is_critical_until_it_renews_again
         resolver = consumer.resolver("orders")
         registrar = provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0)
         await registrar.start(10.0)
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.PASSING])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING])
         (check,) = agent.services["orders:o1"].checks.values()
         check.until = 0.0
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.CRITICAL])
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.PASSING])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.CRITICAL])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING])
         await registrar.stop()
 
 
@@ -107,9 +107,9 @@ async def test_a_drain_removes_the_instance_and_reports_that_it_is_unacknowledge
         await until(lambda: ids(resolver) == {"o1"})
         drained = await registrar.drain(1.0)
         assert (drained.done, "none can acknowledge" in drained.reason) == (False, True)
-        assert [each.status for each in resolver.view.endpoints] == [Status.DRAINING]
+        assert [endpoint.status for endpoint in resolver.view.endpoints] == [Status.DRAINING]
         await asyncio.sleep(TTL)
-        assert [each.status for each in resolver.view.endpoints] == [Status.DRAINING]
+        assert [endpoint.status for endpoint in resolver.view.endpoints] == [Status.DRAINING]
         await registrar.stop()
 
 
@@ -197,10 +197,10 @@ async def test_on_a_real_consul(consul: str) -> None:
         resolver = consumer.resolver("orders")
         registrar = provider.register("orders", 8001, id="o1", ttl=TTL, tags=["a"], metadata={"v": "2"})
         await registrar.start(10.0)
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.PASSING])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING])
         await asyncio.sleep(2 * TTL)
-        assert [each.status for each in resolver.view.endpoints] == [Status.PASSING]
+        assert [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING]
         await registrar.drain(1.0)
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.DRAINING])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.DRAINING])
         await registrar.stop()
         await until(lambda: not ids(resolver))

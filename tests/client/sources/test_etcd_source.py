@@ -82,15 +82,15 @@ async def test_go_programs_read_what_we_write_and_we_read_what_others_write(etcd
         async with client.register("orders", 8001, address="10.0.0.1", id="o1", ttl=TTL, drain_wait=0.0):
             kept = await _kept(etcd, b"/svc/orders/")
             assert kept.key == b"/svc/orders/10.0.0.1:8001"
-            said = json.loads(kept.value)
-            assert (said["Op"], said["Addr"], said["Metadata"]) == (0, "10.0.0.1:8001", None)
+            value = json.loads(kept.value)
+            assert (value["Op"], value["Addr"], value["Metadata"]) == (0, "10.0.0.1:8001", None)
             written(etcd, "/svc/orders/10.0.0.2:8002", b'{"Op":0,"Addr":"10.0.0.2:8002","Metadata":null}')
             written(etcd, "/svc/orders/deep/er", b'{"addr":"[fd00::1]:80"}')
             written(etcd, "/svc/orders/plain", b"10.0.0.3:8003")
             written(etcd, "/svc/orders/junk", b'{"Addr":7}')
             written(etcd, "/svc/orders-admin/x", b"10.0.0.9:1")
             await until(lambda: len(ids(resolver)) == 4)
-            found = {each.authority for each in resolver.view.endpoints}
+            found = {endpoint.authority for endpoint in resolver.view.endpoints}
             assert found == {"10.0.0.1:8001", "10.0.0.2:8002", "10.0.0.3:8003", "[fd00::1]:80"}
 
 
@@ -170,11 +170,11 @@ async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
         resolvers = [client.resolver(f"s{n}") for n in range(10)]
         writing = asyncio.create_task(write())
         await asyncio.gather(*(registrar.start(20.0) for registrar in registrars))
-        await until(lambda: renewals >= 4 and all(len(ids(each)) == 10 for each in resolvers))
+        await until(lambda: renewals >= 4 and all(len(ids(resolver)) == 10 for resolver in resolvers))
         assert {each.view.epoch.partition("-")[2] for each in resolvers} == {"0"}
         writing.cancel()
         await asyncio.gather(*(registrar.stop() for registrar in registrars))
-        await until(lambda: not any(ids(each) for each in resolvers))
+        await until(lambda: not any(ids(resolver) for resolver in resolvers))
     await elsewhere.close()
     assert not caplog.messages
 
@@ -209,7 +209,7 @@ async def test_registration_and_watch_survive_expiring_auth_tokens(tmp_path: Pat
             async with provider.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0) as registrar:
                 await until(lambda: ids(resolver) == {"o1"})
                 seen = set[frozenset[str]]()
-                resolver.subscribe(lambda view: seen.add(frozenset(each.id for each in view.endpoints)))
+                resolver.subscribe(lambda view: seen.add(frozenset(endpoint.id for endpoint in view.endpoints)))
                 await asyncio.sleep(1.5 * ttl)
                 assert seen == {frozenset({"o1"})}
                 assert registrar.registered
@@ -238,18 +238,18 @@ class ScriptedEtcdSource:
         return self._connections[0][0]
 
     async def _watch(self, *_: object) -> AsyncGenerator[EtcdWatchEvent, None]:
-        for each in self._connections.pop(0)[1]:
-            yield each
+        for event in self._connections.pop(0)[1]:
+            yield event
 
-    async def told(self) -> list[ServiceUpdate | ConnectionLost]:
+    async def events(self) -> list[ServiceUpdate | ConnectionLost]:
         """Every event until the script ends."""
-        told = []
-        async with aclosing(self.source.watch("orders", lambda: None)) as events:
-            async for event in events:
-                told.append(event)
+        events = []
+        async with aclosing(self.source.watch("orders", lambda: None)) as stream:
+            async for event in stream:
+                events.append(event)
                 if not self._connections and isinstance(event, ConnectionLost):
                     break
-        return told
+        return events
 
 
 def _header(revision: int) -> Header:
@@ -266,7 +266,7 @@ def _seen(revision: int, id: str) -> RevisionEvents:
 
 
 async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[EtcdWatchEvent] = [
+    events: list[EtcdWatchEvent] = [
         WatchProgress(_header(20)),
         _seen(12, "b"),
         WatchProgress(_header(30)),
@@ -274,13 +274,13 @@ async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: py
         _seen(21, "c"),
         WatchInterrupted("over"),
     ]
-    scripted = ScriptedEtcdSource(monkeypatch, (RangeResult(_header(10), (_put(9, "a"),)), told))
-    fold = ViewState()
-    for event in await scripted.told():
+    scripted = ScriptedEtcdSource(monkeypatch, (RangeResult(_header(10), (_put(9, "a"),)), events))
+    state = ViewState()
+    for event in await scripted.events():
         if isinstance(event, ServiceUpdate):
-            fold.apply(event, 0.0)
-    assert [each.id for each in fold.endpoints] == ["a", "b", "c"]
-    assert fold.position == ("7-0", 21)
+            state.apply(event, 0.0)
+    assert [endpoint.id for endpoint in state.endpoints] == ["a", "b", "c"]
+    assert state.position == ("7-0", 21)
 
 
 async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_history(
@@ -292,8 +292,8 @@ async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_histor
         (RangeResult(_header(10), (_put(9, "a"),)), [WatchProgress(_header(500)), ResyncRequired("wiped or restored")]),
         (RangeResult(_header(300), (_put(9, "a"),)), [WatchInterrupted("over")]),
     )
-    groups = [each for each in await scripted.told() if isinstance(each, ServiceUpdate)]
-    assert [each.position for each in groups] == [("7-0", 10), ("7-0", 10), ("7-1", 300)]
+    updates = [event for event in await scripted.events() if isinstance(event, ServiceUpdate)]
+    assert [update.position for update in updates] == [("7-0", 10), ("7-0", 10), ("7-1", 300)]
 
 
 async def test_an_idle_etcd_is_never_lost(each_etcd: EtcdProcess | FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,14 +302,14 @@ async def test_an_idle_etcd_is_never_lost(each_etcd: EtcdProcess | FakeEtcd, mon
     monkeypatch.setattr(watch, "PROGRESS_INTERVAL", 0.1)
     each_etcd.put(b"orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}')
     source = etcd_source.EtcdSource([each_etcd.url], actor="", clock=SystemClock(), rng=Random(1))
-    told = []
-    async with asyncio.timeout(20.0), aclosing(source.watch("orders", lambda: None)) as events:
-        async for event in events:
-            told.append(event)
-            if len(told) == 5:
+    events = []
+    async with asyncio.timeout(20.0), aclosing(source.watch("orders", lambda: None)) as stream:
+        async for event in stream:
+            events.append(event)
+            if len(events) == 5:
                 break
     await source.close()
-    assert [type(event) for event in told] == [ServiceUpdate] * 5
+    assert [type(event) for event in events] == [ServiceUpdate] * 5
 
 
 async def test_a_service_in_an_etcd_that_was_wiped_or_restored_is_another_history(
@@ -355,7 +355,7 @@ async def test_of_two_keys_with_one_id_the_one_that_was_written_last_is_shown(et
 
 
 def _is_at(resolver: Resolver, port: int) -> bool:
-    return [each.port for each in resolver.view.endpoints] == [port]
+    return [endpoint.port for endpoint in resolver.view.endpoints] == [port]
 
 
 async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: EtcdProcess) -> None:
@@ -367,9 +367,9 @@ async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: EtcdP
         await first.start(10.0)
         await second.start(10.0)
         await until(lambda: first.state is RegistrarState.WAITING and bool(first.conflict))
-        await until(lambda: {each.id for each in resolver.view.endpoints} == {"b"})
+        await until(lambda: {endpoint.id for endpoint in resolver.view.endpoints} == {"b"})
         await second.stop()
-        await until(lambda: {each.id for each in resolver.view.endpoints} == {"a"})
+        await until(lambda: {endpoint.id for endpoint in resolver.view.endpoints} == {"a"})
         await first.stop()
 
 

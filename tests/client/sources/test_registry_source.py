@@ -299,7 +299,7 @@ async def test_a_late_answer_to_a_drain_is_overdue_and_not_unavailable(node: Stu
     async with hung_node() as hung:
         source = source_of(hung)
         begun = source._clock.now()
-        with pytest.raises(AnswerOverdue, match="not position who confirmed"):
+        with pytest.raises(AnswerOverdue, match="not known who confirmed"):
             await source.override("orders", "a", wire.OverrideBody("draining", wait=0.2))
         assert source._clock.now() - begun < 0.2 + WAIT_ANSWER_MARGIN + 0.5
         await source.close()
@@ -338,8 +338,8 @@ async def test_a_consumer_sends_its_goodbye_to_every_node_within_a_bounded_time(
         begun = source._clock.now()
         await source.send_goodbye(["orders"])
         assert source._clock.now() - begun < GOODBYE_TIMEOUT + 0.5
-        for each in (node, other):
-            (request,) = each.requests
+        for receiver in (node, other):
+            (request,) = receiver.requests
             assert re.fullmatch(r"DELETE /api/v1/consumers/[0-9a-f]{32}\?service=orders", request)
         await source.close()
 

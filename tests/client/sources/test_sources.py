@@ -131,7 +131,7 @@ async def test_an_instance_is_found_as_it_was_registered(source: InstanceSource)
         async with registrar, provider.register("orders-admin", 9001, id="a1", ttl=TTL, drain_wait=0.0):
             await seen(resolver, "o1")
             await seen(other, "a1")
-            assert [(each.instance, each.status) for each in resolver.view.endpoints] == [
+            assert [(endpoint.instance, endpoint.status) for endpoint in resolver.view.endpoints] == [
                 (
                     Instance(
                         "orders",
@@ -156,7 +156,7 @@ async def test_a_lease_is_kept_for_longer_than_its_ttl(source: InstanceSource) -
         resolver = client.resolver("orders")
         await seen(resolver, "o1")
         await asyncio.sleep(2 * TTL)
-        assert [each.status for each in resolver.view.endpoints] == [Status.PASSING]
+        assert [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING]
 
 
 async def test_a_drained_instance_is_not_called_and_renewals_do_not_bring_it_back(source: InstanceSource) -> None:
@@ -178,7 +178,7 @@ async def test_a_changed_registration_replaces_the_earlier_one(source: InstanceS
         async with client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
             await seen(resolver, "o1")
             async with client.register("orders", 8002, id="o1", ttl=TTL, drain_wait=0.0):
-                await until(lambda: [each.port for each in resolver.view.endpoints] == [8002])
+                await until(lambda: [endpoint.port for endpoint in resolver.view.endpoints] == [8002])
 
 
 @pytest.mark.parametrize("ttl", [TTL, None])
@@ -198,7 +198,7 @@ async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier
             second.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0),
         ):
             await seen(resolver, "o1", "o2")
-            resolver.subscribe(lambda view: shown.add(frozenset(each.id for each in view.endpoints)))
+            resolver.subscribe(lambda view: shown.add(frozenset(endpoint.id for endpoint in view.endpoints)))
             await short_lived.stop("before it could learn of it")
             await until(lambda: earlier.state is RegistrarState.WAITING)
             await earlier.stop()
@@ -220,7 +220,7 @@ async def test_two_processes_at_one_place_never_alternate_and_the_loser_returns_
         await earlier.start(10.0)
         await seen(resolver, "o1")
         processes: list[str] = []
-        resolver.subscribe(lambda view: processes.extend(each.holder_digest for each in view.endpoints))
+        resolver.subscribe(lambda view: processes.extend(endpoint.holder_digest for endpoint in view.endpoints))
         async with second.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0) as later:
             await until(lambda: earlier.state is RegistrarState.WAITING and bool(earlier.conflict))
             assert "http://127.0.0.1:8001" in earlier.conflict
@@ -245,11 +245,11 @@ async def test_the_id_of_a_live_process_elsewhere_is_taken_when_that_stops_answe
         assert f"http://127.0.0.1:{port}" in other.conflict
         assert "http://127.0.0.1:1 " in other.conflict
         assert "takeover=force" in other.conflict
-        assert [each.port for each in resolver.view.endpoints or await _first(resolver)] == [port]
+        assert [endpoint.port for endpoint in resolver.view.endpoints or await _first(resolver)] == [port]
         listening.close()
         await listening.wait_closed()
         await until(lambda: other.registered)
-        await until(lambda: [each.port for each in resolver.view.endpoints] == [1])
+        await until(lambda: [endpoint.port for endpoint in resolver.view.endpoints] == [1])
         await other.stop()
 
 
