@@ -15,7 +15,6 @@ from urllib.parse import urlencode, urlsplit
 
 import httpcore
 
-import adsum
 from adsum import wire
 from adsum.client.errors import NodeNotConnected, NodeUnreachable
 from adsum.core.validation import quoted
@@ -146,7 +145,9 @@ def _reply(answer: httpcore.Response, body: bytes) -> TransportReply:
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
     version = headers.get(wire.PROTOCOL_HEADER.lower(), "")
     if _major(version) > _major(wire.PROTOCOL):
-        ours = f"Adsum {adsum.__version__} here speaks {wire.PROTOCOL}"
+        from importlib.metadata import version as installed_version  # Only for this error: it takes a while to load.
+
+        ours = f"Adsum {installed_version('adsum')} here speaks {wire.PROTOCOL}"
         raise NodeUnreachable(f"it speaks version {quoted(version)} of the protocol, and {ours}: upgrade Adsum here")
     return TransportReply(answer.status, headers, body)
 

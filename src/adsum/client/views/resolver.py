@@ -237,17 +237,6 @@ class Resolver:
             return False
         return self._clock.wall() - cached_at > SETTLING_TIME
 
-    def _is_outlived_by(self, group: ServiceUpdate) -> bool:
-        """Whether what is known was kept on disk in another epoch, so long ago that its instances are not on their way.
-
-        Not if the registry was lost meanwhile: it may have come back empty just now.
-        """
-        kept_at, self._cached_at = self._cached_at, None
-        position = self._state.position
-        if kept_at is None or position is None or position.epoch == group.position.epoch:
-            return False
-        return self._clock.wall() - kept_at > SETTLING_TIME
-
     def _show(self, changed: bool, fresh_at: float) -> None:
         before, position = self._view, self._state.position
         if position is None:
