@@ -298,7 +298,7 @@ async def test_the_words_of_a_failure_name_the_service_each_try_and_why_it_ended
 
 async def test_nobody_to_call_is_told_at_once_as_an_error_of_the_library(make: Make) -> None:
     caller = make(endpoint("gone", Status.DRAINING))
-    with pytest.raises(caller.no_endpoint, match="none may be used \\(1 draining\\)") as caught:
+    with pytest.raises(caller.no_endpoint, match="none of 1 is usable \\(1 draining\\)") as caught:
         await caller.call("GET", URL)
     assert isinstance(caught.value, NoEndpoint)
     assert isinstance(caught.value, caller.transport_error)
