@@ -22,8 +22,8 @@ def choice(id: str, weight: float = 1.0) -> WeightedEndpoint:
     return WeightedEndpoint(Endpoint(Instance("orders", id, "10.0.0.1", 80)), weight)
 
 
-def build(name: str, of: Sequence[WeightedEndpoint], seed: int = 1, previous: Picker | None = None) -> Picker:
-    return policy(name).build(of, LoadTracker(), Random(seed), previous)
+def build(name: str, candidates: Sequence[WeightedEndpoint], seed: int = 1, previous: Picker | None = None) -> Picker:
+    return policy(name).build(candidates, LoadTracker(), Random(seed), previous)
 
 
 def picks(picker: Picker, count: int, **given: object) -> list[str]:

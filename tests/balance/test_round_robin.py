@@ -46,8 +46,8 @@ def test_equal_endpoints_take_turns_in_a_fixed_order() -> None:
 
 
 def test_the_order_of_the_view_does_not_matter() -> None:
-    of = choices(1, 2, 3, 1)
-    assert picks(build("round_robin", of), 50) == picks(build("round_robin", of[::-1]), 50)
+    candidates = choices(1, 2, 3, 1)
+    assert picks(build("round_robin", candidates), 50) == picks(build("round_robin", candidates[::-1]), 50)
 
 
 @pytest.mark.parametrize("weight", [1, 3])
