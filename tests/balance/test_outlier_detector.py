@@ -216,7 +216,7 @@ def test_never_more_than_the_bounded_share_is_ejected(
     now = 0.0
     for step, (index, ok, passed) in enumerate(actions):
         endpoints = before if step < len(actions) // 2 else after
-        outliers.update_endpoints([f"i-{each}" for number in range(endpoints)])
+        outliers.update_endpoints([f"i-{number}" for number in range(endpoints)])
         outliers.record_call(f"i-{index}", ok, now)
         outliers.record_call(f"i-{index}", ok, now)
         assert len(outliers.ejected) <= OutlierOptions(max_ejected_share=share).max_ejected(endpoints)
