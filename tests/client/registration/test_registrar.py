@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import Invalid, RegistrationConflict
 from adsum.core.identity import process_name
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
-from adsum.wire import ConsumerView
+from adsum.core.model import Check, CheckKind, Instance, Registration
+from adsum.wire import ConsumerView, RegistrationBody
 from tests.client.fakes import ScriptedSource
 from tests.support.fakes import FakeClock, run_until_idle
 
@@ -64,6 +66,15 @@ async def test_an_instance_is_registered_renewed_drained_and_deregistered(fixtur
     (override,) = fixture.source.overrides
     assert (override.status, override.wait, override.holder) == ("draining", DEFAULT_DRAIN_WAIT, body.holder)
     assert registrar.state is RegistrarState.STOPPED
+
+
+async def test_a_registration_is_registered_as_it_is_and_gets_a_holder(fixture: RegistrarFixture) -> None:
+    instance = Instance("orders", "o8000", "10.0.0.9", 8000, zone="z1", weight=3)
+    registration = Registration(instance, 5.0, checks=(Check("tcp", CheckKind.TCP),))
+    await fixture.client.registrar(registration, address="10.0.0.9").start()
+    body = fixture.source.listed["orders", "o8000"]
+    assert process_name(body.holder)
+    assert body == RegistrationBody.from_registration(replace(registration, holder=body.holder))
 
 
 async def test_all_leases_of_a_process_are_renewed_in_one_request(fixture: RegistrarFixture) -> None:
