@@ -60,8 +60,8 @@ class WatchFixture:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        async with aclosing(self._watch.updates()) as groups:
-            async for event in groups:
+        async with aclosing(self._watch.updates()) as updates:
+            async for event in updates:
                 self.events.append(event)
                 if isinstance(event, ServiceUpdate):
                     self.position = event.position
@@ -71,7 +71,7 @@ class WatchFixture:
         return [event.reason for event in self.events if isinstance(event, ConnectionLost)]
 
     @property
-    def groups(self) -> list[ServiceUpdate]:
+    def updates(self) -> list[ServiceUpdate]:
         return [event for event in self.events if isinstance(event, ServiceUpdate)]
 
     @property
@@ -104,14 +104,14 @@ async def test_a_watch_sends_the_consumers_id_and_name_and_asks_for_acknowledgem
     (stream,) = fixture.open
     assert (stream.node, stream.params["acks"], stream.params["name"]) == (A, "true", "test")
     assert len(stream.params["consumer"]) == 32
-    assert len(fixture.groups) == 1
+    assert len(fixture.updates) == 1
 
 
 async def test_a_hung_node_delays_the_first_view_by_half_a_second() -> None:
     fixture = WatchFixture()
     fixture.net.hanging.add(A)
     await fixture.clock.advance(HEDGE_DELAY + 0.01)
-    assert len(fixture.groups) == 1
+    assert len(fixture.updates) == 1
     assert [stream.node for stream in fixture.open] == [B], "the connection to the hung node is closed"
     assert fixture.lost == []
     assert fixture.api.nodes.order(fixture.clock.now()) == [B, A]
@@ -124,7 +124,7 @@ async def test_a_node_that_hangs_after_its_first_bytes_delays_the_first_view_by_
     await run_until_idle()
     fixture.net.first_events = opened() + SERVICE + BEAT
     await fixture.clock.advance(HEDGE_DELAY + 0.01)
-    assert len(fixture.groups) == 1
+    assert len(fixture.updates) == 1
     assert [stream.node for stream in fixture.open] == [B]
     await fixture.close()
 
@@ -143,7 +143,7 @@ async def test_a_silent_connection_is_kept_until_a_new_one_is_ready(fixture: Wat
     assert [stream.node for stream in fixture.open] == [A, B]
     fixture.open[0].send(BEAT)
     await run_until_idle()
-    assert len(fixture.groups) == 2, "the suspect connection may send again"
+    assert len(fixture.updates) == 2, "the suspect connection may send again"
     fixture.net.hanging.clear()
     await fixture.clock.advance(HEDGE_DELAY + 0.01)
     assert [stream.node for stream in fixture.open] == [A]
@@ -213,9 +213,9 @@ async def test_an_observer_acknowledges_nothing_and_has_no_id() -> None:
     api.transport = net  # type: ignore[assignment]
     async with aclosing(
         ServiceWatch(RegistryAccess(api, clock, Random(1)), "orders", lambda: None, None).updates()
-    ) as groups:
-        await anext(groups)
-        reading = asyncio.ensure_future(anext(groups))
+    ) as updates:
+        await anext(updates)
+        reading = asyncio.ensure_future(anext(updates))
         await run_until_idle()
         assert net.streams[0].params == {"service": "orders"}
         assert net.requests == []
@@ -229,7 +229,7 @@ async def test_a_broken_connection_is_replaced_within_the_first_retry_delay(fixt
     assert fixture.lost == [f"{A}: connection reset"]
     await fixture.clock.advance(MAX_FIRST_RETRY_DELAY)
     assert [stream.node for stream in fixture.open] == [B]
-    assert len(fixture.groups) == 2
+    assert len(fixture.updates) == 2
 
 
 async def test_connect_pauses_are_short_while_drains_wait_and_grow_afterwards() -> None:
@@ -263,7 +263,7 @@ async def test_the_registry_counts_as_lost_only_after_every_node_was_asked() -> 
     assert fixture.lost == [f"{A}: connection refused; {B}: connection refused"]
     fixture.net.refusing.clear()
     await fixture.clock.advance(MAX_CONNECT_PAUSE)
-    assert len(fixture.groups) == 1
+    assert len(fixture.updates) == 1
     await fixture.close()
 
 

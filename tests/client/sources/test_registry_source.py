@@ -109,10 +109,10 @@ async def test_a_watch_that_breaks_is_resumed_from_where_it_was(node: StubNode) 
 async def test_an_incomplete_update_is_never_shown(node: StubNode) -> None:
     node.watch_answers = [(STREAM_HEAD + OPEN + SERVICE, False), (STREAM_HEAD + OPEN + synced_event(6), True)]
     source = source_of(node.url)
-    lost, group = await receive(source, 2)
+    lost, update = await receive(source, 2)
     assert isinstance(lost, ConnectionLost)
-    assert isinstance(group, ServiceUpdate)
-    assert group.changed == {}
+    assert isinstance(update, ServiceUpdate)
+    assert update.changed == {}
     await source.close()
 
 
@@ -144,8 +144,8 @@ async def test_a_watch_switches_to_the_next_node_and_stays_there(node: StubNode)
     async with stub_node() as other:
         other.watch_answers = [(STREAM_HEAD + OPEN + synced_event(5), False)]
         source = source_of(DEAD, node.url, other.url)
-        group, lost, again, _ = await receive(source, 4)
-        assert isinstance(group, ServiceUpdate), "a node that refuses causes no pause"
+        update, lost, again, _ = await receive(source, 4)
+        assert isinstance(update, ServiceUpdate), "a node that refuses causes no pause"
         assert isinstance(lost, ConnectionLost)
         assert isinstance(again, ServiceUpdate)
         assert "e1:5" in other.requests[0]
