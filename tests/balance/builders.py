@@ -1,4 +1,4 @@
-"""Makes choices and counts picks for the tests of this room."""
+"""Builds choices and counts picks for the tests of load balancing."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def choice(id: str, weight: float = 1.0) -> WeightedEndpoint:
     return WeightedEndpoint(Endpoint(Instance("orders", id, "10.0.0.1", 80)), weight)
 
 
-def build(name: str, of: Sequence[WeightedEndpoint], seed: int = 1, previous: Picker | None = None) -> Picker:
-    return policy(name).build(of, LoadTracker(), Random(seed), previous)
+def build(name: str, candidates: Sequence[WeightedEndpoint], seed: int = 1, previous: Picker | None = None) -> Picker:
+    return policy(name).build(candidates, LoadTracker(), Random(seed), previous)
 
 
 def picks(picker: Picker, count: int, **given: object) -> list[str]:
-    """The ids of so many picks, each with a key of its own."""
+    """The ids of `count` picks, each with its own key."""
     return [picker.pick(f"key-{index}", **given).id for index in range(count)]  # type: ignore[arg-type]
 
 

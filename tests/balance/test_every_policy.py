@@ -1,4 +1,4 @@
-"""The contract: what is promised of every policy in the table."""
+"""The contract of every policy in the table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.balance.builders import build, choice, choices, picks
 
 MANY = 20_000
 UNLIKELY = 40.0
-"""A chi-square of few degrees of freedom that no honest distribution reaches."""
+"""A chi-square of few degrees of freedom that a correct distribution does not reach."""
 RING_UNEVENNESS = 0.35
 RING_POINT = 0.005
-"""A ring can't give a share smaller than a point."""
+"""The share of one point: a ring can't give a smaller one."""
 
 
 @pytest.fixture(params=list(POLICIES))
@@ -37,45 +37,47 @@ def assert_by_weight(name: str, counts: Counter[str], weights: dict[str, float])
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0, 1.0), (1.0, 2.0, 3.0, 4.0), (0.25, 1.0, 7.5), (1.0, 1000.0)])
 def test_an_idle_consumer_picks_by_weight(name: str, weights: tuple[float, ...]) -> None:
-    of = choices(*weights)
-    counts = Counter(picks(build(name, of), MANY))
-    assert_by_weight(name, counts, {each.endpoint.id: each.weight for each in of})
+    candidates = choices(*weights)
+    counts = Counter(picks(build(name, candidates), MANY))
+    assert_by_weight(name, counts, {candidate.endpoint.id: candidate.weight for candidate in candidates})
 
 
 def test_without_a_key_any_endpoint_is_picked_by_weight(name: str) -> None:
-    of = choices(1, 2, 3)
-    picker = build(name, of)
+    candidates = choices(1, 2, 3)
+    picker = build(name, candidates)
     counts = Counter(picker.pick().id for _ in range(MANY))
-    assert_by_weight(name, counts, {each.endpoint.id: each.weight for each in of})
+    assert_by_weight(name, counts, {candidate.endpoint.id: candidate.weight for candidate in candidates})
 
 
 def test_the_same_seed_gives_the_same_picks(name: str) -> None:
-    of = choices(1, 2, 3, 4)
-    assert picks(build(name, of, seed=7), 100) == picks(build(name, of, seed=7), 100)
+    candidates = choices(1, 2, 3, 4)
+    assert picks(build(name, candidates, seed=7), 100) == picks(build(name, candidates, seed=7), 100)
 
 
 def test_many_consumers_do_not_all_start_with_the_same_endpoint(name: str) -> None:
-    of = choices(*[1.0] * 10)
-    first = Counter(build(name, of, seed=seed).pick().id for seed in range(100 if name != "maglev" else 20))
+    candidates = choices(*[1.0] * 10)
+    first = Counter(build(name, candidates, seed=seed).pick().id for seed in range(100 if name != "maglev" else 20))
     assert len(first) > 5
 
 
-def test_nobody_there_is_an_error(name: str) -> None:
+def test_an_empty_picker_raises(name: str) -> None:
     with pytest.raises(NoEndpoint, match="no endpoint"):
         build(name, []).pick("key", {"i-000"})
 
 
-def test_the_only_one_is_always_picked(name: str) -> None:
+def test_a_single_endpoint_is_always_picked(name: str) -> None:
     assert set(picks(build(name, choices(3)), 50)) == {"i-000"}
 
 
-def test_weight_zero_is_never_picked_while_another_has_a_weight(name: str) -> None:
+def test_an_endpoint_of_weight_zero_is_not_picked_while_another_has_a_weight(name: str) -> None:
     assert set(picks(build(name, choices(0, 1, 0, 2)), 2_000)) == {"i-001", "i-003"}
 
 
 def test_if_all_weights_are_zero_all_are_picked_alike(name: str) -> None:
-    of = choices(0, 0, 0)
-    assert_by_weight(name, Counter(picks(build(name, of), MANY)), {each.endpoint.id: 1.0 for each in of})
+    candidates = choices(0, 0, 0)
+    assert_by_weight(
+        name, Counter(picks(build(name, candidates), MANY)), {candidate.endpoint.id: 1.0 for candidate in candidates}
+    )
 
 
 @pytest.mark.parametrize("weights", [(1, 1, 1, 1, 1), (1, 2, 3, 4, 5)])
@@ -84,7 +86,7 @@ def test_an_excluded_endpoint_is_not_picked_and_all_others_are(name: str, weight
     assert set(picks(picker, 2_000, exclude={"i-001", "i-004"})) == {"i-000", "i-002", "i-003"}
 
 
-def test_the_heavy_one_can_be_excluded(name: str) -> None:
+def test_the_heavy_endpoint_can_be_excluded(name: str) -> None:
     picker = build(name, choices(1, 1000, 1))
     assert set(picks(picker, 300, exclude={"i-001"})) == {"i-000", "i-002"}
 
@@ -93,46 +95,48 @@ def test_the_heavy_one_can_be_excluded(name: str) -> None:
 def test_if_all_are_excluded_that_is_an_error(name: str, weights: tuple[float, ...]) -> None:
     picker = build(name, choices(*weights))
     with pytest.raises(NoEndpoint, match="excluded"):
-        picker.pick("key", {each.endpoint.id for each in picker.choices})
+        picker.pick("key", {candidate.endpoint.id for candidate in picker.choices})
     assert picker.pick("key", set())
 
 
-def test_excluding_strangers_changes_nothing(name: str) -> None:
+def test_excluding_unknown_ids_changes_nothing(name: str) -> None:
     picker = build(name, choices(1, 2))
     assert set(picks(picker, 500, exclude={"gone", "also-gone"})) == {"i-000", "i-001"}
 
 
 def test_a_picker_does_not_change_with_the_list_it_was_built_from(name: str) -> None:
-    of = choices(1, 1, 1)
-    picker = build(name, of)
+    candidates = choices(1, 1, 1)
+    picker = build(name, candidates)
     before = picker.choices
-    of.clear()
+    candidates.clear()
     assert picker.choices == before
     assert set(picks(picker, 500)) == {"i-000", "i-001", "i-002"}
     with pytest.raises(AttributeError):
         picker.choices.append(choice("new"))  # type: ignore[attr-defined]
 
 
-def test_a_rebuilt_picker_knows_who_left_and_who_came(name: str) -> None:
+def test_a_rebuilt_picker_picks_exactly_the_new_endpoints(name: str) -> None:
     old = build(name, choices(1, 2, 3))
     picks(old, 17)
-    of = [*choices(1, 2, 3)[1:], choice("new", 2)]
-    new = build(name, of, seed=2, previous=old)
-    assert_by_weight(name, Counter(picks(new, MANY)), {each.endpoint.id: each.weight for each in of})
+    candidates = [*choices(1, 2, 3)[1:], choice("new", 2)]
+    new = build(name, candidates, seed=2, previous=old)
+    assert_by_weight(
+        name, Counter(picks(new, MANY)), {candidate.endpoint.id: candidate.weight for candidate in candidates}
+    )
     assert set(picks(old, 500)) == {"i-000", "i-001", "i-002"}
 
 
-def test_a_rebuilt_picker_hands_out_the_newest_endpoints(name: str) -> None:
+def test_a_rebuilt_picker_returns_the_new_endpoint_objects(name: str) -> None:
     old = build(name, choices(1, 2))
-    of = choices(1, 2)
-    new = build(name, of, previous=old)
-    assert {id(new.pick(f"{index}")) for index in range(200)} == {id(each.endpoint) for each in of}
+    candidates = choices(1, 2)
+    new = build(name, candidates, previous=old)
+    assert {id(new.pick(f"{index}")) for index in range(200)} == {id(candidate.endpoint) for candidate in candidates}
 
 
-def test_a_picker_can_follow_one_of_another_policy_or_of_nobody(name: str) -> None:
+def test_a_picker_can_replace_one_of_another_policy_or_an_empty_one(name: str) -> None:
     for other in POLICIES:
-        for of in (choices(1, 2), []):
-            new = build(name, choices(1, 1, 4), previous=build(other, of))
+        for candidates in (choices(1, 2), []):
+            new = build(name, choices(1, 1, 4), previous=build(other, candidates))
             assert set(picks(new, 500)) == {"i-000", "i-001", "i-002"}
 
 

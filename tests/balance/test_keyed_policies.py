@@ -19,16 +19,16 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def moved(before: Picker, after: Picker, leaver: str = "", comer: str = "") -> float:
-    """The share of keys that moved though they had nothing to do with who left or came."""
+    """The share of keys that moved although neither the leaver nor the comer had them."""
     pairs = zip(picks(before, KEYS), picks(after, KEYS), strict=True)
     return sum(old not in (new, leaver) and new != comer for old, new in pairs) / KEYS
 
 
 def test_the_same_key_goes_to_the_same_endpoint_for_every_consumer(name: str) -> None:
-    of = choices(1, 2, 3, 4)
-    shuffled = of.copy()
+    candidates = choices(1, 2, 3, 4)
+    shuffled = candidates.copy()
     Random(3).shuffle(shuffled)
-    assert picks(build(name, of, seed=1), 500) == picks(build(name, shuffled, seed=2), 500)
+    assert picks(build(name, candidates, seed=1), 500) == picks(build(name, shuffled, seed=2), 500)
 
 
 def test_text_and_its_bytes_are_the_same_key(name: str) -> None:
@@ -39,16 +39,18 @@ def test_text_and_its_bytes_are_the_same_key(name: str) -> None:
 
 @pytest.mark.parametrize("history", [True, False])
 def test_few_keys_move_when_an_endpoint_leaves(name: str, history: bool) -> None:
-    of = choices(*[1.0] * 20)
-    before = build(name, of)
-    after = build(name, of[:7] + of[8:], previous=before if history else None)
+    candidates = choices(*[1.0] * 20)
+    before = build(name, candidates)
+    after = build(name, candidates[:7] + candidates[8:], previous=before if history else None)
     assert moved(before, after, leaver="i-007") < (0.001 if name == "ring_hash" else 0.03)
 
 
 def test_few_keys_move_when_an_endpoint_comes(name: str) -> None:
-    of = choices(*[1.0] * 20)
-    before = build(name, of)
-    assert moved(before, build(name, [*of, choice("new")]), comer="new") < (0.001 if name == "ring_hash" else 0.03)
+    candidates = choices(*[1.0] * 20)
+    before = build(name, candidates)
+    assert moved(before, build(name, [*candidates, choice("new")]), comer="new") < (
+        0.001 if name == "ring_hash" else 0.03
+    )
 
 
 def test_few_keys_move_when_a_weight_changes(name: str) -> None:
@@ -59,14 +61,14 @@ def test_few_keys_move_when_a_weight_changes(name: str) -> None:
 
 def test_a_rebuilt_picker_agrees_with_one_built_from_nothing(name: str) -> None:
     picker = None
-    for of in (choices(1, 1, 1, 1), choices(1, 1, 1), choices(1, 5, 1, 2), choices(1, 5, 1, 2), choices(3)):
-        picker = build(name, of, previous=picker)
-        assert picks(picker, 500) == picks(build(name, of, seed=9), 500)
+    for candidates in (choices(1, 1, 1, 1), choices(1, 1, 1), choices(1, 5, 1, 2), choices(1, 5, 1, 2), choices(3)):
+        picker = build(name, candidates, previous=picker)
+        assert picks(picker, 500) == picks(build(name, candidates, seed=9), 500)
 
 
 def test_the_second_choice_of_a_key_is_fixed_too(name: str) -> None:
-    of = choices(*[1.0] * 10)
-    one, other = build(name, of, seed=1), build(name, of, seed=2)
+    candidates = choices(*[1.0] * 10)
+    one, other = build(name, candidates, seed=1), build(name, candidates, seed=2)
     for index in range(200):
         first = one.pick(f"{index}").id
         second = one.pick(f"{index}", {first}).id
@@ -84,7 +86,7 @@ def test_the_keys_of_an_excluded_endpoint_go_to_many_others(name: str) -> None:
     assert len(others) > 5
 
 
-def test_a_ring_is_bounded_and_everyone_is_on_it() -> None:
+def test_a_ring_is_bounded_and_has_a_point_of_every_endpoint() -> None:
     picker = build("ring_hash", choices(*[1.0] * 1_000, 1e-6))
     assert isinstance(picker, RingHashPicker)
     assert sum(picker._counts.values()) <= MAX_RING_POINTS + 1_001

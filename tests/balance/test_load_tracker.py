@@ -18,7 +18,7 @@ def test_a_call_is_in_flight_until_it_ends() -> None:
     assert loads.load_of("a").in_flight == 0
 
 
-def test_latency_jumps_to_a_peak_and_sinks_slowly() -> None:
+def test_latency_rises_to_a_peak_at_once_and_falls_slowly() -> None:
     loads = LoadTracker(decay=10.0)
     loads.start("a").finish(True, 0.1, now=0.0)
     loads.start("a").finish(True, 2.0, now=1.0)
@@ -35,7 +35,7 @@ def test_a_failure_counts_as_slow_and_a_cancelled_call_as_nothing() -> None:
     assert loads.load_of("b").latency == 0.0
 
 
-def test_idle_endpoints_that_left_are_forgotten_and_busy_ones_kept() -> None:
+def test_loads_of_idle_endpoints_that_left_are_dropped_and_busy_ones_kept() -> None:
     loads = LoadTracker()
     busy = loads.start("busy")
     loads.start("idle").cancel()

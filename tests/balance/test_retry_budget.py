@@ -19,7 +19,7 @@ def test_a_fifth_of_the_calls_may_be_retried() -> None:
     assert retries(budget, 1.0) == 200
 
 
-def test_a_quiet_client_has_the_floor_for_each_window() -> None:
+def test_a_quiet_client_has_the_minimum_of_retries_in_each_window() -> None:
     budget = RetryBudget(floor=10.0, window=10.0)
     assert retries(budget, 0.0) == 100
     assert retries(budget, 9.0) == 0
@@ -45,7 +45,7 @@ def test_a_steady_outage_is_retried_at_the_ratio() -> None:
     assert allowed == pytest.approx(2_000, rel=0.02)
 
 
-def test_no_ratio_leaves_the_floor() -> None:
+def test_a_ratio_of_zero_leaves_the_minimum_per_second() -> None:
     budget = RetryBudget(ratio=0.0, floor=1.0)
     for _ in range(100):
         budget.deposit(0.0)

@@ -46,12 +46,12 @@ def test_equal_endpoints_take_turns_in_a_fixed_order() -> None:
 
 
 def test_the_order_of_the_view_does_not_matter() -> None:
-    of = choices(1, 2, 3, 1)
-    assert picks(build("round_robin", of), 50) == picks(build("round_robin", of[::-1]), 50)
+    candidates = choices(1, 2, 3, 1)
+    assert picks(build("round_robin", candidates), 50) == picks(build("round_robin", candidates[::-1]), 50)
 
 
 @pytest.mark.parametrize("weight", [1, 3])
-def test_a_rebuild_goes_on_where_the_last_picker_was(weight: float) -> None:
+def test_a_rebuilt_picker_goes_on_where_the_previous_one_was(weight: float) -> None:
     old = build("round_robin", choices(*[1.0] * 9, weight))
     last = [int(id[2:]) for id in picks(old, 500) if id != "i-009"][-1]
     new = build("round_robin", [*choices(*[1.0] * 9, weight), choice("late")], previous=old)
@@ -68,7 +68,7 @@ def test_threads_that_pick_at_once_share_one_schedule(weights: tuple[float, ...]
         assert counts[f"i-{index:03}"] == pytest.approx(10_000 * weight / sum(weights), abs=1)
 
 
-def test_shares_of_broken_weights_are_exact_to_a_pick() -> None:
+def test_shares_of_fractional_weights_are_exact_to_a_pick() -> None:
     weights = [0.1, 0.37, 1.0, 2.5]
     picker = build("round_robin", choices(*weights))
     counts = Counter(picks(picker, 3_970))
@@ -76,7 +76,7 @@ def test_shares_of_broken_weights_are_exact_to_a_pick() -> None:
         assert counts[f"i-{index:03}"] == pytest.approx(1_000 * weight, abs=2)
 
 
-def test_a_tiny_weight_harms_nobody_else() -> None:
+def test_a_tiny_weight_does_not_disturb_the_other_shares() -> None:
     counts = Counter(picks(build("round_robin", choices(1e-9, 1.0, 1.0)), 1_000))
     assert abs(counts["i-001"] - counts["i-002"]) <= 1
     assert counts["i-000"] <= 1

@@ -6,19 +6,19 @@ from adsum.balance.slow_start import RAMP_INTERVAL, SlowStart, SlowStartTracker
 from adsum.core.errors import Invalid
 
 
-def test_the_factor_rises_from_the_least_to_one() -> None:
+def test_the_factor_rises_from_its_minimum_to_one() -> None:
     slow = SlowStart(window=30.0)
     assert slow.factor(0.0) == 0.1
     assert slow.factor(15.0) == 0.5
     assert slow.factor(30.0) == slow.factor(1e9) == 1.0
 
 
-def test_aggression_bends_the_rise() -> None:
+def test_aggression_changes_the_curve() -> None:
     assert SlowStart(window=30.0, aggression=2.0).factor(7.5) == 0.5
     assert SlowStart(window=30.0, aggression=0.5).factor(15.0) == 0.25
 
 
-def test_slow_start_is_off_unless_asked_for() -> None:
+def test_slow_start_is_off_by_default() -> None:
     ramps = SlowStartTracker(SlowStart())
     ramps.update_endpoints(["a"], 0.0)
     ramps.update_endpoints(["a", "b"], 1.0)
@@ -27,17 +27,17 @@ def test_slow_start_is_off_unless_asked_for() -> None:
     assert ramps.next_change() is None
 
 
-def test_a_window_shorter_than_a_second_is_no_ramp_above_one() -> None:
+def test_a_window_shorter_than_a_second_has_no_factor_above_one() -> None:
     assert SlowStart(window=0.5).factor(0.1) == 1.0
 
 
-def test_the_first_view_is_warm() -> None:
+def test_endpoints_of_the_first_view_have_their_full_weight() -> None:
     ramps = SlowStartTracker(SlowStart(window=30.0))
     ramps.update_endpoints(["a", "b"], 100.0)
     assert not ramps.factors(100.0)
 
 
-def test_who_comes_later_ramps_step_by_step_and_is_warm_in_the_end() -> None:
+def test_a_later_endpoint_rises_step_by_step_to_its_full_weight() -> None:
     ramps = SlowStartTracker(SlowStart(window=30.0))
     ramps.update_endpoints(["a"], 100.0)
     ramps.update_endpoints(["a", "b"], 200.0)
@@ -48,7 +48,7 @@ def test_who_comes_later_ramps_step_by_step_and_is_warm_in_the_end() -> None:
     assert ramps.next_change() is None
 
 
-def test_a_later_view_does_not_start_a_ramp_anew() -> None:
+def test_a_later_view_does_not_restart_slow_start() -> None:
     ramps = SlowStartTracker(SlowStart(window=30.0))
     ramps.update_endpoints([], 0.0)
     ramps.update_endpoints(["a"], 10.0)
@@ -56,7 +56,7 @@ def test_a_later_view_does_not_start_a_ramp_anew() -> None:
     assert ramps.factors(25.0) == {"a": 0.5, "b": 0.1}
 
 
-def test_who_was_out_ramps_again() -> None:
+def test_an_endpoint_that_was_unusable_starts_slowly_again() -> None:
     ramps = SlowStartTracker(SlowStart(window=30.0))
     ramps.update_endpoints(["a", "b"], 0.0)
     ramps.update_endpoints(["a"], 10.0)

@@ -10,7 +10,7 @@ from adsum.balance.policies import policy
 from tests.balance.builders import choices
 
 
-def test_of_two_the_one_with_fewer_calls_is_picked() -> None:
+def test_the_endpoint_of_two_with_fewer_calls_is_picked() -> None:
     loads = LoadTracker()
     picker = policy("least_request").build(choices(1, 1), loads, Random(1))
     loads.start("i-000")
@@ -39,7 +39,7 @@ def test_load_survives_a_rebuild() -> None:
     assert {new.pick().id for _ in range(50)} == {"i-000"}
 
 
-def test_the_busier_is_picked_if_the_other_is_excluded() -> None:
+def test_the_busier_endpoint_is_picked_if_the_other_is_excluded() -> None:
     loads = LoadTracker()
     picker = policy("least_request").build(choices(1, 1, 1), loads, Random(1))
     loads.start("i-000")
@@ -62,7 +62,7 @@ def test_the_faster_endpoint_gets_the_calls() -> None:
     assert {picker.pick().id for _ in range(50)} == {"i-000"}
 
 
-def test_a_slow_endpoint_is_forgiven_with_time() -> None:
+def test_a_high_latency_decays_with_time() -> None:
     loads = LoadTracker(decay=10.0)
     picker = policy("peak_ewma").build(choices(1, 1), loads, Random(1))
     finished(loads, "i-000", 0.2, now=0.0)
@@ -72,7 +72,7 @@ def test_a_slow_endpoint_is_forgiven_with_time() -> None:
     assert {picker.pick().id for _ in range(50)} == {"i-000"}
 
 
-def test_an_endpoint_unseen_is_tried_but_not_flooded() -> None:
+def test_an_endpoint_without_a_latency_is_tried_but_not_flooded() -> None:
     loads = LoadTracker()
     picker = policy("peak_ewma").build(choices(1, 1), loads, Random(1))
     finished(loads, "i-000", 0.1, now=1.0)

@@ -1,4 +1,4 @@
-"""A source and a transport under the test's control, and short ways to make what they say."""
+"""A source and a transport under the test's control, and short constructors of updates."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def endpoint(
 
 
 def full_update(revision: int, *endpoints: Endpoint, epoch: str = "e1", age: float = 0.0) -> ServiceUpdate:
-    return ServiceUpdate(ViewPosition(epoch, revision), True, {each.id: each for each in endpoints}, age=age)
+    by_id = {endpoint.id: endpoint for endpoint in endpoints}
+    return ServiceUpdate(ViewPosition(epoch, revision), True, by_id, age=age)
 
 
 def delta_update(
-    since: int, revision: int, *changed: Endpoint, gone: Sequence[str] = (), epoch: str = "e1", age: float = 0.0
+    since: int, revision: int, *changed: Endpoint, removed: Sequence[str] = (), epoch: str = "e1", age: float = 0.0
 ) -> ServiceUpdate:
-    return ServiceUpdate(
-        ViewPosition(epoch, revision), False, {each.id: each for each in changed}, frozenset(gone), since=since, age=age
-    )
+    by_id = {endpoint.id: endpoint for endpoint in changed}
+    return ServiceUpdate(ViewPosition(epoch, revision), False, by_id, frozenset(removed), since=since, age=age)
 
 
 class ScriptedSource:
-    """Implements `ports.Source`: says what it is told to say, and remembers what it was asked."""
+    """Implements `Source`: sends the events that a test emits, and records every call."""
 
     cache_fallback_delay = 1.0
 
@@ -43,9 +43,9 @@ class ScriptedSource:
         self.goodbyes: list[Sequence[str]] = []
         """The services of each good-bye."""
         self.positions: list[ViewPosition | None] = []
-        """What the consumer knew each time a watch began."""
+        """The consumer's position at the start of each watch."""
         self.applied: list[ViewPosition] = []
-        """The groups after which more was asked for."""
+        """The positions of the updates that the consumer has acknowledged by requesting the next one."""
         self.open_watches = 0
         self.down = False
         self.epoch = "e1"
@@ -59,16 +59,16 @@ class ScriptedSource:
         self.lost: list[ConsumerView] = []
         self.closed = False
         self.answering = asyncio.Event()
-        """Clear: what is registered is in the catalog, and its answer on the way."""
+        """Clear: `register` lists the instance, but does not return."""
         self.answering.set()
-        self._said: defaultdict[str, asyncio.Queue[ServiceUpdate | ConnectionLost | Exception | None]] = defaultdict(
+        self._events: defaultdict[str, asyncio.Queue[ServiceUpdate | ConnectionLost | Exception | None]] = defaultdict(
             asyncio.Queue
         )
 
     def emit(self, *events: ServiceUpdate | ConnectionLost | Exception | None, service: str = "orders") -> None:
-        """An exception is raised, None ends the watch."""
+        """Send events to the watch. An exception is raised there; None ends the watch."""
         for event in events:
-            self._said[service].put_nowait(event)
+            self._events[service].put_nowait(event)
 
     async def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
@@ -76,7 +76,7 @@ class ScriptedSource:
         self.positions.append(position())
         self.open_watches += 1
         try:
-            while (event := await self._said[service].get()) is not None:
+            while (event := await self._events[service].get()) is not None:
                 if isinstance(event, Exception):
                     raise event
                 yield event
@@ -132,7 +132,7 @@ class ScriptedSource:
 
 
 class FakeStream:
-    """A watch at a fake node: the test says what comes over it, and when it ends."""
+    """A watch at a fake node: the test sends its bytes and ends it."""
 
     def __init__(self, node: str, params: QueryParams, headers: Mapping[str, str]) -> None:
         self.node = node
@@ -142,7 +142,7 @@ class FakeStream:
         self._chunks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
 
     def send(self, *chunks: bytes | Exception | None) -> None:
-        """An exception breaks the stream, None ends it."""
+        """Send bytes. An exception breaks the stream; None ends it."""
         for chunk in chunks:
             self._chunks.put_nowait(chunk)
 
@@ -154,23 +154,23 @@ class FakeStream:
 
 
 class FakeTransport:
-    """Stands for `transport.Transport`: nodes that answer, refuse, or hang."""
+    """A fake of `native.transport.Transport`, with nodes that answer, refuse or hang."""
 
     def __init__(self) -> None:
         self.hanging: set[str] = set()
         """Nodes that accept connections and never answer."""
         self.refusing: set[str] = set()
         self.first_events = b""
-        """What a node says first on every watch."""
+        """The bytes that a node sends at the start of every watch."""
         self.streams: list[FakeStream] = []
         self.requests: list[tuple[str, str]] = []
         """Method and URL, without a query."""
         self.bodies: list[bytes | None] = []
         self.fresh: list[bool] = []
-        """Which requests were to go over a new connection."""
+        """For each request, whether it asked for a new connection."""
         self.answer = TransportReply(200, {}, b"")
         self.idle_closes = 0
-        """How often idle connections were dropped."""
+        """The number of times that idle connections were closed."""
 
     async def close_idle(self) -> None:
         self.idle_closes += 1

@@ -1,4 +1,4 @@
-"""A registry node that says, byte for byte, what a test wants."""
+"""A registry node that sends exactly the bytes that a test wants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection
 
 
 def sse_event(name: str, body: wire.ResponseBody, id: str = "") -> bytes:
-    """One event."""
+    """The bytes of one event."""
     return b"event: %s\n%sdata: %s\n\n" % (name.encode(), f"id: {id}\n".encode() if id else b"", wire.encode(body))
 
 
@@ -26,24 +26,27 @@ def http_reply(status: int, body: bytes) -> bytes:
 
 
 async def until(fact: Callable[[], bool], within: float = 20.0) -> None:
-    """Return once `fact` holds; real time passes."""
+    """Return once `fact()` is true. Waits in real time."""
     async with asyncio.timeout(within):
         while not fact():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
 
 class StubNode:
-    """Answers each watch with the next of `watch_answers` (then hangs, or ends if that is False), all else with `answer`."""
+    """Answers each watch with the next of `watch_answers`, and every other request with `answer`.
+
+    A watch answer is the bytes, and whether the connection then hangs (True) or ends (False).
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[str] = []
-        """Method and target, then one line for each header that matters."""
+        """The method and target of each request, and the position from which a watch resumes."""
         self.bodies: list[bytes] = []
         self.watch_answers: list[tuple[bytes, bool]] = []
         self.answer = http_reply(204, b"")
         self.delay = 0.0
-        """Seconds before it answers anything but a watch and /healthz."""
+        """Seconds before it answers a request that is neither a watch nor /healthz."""
         self.request_received = asyncio.Event()
         self.open = 0
 
@@ -62,8 +65,8 @@ class StubNode:
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
         self.bodies.append(await reader.readexactly(int(headers.get("content-length", 0))))
-        resumes = headers.get("last-event-id", "")
-        self.requests.append(lines[0].removesuffix(" HTTP/1.1") + (f" since {resumes}" if resumes else ""))
+        position = headers.get("last-event-id", "")
+        self.requests.append(lines[0].removesuffix(" HTTP/1.1") + (f" since {position}" if position else ""))
         self.request_received.set()
         if "/api/v1/watch?" not in lines[0]:
             if "/healthz" not in lines[0]:
@@ -80,7 +83,7 @@ class StubNode:
 
 @asynccontextmanager
 async def stub_node() -> AsyncIterator[StubNode]:
-    """A node on a free port."""
+    """A stub node on a free port."""
     node = StubNode()
     server = await asyncio.start_server(node.serve, "127.0.0.1", 0)
     node.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -93,6 +96,6 @@ async def stub_node() -> AsyncIterator[StubNode]:
 
 @asynccontextmanager
 async def hung_node() -> AsyncIterator[str]:
-    """The address of a node that accepts connections and never answers, as a stopped process does."""
+    """The URL of a node that accepts connections and never answers, like a stopped process."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Whom the registry records as the author of what a program changes."""
+"""The author that the registry records for the changes of a program."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ async def _recorded(client: Client) -> str:
         return (await client.api.instance("orders", "o1")).instance.actor
 
 
-async def test_the_library_records_the_user_and_the_host(daemon: RunningDaemon) -> None:
+async def test_the_client_records_user_and_host_by_default(daemon: RunningDaemon) -> None:
     async with Client(daemon.url, cache=False) as client:
         assert await _recorded(client) == f"{pwd.getpwuid(os.getuid()).pw_name}@{platform.node()}"
 
 
-async def test_the_library_records_the_actor_of_the_environment(
+async def test_the_client_records_the_actor_of_the_environment(
     daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADSUM_ACTOR", " deploy-bot ")
@@ -43,7 +43,7 @@ async def test_the_library_records_the_actor_of_the_environment(
         assert await _recorded(client) == "ann"
 
 
-def test_the_sync_client_records_an_actor_too(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sync_client_records_an_actor(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADSUM_ACTOR", "deploy-bot")
     with SyncClient(daemon.url, cache=False) as client:
         assert client.run(_recorded) == "deploy-bot"
@@ -55,7 +55,7 @@ async def test_an_actor_may_have_letters_outside_ascii(daemon: RunningDaemon) ->
 
 
 @pytest.mark.parametrize("actor", ["a" * 129, "two\nlines", "\x1b[31mred"])
-def test_an_actor_that_no_registry_takes_is_refused_by_its_field(monkeypatch: pytest.MonkeyPatch, actor: str) -> None:
+def test_an_invalid_actor_is_refused_by_its_field(monkeypatch: pytest.MonkeyPatch, actor: str) -> None:
     with pytest.raises(Invalid, match=r"^actor: must be"):
         Client(cache=False, actor=actor)
     monkeypatch.setenv("ADSUM_ACTOR", actor)

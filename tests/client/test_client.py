@@ -24,7 +24,7 @@ def test_importing_adsum_is_quick_and_loads_neither_http_nor_asyncio() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_every_name_that_adsum_offers_is_there() -> None:
+def test_every_exported_name_can_be_imported() -> None:
     for name in dir(adsum):
         assert getattr(adsum, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Kubernetes'"):
@@ -43,7 +43,7 @@ async def test_a_channel_is_the_same_for_the_same_options() -> None:
             client.channel("orders", ChannelOptions(), policy="maglev")
 
 
-async def test_where_the_registry_is_comes_from_the_argument_then_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_registry_url_is_the_argument_then_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ADSUM_URL", raising=False)
     assert Client().urls == ("http://127.0.0.1:23786",)
     monkeypatch.setenv("ADSUM_URL", "http://a:1,http://b:1")
@@ -57,36 +57,36 @@ async def test_where_the_registry_is_comes_from_the_argument_then_the_variable(m
 
 
 @pytest.mark.parametrize("age", [-1.0, inf, nan])
-async def test_a_bound_that_is_none_is_refused(age: float) -> None:
+async def test_an_invalid_cache_max_age_is_refused(age: float) -> None:
     with pytest.raises(Invalid, match="cache_max_age"):
         Client(cache_max_age=age)
 
 
 @pytest.mark.parametrize("urls", ["ftp://a:1", "http://a:1,carrier-pigeon://b:1"])
-def test_a_kind_of_registry_that_nobody_knows_is_refused(urls: str) -> None:
+def test_a_url_with_an_unknown_scheme_is_refused(urls: str) -> None:
     with pytest.raises(Invalid, match="urls: must begin with http://, https://"):
         Client(urls, cache=False)
 
 
-async def test_closing_says_goodbye_once_for_all_services() -> None:
+async def test_closing_a_client_sends_one_goodbye_for_all_services() -> None:
     source = ScriptedSource()
     async with Client(cache=False, source=source) as client:
         client.channel("orders")
         client.channel("users")
         await client.resolver("users").close()
         assert client.resolver("users") is not client.channel("orders").resolver
-        assert not client.resolver("users").closed, "asked for again, it is followed again"
+        assert not client.resolver("users").closed, "a new request follows the service again"
     assert source.goodbyes == [["users"], ()]
 
 
-async def test_a_service_whose_last_channel_closes_is_followed_no_more() -> None:
+async def test_a_service_is_no_longer_followed_when_its_last_channel_closes() -> None:
     source = ScriptedSource()
     async with Client(cache=False, source=source) as client:
         first, second = client.channel("orders"), client.channel("orders", policy="round_robin")
         await first.close()
         await first.close()
         assert source.goodbyes == []
-        assert client.channel("orders") is not first, "asked for again, it follows again"
+        assert client.channel("orders") is not first, "a new request follows the service again"
         await client.channel("orders").close()
         await second.close()
         assert source.goodbyes == [["orders"]]
@@ -94,30 +94,30 @@ async def test_a_service_whose_last_channel_closes_is_followed_no_more() -> None
         users = client.channel("users")
         assert client.resolver("users") is users.resolver
         await users.close()
-        assert not users.resolver.closed, "somebody looks at the view itself"
+        assert not users.resolver.closed, "a user of the resolver keeps it open"
     assert source.goodbyes == [["orders"], ()]
 
 
-async def test_a_name_of_a_request_that_nobody_bears_is_followed_for_a_while_only() -> None:
+async def test_an_on_demand_channel_without_instances_is_closed_after_a_while() -> None:
     source, clock = ScriptedSource(), FakeClock()
     async with Client(cache=False, source=source, clock=clock) as client:
-        typo, asked, held, there = (client.on_demand_channel(name) for name in ("typo", "asked", "held", "there"))
+        typo, picked, held, there = (client.on_demand_channel(name) for name in ("typo", "picked", "held", "there"))
         assert client.on_demand_channel("typo") is typo
         assert client.channel("held") is held
-        for name in ("typo", "asked", "held"):
+        for name in ("typo", "picked", "held"):
             source.emit(full_update(1), service=name)
         source.emit(full_update(1, endpoint("a")), service="there")
         for _ in range(4):
             await clock.advance(UNUSED_CHANNEL_TIMEOUT / 2 - 1.0)
             with pytest.raises(NoEndpoint):
-                asked.pick()
-        assert [each.service for each in (typo, asked, held, there) if each.closed] == ["typo"]
+                picked.pick()
+        assert [channel.service for channel in (typo, picked, held, there) if channel.closed] == ["typo"]
         assert source.goodbyes == [["typo"]]
         assert source.open_watches == 3
-        assert client.on_demand_channel("typo") is not typo, "asked for again, it is followed again"
+        assert client.on_demand_channel("typo") is not typo, "a new request follows the service again"
 
 
-async def test_a_channel_that_somebody_holds_by_now_is_not_closed_for_another_name() -> None:
+async def test_a_channel_that_is_kept_open_is_not_closed_to_make_room() -> None:
     async with Client(cache=False, source=ScriptedSource()) as client:
         first, second = client.on_demand_channel("first"), client.on_demand_channel("second")
         first.close_soon()
@@ -127,7 +127,7 @@ async def test_a_channel_that_somebody_holds_by_now_is_not_closed_for_another_na
         assert (first.closed, second.closed) == (True, False)
 
 
-async def test_a_client_that_followed_nothing_says_no_goodbye() -> None:
+async def test_a_client_that_followed_nothing_sends_no_goodbye() -> None:
     source = ScriptedSource()
     async with Client(cache=False, source=source) as client:
         await client.register("orders", 8000).start()

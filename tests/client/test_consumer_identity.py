@@ -16,7 +16,7 @@ def test_a_consumer_keeps_its_id_for_its_life() -> None:
     assert ConsumerIdentity().id != consumer.id
 
 
-def test_who_follows_a_service_again_is_not_ended_by_the_good_bye_of_before() -> None:
+def test_a_service_that_is_followed_again_has_a_new_consumer_id() -> None:
     following = ServiceConsumers(ConsumerIdentity("shop"))
     first = following.consumer_for("orders")
     assert following.consumer_for("users") is first
@@ -28,7 +28,7 @@ def test_who_follows_a_service_again_is_not_ended_by_the_good_bye_of_before() ->
     assert following.consumer_for("orders").id not in (first.id, second.id)
 
 
-def test_a_forked_child_is_another_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_has_its_own_consumer_id(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer = ConsumerIdentity()
     parent = consumer.id
     monkeypatch.setattr(os, "getpid", lambda: -1)

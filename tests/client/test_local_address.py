@@ -17,18 +17,20 @@ from adsum.core.validation import instance_id
 
 
 @pytest.mark.parametrize("peer", [("127.0.0.1", 80), ("127.8.8.8", 80), ("::1", 80, 0, 0)])
-def test_a_registry_on_this_host_is_faced_from_loopback(peer: tuple[str, int]) -> None:
+def test_the_outbound_address_to_this_host_is_loopback(peer: tuple[str, int]) -> None:
     assert outbound_address(peer) == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
     ("address", "ours"), [("127.0.0.1", True), ("192.0.2.77", False), ("localhost", False), ("fe80::1", False)]
 )
-def test_an_address_is_ours_while_this_host_has_it(address: str, ours: bool) -> None:
+def test_an_address_is_local_while_this_host_has_it(address: str, ours: bool) -> None:
     assert is_local(address) is ours
 
 
-async def test_of_several_hosts_the_first_that_is_not_this_one_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_host_that_is_not_this_one_decides_the_outbound_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(
         module, "outbound_address", lambda peer: f"10.9.9.{peer[1]}" if peer[0] == "10.0.0.2" else LOOPBACK
     )
@@ -39,7 +41,7 @@ async def test_of_several_hosts_the_first_that_is_not_this_one_decides(monkeypat
         await outbound_address_to_any([nowhere], 5.0)
 
 
-def test_an_address_that_is_found_is_one_that_callers_can_reach() -> None:
+def test_the_outbound_address_is_not_a_wildcard() -> None:
     try:
         found = outbound_address(("192.0.2.1", 9))
     except OSError:
@@ -65,7 +67,7 @@ def test_two_hosts_of_one_name_have_two_ids() -> None:
     assert default_id(80, "2001:db8::1", "web") == "web-2001-db8-1-80"
 
 
-def test_without_an_address_an_id_is_made_of_this_hosts_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_id_uses_this_hosts_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ADSUM_ADDRESS", raising=False)
     assert default_id(80) == default_id(80, default_address())
     monkeypatch.setenv("ADSUM_ADDRESS", "10.0.0.7")

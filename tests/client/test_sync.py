@@ -33,7 +33,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "adsum"]
 
 
-def test_the_synchronous_face_has_the_same_shape(daemon: RunningDaemon) -> None:
+def test_the_sync_client_has_the_same_interface(daemon: RunningDaemon) -> None:
     with SyncClient(daemon.url, cache=False) as client:
         channel = client.channel("orders", policy="round_robin")
         assert channel is client.channel("orders", policy="round_robin")
@@ -46,12 +46,12 @@ def test_the_synchronous_face_has_the_same_shape(daemon: RunningDaemon) -> None:
             assert not attempt.should_retry(200)
             attempt.finish()
             views = client.resolver("orders").watch()
-            assert [each.id for each in next(views).endpoints] == ["o1"]
+            assert [endpoint.id for endpoint in next(views).endpoints] == ["o1"]
             assert registrar.drain(5.0).done
             assert next(views).endpoints[0].status == "draining"
             views.close()
         with pytest.raises(UnknownInstance):
-            client.run(lambda it: it.api.instance("orders", "o1"))
+            client.run(lambda client: client.api.instance("orders", "o1"))
         until(lambda: channel.view.endpoints == ())
         with pytest.raises(NoEndpoint, match="none is registered"):
             channel.pick()
@@ -69,13 +69,13 @@ def test_clients_of_one_process_share_one_thread(daemon: RunningDaemon) -> None:
     assert threads() == []
 
 
-def test_a_client_that_was_never_used_starts_nothing() -> None:
+def test_an_unused_sync_client_starts_no_thread() -> None:
     client = SyncClient("http://127.0.0.1:9", cache=False)
     assert threads() == []
     client.close()
 
 
-def test_what_is_wrong_is_said_when_the_client_is_made() -> None:
+def test_invalid_arguments_are_refused_when_the_client_is_made() -> None:
     with pytest.raises(Invalid):
         SyncClient("nowhere")
 
@@ -102,26 +102,26 @@ reading, writing = os.pipe()
 child = os.fork()
 if child == 0:
     channel.ready()
-    told = channel.pick().endpoint.id
+    picked = channel.pick().endpoint.id
     registrar.stop()
-    os.write(writing, told.encode())
+    os.write(writing, picked.encode())
     sys.exit(0)
 _, status = os.waitpid(child, 0)
 print(os.read(reading, 10).decode(), status)
-print(client.run(lambda it: it.api.instance("orders", "o1")).instance.status.value)
+print(client.run(lambda client: client.api.instance("orders", "o1")).instance.status.value)
 print(registrar.drain(20.0).done)
 """
 
 
-def test_a_client_made_before_a_fork_works_in_the_child_and_leaves_the_parents_registration_alone(
+def test_a_client_made_before_a_fork_works_in_the_child_and_does_not_touch_the_parents_registration(
     daemon: RunningDaemon,
 ) -> None:
-    # Newer Pythons warn of any fork beside threads; what is warned of is what is tested here.
+    # Newer Pythons warn of every fork beside threads, which is what is tested here.
     python = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", FORKING]
     done = subprocess.run([*python, daemon.url], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["o1 0", "passing", "True"]
-    assert daemon.registry.snapshot.instance_count == 0, "at the parent's exit it was deregistered"
+    assert daemon.registry.snapshot.instance_count == 0, "the parent deregistered it at its exit"
 
 
 LINGERING = """
@@ -187,12 +187,12 @@ with adsum.SyncClient("http://localhost:1", cache=False) as client:
 """
 
 
-def test_the_loop_registers_no_hooks_for_forks_one_of_which_may_be_under_way() -> None:
+def test_the_background_loop_registers_no_fork_hooks_later() -> None:
     ended = subprocess.run([sys.executable, "-c", HOOKS], capture_output=True, text=True, check=True)
     assert ended.stdout == "asked\n"
 
 
-def test_a_child_can_import_what_our_thread_was_importing_at_the_fork(daemon: RunningDaemon, tmp_path: Path) -> None:
+def test_a_forked_child_can_import_a_module_that_the_loop_was_importing(daemon: RunningDaemon, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import sys, time\nsys.modules['begun'].set()\ntime.sleep(0.5)\n")
     python = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", IMPORTING]
     done = subprocess.run([*python, daemon.url, str(tmp_path)], capture_output=True, text=True, timeout=60)
@@ -215,7 +215,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("program", [EXITING, UNCLOSED])
-async def test_a_program_that_ends_without_closing_its_client_says_goodbye(program: str) -> None:
+async def test_a_program_that_ends_without_closing_its_client_sends_a_goodbye(program: str) -> None:
     opened = sse_event("open", wire.WatchOpened("e1", 5, True, "w1"))
     one = wire.InstanceView("a", "10.0.0.1", 80, Status.PASSING)
     service = sse_event("service", wire.ServiceView("e1", "orders", 5, [one]))

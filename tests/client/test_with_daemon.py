@@ -20,7 +20,7 @@ from tests.client.stub_node import hung_node, until
 from tests.support.registry_daemon import RunningDaemon
 
 
-async def test_what_one_registers_the_other_picks_until_it_drains(daemon: RunningDaemon) -> None:
+async def test_a_registered_instance_is_picked_until_it_drains(daemon: RunningDaemon) -> None:
     async with Client(daemon.url, cache=False) as provider, Client(daemon.url, cache=False) as consumer:
         channel = consumer.channel("orders")
         async with provider.register("orders", 8000, id="o1") as one, provider.register("orders", 8001, id="o2"):
@@ -40,7 +40,7 @@ async def test_an_instance_on_this_host_is_listed_under_loopback(daemon: Running
         assert listing.instance.authority == "127.0.0.1:8000"
 
 
-async def test_the_view_survives_the_registry_and_a_new_program_starts_without_it(
+async def test_the_view_outlives_the_registry_and_a_new_program_starts_from_the_cache(
     daemon: RunningDaemon, tmp_path: Path
 ) -> None:
     async with Client(daemon.url, cache=tmp_path) as client:
@@ -59,7 +59,7 @@ async def test_the_view_survives_the_registry_and_a_new_program_starts_without_i
         assert channel.resolver.view.age() < 100.0
 
 
-async def test_a_registry_that_comes_back_empty_takes_no_endpoint_away_and_is_told_again(
+async def test_a_registry_that_comes_back_empty_removes_no_endpoint_and_lists_the_instance_again(
     daemon: RunningDaemon,
 ) -> None:
     async with Client(daemon.url, cache=False) as client:
@@ -81,7 +81,7 @@ async def test_a_registry_that_comes_back_empty_takes_no_endpoint_away_and_is_to
                 await asyncio.to_thread(again.stop)
 
 
-async def test_two_nodes_of_which_one_dies_leave_the_watch_alive(daemon: RunningDaemon) -> None:
+async def test_a_dead_node_does_not_stop_the_watch(daemon: RunningDaemon) -> None:
     dead = "http://127.0.0.1:9"
     async with Client([dead, daemon.url], cache=False) as client, client.register("orders", 8000, id="o1"):
         channel = client.channel("orders")
@@ -94,10 +94,10 @@ async def test_every_call_of_the_api_is_answered(daemon: RunningDaemon) -> None:
         await client.register("orders", 8000, id="o1", zone="z1", tags=["blue"], metadata={"v": "2"}).start()
         await client.register("orders", 8001, id="o2").start()
         api = client.api
-        assert [(each.name, each.instances) for each in (await api.services()).services] == [("orders", 2)]
-        assert {each.id for each in (await api.service("orders")).instances} == {"o1", "o2"}
+        assert [(service.name, service.instances) for service in (await api.services()).services] == [("orders", 2)]
+        assert {instance.id for instance in (await api.service("orders")).instances} == {"o1", "o2"}
         filtered = await api.service("orders", status=["passing"], tag=["blue"], zone="z1", metadata={"v": "2"})
-        assert [each.id for each in filtered.instances] == ["o1"]
+        assert [instance.id for instance in filtered.instances] == ["o1"]
         detail = await api.instance("orders", "o1")
         assert (detail.instance.actor, detail.lease) == ("tester", "held")
         assert (await api.status()).instances == 2
@@ -131,7 +131,7 @@ asyncio.run(main())
 
 
 async def newcomer(url: str, cache: Path) -> str:
-    """What a program sees that starts, picks once, and ends."""
+    """The output of a program that starts, picks once, and ends."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", NEWCOMER, url, str(cache), stdout=asyncio.subprocess.PIPE
     )
@@ -140,9 +140,7 @@ async def newcomer(url: str, cache: Path) -> str:
     return out.decode().strip()
 
 
-async def test_programs_that_live_for_a_moment_see_what_is_registered_now(
-    daemon: RunningDaemon, tmp_path: Path
-) -> None:
+async def test_short_lived_programs_see_the_current_registrations(daemon: RunningDaemon, tmp_path: Path) -> None:
     async with Client(daemon.url, cache=False) as client:
         for number in range(3):
             async with client.register("orders", 8000 + number, id=f"o{number}", drain_wait=0.0):
@@ -150,10 +148,10 @@ async def test_programs_that_live_for_a_moment_see_what_is_registered_now(
         await client.register("orders", 8009, id="last").start()
         assert await newcomer(daemon.url, tmp_path) == "last live"
     await asyncio.to_thread(daemon.stop)
-    assert await newcomer(daemon.url, tmp_path) == "last disk", "the last one left a fresh view behind"
+    assert await newcomer(daemon.url, tmp_path) == "last disk", "the last program left a fresh view"
 
 
-async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_within_a_second_or_so(
+async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_soon(
     daemon: RunningDaemon, tmp_path: Path
 ) -> None:
     async with (
@@ -161,7 +159,7 @@ async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_withi
         provider.register("orders", 8000, id="o1"),
         hung_node() as hung,
     ):
-        for seed in range(6):  # Either node is the first for some.
+        for seed in range(6):  # Each node is the first one for some seeds.
             async with Client([hung, daemon.url], cache=tmp_path, rng=Random(seed)) as client:
                 async with asyncio.timeout(1.5):
                     await client.channel("orders").ready()
@@ -170,7 +168,7 @@ async def test_a_program_that_starts_while_one_of_two_nodes_hangs_is_ready_withi
                 assert client.resolver("orders").view.origin == "live"
 
 
-async def test_a_good_bye_that_arrives_late_ends_nobody_who_follows_the_service_again(
+async def test_a_late_goodbye_does_not_end_a_consumer_that_follows_the_service_again(
     daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Client(daemon.url, cache=False) as provider, Client(daemon.url, cache=False, name="shop") as consumer:
@@ -197,5 +195,5 @@ async def test_a_good_bye_that_arrives_late_ends_nobody_who_follows_the_service_
 
         monkeypatch.setattr(api, "acknowledge", never)
         drained = await registrar.drain(0.3)
-        assert [each.name for each in drained.waiting] == ["shop"], "it has not acknowledged"
+        assert [consumer.name for consumer in drained.waiting] == ["shop"], "it has not acknowledged"
         await registrar.stop()

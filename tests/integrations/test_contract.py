@@ -298,7 +298,7 @@ async def test_a_failure_names_the_service_each_try_and_its_reason(make: Make, f
 
 async def test_a_service_without_instances_raises_the_librarys_error_at_once(make: Make) -> None:
     caller = make(endpoint("gone", Status.DRAINING))
-    with pytest.raises(caller.no_endpoint, match="none may be used \\(1 draining\\)") as caught:
+    with pytest.raises(caller.no_endpoint, match="none of 1 is usable \\(1 draining\\)") as caught:
         await caller.call("GET", URL)
     assert isinstance(caught.value, NoEndpoint)
     assert isinstance(caught.value, caller.transport_error)

@@ -23,7 +23,7 @@ from adsum.core.model import Endpoint
 from adsum.core.selection import WeightedEndpoint
 
 VirtualTime = tuple[float, float]
-"""The latest deadline that was served and the negative weight of its lane: of equal deadlines the heavy lane is first."""
+"""The latest deadline that was served, and the negative weight of its lane: of equal deadlines heavy lanes go first."""
 
 MIN_WEIGHT_SHARE: Final = 1e-6
 """The least weight that determines the random start, as a share of the greatest: an endpoint of less weight may wait

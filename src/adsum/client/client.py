@@ -118,8 +118,7 @@ class Client:
     def on_demand_channel(self, service: str, options: ChannelOptions | None = None) -> Channel:
         """Like `channel`, for a name that came with a request and may be no service.
 
-        The channel is closed when for `UNUSED_CHANNEL_TIMEOUT` seconds no instance was registered and nothing was
-        picked.
+        The channel is closed after `UNUSED_CHANNEL_TIMEOUT` seconds without an instance and without a `pick`.
         """
         channel = self._channel(service, options or ChannelOptions(zone=self.zone))
         if self._cleanup is None:
@@ -204,8 +203,6 @@ class Client:
 
         Raises `Invalid`.
         """
-        first = [parse_check(check) if isinstance(check, str) else check] if check is not None else []
-        all_checks = parse_checks([*first, *parse_checks(checks)])
         instance = Instance(
             service=service,
             id=default_id(port, address or "") if id is None else id,
@@ -217,6 +214,8 @@ class Client:
             tags=tuple(tags),
             metadata=freeze(metadata),
         )
+        first = [parse_check(check) if isinstance(check, str) else check] if check is not None else []
+        all_checks = parse_checks([*first, *parse_checks(checks)])
         return self.registrar(
             Registration(instance, ttl, grace, all_checks, holder),
             address=address,

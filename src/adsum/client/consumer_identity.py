@@ -1,4 +1,4 @@
-"""Who routes: the identity under which a registry knows a program over all its connections and nodes."""
+"""The identity of a consumer: its id and name, by which a registry knows it over all its connections and nodes."""
 
 from __future__ import annotations
 

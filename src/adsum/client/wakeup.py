@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from adsum.ports import Clock
+
+MAX_SLEEP_OVERRUN: Final = 0.5
+"""Seconds; a sleep that ends later than this after its time shows that this program was suspended. Then silence says
+nothing about the registry."""
 
 
 class Wakeup:

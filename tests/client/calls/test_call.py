@@ -21,7 +21,7 @@ from tests.client.fakes import endpoint
 
 
 class CountingChannel:
-    """Implements `calls.Picks` over a list of endpoints, under a clock of its own, and counts."""
+    """Implements `call.CallChannel` with a list of endpoints and a clock of its own, and counts picks."""
 
     service = "orders"
 
@@ -34,11 +34,11 @@ class CountingChannel:
         self.ends: list[tuple[str, bool, float]] = []
         self.deposits = 0
         self.budget = budget or RetryBudget()
-        self.remark = ""
+        self.warning = ""
 
     @property
     def view_warning(self) -> str:
-        return self.remark
+        return self.warning
 
     @property
     def usable_count(self) -> int:
@@ -49,12 +49,12 @@ class CountingChannel:
         return sum(self.loads.load_of(pick.endpoint.id).in_flight for pick in self.picks)
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick:
-        for each in self.endpoints:
-            if not exclude or each.id not in exclude:
-                pick = Pick(self, each, self.loads.start(each.id), self.time)
+        for candidate in self.endpoints:
+            if not exclude or candidate.id not in exclude:
+                pick = Pick(self, candidate, self.loads.start(candidate.id), self.time)
                 self.picks.append(pick)
                 return pick
-        raise NoEndpoint("nobody is left")
+        raise NoEndpoint("no endpoint is left")
 
     def record_result(self, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
         taken = self.time - pick.started_at if latency is None else latency
@@ -76,27 +76,27 @@ class CountingChannel:
 
 
 def test_an_answer_ends_the_call_and_the_pick_once_the_body_is_read() -> None:
-    switch = CountingChannel()
-    attempt = switch.call().next_try()
-    switch.time += 0.25
+    channel = CountingChannel()
+    attempt = channel.call().next_try()
+    channel.time += 0.25
     assert not attempt.should_retry(200)
-    switch.time += 5.0
-    assert switch.in_flight == 1, "it is in flight until its body was read"
+    channel.time += 5.0
+    assert channel.in_flight == 1, "a call is in flight until its body was read"
     attempt.finish()
     attempt.finish()
-    assert switch.ends == [("i0", True, 0.25)], "latency is the time to the head"
-    assert switch.in_flight == 0
+    assert channel.ends == [("i0", True, 0.25)], "latency is the time to the head"
+    assert channel.in_flight == 0
 
 
-def test_a_try_that_could_not_connect_is_made_elsewhere_whatever_the_request_does() -> None:
-    switch = CountingChannel()
-    call = switch.call(idempotent=False)
+def test_a_try_that_could_not_connect_is_retried_for_every_request() -> None:
+    channel = CountingChannel()
+    call = channel.call(idempotent=False)
     first = call.next_try()
     first.record_failure(FailureKind.CONNECT, "connection refused")
     second = call.next_try()
     assert (first.endpoint.id, second.endpoint.id) == ("i0", "i1")
     assert (second.number, second.pause) == (2, 0.0)
-    assert switch.ends == [("i0", False, 0.0)]
+    assert channel.ends == [("i0", False, 0.0)]
 
 
 @pytest.mark.parametrize("kind", [FailureKind.BROKEN, FailureKind.TIMEOUT])
@@ -108,65 +108,65 @@ def test_an_unsafe_request_that_was_sent_is_never_sent_again(kind: FailureKind) 
 
 
 @pytest.mark.parametrize("status", sorted(RETRYABLE_STATUSES))
-def test_an_answer_that_another_endpoint_may_do_better_is_thrown_away_if_it_is_safe(status: int) -> None:
-    switch = CountingChannel()
-    call = switch.call()
+def test_a_retryable_answer_to_an_idempotent_request_is_discarded(status: int) -> None:
+    channel = CountingChannel()
+    call = channel.call()
     assert call.next_try().should_retry(status)
     assert call.next_try().endpoint.id == "i1"
-    assert switch.ends == [("i0", False, 0.0)]
+    assert channel.ends == [("i0", False, 0.0)]
 
 
 def test_an_unsafe_request_keeps_the_answer_it_got() -> None:
-    switch = CountingChannel()
-    attempt = switch.call(idempotent=False).next_try()
+    channel = CountingChannel()
+    attempt = channel.call(idempotent=False).next_try()
     assert not attempt.should_retry(503)
     attempt.finish()
-    assert switch.ends == [("i0", False, 0.0)], "but it counts against the endpoint"
+    assert channel.ends == [("i0", False, 0.0)], "the answer counts against the endpoint"
 
 
 def test_the_last_try_keeps_the_answer_it_got() -> None:
-    switch = CountingChannel()
-    call = switch.call(options=CallOptions(tries=2))
+    channel = CountingChannel()
+    call = channel.call(options=CallOptions(tries=2))
     assert call.next_try().should_retry(503)
     assert not call.next_try().should_retry(503)
 
 
 @pytest.mark.parametrize(("status", "ok"), [(200, True), (404, True), (499, True), (500, False), (503, False)])
-def test_only_faults_count_against_an_endpoint(status: int, ok: bool) -> None:
-    switch = CountingChannel()
-    attempt = switch.call(options=CallOptions(tries=1)).next_try()
+def test_only_server_errors_count_against_an_endpoint(status: int, ok: bool) -> None:
+    channel = CountingChannel()
+    attempt = channel.call(options=CallOptions(tries=1)).next_try()
     attempt.should_retry(status)
     attempt.finish()
-    assert switch.ends == [("i0", ok, 0.0)]
+    assert channel.ends == [("i0", ok, 0.0)]
 
 
 def test_a_body_that_breaks_off_counts_against_the_endpoint() -> None:
-    switch = CountingChannel()
-    attempt = switch.call().next_try()
+    channel = CountingChannel()
+    attempt = channel.call().next_try()
     attempt.should_retry(200)
     attempt.finish(ok=False)
-    assert switch.ends == [("i0", False, 0.0)]
+    assert channel.ends == [("i0", False, 0.0)]
 
 
-def test_our_own_failures_do_not_count_against_an_endpoint() -> None:
-    switch = CountingChannel()
-    call = switch.call(idempotent=False)
+def test_failures_on_our_side_do_not_count_against_an_endpoint() -> None:
+    channel = CountingChannel()
+    call = channel.call(idempotent=False)
     call.next_try().record_failure(FailureKind.UNSENT, "no free connection")
-    assert switch.ends == []
-    assert switch.in_flight == 0
+    assert channel.ends == []
+    assert channel.in_flight == 0
     assert call.next_try().endpoint.id == "i1"
 
 
 def test_the_same_endpoint_is_tried_again_only_after_a_pause() -> None:
-    switch = CountingChannel(count=1)
-    call = switch.call()
+    channel = CountingChannel(count=1)
+    call = channel.call()
     call.next_try().record_failure(FailureKind.CONNECT, "refused")
     again = call.next_try()
     assert again.endpoint.id == "i0"
     assert again.pause > 0.0
 
 
-def test_when_all_were_tried_the_round_begins_anew() -> None:
+def test_when_all_endpoints_were_tried_they_are_tried_again() -> None:
     call = CountingChannel(count=2).call(options=CallOptions(tries=4))
     seen = []
     for _ in range(4):
@@ -177,33 +177,33 @@ def test_when_all_were_tried_the_round_begins_anew() -> None:
 
 
 def test_a_try_may_take_what_is_left_of_the_deadline() -> None:
-    switch = CountingChannel()
-    call = switch.call(options=CallOptions(try_timeout=2.0, deadline=3.0))
+    channel = CountingChannel()
+    call = channel.call(options=CallOptions(try_timeout=2.0, deadline=3.0))
     first = call.next_try()
     assert first.timeout == 2.0
-    switch.time += 2.0
+    channel.time += 2.0
     first.record_failure(FailureKind.TIMEOUT, "no answer")
     assert call.next_try().timeout == pytest.approx(1.0)
 
 
 def test_past_the_deadline_nothing_is_tried() -> None:
-    switch = CountingChannel()
-    call = switch.call(options=CallOptions(deadline=1.0))
+    channel = CountingChannel()
+    call = channel.call(options=CallOptions(deadline=1.0))
     attempt = call.next_try()
-    switch.time += 1.0
+    channel.time += 1.0
     attempt.record_failure(FailureKind.TIMEOUT, "no answer")
     with pytest.raises(CallFailed, match="its deadline of 1 s has passed"):
         call.next_try()
-    assert switch.in_flight == 0
+    assert channel.in_flight == 0
 
 
-def test_a_pause_that_would_outlast_the_deadline_is_not_made() -> None:
-    switch = CountingChannel(count=1)
-    call = switch.call(options=CallOptions(deadline=0.01))
+def test_a_pause_longer_than_the_deadline_ends_the_call() -> None:
+    channel = CountingChannel(count=1)
+    call = channel.call(options=CallOptions(deadline=0.01))
     call.next_try().record_failure(FailureKind.CONNECT, "refused")
     with pytest.raises(CallFailed, match="deadline"):
         call.next_try()
-    assert switch.in_flight == 0
+    assert channel.in_flight == 0
 
 
 def test_a_spent_retry_budget_ends_the_call() -> None:
@@ -213,28 +213,28 @@ def test_a_spent_retry_budget_ends_the_call() -> None:
         call.next_try()
 
 
-def test_who_has_nobody_to_try_is_told_so() -> None:
+def test_a_call_without_an_endpoint_raises() -> None:
     with pytest.raises(NoEndpoint):
         CountingChannel(count=0).call().next_try()
 
 
-def test_endpoints_that_vanish_meanwhile_end_the_call() -> None:
-    switch = CountingChannel()
-    call = switch.call()
+def test_a_call_ends_when_all_endpoints_are_gone() -> None:
+    channel = CountingChannel()
+    call = channel.call()
     assert call.next_try().should_retry(503)
-    switch.endpoints.clear()
-    with pytest.raises(CallFailed, match="nobody is left"):
+    channel.endpoints.clear()
+    with pytest.raises(CallFailed, match="no endpoint is left"):
         call.next_try()
 
 
-def test_a_failed_call_tells_the_service_each_try_and_why_it_ended() -> None:
-    switch = CountingChannel()
-    call = switch.call(options=CallOptions(tries=2))
+def test_a_failed_call_states_the_service_each_try_and_the_reason_for_the_end() -> None:
+    channel = CountingChannel()
+    call = channel.call(options=CallOptions(tries=2))
     first = call.next_try()
-    switch.time += 0.003
+    channel.time += 0.003
     first.record_failure(FailureKind.CONNECT, "connection refused")
     second = call.next_try()
-    switch.time += 1.0
+    channel.time += 1.0
     second.record_failure(FailureKind.TIMEOUT, "no answer")
     with pytest.raises(CallFailed) as failed:
         call.next_try()
@@ -242,23 +242,23 @@ def test_a_failed_call_tells_the_service_each_try_and_why_it_ended() -> None:
         "orders: no answer after 2 tries: 10.0.0.1:8000 (i0): connection refused after 3 ms; "
         "10.0.0.1:8001 (i1): no answer after 1 s. Not tried again: at most 2 tries are allowed."
     )
-    assert [tried.kind for tried in failed.value.tries] == [FailureKind.CONNECT, FailureKind.TIMEOUT]
+    assert [try_.kind for try_ in failed.value.tries] == [FailureKind.CONNECT, FailureKind.TIMEOUT]
 
 
-def test_a_call_that_is_cancelled_says_nothing_about_the_endpoint() -> None:
-    switch = CountingChannel()
-    with pytest.raises(KeyboardInterrupt), switch.call().next_try():
+def test_a_cancelled_call_does_not_count_for_the_endpoint() -> None:
+    channel = CountingChannel()
+    with pytest.raises(KeyboardInterrupt), channel.call().next_try():
         raise KeyboardInterrupt
-    assert switch.ends == []
-    assert switch.in_flight == 0
+    assert channel.ends == []
+    assert channel.in_flight == 0
 
 
-def test_asking_for_the_next_try_lets_go_of_the_one_before() -> None:
-    switch = CountingChannel()
-    call = switch.call()
+def test_the_next_try_abandons_the_one_before() -> None:
+    channel = CountingChannel()
+    call = channel.call()
     call.next_try()
     call.next_try()
-    assert switch.in_flight == 1
+    assert channel.in_flight == 1
 
 
 @pytest.mark.parametrize("wrong", [{"tries": 0}, {"tries": 101}, {"try_timeout": 0.0}, {"deadline": float("nan")}])
@@ -270,11 +270,11 @@ def test_options_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
 
 @dataclass(frozen=True)
 class TryOutcome:
-    """What happens to one try."""
+    """The outcome of one try."""
 
     kind: FailureKind | None
     status: int = 200
-    took: float = 0.0
+    duration: float = 0.0
     escapes: bool = False
 
 
@@ -295,13 +295,13 @@ steps = st.builds(
     deadline=st.none() | st.floats(0.1, 5.0),
     floor=st.sampled_from([0.0, 0.1, 10.0]),
 )
-def test_whatever_happens_tries_are_bounded_unsafe_calls_go_once_and_every_pick_ends_once(
+def test_tries_are_bounded_unsafe_calls_go_once_and_every_pick_ends_once(
     script: list[TryOutcome], idempotent: bool, count: int, tries: int, deadline: float | None, floor: float
 ) -> None:
-    switch = CountingChannel(count, RetryBudget(0.0, floor))
-    call = switch.call(idempotent=idempotent, options=CallOptions(tries=tries, deadline=deadline))
+    channel = CountingChannel(count, RetryBudget(0.0, floor))
+    call = channel.call(idempotent=idempotent, options=CallOptions(tries=tries, deadline=deadline))
     made, sent, may_have_arrived = 0, 0, False
-    began = switch.time
+    began = channel.time
     for step in script:
         try:
             attempt = call.next_try()
@@ -310,9 +310,9 @@ def test_whatever_happens_tries_are_bounded_unsafe_calls_go_once_and_every_pick_
         made += 1
         assert not may_have_arrived or idempotent
         assert attempt.timeout is None or attempt.timeout > 0.0
-        switch.time += attempt.pause
-        took = step.took if attempt.timeout is None else min(step.took, attempt.timeout)
-        switch.time += took
+        channel.time += attempt.pause
+        duration = step.duration if attempt.timeout is None else min(step.duration, attempt.timeout)
+        channel.time += duration
         try:
             with attempt:
                 if step.escapes and step.kind is not None:
@@ -331,12 +331,12 @@ def test_whatever_happens_tries_are_bounded_unsafe_calls_go_once_and_every_pick_
             break
     assert made <= tries
     assert sent <= 1
-    assert switch.deposits == min(made, 1)
-    assert all(not pick.is_open for pick in switch.picks)
-    assert switch.in_flight == 0
-    assert len(switch.ends) <= len(switch.picks)
+    assert channel.deposits == min(made, 1)
+    assert all(not pick.is_open for pick in channel.picks)
+    assert channel.in_flight == 0
+    assert len(channel.ends) <= len(channel.picks)
     if deadline is not None:
-        assert switch.time <= began + deadline + 1e-6
+        assert channel.time <= began + deadline + 1e-6
 
 
 def test_an_endpoint_of_a_try_is_the_one_that_was_picked() -> None:

@@ -34,7 +34,7 @@ class ChannelFixture:
         self.resolver.start()
         self.channel = Channel(self.resolver, options, clock=self.clock, rng=Random(1))
 
-    async def hear(self, *events: object) -> None:
+    async def receive(self, *events: object) -> None:
         self.source.emit(*events)  # type: ignore[arg-type]
         await run_until_idle()
 
@@ -52,24 +52,24 @@ class ChannelFixture:
 
 
 @pytest.fixture
-async def calling() -> AsyncIterator[ChannelFixture]:
-    it = ChannelFixture(
+async def fixture() -> AsyncIterator[ChannelFixture]:
+    fixture = ChannelFixture(
         ChannelOptions(
             policy="round_robin",
             outliers=OutlierOptions(consecutive_failures=2, base_ejection_time=30.0, max_ejected_share=0.5),
         )
     )
     await run_until_idle()
-    yield it
-    await it.close()
+    yield fixture
+    await fixture.close()
 
 
-async def test_a_pick_is_counted_until_it_is_done(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1, endpoint("a")))
-    pick = calling.channel.pick()
-    load = calling.channel.loads.load_of("a")
+async def test_a_pick_is_counted_until_it_is_done(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a")))
+    pick = fixture.channel.pick()
+    load = fixture.channel.loads.load_of("a")
     assert load.in_flight == 1
-    await calling.clock.advance(0.25)
+    await fixture.clock.advance(0.25)
     pick.done()
     pick.done(ok=False)
     pick.cancel()
@@ -77,195 +77,195 @@ async def test_a_pick_is_counted_until_it_is_done(calling: ChannelFixture) -> No
     assert load.latency == pytest.approx(0.25)
 
 
-async def test_a_block_that_fails_or_is_cancelled_ends_its_pick_accordingly(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1, endpoint("a"), endpoint("b")))
+async def test_a_failed_block_counts_against_the_endpoint_and_a_cancelled_one_does_not(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a"), endpoint("b")))
     for _ in range(4):
-        with pytest.raises(KeyboardInterrupt), calling.channel.pick():
+        with pytest.raises(KeyboardInterrupt), fixture.channel.pick():
             raise KeyboardInterrupt
-    assert calling.channel.ejected == frozenset()
+    assert fixture.channel.ejected == frozenset()
     for _ in range(4):
-        with pytest.raises(ValueError), calling.channel.pick():
+        with pytest.raises(ValueError), fixture.channel.pick():
             raise ValueError
-    assert len(calling.channel.ejected) == 1
+    assert len(fixture.channel.ejected) == 1
 
 
-async def test_what_left_or_drains_is_not_picked_from_then_on(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1, endpoint("a"), endpoint("b"), endpoint("c")))
-    assert set(calling.picked()) == {"a", "b", "c"}
-    await calling.hear(delta_update(1, 2, endpoint("a", Status.DRAINING), gone=["b"]))
-    assert set(calling.picked()) == {"c"}
+async def test_an_endpoint_that_left_or_drains_is_not_picked(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a"), endpoint("b"), endpoint("c")))
+    assert set(fixture.picked()) == {"a", "b", "c"}
+    await fixture.receive(delta_update(1, 2, endpoint("a", Status.DRAINING), removed=["b"]))
+    assert set(fixture.picked()) == {"c"}
 
 
-async def test_pickers_are_rebuilt_before_a_group_counts_as_applied(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1, endpoint("a"), endpoint("b")))
-    calling.source.emit(delta_update(1, 2, endpoint("a", Status.DRAINING)))
-    while len(calling.source.applied) < 2:
+async def test_the_picker_is_rebuilt_before_an_update_is_acknowledged(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a"), endpoint("b")))
+    fixture.source.emit(delta_update(1, 2, endpoint("a", Status.DRAINING)))
+    while len(fixture.source.applied) < 2:
         await run_until_idle(1)
-        if len(calling.source.applied) == 2:
-            assert set(calling.picked(4)) == {"b"}
+        if len(fixture.source.applied) == 2:
+            assert set(fixture.picked(4)) == {"b"}
 
 
-async def test_an_endpoint_that_fails_is_ejected_and_comes_back(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1, endpoint("a"), endpoint("b")))
+async def test_an_endpoint_that_fails_is_ejected_and_comes_back(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a"), endpoint("b")))
     for _ in range(6):
-        pick = calling.channel.pick()
+        pick = fixture.channel.pick()
         pick.done(ok=pick.endpoint.id != "a")
     await run_until_idle()
-    assert set(calling.picked()) == {"b"}
-    await calling.clock.advance(29.0)
-    assert set(calling.picked()) == {"b"}
-    await calling.clock.advance(15.0)
-    assert set(calling.picked()) == {"a", "b"}
+    assert set(fixture.picked()) == {"b"}
+    await fixture.clock.advance(29.0)
+    assert set(fixture.picked()) == {"b"}
+    await fixture.clock.advance(15.0)
+    assert set(fixture.picked()) == {"a", "b"}
 
 
-async def test_who_becomes_usable_later_starts_slowly() -> None:
-    it = ChannelFixture(
+async def test_an_endpoint_that_becomes_usable_later_starts_slowly() -> None:
+    fixture = ChannelFixture(
         ChannelOptions(policy="weighted_random", slow_start=SlowStart(window=10.0, min_factor=0.1), outliers=None)
     )
-    await it.hear(full_update(1, endpoint("a")))
-    await it.hear(delta_update(1, 2, endpoint("b")))
-    cold = it.picked(1000)
+    await fixture.receive(full_update(1, endpoint("a")))
+    await fixture.receive(delta_update(1, 2, endpoint("b")))
+    cold = fixture.picked(1000)
     assert cold["b"] < cold["a"] / 3
-    await it.clock.advance(12.0)
-    warm = it.picked(1000)
+    await fixture.clock.advance(12.0)
+    warm = fixture.picked(1000)
     assert warm["b"] > warm["a"] / 2
-    await it.close()
+    await fixture.close()
 
 
 async def test_a_hash_key_keeps_its_endpoint() -> None:
-    it = ChannelFixture(ChannelOptions(policy="maglev"))
-    await it.hear(full_update(1, *(endpoint(f"i{n}") for n in range(10))))
-    chosen = {it.channel.pick("customer-7").endpoint.id for _ in range(20)}
+    fixture = ChannelFixture(ChannelOptions(policy="maglev"))
+    await fixture.receive(full_update(1, *(endpoint(f"i{n}") for n in range(10))))
+    chosen = {fixture.channel.pick("customer-7").endpoint.id for _ in range(20)}
     assert len(chosen) == 1
-    await it.close()
+    await fixture.close()
 
 
-async def test_picks_go_on_while_the_registry_is_lost(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1, endpoint("a")), ConnectionLost("it is down"))
-    await calling.clock.advance(3600.0)
-    assert set(calling.picked()) == {"a"}
+async def test_picks_go_on_while_the_registry_is_lost(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a")), ConnectionLost("it is down"))
+    await fixture.clock.advance(3600.0)
+    assert set(fixture.picked()) == {"a"}
 
 
-async def test_picks_go_on_after_the_channel_was_closed(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1, endpoint("a")))
-    await calling.close()
-    calling.channel.pick().done(ok=False)
-    assert set(calling.picked()) == {"a"}
+async def test_picks_go_on_after_the_channel_was_closed(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a")))
+    await fixture.close()
+    fixture.channel.pick().done(ok=False)
+    assert set(fixture.picked()) == {"a"}
 
 
-async def test_ready_returns_once_somebody_can_be_picked(calling: ChannelFixture) -> None:
+async def test_ready_returns_once_an_endpoint_can_be_picked(fixture: ChannelFixture) -> None:
     with pytest.raises(NoEndpoint, match="no view has arrived yet; the registry is not connected"):
-        await calling.channel.ready(timeout=0.01)
-    calling.source.emit(full_update(1, endpoint("a")))
-    await calling.channel.ready()
-    assert calling.channel.usable_count == 1
+        await fixture.channel.ready(timeout=0.01)
+    fixture.source.emit(full_update(1, endpoint("a")))
+    await fixture.channel.ready()
+    assert fixture.channel.usable_count == 1
 
 
-async def test_why_nobody_can_be_picked_is_said(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1))
+async def test_no_endpoint_states_its_reason(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1))
     with pytest.raises(NoEndpoint, match="no endpoint of orders: none is registered; the view is 0 ms old"):
-        calling.channel.pick()
-    await calling.hear(delta_update(1, 2, endpoint("a", Status.DRAINING), endpoint("b", Status.MAINTENANCE)))
+        fixture.channel.pick()
+    await fixture.receive(delta_update(1, 2, endpoint("a", Status.DRAINING), endpoint("b", Status.MAINTENANCE)))
     with pytest.raises(NoEndpoint, match=r"none of 2 is usable \(1 draining, 1 maintenance\)"):
-        calling.channel.pick()
-    await calling.hear(delta_update(2, 3, endpoint("c")), ConnectionLost("a: connection refused"))
-    await calling.clock.advance(65.0)
+        fixture.channel.pick()
+    await fixture.receive(delta_update(2, 3, endpoint("c")), ConnectionLost("a: connection refused"))
+    await fixture.clock.advance(65.0)
     with pytest.raises(NoEndpoint) as nobody:
-        calling.channel.pick(exclude={"c"})
+        fixture.channel.pick(exclude={"c"})
     assert str(nobody.value) == (
         "no endpoint of orders: all 1 usable are excluded (1 excluded ids); the view is 65 s old; "
         "the registry is not connected (a: connection refused)"
     )
 
 
-async def test_picking_from_several_threads_loses_no_count(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1, endpoint("a"), endpoint("b"), endpoint("c")))
+async def test_picking_from_several_threads_loses_no_count(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a"), endpoint("b"), endpoint("c")))
 
     def work() -> None:
         for n in range(300):
-            calling.channel.pick().done(ok=n % 7 != 0)
+            fixture.channel.pick().done(ok=n % 7 != 0)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     revision = 1
     while any(thread.is_alive() for thread in threads):
-        await calling.hear(delta_update(revision, revision + 1, endpoint("c", weight=revision % 5 + 1)))
+        await fixture.receive(delta_update(revision, revision + 1, endpoint("c", weight=revision % 5 + 1)))
         revision += 1
     for thread in threads:
         thread.join()
-    assert [calling.channel.loads.load_of(id).in_flight for id in "abc"] == [0, 0, 0]
+    assert [fixture.channel.loads.load_of(id).in_flight for id in "abc"] == [0, 0, 0]
 
 
-async def test_a_policy_that_nobody_knows_is_refused_by_name(calling: ChannelFixture) -> None:
+async def test_an_unknown_policy_is_refused_by_name(fixture: ChannelFixture) -> None:
     with pytest.raises(UnknownPolicy, match="best_effort"):
-        Channel(calling.resolver, ChannelOptions(policy="best_effort"), clock=calling.clock, rng=Random(1))
+        Channel(fixture.resolver, ChannelOptions(policy="best_effort"), clock=fixture.clock, rng=Random(1))
 
 
-async def test_options_out_of_bounds_are_refused(calling: ChannelFixture) -> None:
+async def test_options_out_of_bounds_are_refused(fixture: ChannelFixture) -> None:
     with pytest.raises(Invalid, match="panic_threshold"):
-        Channel(calling.resolver, ChannelOptions(panic_threshold=2.0), clock=calling.clock, rng=Random(1))
+        Channel(fixture.resolver, ChannelOptions(panic_threshold=2.0), clock=fixture.clock, rng=Random(1))
 
 
 @pytest.mark.parametrize("another", [endpoint("a", process="p2"), endpoint("a", port=81, process="p1")])
-async def test_nothing_is_held_against_another_process_that_has_the_id(
-    calling: ChannelFixture, another: Endpoint
+async def test_another_process_with_the_same_id_starts_with_an_empty_record(
+    fixture: ChannelFixture, another: Endpoint
 ) -> None:
-    await calling.hear(full_update(1, endpoint("a", process="p1"), endpoint("b")))
-    late = next(pick for pick in iter(calling.channel.pick, None) if pick.endpoint.id == "a")
+    await fixture.receive(full_update(1, endpoint("a", process="p1"), endpoint("b")))
+    late = next(pick for pick in iter(fixture.channel.pick, None) if pick.endpoint.id == "a")
     for _ in range(6):
-        pick = calling.channel.pick()
+        pick = fixture.channel.pick()
         pick.done(ok=pick.endpoint.id != "a", latency=3.0 if pick.endpoint.id == "a" else 0.01)
     await run_until_idle()
-    assert set(calling.picked()) == {"b"}
-    await calling.hear(delta_update(1, 2, another))
-    assert set(calling.picked()) == {"a", "b"}
-    load = calling.channel.loads.load_of("a")
+    assert set(fixture.picked()) == {"b"}
+    await fixture.receive(delta_update(1, 2, another))
+    assert set(fixture.picked()) == {"a", "b"}
+    load = fixture.channel.loads.load_of("a")
     assert (load.in_flight, load.latency < 1.0) == (0, True)
     for _ in range(3):
         late.done(ok=False)
-        late = Pick(calling.channel, late.endpoint, calling.channel.loads.start("a"), 0.0)
+        late = Pick(fixture.channel, late.endpoint, fixture.channel.loads.start("a"), 0.0)
     await run_until_idle()
-    assert set(calling.picked()) == {"a", "b"}, "calls of the process before say nothing of this one"
+    assert set(fixture.picked()) == {"a", "b"}, "calls to the process before do not count for this one"
 
 
-async def test_the_same_process_that_registers_again_keeps_what_is_held_against_it(calling: ChannelFixture) -> None:
-    await calling.hear(full_update(1, endpoint("a", process="p1"), endpoint("b")))
+async def test_a_process_that_registers_again_keeps_its_record(fixture: ChannelFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a", process="p1"), endpoint("b")))
     for _ in range(6):
-        pick = calling.channel.pick()
+        pick = fixture.channel.pick()
         pick.done(ok=pick.endpoint.id != "a")
-    await calling.hear(delta_update(1, 2, endpoint("a", process="p1", weight=2)))
-    assert set(calling.picked()) == {"b"}
+    await fixture.receive(delta_update(1, 2, endpoint("a", process="p1", weight=2)))
+    assert set(fixture.picked()) == {"b"}
 
 
 async def test_another_process_under_the_same_id_starts_slowly() -> None:
-    it = ChannelFixture(ChannelOptions(policy="round_robin", slow_start=SlowStart(window=100.0)))
-    await it.hear(full_update(1, endpoint("a", process="p1"), endpoint("b", process="q")))
-    assert it.picked(100) == {"a": 50, "b": 50}
-    await it.hear(delta_update(1, 2, endpoint("a", process="p2")))
-    assert it.picked(110)["a"] <= 15
-    await it.clock.advance(101.0)
-    assert it.picked(100) == {"a": 50, "b": 50}
-    await it.close()
+    fixture = ChannelFixture(ChannelOptions(policy="round_robin", slow_start=SlowStart(window=100.0)))
+    await fixture.receive(full_update(1, endpoint("a", process="p1"), endpoint("b", process="q")))
+    assert fixture.picked(100) == {"a": 50, "b": 50}
+    await fixture.receive(delta_update(1, 2, endpoint("a", process="p2")))
+    assert fixture.picked(110)["a"] <= 15
+    await fixture.clock.advance(101.0)
+    assert fixture.picked(100) == {"a": 50, "b": 50}
+    await fixture.close()
 
 
-async def test_what_is_wrong_with_a_view_past_its_bound_is_said_in_each_error(tmp_path: Path) -> None:
-    shelf = ViewCache(tmp_path, ["http://a:1"])
+async def test_every_error_warns_of_a_cached_view_older_than_cache_max_age(tmp_path: Path) -> None:
+    cache = ViewCache(tmp_path, ["http://a:1"])
     clock, source = FakeClock(), ScriptedSource()
-    shelf.save("orders", CachedView(ViewPosition("e1", 4), (endpoint("a"),), clock.wall() - 7200.0))
-    resolver = Resolver("orders", source, cache=shelf, clock=clock, rng=Random(1))
+    cache.save("orders", CachedView(ViewPosition("e1", 4), (endpoint("a"),), clock.wall() - 7200.0))
+    resolver = Resolver("orders", source, cache=cache, clock=clock, rng=Random(1))
     channel = Channel(resolver, ChannelOptions(), clock=clock, rng=Random(1))
     resolver.start()
     source.emit(ConnectionLost("it is down"))
     await channel.ready()
-    caveat = "the view was cached on this host 2 h ago and is older than cache_max_age (60 min)"
+    warning = "the view was cached on this host 2 h ago and is older than cache_max_age (60 min)"
     with pytest.raises(NoEndpoint) as nobody:
         channel.pick(exclude={"a"})
-    assert caveat in str(nobody.value)
+    assert warning in str(nobody.value)
     call = channel.call(idempotent=True, options=CallOptions(tries=1))
     call.next_try().record_failure(FailureKind.CONNECT, "connection refused")
     with pytest.raises(CallFailed) as failed:
         call.next_try()
-    assert caveat in str(failed.value)
+    assert warning in str(failed.value)
     await channel.close()
     await resolver.close()

@@ -4,7 +4,7 @@ import pytest
 
 from adsum import wire
 from adsum.client.errors import ProtocolViolation
-from adsum.client.native import event_batcher as grouping_module
+from adsum.client.native import event_batcher
 from adsum.client.native.event_batcher import EventBatcher
 from adsum.client.native.sse import SseEvent
 from adsum.client.sources.source import ServiceUpdate, ViewPosition
@@ -19,8 +19,8 @@ def instance(id: str, status: Status = Status.PASSING, port: int = 80) -> wire.I
     return wire.InstanceView(id, "10.0.0.1", port, status)
 
 
-def told(grouping: EventBatcher, *events: SseEvent) -> list[ServiceUpdate]:
-    return [group for group in map(grouping.add, events) if group is not None]
+def updates(batcher: EventBatcher, *events: SseEvent) -> list[ServiceUpdate]:
+    return [update for update in map(batcher.add, events) if update is not None]
 
 
 OPEN = event("open", wire.WatchOpened("e1", 7, True, "w1"))
@@ -28,26 +28,26 @@ SERVICE = event("service", wire.ServiceView("e1", "orders", 5, [instance("a"), i
 SYNCED = event("synced", wire.WatchSynced(7, 0.5), "e1:7")
 
 
-def test_nothing_is_shown_before_the_group_is_complete() -> None:
-    grouping = EventBatcher("orders", None)
-    assert told(grouping, OPEN, SERVICE) == []
-    (group,) = told(grouping, SYNCED)
-    assert group.position == ("e1", 7)
-    assert group.full
-    assert sorted(group.changed) == ["a", "b"]
-    assert group.age == 0.5
+def test_nothing_is_shown_before_the_update_is_complete() -> None:
+    batcher = EventBatcher("orders", None)
+    assert updates(batcher, OPEN, SERVICE) == []
+    (update,) = updates(batcher, SYNCED)
+    assert update.position == ("e1", 7)
+    assert update.full
+    assert sorted(update.changed) == ["a", "b"]
+    assert update.age == 0.5
 
 
-def test_a_service_that_is_not_told_in_the_whole_is_empty() -> None:
-    (group,) = told(EventBatcher("orders", None), OPEN, SYNCED)
-    assert group.full
-    assert group.changed == {}
+def test_a_full_watch_without_a_service_event_is_empty() -> None:
+    (update,) = updates(EventBatcher("orders", None), OPEN, SYNCED)
+    assert update.full
+    assert update.changed == {}
 
 
-def test_changes_join_on_to_what_was_asked_for_then_to_the_group_before() -> None:
-    grouping = EventBatcher("orders", ViewPosition("e1", 4))
-    first, second = told(
-        grouping,
+def test_changes_follow_the_requested_position_then_the_update_before() -> None:
+    batcher = EventBatcher("orders", ViewPosition("e1", 4))
+    first, second = updates(
+        batcher,
         event("open", wire.WatchOpened("e1", 7, False, "w1")),
         event(
             "change",
@@ -60,47 +60,47 @@ def test_changes_join_on_to_what_was_asked_for_then_to_the_group_before() -> Non
     assert (second.full, second.since, second.changed, second.removed) == (False, 7, {}, frozenset())
 
 
-def test_several_changes_of_one_group_are_one() -> None:
-    grouping = EventBatcher("orders", ViewPosition("e1", 4))
+def test_several_changes_of_one_update_are_merged() -> None:
+    batcher = EventBatcher("orders", ViewPosition("e1", 4))
     gone = [wire.RemovedInstance("a", "deregistered", "me"), wire.RemovedInstance("b", "deregistered", "me")]
-    (group,) = told(
-        grouping,
+    (update,) = updates(
+        batcher,
         event("open", wire.WatchOpened("e1", 7, False, "w1")),
         event("change", wire.ServiceChange("orders", 4, 5, [instance("a")])),
         event("change", wire.ServiceChange("orders", 5, 6, [], gone)),
         event("change", wire.ServiceChange("orders", 6, 7, [instance("b", port=81)])),
         SYNCED,
     )
-    assert set(group.removed) == {"a"}
-    assert group.changed["b"].port == 81
+    assert set(update.removed) == {"a"}
+    assert update.changed["b"].port == 81
 
 
-def test_a_whole_service_within_a_resumed_watch_replaces_it() -> None:
-    (group,) = told(
+def test_a_service_event_in_a_resumed_watch_makes_the_update_full() -> None:
+    (update,) = updates(
         EventBatcher("orders", ViewPosition("e1", 4)),
         event("open", wire.WatchOpened("e1", 7, False, "w1")),
         SERVICE,
         SYNCED,
     )
-    assert group.full
+    assert update.full
 
 
-def test_a_watch_may_open_anew_in_another_epoch() -> None:
-    grouping = EventBatcher("orders", None)
-    _, group = told(
-        grouping,
+def test_a_watch_may_open_again_in_another_epoch() -> None:
+    batcher = EventBatcher("orders", None)
+    _, update = updates(
+        batcher,
         OPEN,
         SERVICE,
         SYNCED,
         event("open", wire.WatchOpened("e2", 1, True, "w1")),
         event("synced", wire.WatchSynced(1)),
     )
-    assert group.position == ("e2", 1)
-    assert group.full
+    assert update.position == ("e2", 1)
+    assert update.full
 
 
-def test_other_services_and_unknown_events_are_passed_over() -> None:
-    (group,) = told(
+def test_other_services_and_unknown_events_are_ignored() -> None:
+    (update,) = updates(
         EventBatcher("orders", None),
         OPEN,
         event("service", wire.ServiceView("e1", "users", 5, [instance("u")])),
@@ -108,35 +108,35 @@ def test_other_services_and_unknown_events_are_passed_over() -> None:
         SseEvent("news", b"not even JSON"),
         SYNCED,
     )
-    assert group.changed == {}
+    assert update.changed == {}
 
 
-def test_an_instance_that_is_none_does_not_hide_the_others() -> None:
+def test_an_invalid_instance_does_not_hide_the_others() -> None:
     broken = wire.InstanceView("b", "0.0.0.0", 80, Status.PASSING)
-    (group,) = told(
+    (update,) = updates(
         EventBatcher("orders", None),
         OPEN,
         event("service", wire.ServiceView("e1", "orders", 5, [instance("a"), broken])),
         SYNCED,
     )
-    assert set(group.changed) == {"a"}
+    assert set(update.changed) == {"a"}
 
 
 @pytest.mark.parametrize("wrong", [SYNCED, SseEvent("open", b"{"), SseEvent("service", b'{"epoch": 1}')])
-def test_what_the_protocol_does_not_allow_is_garbled(wrong: SseEvent) -> None:
+def test_an_event_against_the_protocol_is_a_protocol_violation(wrong: SseEvent) -> None:
     with pytest.raises(ProtocolViolation):
         EventBatcher("orders", None).add(wrong)
 
 
-def test_a_group_that_never_ends_is_garbled_and_one_that_ends_may_be_followed_by_others(
+def test_an_update_without_end_is_a_protocol_violation_and_complete_ones_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     change = event("change", wire.ServiceChange("orders", 2, 7, [instance("c")]))
-    monkeypatch.setattr(grouping_module, "MAX_UPDATE_BYTES", 3 * len(change.data))
-    grouping = EventBatcher("orders", None)
-    told(grouping, OPEN, SYNCED)
+    monkeypatch.setattr(event_batcher, "MAX_UPDATE_BYTES", 3 * len(change.data))
+    batcher = EventBatcher("orders", None)
+    updates(batcher, OPEN, SYNCED)
     for _ in range(5):
-        assert len(told(grouping, change, change, SYNCED)) == 1
-    assert told(grouping, change, change, change) == []
+        assert len(updates(batcher, change, change, SYNCED)) == 1
+    assert updates(batcher, change, change, change) == []
     with pytest.raises(ProtocolViolation, match="without a `synced` event"):
-        grouping.add(change)
+        batcher.add(change)

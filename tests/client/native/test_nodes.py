@@ -25,7 +25,7 @@ def test_a_node_that_failed_is_asked_last() -> None:
     assert sorted(nodes.order(0.0)) == URLS
 
 
-def test_a_late_failure_of_a_node_given_up_already_changes_nothing() -> None:
+def test_a_second_failure_of_a_node_changes_nothing() -> None:
     nodes = RegistryNodes(URLS, Random(1))
     first = nodes.current(0.0)
     nodes.mark_failed(first)
@@ -66,7 +66,7 @@ def test_addresses_are_a_list_or_separated_by_commas() -> None:
 @pytest.mark.parametrize(
     "url", ["", ",", "a:1", "http://", "http://a:99999", "http://a:0", "http://a/?x=1", "localhost"]
 )
-def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
+def test_an_invalid_url_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(Invalid, match="http://127") as refused:
         parse_urls(url, "ADSUM_URL")
     assert refused.value.field == "ADSUM_URL"

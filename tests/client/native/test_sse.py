@@ -38,14 +38,14 @@ def test_any_bytes_are_read_without_failing(chunks: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("chunk", [b"x" * 64, b"data: x\n" * 8])
-def test_an_event_without_end_is_garbled(monkeypatch: pytest.MonkeyPatch, chunk: bytes) -> None:
+def test_an_event_without_end_is_a_protocol_violation(monkeypatch: pytest.MonkeyPatch, chunk: bytes) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
     parser = SseParser()
     with pytest.raises(ProtocolViolation):
         assert [parser.feed(chunk) for _ in range(100)] == []
 
 
-def test_many_short_events_are_no_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_short_events_do_not_count_as_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
     parser = SseParser()
     assert sum(len(parser.feed(b"data: x\n\n: beat\n\n")) for _ in range(1000)) == 1000

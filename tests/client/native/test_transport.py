@@ -1,4 +1,4 @@
-"""Which connections requests go over: a real server that tells them apart."""
+"""The connections that requests use, on a real server that counts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adsum.client.native.transport import Transport
 
 
 class CountingServer:
-    """Answers every request with the number of its connection, and keeps the connection."""
+    """Answers every request with the number of its connection, and keeps the connection open."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -57,7 +57,7 @@ async def test_requests_share_a_connection_and_streams_never_do(server: Counting
     await transport.close()
 
 
-async def test_a_request_goes_over_a_new_connection_where_that_is_asked_for(server: CountingServer) -> None:
+async def test_a_fresh_request_uses_a_new_connection(server: CountingServer) -> None:
     transport = Transport(None)
     assert await _asked(transport, server) == b"1"
     assert (await transport.request("GET", server.url, timeout=20.0, fresh=True)).body == b"2"
@@ -66,7 +66,7 @@ async def test_a_request_goes_over_a_new_connection_where_that_is_asked_for(serv
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-async def test_a_node_is_called_as_its_url_does(address: str) -> None:
+async def test_the_host_header_is_that_of_the_url(address: str) -> None:
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,7 +85,7 @@ async def test_a_node_is_called_as_its_url_does(address: str) -> None:
     ]
 
 
-async def test_dropped_connections_are_not_used_again(server: CountingServer) -> None:
+async def test_closed_idle_connections_are_not_used_again(server: CountingServer) -> None:
     transport = Transport(None)
     assert await _asked(transport, server) == b"1"
     await transport.close_idle()
@@ -93,7 +93,7 @@ async def test_dropped_connections_are_not_used_again(server: CountingServer) ->
     await transport.close()
 
 
-async def test_a_registry_of_a_later_protocol_is_named_and_what_to_do(server: CountingServer) -> None:
+async def test_a_registry_with_a_later_major_protocol_is_an_error_that_says_to_upgrade(server: CountingServer) -> None:
     transport = Transport(None)
     server.protocol = b"2.0"
     for ask in (_asked, _streamed):
@@ -103,7 +103,7 @@ async def test_a_registry_of_a_later_protocol_is_named_and_what_to_do(server: Co
 
 
 @pytest.mark.parametrize("protocol", [b"1.9", b"1", b"0.3", b"x", b"", b"9" * 5_000])
-async def test_a_registry_of_this_protocol_or_an_unknown_one_is_heard(server: CountingServer, protocol: bytes) -> None:
+async def test_a_registry_with_this_major_protocol_or_none_is_accepted(server: CountingServer, protocol: bytes) -> None:
     transport = Transport(None)
     server.protocol = protocol
     assert await _asked(transport, server) == b"1"

@@ -27,18 +27,18 @@ STOPPING = NodeUnreachable("orders/o1 is draining, but the node is stopping")
 
 
 class ScriptedNodes:
-    """Nodes that say, one after the other, what the test has them say; then they are silent."""
+    """Nodes that give the test's answers one after the other, and then are silent."""
 
     def __init__(self, *nodes: str) -> None:
         self.clock = FakeClock()
         self.nodes = RegistryNodes(nodes, Random(1))
-        self.asked: list[tuple[str, float]] = []
-        self.looked: list[float] = []
-        self._says: asyncio.Queue[str | Exception] = asyncio.Queue()
+        self.requests: list[tuple[str, float]] = []
+        self.searches: list[float] = []
+        self._answers: asyncio.Queue[str | Exception] = asyncio.Queue()
 
     def say(self, *answers: str | Exception) -> None:
         for answer in answers:
-            self._says.put_nowait(answer)
+            self._answers.put_nowait(answer)
 
     async def begin(self, length: float = LENGTH) -> asyncio.Task[str]:
         task = asyncio.create_task(WaitingRequest(self.nodes, self.clock, length).run(self._ask, self._look))
@@ -46,98 +46,98 @@ class ScriptedNodes:
         return task
 
     async def _ask(self, node: str, left: float) -> str:
-        self.asked.append((node, round(left, 3)))
-        answer = await self._says.get()
+        self.requests.append((node, round(left, 3)))
+        answer = await self._answers.get()
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def _look(self, left: float) -> str:
-        self.looked.append(left)
+        self.searches.append(left)
         return self.nodes.current(self.clock.now())
 
 
 @pytest.mark.parametrize("lost", [BROKEN, STOPPING])
 @pytest.mark.parametrize("meanwhile", [(), (REFUSED, REFUSED), (NodeDeclined("the catalog is not loaded yet"),)])
-async def test_a_node_that_is_lost_in_the_middle_is_asked_again_for_what_is_left(
+async def test_a_request_whose_node_is_lost_is_sent_again_for_the_rest_of_the_wait(
     lost: Exception, meanwhile: Sequence[Exception]
 ) -> None:
-    asked = ScriptedNodes("http://a")
-    task = await asked.begin()
-    await asked.clock.advance(1.0)
-    asked.say(lost, *meanwhile, "confirmed")
+    fixture = ScriptedNodes("http://a")
+    task = await fixture.begin()
+    await fixture.clock.advance(1.0)
+    fixture.say(lost, *meanwhile, "confirmed")
     await run_until_idle()
     for n in range(len(meanwhile) + 1):
-        assert len(asked.asked) == n + 1, "it is left alone for a while"
-        await asked.clock.advance(ROUND_PAUSE)
+        assert len(fixture.requests) == n + 1, "there is a pause before the next round"
+        await fixture.clock.advance(ROUND_PAUSE)
     assert await task == "confirmed"
-    assert asked.asked[-1] == ("http://a", LENGTH - 1.0 - (len(meanwhile) + 1) * ROUND_PAUSE)
+    assert fixture.requests[-1] == ("http://a", LENGTH - 1.0 - (len(meanwhile) + 1) * ROUND_PAUSE)
 
 
-async def test_a_node_that_is_lost_is_followed_at_once_by_the_next_one() -> None:
-    asked = ScriptedNodes("http://a", "http://b")
-    task = await asked.begin()
-    await asked.clock.advance(1.0)
-    asked.say(BROKEN, "confirmed")
+async def test_a_request_whose_node_is_lost_goes_to_the_next_node_at_once() -> None:
+    fixture = ScriptedNodes("http://a", "http://b")
+    task = await fixture.begin()
+    await fixture.clock.advance(1.0)
+    fixture.say(BROKEN, "confirmed")
     assert await task == "confirmed"
-    assert [left for _, left in asked.asked] == [LENGTH, LENGTH - 1.0]
-    assert len({node for node, _ in asked.asked}) == 2
+    assert [left for _, left in fixture.requests] == [LENGTH, LENGTH - 1.0]
+    assert len({node for node, _ in fixture.requests}) == 2
 
 
-async def test_a_registry_that_took_nothing_is_given_up_at_once() -> None:
-    asked = ScriptedNodes("http://a", "http://b")
-    asked.say(REFUSED, REFUSED)
+async def test_a_registry_that_did_not_receive_the_request_is_unavailable_at_once() -> None:
+    fixture = ScriptedNodes("http://a", "http://b")
+    fixture.say(REFUSED, REFUSED)
     with pytest.raises(RegistryUnavailable):
-        await (await asked.begin())
+        await (await fixture.begin())
 
 
-async def test_nothing_is_asked_again_that_waits_for_nothing() -> None:
-    asked = ScriptedNodes("http://a")
-    asked.say(BROKEN)
+async def test_a_request_with_no_wait_is_not_sent_again() -> None:
+    fixture = ScriptedNodes("http://a")
+    fixture.say(BROKEN)
     with pytest.raises(RegistryUnavailable):
-        await (await asked.begin(0.0))
+        await (await fixture.begin(0.0))
 
 
-async def test_a_registry_that_stays_lost_is_said_when_the_wait_is_over_with_both_reasons() -> None:
-    asked = ScriptedNodes("http://a")
-    task = await asked.begin(1.0)
-    asked.say(STOPPING, REFUSED, REFUSED, REFUSED)
-    await asked.clock.advance(0.9)
+async def test_a_registry_that_stays_lost_raises_after_the_wait_with_both_reasons() -> None:
+    fixture = ScriptedNodes("http://a")
+    task = await fixture.begin(1.0)
+    fixture.say(STOPPING, REFUSED, REFUSED, REFUSED)
+    await fixture.clock.advance(0.9)
     assert not task.done()
-    await asked.clock.advance(0.2)
+    await fixture.clock.advance(0.2)
     with pytest.raises(AnswerLost, match=r"but the node is stopping; then: http://a: All connection attempts"):
         await task
 
 
-async def test_a_registry_that_refuses_to_the_end_is_unavailable_and_quoted() -> None:
-    asked = ScriptedNodes("http://a")
-    asked.say(*[NodeDeclined("etcd is away")] * 3)
-    task = await asked.begin(1.0)
-    await asked.clock.advance(1.1)
+async def test_a_registry_that_declines_to_the_end_is_unavailable_with_its_reason() -> None:
+    fixture = ScriptedNodes("http://a")
+    fixture.say(*[NodeDeclined("etcd is away")] * 3)
+    task = await fixture.begin(1.0)
+    await fixture.clock.advance(1.1)
     with pytest.raises(RegistryUnavailable, match="etcd is away") as error:
         await task
     assert error.value.declined
 
 
-async def test_a_node_that_is_silent_to_the_end_is_overdue() -> None:
-    asked = ScriptedNodes("http://a")
-    task = await asked.begin()
-    await asked.clock.advance(LENGTH + 0.1)
-    asked.say(NodeUnreachable("it did not answer in time"))
+async def test_a_node_that_stays_silent_makes_the_answer_overdue() -> None:
+    fixture = ScriptedNodes("http://a")
+    task = await fixture.begin()
+    await fixture.clock.advance(LENGTH + 0.1)
+    fixture.say(NodeUnreachable("it did not answer in time"))
     with pytest.raises(AnswerOverdue):
         await task
 
 
-async def test_an_instance_that_is_unknown_afterwards_was_forgotten_and_one_that_never_was_known_is_not() -> None:
+async def test_an_instance_that_is_unknown_after_a_loss_was_forgotten_and_one_that_never_was_known_is_not() -> None:
     unknown = UnknownInstance("orders", "o1")
-    asked = ScriptedNodes("http://a")
-    asked.say(unknown)
+    fixture = ScriptedNodes("http://a")
+    fixture.say(unknown)
     with pytest.raises(UnknownInstance) as never:
-        await (await asked.begin())
+        await (await fixture.begin())
     assert not isinstance(never.value, InstanceForgotten)
-    asked = ScriptedNodes("http://a")
-    asked.say(BROKEN, unknown)
-    task = await asked.begin()
-    await asked.clock.advance(ROUND_PAUSE)
+    fixture = ScriptedNodes("http://a")
+    fixture.say(BROKEN, unknown)
+    task = await fixture.begin()
+    await fixture.clock.advance(ROUND_PAUSE)
     with pytest.raises(InstanceForgotten, match="o1"):
         await task

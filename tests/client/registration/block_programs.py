@@ -1,6 +1,8 @@
-"""Programs that are listed in a block, each with a body of its own: `python -m tests.client.registration.block_programs KIND PORT`.
+"""Programs that register in a block, each with its own body. Run one by
 
-Every body answers HTTP at PORT, or waits. A line says when it is in its body, and when it has cleaned up after it.
+    python -m tests.client.registration.block_programs KIND PORT
+
+Every body answers HTTP at PORT, or waits. The program prints a line when its body runs and when it has cleaned up.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 
 import adsum
 
-# Each program imports for itself what the others need not wait for.
+# Each program imports what only it needs, so that the others start sooner.
 
 DRAIN: dict[str, Any] = {"drain_wait": 2.0}
 
@@ -97,17 +99,17 @@ async def in_a_group(port: int) -> None:
 
 
 async def waits_for_its_own(_: int) -> None:
-    """A program that handles SIGTERM itself, as many do."""
+    """A program that handles SIGTERM by the event loop, as many do."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     await ended.wait()
 
 
 async def in_another_task(port: int) -> None:
-    async def one() -> None:
+    async def register_and_serve() -> None:
         await asynchronous(serves, port)
 
-    await asyncio.gather(one(), asyncio.sleep(3600))
+    await asyncio.gather(register_and_serve(), asyncio.sleep(3600))
 
 
 async def several(port: int) -> None:
@@ -171,14 +173,14 @@ def waits(_: int) -> None:
 
 
 def has_a_handler(port: int) -> None:
-    """The program's own handler, which was there before."""
+    """A program with a SIGTERM handler of its own, installed before the block."""
     ended = threading.Event()
 
-    def hear(*_: object) -> None:
-        report("heard")
+    def handle(*_: object) -> None:
+        report("handled")
         ended.set()
 
-    signal.signal(signal.SIGTERM, hear)
+    signal.signal(signal.SIGTERM, handle)
     before = signal.getsignal(signal.SIGTERM)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), QuietHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -192,7 +194,7 @@ ASYNCHRONOUS: dict[str, Callable[[int], Any]] = {
     "uvicorn": functools.partial(asynchronous, uvicorn_serves),
     "group": functools.partial(asynchronous, in_a_group),
     "own-loop-handler": functools.partial(asynchronous, waits_for_its_own),
-    "unheard": functools.partial(asynchronous, sleeps, signals=False),
+    "signals-off": functools.partial(asynchronous, sleeps, signals=False),
     "another-task": in_another_task,
     "several": several,
     "grpc": grpc_serves,
@@ -202,7 +204,7 @@ SYNCHRONOUS: dict[str, Callable[[int], None]] = {
     "sync-pause": functools.partial(synchronous, pauses),
     "sync-sleep": functools.partial(synchronous, sleeps_on),
     "sync-wait": functools.partial(synchronous, waits),
-    "sync-unheard": functools.partial(synchronous, waits, signals=False),
+    "sync-signals-off": functools.partial(synchronous, waits, signals=False),
     "sync-uvicorn": functools.partial(synchronous, lambda port: own_server(port).run()),
     "sync-own-handler": has_a_handler,
     "sync-grpc": sync_grpc_serves,

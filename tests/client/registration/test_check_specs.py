@@ -26,7 +26,7 @@ from adsum.core.model import Check, CheckKind
         ),
     ],
 )
-def test_a_check_in_one_word_is_read(text: str, check: Check) -> None:
+def test_a_check_written_as_text_is_parsed(text: str, check: Check) -> None:
     assert parse_check(text) == check
 
 
@@ -49,13 +49,13 @@ def test_a_check_in_one_word_is_read(text: str, check: Check) -> None:
         ("http:/h?method=BREW", "check.method", "GET"),
     ],
 )
-def test_what_is_wrong_with_a_check_is_said_exactly(text: str, field: str, words: str) -> None:
+def test_an_invalid_check_is_refused_with_its_field_and_reason(text: str, field: str, words: str) -> None:
     with pytest.raises(Invalid, match=words) as refused:
         parse_check(text)
     assert refused.value.field == field
 
 
-def test_several_checks_of_one_kind_get_names_of_their_own() -> None:
+def test_checks_of_one_kind_get_different_names() -> None:
     checks = parse_checks(["http:/a", "http:/b", Check("db", CheckKind.TCP), "http:/c"])
     assert [check.name for check in checks] == ["http", "http-2", "db", "http-3"]
 

@@ -13,44 +13,44 @@ from adsum.client.registration.signal_interceptor import SignalInterceptor
 
 
 @pytest.fixture
-def heard() -> Iterator[list[int]]:
-    """What the server's own way of ending hears."""
-    heard: list[int] = []
-    previous = signal.signal(signal.SIGUSR1, lambda number, _frame: heard.append(number))
-    yield heard
+def received() -> Iterator[list[int]]:
+    """The signals that the server's own handler received."""
+    received: list[int] = []
+    previous = signal.signal(signal.SIGUSR1, lambda number, _frame: received.append(number))
+    yield received
     signal.signal(signal.SIGUSR1, previous)
 
 
-def test_the_servers_own_ending_comes_after_ours(heard: list[int]) -> None:
+def test_the_servers_own_handler_runs_after_ours(received: list[int]) -> None:
     resumes: list[Callable[[], None]] = []
-    before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
-    assert before.install()
+    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
+    assert interceptor.install()
     os.kill(os.getpid(), signal.SIGUSR1)
-    assert (len(resumes), heard) == (1, [])
+    assert (len(resumes), received) == (1, [])
     resumes[0]()
-    assert heard == [signal.SIGUSR1]
-    before.remove()
+    assert received == [signal.SIGUSR1]
+    interceptor.remove()
 
 
-def test_a_second_signal_does_not_wait_and_is_heard_once(heard: list[int]) -> None:
+def test_a_second_signal_takes_effect_at_once_and_only_once(received: list[int]) -> None:
     resumes: list[Callable[[], None]] = []
-    before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
-    before.install()
+    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
+    interceptor.install()
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGUSR1)
-    assert heard == [signal.SIGUSR1]
+    assert received == [signal.SIGUSR1]
     resumes[0]()
-    assert heard == [signal.SIGUSR1], "what was passed on already is not passed on again"
-    before.remove()
+    assert received == [signal.SIGUSR1], "a signal that was passed on is not passed on again"
+    interceptor.remove()
 
 
-def test_removing_leaves_what_others_installed_since(heard: list[int]) -> None:
+def test_removing_keeps_a_handler_that_was_installed_later(received: list[int]) -> None:
     def others(number: int, frame: object) -> None: ...
 
-    before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
-    before.install()
+    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
+    interceptor.install()
     signal.signal(signal.SIGUSR1, others)
-    before.remove()
+    interceptor.remove()
     assert signal.getsignal(signal.SIGUSR1) is others
 
 
@@ -61,13 +61,13 @@ def test_ignored_signals_stay_ignored() -> None:
     signal.signal(signal.SIGUSR1, previous)
 
 
-def test_only_the_main_thread_can_hear() -> None:
-    said: list[bool] = []
-    before = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
-    thread = threading.Thread(target=lambda: said.append(before.install()))
+def test_only_the_main_thread_can_install_an_interceptor() -> None:
+    installed: list[bool] = []
+    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
+    thread = threading.Thread(target=lambda: installed.append(interceptor.install()))
     thread.start()
     thread.join()
-    assert said == [False]
+    assert installed == [False]
 
 
 DYING = """
@@ -82,6 +82,6 @@ time.sleep(60)
 """
 
 
-def test_what_would_have_died_dies_afterwards() -> None:
+def test_a_process_without_a_handler_dies_after_the_callback() -> None:
     done = subprocess.run([sys.executable, "-c", DYING], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("last: True\n", -signal.SIGTERM), done.stderr

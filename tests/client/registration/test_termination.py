@@ -1,4 +1,4 @@
-"""Programs that list themselves in a block are drained and deregistered before a signal ends them."""
+"""Programs that register in a block are drained and deregistered before a signal ends them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SERVING = ("server", "uvicorn", "uvloop-uvicorn", "group", "another-task", "seve
 
 
 class BlockProgram:
-    """One of the programs of `tests.client.registration.block_programs`, and what the registry recorded of it."""
+    """A program of `tests.client.registration.block_programs`, and the changes that the registry recorded for it."""
 
     def __init__(self, place: ScenarioSandbox, daemon: RunningDaemon, kind: str, *wrapper: str) -> None:
         self.kind, self.port = kind, place.port()
@@ -41,12 +41,14 @@ class BlockProgram:
         self._daemon = daemon
 
     async def in_its_body(self) -> None:
-        """Return once it is, and listed; a server answers then."""
+        """Return once the program is in its body and listed, and, for a server, answers."""
         await self.child.wait_for_output("in the body")
         if self.kind in SERVING:
             await wait_until(self._answers)
         if "uvicorn" in self.kind:
-            await asyncio.sleep(3 * MIN_HANDLER_CHECK_PAUSE)  # Until we have seen that it installed signal handlers.
+            await asyncio.sleep(
+                3 * MIN_HANDLER_CHECK_PAUSE
+            )  # Until the block has noticed the server's signal handlers.
 
     def _answers(self) -> bool:
         try:
@@ -55,7 +57,7 @@ class BlockProgram:
             return False
 
     def causes(self, id: str = "o1") -> list[tuple[str, str]]:
-        """What happened to the instance, and why, the newest first; checks left out."""
+        """The causes and reasons of the instance's changes, the newest first, without those of checks."""
         answer = httpx.get(
             f"{self._daemon.url}/api/v1/changes", params={"service": "orders", "id": id}, trust_env=False
         )
@@ -95,12 +97,12 @@ async def test_sigterm_drains_and_deregisters_and_the_program_cleans_up(
     assert await program.child.stop() == TERMINATED, program.child.stderr
     assert program.child.stdout == "in the body\ncleaned up\n"
     assert program.causes() == DRAINED
-    if kind != "another-task":  # asyncio.run reports what another task than its own raised.
+    if kind != "another-task":  # asyncio.run reports exceptions of tasks other than its own.
         assert "Traceback" not in program.child.stderr
 
 
 @pytest.mark.parametrize("kind", ["uvloop-sleep", "server", "grpc", "sync-wait"])
-async def test_sigint_does_so_too_and_raises_keyboard_interrupt(
+async def test_sigint_drains_and_deregisters_and_raises_keyboard_interrupt(
     place: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
     program = BlockProgram(place, daemon, kind)
@@ -112,7 +114,7 @@ async def test_sigint_does_so_too_and_raises_keyboard_interrupt(
 
 
 @pytest.mark.parametrize("kind", ["own-loop-handler", "sync-own-handler"])
-async def test_a_program_that_handles_sigterm_goes_on_doing_so(
+async def test_a_program_with_its_own_sigterm_handler_still_has_it_called(
     place: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
     program = BlockProgram(place, daemon, kind)
@@ -121,19 +123,23 @@ async def test_a_program_that_handles_sigterm_goes_on_doing_so(
     assert "after the block\ncleaned up\n" in program.child.stdout
     assert program.causes() == DRAINED
     if kind.startswith("sync"):
-        assert "heard\n" in program.child.stdout
+        assert "handled\n" in program.child.stdout
         assert "restored: True\n" in program.child.stdout
 
 
-async def test_all_that_a_process_registered_is_drained_at_once(place: ScenarioSandbox, daemon: RunningDaemon) -> None:
+async def test_all_instances_of_a_process_are_drained_at_the_same_time(
+    place: ScenarioSandbox, daemon: RunningDaemon
+) -> None:
     program = BlockProgram(place, daemon, "several")
     await program.in_its_body()
     assert await program.child.stop() == TERMINATED, program.child.stderr
     assert program.causes("o1") == program.causes("o2") == DRAINED
 
 
-@pytest.mark.parametrize("kind", ["unheard", "sync-unheard"])
-async def test_without_signals_sigterm_kills_as_ever(place: ScenarioSandbox, daemon: RunningDaemon, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["signals-off", "sync-signals-off"])
+async def test_with_signals_off_sigterm_kills_as_usual(
+    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+) -> None:
     program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop() == KILLED
@@ -141,10 +147,10 @@ async def test_without_signals_sigterm_kills_as_ever(place: ScenarioSandbox, dae
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "sync-server"])
-async def test_calls_are_answered_until_consumers_have_heard(
+async def test_calls_are_answered_until_consumers_have_acknowledged(
     place: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    """As long as a consumer has not said that it knows, the drain lasts, and the server serves."""
+    """While a consumer has not acknowledged the drain, the drain lasts and the server serves."""
     program = BlockProgram(place, daemon, kind)
     await program.in_its_body()
     with httpx.stream(
@@ -195,9 +201,7 @@ async def test_a_second_sigint_ends_the_drain_and_deregisters(
     assert program.causes() == DRAINED
 
 
-async def test_adsum_run_around_such_a_program_ends_as_the_program_does(
-    place: ScenarioSandbox, daemon: RunningDaemon
-) -> None:
+async def test_adsum_run_exits_with_the_status_of_such_a_program(place: ScenarioSandbox, daemon: RunningDaemon) -> None:
     port = place.port()
     command = ("-m", "adsum", "run", "--service", "wrapped", "--port", str(port), "--", sys.executable)
     child = place.run(
@@ -247,7 +251,7 @@ time.sleep(60)
 """
 
 
-def test_a_block_that_is_not_finished_in_time_holds_up_no_signal() -> None:
+def test_a_block_that_does_not_shut_down_in_time_does_not_delay_the_signal() -> None:
     done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=50)
     assert done.returncode == KILLED, done.stderr
 
@@ -255,10 +259,10 @@ def test_a_block_that_is_not_finished_in_time_holds_up_no_signal() -> None:
 FORKING = """
 import os, signal, time, adsum
 with adsum.SyncClient(cache=False) as client, client.register("orders", 1):
-    running, said = os.pipe()
+    running, ready = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(said, b"!")
+        os.write(ready, b"!")
         time.sleep(60)
     os.read(running, 1)
     os.kill(child, signal.SIGTERM)
@@ -266,7 +270,7 @@ with adsum.SyncClient(cache=False) as client, client.register("orders", 1):
 """
 
 
-def test_a_forked_child_is_killed_as_ever(daemon: RunningDaemon) -> None:
+def test_sigterm_kills_a_forked_child_as_usual(daemon: RunningDaemon) -> None:
     environ = {"ADSUM_URL": daemon.url, "PATH": ""}
     done = subprocess.run([sys.executable, "-c", FORKING], env=environ, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The library on a Consul agent, without a registry."""
+"""The client on a Consul agent, without a registry."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def ids(resolver: Resolver) -> set[str]:
     return {endpoint.id for endpoint in resolver.view.endpoints}
 
 
-async def test_an_instance_on_the_agents_host_has_the_address_that_the_agent_has(agent: FakeConsulAgent) -> None:
+async def test_an_instance_on_the_agents_host_has_the_agents_address(agent: FakeConsulAgent) -> None:
     async with Client(agent.url, cache=False) as client, client.register("orders", 8001, id="o1", drain_wait=0.0):
         assert agent.services["orders:o1"].body["Address"] == "127.0.0.9"
 
 
-async def test_what_others_list_is_found_and_followed_as_it_stands(agent: FakeConsulAgent) -> None:
+async def test_instances_of_other_consul_clients_are_found(agent: FakeConsulAgent) -> None:
     await agent.add_service("orders", "x", 9000, Address="10.0.0.5", Tags=["blue"])
     async with Client(agent.url, cache=False) as client:
         resolver = client.resolver("orders")
         await until(lambda: ids(resolver) == {"x@n1"})
         await agent.add_service("orders", "y", 9001)
         await until(lambda: ids(resolver) == {"x@n1", "y@n1"})
-        authorities = {each.authority for each in resolver.view.endpoints}
-        assert authorities == {"10.0.0.5:9000", "10.9.8.7:9001"}, "who has no address has its node's"
+        authorities = {endpoint.authority for endpoint in resolver.view.endpoints}
+        assert authorities == {"10.0.0.5:9000", "10.9.8.7:9001"}, "an instance without an address has its node's"
 
 
-async def test_a_query_waits_for_a_change_and_is_not_asked_again_and_again(agent: FakeConsulAgent) -> None:
+async def test_a_blocking_query_waits_for_a_change_and_is_rate_limited(agent: FakeConsulAgent) -> None:
     async with Client(agent.url, cache=False) as client:
         resolver = client.resolver("orders")
         await until(lambda: len(agent.queries) == 2)
@@ -66,26 +66,26 @@ async def test_a_query_waits_for_a_change_and_is_not_asked_again_and_again(agent
             await agent.add_service("orders", f"x{n}", 9000 + n)
             await asyncio.sleep(0.01)
         await until(lambda: len(ids(resolver)) == 60)
-        assert len(agent.queries) < 30, "sixty changes at once are some answers"
+        assert len(agent.queries) < 30, "answers combine changes"
         indexes = [query.get("index", "") for query in agent.queries]
-        assert len(set(indexes)) == len(indexes), "what has not changed is asked for once"
+        assert len(set(indexes)) == len(indexes), "no query is repeated without a change"
 
 
-async def test_one_that_no_longer_renews_turns_critical_and_comes_back_when_it_does(agent: FakeConsulAgent) -> None:
+async def test_an_instance_that_stops_renewing_is_critical_until_it_renews_again(agent: FakeConsulAgent) -> None:
     async with Client(agent.url, cache=False) as provider, Client(agent.url, cache=False) as consumer:
         resolver = consumer.resolver("orders")
         registrar = provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0)
         await registrar.start(10.0)
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.PASSING])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING])
         (check,) = agent.services["orders:o1"].checks.values()
         check.until = 0.0
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.CRITICAL])
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.PASSING])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.CRITICAL])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING])
         await registrar.stop()
 
 
 @pytest.mark.parametrize("old", [False, True])
-async def test_a_registration_comes_back_by_itself_when_the_agent_forgot_it(old: bool) -> None:
+async def test_an_instance_is_registered_again_when_the_agent_lost_it(old: bool) -> None:
     agent = FakeConsulAgent(old=old)
     await agent.start()
     async with Client(agent.url, cache=False) as provider, Client(agent.url, cache=False) as consumer:
@@ -94,12 +94,12 @@ async def test_a_registration_comes_back_by_itself_when_the_agent_forgot_it(old:
             await until(lambda: ids(resolver) == {"o1"})
             await agent.restore(3)
             await until(lambda: "orders:o1" in agent.services)
-            assert ids(resolver) == {"o1"}, "an index that went back is a new history: nobody left"
+            assert ids(resolver) == {"o1"}, "an index that went back begins a new history and removes nothing"
             await until(lambda: resolver.view.epoch == "consul-1" and ids(resolver) == {"o1"})
     await agent.stop()
 
 
-async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(agent: FakeConsulAgent) -> None:
+async def test_a_drain_removes_the_instance_and_reports_that_it_is_unacknowledged(agent: FakeConsulAgent) -> None:
     async with Client(agent.url, cache=False) as client:
         resolver = client.resolver("orders")
         registrar = client.register("orders", 8001, id="o1", ttl=TTL)
@@ -107,13 +107,13 @@ async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(agent: FakeCons
         await until(lambda: ids(resolver) == {"o1"})
         drained = await registrar.drain(1.0)
         assert (drained.done, "none can acknowledge" in drained.reason) == (False, True)
-        assert [each.status for each in resolver.view.endpoints] == [Status.DRAINING]
+        assert [endpoint.status for endpoint in resolver.view.endpoints] == [Status.DRAINING]
         await asyncio.sleep(TTL)
-        assert [each.status for each in resolver.view.endpoints] == [Status.DRAINING]
+        assert [endpoint.status for endpoint in resolver.view.endpoints] == [Status.DRAINING]
         await registrar.stop()
 
 
-async def test_a_token_is_shown_and_one_that_may_not_is_told(
+async def test_the_token_is_sent_and_a_missing_permission_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     agent = FakeConsulAgent("s3cret")
@@ -128,7 +128,7 @@ async def test_a_token_is_shown_and_one_that_may_not_is_told(
     await agent.stop()
 
 
-async def test_an_instance_without_a_ttl_is_asked_after(
+async def test_an_instance_without_a_ttl_is_registered_again_when_it_is_lost(
     agent: FakeConsulAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.client.registration.renewals.MAX_RENEWED_TTL", 1.0)
@@ -137,9 +137,7 @@ async def test_an_instance_without_a_ttl_is_asked_after(
         await until(lambda: bool(agent.services))
 
 
-async def test_a_view_of_before_an_agent_lost_everything_is_not_forgotten(
-    agent: FakeConsulAgent, tmp_path: Path
-) -> None:
+async def test_a_cached_view_survives_an_agent_that_lost_everything(agent: FakeConsulAgent, tmp_path: Path) -> None:
     await agent.add_service("orders", "x", 9000)
     async with Client(agent.url, cache=tmp_path) as client:
         resolver = client.resolver("orders")
@@ -153,7 +151,7 @@ async def test_a_view_of_before_an_agent_lost_everything_is_not_forgotten(
         assert resolver.view.epoch == "consul-1"
 
 
-async def test_who_answers_otherwise_is_no_consul() -> None:
+async def test_another_http_server_is_reported_as_no_consul() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
@@ -174,7 +172,7 @@ def test_several_agents_are_refused() -> None:
 
 @pytest.fixture
 def consul() -> Iterator[str]:
-    """The address of a real agent."""
+    """The address of a real Consul agent."""
     program = str(need("consul"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -199,10 +197,10 @@ async def test_on_a_real_consul(consul: str) -> None:
         resolver = consumer.resolver("orders")
         registrar = provider.register("orders", 8001, id="o1", ttl=TTL, tags=["a"], metadata={"v": "2"})
         await registrar.start(10.0)
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.PASSING])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING])
         await asyncio.sleep(2 * TTL)
-        assert [each.status for each in resolver.view.endpoints] == [Status.PASSING]
+        assert [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING]
         await registrar.drain(1.0)
-        await until(lambda: [each.status for each in resolver.view.endpoints] == [Status.DRAINING])
+        await until(lambda: [endpoint.status for endpoint in resolver.view.endpoints] == [Status.DRAINING])
         await registrar.stop()
         await until(lambda: not ids(resolver))

@@ -1,4 +1,4 @@
-"""The library straight on etcd, without a registry: on a real one, through what happens to it."""
+"""The client on a real etcd, without a registry, through failures of etcd."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
 
 
 async def until(true: Callable[[], object], patience: float = 40.0) -> None:
-    """Return once it is."""
+    """Return once `true()` is true. Waits in real time."""
     async with asyncio.timeout(patience):
         while not true():  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
@@ -53,12 +53,12 @@ def ids(resolver: Resolver) -> set[str]:
 
 
 def written(etcd: EtcdProcess, key: str, value: bytes) -> None:
-    """As a program of others' writes it."""
+    """Write a key as another program would."""
     etcd.call("KV/Put", _fields(key.encode(), value))
 
 
 def _fields(*parts: bytes) -> bytes:
-    """A message of texts, numbered from 1."""
+    """A protobuf message of strings, numbered from 1."""
     return b"".join(bytes([number << 3 | 2]) + _length(part) + part for number, part in enumerate(parts, 1))
 
 
@@ -82,19 +82,19 @@ async def test_go_programs_read_what_we_write_and_we_read_what_others_write(etcd
         async with client.register("orders", 8001, address="10.0.0.1", id="o1", ttl=TTL, drain_wait=0.0):
             kept = await _kept(etcd, b"/svc/orders/")
             assert kept.key == b"/svc/orders/10.0.0.1:8001"
-            said = json.loads(kept.value)
-            assert (said["Op"], said["Addr"], said["Metadata"]) == (0, "10.0.0.1:8001", None)
+            value = json.loads(kept.value)
+            assert (value["Op"], value["Addr"], value["Metadata"]) == (0, "10.0.0.1:8001", None)
             written(etcd, "/svc/orders/10.0.0.2:8002", b'{"Op":0,"Addr":"10.0.0.2:8002","Metadata":null}')
             written(etcd, "/svc/orders/deep/er", b'{"addr":"[fd00::1]:80"}')
             written(etcd, "/svc/orders/plain", b"10.0.0.3:8003")
             written(etcd, "/svc/orders/junk", b'{"Addr":7}')
             written(etcd, "/svc/orders-admin/x", b"10.0.0.9:1")
             await until(lambda: len(ids(resolver)) == 4)
-            found = {each.authority for each in resolver.view.endpoints}
+            found = {endpoint.authority for endpoint in resolver.view.endpoints}
             assert found == {"10.0.0.1:8001", "10.0.0.2:8002", "10.0.0.3:8003", "[fd00::1]:80"}
 
 
-async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_loss_of_everything(
+async def test_an_instance_is_registered_again_after_etcd_hangs_crashes_and_loses_everything(
     etcd: EtcdProcess,
 ) -> None:
     async with Client(etcd.url, cache=False) as provider, Client(etcd.url, cache=False) as consumer:
@@ -103,7 +103,7 @@ async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_lo
             await until(lambda: ids(resolver) == {"o1"})
             etcd.pause()
             await asyncio.sleep(2 * TTL)
-            assert ids(resolver) == {"o1"}, "what is known stays while etcd says nothing"
+            assert ids(resolver) == {"o1"}, "the view stays while etcd is silent"
             etcd.resume()
             await until(lambda: resolver.connected and ids(resolver) == {"o1"})
             etcd.kill()
@@ -115,7 +115,7 @@ async def test_a_registration_comes_back_by_itself_after_a_hang_a_crash_and_a_lo
             await until(lambda: ids(resolver) == {"o1"})
 
 
-async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(etcd: EtcdProcess) -> None:
+async def test_a_drain_removes_the_instance_and_reports_that_it_is_unacknowledged(etcd: EtcdProcess) -> None:
     async with Client(etcd.url, cache=False) as client:
         resolver = client.resolver("orders")
         registrar = client.register("orders", 8001, id="o1", ttl=TTL)
@@ -125,12 +125,12 @@ async def test_a_drain_takes_it_out_and_says_that_nobody_says_so(etcd: EtcdProce
         assert (drained.done, "none can acknowledge" in drained.reason) == (False, True)
         assert not ids(resolver)
         await asyncio.sleep(TTL)
-        assert registrar.registered, "its renewals don't bring it back"
+        assert registrar.registered, "renewals do not bring the instance back"
         assert not ids(resolver)
         await registrar.stop()
 
 
-async def test_what_needs_a_registry_is_refused(etcd: EtcdProcess) -> None:
+async def test_checks_and_the_api_need_a_registry(etcd: EtcdProcess) -> None:
     async with Client(etcd.url, cache=False) as client:
         with pytest.raises(Invalid, match="can't be run without a registry"):
             await client.register("orders", 8001, check="http:/health").start(10.0)
@@ -138,7 +138,7 @@ async def test_what_needs_a_registry_is_refused(etcd: EtcdProcess) -> None:
             client.api  # noqa: B018
 
 
-def test_a_program_without_a_loop_finds_it_too(etcd: EtcdProcess) -> None:
+def test_a_sync_client_works_on_etcd(etcd: EtcdProcess) -> None:
     with SyncClient(etcd.url, cache=False) as client, client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
         channel = client.channel("orders")
         channel.ready(20.0)
@@ -170,16 +170,16 @@ async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
         resolvers = [client.resolver(f"s{n}") for n in range(10)]
         writing = asyncio.create_task(write())
         await asyncio.gather(*(registrar.start(20.0) for registrar in registrars))
-        await until(lambda: renewals >= 4 and all(len(ids(each)) == 10 for each in resolvers))
+        await until(lambda: renewals >= 4 and all(len(ids(resolver)) == 10 for resolver in resolvers))
         assert {each.view.epoch.partition("-")[2] for each in resolvers} == {"0"}
         writing.cancel()
         await asyncio.gather(*(registrar.stop() for registrar in registrars))
-        await until(lambda: not any(ids(each) for each in resolvers))
+        await until(lambda: not any(ids(resolver) for resolver in resolvers))
     await elsewhere.close()
     assert not caplog.messages
 
 
-async def test_a_view_of_before_an_etcd_lost_everything_is_not_forgotten(etcd: EtcdProcess, tmp_path: Path) -> None:
+async def test_a_cached_view_survives_an_etcd_that_lost_everything(etcd: EtcdProcess, tmp_path: Path) -> None:
     for n in range(20):
         written(etcd, "orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"o%d"}}' % n)
     async with Client(etcd.url, cache=tmp_path / "views") as client:
@@ -197,23 +197,23 @@ async def test_a_view_of_before_an_etcd_lost_everything_is_not_forgotten(etcd: E
         await until(lambda: ids(resolver) == {"o19", "new"})
 
 
-async def test_by_a_token_that_ends_again_and_again_it_stays_listed_and_is_followed(tmp_path: Path) -> None:
+async def test_registration_and_watch_survive_expiring_auth_tokens(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path, "--auth-token", "simple", "--auth-token-ttl", "2") as etcd:
         for method, *fields in (("UserAdd", "root", "s3cret"), ("RoleAdd", "root"), ("UserGrantRole", "root", "root")):
             etcd.call(f"Auth/{method}", _fields(*(each.encode() for each in fields)))
         etcd.call("Auth/AuthEnable", b"")
         url = etcd.url.replace("://", "://root:s3cret@")
-        ttl = 9.0  # Renewed every 3 s, each time with a token that has ended.
+        ttl = 9.0  # Renewed every 3 s, each time with a token that has expired.
         async with Client(url, cache=False) as provider, Client(url, cache=False) as consumer:
             resolver = consumer.resolver("orders")
             async with provider.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0) as registrar:
                 await until(lambda: ids(resolver) == {"o1"})
                 seen = set[frozenset[str]]()
-                resolver.subscribe(lambda view: seen.add(frozenset(each.id for each in view.endpoints)))
+                resolver.subscribe(lambda view: seen.add(frozenset(endpoint.id for endpoint in view.endpoints)))
                 await asyncio.sleep(1.5 * ttl)
                 assert seen == {frozenset({"o1"})}
                 assert registrar.registered
-                etcd.kill()  # And tokens end with it.
+                etcd.kill()  # The tokens are lost with it.
                 await until(lambda: not resolver.connected)
                 etcd.start()
                 await until(lambda: resolver.connected and ids(resolver) == {"o1"})
@@ -221,7 +221,7 @@ async def test_by_a_token_that_ends_again_and_again_it_stays_listed_and_is_follo
 
 
 class ScriptedEtcdSource:
-    """An etcd that answers reads and tells watches what a test says, in place of a real one."""
+    """Replaces the etcd client by scripted answers to reads and watches."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, *connections: tuple[RangeResult, Sequence[EtcdWatchEvent]]
@@ -238,18 +238,18 @@ class ScriptedEtcdSource:
         return self._connections[0][0]
 
     async def _watch(self, *_: object) -> AsyncGenerator[EtcdWatchEvent, None]:
-        for each in self._connections.pop(0)[1]:
-            yield each
+        for event in self._connections.pop(0)[1]:
+            yield event
 
-    async def told(self) -> list[ServiceUpdate | ConnectionLost]:
-        """All until the script is over."""
-        told = []
-        async with aclosing(self.source.watch("orders", lambda: None)) as events:
-            async for event in events:
-                told.append(event)
+    async def events(self) -> list[ServiceUpdate | ConnectionLost]:
+        """Every event until the script ends."""
+        events = []
+        async with aclosing(self.source.watch("orders", lambda: None)) as stream:
+            async for event in stream:
+                events.append(event)
                 if not self._connections and isinstance(event, ConnectionLost):
                     break
-        return told
+        return events
 
 
 def _header(revision: int) -> Header:
@@ -266,7 +266,7 @@ def _seen(revision: int, id: str) -> RevisionEvents:
 
 
 async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[EtcdWatchEvent] = [
+    events: list[EtcdWatchEvent] = [
         WatchProgress(_header(20)),
         _seen(12, "b"),
         WatchProgress(_header(30)),
@@ -274,42 +274,42 @@ async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: py
         _seen(21, "c"),
         WatchInterrupted("over"),
     ]
-    scripted = ScriptedEtcdSource(monkeypatch, (RangeResult(_header(10), (_put(9, "a"),)), told))
-    fold = ViewState()
-    for event in await scripted.told():
+    scripted = ScriptedEtcdSource(monkeypatch, (RangeResult(_header(10), (_put(9, "a"),)), events))
+    state = ViewState()
+    for event in await scripted.events():
         if isinstance(event, ServiceUpdate):
-            fold.apply(event, 0.0)
-    assert [each.id for each in fold.endpoints] == ["a", "b", "c"]
-    assert fold.position == ("7-0", 21)
+            state.apply(event, 0.0)
+    assert [endpoint.id for endpoint in state.endpoints] == ["a", "b", "c"]
+    assert state.position == ("7-0", 21)
 
 
 async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_history(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What others wrote elsewhere counts, though no change of the service says so."""
+    """Writes to other keys count too, though the service has no change."""
     scripted = ScriptedEtcdSource(
         monkeypatch,
         (RangeResult(_header(10), (_put(9, "a"),)), [WatchProgress(_header(500)), ResyncRequired("wiped or restored")]),
         (RangeResult(_header(300), (_put(9, "a"),)), [WatchInterrupted("over")]),
     )
-    groups = [each for each in await scripted.told() if isinstance(each, ServiceUpdate)]
-    assert [each.position for each in groups] == [("7-0", 10), ("7-0", 10), ("7-1", 300)]
+    updates = [event for event in await scripted.events() if isinstance(event, ServiceUpdate)]
+    assert [update.position for update in updates] == [("7-0", 10), ("7-0", 10), ("7-1", 300)]
 
 
 async def test_an_idle_etcd_is_never_lost(each_etcd: EtcdProcess | FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers whoever asks for its progress, again and again, within the time after which it counts as hanging."""
+    """It answers progress requests within the time after which it would count as hung."""
     monkeypatch.setattr(etcd_source, "REFRESH_INTERVAL", 0.0)
     monkeypatch.setattr(watch, "PROGRESS_INTERVAL", 0.1)
     each_etcd.put(b"orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80"}')
     source = etcd_source.EtcdSource([each_etcd.url], actor="", clock=SystemClock(), rng=Random(1))
-    told = []
-    async with asyncio.timeout(20.0), aclosing(source.watch("orders", lambda: None)) as events:
-        async for event in events:
-            told.append(event)
-            if len(told) == 5:
+    events = []
+    async with asyncio.timeout(20.0), aclosing(source.watch("orders", lambda: None)) as stream:
+        async for event in stream:
+            events.append(event)
+            if len(events) == 5:
                 break
     await source.close()
-    assert [type(event) for event in told] == [ServiceUpdate] * 5
+    assert [type(event) for event in events] == [ServiceUpdate] * 5
 
 
 async def test_a_service_in_an_etcd_that_was_wiped_or_restored_is_another_history(
@@ -355,11 +355,11 @@ async def test_of_two_keys_with_one_id_the_one_that_was_written_last_is_shown(et
 
 
 def _is_at(resolver: Resolver, port: int) -> bool:
-    return [each.port for each in resolver.view.endpoints] == [port]
+    return [endpoint.port for endpoint in resolver.view.endpoints] == [port]
 
 
 async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: EtcdProcess) -> None:
-    """A key is an address: it has room for one of them."""
+    """A key is made of the address, so it has room for one instance."""
     async with Client(etcd.url, cache=False) as client:
         resolver = client.resolver("orders")
         first = client.register("orders", 8001, id="a", address="10.0.0.1", ttl=2.0, drain_wait=0.0)
@@ -367,13 +367,13 @@ async def test_two_ids_of_one_program_at_one_address_never_alternate(etcd: EtcdP
         await first.start(10.0)
         await second.start(10.0)
         await until(lambda: first.state is RegistrarState.WAITING and bool(first.conflict))
-        await until(lambda: {each.id for each in resolver.view.endpoints} == {"b"})
+        await until(lambda: {endpoint.id for endpoint in resolver.view.endpoints} == {"b"})
         await second.stop()
-        await until(lambda: {each.id for each in resolver.view.endpoints} == {"a"})
+        await until(lambda: {endpoint.id for endpoint in resolver.view.endpoints} == {"a"})
         await first.stop()
 
 
-async def test_who_loses_its_id_to_a_process_elsewhere_is_told_at_its_next_renewal_and_is_listed_when_it_is_free(
+async def test_a_registrar_that_loses_its_id_waits_and_is_listed_again_when_it_is_free(
     etcd: EtcdProcess,
 ) -> None:
     async with Client(etcd.url, cache=False) as one, Client(etcd.url, cache=False) as other:
@@ -382,7 +382,7 @@ async def test_who_loses_its_id_to_a_process_elsewhere_is_told_at_its_next_renew
         winner = other.register("orders", 8002, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0, take_over=True)
         await loser.start(10.0)
         await winner.start(10.0)
-        # A renewal that finds its lease alive finds its key gone all the same.
+        # The renewal finds the lease alive, and another process's key.
         await until(lambda: loser.state is RegistrarState.WAITING and "127.0.0.1:8002" in loser.conflict)
         await until(lambda: _is_at(resolver, 8002))
         await winner.stop()

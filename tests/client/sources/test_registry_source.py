@@ -34,7 +34,7 @@ from tests.client.stub_node import (
 from tests.support.fakes import FakeClock
 
 DEAD = "http://127.0.0.1:9"
-"""Nobody listens there."""
+"""The URL of a node that does not run."""
 OPEN = sse_event("open", wire.WatchOpened("e1", 5, True, "w1"))
 RESUMED = sse_event("open", wire.WatchOpened("e1", 7, False, "w2"))
 SERVICE = sse_event(
@@ -56,26 +56,26 @@ async def node() -> AsyncIterator[StubNode]:
 
 
 class KnownPosition:
-    """What a consumer knows: what it was told last."""
+    """The position of the latest update that a consumer received."""
 
     def __init__(self) -> None:
         self.now: ViewPosition | None = None
 
 
-async def hear(
-    source: RegistrySource, count: int, known: KnownPosition | None = None
+async def receive(
+    source: RegistrySource, count: int, position: KnownPosition | None = None
 ) -> list[ServiceUpdate | ConnectionLost]:
     """The first `count` events of a watch of orders."""
-    known = known or KnownPosition()
-    heard: list[ServiceUpdate | ConnectionLost] = []
-    async with aclosing(source.watch("orders", lambda: known.now)) as events:
-        async for event in events:
-            heard.append(event)
+    position = position or KnownPosition()
+    events: list[ServiceUpdate | ConnectionLost] = []
+    async with aclosing(source.watch("orders", lambda: position.now)) as stream:
+        async for event in stream:
+            events.append(event)
             if isinstance(event, ServiceUpdate):
-                known.now = event.position
-            if len(heard) == count:
+                position.now = event.position
+            if len(events) == count:
                 break
-    return heard
+    return events
 
 
 def source_of(*urls: str) -> RegistrySource:
@@ -93,7 +93,7 @@ async def test_a_watch_that_breaks_is_resumed_from_where_it_was(node: StubNode) 
         (STREAM_HEAD + RESUMED + synced_event(7), True),
     ]
     source = source_of(node.url)
-    first, lost, second = await hear(source, 3)
+    first, lost, second = await receive(source, 3)
     assert isinstance(first, ServiceUpdate)
     assert first.full
     assert isinstance(lost, ConnectionLost)
@@ -106,13 +106,13 @@ async def test_a_watch_that_breaks_is_resumed_from_where_it_was(node: StubNode) 
     await source.close()
 
 
-async def test_half_a_group_is_never_shown(node: StubNode) -> None:
+async def test_an_incomplete_update_is_never_shown(node: StubNode) -> None:
     node.watch_answers = [(STREAM_HEAD + OPEN + SERVICE, False), (STREAM_HEAD + OPEN + synced_event(6), True)]
     source = source_of(node.url)
-    lost, group = await hear(source, 2)
+    lost, update = await receive(source, 2)
     assert isinstance(lost, ConnectionLost)
-    assert isinstance(group, ServiceUpdate)
-    assert group.changed == {}
+    assert isinstance(update, ServiceUpdate)
+    assert update.changed == {}
     await source.close()
 
 
@@ -126,17 +126,17 @@ async def test_half_a_group_is_never_shown(node: StubNode) -> None:
         b"",
     ],
 )
-async def test_whoever_does_not_speak_the_protocol_is_lost_with_a_word(node: StubNode, content: bytes) -> None:
+async def test_a_node_with_another_protocol_is_reported_as_lost_with_a_reason(node: StubNode, content: bytes) -> None:
     node.watch_answers = [(content, False)]
     source = source_of(node.url)
-    (lost,) = await hear(source, 1)
+    (lost,) = await receive(source, 1)
     assert isinstance(lost, ConnectionLost)
     assert lost.reason.startswith(f"{node.url}: ")
     assert len(lost.reason) > len(node.url) + 5
     await source.close()
 
 
-async def test_the_next_node_takes_over_and_is_stayed_with(node: StubNode) -> None:
+async def test_a_watch_switches_to_the_next_node_and_stays_there(node: StubNode) -> None:
     node.watch_answers = [
         (STREAM_HEAD + OPEN + SERVICE + synced_event(5), False),
         (STREAM_HEAD + RESUMED + synced_event(7), True),
@@ -144,15 +144,15 @@ async def test_the_next_node_takes_over_and_is_stayed_with(node: StubNode) -> No
     async with stub_node() as other:
         other.watch_answers = [(STREAM_HEAD + OPEN + synced_event(5), False)]
         source = source_of(DEAD, node.url, other.url)
-        group, lost, again, _ = await hear(source, 4)
-        assert isinstance(group, ServiceUpdate), "a node that refuses costs no pause"
+        update, lost, again, _ = await receive(source, 4)
+        assert isinstance(update, ServiceUpdate), "a node that refuses causes no pause"
         assert isinstance(lost, ConnectionLost)
         assert isinstance(again, ServiceUpdate)
         assert "e1:5" in other.requests[0]
         await source.close()
 
 
-async def test_a_group_is_acknowledged_only_once_more_is_asked_for(node: StubNode) -> None:
+async def test_an_update_is_acknowledged_when_the_next_one_is_requested(node: StubNode) -> None:
     leaving = sse_event(
         "change", wire.ServiceChange("orders", 5, 6, [], [wire.RemovedInstance("a", "deregistered", "x")])
     )
@@ -177,7 +177,7 @@ async def test_a_group_is_acknowledged_only_once_more_is_asked_for(node: StubNod
     async with aclosing(source.watch("orders", lambda: None)) as events:
         await anext(events)
         node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 8, 15.0)))
-        await source.deregister("orders", "z", "", "")  # What was sent before it has arrived before it.
+        await source.deregister("orders", "z", "", "")  # Everything sent earlier has arrived by now.
         assert [each.partition("?")[0] for each in node.requests] == [
             "GET /api/v1/watch",
             "DELETE /api/v1/services/orders/instances/z",
@@ -187,14 +187,14 @@ async def test_a_group_is_acknowledged_only_once_more_is_asked_for(node: StubNod
             await anext(events)
         await until(lambda: wire.encode(wire.AcknowledgementBody(6)) in node.bodies)
     assert set(node.requests[2:]) == {"POST /api/v1/watches/w1/acknowledge"}
-    assert wire.encode(wire.AcknowledgementBody(7)) not in node.bodies, "nobody waits for what harms no call"
+    assert wire.encode(wire.AcknowledgementBody(7)) not in node.bodies, "drains do not wait for an added endpoint"
     await source.close()
 
 
 async def test_closing_a_watch_closes_its_connection(node: StubNode) -> None:
     node.watch_answers = [(STREAM_HEAD + OPEN + SERVICE + synced_event(5), True)]
     source = source_of(node.url)
-    await hear(source, 1)
+    await receive(source, 1)
     await until(lambda: not node.open)
     await source.close()
 
@@ -221,7 +221,7 @@ async def test_a_request_goes_to_the_next_node_when_one_fails(node: StubNode) ->
         (wire.Problem("Insufficient Storage", 507, "the catalog is full"), RegistryRefused),
     ],
 )
-async def test_what_the_registry_refuses_is_said_in_the_words_of_the_rules(
+async def test_a_refusal_raises_the_error_that_it_states(
     node: StubNode, problem: wire.Problem, error: type[Exception]
 ) -> None:
     node.answer = http_reply(problem.status, wire.encode(problem))
@@ -235,7 +235,7 @@ async def test_what_the_registry_refuses_is_said_in_the_words_of_the_rules(
     ("problem", "error"),
     [(wire.Problem("Not Found", 404, "no"), UnknownInstance), (wire.Problem("Conflict", 409, "no"), LeaseLost)],
 )
-async def test_a_lease_that_is_not_ours_any_more_is_told_as_that(
+async def test_a_lease_of_another_holder_is_reported_as_lost(
     node: StubNode, problem: wire.Problem, error: type[Exception]
 ) -> None:
     node.answer = http_reply(problem.status, wire.encode(problem))
@@ -245,7 +245,7 @@ async def test_a_lease_that_is_not_ours_any_more_is_told_as_that(
     await source.close()
 
 
-async def test_an_answer_that_is_none_is_an_error_and_no_crash(node: StubNode) -> None:
+async def test_an_undecodable_answer_is_an_error(node: StubNode) -> None:
     for body in (b"", b"<html>", b'{"epoch": 7}'):
         node.answer = http_reply(200, body)
         source = source_of(node.url)
@@ -254,7 +254,7 @@ async def test_an_answer_that_is_none_is_an_error_and_no_crash(node: StubNode) -
         await source.close()
 
 
-async def test_a_node_that_hangs_delays_reads_and_harmless_writes_by_half_a_second(node: StubNode) -> None:
+async def test_a_hung_node_delays_reads_and_idempotent_writes_by_half_a_second(node: StubNode) -> None:
     node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 3, 15.0)))
     async with hung_node() as hung:
         calls: list[Callable[[RegistryApi], Awaitable[wire.WriteResult]]] = [
@@ -285,7 +285,7 @@ async def test_a_lease_of_the_shortest_ttl_does_not_lapse_because_a_node_hangs()
     assert (await renewing).renewed == 1
 
 
-async def test_what_is_not_harmless_twice_reaches_one_node_only(node: StubNode) -> None:
+async def test_a_write_that_must_not_arrive_twice_reaches_one_node_only(node: StubNode) -> None:
     node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 3)))
     async with stub_node() as slow:
         slow.answer, slow.delay = node.answer, HEDGE_DELAY + 0.2
@@ -295,7 +295,7 @@ async def test_what_is_not_harmless_twice_reaches_one_node_only(node: StubNode) 
         await source.close()
 
 
-async def test_a_registry_that_answers_a_drain_too_late_is_not_called_unavailable(node: StubNode) -> None:
+async def test_a_late_answer_to_a_drain_is_overdue_and_not_unavailable(node: StubNode) -> None:
     async with hung_node() as hung:
         source = source_of(hung)
         begun = source._clock.now()
@@ -305,7 +305,7 @@ async def test_a_registry_that_answers_a_drain_too_late_is_not_called_unavailabl
         await source.close()
 
 
-async def test_a_node_that_stops_while_it_waits_has_done_the_rest_and_one_that_refuses_has_done_nothing(
+async def test_a_node_that_stops_during_the_wait_has_written_and_one_that_declines_has_not(
     node: StubNode,
 ) -> None:
     for field, error in (("wait", AnswerLost), ("", RegistryUnavailable)):
@@ -316,7 +316,7 @@ async def test_a_node_that_stops_while_it_waits_has_done_the_rest_and_one_that_r
         await source.close()
 
 
-async def test_what_looking_for_a_node_took_is_taken_off_the_wait(node: StubNode) -> None:
+async def test_the_time_to_find_a_node_is_subtracted_from_the_wait(node: StubNode) -> None:
     node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 3)))
     for urls, least, most in (((node.url,), 5.0, 5.0), ((DEAD, node.url), 4.0, 5.0)):
         source = source_of(*urls)
@@ -332,19 +332,19 @@ async def test_what_looking_for_a_node_took_is_taken_off_the_wait(node: StubNode
         await source.close()
 
 
-async def test_a_consumer_says_goodbye_to_every_node_within_a_bounded_time(node: StubNode) -> None:
+async def test_a_consumer_sends_its_goodbye_to_every_node_within_a_bounded_time(node: StubNode) -> None:
     async with hung_node() as hung, stub_node() as other:
         source = source_of(hung, node.url, DEAD, other.url)
         begun = source._clock.now()
         await source.send_goodbye(["orders"])
         assert source._clock.now() - begun < GOODBYE_TIMEOUT + 0.5
-        for each in (node, other):
-            (request,) = each.requests
+        for receiver in (node, other):
+            (request,) = receiver.requests
             assert re.fullmatch(r"DELETE /api/v1/consumers/[0-9a-f]{32}\?service=orders", request)
         await source.close()
 
 
-async def test_a_host_that_nobody_knows_has_no_address_facing_it() -> None:
+async def test_an_unknown_registry_host_is_an_error_for_the_local_address() -> None:
     source = source_of("http://no-such-host.invalid:1")
     with pytest.raises(RegistryUnavailable, match=r"no-such-host\.invalid"):
         await source.local_address()

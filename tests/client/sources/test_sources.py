@@ -1,4 +1,4 @@
-"""What every source promises: the same library, whoever lists the instances."""
+"""The contract of every source: the client works in the same way on each."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ TTL = 2.0
 
 
 class InstanceSource(Protocol):
-    """Where instances are listed."""
+    """A registry, an etcd or a Consul agent."""
 
     url: str
 
     async def away(self) -> None: ...
 
     async def back(self) -> None:
-        """It remembers nothing."""
+        """Start again, with all state lost."""
         ...
 
     async def close(self) -> None: ...
@@ -92,16 +92,16 @@ class ConsulInstanceSource:
 
 
 @pytest.fixture(params=["registry", "etcd", "consul"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[InstanceSource]:
-    place: InstanceSource
+async def source(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[InstanceSource]:
+    source: InstanceSource
     if request.param == "consul":
         agent = FakeConsulAgent()
         await agent.start()
-        place = ConsulInstanceSource(agent)
+        source = ConsulInstanceSource(agent)
     else:
-        place = RegistryInstanceSource() if request.param == "registry" else EtcdInstanceSource(tmp_path)
-    yield place
-    await place.close()
+        source = RegistryInstanceSource() if request.param == "registry" else EtcdInstanceSource(tmp_path)
+    yield source
+    await source.close()
 
 
 def ids(resolver: Resolver) -> set[str]:
@@ -112,8 +112,8 @@ async def seen(resolver: Resolver, *wanted: str) -> None:
     await until(lambda: resolver.connected and ids(resolver) == set(wanted))
 
 
-async def test_what_one_program_registers_another_one_finds_as_it_is(place: InstanceSource) -> None:
-    async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
+async def test_an_instance_is_found_as_it_was_registered(source: InstanceSource) -> None:
+    async with Client(source.url, cache=False) as provider, Client(source.url, cache=False) as consumer:
         resolver, other = consumer.resolver("orders"), consumer.resolver("orders-admin")
         registrar = provider.register(
             "orders",
@@ -131,7 +131,7 @@ async def test_what_one_program_registers_another_one_finds_as_it_is(place: Inst
         async with registrar, provider.register("orders-admin", 9001, id="a1", ttl=TTL, drain_wait=0.0):
             await seen(resolver, "o1")
             await seen(other, "a1")
-            assert [(each.instance, each.status) for each in resolver.view.endpoints] == [
+            assert [(endpoint.instance, endpoint.status) for endpoint in resolver.view.endpoints] == [
                 (
                     Instance(
                         "orders",
@@ -151,16 +151,16 @@ async def test_what_one_program_registers_another_one_finds_as_it_is(place: Inst
         await seen(other)
 
 
-async def test_a_lease_is_kept_for_longer_than_its_ttl(place: InstanceSource) -> None:
-    async with Client(place.url, cache=False) as client, client.register("orders", 8001, id="o1", ttl=TTL):
+async def test_a_lease_is_kept_for_longer_than_its_ttl(source: InstanceSource) -> None:
+    async with Client(source.url, cache=False) as client, client.register("orders", 8001, id="o1", ttl=TTL):
         resolver = client.resolver("orders")
         await seen(resolver, "o1")
         await asyncio.sleep(2 * TTL)
-        assert [each.status for each in resolver.view.endpoints] == [Status.PASSING]
+        assert [endpoint.status for endpoint in resolver.view.endpoints] == [Status.PASSING]
 
 
-async def test_who_drains_is_called_no_more_and_renewing_does_not_bring_it_back(place: InstanceSource) -> None:
-    async with Client(place.url, cache=False) as client:
+async def test_a_drained_instance_is_not_called_and_renewals_do_not_bring_it_back(source: InstanceSource) -> None:
+    async with Client(source.url, cache=False) as client:
         channel = client.channel("orders")
         one = client.register("orders", 8001, id="o1", ttl=TTL)
         async with one, client.register("orders", 8002, id="o2", ttl=TTL):
@@ -172,37 +172,37 @@ async def test_who_drains_is_called_no_more_and_renewing_does_not_bring_it_back(
                 await asyncio.sleep(TTL)
 
 
-async def test_a_change_of_a_registration_takes_the_place_of_what_it_was(place: InstanceSource) -> None:
-    async with Client(place.url, cache=False) as client:
+async def test_a_changed_registration_replaces_the_earlier_one(source: InstanceSource) -> None:
+    async with Client(source.url, cache=False) as client:
         resolver = client.resolver("orders")
         async with client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0):
             await seen(resolver, "o1")
             async with client.register("orders", 8002, id="o1", ttl=TTL, drain_wait=0.0):
-                await until(lambda: [each.port for each in resolver.view.endpoints] == [8002])
+                await until(lambda: [endpoint.port for endpoint in resolver.view.endpoints] == [8002])
 
 
 @pytest.mark.parametrize("ttl", [TTL, None])
-async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier_one_leaves_it_alone(
-    place: InstanceSource, ttl: float | None, monkeypatch: pytest.MonkeyPatch
+async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier_one_does_not_remove_it(
+    source: InstanceSource, ttl: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.client.registration.renewals.MAX_RENEWED_TTL", TTL)
-    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+    async with Client(source.url, cache=False) as first, Client(source.url, cache=False) as second:
         resolver = second.resolver("orders")
         earlier = first.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0)
-        quick = first.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0)
+        short_lived = first.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0)
         await earlier.start(10.0)
-        await quick.start(10.0)
+        await short_lived.start(10.0)
         shown: set[frozenset[str]] = set()
         async with (
             second.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0),
             second.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0),
         ):
             await seen(resolver, "o1", "o2")
-            resolver.subscribe(lambda view: shown.add(frozenset(each.id for each in view.endpoints)))
-            await quick.stop("before it could learn of it")
+            resolver.subscribe(lambda view: shown.add(frozenset(endpoint.id for endpoint in view.endpoints)))
+            await short_lived.stop("before it could learn of it")
             await until(lambda: earlier.state is RegistrarState.WAITING)
             await earlier.stop()
-            # Whoever registers now is told of after whatever those two did.
+            # A registration that is made now is seen after everything that those two did.
             async with second.register("orders", 8003, id="o3", ttl=ttl, drain_wait=0.0):
                 await seen(resolver, "o1", "o2", "o3")
             assert all({"o1", "o2"} <= each for each in shown)
@@ -211,20 +211,20 @@ async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier
 
 @pytest.mark.parametrize("ttl", [TTL, None])
 async def test_two_processes_at_one_place_never_alternate_and_the_loser_returns_when_it_is_free(
-    place: InstanceSource, ttl: float | None, monkeypatch: pytest.MonkeyPatch
+    source: InstanceSource, ttl: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.client.registration.renewals.MAX_RENEWED_TTL", TTL)
-    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+    async with Client(source.url, cache=False) as first, Client(source.url, cache=False) as second:
         resolver = second.resolver("orders")
         earlier = first.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0)
         await earlier.start(10.0)
         await seen(resolver, "o1")
         processes: list[str] = []
-        resolver.subscribe(lambda view: processes.extend(each.holder_digest for each in view.endpoints))
+        resolver.subscribe(lambda view: processes.extend(endpoint.holder_digest for endpoint in view.endpoints))
         async with second.register("orders", 8001, id="o1", address="127.0.0.1", ttl=ttl, drain_wait=0.0) as later:
             await until(lambda: earlier.state is RegistrarState.WAITING and bool(earlier.conflict))
             assert "http://127.0.0.1:8001" in earlier.conflict
-            await asyncio.sleep(2 * TTL)  # It asks several times.
+            await asyncio.sleep(2 * TTL)  # The earlier one tries several times.
             assert later.registered
             assert len(set(processes)) <= 2, "the earlier process, then the later one"
         await until(lambda: earlier.registered)
@@ -232,10 +232,10 @@ async def test_two_processes_at_one_place_never_alternate_and_the_loser_returns_
         await earlier.stop()
 
 
-async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_not_answer(place: InstanceSource) -> None:
+async def test_the_id_of_a_live_process_elsewhere_is_taken_when_that_stops_answering(source: InstanceSource) -> None:
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+    async with Client(source.url, cache=False) as first, Client(source.url, cache=False) as second:
         living = first.register("orders", port, id="o1", address="127.0.0.1", ttl=60.0, drain_wait=0.0)
         await living.start(10.0)
         resolver = second.resolver("orders")
@@ -245,18 +245,18 @@ async def test_the_id_of_a_process_that_lives_elsewhere_is_had_when_that_does_no
         assert f"http://127.0.0.1:{port}" in other.conflict
         assert "http://127.0.0.1:1 " in other.conflict
         assert "takeover=force" in other.conflict
-        assert [each.port for each in resolver.view.endpoints or await _first(resolver)] == [port]
+        assert [endpoint.port for endpoint in resolver.view.endpoints or await _first(resolver)] == [port]
         listening.close()
         await listening.wait_closed()
         await until(lambda: other.registered)
-        await until(lambda: [each.port for each in resolver.view.endpoints] == [1])
+        await until(lambda: [endpoint.port for endpoint in resolver.view.endpoints] == [1])
         await other.stop()
 
 
-async def test_a_program_can_be_told_to_take_over_the_id_of_a_living_process(place: InstanceSource) -> None:
+async def test_take_over_takes_the_id_of_a_live_process(source: InstanceSource) -> None:
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    async with Client(place.url, cache=False) as first, Client(place.url, cache=False) as second:
+    async with Client(source.url, cache=False) as first, Client(source.url, cache=False) as second:
         living = first.register("orders", port, id="o1", address="127.0.0.1", ttl=TTL, drain_wait=0.0)
         await living.start(10.0)
         async with second.register(
@@ -274,8 +274,8 @@ async def _first(resolver: Resolver) -> tuple[Endpoint, ...]:
     return resolver.view.endpoints
 
 
-async def test_of_two_registrars_of_one_program_with_one_id_the_later_one_counts(place: InstanceSource) -> None:
-    async with Client(place.url, cache=False) as client:
+async def test_of_two_registrars_of_one_program_with_one_id_the_later_one_counts(source: InstanceSource) -> None:
+    async with Client(source.url, cache=False) as client:
         resolver = client.resolver("orders")
         earlier = client.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0)
         await earlier.start(10.0)
@@ -287,18 +287,18 @@ async def test_of_two_registrars_of_one_program_with_one_id_the_later_one_counts
         await seen(resolver)
 
 
-async def test_nothing_is_forgotten_while_nobody_answers_and_all_comes_back_by_itself(place: InstanceSource) -> None:
-    async with Client(place.url, cache=False) as provider, Client(place.url, cache=False) as consumer:
+async def test_views_stay_during_an_outage_and_registrations_come_back_by_themselves(source: InstanceSource) -> None:
+    async with Client(source.url, cache=False) as provider, Client(source.url, cache=False) as consumer:
         resolver = consumer.resolver("orders")
         lengths: set[int] = set()
         async with provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0) as registrar:
             await seen(resolver, "o1")
             watching = asyncio.create_task(_note(resolver, lengths))
-            await place.away()
+            await source.away()
             await until(lambda: not resolver.connected)
             await asyncio.sleep(2 * TTL)
-            await place.back()
-            async with Client(place.url, cache=False) as newcomer:
+            await source.back()
+            async with Client(source.url, cache=False) as newcomer:
                 await seen(newcomer.resolver("orders"), "o1")
             await seen(resolver, "o1")
             await until(lambda: registrar.registered)
@@ -311,20 +311,20 @@ async def _note(resolver: Resolver, lengths: set[int]) -> None:
         lengths.add(len(view.endpoints))
 
 
-async def test_who_registers_while_nobody_answers_is_listed_as_soon_as_somebody_does(place: InstanceSource) -> None:
-    await place.away()
-    async with Client(place.url, cache=False) as client:
+async def test_a_registration_during_an_outage_is_listed_as_soon_as_the_source_is_back(source: InstanceSource) -> None:
+    await source.away()
+    async with Client(source.url, cache=False) as client:
         registrar = client.register("orders", 8001, id="o1", address="10.0.0.1", ttl=TTL, drain_wait=0.0)
         await registrar.start(0.2)
         assert not registrar.registered
         resolver = client.resolver("orders")
-        await place.back()
+        await source.back()
         await seen(resolver, "o1")
         await registrar.stop()
 
 
-async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: InstanceSource) -> None:
-    async with Client(place.url, cache=False) as client:
+async def test_an_unregistered_service_has_an_empty_view(source: InstanceSource) -> None:
+    async with Client(source.url, cache=False) as client:
         await seen(client.resolver("nobody"))
 
 
@@ -338,7 +338,7 @@ async def test_a_service_that_nobody_registered_is_known_to_be_empty(place: Inst
         "consul://127.0.0.1:9",
     ],
 )
-async def test_a_kept_view_is_used_soon_when_nobody_answers_whatever_the_source(url: str, tmp_path: Path) -> None:
+async def test_a_cached_view_is_used_soon_when_the_source_does_not_answer(url: str, tmp_path: Path) -> None:
     client = Client(url, cache=tmp_path)
     ViewCache(tmp_path, client.urls).save("orders", CachedView(ViewPosition("e1", 4), (endpoint("kept"),), time.time()))
     async with client, asyncio.timeout(client.source.cache_fallback_delay + 2.0):
@@ -347,6 +347,6 @@ async def test_a_kept_view_is_used_soon_when_nobody_answers_whatever_the_source(
         assert (channel.pick().endpoint.id, channel.resolver.view.origin) == ("kept", "disk")
 
 
-async def test_half_a_second_is_waited_for_each_node() -> None:
+async def test_the_cache_fallback_delay_is_half_a_second_for_each_node() -> None:
     for url, patience in (("http://a:1,http://b:1,http://c:1", 1.5), ("etcd://a,b", 1.0), ("consul://a", 0.5)):
         assert Client(url, cache=False).source.cache_fallback_delay == patience

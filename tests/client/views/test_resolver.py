@@ -22,98 +22,98 @@ from tests.support.fakes import FakeClock, run_until_idle
 class ResolverFixture:
     """A resolver of "orders" over a scripted source."""
 
-    def __init__(self, shelf: ViewCache | None = None, **options: float) -> None:
+    def __init__(self, cache: ViewCache | None = None, **options: float) -> None:
         self.clock = FakeClock()
         self.source = ScriptedSource()
-        self.resolver = Resolver("orders", self.source, cache=shelf, clock=self.clock, rng=Random(1), **options)
+        self.resolver = Resolver("orders", self.source, cache=cache, clock=self.clock, rng=Random(1), **options)
 
     @property
     def ids(self) -> list[str]:
-        return [each.id for each in self.resolver.view.endpoints]
+        return [endpoint.id for endpoint in self.resolver.view.endpoints]
 
-    async def hear(self, *events: object) -> None:
+    async def receive(self, *events: object) -> None:
         self.source.emit(*events)  # type: ignore[arg-type]
         await run_until_idle()
 
 
 @pytest.fixture
-async def following() -> AsyncIterator[ResolverFixture]:
-    it = ResolverFixture()
-    it.resolver.start()
+async def fixture() -> AsyncIterator[ResolverFixture]:
+    fixture = ResolverFixture()
+    fixture.resolver.start()
     await run_until_idle()
-    yield it
-    await it.resolver.close()
-    assert it.source.open_watches == 0
+    yield fixture
+    await fixture.resolver.close()
+    assert fixture.source.open_watches == 0
 
 
-async def test_before_anything_is_said_nothing_is_known(following: ResolverFixture) -> None:
-    view = following.resolver.view
+async def test_a_new_resolver_has_no_view(fixture: ResolverFixture) -> None:
+    view = fixture.resolver.view
     assert (view.origin, view.endpoints, view.age()) == ("none", (), inf)
-    assert not following.resolver.connected
+    assert not fixture.resolver.connected
 
 
-async def test_a_view_states_its_epoch_revision_and_age(following: ResolverFixture) -> None:
-    await following.hear(full_update(5, endpoint("a"), age=2.0))
-    view = following.resolver.view
+async def test_a_view_states_its_epoch_revision_and_age(fixture: ResolverFixture) -> None:
+    await fixture.receive(full_update(5, endpoint("a"), age=2.0))
+    view = fixture.resolver.view
     assert (view.origin, view.epoch, view.revision, view.age()) == ("live", "e1", 5, 2.0)
-    await following.clock.advance(3.0)
+    await fixture.clock.advance(3.0)
     assert view.age() == 5.0
 
 
-async def test_a_heartbeat_makes_the_view_fresh_again(following: ResolverFixture) -> None:
-    await following.hear(full_update(5, endpoint("a")))
-    await following.clock.advance(14.0)
-    await following.hear(delta_update(5, 8, age=0.5))
-    assert (following.resolver.view.revision, following.resolver.view.age()) == (8, 0.5)
+async def test_a_heartbeat_makes_the_view_fresh_again(fixture: ResolverFixture) -> None:
+    await fixture.receive(full_update(5, endpoint("a")))
+    await fixture.clock.advance(14.0)
+    await fixture.receive(delta_update(5, 8, age=0.5))
+    assert (fixture.resolver.view.revision, fixture.resolver.view.age()) == (8, 0.5)
 
 
-async def test_the_last_view_stays_and_ages_while_the_registry_is_lost(following: ResolverFixture) -> None:
-    await following.hear(full_update(5, endpoint("a")), ConnectionLost("it is down"))
-    await following.clock.advance(3600.0)
-    assert following.ids == ["a"]
-    assert following.resolver.view.age() == 3600.0
-    assert not following.resolver.connected
-    assert "down" in following.resolver.problem
+async def test_the_last_view_stays_and_ages_while_the_registry_is_lost(fixture: ResolverFixture) -> None:
+    await fixture.receive(full_update(5, endpoint("a")), ConnectionLost("it is down"))
+    await fixture.clock.advance(3600.0)
+    assert fixture.ids == ["a"]
+    assert fixture.resolver.view.age() == 3600.0
+    assert not fixture.resolver.connected
+    assert "down" in fixture.resolver.problem
 
 
-async def test_a_node_that_is_behind_makes_nothing_fresh(following: ResolverFixture) -> None:
-    await following.hear(full_update(5, endpoint("a")))
-    await following.clock.advance(10.0)
-    await following.hear(full_update(3))
-    assert following.ids == ["a"]
-    assert following.resolver.view.age() == 10.0
-    assert "behind" in following.resolver.problem
+async def test_a_lagging_node_does_not_refresh_the_view(fixture: ResolverFixture) -> None:
+    await fixture.receive(full_update(5, endpoint("a")))
+    await fixture.clock.advance(10.0)
+    await fixture.receive(full_update(3))
+    assert fixture.ids == ["a"]
+    assert fixture.resolver.view.age() == 10.0
+    assert "behind" in fixture.resolver.problem
 
 
-async def test_what_is_applied_is_said_only_after_followers_have_seen_it(following: ResolverFixture) -> None:
+async def test_an_update_is_acknowledged_only_after_listeners_have_seen_it(fixture: ResolverFixture) -> None:
     seen: list[tuple[int, int]] = []
-    following.resolver.subscribe(lambda view: seen.append((view.revision, len(following.source.applied))))
-    await following.hear(full_update(5, endpoint("a")))
+    fixture.resolver.subscribe(lambda view: seen.append((view.revision, len(fixture.source.applied))))
+    await fixture.receive(full_update(5, endpoint("a")))
     assert seen == [(0, 0), (5, 0)]
-    assert following.source.applied == [("e1", 5)]
+    assert fixture.source.applied == [("e1", 5)]
 
 
-async def test_an_error_that_nobody_foresaw_does_not_freeze_the_view(
-    following: ResolverFixture, caplog: pytest.LogCaptureFixture
+async def test_an_unexpected_error_does_not_freeze_the_view(
+    fixture: ResolverFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await following.hear(full_update(5, endpoint("a")), ValueError("surprise"))
-    assert not following.resolver.connected
-    await following.clock.advance(60.0)
-    await following.hear(delta_update(5, 6, endpoint("b")))
-    assert following.ids == ["a", "b"]
-    assert following.source.positions == [None, ("e1", 5)]
+    await fixture.receive(full_update(5, endpoint("a")), ValueError("surprise"))
+    assert not fixture.resolver.connected
+    await fixture.clock.advance(60.0)
+    await fixture.receive(delta_update(5, 6, endpoint("b")))
+    assert fixture.ids == ["a", "b"]
+    assert fixture.source.positions == [None, ("e1", 5)]
     assert "surprise" in caplog.text
 
 
-async def test_after_a_gap_the_whole_is_asked_for(following: ResolverFixture) -> None:
-    await following.hear(full_update(5, endpoint("a")), delta_update(9, 10, endpoint("c")))
-    assert following.ids == ["a"]
-    await following.clock.advance(60.0)
-    assert following.source.positions == [None, None]
+async def test_a_revision_gap_leads_to_a_full_update(fixture: ResolverFixture) -> None:
+    await fixture.receive(full_update(5, endpoint("a")), delta_update(9, 10, endpoint("c")))
+    assert fixture.ids == ["a"]
+    await fixture.clock.advance(60.0)
+    assert fixture.source.positions == [None, None]
 
 
-async def test_a_follower_that_fails_does_not_stop_the_others(
-    following: ResolverFixture, caplog: pytest.LogCaptureFixture
+async def test_a_listener_that_fails_does_not_stop_the_others(
+    fixture: ResolverFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[View] = []
 
@@ -121,205 +121,207 @@ async def test_a_follower_that_fails_does_not_stop_the_others(
         if view.endpoints:
             raise ValueError("follower")
 
-    following.resolver.subscribe(failing)
-    following.resolver.subscribe(seen.append)
-    await following.hear(full_update(5, endpoint("a")))
+    fixture.resolver.subscribe(failing)
+    fixture.resolver.subscribe(seen.append)
+    await fixture.receive(full_update(5, endpoint("a")))
     assert seen[-1].revision == 5
-    assert following.resolver.connected
+    assert fixture.resolver.connected
 
 
-async def test_who_stops_following_hears_no_more(following: ResolverFixture) -> None:
+async def test_a_listener_that_unsubscribed_is_not_called(fixture: ResolverFixture) -> None:
     seen: list[View] = []
-    stop = following.resolver.subscribe(seen.append)
+    stop = fixture.resolver.subscribe(seen.append)
     stop()
     stop()
-    await following.hear(full_update(5, endpoint("a")))
+    await fixture.receive(full_update(5, endpoint("a")))
     assert len(seen) == 1
 
 
-async def test_a_restarted_empty_registry_wipes_nothing_until_it_has_settled(following: ResolverFixture) -> None:
-    await following.hear(full_update(5, endpoint("a"), endpoint("b")))
-    await following.hear(full_update(0, epoch="e2"))
-    assert following.ids == ["a", "b"]
-    await following.hear(delta_update(0, 1, endpoint("a"), epoch="e2"))
-    await following.clock.advance(SETTLING_TIME - 1.0)
-    assert following.ids == ["a", "b"]
-    await following.clock.advance(2.0)
-    assert following.ids == ["a"]
-    assert (following.resolver.view.epoch, following.resolver.view.revision) == ("e2", 1)
+async def test_a_registry_that_restarts_empty_removes_no_endpoint_until_it_has_settled(
+    fixture: ResolverFixture,
+) -> None:
+    await fixture.receive(full_update(5, endpoint("a"), endpoint("b")))
+    await fixture.receive(full_update(0, epoch="e2"))
+    assert fixture.ids == ["a", "b"]
+    await fixture.receive(delta_update(0, 1, endpoint("a"), epoch="e2"))
+    await fixture.clock.advance(SETTLING_TIME - 1.0)
+    assert fixture.ids == ["a", "b"]
+    await fixture.clock.advance(2.0)
+    assert fixture.ids == ["a"]
+    assert (fixture.resolver.view.epoch, fixture.resolver.view.revision) == ("e2", 1)
 
 
-async def test_changes_that_are_dear_to_take_over_are_paced(following: ResolverFixture) -> None:
+async def test_changes_with_slow_listeners_are_rate_limited(fixture: ResolverFixture) -> None:
     seen: list[int] = []
 
     def slow(view: View) -> None:
-        following.clock.jump(0.05)
+        fixture.clock.jump(0.05)
         seen.append(view.revision)
 
-    following.resolver.subscribe(slow)
-    await following.hear(full_update(1, endpoint("a")), delta_update(1, 2, endpoint("b")))
+    fixture.resolver.subscribe(slow)
+    await fixture.receive(full_update(1, endpoint("a")), delta_update(1, 2, endpoint("b")))
     assert seen == [0, 1]
-    await following.clock.advance(0.44)
+    await fixture.clock.advance(0.44)
     assert seen == [0, 1]
-    await following.clock.advance(0.02)
+    await fixture.clock.advance(0.02)
     assert seen == [0, 1, 2]
 
 
-async def test_a_watcher_is_shown_each_view_and_a_slow_one_only_the_latest(following: ResolverFixture) -> None:
-    views = following.resolver.watch()
-    await following.hear(full_update(1, endpoint("a")))
+async def test_a_watcher_receives_each_view_and_a_slow_one_only_the_latest(fixture: ResolverFixture) -> None:
+    views = fixture.resolver.watch()
+    await fixture.receive(full_update(1, endpoint("a")))
     assert (await anext(views)).revision == 1
-    await following.hear(delta_update(1, 2, endpoint("b")), delta_update(2, 3, endpoint("c")), delta_update(3, 9))
+    await fixture.receive(delta_update(1, 2, endpoint("b")), delta_update(2, 3, endpoint("c")), delta_update(3, 9))
     view = await anext(views)
     assert (view.revision, len(view.endpoints)) == (9, 3)
     waiting = asyncio.ensure_future(anext(views))
-    await following.hear(delta_update(9, 10))
-    assert not waiting.done(), "a heartbeat is no new view"
-    await following.hear(delta_update(10, 11, gone=["a"]))
-    assert [each.id for each in (await waiting).endpoints] == ["b", "c"]
+    await fixture.receive(delta_update(9, 10))
+    assert not waiting.done(), "a heartbeat is not a new view"
+    await fixture.receive(delta_update(10, 11, removed=["a"]))
+    assert [endpoint.id for endpoint in (await waiting).endpoints] == ["b", "c"]
     await views.aclose()
 
 
-async def test_watchers_end_when_the_resolver_is_closed(following: ResolverFixture) -> None:
-    await following.hear(full_update(1, endpoint("a")))
+async def test_watchers_end_when_the_resolver_is_closed(fixture: ResolverFixture) -> None:
+    await fixture.receive(full_update(1, endpoint("a")))
     seen: list[View] = []
 
     async def read() -> None:
-        async for view in following.resolver.watch():
+        async for view in fixture.resolver.watch():
             seen.append(view)  # noqa: PERF401
 
     task = asyncio.create_task(read())
     await run_until_idle()
-    await following.resolver.close()
+    await fixture.resolver.close()
     await task
     assert len(seen) == 1
-    assert following.ids == ["a"]
+    assert fixture.ids == ["a"]
 
 
-def test_a_name_that_is_none_is_refused() -> None:
+def test_an_invalid_service_name_is_refused() -> None:
     with pytest.raises(Invalid):
         Resolver("No Such Name", ScriptedSource(), cache=None, clock=FakeClock(), rng=Random(1))
 
 
-KEPT = CachedView(ViewPosition("e1", 4), (endpoint("kept"),), 1_700_000_000.0 - 90.0)
+CACHED = CachedView(ViewPosition("e1", 4), (endpoint("kept"),), 1_700_000_000.0 - 90.0)
 
 
 @pytest.fixture
-async def keeping(tmp_path: Path) -> AsyncIterator[ResolverFixture]:
-    """A resolver that has a kept view and has just begun to ask."""
-    shelf = ViewCache(tmp_path, ["http://a:1"])
-    shelf.save("orders", KEPT)
-    it = ResolverFixture(shelf)
-    it.resolver.start()
+async def cached(tmp_path: Path) -> AsyncIterator[ResolverFixture]:
+    """A resolver with a cached view that has just sent its first request."""
+    cache = ViewCache(tmp_path, ["http://a:1"])
+    cache.save("orders", CACHED)
+    fixture = ResolverFixture(cache)
+    fixture.resolver.start()
     await run_until_idle()
-    yield it
-    await it.resolver.close()
+    yield fixture
+    await fixture.resolver.close()
 
 
-async def test_a_kept_view_is_not_shown_while_the_registry_is_asked(keeping: ResolverFixture) -> None:
-    await keeping.clock.advance(keeping.source.cache_fallback_delay - 0.1)
-    assert (keeping.ids, keeping.resolver.view.origin) == ([], "none")
-    await keeping.hear(full_update(9, endpoint("new")))
-    await keeping.clock.advance(10.0)
-    assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
+async def test_a_cached_view_is_not_used_while_the_registry_may_still_answer(cached: ResolverFixture) -> None:
+    await cached.clock.advance(cached.source.cache_fallback_delay - 0.1)
+    assert (cached.ids, cached.resolver.view.origin) == ([], "none")
+    await cached.receive(full_update(9, endpoint("new")))
+    await cached.clock.advance(10.0)
+    assert (cached.ids, cached.resolver.view.origin) == (["new"], "live")
 
 
-async def test_what_was_kept_need_not_be_told_again(keeping: ResolverFixture) -> None:
-    assert keeping.source.positions == [("e1", 4)]
-    await keeping.hear(delta_update(4, 5))
-    assert (keeping.ids, keeping.resolver.view.origin, keeping.resolver.view.age()) == (["kept"], "live", 0.0)
+async def test_a_watch_resumes_from_the_cached_view(cached: ResolverFixture) -> None:
+    assert cached.source.positions == [("e1", 4)]
+    await cached.receive(delta_update(4, 5))
+    assert (cached.ids, cached.resolver.view.origin, cached.resolver.view.age()) == (["kept"], "live", 0.0)
 
 
-async def test_an_empty_service_is_believed_rather_than_what_was_kept_of_it(keeping: ResolverFixture) -> None:
-    await keeping.hear(delta_update(4, 6, gone=["kept"]))
-    assert (keeping.ids, keeping.resolver.view.origin) == ([], "live")
+async def test_an_update_that_empties_the_service_replaces_the_cached_view(cached: ResolverFixture) -> None:
+    await cached.receive(delta_update(4, 6, removed=["kept"]))
+    assert (cached.ids, cached.resolver.view.origin) == ([], "live")
 
 
-async def test_a_registry_of_another_epoch_is_believed_rather_than_what_was_kept_of_the_one_before(
-    keeping: ResolverFixture,
+async def test_a_view_of_another_epoch_replaces_an_old_cached_view(
+    cached: ResolverFixture,
 ) -> None:
-    await keeping.hear(full_update(2, endpoint("new"), epoch="e2"))
-    assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
+    await cached.receive(full_update(2, endpoint("new"), epoch="e2"))
+    assert (cached.ids, cached.resolver.view.origin) == (["new"], "live")
 
 
-async def test_a_registry_of_another_epoch_that_was_only_slow_is_believed_too(keeping: ResolverFixture) -> None:
-    await keeping.clock.advance(keeping.source.cache_fallback_delay + 0.1)
-    assert (keeping.ids, keeping.resolver.view.origin) == (["kept"], "disk")
-    await keeping.hear(full_update(2, epoch="e2"))
-    assert (keeping.ids, keeping.resolver.view.origin) == ([], "live")
+async def test_a_late_view_of_another_epoch_replaces_an_old_cached_view(cached: ResolverFixture) -> None:
+    await cached.clock.advance(cached.source.cache_fallback_delay + 0.1)
+    assert (cached.ids, cached.resolver.view.origin) == (["kept"], "disk")
+    await cached.receive(full_update(2, epoch="e2"))
+    assert (cached.ids, cached.resolver.view.origin) == ([], "live")
 
 
-async def test_a_registry_that_was_away_and_comes_back_empty_takes_no_endpoint_away_at_once(
-    keeping: ResolverFixture,
+async def test_a_registry_that_was_lost_and_comes_back_empty_removes_no_endpoint_at_once(
+    cached: ResolverFixture,
 ) -> None:
-    await keeping.hear(ConnectionLost("connection refused"), full_update(2, epoch="e2"))
-    assert keeping.ids == ["kept"]
-    await keeping.clock.advance(SETTLING_TIME + 1.0)
-    assert keeping.ids == []
+    await cached.receive(ConnectionLost("connection refused"), full_update(2, epoch="e2"))
+    assert cached.ids == ["kept"]
+    await cached.clock.advance(SETTLING_TIME + 1.0)
+    assert cached.ids == []
 
 
-async def test_what_was_kept_just_before_a_registry_came_back_empty_settles(tmp_path: Path) -> None:
-    shelf = ViewCache(tmp_path, ["http://a:1"])
-    shelf.save("orders", CachedView(ViewPosition("e1", 4), (endpoint("kept"),), FakeClock().wall() - 5.0))
-    it = ResolverFixture(shelf)
-    it.resolver.start()
-    await it.hear(full_update(1, epoch="e2"))
-    assert it.ids == ["kept"]
-    await it.clock.advance(SETTLING_TIME + 1.0)
-    assert it.ids == []
-    await it.resolver.close()
+async def test_a_view_cached_just_before_the_registry_came_back_empty_settles(tmp_path: Path) -> None:
+    cache = ViewCache(tmp_path, ["http://a:1"])
+    cache.save("orders", CachedView(ViewPosition("e1", 4), (endpoint("kept"),), FakeClock().wall() - 5.0))
+    fixture = ResolverFixture(cache)
+    fixture.resolver.start()
+    await fixture.receive(full_update(1, epoch="e2"))
+    assert fixture.ids == ["kept"]
+    await fixture.clock.advance(SETTLING_TIME + 1.0)
+    assert fixture.ids == []
+    await fixture.resolver.close()
 
 
-async def test_a_kept_view_is_shown_at_once_when_no_node_can_be_reached(
-    keeping: ResolverFixture, caplog: pytest.LogCaptureFixture
+async def test_a_cached_view_is_used_at_once_when_no_node_can_be_reached(
+    cached: ResolverFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await keeping.hear(ConnectionLost("http://a:1: connection refused"))
-    assert (keeping.ids, keeping.resolver.view.origin, keeping.resolver.view.revision) == (["kept"], "disk", 4)
-    assert keeping.resolver.view.age() == pytest.approx(90.0)
+    await cached.receive(ConnectionLost("http://a:1: connection refused"))
+    assert (cached.ids, cached.resolver.view.origin, cached.resolver.view.revision) == (["kept"], "disk", 4)
+    assert cached.resolver.view.age() == pytest.approx(90.0)
     assert "using the view that was cached on this host 90 s ago" in caplog.text
     assert "connection refused" in caplog.text
-    await keeping.hear(full_update(9, endpoint("new")))
-    assert (keeping.ids, keeping.resolver.view.origin) == (["new"], "live")
+    await cached.receive(full_update(9, endpoint("new")))
+    assert (cached.ids, cached.resolver.view.origin) == (["new"], "live")
 
 
-async def test_a_kept_view_is_shown_when_the_registry_is_silent(keeping: ResolverFixture) -> None:
-    await keeping.clock.advance(keeping.source.cache_fallback_delay + 0.1)
-    assert (keeping.ids, keeping.resolver.view.origin) == (["kept"], "disk")
-    assert keeping.resolver.problem == "no answer within 1 s"
+async def test_a_cached_view_is_used_when_the_registry_is_silent(cached: ResolverFixture) -> None:
+    await cached.clock.advance(cached.source.cache_fallback_delay + 0.1)
+    assert (cached.ids, cached.resolver.view.origin) == (["kept"], "disk")
+    assert cached.resolver.problem == "no answer within 1 s"
 
 
-async def test_a_program_that_was_held_up_gives_the_registry_its_time_all_the_same(keeping: ResolverFixture) -> None:
-    keeping.clock.jump(30.0)
+async def test_a_program_that_was_suspended_still_waits_for_the_registry(cached: ResolverFixture) -> None:
+    cached.clock.jump(30.0)
     await run_until_idle()
-    assert keeping.resolver.view.origin == "none"
-    await keeping.hear(full_update(9, endpoint("new")))
-    assert keeping.ids == ["new"]
+    assert cached.resolver.view.origin == "none"
+    await cached.receive(full_update(9, endpoint("new")))
+    assert cached.ids == ["new"]
 
 
-async def test_a_kept_view_is_shown_rather_than_what_a_node_that_lags_says(keeping: ResolverFixture) -> None:
-    await keeping.hear(full_update(3, endpoint("older")))
-    assert (keeping.ids, keeping.resolver.view.origin) == (["kept"], "disk")
-    assert "behind" in keeping.resolver.problem
+async def test_a_cached_view_is_used_rather_than_an_older_view_of_a_lagging_node(cached: ResolverFixture) -> None:
+    await cached.receive(full_update(3, endpoint("older")))
+    assert (cached.ids, cached.resolver.view.origin) == (["kept"], "disk")
+    assert "behind" in cached.resolver.problem
 
 
-async def test_a_kept_view_past_its_bound_is_used_with_a_word(tmp_path: Path) -> None:
-    shelf = ViewCache(tmp_path, ["http://a:1"])
-    shelf.save("orders", KEPT)
-    for bound, caveat in ((80.0, "is older than cache_max_age (80 s)"), (100.0, "")):
-        it = ResolverFixture(shelf, cache_max_age=bound)
-        assert it.resolver.view_warning == ""
-        it.resolver.start()
-        await it.hear(ConnectionLost("it is down"))
-        assert it.ids == ["kept"]
-        assert caveat in it.resolver.view_warning
-        assert bool(it.resolver.view_warning) is bool(caveat)
-        await it.resolver.close()
+async def test_a_cached_view_older_than_cache_max_age_is_used_with_a_warning(tmp_path: Path) -> None:
+    cache = ViewCache(tmp_path, ["http://a:1"])
+    cache.save("orders", CACHED)
+    for bound, warning in ((80.0, "is older than cache_max_age (80 s)"), (100.0, "")):
+        fixture = ResolverFixture(cache, cache_max_age=bound)
+        assert fixture.resolver.view_warning == ""
+        fixture.resolver.start()
+        await fixture.receive(ConnectionLost("it is down"))
+        assert fixture.ids == ["kept"]
+        assert warning in fixture.resolver.view_warning
+        assert bool(fixture.resolver.view_warning) is bool(warning)
+        await fixture.resolver.close()
 
 
-async def test_closing_a_resolver_says_goodbye_for_its_service_once(following: ResolverFixture) -> None:
-    await following.resolver.close()
-    await following.resolver.close()
-    assert following.source.goodbyes == [["orders"]]
+async def test_closing_a_resolver_sends_one_goodbye_for_its_service(fixture: ResolverFixture) -> None:
+    await fixture.resolver.close()
+    await fixture.resolver.close()
+    assert fixture.source.goodbyes == [["orders"]]
 
 
 class CountingViewCache(ViewCache):
@@ -330,51 +332,53 @@ class CountingViewCache(ViewCache):
     def load(self, service: str) -> CachedView | None:
         return None
 
-    def save(self, service: str, shelved: CachedView) -> None:
-        self.saved.append(shelved)
+    def save(self, service: str, view: CachedView) -> None:
+        self.saved.append(view)
 
 
-async def at_least(shelf: CountingViewCache, count: int) -> None:
-    """Writes happen on a thread: give it real time."""
+async def at_least(cache: CountingViewCache, count: int) -> None:
+    """Wait in real time, since writes happen on a thread."""
     async with asyncio.timeout(10.0):
-        while len(shelf.saved) < count:  # noqa: ASYNC110
+        while len(cache.saved) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
 async def test_changes_are_written_together_and_heartbeats_now_and_then() -> None:
-    shelf = CountingViewCache()
-    it = ResolverFixture(shelf)
-    it.resolver.start()
-    await it.hear(full_update(1, endpoint("a")))
-    await it.clock.advance(FIRST_WRITE_DELAY)
-    await at_least(shelf, 1)
-    assert [kept.position.revision for kept in shelf.saved] == [1], "soon: the program may live for a second only"
-    await it.hear(delta_update(1, 2, endpoint("b")), delta_update(2, 3, endpoint("c")))
-    await it.clock.advance(WRITE_DELAY - 0.1)
-    assert len(shelf.saved) == 1
-    await it.clock.advance(0.2)
-    await at_least(shelf, 2)
-    assert [kept.position.revision for kept in shelf.saved] == [1, 3]
-    await it.hear(delta_update(3, 4))
-    await it.clock.advance(REWRITE_INTERVAL / 2)
-    assert len(shelf.saved) == 2
-    await it.clock.advance(REWRITE_INTERVAL)
-    await at_least(shelf, 3)
-    assert shelf.saved[-1].position.revision == 4
-    await it.hear(delta_update(4, 5, gone=["a"]))
-    await it.resolver.close()
-    assert shelf.saved[-1].position.revision == 5, "the last view is written at the end"
+    cache = CountingViewCache()
+    fixture = ResolverFixture(cache)
+    fixture.resolver.start()
+    await fixture.receive(full_update(1, endpoint("a")))
+    await fixture.clock.advance(FIRST_WRITE_DELAY)
+    await at_least(cache, 1)
+    assert [saved.position.revision for saved in cache.saved] == [1], (
+        "written soon, since the program may live for a second only"
+    )
+    await fixture.receive(delta_update(1, 2, endpoint("b")), delta_update(2, 3, endpoint("c")))
+    await fixture.clock.advance(WRITE_DELAY - 0.1)
+    assert len(cache.saved) == 1
+    await fixture.clock.advance(0.2)
+    await at_least(cache, 2)
+    assert [saved.position.revision for saved in cache.saved] == [1, 3]
+    await fixture.receive(delta_update(3, 4))
+    await fixture.clock.advance(REWRITE_INTERVAL / 2)
+    assert len(cache.saved) == 2
+    await fixture.clock.advance(REWRITE_INTERVAL)
+    await at_least(cache, 3)
+    assert cache.saved[-1].position.revision == 4
+    await fixture.receive(delta_update(4, 5, removed=["a"]))
+    await fixture.resolver.close()
+    assert cache.saved[-1].position.revision == 5, "the last view is written at the end"
 
 
-async def test_what_is_shown_while_settling_is_not_written() -> None:
-    shelf = CountingViewCache()
-    it = ResolverFixture(shelf)
-    it.resolver.start()
-    await it.hear(full_update(1, endpoint("a")))
-    await it.clock.advance(2.0)
-    await at_least(shelf, 1)
-    await it.hear(full_update(1, epoch="e2"))
-    await it.clock.advance(SETTLING_TIME - 1.0)
-    assert [kept.position.epoch for kept in shelf.saved] == ["e1"]
-    await it.resolver.close()
-    assert [kept.position.epoch for kept in shelf.saved] == ["e1"]
+async def test_a_settling_view_is_not_cached() -> None:
+    cache = CountingViewCache()
+    fixture = ResolverFixture(cache)
+    fixture.resolver.start()
+    await fixture.receive(full_update(1, endpoint("a")))
+    await fixture.clock.advance(2.0)
+    await at_least(cache, 1)
+    await fixture.receive(full_update(1, epoch="e2"))
+    await fixture.clock.advance(SETTLING_TIME - 1.0)
+    assert [saved.position.epoch for saved in cache.saved] == ["e1"]
+    await fixture.resolver.close()
+    assert [saved.position.epoch for saved in cache.saved] == ["e1"]

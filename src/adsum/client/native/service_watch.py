@@ -20,7 +20,7 @@ from adsum.client.native.api import RegistryApi
 from adsum.client.native.hedged_requests import OnProgress, first_answer
 from adsum.client.native.watch_connection import WatchConnection, WatchRequest, open_watch_connection
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
-from adsum.client.wakeup import Wakeup
+from adsum.client.wakeup import MAX_SLEEP_OVERRUN, Wakeup
 from adsum.core.backoff import Backoff
 from adsum.core.liveness.heartbeats import (
     DEFAULT_HEARTBEAT,
@@ -34,7 +34,7 @@ from adsum.ports import Clock
 
 MAX_STORE_AGE: Final = 6.0
 """Seconds since a node reached its store after which another node is tried. Plus a heartbeat, that is sooner than the
-other nodes count a consumer as lost whose node is cut off from them and from the store."""
+other nodes count a node as lost that is cut off from them and from the store."""
 MIN_FAILOVER_INTERVAL: Final = 60.0
 """Seconds between two such tries: if no node reaches the store, another node is no better."""
 MAX_CONNECT_PAUSE: Final = 5.0
@@ -42,10 +42,6 @@ MAX_CONNECT_PAUSE: Final = 5.0
 node that dies notice at once, and must not arrive at the next node together."""
 MAX_AWAITED_CONNECT_PAUSE: Final = 1.5
 """Seconds, the longest such pause while drains wait for this consumer to come back (`heartbeats.lost_after`)."""
-
-MAX_SLEEP_OVERRUN: Final = 0.5
-"""Seconds; a sleep that ends later than this after its time shows that this program was suspended. Then silence says
-nothing about the node."""
 CATCH_UP_TIME: Final = 0.1
 """Seconds to read what arrived while this program was suspended, before the node is judged by its silence."""
 

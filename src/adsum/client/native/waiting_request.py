@@ -40,7 +40,7 @@ class WaitingRequest:
         self._wait = wait
         self._deadline = clock.now() + wait
         self._loss = ""
-        """How the first node that had taken the request was lost, as a clause; "" if none was."""
+        """The loss of the first node that had taken the request, as a clause; "" if none was lost."""
         self._latest: RegistryUnavailable | None = None
         """The error of the latest round of attempts."""
         self._all_declined = True

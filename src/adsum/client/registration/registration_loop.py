@@ -64,8 +64,8 @@ class RegistrationLoop:
         self._epoch = ""
         self._ttl = registration.ttl
         self._takeover = Takeover.FORCE if take_over else Takeover.USUAL
-        """What the next registration may take from other processes. Once this instance was listed: nothing, so that
-        two processes never alternate."""
+        """The right of the next registration to take the id from other processes. Once this instance was listed it has
+        none, so that two processes never alternate."""
         self._task: asyncio.Task[None] | None = None
         self._no_request = asyncio.Event()
         """Clear while a registration is under way, which the catalog may have accepted already."""

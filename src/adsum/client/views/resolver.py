@@ -14,6 +14,7 @@ from adsum.client.views.cache_writer import CacheWriter
 from adsum.client.views.view import DEFAULT_CACHE_MAX_AGE, View, ViewOrigin
 from adsum.client.views.view_cache import CachedView, ViewCache
 from adsum.client.views.view_state import SETTLING_TIME, RevisionGap, UpdateEffect, ViewState
+from adsum.client.wakeup import MAX_SLEEP_OVERRUN
 from adsum.core.backoff import Backoff
 from adsum.core.durations import format_duration
 from adsum.core.validation import service_name
@@ -26,9 +27,6 @@ MAX_PUBLISH_PAUSE: Final = 1.0
 """Seconds, the longest such pause."""
 MIN_REWATCH_PAUSE, MAX_REWATCH_PAUSE = 0.5, 10.0
 """Seconds, bounds of the pause before a new watch after an error or the end of a watch."""
-MAX_SLEEP_OVERRUN: Final = 0.5
-"""Seconds; a sleep that ends later than this after its time shows that this program was suspended. Then silence says
-nothing about the registry."""
 
 ViewListener = Callable[[View], None]
 
@@ -236,17 +234,6 @@ class Resolver:
         if cached_at is None or position is None or position.epoch == update.position.epoch:
             return False
         return self._clock.wall() - cached_at > SETTLING_TIME
-
-    def _is_outlived_by(self, group: ServiceUpdate) -> bool:
-        """Whether what is known was kept on disk in another epoch, so long ago that its instances are not on their way.
-
-        Not if the registry was lost meanwhile: it may have come back empty just now.
-        """
-        kept_at, self._cached_at = self._cached_at, None
-        position = self._state.position
-        if kept_at is None or position is None or position.epoch == group.position.epoch:
-            return False
-        return self._clock.wall() - kept_at > SETTLING_TIME
 
     def _show(self, changed: bool, fresh_at: float) -> None:
         before, position = self._view, self._state.position

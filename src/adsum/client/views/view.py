@@ -17,7 +17,7 @@ CACHE_MAX_AGE_LIMIT: Final = 315_360_000.0
 
 
 class ViewOrigin(StrEnum):
-    """Where a view comes from: the registry; the disk, while no registry has answered yet; or no view has come yet."""
+    """The origin of a view: the registry, the disk (while no registry has answered yet), or none (no view yet)."""
 
     LIVE = "live"
     DISK = "disk"
