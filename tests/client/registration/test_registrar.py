@@ -56,7 +56,7 @@ async def test_an_instance_is_registered_renewed_drained_and_deregistered(provid
     async with providing.register(check="http:/health", tags=["blue"]) as registrar:
         assert registrar.registered
         body = providing.source.listed["orders", "o8000"]
-        assert (body.address, body.port, body.tags, body.checks[0].path) == ("10.1.2.3", 8000, ["blue"], "/health")
+        assert (body.address, body.port, body.tags, body.checks[0].path) == ("10.1.2.3", 8000, ("blue",), "/health")
         assert providing.asked() == ["register o8000"]
         await providing.clock.advance(5.6)
         assert providing.asked() == ["renew o8000"]
