@@ -96,7 +96,7 @@ class RedirectBody(RequestBody, frozen=True):
 
 
 class RetriesBody(RequestBody, frozen=True):
-    """How often a request is retried, and on which failures."""
+    """Retries: how often a request is retried, and on which failures."""
 
     attempts: Annotated[int, Meta(ge=0, le=actions.MAX_RETRY_ATTEMPTS)] = actions.DEFAULT_RETRIES.attempts
     unsafe: bool = False
@@ -161,7 +161,7 @@ class RateLimitBody(RequestBody, frozen=True):
 
 
 class HashBody(RequestBody, frozen=True):
-    """What keeps a caller with one instance: a header, or a cookie that lives for `ttl`."""
+    """Session affinity: a header, or a cookie that lives for `ttl`, keeps a caller with one instance."""
 
     header: str = ""
     cookie: str = ""

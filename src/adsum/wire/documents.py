@@ -115,13 +115,13 @@ class RouteView(ResponseBody, frozen=True):
     @staticmethod
     def from_document(document: Document, snapshot: Snapshot) -> RouteView:
         why, route = document.provenance, parse_document(document.key, document.body)
-        targets = [each.selector for each in route.to if each.weight] if isinstance(route, Route) else []
+        targets = [target.selector for target in route.to if target.weight] if isinstance(route, Route) else []
         empty = [EmptyTarget(to.name, availability(to, snapshot)) for to in targets]
         return RouteView(
             decode(document.body, RouteBody),
             why.actor,
             round(why.at, 3),
-            [each for each in empty if each.availability is not Availability.AVAILABLE],
+            [target for target in empty if target.availability is not Availability.AVAILABLE],
             why.peer,
         )
 
@@ -136,7 +136,8 @@ class RouteList(ResponseBody, frozen=True):
     @staticmethod
     def encode_all(snapshot: Snapshot, checkpoint: Callable[[], None]) -> bytes:
         """Returns the list as JSON. Encodes one document at a time, with a call of `checkpoint` before each."""
-        routes = (RouteView.from_document(each, snapshot) for each in snapshot.documents.of_kind(DocumentKind.ROUTE))
+        documents = snapshot.documents.of_kind(DocumentKind.ROUTE)
+        routes = (RouteView.from_document(document, snapshot) for document in documents)
         return _encode_list(RouteList(snapshot.epoch, snapshot.revision, []), routes, checkpoint)
 
 

@@ -25,7 +25,7 @@ _SHARED: Final[Mapping[str, Callable[[Any], Any]]] = {
     "tags": intern_texts,
     "metadata": intern_pairs,
 }
-"""How values that many instances have in common are shared, by field."""
+"""The functions that share equal values of many instances, by field."""
 
 _values = attrgetter(*NAMES)
 _share = tuple((number, _SHARED[name]) for number, name in enumerate(NAMES) if name in _SHARED)

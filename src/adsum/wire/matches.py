@@ -27,7 +27,7 @@ class PathMatchBody(RequestBody, frozen=True):
     regex: PathText | None = None
 
     def to_path(self) -> PathMatch:
-        return PathMatch(*_one({"exact": self.exact, "prefix": self.prefix, "regex": self.regex}))
+        return PathMatch(*_only_one({"exact": self.exact, "prefix": self.prefix, "regex": self.regex}))
 
     @staticmethod
     def from_path(path: PathMatch) -> PathMatchBody:
@@ -45,8 +45,8 @@ class HeaderMatchBody(RequestBody, frozen=True):
     invert: bool = False
 
     def to_match(self) -> HeaderMatch:
-        given = {"exact": self.exact, "prefix": self.prefix, "regex": self.regex}
-        return HeaderMatch(self.name.lower(), *_one(given, present=self.present), invert=self.invert)
+        conditions = {"exact": self.exact, "prefix": self.prefix, "regex": self.regex}
+        return HeaderMatch(self.name.lower(), *_only_one(conditions, present=self.present), invert=self.invert)
 
     @staticmethod
     def from_match(match: HeaderMatch) -> HeaderMatchBody:
@@ -65,7 +65,7 @@ class QueryMatchBody(RequestBody, frozen=True):
     present: bool = False
 
     def to_match(self) -> QueryMatch:
-        return QueryMatch(self.name, *_one({"exact": self.exact, "regex": self.regex}, present=self.present))
+        return QueryMatch(self.name, *_only_one({"exact": self.exact, "regex": self.regex}, present=self.present))
 
     @staticmethod
     def from_match(match: QueryMatch) -> QueryMatchBody:
@@ -75,12 +75,12 @@ class QueryMatchBody(RequestBody, frozen=True):
         )
 
 
-def _one(given: Mapping[str, str | None], *, present: bool | None = None) -> tuple[MatchKind, str]:
+def _only_one(conditions: Mapping[str, str | None], *, present: bool | None = None) -> tuple[MatchKind, str]:
     """Returns the only condition that is given. Raises `Invalid` for none or several."""
-    conditions = [(MatchKind(kind), value) for kind, value in given.items() if value is not None]
+    found = [(MatchKind(kind), value) for kind, value in conditions.items() if value is not None]
     if present:
-        conditions.append((MatchKind.PRESENT, ""))
-    if len(conditions) != 1:
-        names = [*given, *(("present",) if present is not None else ())]
+        found.append((MatchKind.PRESENT, ""))
+    if len(found) != 1:
+        names = [*conditions, *(("present",) if present is not None else ())]
         raise Invalid("", f"must have exactly one of {', '.join(names[:-1])} and {names[-1]}")
-    return conditions[0]
+    return found[0]

@@ -87,7 +87,7 @@ class LostLease(ResponseBody, frozen=True):
 
 
 class RenewalResult(ResponseBody, frozen=True):
-    """How many leases were renewed, and the leases that were not.
+    """The result of renewals: the number of renewed leases, and the leases that were lost.
 
     `not_kept` lists services that this node does not keep, so that it renewed none of their leases. It is sent only to
     another node that forwards renewals.
@@ -155,7 +155,7 @@ class GatewayView(ResponseBody, frozen=True):
 
     `revision` is the one that it routes by, as far as it has acknowledged. `rejections` are the resources that it
     rejects or can't use, by kind, with the reason. Of a gateway: `requests` are those that it answered since its Envoy
-    started, whoever gave the response, and `errors` those among them with 5xx. `p50` and `p99` are seconds that the
+    started, by itself or by an instance, and `errors` those among them with 5xx. `p50` and `p99` are seconds that the
     responses of the last minute or two took, at most 30. Gateways report these every 5 s; gRPC clients do not.
     `certificate_expires` is when the gateway's certificate expires, on the wall clock; 0 if it has none.
     """
@@ -204,7 +204,7 @@ class RefusedStreamView(ResponseBody, frozen=True):
 
 
 class TrafficView(ResponseBody, frozen=True):
-    """What the gateways that are connected to this node answered for a service, since each of them started.
+    """The responses for a service of the gateways that are connected to this node, since each of them started.
 
     A request counts once, with the response that its caller got, however often it was tried. Requests that found no
     instance count as well. `p50` and `p99` are seconds that responses of instances took in the last minute or two.
@@ -228,9 +228,9 @@ class NodeStatus(ResponseBody, frozen=True):
     acknowledge nothing. `check_lag`: the delay of the latest check. `shards`: how many of the 256 shards this node
     keeps; a single node keeps all. `peers` are the other nodes; while this node is isolated, as it knew them last.
     `store_condition` has entries of the store: its version, its leader, its trouble. `guards`: services whose guard
-    holds back expiries, and how many. `gateways` are gateways and gRPC clients: of many, some, those that reject
-    something first. `gateways_disconnected` and `refused_streams` have the latest first. `traffic`: of many services,
-    some, those with the most errors first.
+    holds back expiries, and how many. `gateways` are gateways and gRPC clients; a long list is cut, and those that
+    reject something come first. `gateways_disconnected` and `refused_streams` have the latest first. `traffic`: a long
+    list is cut, and services with the most errors come first.
     """
 
     node: str

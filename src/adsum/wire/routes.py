@@ -67,8 +67,8 @@ class RouteBody(RequestBody, frozen=True):
             headers=tuple(
                 convert_field(f"headers[{n}]", condition.to_match) for n, condition in enumerate(self.headers)
             ),
-            query=tuple(convert_field(f"query[{n}]", each.to_match) for n, each in enumerate(self.query)),
-            to=tuple(convert_field(f"to[{n}]", each.to_target) for n, each in enumerate(self.to)),
+            query=tuple(convert_field(f"query[{n}]", condition.to_match) for n, condition in enumerate(self.query)),
+            to=tuple(convert_field(f"to[{n}]", target.to_target) for n, target in enumerate(self.to)),
             redirect=convert_field("redirect", self.redirect.to_redirect) if self.redirect else None,
             rewrite=self.rewrite,
             timeout=optional_seconds("timeout", self.timeout),
@@ -94,9 +94,9 @@ class RouteBody(RequestBody, frozen=True):
             hosts=list(route.hosts),
             path=PathMatchBody.from_path(route.path) if route.path != ANY_PATH else None,
             methods=list(route.methods),
-            headers=[HeaderMatchBody.from_match(each) for each in route.headers],
-            query=[QueryMatchBody.from_match(each) for each in route.query],
-            to=[TargetBody.from_target(each) for each in route.to],
+            headers=[HeaderMatchBody.from_match(condition) for condition in route.headers],
+            query=[QueryMatchBody.from_match(condition) for condition in route.query],
+            to=[TargetBody.from_target(target) for target in route.to],
             redirect=RedirectBody.from_redirect(redirect) if redirect else None,
             rewrite=route.rewrite,
             timeout=route.timeout,

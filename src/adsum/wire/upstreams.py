@@ -60,7 +60,7 @@ class LimitsBody(RequestBody, frozen=True):
 
 
 class TlsBody(RequestBody, frozen=True):
-    """How gateways verify the certificates of https instances."""
+    """The verification of the certificates of https instances by gateways."""
 
     verify: bool = True
     ca: str = ""
@@ -75,7 +75,7 @@ class TlsBody(RequestBody, frozen=True):
 
 
 class UpstreamBody(RequestBody, frozen=True):
-    """How gateways treat a service. Durations are seconds, or texts such as 2s and 1m30s."""
+    """An upstream: how gateways treat a service. Durations are seconds, or texts such as 2s and 1m30s."""
 
     service: str = ""
     policy: LbPolicy = _UPSTREAM.policy

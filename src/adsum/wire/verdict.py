@@ -77,7 +77,7 @@ class SkippedRouteView(ResponseBody, frozen=True):
 
 
 class VerdictView(ResponseBody, frozen=True):
-    """What a gateway does with a request.
+    """The verdict of a check: what a gateway does with the request.
 
     `route` is the matching route. If it is "", no route matches, `status` is the response of the gateway, and `reasons`
     says why if the gateway compares no routes. `default`: the route is one of the default routes of services. `path` is

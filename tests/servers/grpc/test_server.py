@@ -77,7 +77,7 @@ class EchoMethod:
         try:
             while (message := await call.read()) is not None:
                 if message == b"refuse":
-                    call.refuse("INVALID_ARGUMENT", "no such word")
+                    call.refuse("INVALID_ARGUMENT", "no such command")
                     return
                 if message.endswith(b"behind a page"):
                     writing = asyncio.create_task(call.write(PAGE))
@@ -103,7 +103,7 @@ class EchoMethod:
 
     def _end(self, call: GrpcCall, writing: asyncio.Task[None], *, refused: bool) -> None:
         if refused:
-            call.refuse("INVALID_ARGUMENT", "no such word")
+            call.refuse("INVALID_ARGUMENT", "no such command")
         writing.cancel()
 
 
@@ -139,20 +139,20 @@ async def test_messages_go_both_ways_until_the_last_one_of_the_peer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("messages", "method", "code", "words"),
+    ("messages", "method", "code", "detail"),
     [
-        ([b"refuse"], METHOD, "INVALID_ARGUMENT", "no such word"),
+        ([b"refuse"], METHOD, "INVALID_ARGUMENT", "no such command"),
         ([b"fail"], METHOD, "INTERNAL", "the registry failed because of a bug"),
         ([b"x"], "/test.Talk/Other", "UNIMPLEMENTED", ""),
         ([b"x" * 2_000], METHOD, "RESOURCE_EXHAUSTED", ""),
     ],
 )
-async def test_a_refused_call_has_the_right_status(messages: list[bytes], method: str, code: str, words: str) -> None:
+async def test_a_refused_call_has_the_right_status(messages: list[bytes], method: str, code: str, detail: str) -> None:
     async with _serving(EchoMethod(), max_message=1_000) as (_, address):
         peer = GrpcPeer(address, *messages, method=method)
         found, details = await peer.ended()
         assert found == code
-        assert words in details
+        assert detail in details
         peer.close()
 
 
@@ -183,7 +183,7 @@ async def test_a_peer_that_does_not_read_blocks_only_its_own_writer_and_can_be_c
 
 @pytest.mark.parametrize(
     ("message", "status"),
-    [(b"refuse behind a page", ("INVALID_ARGUMENT", "no such word")), (b"leave behind a page", ("OK", ""))],
+    [(b"refuse behind a page", ("INVALID_ARGUMENT", "no such command")), (b"leave behind a page", ("OK", ""))],
 )
 async def test_the_status_follows_the_message_that_is_being_written(
     message: bytes, status: tuple[str, str], caplog: pytest.LogCaptureFixture

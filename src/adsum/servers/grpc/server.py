@@ -39,7 +39,7 @@ class GrpcCall:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the call ends with a status other than OK."""
+        """Returns whether the call ends with a status other than OK."""
         return self._status is not None
 
     async def read(self) -> bytes | None:

@@ -60,11 +60,11 @@ class ApiOperation:
     max_body: int = MAX_BODY_BYTES
     description: str = ""
     needs_no_catalog: bool = False
-    """Whether it is served before the catalog is loaded."""
+    """True if the operation is served before the catalog is loaded."""
 
     @property
     def is_endless(self) -> bool:
-        """Whether its response never ends. Such an operation has no HEAD."""
+        """Returns whether the response never ends. Such an operation has no HEAD."""
         return EVENT_STREAM in self.responses.values()
 
 

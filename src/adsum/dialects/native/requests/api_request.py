@@ -90,7 +90,7 @@ class ApiRequest:
         return Caller(actor, at, peer if peer != actor else "")
 
     def is_forwarded_to(self, node_id: str) -> bool:
-        """Whether another node forwarded the request to the node with this id.
+        """Returns whether another node forwarded the request to the node with this id.
 
         Raises `MisdirectedRequest` if it was forwarded to a node with another id.
         """
