@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from http import HTTPStatus
 from typing import Any, Final
@@ -62,6 +63,9 @@ def _components() -> dict[str, Any]:
         kinds.extend(body for body in operation.responses.values() if isinstance(body, type))
         kinds.extend([operation.body] if operation.body else [])
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    for schema in components.values():
+        if "description" in schema:  # A docstring, with the indentation of its lines.
+            schema["description"] = inspect.cleandoc(schema["description"])
     return components
 
 

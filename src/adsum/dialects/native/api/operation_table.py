@@ -240,7 +240,7 @@ OPERATIONS: Final = (
         (
             QueryParameter("service", wire.Name, "Only changes of this service"),
             QueryParameter("id", wire.Id, "Only changes of instances with this id"),
-            QueryParameter("limit", Limit, "How many at most; 100 by default"),
+            QueryParameter("limit", Limit, "The number of changes, at most; 100 by default"),
         ),
     ),
     ApiOperation(
@@ -385,7 +385,7 @@ OPERATIONS: Final = (
             QueryParameter(
                 "name", wire.Id, "Only edits of the route of this name, and of the upstream of this service"
             ),
-            QueryParameter("limit", Limit, "How many at most; 100 by default"),
+            QueryParameter("limit", Limit, "The number of edits, at most; 100 by default"),
         ),
     ),
     ApiOperation(
