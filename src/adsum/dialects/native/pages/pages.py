@@ -92,8 +92,10 @@ def etag(epoch: str, revision: int, instance_filter: InstanceFilter | None) -> s
     return f'"{epoch}-{revision}"' if instance_filter is None else f'"{epoch}-{revision}-{instance_filter.digest}"'
 
 
-def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, narrow: InstanceFilter | None = None) -> Page:
-    tag = etag(snapshot.epoch, revision, narrow)
+def _page(
+    snapshot: Snapshot, age: float, revision: int, body: bytes, instance_filter: InstanceFilter | None = None
+) -> Page:
+    tag = etag(snapshot.epoch, revision, instance_filter)
     headers = (
         JSON,
         _NO_CACHE,
