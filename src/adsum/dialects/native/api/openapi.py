@@ -12,13 +12,8 @@ from msgspec import Struct
 
 import adsum
 from adsum import wire
-from adsum.dialects.native.api.operation_table import (
-    OPERATIONS,
-    PATH_PARAMETER_TYPES,
-    ApiOperation,
-    PositionText,
-    QueryParameter,
-)
+from adsum.dialects.native.api.operation import ApiOperation, QueryParameter
+from adsum.dialects.native.api.operation_table import OPERATIONS, PATH_PARAMETER_TYPES, PositionText
 
 _REF: Final = "#/components/schemas/{name}"
 _IN_PATH = re.compile(r"{(\w+)}")
