@@ -20,39 +20,39 @@ TO = [{"service": "orders"}]
 
 @given(strategies.any_routes())
 @settings(max_examples=150)
-def test_a_route_arrives_as_it_was_made(route: Route) -> None:
+def test_a_route_arrives_as_it_was_sent(route: Route) -> None:
     body = decode(encode(RouteBody.from_route(route)), RouteBody)
     assert body.to_route(route.name) == body.to_route() == route
 
 
 @given(strategies.any_upstreams())
 @settings(max_examples=80)
-def test_an_upstream_arrives_as_it_was_made(upstream: Upstream) -> None:
+def test_an_upstream_arrives_as_it_was_sent(upstream: Upstream) -> None:
     body = decode(encode(UpstreamBody.from_upstream(upstream)), UpstreamBody)
     assert body.to_upstream(upstream.service) == body.to_upstream() == upstream
 
 
-def test_a_plain_route_says_no_more_than_it_must() -> None:
+def test_defaults_are_left_out() -> None:
     body = RouteBody.from_route(decode(json.dumps({"to": TO, "timeout": "1m30s"}), RouteBody).to_route("r"))
     assert json.loads(encode(body)) == {"name": "r", "to": TO, "timeout": 90.0}
     assert json.loads(encode(UpstreamBody.from_upstream(Upstream("orders")))) == {"service": "orders"}
 
 
-def test_names_are_read_in_any_case() -> None:
-    said = {
+def test_names_are_accepted_in_any_case() -> None:
+    body = {
         "to": TO,
         "hosts": ["Shop.Example"],
         "headers": [{"name": "X-Canary", "exact": "1"}],
         "hash": {"header": "X-User"},
     }
-    route = decode(json.dumps(said), RouteBody).to_route("r")
+    route = decode(json.dumps(body), RouteBody).to_route("r")
     assert (route.hosts, route.headers[0].name) == (("shop.example",), "x-canary")
     assert route.hash is not None
     assert route.hash.header == "x-user"
 
 
 @pytest.mark.parametrize(
-    ("said", "field"),
+    ("body", "field"),
     [
         ({}, "to"),
         ({"to": TO, "redirect": {"path": "/"}}, "to"),
@@ -86,14 +86,14 @@ def test_names_are_read_in_any_case() -> None:
         ({"to": TO, "nmae": "other"}, "nmae"),
     ],
 )
-def test_what_is_wrong_with_a_route_is_told_with_the_field(said: dict[str, Any], field: str) -> None:
+def test_an_invalid_route_is_refused_with_the_field(body: dict[str, Any], field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        decode(json.dumps(said), RouteBody).to_route("r")
+        decode(json.dumps(body), RouteBody).to_route("r")
     assert refused.value.field == field
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("body", "problem"),
     [
         ({"to": [{"service": "a", "weight": 1_001}]}, "to[0].weight: must be at most 1000"),
         ({"to": [{"service": "Orders"}]}, "to[0].service: must be 1 to 63 of a-z, 0-9 and inner hyphens"),
@@ -106,26 +106,26 @@ def test_what_is_wrong_with_a_route_is_told_with_the_field(said: dict[str, Any],
         ({"to": TO, "max_body": 0}, "max_body: must be at least 1"),
     ],
 )
-def test_what_would_be_right_is_told_in_words(said: dict[str, Any], told: str) -> None:
+def test_an_error_says_what_the_value_must_be(body: dict[str, Any], problem: str) -> None:
     with pytest.raises(Invalid) as refused:
-        decode(json.dumps(said), RouteBody)
-    assert str(refused.value).startswith(told)
+        decode(json.dumps(body), RouteBody)
+    assert str(refused.value).startswith(problem)
 
 
-def test_a_word_that_is_none_of_a_few_is_told_with_all_of_them() -> None:
+def test_the_error_for_an_unknown_choice_lists_all_choices() -> None:
     with pytest.raises(Invalid) as refused:
         decode('{"policy": "leastrequest"}', UpstreamBody)
     words = "round_robin, least_request, random, ring_hash or maglev, not 'leastrequest'"
     assert str(refused.value) == f"policy: must be {words}"
 
 
-def test_names_of_default_routes_are_kept_for_them() -> None:
+def test_names_of_default_routes_are_reserved() -> None:
     with pytest.raises(Invalid, match="name: must not begin with default:"):
         decode(json.dumps({"to": TO}), RouteBody).to_route("default:orders")
 
 
 @pytest.mark.parametrize(
-    ("said", "field"),
+    ("body", "field"),
     [
         ({"policy": "best"}, "policy"),
         ({"panic_threshold": 2}, "panic_threshold"),
@@ -137,13 +137,13 @@ def test_names_of_default_routes_are_kept_for_them() -> None:
         ({"service": "other"}, "service"),
     ],
 )
-def test_what_is_wrong_with_an_upstream_is_told_with_the_field(said: dict[str, Any], field: str) -> None:
+def test_an_invalid_upstream_is_refused_with_the_field(body: dict[str, Any], field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        decode(json.dumps(said), UpstreamBody).to_upstream("orders")
+        decode(json.dumps(body), UpstreamBody).to_upstream("orders")
     assert refused.value.field == field
 
 
-def test_an_intent_is_read_piece_by_piece_to_the_same_documents() -> None:
+def test_an_intent_that_is_decoded_in_steps_has_the_same_documents() -> None:
     body = decode(json.dumps({"routes": [{"name": f"r{n}", "to": TO} for n in range(3)]}), IntentBody)
     steps: list[None] = []
     assert IntentBody.decode(encode(body), lambda: steps.append(None)) == body.to_documents()
@@ -164,7 +164,7 @@ def test_an_intent_is_read_piece_by_piece_to_the_same_documents() -> None:
         ('{"upstreams": [{"service": "x", "policy": "none"}]}', "upstreams[0].policy"),
     ],
 )
-def test_what_is_wrong_in_an_intent_is_named_from_outside(body: str, field: str) -> None:
+def test_an_invalid_intent_is_refused_with_the_path_of_the_field(body: str, field: str) -> None:
     with pytest.raises(Invalid) as refused:
         IntentBody.decode(body.encode(), lambda: None)
     assert refused.value.field == field

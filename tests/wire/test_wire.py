@@ -29,9 +29,9 @@ KINDS: tuple[type[Any], ...] = (
     wire.WatchOpened,
     wire.Problem,
 )
-"""What either end reads from the other."""
+"""Bodies that one end decodes from the other."""
 
-LEAST = {"port": 8000}
+MINIMAL = {"port": 8000}
 CHECK = {"name": "web", "kind": "http"}
 
 
@@ -43,7 +43,7 @@ def refusal(body: bytes | str | object, kind: type[Any] = wire.RegistrationBody)
 
 
 def attempt(body: bytes | str, kind: type[T]) -> T | Invalid:
-    """What it says, or why it says nothing; any other error is a failure."""
+    """Returns the decoded body or the error. Any error other than `Invalid` fails the test."""
     try:
         return wire.decode(body, kind)
     except Invalid as refused:
@@ -51,20 +51,20 @@ def attempt(body: bytes | str, kind: type[T]) -> T | Invalid:
 
 
 def arrived(body: wire.RegistrationBody) -> wire.RegistrationBody:
-    """As the other end reads it."""
+    """Returns the body as the other end decodes it."""
     return wire.decode(wire.encode(body), wire.RegistrationBody)
 
 
 @given(strategies.registrations)
 @settings(max_examples=60)
-def test_a_registration_arrives_as_it_was_made(registration: Registration) -> None:
+def test_a_registration_arrives_as_it_was_sent(registration: Registration) -> None:
     body = arrived(wire.RegistrationBody.from_registration(registration))
     assert body.to_registration(*registration.key, peer="192.0.2.1") == registration
 
 
 @given(strategies.listings())
 @settings(max_examples=60)
-def test_a_consumer_sees_the_instance_as_it_was_declared(listing: Listing) -> None:
+def test_a_consumer_gets_the_instance_as_it_was_declared(listing: Listing) -> None:
     view = wire.decode(wire.encode(wire.InstanceView.from_listing(listing)), wire.InstanceView)
     assert view.to_endpoint(listing.key.service) == Endpoint(
         listing.instance, listing.status, holder_digest(listing.registration.holder)
@@ -76,8 +76,8 @@ def test_a_consumer_sees_the_instance_as_it_was_declared(listing: Listing) -> No
     )
 
 
-def test_what_instances_have_in_common_is_kept_once() -> None:
-    body = {**LEAST, "zone": "eu-1", "tags": ["v2"], "metadata": {"version": "2"}, "ttl": 9.5, "checks": [CHECK]}
+def test_equal_values_of_instances_are_kept_once() -> None:
+    body = {**MINIMAL, "zone": "eu-1", "tags": ["v2"], "metadata": {"version": "2"}, "ttl": 9.5, "checks": [CHECK]}
     one, two = (
         wire.decode(json.dumps(body), wire.RegistrationBody).to_registration("orders", id, "192.0.2.1")
         for id in ("o1", "o2")
@@ -89,7 +89,7 @@ def test_what_instances_have_in_common_is_kept_once() -> None:
     assert model.freeze_statuses({"web": model.Status.PASSING}) is model.freeze_statuses({"web": model.Status.PASSING})
 
 
-def test_what_is_left_out_has_its_default() -> None:
+def test_missing_fields_have_their_default() -> None:
     body = wire.decode(b'{"port":8000}', wire.RegistrationBody)
     assert wire.encode(body) == b'{"port":8000}'
     registration = body.to_registration("orders", "o1", peer="192.0.2.1")
@@ -97,7 +97,7 @@ def test_what_is_left_out_has_its_default() -> None:
     assert wire.CheckBody("web", CheckKind.TCP).to_check() == Check("web", CheckKind.TCP)
 
 
-def test_a_null_ttl_is_no_lease() -> None:
+def test_a_null_ttl_means_no_lease() -> None:
     assert wire.decode(b'{"port":1,"ttl":null}', wire.RegistrationBody).to_registration("s", "i", "::1").ttl is None
 
 
@@ -111,43 +111,43 @@ def test_a_null_ttl_is_no_lease() -> None:
         ({"port": 8000.5}, "port"),
         ({"port": True}, "port"),
         ({"port": None}, "port"),
-        ({**LEAST, "ports": 1}, "ports"),
-        ({**LEAST, "address": ""}, "address"),
-        ({**LEAST, "weight": 1001}, "weight"),
-        ({**LEAST, "ttl": 0.5}, "ttl"),
-        ({**LEAST, "ttl": "15"}, "ttl"),
-        ({**LEAST, "tags": ["a", 1]}, "tags[1]"),
-        ({**LEAST, "tags": "a"}, "tags"),
-        ({**LEAST, "metadata": {"a": 1}}, "metadata[...]"),
-        ({**LEAST, "metadata": []}, "metadata"),
-        ({**LEAST, "checks": [CHECK, {**CHECK, "interval": 0}]}, "checks[1].interval"),
-        ({**LEAST, "checks": [{"name": "web"}]}, "checks[0].kind"),
-        ({**LEAST, "checks": [{**CHECK, "kind": "icmp"}]}, "checks[0].kind"),
-        ({**LEAST, "checks": [{**CHECK, "intervall": 5}]}, "checks[0].intervall"),
-        ({**LEAST, "checks": [{**CHECK, "expect": [[200]]}]}, "checks[0].expect[0]"),
+        ({**MINIMAL, "ports": 1}, "ports"),
+        ({**MINIMAL, "address": ""}, "address"),
+        ({**MINIMAL, "weight": 1001}, "weight"),
+        ({**MINIMAL, "ttl": 0.5}, "ttl"),
+        ({**MINIMAL, "ttl": "15"}, "ttl"),
+        ({**MINIMAL, "tags": ["a", 1]}, "tags[1]"),
+        ({**MINIMAL, "tags": "a"}, "tags"),
+        ({**MINIMAL, "metadata": {"a": 1}}, "metadata[...]"),
+        ({**MINIMAL, "metadata": []}, "metadata"),
+        ({**MINIMAL, "checks": [CHECK, {**CHECK, "interval": 0}]}, "checks[1].interval"),
+        ({**MINIMAL, "checks": [{"name": "web"}]}, "checks[0].kind"),
+        ({**MINIMAL, "checks": [{**CHECK, "kind": "icmp"}]}, "checks[0].kind"),
+        ({**MINIMAL, "checks": [{**CHECK, "intervall": 5}]}, "checks[0].intervall"),
+        ({**MINIMAL, "checks": [{**CHECK, "expect": [[200]]}]}, "checks[0].expect[0]"),
         ([], ""),
         (None, ""),
         (7, ""),
     ],
 )
-def test_a_wrong_body_is_refused_by_the_field_as_it_was_written(body: object, field: str) -> None:
+def test_an_invalid_body_is_refused_with_the_path_of_the_field(body: object, field: str) -> None:
     assert refusal(body).field == field
 
 
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({**LEAST, "tags": ["a", "a"]}, "tags"),
-        ({**LEAST, "tags": [""]}, "tags[0]"),
-        ({**LEAST, "address": "a b"}, "address"),
-        ({**LEAST, "metadata": {"team": "a\nb"}}, "metadata.team"),
-        ({**LEAST, "zone": "\u0007"}, "zone"),
-        ({**LEAST, "checks": [CHECK, CHECK]}, "checks"),
-        ({**LEAST, "checks": [CHECK, {**CHECK, "name": "db", "path": "x"}]}, "checks[1].path"),
-        ({**LEAST, "checks": [{**CHECK, "headers": {"Upgrade": "x"}}]}, "checks[0].headers.Upgrade"),
+        ({**MINIMAL, "tags": ["a", "a"]}, "tags"),
+        ({**MINIMAL, "tags": [""]}, "tags[0]"),
+        ({**MINIMAL, "address": "a b"}, "address"),
+        ({**MINIMAL, "metadata": {"team": "a\nb"}}, "metadata.team"),
+        ({**MINIMAL, "zone": "\u0007"}, "zone"),
+        ({**MINIMAL, "checks": [CHECK, CHECK]}, "checks"),
+        ({**MINIMAL, "checks": [CHECK, {**CHECK, "name": "db", "path": "x"}]}, "checks[1].path"),
+        ({**MINIMAL, "checks": [{**CHECK, "headers": {"Upgrade": "x"}}]}, "checks[0].headers.Upgrade"),
     ],
 )
-def test_what_only_the_model_can_judge_is_refused_by_the_same_kind_of_name(body: object, field: str) -> None:
+def test_invariants_of_the_model_are_refused_with_the_path_of_the_field(body: object, field: str) -> None:
     decoded = wire.decode(json.dumps(body), wire.RegistrationBody)
     with pytest.raises(Invalid) as refused:
         decoded.to_registration("orders", "o1", peer="127.0.0.1")
@@ -166,12 +166,12 @@ def test_what_only_the_model_can_judge_is_refused_by_the_same_kind_of_name(body:
         ({"revision": -1}, wire.AcknowledgementBody, "revision"),
     ],
 )
-def test_every_request_is_refused_by_its_field(body: object, kind: type[Any], field: str) -> None:
+def test_every_kind_of_body_is_refused_with_the_field(body: object, kind: type[Any], field: str) -> None:
     assert refusal(body, kind).field == field
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "likely"),
+    ("body", "kind", "suggestion"),
     [
         ({"port": 80, "prot": 81}, wire.RegistrationBody, "port"),
         ({"port": 80, "Metadata": {}}, wire.RegistrationBody, "metadata"),
@@ -180,12 +180,12 @@ def test_every_request_is_refused_by_its_field(body: object, kind: type[Any], fi
         ({"port": 80, "colour": "blue"}, wire.RegistrationBody, None),
     ],
 )
-def test_an_unknown_field_is_told_with_the_one_that_is_like_it(
-    body: object, kind: type[Any], likely: str | None
+def test_the_error_for_an_unknown_field_suggests_a_similar_one(
+    body: object, kind: type[Any], suggestion: str | None
 ) -> None:
     with pytest.raises(Invalid) as raised:
         wire.decode(json.dumps(body), kind)
-    assert raised.value.problem.endswith(f"did you mean `{likely}`?" if likely else "`colour`")
+    assert raised.value.problem.endswith(f"did you mean `{suggestion}`?" if suggestion else "`colour`")
 
 
 @pytest.mark.parametrize(
@@ -203,13 +203,13 @@ def test_an_unknown_field_is_told_with_the_one_that_is_like_it(
         "\ud800",
     ],
 )
-def test_what_is_no_json_is_told_so(body: bytes | str) -> None:
+def test_a_body_that_is_not_json_is_refused(body: bytes | str) -> None:
     refused = refusal(body)
     assert (refused.field, refused.problem[:21]) == ("", "the body must be JSON")
 
 
 @pytest.mark.parametrize("text", [b'"\\ud800"', b'"\\udc00\\ud800"', b'"\xed\xa0\x80"'])
-def test_half_a_character_is_no_text(text: bytes) -> None:
+def test_half_a_surrogate_pair_is_refused(text: bytes) -> None:
     refusal(b'{"port":1,"zone":%s}' % text)
 
 
@@ -230,14 +230,16 @@ def test_a_deeply_nested_body_is_refused(kind: type[Any], nest: bytes) -> None:
     refusal(b'{"port":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", wire.RegistrationBody)
 
 
-@pytest.mark.parametrize("body", [{**LEAST, "x" * 100_000: 1}, {**LEAST, "checks": [{**CHECK, "kind": "x" * 100_000}]}])
+@pytest.mark.parametrize(
+    "body", [{**MINIMAL, "x" * 100_000: 1}, {**MINIMAL, "checks": [{**CHECK, "kind": "x" * 100_000}]}]
+)
 def test_an_error_does_not_repeat_all_that_was_sent(body: object) -> None:
     assert len(str(refusal(body))) <= 2 * wire.MAX_PROBLEM_LENGTH + 10
 
 
 @given(st.binary(max_size=200), st.sampled_from(KINDS))
 @example(b"\xef\xbb\xbf{}", wire.RegistrationBody)
-def test_any_bytes_are_understood_or_invalid(body: bytes, kind: type[Any]) -> None:
+def test_any_bytes_decode_or_are_invalid(body: bytes, kind: type[Any]) -> None:
     attempt(body, kind)
 
 
@@ -245,11 +247,11 @@ WORDS = st.one_of(
     st.sampled_from(sorted({name for kind in KINDS for name in kind.__struct_fields__} | set(CHECK) | {"service"})),
     st.text(max_size=8),
 )
-"""Names that some body has, and others."""
+"""Names of fields, and other texts."""
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | WORDS,
-    lambda some: st.lists(some, max_size=3) | st.dictionaries(WORDS, some, max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(WORDS, values, max_size=5),
     max_leaves=20,
 )
 REGISTRATIONS = st.fixed_dictionaries({"port": st.integers(-1, 70_000)}, optional={
@@ -266,18 +268,18 @@ REGISTRATIONS = st.fixed_dictionaries({"port": st.integers(-1, 70_000)}, optiona
         "expect": st.lists(st.lists(st.integers(0, 700), min_size=2, max_size=2), max_size=3),
     }), max_size=2),
 })  # fmt: skip
-"""Registrations of the right shape, few of which are valid."""
+"""Registrations with fields of the right types. Few are valid."""
 
 
 @given(JSON, st.sampled_from(KINDS))
 @settings(max_examples=200)
-def test_any_json_is_understood_or_invalid(body: object, kind: type[Any]) -> None:
+def test_any_json_decodes_or_is_invalid(body: object, kind: type[Any]) -> None:
     attempt(json.dumps(body), kind)
 
 
 @given(REGISTRATIONS)
 @settings(max_examples=200)
-def test_any_registration_is_invalid_or_arrives_the_same_again(body: object) -> None:
+def test_any_valid_registration_arrives_as_it_was_sent(body: object) -> None:
     try:
         registration = wire.decode(json.dumps(body), wire.RegistrationBody).to_registration("s", "i", "127.0.0.1")
     except Invalid:
@@ -289,8 +291,8 @@ def test_any_registration_is_invalid_or_arrives_the_same_again(body: object) -> 
 
 
 @pytest.mark.parametrize("piece", [" - at `$", " - at `$[", "unknown field `", "["])
-def test_an_error_is_worded_in_linear_time_whatever_was_sent(piece: str) -> None:
-    """A word that looked for each of these to the end of the message would take hours: that this ends is the test."""
+def test_an_error_takes_linear_time_for_any_body(piece: str) -> None:
+    """A pattern that searched to the end of the message from each of these would take hours, and exceed the timeout."""
     body = wire.encode({piece * 200_000: 1})
     with pytest.raises(Invalid) as refused:
         wire.decode(body, wire.RegistrationBody)

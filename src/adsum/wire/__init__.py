@@ -1,7 +1,7 @@
-"""The native JSON, shared by both ends: what travels, and how it becomes the model's values and back.
+"""The JSON of the native API, for both ends: its bodies, and their conversion to values of the model and back.
 
-Bodies are decoded and validated in one step (`decode`): types, bounds and unknown fields by the structs, invariants by
-the model's constructors. Answers leave out fields that have their default value.
+`decode` decodes and validates a body in one step: the structs check types, bounds and unknown fields, the constructors
+of the model check invariants. Encoded bodies leave out fields with their default value.
 """
 
 from importlib import import_module
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from adsum.wire.upstreams import UpstreamBody
     from adsum.wire.verdict import CheckRouteBody, DestinationView, SkippedRouteView, VerdictView
 
-_WHEN_ASKED_FOR: Final = MappingProxyType(
+_LAZY: Final = MappingProxyType(
     {
         "CheckRouteBody": "verdict",
         "DestinationView": "verdict",
@@ -102,13 +102,13 @@ _WHEN_ASKED_FOR: Final = MappingProxyType(
         "encode_upstream": "documents",
     }
 )
-"""What is about gateways, and in which file it is: a program that only calls and registers never loads it."""
+"""Names about gateways, and the modules that have them. A program that only calls and registers never loads these."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHEN_ASKED_FOR:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHEN_ASKED_FOR[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
 
 
 __all__ = [

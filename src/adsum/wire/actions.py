@@ -1,4 +1,4 @@
-"""What becomes of a route's requests, as it travels: targets, redirects, retries, and what is changed on the way."""
+"""The JSON of what a route does with requests: targets, redirects, retries, changes of headers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from adsum.wire.requests import RequestBody
 
 
 class SelectorBody(RequestBody, frozen=True):
-    """The instances of a service that have all these tags and metadata, and none of those `without`."""
+    """The instances of a service that have all `tags` and `metadata`, and none of `without_tags` and
+    `without_metadata`.
+    """
 
     service: Name
     tags: list[str] = []
@@ -37,15 +39,21 @@ class SelectorBody(RequestBody, frozen=True):
 
     @staticmethod
     def from_selector(selector: Selector) -> SelectorBody:
-        return SelectorBody(*_said(selector))
+        return SelectorBody(*_fields(selector))
 
 
-def _said(to: Selector) -> tuple[str, list[str], dict[str, str], list[str], dict[str, str]]:
-    return to.service, list(to.tags), dict(to.metadata), list(to.without_tags), dict(to.without_metadata)
+def _fields(selector: Selector) -> tuple[str, list[str], dict[str, str], list[str], dict[str, str]]:
+    return (
+        selector.service,
+        list(selector.tags),
+        dict(selector.metadata),
+        list(selector.without_tags),
+        dict(selector.without_metadata),
+    )
 
 
 class TargetBody(SelectorBody, frozen=True):
-    """Where requests go, and their share of all the targets' weights."""
+    """A target of requests. It gets the share of `weight` in the weights of all targets."""
 
     weight: Annotated[int, Meta(ge=0, le=actions.MAX_TARGET_WEIGHT)] = 1
 
@@ -54,11 +62,11 @@ class TargetBody(SelectorBody, frozen=True):
 
     @staticmethod
     def from_target(target: Target) -> TargetBody:
-        return TargetBody(*_said(target.selector), target.weight)
+        return TargetBody(*_fields(target.selector), target.weight)
 
 
 class MirrorBody(RequestBody, frozen=True):
-    """Where copies of a share of the requests go."""
+    """A target of copies: `share` of the requests are copied to it."""
 
     to: SelectorBody
     share: Fraction = 1.0
@@ -68,7 +76,7 @@ class MirrorBody(RequestBody, frozen=True):
 
 
 class RedirectBody(RequestBody, frozen=True):
-    """An answer that sends the caller elsewhere."""
+    """A redirect. Empty fields keep the part of the request's URL."""
 
     scheme: str = ""
     host: str = ""
@@ -88,7 +96,7 @@ class RedirectBody(RequestBody, frozen=True):
 
 
 class RetriesBody(RequestBody, frozen=True):
-    """How often a request is tried again, and after what."""
+    """Retries: how often a request is retried, and on which failures."""
 
     attempts: Annotated[int, Meta(ge=0, le=actions.MAX_RETRY_ATTEMPTS)] = actions.DEFAULT_RETRIES.attempts
     unsafe: bool = False
@@ -105,7 +113,7 @@ class RetriesBody(RequestBody, frozen=True):
 
 
 class HeaderEditsBody(RequestBody, frozen=True):
-    """Changes to headers."""
+    """Changes of headers: set, add and remove."""
 
     set: dict[str, str] = {}
     add: dict[str, str] = {}
@@ -120,7 +128,7 @@ class HeaderEditsBody(RequestBody, frozen=True):
 
 
 class CorsBody(RequestBody, frozen=True):
-    """Which pages of other origins may call."""
+    """The origins whose web pages may call, and what they may send and read (CORS)."""
 
     origins: list[str]
     methods: list[str] = msgspec.field(default_factory=lambda: ["GET", "HEAD", "POST"])
@@ -142,7 +150,7 @@ class CorsBody(RequestBody, frozen=True):
 
 
 class RateLimitBody(RequestBody, frozen=True):
-    """So many requests every `per`, and `burst` at once."""
+    """A rate limit: `requests` every `per`, and at most `burst` at once."""
 
     requests: Annotated[int, Meta(ge=1, le=actions.MAX_RATE_LIMIT_REQUESTS)]
     per: Duration = 1.0
@@ -153,7 +161,7 @@ class RateLimitBody(RequestBody, frozen=True):
 
 
 class HashBody(RequestBody, frozen=True):
-    """What keeps a caller with one instance: a header, or a cookie that lasts `ttl`."""
+    """Session affinity: a header, or a cookie that lives for `ttl`, keeps a caller with one instance."""
 
     header: str = ""
     cookie: str = ""

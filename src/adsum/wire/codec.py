@@ -1,4 +1,4 @@
-"""JSON in and out; what can't be decoded is told with the field's name."""
+"""Encodes and decodes JSON. Errors name the field."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from adsum.wire.decode_errors import explain_decode_error
 T = TypeVar("T")
 
 MAX_PROBLEM_LENGTH: Final = 200
-"""How many characters of a problem, or of the path to it, an error tells: what was sent may stand in it."""
+"""Characters of a problem, or of the path of its field, in an error. Both may contain text of the sender."""
 
 _AT: Final = " - at `$"
-"""Stands before the path, at the end of the library's message. What was sent may stand before that, with more of it."""
+"""Precedes the path, at the end of msgspec's message. Text of the sender before it may contain the same characters."""
 _MENTIONED = re.compile(r"(?P<how>unknown|required) field `(?P<name>[^`]*)`")
 
 
 def encode(value: object) -> bytes:
-    """Compact JSON."""
+    """Returns compact JSON."""
     return msgspec.json.encode(value)
 
 
 def decode(body: bytes | str, kind: type[T]) -> T:
-    """Decode and validate in one step. Raises `Invalid`; its field is "" when the body as a whole is no JSON."""
+    """Decode and validate a body. Raises `Invalid`, with the field "" if the body is not JSON."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -36,18 +36,18 @@ def decode(body: bytes | str, kind: type[T]) -> T:
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Invalid("", f"the body must be JSON: {error}") from None
     except RecursionError:
-        raise Invalid("", "the body must be JSON of less depth") from None
+        raise Invalid("", "the body must be JSON that is nested less deeply") from None
 
 
 def find_repeated_key(body: bytes) -> str | None:
-    """A key that an object in the JSON `body`, which can be decoded, has twice: decoding takes the last one in silence.
+    """Returns a key that an object in a valid JSON body has twice, None if there is none.
 
-    Takes twice as long as decoding does.
+    `decode` silently takes the last value of such a key. This function takes twice as long as `decode`.
     """
     try:
         _UNIQUE.decode(body.decode())
     except _RepeatedError as repeated:
-        return _told(repeated.key)
+        return _truncated(repeated.key)
     return None
 
 
@@ -70,21 +70,20 @@ _UNIQUE: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str, pars
 
 
 def _invalid(message: str, kind: object) -> Invalid:
-    """What must be, with the path as a field, from the library's "Expected `int` <= 65535 - at `$.port`"."""
+    """Returns the error for a message of msgspec, such as "Expected `int` <= 65535 - at `$.port`"."""
     problem, at, path = message.rpartition(_AT)
     problem, path = (problem, path.removesuffix("`").removeprefix(".")) if at else (message, "")
     mentioned = _MENTIONED.search(problem)
     if mentioned:
         name = mentioned["name"]
-        likely = (
-            suggestions.suggest_field(kind, path, name[:MAX_PROBLEM_LENGTH]) if mentioned["how"] == "unknown" else None
-        )
-        problem += f"; did you mean `{likely}`?" if likely else ""
+        known = mentioned["how"] != "unknown"
+        suggestion = None if known else suggestions.suggest_field(kind, path, name[:MAX_PROBLEM_LENGTH])
+        problem += f"; did you mean `{suggestion}`?" if suggestion else ""
         path = f"{path}.{name}" if path else name
     else:
         problem = explain_decode_error(problem, kind, path)
-    return Invalid(_told(path), _told(problem[:1].lower() + problem[1:]))
+    return Invalid(_truncated(path), _truncated(problem[:1].lower() + problem[1:]))
 
 
-def _told(text: str) -> str:
+def _truncated(text: str) -> str:
     return text if len(text) <= MAX_PROBLEM_LENGTH else text[:MAX_PROBLEM_LENGTH] + "…"

@@ -1,4 +1,4 @@
-"""What would be right, in words, where the JSON decoder has only types, bounds and patterns to say."""
+"""Explains the errors of the JSON decoder to people: what the value must be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GOT: Final = re.compile(r"Expected `(?P<kinds>[^`]+)`, got `(?P<got>[^`]+)`")
 _BOUND: Final = re.compile(r"Expected `(?:int|float)` (?P<sign>[<>]=) (?P<bound>\S+)")
 _LENGTH: Final = re.compile(r"Expected `(?P<kind>\w+)` of length (?P<sign>[<>]=)? ?(?P<length>\d+)")
 _PATTERN: Final = re.compile(r"Expected `str` matching regex (?P<quote>['\"])(?P<pattern>.*)(?P=quote)")
-_CHOICE: Final = re.compile(r"Invalid enum value (?P<said>.*)", re.DOTALL)
+_CHOICE: Final = re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL)
 
 _KINDS: Final[Mapping[str, str]] = {
     "int": "a whole number",
@@ -28,9 +28,9 @@ _PARTS: Final[Mapping[str, str]] = {"str": "characters", "array": "values", "obj
 
 
 def explain_decode_error(problem: str, kind: object, path: str) -> str:
-    """The decoder's problem at `path` of a body of `kind`, as what must be; its own words if they are others."""
+    """Returns what the value at `path` of a body of `kind` must be. A problem of another form is returned as it is."""
     if found := _GOT.fullmatch(problem):
-        wanted = [_KINDS.get(each, each) for each in found["kinds"].split(" | ") if each != "null"]
+        wanted = [_KINDS.get(kind, kind) for kind in found["kinds"].split(" | ") if kind != "null"]
         return f"must be {join_alternatives(wanted)}, not {_KINDS.get(found['got'], found['got'])}"
     if found := _BOUND.fullmatch(problem):
         return f"must be {_SIGNS[found['sign']]}{float(found['bound']):.12g}"
@@ -38,14 +38,14 @@ def explain_decode_error(problem: str, kind: object, path: str) -> str:
         verb = "be" if found["kind"] == "str" else "have"
         return f"must {verb} {_SIGNS[found['sign']]}{found['length']} {_PARTS.get(found['kind'], 'parts')}"
     if found := _PATTERN.fullmatch(problem):
-        right = protocol.PATTERN_DESCRIPTIONS.get(found["pattern"].replace("\\\\", "\\"))
-        return f"must be {right}" if right else problem
+        description = protocol.PATTERN_DESCRIPTIONS.get(found["pattern"].replace("\\\\", "\\"))
+        return f"must be {description}" if description else problem
     if found := _CHOICE.fullmatch(problem):
         allowed = suggestions.allowed_values(kind, path)
-        return f"must be {join_alternatives(allowed)}, not {found['said']}" if allowed else problem
+        return f"must be {join_alternatives(allowed)}, not {found['value']}" if allowed else problem
     return problem
 
 
 def join_alternatives(values: list[str]) -> str:
-    """One of them, as people say it."""
+    """Returns the values in a list that ends with "or"."""
     return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))

@@ -1,4 +1,4 @@
-"""Routes and upstreams as the registry keeps them: documents with their author, and the intent they make."""
+"""Routes and upstreams as documents that the registry stores, and the intent that all documents make."""
 
 from __future__ import annotations
 
@@ -31,67 +31,69 @@ from adsum.wire.responses import ResponseBody
 from adsum.wire.routes import RouteBody
 from adsum.wire.upstreams import UpstreamBody
 
-_Piece = TypeVar("_Piece", RouteBody, UpstreamBody)
+_Body = TypeVar("_Body", RouteBody, UpstreamBody)
 
 MAX_PARSED_DOCUMENTS: Final = 2 * MAX_DOCUMENTS
-"""Documents whose meaning is remembered; past it, the one that was asked for longest ago is read anew."""
+"""Parsed documents that are cached. Past it the one that was used longest ago is dropped."""
 
 
 class IntentBody(RequestBody, frozen=True):
-    """From now on these are all the routes and all the upstreams; each has its name in it."""
+    """All routes and all upstreams. Each has its name, or its service, as a field."""
 
     routes: Annotated[list[RouteBody], Meta(max_length=MAX_DOCUMENTS)] = []
     upstreams: Annotated[list[UpstreamBody], Meta(max_length=MAX_DOCUMENTS)] = []
 
     def to_documents(self) -> dict[DocumentKey, bytes]:
-        """What the documents say. Raises `Invalid`."""
-        return _bodies(self.routes, self.upstreams)
+        """Returns the encoded documents. Raises `Invalid`."""
+        return _documents(self.routes, self.upstreams)
 
     @staticmethod
     def decode(body: bytes, checkpoint: Callable[[], None]) -> dict[DocumentKey, bytes]:
-        """What the documents of a body say. Raises `Invalid`.
+        """Returns the encoded documents of a body. Raises `Invalid`.
 
-        It is decoded piece by piece, and `before_each` is called before each of them: at once, it would keep Python's
-        lock for as long as it takes.
+        Decodes one route or upstream at a time, with a call of `checkpoint` before each: to decode all at once would
+        hold Python's global lock for as long as it takes.
         """
-        pieces = decode(body, _Pieces)
+        intent = decode(body, _RawIntent)
 
-        def read(field: str, n: int, piece: Raw, kind: type[_Piece]) -> _Piece:
+        def read(field: str, n: int, piece: Raw, kind: type[_Body]) -> _Body:
             checkpoint()
             return convert_field(f"{field}[{n}]", partial(decode, bytes(piece), kind))
 
-        routes = (read("routes", n, piece, RouteBody) for n, piece in enumerate(pieces.routes))
-        return _bodies(routes, (read("upstreams", n, piece, UpstreamBody) for n, piece in enumerate(pieces.upstreams)))
+        routes = (read("routes", n, piece, RouteBody) for n, piece in enumerate(intent.routes))
+        return _documents(
+            routes, (read("upstreams", n, piece, UpstreamBody) for n, piece in enumerate(intent.upstreams))
+        )
 
 
-def _bodies(routes: Iterable[RouteBody], upstreams: Iterable[UpstreamBody]) -> dict[DocumentKey, bytes]:
-    bodies: dict[DocumentKey, bytes] = {}
+def _documents(routes: Iterable[RouteBody], upstreams: Iterable[UpstreamBody]) -> dict[DocumentKey, bytes]:
+    documents: dict[DocumentKey, bytes] = {}
     for n, route in enumerate(routes):
         body = convert_field(f"routes[{n}]", partial(encode_route, route.name, route))
-        _add(bodies, DocumentKey(DocumentKind.ROUTE, route.name), body, f"routes[{n}].name")
+        _add(documents, DocumentKey(DocumentKind.ROUTE, route.name), body, f"routes[{n}].name")
     for n, upstream in enumerate(upstreams):
         body = convert_field(f"upstreams[{n}]", partial(encode_upstream, upstream.service, upstream))
-        _add(bodies, DocumentKey(DocumentKind.UPSTREAM, upstream.service), body, f"upstreams[{n}].service")
-    return bodies
+        _add(documents, DocumentKey(DocumentKind.UPSTREAM, upstream.service), body, f"upstreams[{n}].service")
+    return documents
 
 
-class _Pieces(RequestBody, frozen=True):
+class _RawIntent(RequestBody, frozen=True):
     """An `IntentBody` whose routes and upstreams are not decoded yet."""
 
     routes: Annotated[list[Raw], Meta(max_length=MAX_DOCUMENTS)] = []
     upstreams: Annotated[list[Raw], Meta(max_length=MAX_DOCUMENTS)] = []
 
 
-def _add(bodies: dict[DocumentKey, bytes], title: DocumentKey, body: bytes, field: str) -> None:
-    if title in bodies:
-        raise Invalid(field, f"there is another {title} in the list")
-    bodies[title] = body
+def _add(documents: dict[DocumentKey, bytes], key: DocumentKey, body: bytes, field: str) -> None:
+    if key in documents:
+        raise Invalid(field, f"there is another {key} in the list")
+    documents[key] = body
 
 
 class EmptyTarget(ResponseBody, frozen=True):
-    """A target of a route that nobody takes requests for: a service, or `SERVICE?tag=…&KEY=VALUE`.
+    """A target of a route that takes no requests now: a service, or `SERVICE?tag=…&KEY=VALUE`.
 
-    `availability` is `empty` (none of its instances takes requests now) or `unknown` (no such service is known).
+    `availability` is `empty` (no instance of it takes requests) or `unknown` (no such service is known).
     """
 
     to: str
@@ -99,9 +101,9 @@ class EmptyTarget(ResponseBody, frozen=True):
 
 
 class RouteView(ResponseBody, frozen=True):
-    """A route, who declared it so, when on the wall clock, and those of its targets that are empty now.
+    """A route with the actor who declared it, and its targets that take no requests now. `at` is on the wall clock.
 
-    `peer` is the address from which somebody said to be the actor, "" if nobody did.
+    `peer` is the address of the caller if the caller named the actor, else "".
     """
 
     route: RouteBody
@@ -113,19 +115,19 @@ class RouteView(ResponseBody, frozen=True):
     @staticmethod
     def from_document(document: Document, snapshot: Snapshot) -> RouteView:
         why, route = document.provenance, parse_document(document.key, document.body)
-        targets = [each.selector for each in route.to if each.weight] if isinstance(route, Route) else []
+        targets = [target.selector for target in route.to if target.weight] if isinstance(route, Route) else []
         empty = [EmptyTarget(to.name, availability(to, snapshot)) for to in targets]
         return RouteView(
             decode(document.body, RouteBody),
             why.actor,
             round(why.at, 3),
-            [each for each in empty if each.availability is not Availability.AVAILABLE],
+            [target for target in empty if target.availability is not Availability.AVAILABLE],
             why.peer,
         )
 
 
 class RouteList(ResponseBody, frozen=True):
-    """Every route, by name."""
+    """All routes, by name."""
 
     epoch: str
     revision: int
@@ -133,15 +135,16 @@ class RouteList(ResponseBody, frozen=True):
 
     @staticmethod
     def encode_all(snapshot: Snapshot, checkpoint: Callable[[], None]) -> bytes:
-        """All of them as JSON, encoded one by one; `before_each` is called before each."""
-        routes = (RouteView.from_document(each, snapshot) for each in snapshot.documents.of_kind(DocumentKind.ROUTE))
-        return _listed(RouteList(snapshot.epoch, snapshot.revision, []), routes, checkpoint)
+        """Returns the list as JSON. Encodes one document at a time, with a call of `checkpoint` before each."""
+        documents = snapshot.documents.of_kind(DocumentKind.ROUTE)
+        routes = (RouteView.from_document(document, snapshot) for document in documents)
+        return _encode_list(RouteList(snapshot.epoch, snapshot.revision, []), routes, checkpoint)
 
 
 class UpstreamView(ResponseBody, frozen=True):
-    """How gateways treat a service, and who declared it so, when on the wall clock.
+    """An upstream, which is how gateways treat a service, with the actor who declared it. `at` is on the wall clock.
 
-    `peer` is the address from which somebody said to be the actor, "" if nobody did.
+    `peer` is the address of the caller if the caller named the actor, else "".
     """
 
     upstream: UpstreamBody
@@ -156,7 +159,7 @@ class UpstreamView(ResponseBody, frozen=True):
 
 
 class UpstreamList(ResponseBody, frozen=True):
-    """Every service that is not treated by the defaults, by name."""
+    """All upstreams, by service. Services without one have the defaults."""
 
     epoch: str
     revision: int
@@ -164,24 +167,24 @@ class UpstreamList(ResponseBody, frozen=True):
 
     @staticmethod
     def encode_all(snapshot: Snapshot, checkpoint: Callable[[], None]) -> bytes:
-        """All of them as JSON, encoded one by one; `before_each` is called before each."""
+        """Returns the list as JSON. Encodes one document at a time, with a call of `checkpoint` before each."""
         upstreams = map(UpstreamView.from_document, snapshot.documents.of_kind(DocumentKind.UPSTREAM))
-        return _listed(UpstreamList(snapshot.epoch, snapshot.revision, []), upstreams, checkpoint)
+        return _encode_list(UpstreamList(snapshot.epoch, snapshot.revision, []), upstreams, checkpoint)
 
 
-def _listed(blank: ResponseBody, views: Iterable[ResponseBody], before_each: Callable[[], None]) -> bytes:
-    """The answer whose last field is an empty list, with those in it."""
+def _encode_list(empty_list: ResponseBody, views: Iterable[ResponseBody], checkpoint: Callable[[], None]) -> bytes:
+    """Returns a response whose last field is an empty list, with the views in this list."""
     pieces = []
     for view in views:
-        before_each()
+        checkpoint()
         pieces.append(encode(view))
-    return b"".join((encode(blank).removesuffix(b"]}"), b",".join(pieces), b"]}"))
+    return b"".join((encode(empty_list).removesuffix(b"]}"), b",".join(pieces), b"]}"))
 
 
 class EditView(ResponseBody, frozen=True):
-    """What became of a route or an upstream, who did it, why, and when on the wall clock.
+    """A recorded edit of a route or an upstream, with actor and reason. `at` is on the wall clock.
 
-    `before` and `after` have the fields that changed. `omitted` names those that were too long for the record.
+    `before` and `after` have the fields that changed. `omitted` names the fields that were too long to record.
     """
 
     revision: int
@@ -224,18 +227,18 @@ class EditList(ResponseBody, frozen=True):
 
 
 def encode_route(name: str, body: RouteBody) -> bytes:
-    """The route as a document says it. Raises `Invalid`."""
+    """Returns the route as a document. Raises `Invalid`."""
     return encode(RouteBody.from_route(body.to_route(name)))
 
 
 def encode_upstream(service: str, body: UpstreamBody) -> bytes:
-    """The upstream as a document says it. Raises `Invalid`."""
+    """Returns the upstream as a document. Raises `Invalid`."""
     return encode(UpstreamBody.from_upstream(body.to_upstream(service)))
 
 
 @lru_cache(maxsize=MAX_PARSED_DOCUMENTS)
 def parse_document(title: DocumentKey, body: bytes) -> Route | Upstream | str:
-    """What a document says; a text tells why it can't be read."""
+    """Returns the route or upstream of a document. Returns the problem, as a text, if the document can't be read."""
     try:
         if title.kind is DocumentKind.ROUTE:
             return decode(body, RouteBody).to_route(title.name)
@@ -245,12 +248,15 @@ def parse_document(title: DocumentKey, body: bytes) -> Route | Upstream | str:
 
 
 class IntentCache:
-    """What all documents together want of gateways. A document is read once, however often others change."""
+    """Caches the intent of the latest documents. Each document is parsed once, however often others change."""
 
     def __init__(self) -> None:
         self._latest: tuple[Documents | None, Intent] = (None, NO_INTENT)
         self.unreadable: dict[str, str] = {}
-        """Documents that a later version wrote, and what is strange about them: they are left out."""
+        """Documents that could not be read, with the problem.
+
+        A later version wrote them. The intent is without them.
+        """
 
     def get(self, documents: Documents) -> Intent:
         known, intent = self._latest

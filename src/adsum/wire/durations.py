@@ -1,4 +1,4 @@
-"""Lengths of time in JSON, and errors that name the value which holds the wrong one."""
+"""Durations and fractions in JSON, and the conversion of a field with an error that names it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ Duration = (
 )
 """Seconds, or a text such as 200ms, 5s and 1m30s."""
 
-
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-"""A part of 1."""
+"""A fraction between 0 and 1."""
 
 
 def to_seconds(field: str, duration: float | str) -> float:
-    """The length in seconds. Raises `Invalid`."""
+    """Returns the duration in seconds. Raises `Invalid`."""
     return durations.parse_duration(duration, field) if isinstance(duration, str) else float(duration)
 
 
 def optional_seconds(field: str, duration: float | str | None) -> float | None:
-    """The length in seconds, if there is one. Raises `Invalid`."""
+    """Returns the duration in seconds, None for None. Raises `Invalid`."""
     return None if duration is None else to_seconds(field, duration)
 
 
 def convert_field(field: str, convert: Callable[[], T]) -> T:
-    """What `convert` makes of the value of `field`; what is wrong in it is told as it looks from outside."""
+    """Returns the result of `convert`. Raises its `Invalid` with `field` in front of the path."""
     try:
         return convert()
     except Invalid as error:

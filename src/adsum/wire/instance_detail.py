@@ -1,4 +1,4 @@
-"""Everything known of one instance."""
+"""An instance with its lease, checks and override."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from adsum.wire.responses import ResponseBody
 from adsum.wire.views import InstanceView
 
 HIDDEN_HEADER_VALUE: Final = "(hidden)"
-"""What stands in place of the value of a check's header."""
+"""Replaces the values of a check's headers."""
 
 
 class CheckView(ResponseBody, frozen=True):
-    """A check and how it stands; the last outcome's text is for people and wakes no watcher."""
+    """A check with its status and its last outcome. `took` is in seconds. A new outcome alone wakes no watch."""
 
     check: CheckBody
     status: Status
@@ -26,7 +26,7 @@ class CheckView(ResponseBody, frozen=True):
 
 
 class OverrideView(ResponseBody, frozen=True):
-    """A declared status, by whom and why."""
+    """A declared status with author and reason. `length`: seconds until it ends, null if it does not end by itself."""
 
     status: Status
     author: str
@@ -40,9 +40,10 @@ class OverrideView(ResponseBody, frozen=True):
 
 
 class InstanceDetail(ResponseBody, frozen=True):
-    """Everything known of one instance.
+    """An instance with its lease, checks and override.
 
-    `peer` is the address from which its latest change was asked for, "" if the actor is that address or the registry.
+    `evidence` is the status by lease and checks alone, without the override. `peer` is the address of the caller of the
+    latest change if the caller named an actor, else "".
     """
 
     epoch: str
@@ -63,7 +64,7 @@ class InstanceDetail(ResponseBody, frozen=True):
         checks = []
         for check in registration.checks:
             outcome = outcomes.get(check.name)
-            # Headers may hold what proves who asks, and is nobody else's to read.
+            # Headers may hold credentials.
             hidden = replace(check, headers=freeze(dict.fromkeys(check.headers, HIDDEN_HEADER_VALUE)))
             view = CheckView(CheckBody.from_check(hidden), listing.checks[check.name])
             if outcome is not None:

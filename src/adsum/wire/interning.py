@@ -1,4 +1,4 @@
-"""Equal values kept once: a catalog is mostly repetition, and what many instances have in common costs little."""
+"""Keeps equal values once. Most values of a catalog repeat, so this saves most of their memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Final
 from adsum.core import model
 
 MAX_INTERNED_VALUES: Final = 1_024
-"""How many different values of each kind are remembered; past it those met longest ago are kept apart from then on."""
+"""Different values of each kind that are remembered. Past it the value that was used longest ago is forgotten."""
 
 MAX_INTERNED_LENGTH: Final = 4 * 1024
-"""Characters of a value that is remembered; a longer one is kept apart: some 16 MB are remembered of each kind."""
+"""Characters of a value that is remembered. That bounds each kind to some 16 MB."""
 
 
 def intern_texts(values: Sequence[str]) -> tuple[str, ...]:
-    """Such as tags."""
+    """Returns the texts, such as tags, as a shared tuple."""
     return _texts(tuple(values)) if values and sum(map(len, values)) <= MAX_INTERNED_LENGTH else tuple(values)
 
 
 def intern_pairs(values: Mapping[str, str]) -> Mapping[str, str]:
-    """Such as metadata, frozen. As many in another order are others."""
+    """Returns the pairs, such as metadata, as a shared frozen mapping. Another order makes another mapping."""
     if sum(map(len, values.values())) > MAX_INTERNED_LENGTH:
         return model.freeze(values)
     return _pairs(tuple(values.items())) if values else model.EMPTY_MAPPING
@@ -30,7 +30,7 @@ def intern_pairs(values: Mapping[str, str]) -> Mapping[str, str]:
 
 @lru_cache(MAX_INTERNED_VALUES)
 def intern_seconds(seconds: float) -> float:
-    """Such as a ttl."""
+    """Returns a shared number, such as a ttl."""
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""The conditions of a route as they travel, and how they become the model's values and back."""
+"""The JSON of the conditions of a route."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ParameterName = Annotated[str, Meta(pattern=protocol.PARAMETER_NAME_PATTERN)]
 
 
 class PathMatchBody(RequestBody, frozen=True):
-    """A condition on the path: exactly one of its fields."""
+    """A condition on the path: exactly one of exact, prefix and regex."""
 
     exact: PathText | None = None
     prefix: PathText | None = None
     regex: PathText | None = None
 
     def to_path(self) -> PathMatch:
-        return PathMatch(*_one({"exact": self.exact, "prefix": self.prefix, "regex": self.regex}))
+        return PathMatch(*_only_one({"exact": self.exact, "prefix": self.prefix, "regex": self.regex}))
 
     @staticmethod
     def from_path(path: PathMatch) -> PathMatchBody:
@@ -35,7 +35,7 @@ class PathMatchBody(RequestBody, frozen=True):
 
 
 class HeaderMatchBody(RequestBody, frozen=True):
-    """A condition on a header, whose name may be in any case: exactly one of exact, prefix, regex and present."""
+    """A condition on a header: exactly one of exact, prefix, regex and present. The name may have any case."""
 
     name: HeaderName
     exact: Value | None = None
@@ -45,19 +45,19 @@ class HeaderMatchBody(RequestBody, frozen=True):
     invert: bool = False
 
     def to_match(self) -> HeaderMatch:
-        given = {"exact": self.exact, "prefix": self.prefix, "regex": self.regex}
-        return HeaderMatch(self.name.lower(), *_one(given, present=self.present), invert=self.invert)
+        conditions = {"exact": self.exact, "prefix": self.prefix, "regex": self.regex}
+        return HeaderMatch(self.name.lower(), *_only_one(conditions, present=self.present), invert=self.invert)
 
     @staticmethod
     def from_match(match: HeaderMatch) -> HeaderMatchBody:
-        said = {match.kind: match.value}.get
+        value_of = {match.kind: match.value}.get
         present = match.kind is MatchKind.PRESENT
-        exact, prefix, regex = said(MatchKind.EXACT), said(MatchKind.PREFIX), said(MatchKind.REGEX)
+        exact, prefix, regex = value_of(MatchKind.EXACT), value_of(MatchKind.PREFIX), value_of(MatchKind.REGEX)
         return HeaderMatchBody(match.name, exact, prefix, regex, present, match.invert)
 
 
 class QueryMatchBody(RequestBody, frozen=True):
-    """A condition on a parameter of the query: exactly one of exact, regex and present."""
+    """A condition on a query parameter: exactly one of exact, regex and present."""
 
     name: ParameterName
     exact: Value | None = None
@@ -65,20 +65,22 @@ class QueryMatchBody(RequestBody, frozen=True):
     present: bool = False
 
     def to_match(self) -> QueryMatch:
-        return QueryMatch(self.name, *_one({"exact": self.exact, "regex": self.regex}, present=self.present))
+        return QueryMatch(self.name, *_only_one({"exact": self.exact, "regex": self.regex}, present=self.present))
 
     @staticmethod
     def from_match(match: QueryMatch) -> QueryMatchBody:
-        said = {match.kind: match.value}.get
-        return QueryMatchBody(match.name, said(MatchKind.EXACT), said(MatchKind.REGEX), match.kind is MatchKind.PRESENT)
+        value_of = {match.kind: match.value}.get
+        return QueryMatchBody(
+            match.name, value_of(MatchKind.EXACT), value_of(MatchKind.REGEX), match.kind is MatchKind.PRESENT
+        )
 
 
-def _one(given: Mapping[str, str | None], *, present: bool | None = None) -> tuple[MatchKind, str]:
-    """The one condition that was given. Raises `Invalid`."""
-    there = [(MatchKind(kind), value) for kind, value in given.items() if value is not None]
+def _only_one(conditions: Mapping[str, str | None], *, present: bool | None = None) -> tuple[MatchKind, str]:
+    """Returns the only condition that is given. Raises `Invalid` for none or several."""
+    found = [(MatchKind(kind), value) for kind, value in conditions.items() if value is not None]
     if present:
-        there.append((MatchKind.PRESENT, ""))
-    if len(there) != 1:
-        names = [*given, *(("present",) if present is not None else ())]
+        found.append((MatchKind.PRESENT, ""))
+    if len(found) != 1:
+        names = [*conditions, *(("present",) if present is not None else ())]
         raise Invalid("", f"must have exactly one of {', '.join(names[:-1])} and {names[-1]}")
-    return there[0]
+    return found[0]

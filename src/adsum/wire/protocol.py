@@ -1,4 +1,4 @@
-"""The words of the wire: header names, bounds, and the types that say what a value may be."""
+"""The protocol: headers, bounds, and the types of fields."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from msgspec import Meta
 from adsum.core import model, validation
 
 MAX_RENEWALS: Final = 10_000
-"""How many leases one request renews; more are refused."""
+"""Leases that one request renews. More are refused."""
 MAX_WAIT: Final = 300.0
-"""How many seconds a long poll or an acknowledged drain waits at most; longer ones are refused."""
+"""Seconds that a long poll or a drain waits, at most. A longer wait is refused."""
 MAX_HISTORY: Final = 1_000
-"""How many recorded changes one answer holds at most."""
+"""Recorded changes in one response, at most."""
 
 PROTOCOL: Final = "1.0"
-"""The version of the native protocol, MAJOR.MINOR: a new major is one that clients of the one before can't follow."""
+"""The version of the native protocol, MAJOR.MINOR. Clients of an earlier major version can't use a later one."""
 PROTOCOL_HEADER: Final = "Adsum-Protocol"
-"""Says with every answer which version of the protocol it is in."""
+"""The version of the protocol, in every response."""
 EPOCH_HEADER: Final = "Adsum-Epoch"
 REVISION_HEADER: Final = "Adsum-Revision"
 AGE_HEADER: Final = "Adsum-Age"
 ACTOR_HEADER: Final = "Adsum-Actor"
-"""Who asks, for the record; without it the caller's address is recorded."""
+"""The actor of a change. Without it the address of the caller is recorded."""
 FORWARDED_TO_HEADER: Final = "Adsum-Forwarded-To"
-"""Says that another node passes a request on, and for which run of which node it is meant: only that one may answer."""
+"""In a request that another node forwards: the id of the target node.
+
+Only the run of the node with this id serves it.
+"""
 
 NAME_PATTERN: Final = f"^{validation.NAME_PATTERN}$"
 ID_PATTERN: Final = f"^{validation.ID_PATTERN}$"
@@ -41,12 +44,12 @@ PATTERN_DESCRIPTIONS: Final = {
     HEADER_NAME_PATTERN: "the name of a header, such as X-User",
     PARAMETER_NAME_PATTERN: "the name of a parameter: letters, digits and . _ ~ [ ] -",
 }
-"""What they mean, for people: a pattern that people's values may fail has its line here."""
+"""Descriptions of the patterns, for errors."""
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="One DNS label")]
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 
-# What only the model checks, told in the schema too, so that callers can know it before they ask.
+# Rules that the model checks. They stand in the schema as well, so that callers know them.
 TEXT_SCHEMA: Final = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"}
 TAGS_SCHEMA: Final = {
     "uniqueItems": True,
@@ -67,7 +70,11 @@ HEADERS_SCHEMA: Final = {
 Text = Annotated[str, Meta(max_length=validation.MAX_TEXT_LENGTH, extra_json_schema=TEXT_SCHEMA)]
 Reason = Annotated[str, Meta(max_length=validation.MAX_VALUE_LENGTH, extra_json_schema=TEXT_SCHEMA)]
 HolderClaim = Annotated[
-    str, Meta(max_length=validation.MAX_TEXT_LENGTH, description="Must be the holder's name, if given")
+    str,
+    Meta(
+        max_length=validation.MAX_TEXT_LENGTH,
+        description="The holder of the lease. If given, the lease must still have this holder",
+    ),
 ]
 Port = Annotated[int, Meta(ge=1, le=validation.MAX_PORT)]
 StatusCode = Annotated[int, Meta(ge=100, le=599)]

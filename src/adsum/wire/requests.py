@@ -1,4 +1,7 @@
-"""What a caller sends, and how it becomes the model's values."""
+"""Bodies of requests, and their conversion to values of the model.
+
+The docstrings of these classes are descriptions in the OpenAPI document.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from msgspec import Meta, Struct
 from adsum.core import model, validation
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import Invalid
-from adsum.core.model import Check, CheckKind, Instance, Registration
+from adsum.core.model import Check, CheckKind, Registration
 from adsum.wire import interning
 from adsum.wire.codec import decode, encode
+from adsum.wire.instance_fields import fields_of, to_instance
 from adsum.wire.protocol import (
     HEADERS_SCHEMA,
     MAX_RENEWALS,
@@ -34,11 +38,15 @@ from adsum.wire.protocol import (
 
 
 class RequestBody(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a caller sends."""
+    """The body of a request. Unknown fields are refused."""
 
 
 class CheckBody(RequestBody, frozen=True):
-    """A check to run against the instance's own address."""
+    """A check that the registry runs against the address of the instance.
+
+    `interval` and `timeout` are in seconds. After `rise` successive passes the check passes; after `fall` successive
+    failures it fails. `port` null: the port of the instance. `expect`: ranges of HTTP statuses that pass.
+    """
 
     name: Id
     kind: CheckKind
@@ -93,10 +101,12 @@ class CheckBody(RequestBody, frozen=True):
 
 
 class RegistrationBody(RequestBody, frozen=True):
-    """An instance and how it proves that it is alive; its service and id stand in the path.
+    """An instance, and how it proves that it is alive. The path has its service and id.
 
-    Without `address`, the address that the request came from is listed. `ttl` null: no lease. `takeover`: `never` takes
-    no id and no place from a living process, `force` any.
+    Without `address`, the address of the caller is listed. `ttl` and `grace` are in seconds; `ttl` null: no lease.
+    `holder` names the process that holds the lease. `takeover` rules what the registration may take from other
+    processes: `usual` the id of a process that is not live, and the instance's own address and port; `never` nothing of
+    a live process; `force` anything.
     """
 
     port: Port
@@ -104,7 +114,7 @@ class RegistrationBody(RequestBody, frozen=True):
     scheme: Annotated[str, Meta(pattern=SCHEME_PATTERN)] = "http"
     zone: Text = ""
     weight: Annotated[int, Meta(ge=0, le=model.MAX_WEIGHT)] = 1
-    tags: Annotated[list[str], Meta(max_length=model.MAX_TAGS, extra_json_schema=TAGS_SCHEMA)] = []
+    tags: Annotated[tuple[str, ...], Meta(max_length=model.MAX_TAGS, extra_json_schema=TAGS_SCHEMA)] = ()
     metadata: Annotated[dict[str, str], Meta(max_length=model.MAX_METADATA, extra_json_schema=METADATA_SCHEMA)] = {}
     ttl: Annotated[float, Meta(ge=model.MIN_TTL, le=model.MAX_TTL)] | None = model.DEFAULT_TTL
     grace: Annotated[float, Meta(ge=0, le=model.MAX_GRACE)] = model.DEFAULT_GRACE
@@ -113,33 +123,16 @@ class RegistrationBody(RequestBody, frozen=True):
     takeover: Takeover = Takeover.USUAL
 
     def to_registration(self, service: str, id: str, peer: str) -> Registration:
-        """The registration of that instance; `peer` is listed if no address was given. Raises `Invalid`."""
-        instance = Instance(
-            service=intern(service),
-            id=id,
-            address=intern(self.address or peer),
-            port=self.port,
-            scheme=intern(self.scheme),
-            zone=intern(self.zone),
-            weight=self.weight,
-            tags=interning.intern_texts(self.tags),
-            metadata=interning.intern_pairs(self.metadata),
-        )
+        """Returns the registration of an instance. `peer` is its address if the body has none. Raises `Invalid`."""
+        instance = to_instance(intern(service), id, self, address=intern(self.address or peer))
         ttl = None if self.ttl is None else interning.intern_seconds(self.ttl)
         checks = _shared_checks(encode(self.checks)) if self.checks else ()
         return Registration(instance, ttl, interning.intern_seconds(self.grace), checks, self.holder)
 
     @staticmethod
     def from_registration(registration: Registration, takeover: Takeover = Takeover.USUAL) -> RegistrationBody:
-        instance = registration.instance
         return RegistrationBody(
-            port=instance.port,
-            address=instance.address,
-            scheme=instance.scheme,
-            zone=instance.zone,
-            weight=instance.weight,
-            tags=list(instance.tags),
-            metadata=dict(instance.metadata),
+            **fields_of(registration.instance),
             ttl=registration.ttl,
             grace=registration.grace,
             checks=[CheckBody.from_check(check) for check in registration.checks],
@@ -149,17 +142,17 @@ class RegistrationBody(RequestBody, frozen=True):
 
 
 def _shared_checks(text: bytes) -> tuple[Check, ...]:
-    """Checks from their bodies in JSON; what is short is remembered. Raises `Invalid`."""
-    return _remembered_checks(text) if len(text) <= interning.MAX_INTERNED_LENGTH else _checks(text)
+    """Returns checks from their bodies in JSON. Short bodies are cached. Raises `Invalid`."""
+    return _cached_checks(text) if len(text) <= interning.MAX_INTERNED_LENGTH else _checks(text)
 
 
 @lru_cache(interning.MAX_INTERNED_VALUES)
-def _remembered_checks(text: bytes) -> tuple[Check, ...]:
+def _cached_checks(text: bytes) -> tuple[Check, ...]:
     return _checks(text)
 
 
 def _checks(text: bytes) -> tuple[Check, ...]:
-    """Checks from their bodies in JSON: what many instances declare alike is one value. Raises `Invalid`."""
+    """Returns checks from their bodies in JSON. Raises `Invalid`."""
     checks = []
     for n, body in enumerate(decode(text, list[CheckBody])):
         try:
@@ -170,7 +163,7 @@ def _checks(text: bytes) -> tuple[Check, ...]:
 
 
 class LeaseBody(RequestBody, frozen=True):
-    """A lease to renew. `holder`, if given, must still be the lease's."""
+    """A lease to renew. If `holder` is given, the lease must still have this holder."""
 
     service: Name
     id: Id
@@ -178,15 +171,16 @@ class LeaseBody(RequestBody, frozen=True):
 
 
 class RenewBody(RequestBody, frozen=True):
-    """Leases to renew, all in one request."""
+    """Leases to renew in one request."""
 
     leases: Annotated[list[LeaseBody], Meta(max_length=MAX_RENEWALS)]
 
 
 class OverrideBody(RequestBody, frozen=True):
-    """A status that outranks evidence. `length` seconds, or until it is cleared.
+    """A status that outranks lease and checks, for `length` seconds, or until it is cleared.
 
-    With `wait`, the answer comes when every cooperating consumer routes by it, at most so many seconds later.
+    With `wait`, the response comes when every cooperating consumer has acknowledged the change, at most so many seconds
+    later.
     """
 
     status: Literal["draining", "maintenance"]

@@ -1,4 +1,7 @@
-"""What the registry answers to writes, lists and questions about itself."""
+"""Responses to writes, lists, and questions about the registry itself.
+
+The docstrings of these classes are descriptions in the OpenAPI document.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from adsum.core.catalog.changes import RecordedChange
 
 
 class ResponseBody(Struct, frozen=True, omit_defaults=True):
-    """What the registry answers. Readers ignore fields that they don't know."""
+    """The body of a response. Readers ignore fields that they don't know."""
 
 
 class ConsumerView(ResponseBody, frozen=True):
-    """A consumer that has not acknowledged, or a node that can't say what its consumers have.
+    """A consumer that has not acknowledged a revision, or a node that can't report about its consumers.
 
-    `name` and `address` are for people, `node` is the node that knows it, `why` is one clause, and `since` is when it
-    began to stand so, on the wall clock. Only nodes are told `id`.
+    `name` and `address` are for people. `node` is the node that reports the consumer. `reason` says in one clause why
+    it has not acknowledged, and `since` when that began, on the wall clock. `id` is sent to other nodes only.
     """
 
     name: str = ""
@@ -29,23 +32,29 @@ class ConsumerView(ResponseBody, frozen=True):
 
 
 class WriteResult(ResponseBody, frozen=True):
-    """A write is durable and visible from `revision` on. `ttl`: renew before so many seconds have passed."""
+    """The result of a write. It is durable, and visible from `revision` on.
+
+    `ttl`: seconds before which the lease must be renewed. After a drain with `wait`: `unacknowledged` is the number of
+    cooperating consumers that had not acknowledged it in time, and `waiting` names some of them. `lost_count` is the
+    number of consumers that were not waited for because they were silent for too long, and `lost` names some of them.
+    """
 
     epoch: str
     revision: int
     ttl: float | None = None
     unacknowledged: int = 0
-    """How many cooperating consumers had not said in time that they route by it."""
     waiting: list[ConsumerView] = []
-    """Some of these consumers."""
     lost: list[ConsumerView] = []
-    """Some of the consumers that were not waited for (any longer), since nothing was heard of them for too long."""
     lost_count: int = 0
-    """How many of those there are."""
 
 
 class AcknowledgementReport(ResponseBody, frozen=True):
-    """The cooperating consumers of one node that don't route by what was asked about: see `WriteResult`."""
+    """The cooperating consumers of one node that have not acknowledged a revision of a service.
+
+    `unacknowledged`, `waiting`, `lost` and `lost_count` are those of `WriteResult`. `ids` are the ids of these
+    consumers, for other nodes to look for. Of the consumers in the query, `acknowledged` have acknowledged at this
+    node, and `goodbyes` have said good-bye to it.
+    """
 
     epoch: str
     revision: int
@@ -54,15 +63,12 @@ class AcknowledgementReport(ResponseBody, frozen=True):
     lost: list[ConsumerView] = []
     lost_count: int = 0
     ids: list[str] = []
-    """Of consumers that are waited for or lost here, for other nodes to look for."""
     acknowledged: list[str] = []
-    """Those consumers among the ones asked about that have acknowledged at this node."""
     goodbyes: list[str] = []
-    """Those consumers among the ones asked about that have said good-bye at this node."""
 
 
 class PeerView(ResponseBody, frozen=True):
-    """Another node of the registry, and its share: of how many of the 256 shards it keeps the services."""
+    """Another node of the registry. `shards`: how many of the 256 shards it keeps; each service belongs to one."""
 
     node: str
     url: str
@@ -70,7 +76,10 @@ class PeerView(ResponseBody, frozen=True):
 
 
 class LostLease(ResponseBody, frozen=True):
-    """A lease that could not be renewed: register again."""
+    """A lease that could not be renewed: register the instance again.
+
+    `reason` is `unknown` (no such instance is registered) or `superseded` (another process has registered it since).
+    """
 
     service: str
     id: str
@@ -78,18 +87,21 @@ class LostLease(ResponseBody, frozen=True):
 
 
 class RenewalResult(ResponseBody, frozen=True):
-    """How many leases were renewed, and those that were not."""
+    """The result of renewals: the number of renewed leases, and the leases that were lost.
+
+    `not_kept` lists services that this node does not keep, so that it renewed none of their leases. It is sent only to
+    another node that forwards renewals.
+    """
 
     epoch: str
     revision: int
     renewed: int
     lost: list[LostLease] = []
     not_kept: list[str] = []
-    """Told only to a node that passes renewals on: services that are not kept here, so that nobody renewed theirs."""
 
 
 class ServiceSummary(ResponseBody, frozen=True):
-    """A service in the list of all: how many instances stand how."""
+    """A service in the list of services. `status_counts`: how many instances have which status."""
 
     name: str
     revision: int
@@ -98,7 +110,7 @@ class ServiceSummary(ResponseBody, frozen=True):
 
 
 class ServiceList(ResponseBody, frozen=True):
-    """Every known service, by name."""
+    """All known services, by name."""
 
     epoch: str
     revision: int
@@ -106,9 +118,9 @@ class ServiceList(ResponseBody, frozen=True):
 
 
 class ChangeView(ResponseBody, frozen=True):
-    """A recorded change. `status` is what it led to; "" if the instance left.
+    """A recorded change. `status` is the status after it, "" if the instance was removed. `at` is on the wall clock.
 
-    Anyone can claim to be any actor: `peer` is the address that the claim came from, "" if nothing was claimed.
+    The actor is not verified: a caller may name any. `peer` is the address of a caller that named an actor, else "".
     """
 
     revision: int
@@ -123,10 +135,10 @@ class ChangeView(ResponseBody, frozen=True):
 
     @staticmethod
     def from_recorded(recorded: RecordedChange) -> ChangeView:
-        key, why = recorded.key, recorded.provenance
+        key, provenance = recorded.key, recorded.provenance
         return ChangeView(
-            *(recorded.revision, key.service, key.id, why.cause, why.actor, round(why.at, 3)),
-            *(recorded.status, why.reason, why.peer),
+            *(recorded.revision, key.service, key.id, provenance.cause, provenance.actor, round(provenance.at, 3)),
+            *(recorded.status, provenance.reason, provenance.peer),
         )
 
 
@@ -139,13 +151,13 @@ class ChangeList(ResponseBody, frozen=True):
 
 
 class GatewayView(ResponseBody, frozen=True):
-    """A gateway or gRPC client that a node keeps informed. `since` is on the wall clock.
+    """A gateway or gRPC client that is connected to a node. `since` is on the wall clock.
 
-    `revision` is what it routes by, as far as it said; `rejections` what it does not take or can't use, by kind.
-    `requests` are those that a gateway answered since its Envoy began, whoever gave the answer, and `errors` those of
-    them that callers got 5xx for; `p50` and `p99` are seconds that those of the last minute or two took, at most 30. A
-    gateway says so every 5 s; gRPC clients say nothing of it. `certificate_expires` is when its certificate does, on
-    the wall clock; 0 if it shows none.
+    `revision` is the one that it routes by, as far as it has acknowledged. `rejections` are the resources that it
+    rejects or can't use, by kind, with the reason. Of a gateway: `requests` are those that it answered since its Envoy
+    started, by itself or by an instance, and `errors` those among them with 5xx. `p50` and `p99` are seconds that the
+    responses of the last minute or two took, at most 30. Gateways report these every 5 s; gRPC clients do not.
+    `certificate_expires` is when the gateway's certificate expires, on the wall clock; 0 if it has none.
     """
 
     node: str
@@ -163,10 +175,10 @@ class GatewayView(ResponseBody, frozen=True):
 
 
 class DisconnectedGatewayView(ResponseBody, frozen=True):
-    """A gateway that a node does not keep informed any more: its last stream ended within ten minutes.
+    """A gateway whose last stream to this node ended within the last ten minutes.
 
-    It ended, or another node keeps it informed, or it hears no node and goes on with what it knows: `revision` is what
-    it routed by. `disconnected_seconds` is how many seconds it has been so.
+    The gateway has ended, or is connected to another node, or reaches no node and goes on with its last configuration.
+    `revision` is the one that it routed by. `disconnected_seconds`: for how long it has been disconnected.
     """
 
     node: str
@@ -179,8 +191,8 @@ class DisconnectedGatewayView(ResponseBody, frozen=True):
 class RefusedStreamView(ResponseBody, frozen=True):
     """A gateway or gRPC client whose streams a node ended for one reason, the last one within ten minutes.
 
-    `node` is the id that it gave, "" if it gave none; `peer` is where the last stream came from. `code` is the gRPC
-    status that it was sent, `at` the last time on the wall clock, `count` how many streams there were.
+    `node` is the id that it sent, "" if it sent none. `peer` is the address of the last stream. `code` is the gRPC
+    status that it got. `at` is the last time, on the wall clock. `count` is the number of streams.
     """
 
     node: str
@@ -192,10 +204,10 @@ class RefusedStreamView(ResponseBody, frozen=True):
 
 
 class TrafficView(ResponseBody, frozen=True):
-    """What the gateways that are connected here answered for a service since each began.
+    """The responses for a service of the gateways that are connected to this node, since each of them started.
 
-    A request counts once, with the answer that its caller got, however often it was tried; those that found no instance
-    count as well. `p50` and `p99` are seconds that answers of instances took in the last minute or two.
+    A request counts once, with the response that its caller got, however often it was tried. Requests that found no
+    instance count as well. `p50` and `p99` are seconds that responses of instances took in the last minute or two.
     """
 
     service: str
@@ -206,7 +218,20 @@ class TrafficView(ResponseBody, frozen=True):
 
 
 class NodeStatus(ResponseBody, frozen=True):
-    """A node of the registry: what it keeps and how it fares. Lengths are seconds; `started` is on the wall clock."""
+    """The status of a node. Times are in seconds; `started` is on the wall clock.
+
+    `unready_reason` says why the node is not ready. `isolated_seconds`: for how long it could neither write nor keep
+    leases. `status_counts`: how many instances have which status. `catalog_bytes`: about how much memory registrations
+    take; past `catalog_max_bytes` the registry refuses what would increase it. `intent_bytes`: the size of routes and
+    upstreams. `consumers` are the connected cooperating consumers; `consumers_departed` those that left without a
+    good-bye and are waited for; `consumers_lost` those that were lost in the last minute, or are connected and
+    acknowledge nothing. `check_lag`: the delay of the latest check. `shards`: how many of the 256 shards this node
+    keeps; a single node keeps all. `peers` are the other nodes; while this node is isolated, as it knew them last.
+    `store_condition` has entries of the store: its version, its leader, its trouble. `guards`: services whose guard
+    holds back expiries, and how many. `gateways` are gateways and gRPC clients; a long list is cut, and those that
+    reject something come first. `gateways_disconnected` and `refused_streams` have the latest first. `traffic`: a long
+    list is cut, and services with the most errors come first.
+    """
 
     node: str
     version: str
@@ -218,52 +243,34 @@ class NodeStatus(ResponseBody, frozen=True):
     uptime: float
     age: float = 0.0
     unready_reason: str = ""
-    """Why it is not ready."""
     isolated_seconds: float = 0.0
-    """For how long it could neither write nor keep."""
     services: int = 0
     instances: int = 0
     status_counts: dict[str, int] = {}
-    """How many instances stand how."""
     catalog_bytes: int = 0
-    """How much memory registrations take, about."""
     catalog_max_bytes: int = 0
-    """How much they may take; past it what would make them larger is refused."""
     intent_bytes: int = 0
-    """How many bytes routes and upstreams have."""
     watches: int = 0
     consumers: int = 0
-    """How many cooperating consumers are connected."""
     consumers_departed: int = 0
-    """How many consumers left without a good-bye, and are waited for."""
     consumers_lost: int = 0
-    """How many consumers were lost in the last minute, or are connected and acknowledge nothing."""
     leases: int = 0
     leases_lapsed: int = 0
     checks: int = 0
     check_lag: float = 0.0
-    """How late the latest check was started."""
     checks_overdue: int = 0
     shards: int = 0
-    """Of how many of the 256 shards this node keeps the services; alone it keeps all."""
     peers: list[PeerView] = []
-    """While this node has no share because it is apart, what they kept last; who keeps what by now is not known."""
     store_condition: dict[str, str] = {}
-    """What there is to tell of the store: its version, its leader, what troubles it."""
     guards: dict[str, int] = {}
-    """Services whose guard holds back expiries, and how many."""
     gateways: list[GatewayView] = []
-    """Gateways and gRPC clients; of many, some, and first those that reject something."""
     gateways_disconnected: list[DisconnectedGatewayView] = []
-    """Gateways that are not connected here any more, the latest first."""
     refused_streams: list[RefusedStreamView] = []
-    """Gateways and gRPC clients whose streams were ended, the latest first."""
     traffic: list[TrafficView] = []
-    """What gateways answered by service; of many, some, and first those with the most errors."""
 
 
 class Problem(ResponseBody, frozen=True):
-    """A problem document (RFC 9457). `field` is the dotted path of the value that is wrong, where there is one."""
+    """A problem document (RFC 9457). `field` is the dotted path of the wrong value, "" if no value is wrong."""
 
     title: str
     status: int

@@ -1,4 +1,4 @@
-"""The JSON of a route, which is also that of the routes' file: how it becomes the model's values and back."""
+"""The JSON of a route, in the API and in files with routes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from adsum.wire.requests import RequestBody
 
 
 class RouteBody(RequestBody, frozen=True):
-    """A route. Lengths of time are seconds, or texts such as 2s and 1m30s."""
+    """A route. Durations are seconds, or texts such as 2s and 1m30s."""
 
     name: str = ""
     hosts: list[str] = []
@@ -54,9 +54,9 @@ class RouteBody(RequestBody, frozen=True):
     priority: Annotated[int, Meta(ge=-routes.MAX_PRIORITY, le=routes.MAX_PRIORITY)] = 0
 
     def to_route(self, name: str = "") -> Route:
-        """The route of that name, or of its own. Raises `Invalid`, naming the field as it was sent."""
+        """Returns the route, with this name or its own. Raises `Invalid` with the field as it was sent."""
         if self.name and name and self.name != name:
-            raise Invalid("name", f"must be {name}, as it was asked for")
+            raise Invalid("name", f"must be {name}, the name in the path")
         name = name or self.name
         default_routes.check_declared_name("name", name)
         return Route(
@@ -64,9 +64,11 @@ class RouteBody(RequestBody, frozen=True):
             hosts=tuple(host.lower() for host in self.hosts),
             path=convert_field("path", self.path.to_path) if self.path else ANY_PATH,
             methods=tuple(self.methods),
-            headers=tuple(convert_field(f"headers[{n}]", each.to_match) for n, each in enumerate(self.headers)),
-            query=tuple(convert_field(f"query[{n}]", each.to_match) for n, each in enumerate(self.query)),
-            to=tuple(convert_field(f"to[{n}]", each.to_target) for n, each in enumerate(self.to)),
+            headers=tuple(
+                convert_field(f"headers[{n}]", condition.to_match) for n, condition in enumerate(self.headers)
+            ),
+            query=tuple(convert_field(f"query[{n}]", condition.to_match) for n, condition in enumerate(self.query)),
+            to=tuple(convert_field(f"to[{n}]", target.to_target) for n, target in enumerate(self.to)),
             redirect=convert_field("redirect", self.redirect.to_redirect) if self.redirect else None,
             rewrite=self.rewrite,
             timeout=optional_seconds("timeout", self.timeout),
@@ -92,9 +94,9 @@ class RouteBody(RequestBody, frozen=True):
             hosts=list(route.hosts),
             path=PathMatchBody.from_path(route.path) if route.path != ANY_PATH else None,
             methods=list(route.methods),
-            headers=[HeaderMatchBody.from_match(each) for each in route.headers],
-            query=[QueryMatchBody.from_match(each) for each in route.query],
-            to=[TargetBody.from_target(each) for each in route.to],
+            headers=[HeaderMatchBody.from_match(condition) for condition in route.headers],
+            query=[QueryMatchBody.from_match(condition) for condition in route.query],
+            to=[TargetBody.from_target(target) for target in route.to],
             redirect=RedirectBody.from_redirect(redirect) if redirect else None,
             rewrite=route.rewrite,
             timeout=route.timeout,

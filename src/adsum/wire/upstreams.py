@@ -26,7 +26,7 @@ _OUTLIERS, _LIMITS, _TLS = _UPSTREAM.outliers, _UPSTREAM.limits, _UPSTREAM.tls
 
 
 class OutliersBody(RequestBody, frozen=True):
-    """When instances that fail are left out, and for how long."""
+    """Outlier ejection: when failing instances are ejected, and for how long."""
 
     consecutive: Annotated[int, Meta(ge=0, le=upstreams.MAX_CONSECUTIVE_FAILURES)] = _OUTLIERS.consecutive
     interval: Duration = _OUTLIERS.interval
@@ -43,7 +43,7 @@ class OutliersBody(RequestBody, frozen=True):
 
 
 class LimitsBody(RequestBody, frozen=True):
-    """Circuit breakers of each gateway, and the budget of retries."""
+    """The circuit breakers of each gateway, and its budget of retries."""
 
     connections: Limit = _LIMITS.connections
     pending: Limit = _LIMITS.pending
@@ -60,7 +60,7 @@ class LimitsBody(RequestBody, frozen=True):
 
 
 class TlsBody(RequestBody, frozen=True):
-    """How the certificates of https instances are verified."""
+    """The verification of the certificates of https instances by gateways."""
 
     verify: bool = True
     ca: str = ""
@@ -75,7 +75,7 @@ class TlsBody(RequestBody, frozen=True):
 
 
 class UpstreamBody(RequestBody, frozen=True):
-    """How gateways treat a service. Lengths of time are seconds, or texts such as 2s and 1m30s."""
+    """An upstream: how gateways treat a service. Durations are seconds, or texts such as 2s and 1m30s."""
 
     service: str = ""
     policy: LbPolicy = _UPSTREAM.policy
@@ -90,9 +90,9 @@ class UpstreamBody(RequestBody, frozen=True):
     tls: TlsBody | None = None
 
     def to_upstream(self, service: str = "") -> Upstream:
-        """The settings of that service, or of its own. Raises `Invalid`, naming the field as it was sent."""
+        """Returns the upstream, for this service or its own. Raises `Invalid` with the field as it was sent."""
         if self.service and service and self.service != service:
-            raise Invalid("service", f"must be {service}, as it was asked for")
+            raise Invalid("service", f"must be {service}, the service in the path")
         return Upstream(
             service=service or self.service,
             policy=self.policy,

@@ -1,4 +1,4 @@
-"""A question about a request, and what gateways would do with it."""
+"""The check of a route: a request, and what gateways do with it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from adsum.wire.requests import RequestBody
 from adsum.wire.responses import ResponseBody
 
 MAX_URL_LENGTH = 4_096
-"""Characters of a request's URL; a longer one is refused."""
+"""Characters of the URL. A longer one is refused."""
 MAX_REQUEST_HEADERS = 64
-"""Headers of a request that is asked about; more are refused."""
+"""Headers of the request. More are refused."""
 
-_SENT: Final = re.compile("[!-~]*")
-"""What a request's path and query are made of; to others a gateway answers 400."""
+_TARGET: Final = re.compile("[!-~]*")
+"""The characters of path and query. A gateway answers others with 400."""
 
 Line = Annotated[str, Meta(max_length=MAX_URL_LENGTH)]
 
 
 class CheckRouteBody(RequestBody, frozen=True):
-    """A request to ask about: a whole URL, or a path for any host; and whether the gateway has default routes."""
+    """A request to check.
+
+    `url` is a whole URL, or a path for any host. `default_routes`: whether the gateway has them.
+    """
 
     url: Line
     method: Annotated[str, Meta(pattern=METHOD_PATTERN)] = "GET"
@@ -35,30 +38,30 @@ class CheckRouteBody(RequestBody, frozen=True):
     default_routes: bool = True
 
     def to_request(self) -> route_check.CheckedRequest:
-        """Raises `Invalid`."""
+        """Returns the request. Raises `Invalid`."""
         try:
             parts = urlsplit(self.url)
             host = parts.netloc.rpartition("@")[2]
         except ValueError as error:
-            raise Invalid("url", f"can't be read: {error}") from None
+            raise Invalid("url", f"is not a valid URL: {error}") from None
         if parts.scheme not in ("", "http", "https") or bool(parts.scheme) is not bool(host):
             raise Invalid("url", "must be a path, or start with http:// or https:// and a host")
         path = parts.path or "/"
         if not path.startswith("/"):
             raise Invalid("url", "must be a path that starts with /, or start with http:// or https://")
         query = f"?{parts.query}" if parts.query else ""
-        if not _SENT.fullmatch(path + query):
-            raise Invalid("url", "must be ASCII without spaces, as it is sent: percent-encode the rest")
+        if not _TARGET.fullmatch(path + query):
+            raise Invalid("url", "must be ASCII without spaces: percent-encode other characters")
         return route_check.CheckedRequest(
             self.method, host or "localhost", path + query, tuple(self.headers), parts.scheme or "http"
         )
 
 
 class DestinationView(ResponseBody, frozen=True):
-    """Where requests go: a service, or `SERVICE?tag=…&KEY=VALUE`, and its share of 1.0.
+    """A destination of requests: a service, or `SERVICE?tag=…&KEY=VALUE`, and its share between 0 and 1.
 
-    `availability` is `there`, `empty` (none of its instances takes requests now) or `unknown` (no such service was ever
-    registered). One that is not there has no share while another one is.
+    `availability` is `available`, `empty` (no instance of it takes requests) or `unknown` (no such service was ever
+    registered). A destination that is not available has no share while another one is available.
     """
 
     to: str
@@ -67,18 +70,19 @@ class DestinationView(ResponseBody, frozen=True):
 
 
 class SkippedRouteView(ResponseBody, frozen=True):
-    """A route that does not take the request, and the first of its conditions that does not hold."""
+    """A route that does not match the request, and the first of its conditions that fails."""
 
     route: str
     failed_condition: str
 
 
 class VerdictView(ResponseBody, frozen=True):
-    """What becomes of a request.
+    """The verdict of a check: what a gateway does with the request.
 
-    `route` "": no route takes it, and `status` is what the gateway answers; `reasons` tells why if it asks no route at
-    all. `default`: the route is one of those that every service has. `path` is what the service sees; `status` and
-    `location` are a redirect's; `preflight`: the gateway answers it itself.
+    `route` is the matching route. If it is "", no route matches, `status` is the response of the gateway, and `reasons`
+    says why if the gateway compares no routes. `default`: the route is one of the default routes of services. `path` is
+    the path that the service receives. `status` and `location` are those of a redirect. `preflight`: the gateway
+    answers a CORS preflight itself.
     """
 
     route: str = ""
@@ -97,13 +101,13 @@ class VerdictView(ResponseBody, frozen=True):
             verdict.route.name if verdict.route is not None else "",
             verdict.is_default,
             [
-                DestinationView(each.selector.name, round(each.share, 4), each.availability)
-                for each in verdict.destinations
+                DestinationView(destination.selector.name, round(destination.share, 4), destination.availability)
+                for destination in verdict.destinations
             ],
             verdict.path,
             verdict.status,
             verdict.location,
             verdict.is_preflight,
             list(verdict.reasons),
-            [SkippedRouteView(each.route, each.mismatch) for each in verdict.skipped],
+            [SkippedRouteView(skipped.route, skipped.mismatch) for skipped in verdict.skipped],
         )

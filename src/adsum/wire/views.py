@@ -1,21 +1,20 @@
-"""A service and its instances as consumers see them, whole and by what changed."""
+"""Services and instances as consumers see them, and the events of a watch."""
 
 from __future__ import annotations
-
-from sys import intern
 
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.service_snapshot import ServiceDiff, ServiceSnapshot
 from adsum.core.identity import holder_digest
-from adsum.core.model import Endpoint, Instance, Listing, Status
-from adsum.wire import interning
+from adsum.core.model import Endpoint, Listing, Status
+from adsum.wire.instance_fields import fields_of, to_instance
 from adsum.wire.responses import ResponseBody
 
 
 class InstanceView(ResponseBody, frozen=True):
-    """An instance as consumers see it, and why it stands as it does.
+    """An instance as consumers see it. `cause`, `actor` and `reason` are those of its latest change.
 
-    `process` changes when another process takes the id: a digest of the holder, left out if there is none.
+    `since` is when it got its status, on the wall clock. `process` is a digest of the holder, left out if there is
+    none: it changes when another process takes the id.
     """
 
     id: str
@@ -35,42 +34,33 @@ class InstanceView(ResponseBody, frozen=True):
 
     @staticmethod
     def from_listing(listing: Listing) -> InstanceView:
-        instance, why = listing.instance, listing.provenance
+        instance, provenance = listing.instance, listing.provenance
         return InstanceView(
             id=instance.id,
-            address=instance.address,
-            port=instance.port,
             status=listing.status,
-            scheme=instance.scheme,
-            zone=instance.zone,
-            weight=instance.weight,
-            tags=instance.tags,
-            metadata=dict(instance.metadata),
+            **fields_of(instance),
             since=round(listing.since, 3),
-            cause=why.cause,
-            actor=why.actor,
-            reason=why.reason,
+            cause=provenance.cause,
+            actor=provenance.actor,
+            reason=provenance.reason,
             process=holder_digest(listing.registration.holder),
         )
 
-    def to_endpoint(self, service: str) -> Endpoint:
-        """The endpoint for a consumer. Raises `Invalid` if the other end speaks nonsense."""
-        instance = Instance(
-            service=service,
-            id=self.id,
-            address=self.address,
-            port=self.port,
-            scheme=intern(self.scheme),
-            zone=intern(self.zone),
-            weight=self.weight,
-            tags=interning.intern_texts(self.tags),
-            metadata=interning.intern_pairs(self.metadata),
+    @staticmethod
+    def from_endpoint(endpoint: Endpoint) -> InstanceView:
+        """Returns the view of an endpoint. It has no cause, actor, reason and time."""
+        instance = endpoint.instance
+        return InstanceView(
+            id=instance.id, status=endpoint.status, **fields_of(instance), process=endpoint.holder_digest
         )
-        return Endpoint(instance, self.status, self.process)
+
+    def to_endpoint(self, service: str) -> Endpoint:
+        """Returns the endpoint. Raises `Invalid` for a view that no valid instance has."""
+        return Endpoint(to_instance(service, self.id, self), self.status, self.process)
 
 
 class ServiceView(ResponseBody, frozen=True):
-    """A service at the revision of its last change."""
+    """A service with its instances. `revision` is that of its last change."""
 
     epoch: str
     service: str
@@ -84,7 +74,7 @@ class ServiceView(ResponseBody, frozen=True):
 
 
 class RemovedInstance(ResponseBody, frozen=True):
-    """An instance that left, and why."""
+    """An instance that was removed, with cause, actor and reason. `at` is on the wall clock."""
 
     id: str
     cause: str
@@ -99,7 +89,7 @@ class RemovedInstance(ResponseBody, frozen=True):
 
 
 class ServiceChange(ResponseBody, frozen=True):
-    """What turns a service as it was at `since` into what it is at `revision`."""
+    """The difference of a service between two revisions: the instances that changed, and those that were removed."""
 
     service: str
     since: int
@@ -121,9 +111,9 @@ class ServiceChange(ResponseBody, frozen=True):
 class WatchOpened(ResponseBody, frozen=True):
     """The first event of a watch.
 
-    `whole`: forget everything, the full state follows; otherwise only what changed since the revision asked for.
-    `watch` is the token under which a cooperating consumer says what it has applied. `heartbeat`: something comes at
-    least every so many seconds; after twice as long without a word the connection is dead.
+    `full` true: the full state follows, so the client drops what it has. Otherwise the changes since its position
+    follow. `watch` is the token with which a cooperating consumer acknowledges revisions. `heartbeat`: an event comes
+    at least every so many seconds; after twice as long without one the connection is dead.
     """
 
     epoch: str
@@ -135,7 +125,7 @@ class WatchOpened(ResponseBody, frozen=True):
 
 
 class WatchSynced(ResponseBody, frozen=True):
-    """All that is to be said up to `revision` has been said; also the heartbeat of a quiet watch."""
+    """Ends a group: every change up to `revision` is sent. It is also the heartbeat of a quiet watch."""
 
     revision: int
     age: float = 0.0

@@ -58,7 +58,7 @@ async def test_an_instance_is_registered_renewed_drained_and_deregistered(fixtur
     async with fixture.register(check="http:/health", tags=["blue"]) as registrar:
         assert registrar.registered
         body = fixture.source.listed["orders", "o8000"]
-        assert (body.address, body.port, body.tags, body.checks[0].path) == ("10.1.2.3", 8000, ["blue"], "/health")
+        assert (body.address, body.port, body.tags, body.checks[0].path) == ("10.1.2.3", 8000, ("blue",), "/health")
         assert fixture.requests() == ["register o8000"]
         await fixture.clock.advance(5.6)
         assert fixture.requests() == ["renew o8000"]

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from adsum.dialects.native import app
-from adsum.dialects.native.api.operation_table import BASE, OPERATIONS, ApiOperation
+from adsum.dialects.native.api.operation import ApiOperation
+from adsum.dialects.native.api.operation_table import BASE, OPERATIONS
 from tests.dialects.native.native_api import NativeApi
 
 

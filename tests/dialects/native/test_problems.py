@@ -5,7 +5,7 @@ import pytest
 from adsum.core import errors
 from adsum.core.errors import AdsumError
 from adsum.dialects.native import problems
-from adsum.dialects.native.api.operation_table import MAX_BODY_BYTES
+from adsum.dialects.native.api.operation import MAX_BODY_BYTES
 from adsum.registry import UNREADY_AFTER
 from tests.dialects.native.native_api import JSON, NativeApi
 

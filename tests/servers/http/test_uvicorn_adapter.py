@@ -28,7 +28,7 @@ def _class(path: str) -> type:
 
 
 def _has(kind: type, name: str) -> bool:
-    """Whether the class defines the name, or a method of it assigns it to `self`."""
+    """Returns whether the class defines the name, or a method of it assigns it to `self`."""
     assignment = re.compile(rf"^\s*self\.{name}\b[^=\n]*=(?!=)", re.MULTILINE)
     bases = [base for base in kind.__mro__ if base.__module__.startswith("uvicorn")]
     return hasattr(kind, name) or any(assignment.search(inspect.getsource(base)) for base in bases)

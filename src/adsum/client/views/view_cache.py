@@ -76,7 +76,7 @@ class ViewCache:
         """
         if not view.endpoints and not self._path(service).exists():
             return
-        views = [_view(endpoint) for endpoint in view.endpoints]
+        views = [InstanceView.from_endpoint(endpoint) for endpoint in view.endpoints]
         content = _Content(view.fresh_at, ServiceView(view.position.epoch, service, view.position.revision, views))
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,19 +100,3 @@ def _open(sealed: bytes) -> _Content:
     if sealed != _sealed(body):
         raise Invalid("", "its checksum is wrong")
     return decode(body, _Content)
-
-
-def _view(endpoint: Endpoint) -> InstanceView:
-    instance = endpoint.instance
-    return InstanceView(
-        id=instance.id,
-        address=instance.address,
-        port=instance.port,
-        status=endpoint.status,
-        scheme=instance.scheme,
-        zone=instance.zone,
-        weight=instance.weight,
-        tags=instance.tags,
-        metadata=dict(instance.metadata),
-        process=endpoint.holder_digest,
-    )

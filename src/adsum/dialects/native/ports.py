@@ -1,4 +1,4 @@
-"""What the native dialect needs of the node, as interfaces."""
+"""The interfaces of the node that the native dialect uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LeaseRenewer(Protocol):
     """The keeper of this node: it keeps leases and runs checks."""
 
     def keeps(self, service: str) -> bool:
-        """Whether this node keeps the leases of the service."""
+        """Returns whether this node keeps the leases of the service."""
         ...
 
     def renew(self, key: Key, holder: str = "") -> None:
@@ -29,7 +29,7 @@ class LeaseRenewer(Protocol):
         ...
 
     async def is_reachable(self, listing: Listing) -> bool:
-        """Whether the instance answers one probe, which is sent at once. Raises `Overloaded`."""
+        """Returns whether the instance answers one probe, which is sent at once. Raises `Overloaded`."""
         ...
 
 
@@ -42,7 +42,7 @@ class OtherNodes(Protocol):
         ...
 
     def keepers(self, service: str) -> Sequence[Peer]:
-        """Returns the nodes that may keep the service: none if this node keeps it, or if nobody does now."""
+        """Returns the nodes that may keep the service: none if this node keeps it, or if no node does now."""
         ...
 
     async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:

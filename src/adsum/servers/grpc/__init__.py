@@ -1,4 +1,4 @@
-"""The gRPC transport: grpc's own server in our loop, passing messages on as bytes, with a bound on what peers take."""
+"""The gRPC transport: grpc.aio in the event loop of the node. It passes messages as bytes, with limits on peers."""
 
 from adsum.servers.grpc.server import GrpcListenError, GrpcServer
 

@@ -1,4 +1,4 @@
-"""The TCP connections of peers: closing one, which grpc has no word for."""
+"""Closes the TCP connection of a peer. grpc has no API for that."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from urllib.parse import unquote
 from adsum.core.addresses import format_host_port
 
 _DESCRIPTORS: Final = Path("/dev/fd")
-"""Lists the descriptors of this process, on Linux, macOS and the BSDs."""
+"""Has an entry for each descriptor of this process, on Linux, macOS and the BSDs."""
 
 
 def close_connection(peer: str) -> bool:
-    """Shut down the connection of the peer at IP:PORT, as grpc writes it; whether there was one.
+    """Shut down the connections of a peer, given as grpc writes it: IP:PORT. Returns whether there was one.
 
-    Looks at every descriptor of the process: call it in a thread.
+    Reads every descriptor of the process, so call it in a thread.
     """
     found = False
-    for each in list(_DESCRIPTORS.iterdir()):
+    for entry in list(_DESCRIPTORS.iterdir()):
         with suppress(OSError, ValueError):
-            number = int(each.name)
-            if stat.S_ISSOCK(os.fstat(number).st_mode):
-                found = _shut_if(number, unquote(peer)) or found
+            descriptor = int(entry.name)
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                found = _shut_down_if(descriptor, unquote(peer)) or found
     return found
 
 
-def _shut_if(descriptor: int, peer: str) -> bool:
-    # A descriptor of our own: the other one may be closed, and its number given to another connection, meanwhile.
+def _shut_down_if(descriptor: int, peer: str) -> bool:
+    # A duplicate, because grpc may close the descriptor meanwhile, and another connection may get its number.
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         if connection.family not in (socket.AF_INET, socket.AF_INET6) or _name(connection.getpeername()) != peer:
             return False
@@ -40,5 +40,5 @@ def _shut_if(descriptor: int, peer: str) -> bool:
 
 
 def _name(address: tuple[str, int]) -> str:
-    """As grpc writes it: IPv4 addresses of a dual-stack socket as IPv4."""
+    """Returns the address as grpc writes it: an IPv4 address of a dual-stack socket as IPv4."""
     return format_host_port(address[0].removeprefix("::ffff:"), address[1])

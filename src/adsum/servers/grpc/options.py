@@ -1,4 +1,4 @@
-"""What peers may take. Options are those of grpc's core (grpc/impl/channel_arg_names.h)."""
+"""The limits on gRPC peers, as options of grpc's core (grpc/impl/channel_arg_names.h)."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Any, Final
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, lost_after, stale_after
 
 MAX_CALLS: Final = 12_000
-"""Calls at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
+"""Concurrent calls. Past it a new call is refused with RESOURCE_EXHAUSTED."""
 MAX_CALLS_PER_CONNECTION: Final = 1_000
-"""Calls at a time on one connection; the peer waits with more."""
+"""Concurrent calls on one connection. The peer delays further calls."""
 MAX_PENDING_CALLS: Final = 20_000
-"""Calls that wait to be taken up, when all clients come back together; past it some are refused, at twice as many all.
-grpc's own bound of 1,000 turns gateways away after a restart."""
+"""Calls that wait to be accepted, for instance when all clients reconnect. Past it some are refused, past twice as many
+all. grpc's default of 1,000 refuses gateways after a restart."""
 MAX_METADATA_BYTES: Final = 16 * 1024
-"""Bytes of a call's metadata; one with more is refused."""
+"""Bytes of the metadata of a call. A call with more is refused."""
 KEEPALIVE_TIME: Final = stale_after(DEFAULT_HEARTBEAT)
-"""Seconds of silence after which a peer is asked whether it is still there."""
+"""Seconds of silence after which the server pings a peer."""
 KEEPALIVE_TIMEOUT: Final = lost_after(DEFAULT_HEARTBEAT)
-"""Seconds that it may take to answer; then its connection is closed. grpc also has the system close a connection whose
-peer acknowledges nothing for so long (TCP_USER_TIMEOUT)."""
+"""Seconds in which a peer must answer the ping; then its connection is closed. grpc also sets it as TCP_USER_TIMEOUT:
+the system closes a connection whose peer acknowledges nothing for so long."""
 MIN_PING_INTERVAL: Final = 2.0
-"""Seconds that peers leave between their own such questions; who asks more often is turned away."""
+"""Seconds between the pings of a peer. A peer that pings more often is disconnected."""
 HANDSHAKE_TIMEOUT: Final = 10.0
-"""Seconds in which a connection must say that it speaks HTTP/2; then it is closed."""
+"""Seconds in which a connection must begin HTTP/2; then it is closed."""
 FINAL_READ_TIMEOUT: Final = 5.0
-"""Seconds that a peer whose call is ended has to read what was sent before; then its connection is closed."""
+"""Seconds in which the peer of an ended call must read the last message; then its connection is closed."""
 STOP_TIMEOUT: Final = 1.0
-"""Seconds that calls may take to end once the server stops."""
+"""Seconds in which calls may end when the server stops."""
 
 
 def server_options(max_message: int, connections: int) -> list[tuple[str, Any]]:
-    """The options of a server that takes messages of so many bytes, and closes connections past so many at a time."""
+    """Returns the options of a server. `max_message` is in bytes. Past `connections` a new connection is closed."""
     return [
-        ("grpc.so_reuseport", 0),  # Two servers on one port would share its clients, and nobody be told.
+        ("grpc.so_reuseport", 0),  # Otherwise two servers on one port share its clients without an error.
         ("grpc.max_receive_message_length", max_message),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),

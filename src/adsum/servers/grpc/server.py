@@ -1,4 +1,4 @@
-"""The server: grpc.aio with generic methods. Who answers them is handed in by path."""
+"""The gRPC server: grpc.aio with a generic method for each path."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _log = logging.getLogger("adsum.grpc")
 
 
 class GrpcListenError(AdsumError):
-    """The address can't be listened on; the sentence is for the operator."""
+    """The server can't listen on an address. The message is for the operator."""
 
 
 class GrpcCall:
-    """One call in progress: bytes in, bytes out.
+    """A call in progress, which reads and writes messages as bytes.
 
-    grpc can't end a call while it writes a message: `refuse` and `cut` only settle the status with which `end` ends it.
+    grpc can't end a call while it writes a message. So `refuse` and `cut` set the status, and `end` ends the call.
     """
 
     def __init__(self, context: Any) -> None:
@@ -39,83 +39,85 @@ class GrpcCall:
 
     @property
     def is_refused(self) -> bool:
-        """Whether it is to end with a status other than OK."""
+        """Returns whether the call ends with a status other than OK."""
         return self._status is not None
 
     async def read(self) -> bytes | None:
-        """The next message; None once the peer has said its last."""
+        """Returns the next message, None after the last one."""
         message = await self._context.read()
-        return message if isinstance(message, bytes) else None  # EOF is an object of its own.
+        return message if isinstance(message, bytes) else None  # grpc has an object for EOF.
 
     async def write(self, message: bytes) -> None:
-        """Return when the transport has taken the message. Raises `ConnectionError` if the call has ended."""
+        """Return when the transport has accepted the message. Raises `ConnectionError` if the call has ended."""
         if self._status is not None:
             raise ConnectionError(self._status[1])
-        # A task of its own: a writer that is cancelled leaves the message on its way, and `end` has to wait for it.
+        # A task of its own: if the writer is cancelled, the message is still being written, and `end` waits for it.
         self._writing = writing = asyncio.ensure_future(self._context.write(message))
-        writing.add_done_callback(_take_note)
+        writing.add_done_callback(_retrieve_exception)
         await asyncio.wait([writing])
         error = asyncio.CancelledError("the call has ended") if writing.cancelled() else writing.exception()
-        if error is not None:  # grpc has no word for it: several of its internal errors mean that the peer left.
+        if error is not None:  # Several internal errors of grpc mean that the peer left.
             raise ConnectionError(str(error)) from error
 
     def refuse(self, code: str, message: str) -> None:
-        """Have the call end with that status; nothing more is written. The first status counts."""
+        """End the call with that status, without further messages. The first status counts."""
         self._status = self._status or (grpc.StatusCode[code], message)
 
     def cut(self, reason: str) -> None:
-        """End the call now for that reason, although the peer may not read it."""
+        """End the call now with UNAVAILABLE and that reason, although the peer may not read it."""
         self.refuse("UNAVAILABLE", reason)
         if self._task is not None:
             self._task.cancel()
 
     async def end(self) -> None:
-        """Return when the call can end: the message that is being written is taken, and the status, if any, is sent.
+        """Return when the last message is written and the status, if any, is sent.
 
-        The connection of a peer that takes neither within `LAST_WORDS` is closed: it would hold the message for ever.
+        If the peer reads neither within `FINAL_READ_TIMEOUT`, its connection is closed: it would hold the message for
+        ever.
         """
         if not await self._written():
-            _log.warning("the connection of %s is closed: it does not read what was sent to it", self.peer)
+            _log.warning("the connection of %s is closed: the peer does not read its messages", self.peer)
             await asyncio.to_thread(connections.close_connection, self.peer)
             if not await self._written():
-                raise asyncio.CancelledError  # There is nothing that could still be said over this call.
+                raise asyncio.CancelledError  # The call can't send anything more.
         if self._status is not None:
-            code, words = self._status
-            # An `AbortError` is how grpc ends the call; anything else means that the peer has left.
+            code, message = self._status
+            # grpc ends the call with an `AbortError`; any other error means that the peer has left.
             with contextlib.suppress(Exception):
-                await self._context.abort(code, words)
+                await self._context.abort(code, message)
 
     async def _written(self) -> bool:
-        """Whether no message is being written any more; waits for `LAST_WORDS`."""
+        """Wait for `FINAL_READ_TIMEOUT` until no message is being written. Returns whether that is so."""
         if self._writing is None or self._writing.done():
             return True
         done, _ = await asyncio.wait([self._writing], timeout=FINAL_READ_TIMEOUT)
         return bool(done)
 
 
-def _take_note(writing: asyncio.Future[None]) -> None:
-    """Look at how a write ended: asyncio logs failures of tasks that nobody has looked at."""
+def _retrieve_exception(writing: asyncio.Future[None]) -> None:
+    """Retrieve the exception of a write: asyncio logs exceptions that are never retrieved."""
     if not writing.cancelled():
         writing.exception()
 
 
 StreamMethod = Callable[[GrpcCall], Awaitable[None]]
+"""Serves a call until it ends."""
 
 
 class GrpcServer:
-    """Serves methods of two streams, by path; anything else is UNIMPLEMENTED."""
+    """Serves bidirectional streaming methods by path. Other paths are UNIMPLEMENTED."""
 
     def __init__(self, methods: Mapping[str, StreamMethod], max_message: int, connections: int) -> None:
-        """`max_message`: bytes of a message. `connections`: how many there may be; past it new ones are closed."""
+        """`max_message`: bytes of a message. Past `connections` a new connection is closed."""
         self._methods = methods
         self._options = server_options(max_message, connections)
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str) -> str:
-        """Listen on HOST:PORT, and return when calls are accepted: where. Raises `GrpcListenError`."""
-        _try(address)
+        """Listen on HOST:PORT. Returns the address with its port when calls are accepted. Raises `GrpcListenError`."""
+        _check_bind(address)
         server = grpc.aio.server(
-            handlers=[_Paths(self._methods)], options=self._options, maximum_concurrent_rpcs=MAX_CALLS
+            handlers=[_MethodsByPath(self._methods)], options=self._options, maximum_concurrent_rpcs=MAX_CALLS
         )
         try:
             port = server.add_insecure_port(address)
@@ -126,45 +128,45 @@ class GrpcServer:
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def stop(self) -> None:
-        """Accept no more, and end all calls within `STOP_TIMEOUT`; idempotent."""
+        """Accept no more, and end all calls within `STOP_TIMEOUT`. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
             await server.stop(STOP_TIMEOUT)
 
 
-def _try(address: str) -> None:
-    """Bind to HOST:PORT and let go of it: grpc doesn't say what the system says. Raises `GrpcListenError`."""
+def _check_bind(address: str) -> None:
+    """Bind to HOST:PORT and close the socket: grpc does not report the system's error. Raises `GrpcListenError`."""
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(
             host.removeprefix("[").removesuffix("]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        for family, kind, protocol, _, where in found:
+        for family, kind, protocol, _, target in found:
             with socket.socket(family, kind, protocol) as trial:
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                trial.bind(where)
+                trial.bind(target)
     except OSError as error:
         raise GrpcListenError(f"can't listen on {address}: {error.strerror or error}") from None
 
 
-class _Paths(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+class _MethodsByPath(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def __init__(self, methods: Mapping[str, StreamMethod]) -> None:
         self._handlers = {
-            path: grpc.stream_stream_rpc_method_handler(partial(_spoken, speak)) for path, speak in methods.items()
+            path: grpc.stream_stream_rpc_method_handler(partial(_serve, method)) for path, method in methods.items()
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         return self._handlers.get(details.method)
 
 
-async def _spoken(speak: StreamMethod, _: object, context: Any) -> None:
+async def _serve(method: StreamMethod, _: object, context: Any) -> None:
     call = GrpcCall(context)
     try:
-        await speak(call)
+        await method(call)
     except asyncio.CancelledError:
         if not call.is_refused:
             raise
     except Exception:
         _log.exception("a call of %s failed", call.peer)
-        call.refuse("INTERNAL", "the registry failed at this")
+        call.refuse("INTERNAL", "the registry failed because of a bug")
     await call.end()

@@ -49,7 +49,7 @@ class Acceptor:
         """Refused connections that are still read."""
         self._retry: asyncio.TimerHandle | None = None
         self._lacks_resources = False
-        """Whether the system had no resources for the latest connection."""
+        """True if the system had no resources for the latest connection."""
 
     def start(self, backlog: int) -> None:
         """Accept connections. `backlog`: how many may wait in the system's queue."""

@@ -52,11 +52,11 @@ class HttpConnection(UvicornConnection):
         self._unparsed = 0
         """Bytes received since the last part of a request was complete."""
         self._is_complete = True
-        """Whether no request is partly read."""
+        """True if no request is partly read."""
         self._refusal = NOT_HTTP
         """Status and detail of the response to a request that the parser can't read."""
         self._is_peer_lost = False
-        """Whether the connection ended because the peer's system acknowledged nothing for too long."""
+        """True if the connection ended because the peer's system acknowledged nothing for too long."""
 
     def abort(self) -> None:
         """Close without a response."""
@@ -180,5 +180,5 @@ def closing_response(code: int, detail: str, headers: Iterable[tuple[bytes, byte
 
 
 def is_peer_timeout(error: Exception | None) -> bool:
-    """Whether a connection ended with that error because the peer's system acknowledged nothing for too long."""
+    """Returns whether a connection ended with that error because the peer acknowledged nothing for too long."""
     return isinstance(error, OSError) and error.errno in PEER_TIMEOUT_ERRNOS

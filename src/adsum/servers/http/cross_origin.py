@@ -39,7 +39,7 @@ class AllowedHosts:
         return cls((*names, host_part(listen))) if names or local else None
 
     def allows(self, host: bytes) -> bool:
-        """Whether Host names this server."""
+        """Returns whether Host names this server."""
         name = _name(host.decode("latin-1"))
         is_allowed = name in self._names or name.endswith(".localhost") or _is_address(name)
         if is_allowed and len(self.cached) < MAX_CACHED_HOSTS:
@@ -48,7 +48,7 @@ class AllowedHosts:
 
 
 def is_cross_origin(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a browser sends this request for a page of another site, with a method that may change something.
+    """Returns whether a browser sends this request for a page of another site, with a method that may change something.
 
     Follows Go's `net/http.CrossOriginProtection`: Sec-Fetch-Site decides; in older browsers, an Origin other than Host.
     """

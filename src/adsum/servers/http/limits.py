@@ -31,7 +31,7 @@ class HttpLimits:
     max_unsent_bytes: int = 256 * 1024 * 1024
     """Bytes that wait for all peers together. Past it the peers that have not read for the longest are disconnected."""
     stop_timeout: int = 5
-    """How long responses may take to finish when the server stops."""
+    """The time for responses to finish when the server stops."""
 
 
 OnShed = Callable[[str], None]

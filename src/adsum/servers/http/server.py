@@ -90,17 +90,17 @@ class HttpServer:
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return self._server.connection_count
 
     @property
     def max_connections(self) -> int:
-        """How many connections may be open."""
+        """The number of connections that may be open."""
         return self._sweeper.limits.max_connections
 
     @property
     def stalled_connections(self) -> int:
-        """How many peers do not read their response."""
+        """The number of peers that do not read their response."""
         return self._sweeper.stalled_connections
 
     def unsent_bytes(self) -> int:

@@ -60,7 +60,7 @@ class Sweeper:
 
     @property
     def stalled_connections(self) -> int:
-        """How many peers do not read."""
+        """The number of peers that do not read."""
         return len(self._stalled)
 
     def remove(self, connection: SweptConnection) -> None:

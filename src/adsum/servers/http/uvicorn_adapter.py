@@ -86,7 +86,7 @@ class UvicornConnection(HttpToolsProtocol):
         self._latest: RequestResponseCycle | None = None
         """The request whose ASGI task started last. Requests behind it may wait in `pipeline`."""
         self._is_answered = False
-        """Whether the request that the parser reads is answered already."""
+        """True if the request that the parser reads is answered already."""
 
     def request_began(self) -> None:
         """Hook: the first byte of a request was parsed."""
@@ -131,12 +131,12 @@ class UvicornConnection(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no response is under way."""
+        """Returns whether no response is under way."""
         return self.cycle is None or self.cycle.response_complete
 
     @property
     def has_begun_response(self) -> bool:
-        """Whether part of a response is written, or requests wait behind one that is being answered."""
+        """Returns whether part of a response is written, or requests wait behind one that is being answered."""
         return bool(self.pipeline) or (not self.is_idle and self.cycle.response_started)
 
     @property
@@ -153,7 +153,9 @@ class UvicornConnection(HttpToolsProtocol):
         self.transport.abort()
 
     def can_answer_without_task(self) -> bool:
-        """Whether the request whose head is complete is a plain GET of HTTP/1.1 that no other response precedes."""
+        """Returns whether the request whose head is complete is a plain GET of HTTP/1.1 that no other response
+        precedes.
+        """
         parser = self.parser
         return (
             parser.get_method() == b"GET"
@@ -276,7 +278,7 @@ class UvicornServer(uvicorn.Server):
 
     @property
     def connection_count(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self.server_state.connections)
 
     @property

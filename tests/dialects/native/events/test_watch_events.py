@@ -42,13 +42,13 @@ def _catalog(snapshot: Snapshot) -> dict[str, dict[str, int]]:
 def _apply(view: dict[str, dict[str, int]], text: bytes) -> dict[str, dict[str, int]]:
     """Returns the view of a consumer after it applies a group."""
     for event in parse_events(text):
-        says = event.data
+        data = event.data
         if event.kind == "service":
-            view[says["service"]] = {each["id"]: each["port"] for each in says["instances"]}
+            view[data["service"]] = {each["id"]: each["port"] for each in data["instances"]}
         elif event.kind == "change":
-            known = view.setdefault(says["service"], {})
-            known.update({each["id"]: each["port"] for each in says.get("changed", [])})
-            for each in says.get("removed", []):
+            known = view.setdefault(data["service"], {})
+            known.update({each["id"]: each["port"] for each in data.get("changed", [])})
+            for each in data.get("removed", []):
                 known.pop(each["id"], None)
     return {name: known for name, known in view.items() if known}
 

@@ -125,8 +125,8 @@ async def test_a_check_returns_the_route_and_why_the_others_do_not_match(api: Na
     other = (await api.request("POST", "/api/v1/check-route", {"url": "/orders/7", "method": "POST"})).json
     assert (other["default"], other["path"]) == (True, "/7")
     assert other["skipped"] == [{"route": "shop", "failed_condition": "host shop.example"}]
-    nobody = (await api.request("POST", "/api/v1/check-route", {"url": "/nothing"})).json
-    assert (nobody.get("route"), nobody["status"]) == (None, 404)
+    unmatched = (await api.request("POST", "/api/v1/check-route", {"url": "/nothing"})).json
+    assert (unmatched.get("route"), unmatched["status"]) == (None, 404)
     for unsent in ("/caf\u00e9", "/a b", "/orders?q=\u00e9"):
         refused = await api.request("POST", "/api/v1/check-route", {"url": unsent})
         assert (refused.status, "percent-encode" in refused.json["detail"]) == (422, True)
@@ -153,9 +153,9 @@ async def test_a_check_runs_outside_the_event_loop(api: NativeApi, monkeypatch: 
         return check_route(*args, **more)
 
     monkeypatch.setattr(intent_operations, "check_route", recorded_check)
-    asked = [api.request("POST", CHECK, {"url": "/" + "a" * 4_000 + "c"}) for _ in range(3)]
-    answers = [(each.status, each.json["status"]) for each in await asyncio.gather(*asked)]
-    assert answers == [(200, 404)] * 3
+    checks = [api.request("POST", CHECK, {"url": "/" + "a" * 4_000 + "c"}) for _ in range(3)]
+    responses = [(response.status, response.json["status"]) for response in await asyncio.gather(*checks)]
+    assert responses == [(200, 404)] * 3
     (thread,) = set(threads)
     assert thread != threading.get_ident()
 

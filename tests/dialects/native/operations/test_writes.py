@@ -173,8 +173,8 @@ async def test_the_id_of_a_live_process_is_refused_and_can_be_forced(
     wanted = {"port": 8000, "address": "10.0.0.2", "holder": "h2"}
     response = await api.request("PUT", O1, wanted)
     assert (response.status, response.json["title"]) == (409, "Conflict")
-    for words in ("orders/o1", "http://10.0.0.1:8000", "http://10.0.0.2:8000", "takeover=force"):
-        assert words in response.json["detail"]
+    for part in ("orders/o1", "http://10.0.0.1:8000", "http://10.0.0.2:8000", "takeover=force"):
+        assert part in response.json["detail"]
     assert probed == ["http://10.0.0.1:8000"]
     response = await api.request("PUT", O1, {**wanted, "takeover": "force"})
     assert (response.status, response.json["revision"]) == (200, 2)
@@ -191,7 +191,9 @@ async def test_the_id_of_an_unreachable_process_is_taken_over_at_once(
     assert probed == ["http://10.0.0.1:8000"]
     assert (await api.request("GET", O1)).json["instance"]["address"] == "10.0.0.2"
     response = await api.request("PUT", O1, {"port": 8000, "address": "10.0.0.1", "holder": "h1", "takeover": "never"})
-    assert (response.status, len(probed)) == (409, 1), "who was listed before takes nothing, so nobody is probed"
+    assert (response.status, len(probed)) == (409, 1), (
+        "a process that was listed before takes nothing, so no instance is probed"
+    )
 
 
 async def test_a_registration_without_a_holder_takes_nothing_from_a_live_process(

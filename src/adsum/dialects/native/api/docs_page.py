@@ -115,12 +115,12 @@ def _kind(schema: dict[str, Any]) -> str:
 
 def _bounds(schema: dict[str, Any]) -> str:
     low, high = schema.get("minimum"), schema.get("maximum")
-    words = [f"{low}…{high}" if high is not None else f"≥ {low}"] if low is not None else []
+    parts = [f"{low}…{high}" if high is not None else f"≥ {low}"] if low is not None else []
     if "maxLength" in schema:
-        words.append(f"at most {schema['maxLength']} characters")
+        parts.append(f"at most {schema['maxLength']} characters")
     if "pattern" in schema:
-        words.append(f"<code>{escape(schema['pattern'])}</code>")
-    return " ".join(words)
+        parts.append(f"<code>{escape(schema['pattern'])}</code>")
+    return " ".join(parts)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from http import HTTPStatus
 from typing import Any, Final
@@ -10,13 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from adsum import wire
-from adsum.dialects.native.api.operation_table import (
-    OPERATIONS,
-    PATH_PARAMETER_TYPES,
-    ApiOperation,
-    PositionText,
-    QueryParameter,
-)
+from adsum.dialects.native.api.operation import ApiOperation, QueryParameter
+from adsum.dialects.native.api.operation_table import OPERATIONS, PATH_PARAMETER_TYPES, PositionText
 from adsum.version import __version__
 
 _REF: Final = "#/components/schemas/{name}"
@@ -62,6 +58,9 @@ def _components() -> dict[str, Any]:
         kinds.extend(body for body in operation.responses.values() if isinstance(body, type))
         kinds.extend([operation.body] if operation.body else [])
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    for schema in components.values():
+        if "description" in schema:  # A docstring, with the indentation of its lines.
+            schema["description"] = inspect.cleandoc(schema["description"])
     return components
 
 

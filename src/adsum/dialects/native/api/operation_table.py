@@ -2,71 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from adsum import wire
 from adsum.core.catalog.documents import DocumentKind
 from adsum.core.model import Status
+from adsum.dialects.native.api.operation import EVENT_STREAM, ApiOperation, QueryParameter
 
 BASE: Final = "/api/v1"
-MAX_BODY_BYTES: Final = 64 * 1024
-"""Bytes of a request body. A larger one is refused with 413."""
 MAX_INTENT_BODY_BYTES: Final = 8 * 1024 * 1024
 """Bytes of a body with all routes and upstreams. A larger one is refused with 413."""
 MAX_RENEW_BODY_BYTES: Final = 2 * 1024 * 1024
 """Bytes of a body that renews many leases. A larger one is refused with 413."""
 
-EVENT_STREAM: Final = "text/event-stream"
-
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Limit = Annotated[int, Meta(ge=1, le=wire.MAX_HISTORY)]
 WatchToken = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 PositionText = Annotated[str, Meta(pattern=r"^[^:\s]+:[0-9]{1,19}$")]
-
-
-@dataclass(frozen=True, slots=True)
-class QueryParameter:
-    """A parameter of the query.
-
-    A `repeatable` one may be given any number of times. A `keyed` one is written `name[key]=value`, once per key.
-    """
-
-    name: str
-    type: Any
-    description: str
-    repeatable: bool = False
-    keyed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ApiOperation:
-    """An operation of the API.
-
-    `responses` maps each status of success to the type of its body: a struct, a media type, or None for no body.
-    `problems` lists the statuses of failure.
-    """
-
-    name: str
-    method: str
-    path: str
-    summary: str
-    responses: dict[int, type[Struct] | str | None]
-    problems: tuple[int, ...] = ()
-    query: tuple[QueryParameter, ...] = ()
-    body: type[wire.RequestBody] | None = None
-    max_body: int = MAX_BODY_BYTES
-    description: str = ""
-    needs_no_catalog: bool = False
-    """Whether it is served before the catalog is loaded."""
-
-    @property
-    def is_endless(self) -> bool:
-        """Whether its response never ends. Such an operation has no HEAD."""
-        return EVENT_STREAM in self.responses.values()
-
 
 PATH_PARAMETER_TYPES: Final[dict[str, Any]] = {
     "service": wire.Name,
@@ -240,7 +194,7 @@ OPERATIONS: Final = (
         (
             QueryParameter("service", wire.Name, "Only changes of this service"),
             QueryParameter("id", wire.Id, "Only changes of instances with this id"),
-            QueryParameter("limit", Limit, "How many at most; 100 by default"),
+            QueryParameter("limit", Limit, "The number of changes, at most; 100 by default"),
         ),
     ),
     ApiOperation(
@@ -385,7 +339,7 @@ OPERATIONS: Final = (
             QueryParameter(
                 "name", wire.Id, "Only edits of the route of this name, and of the upstream of this service"
             ),
-            QueryParameter("limit", Limit, "How many at most; 100 by default"),
+            QueryParameter("limit", Limit, "The number of edits, at most; 100 by default"),
         ),
     ),
     ApiOperation(

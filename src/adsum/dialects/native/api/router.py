@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote
 
-from adsum.dialects.native.api.operation_table import ApiOperation
+from adsum.dialects.native.api.operation import ApiOperation
 from adsum.dialects.native.problems import MethodNotAllowed, UnknownPath
 
 MAX_PATH_LENGTH: Final = 1_024

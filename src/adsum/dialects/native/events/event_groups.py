@@ -86,7 +86,7 @@ class EventGroups:
 
     @property
     def are_ended(self) -> bool:
-        """Whether the registry stops, so that every watch ends."""
+        """Returns whether the registry stops, so that every watch ends."""
         return self._registry.watches.is_ended
 
     def _age(self) -> float:

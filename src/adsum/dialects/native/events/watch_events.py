@@ -25,7 +25,7 @@ def encode_event(kind: str, body: bytes, id: str = "") -> bytes:
 
 
 def can_resume(snapshot: Snapshot, services: WatchedServices, since: int) -> bool:
-    """Whether the snapshot remembers all changes of the services after `since`, a revision of its epoch."""
+    """Returns whether the snapshot remembers all changes of the services after `since`, a revision of its epoch."""
     if since > snapshot.revision:
         return False
     if services is None:

@@ -130,7 +130,7 @@ class WatchStream:
             self._watch.interrupt()
 
     def _is_current(self, snapshot: Snapshot) -> bool:
-        """Whether no watched service has changed since the position of the stream."""
+        """Returns whether no watched service has changed since the position of the stream."""
         position = self._position
         return position.epoch == snapshot.epoch and not any(
             changed_services(snapshot, self._watch.services, position.revision)

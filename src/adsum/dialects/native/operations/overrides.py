@@ -138,7 +138,7 @@ class OverrideOperations:
 
 
 def _without_id(view: wire.ConsumerView) -> wire.ConsumerView:
-    """Returns the view without the id: whoever has the id could say good-bye for the consumer."""
+    """Returns the view without the id: a client that has the id could say good-bye for the consumer."""
     return msgspec.structs.replace(view, id="")
 
 

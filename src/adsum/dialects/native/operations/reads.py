@@ -87,7 +87,7 @@ class ReadOperations:
                 await watch.changed(left)
 
     def _is_current(self, request: ApiRequest, revision: int, instance_filter: InstanceFilter | None) -> bool:
-        """Whether the caller has this revision, by `after` or If-None-Match.
+        """Returns whether the caller has this revision, by `after` or If-None-Match.
 
         An `after` past the newest revision belongs to another history, so the caller has nothing of this one.
         """

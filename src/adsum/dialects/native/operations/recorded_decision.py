@@ -13,9 +13,9 @@ class RecordedDecision:
     def __init__(self, decision: Decision) -> None:
         self._decision = decision
         self.has_changes = False
-        """Whether the decision changes anything."""
+        """True if the decision changes anything."""
         self.adds_instance = False
-        """Whether the decision lists an instance that was not listed before."""
+        """True if the decision lists an instance that was not listed before."""
 
     def __call__(self, view: CatalogView) -> list[Change]:
         changes = self._decision(view)

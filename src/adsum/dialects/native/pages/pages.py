@@ -93,8 +93,10 @@ def etag(epoch: str, revision: int, instance_filter: InstanceFilter | None) -> s
     return f'"{epoch}-{revision}"' if instance_filter is None else f'"{epoch}-{revision}-{instance_filter.digest}"'
 
 
-def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, narrow: InstanceFilter | None = None) -> Page:
-    tag = etag(snapshot.epoch, revision, narrow)
+def _page(
+    snapshot: Snapshot, age: float, revision: int, body: bytes, instance_filter: InstanceFilter | None = None
+) -> Page:
+    tag = etag(snapshot.epoch, revision, instance_filter)
     headers = (
         JSON,
         _NO_CACHE,
@@ -107,7 +109,7 @@ def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, narrow: In
 
 
 def etag_matches(if_none_match: str, etag: str) -> bool:
-    """Whether If-None-Match has the entity tag (RFC 9110 § 13.1.2: weak comparison; `*` matches any)."""
+    """Returns whether If-None-Match has the entity tag (RFC 9110 § 13.1.2: weak comparison; `*` matches any)."""
     return if_none_match.strip() == "*" or any(
         tag.strip().removeprefix("W/") == etag for tag in if_none_match.split(",")
     )
@@ -117,7 +119,7 @@ class Pages:
     """The pages of services that are read.
 
     They take at most as much memory as registrations may, counted in the same way. Past it the page that was read
-    longest ago is dropped, so that a page which nobody reads does not keep instances that left the catalog.
+    longest ago is dropped, so that a page without readers does not keep instances that left the catalog.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -132,7 +134,7 @@ class Pages:
         self._list_worker = WorkerThread()
 
     def __len__(self) -> int:
-        """How many pages are kept."""
+        """The number of pages that are kept."""
         return len(self._services)
 
     def body(self, snapshot: Snapshot, service: ServiceSnapshot) -> bytes:

@@ -19,7 +19,8 @@ from adsum.core import validation
 from adsum.core.catalog.decisions import Caller
 from adsum.core.errors import Invalid
 from adsum.core.model import Key
-from adsum.dialects.native.api.operation_table import MAX_BODY_BYTES, PATH_PARAMETER_TYPES, ApiOperation, QueryParameter
+from adsum.dialects.native.api.operation import MAX_BODY_BYTES, ApiOperation, QueryParameter
+from adsum.dialects.native.api.operation_table import PATH_PARAMETER_TYPES
 from adsum.dialects.native.asgi import Receive, Scope, find_header
 from adsum.dialects.native.problems import BodyTooLarge, MalformedRequest, MisdirectedRequest, NotJson
 from adsum.dialects.native.requests.body_memory import BodyMemory
@@ -90,7 +91,7 @@ class ApiRequest:
         return Caller(actor, at, peer if peer != actor else "")
 
     def is_forwarded_to(self, node_id: str) -> bool:
-        """Whether another node forwarded the request to the node with this id.
+        """Returns whether another node forwarded the request to the node with this id.
 
         Raises `MisdirectedRequest` if it was forwarded to a node with another id.
         """

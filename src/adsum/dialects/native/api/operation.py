@@ -1,0 +1,55 @@
+"""An operation of the API, as the table of operations describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from msgspec import Struct
+
+from adsum import wire
+
+MAX_BODY_BYTES: Final = 64 * 1024
+"""Bytes of a request body. A larger one is refused with 413."""
+EVENT_STREAM: Final = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryParameter:
+    """A parameter of the query.
+
+    A `repeatable` one may be given any number of times. A `keyed` one is written `name[key]=value`, once per key.
+    """
+
+    name: str
+    type: Any
+    description: str
+    repeatable: bool = False
+    keyed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ApiOperation:
+    """An operation of the API.
+
+    `responses` maps each status of success to the type of its body: a struct, a media type, or None for no body.
+    `problems` lists the statuses of failure.
+    """
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    responses: dict[int, type[Struct] | str | None]
+    problems: tuple[int, ...] = ()
+    query: tuple[QueryParameter, ...] = ()
+    body: type[wire.RequestBody] | None = None
+    max_body: int = MAX_BODY_BYTES
+    description: str = ""
+    needs_no_catalog: bool = False
+    """True if the operation is served before the catalog is loaded."""
+
+    @property
+    def is_endless(self) -> bool:
+        """Returns whether the response never ends. Such an operation has no HEAD."""
+        return EVENT_STREAM in self.responses.values()

@@ -1,0 +1,49 @@
+"""The fields that an instance declares, in the bodies that have them: `RegistrationBody` and `InstanceView`.
+
+A new field of `core.model.Instance` needs a field of the same name in both bodies, and nothing here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from sys import intern
+from typing import Any, Final
+
+from msgspec import Struct
+
+from adsum.core.model import Instance
+from adsum.wire.interning import intern_pairs, intern_texts
+
+NAMES: Final = tuple(field.name for field in dataclasses.fields(Instance) if field.name not in ("service", "id"))
+"""The fields that both bodies have. Service and id may stand in the path or in the body around them."""
+
+_SHARED: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "scheme": intern,
+    "zone": intern,
+    "tags": intern_texts,
+    "metadata": intern_pairs,
+}
+"""The functions that share equal values of many instances, by field."""
+
+_values = attrgetter(*NAMES)
+_share = tuple((number, _SHARED[name]) for number, name in enumerate(NAMES) if name in _SHARED)
+_ADDRESS: Final = NAMES.index("address")
+
+
+def fields_of(instance: Instance) -> dict[str, Any]:
+    """Returns the declared fields of an instance, as arguments for a body."""
+    fields = dict(zip(NAMES, _values(instance), strict=True))
+    fields["metadata"] = dict(instance.metadata)
+    return fields
+
+
+def to_instance(service: str, id: str, body: Struct, *, address: str | None = None) -> Instance:
+    """Returns the instance with the fields of a body. `address` replaces that of the body. Raises `Invalid`."""
+    values = list(_values(body))
+    for number, share in _share:
+        values[number] = share(values[number])
+    if address is not None:
+        values[_ADDRESS] = address
+    return Instance(service, id, *values)
