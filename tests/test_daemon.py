@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+import adsum
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
 from adsum.daemon import Daemon
@@ -76,7 +77,7 @@ def _process(environment: dict[str, str] | None = None, **config: object) -> Ite
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_daemon_prints_its_address_serves_and_stops_cleanly(number: int) -> None:
     with _process() as process:
-        assert process.first_line.startswith("adsum 0.1.0 listens on http://127.0.0.1:")
+        assert process.first_line.startswith(f"adsum {adsum.__version__} listens on http://127.0.0.1:")
         with httpx.stream("GET", f"{process.url}/api/v1/watch", timeout=PATIENCE) as watch:
             lines = watch.iter_lines()
             while not next(lines).startswith("event: synced"):
