@@ -12,10 +12,10 @@ import pytest
 from adsum.clock import SystemClock
 from adsum.config.addresses import DEFAULT_XDS_LISTEN
 from adsum.config.serve import ServeConfig
-from adsum.config.setting import OFF
 from adsum.control import ControlPlane
 from adsum.core.errors import AdsumError, Invalid
 from adsum.daemon import Daemon
+from adsum.settings import OFF
 from tests.support.registry_daemon import RunningDaemon
 
 ALONE: dict[str, Any] = {"listen": "127.0.0.1:0", "store": "memory:", "node": "n"}

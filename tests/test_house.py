@@ -20,7 +20,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 # Imports point down only: a room may import itself, the rooms below it in this list of floors, and nothing else.
 FLOORS = (
     ("core",),
-    ("balance", "gateway", "ports", "connection_url", "protobufs"),
+    ("balance", "gateway", "ports", "settings", "connection_url", "protobufs"),
     ("wire", "etcd", "consul"),
     ("consumers", "clock", "launcher", "systemd"),
     ("watches",),

@@ -11,11 +11,11 @@ from prometheus_client.core import Metric
 
 from adsum import wire
 from adsum.config.addresses import DEFAULT_XDS_LISTEN
-from adsum.config.setting import OFF
 from adsum.core.errors import AdsumError
 from adsum.dialects import dialect
 from adsum.ports import Clock
 from adsum.registry import Registry
+from adsum.settings import OFF
 from adsum.telemetry import gateway_metrics
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ import adsum
 from adsum import stores, systemd, wire
 from adsum.clock import SystemClock
 from adsum.config.serve import ServeConfig
-from adsum.config.setting import OFF
 from adsum.control import MAX_GRPC_CONNECTIONS, ControlPlane
 from adsum.core.catalog.status_counts import StatusCounter
 from adsum.core.errors import AdsumError, Invalid
@@ -37,6 +36,7 @@ from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.servers import http
 from adsum.service_references import ServiceReferences
+from adsum.settings import OFF
 from adsum.telemetry import Logs, Telemetry, gauges
 from adsum.telemetry.sink import Sink
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from adsum.cli import main
 from adsum.cli.settings import loader
+
+if TYPE_CHECKING:
+    from tests.support.registry_daemon import RunningDaemon
 
 
 @dataclass(frozen=True)
@@ -46,3 +52,44 @@ def adsum(capsys: pytest.CaptureFixture[str]) -> Adsum:
         return CommandResult(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def registry(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> RunningDaemon:
+    """A registry that the commands find by themselves."""
+    monkeypatch.setenv("ADSUM_URL", daemon.url)
+    monkeypatch.setenv("ADSUM_ACTOR", "ann")
+    return daemon
+
+
+@pytest.fixture
+def orders(registry: RunningDaemon, adsum: Adsum) -> RunningDaemon:
+    """Two instances of orders, `a` and `b`."""
+    for id, port in (("a", "8001"), ("b", "8002")):
+        done = adsum(
+            "register", "orders", "--id", id, "--port", port, "--ttl", "none", "--tag", id, "--metadata", "k=v"
+        )
+        assert done.code == 0, done.err
+    return registry
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a command that goes on; whatever is left is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*args: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "adsum", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,25 +34,6 @@ if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
 
 NOBODY = "http://127.0.0.1:1"
-
-
-@pytest.fixture
-def registry(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> RunningDaemon:
-    """A registry that the commands find by themselves."""
-    monkeypatch.setenv("ADSUM_URL", daemon.url)
-    monkeypatch.setenv("ADSUM_ACTOR", "ann")
-    return daemon
-
-
-@pytest.fixture
-def orders(registry: RunningDaemon, adsum: Adsum) -> RunningDaemon:
-    """Two instances of orders, `a` and `b`."""
-    for id, port in (("a", "8001"), ("b", "8002")):
-        done = adsum(
-            "register", "orders", "--id", id, "--port", port, "--ttl", "none", "--tag", id, "--metadata", "k=v"
-        )
-        assert done.code == 0, done.err
-    return registry
 
 
 def test_ls_reports_an_empty_registry(registry: RunningDaemon, adsum: Adsum) -> None:
@@ -218,46 +194,12 @@ def test_a_node_that_hangs_costs_a_command_half_a_second(registry: RunningDaemon
             assert time.monotonic() - begun < 3.0
 
 
-def test_a_drain_without_an_answer_in_time_ends_with_124(adsum: Adsum) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as hung:
-        url = f"http://127.0.0.1:{hung.getsockname()[1]}"
-        begun = time.monotonic()
-        result = adsum("drain", "orders/a", "--timeout", "200ms", "--url", url)
-    assert (result.code, time.monotonic() - begun < 5.0) == (124, True)
-    assert "has not answered within 0.2 s" in result.err
-
-
 def test_resolve_waits_although_an_instance_is_cached(registry: RunningDaemon, adsum: Adsum) -> None:
     keep(registry.url, "gone")
     begun = time.monotonic()
     result = adsum("resolve", "orders", "--wait", "1s")
     assert result.code == 3
     assert time.monotonic() - begun > 0.9
-
-
-@contextmanager
-def mute_consumer(registry: RunningDaemon) -> Iterator[None]:
-    """Somebody watches orders, and acknowledges nothing."""
-    watching = http.client.HTTPConnection(registry.url.removeprefix("http://"))
-    watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
-    answer = watching.getresponse()
-    while not answer.readline().startswith(b"event: synced"):
-        pass
-    try:
-        yield
-    finally:
-        answer.close()
-        watching.close()
-
-
-def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningDaemon, adsum: Adsum) -> None:
-    with mute_consumer(orders):
-        result = adsum("drain", "orders/a", "--timeout", "200ms")
-    assert (result.code, result.out) == (124, "")
-    assert (
-        "orders/a is draining, but 1 consumer has not confirmed within 0.2 s that they no longer call it:" in result.err
-    )
-    assert "  web at 127.0.0.1 (known to test): it is connected, and has not acknowledged\n" in result.err
 
 
 @pytest.mark.parametrize("command", ["drain", "maintenance", "resume", "deregister"])
@@ -268,52 +210,6 @@ def test_a_command_that_writes_prints_the_answer_as_json(orders: RunningDaemon, 
     assert (result.code, result.err) == (0, "")
     assert written["epoch"] == before["epoch"]
     assert written["revision"] >= before["revision"]
-
-
-def test_commands_act_on_all_instances_of_a_service_or_at_an_address(orders: RunningDaemon, adsum: Adsum) -> None:
-    for service, address in (("orders", "10.0.0.7"), ("users", "10.0.0.7"), ("users", "10.0.0.8")):
-        id = address.rpartition(".")[2]
-        args = ("--id", id, "--address", address, "--port", "8001", "--ttl", "none")
-        assert adsum("register", service, *args).code == 0
-
-    def standing() -> dict[str, str]:
-        views = [json.loads(adsum("ls", service, "--json").out) for service in ("orders", "users")]
-        return {f"{view['service']}/{each['id']}": each["status"] for view in views for each in view["instances"]}
-
-    assert adsum("maintenance", "--at", "10.0.0.7", "--reason", "disks").code == 0
-    changed = {key for key, status in standing().items() if status == "maintenance"}
-    assert changed == {"orders/7", "users/7"}
-    assert adsum("resume", "orders", "--at", "10.0.0.7").code == 0
-    drained = adsum("drain", "orders", "--all", "--no-wait", "--json")
-    assert (drained.code, len(drained.out.splitlines())) == (0, 3)
-    assert standing() == {
-        "orders/a": "draining",
-        "orders/b": "draining",
-        "orders/7": "draining",
-        "users/7": "maintenance",
-        "users/8": "passing",
-    }
-    nobody = adsum("drain", "--at", "10.0.0.9")
-    assert (nobody.code, nobody.err) == (3, "adsum: no instance is listed at 10.0.0.9\n")
-
-
-def test_a_drain_of_several_instances_continues_after_one_is_not_acknowledged(
-    orders: RunningDaemon, adsum: Adsum
-) -> None:
-    with mute_consumer(orders):
-        result = adsum("drain", "orders", "--all", "--timeout", "200ms")
-    assert result.code == 124
-    for key, length in (("orders/a", "0.2"), ("orders/b", "0.1")):
-        assert f"{key} is draining, but 1 consumer has not confirmed within {length} s" in result.err
-
-
-def test_a_drain_that_is_not_acknowledged_prints_json_too(orders: RunningDaemon, adsum: Adsum) -> None:
-    with mute_consumer(orders):
-        result = adsum("drain", "orders/a", "--timeout", "200ms", "--json")
-    written = json.loads(result.out)
-    assert (result.code, written["unacknowledged"]) == (124, 1)
-    assert [each["name"] for each in written["waiting"]] == ["web"]
-    assert "1 consumer has not confirmed" in result.err
 
 
 def test_names_are_completed_from_the_registry(orders: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,89 +360,6 @@ def test_a_closed_output_pipe_causes_no_traceback(orders: RunningDaemon) -> None
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 1
-
-
-@pytest.fixture
-def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a command that goes on; whatever is left is killed."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(*args: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "adsum", *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
-def test_watch_prints_the_current_state_and_then_each_change(
-    orders: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
-) -> None:
-    watching = started("watch", "orders", "--json")
-    assert watching.stdout is not None
-    first = [json.loads(watching.stdout.readline()) for _ in range(2)]
-    assert {(each["id"], each["status"], each["previous_status"]) for each in first} == {
-        ("a", "passing", ""),
-        ("b", "passing", ""),
-    }
-    adsum("drain", "orders/a", "--no-wait")
-    drained = json.loads(watching.stdout.readline())
-    assert (drained["previous_status"], drained["status"], drained["cause"], drained["actor"]) == (
-        "passing",
-        "draining",
-        "drained",
-        "ann",
-    )
-    adsum("deregister", "orders/a", "--reason", "bye")
-    gone = json.loads(watching.stdout.readline())
-    assert (gone["previous_status"], gone["status"], gone["reason"]) == ("draining", "gone", "bye")
-    watching.send_signal(signal.SIGINT)
-    assert watching.wait(20) == 130
-
-
-def test_the_id_of_a_live_process_is_taken_only_with_take_over(
-    registry: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
-) -> None:
-    with socket.socket() as living:
-        living.bind(("127.0.0.1", 0))
-        living.listen()
-        port = str(living.getsockname()[1])
-        holding = started("register", "cache", "--port", port, "--id", "c")
-        assert holding.stderr is not None
-        assert "is listed at" in holding.stderr.readline()
-        wanted = ("register", "cache", "--port", "6379", "--id", "c", "--address", "127.0.0.2")
-        refused = adsum(*wanted, "--ttl", "none")
-        assert refused.code == 1
-        for words in (f"http://127.0.0.1:{port}", "http://127.0.0.2:6379", "--take-over"):
-            assert words in refused.err
-        waiting = started(*wanted)
-        assert waiting.stderr is not None
-        assert "is not listed yet: the id cache/c belongs to a living process" in waiting.stderr.readline()
-        assert adsum(*wanted, "--ttl", "none", "--take-over").code == 0
-        assert adsum("resolve", "cache").out == "127.0.0.2:6379\n"
-
-
-def test_register_keeps_an_instance_listed_until_it_is_stopped(
-    registry: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
-) -> None:
-    holding = started("register", "cache", "--port", "6379", "--id", "c")
-    assert holding.stderr is not None
-    assert holding.stderr.readline() == "cache/c is listed at 127.0.0.1:6379; Ctrl-C deregisters it\n"
-    assert adsum("resolve", "cache").out == "127.0.0.1:6379\n"
-    holding.send_signal(signal.SIGTERM)
-    assert holding.wait(20) == 0
-    deadline = time.monotonic() + 10
-    while adsum("ls", "cache").code != 3:
-        assert time.monotonic() < deadline
 
 
 def test_resolve_works_on_etcd_and_other_commands_report_that_they_need_a_registry(

@@ -1,16 +1,14 @@
-"""The default addresses of Adsum's programs, and the validation of addresses in settings."""
+"""The default addresses of Adsum's programs, and the networks in settings."""
 
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from adsum.core.address_policy import Network
 from adsum.core.errors import Invalid
-from adsum.core.validation import MAX_PORT, quoted, without_credentials
+from adsum.core.validation import quoted
 
 DEFAULT_LISTEN: Final = "127.0.0.1:23786"
 """The port spells A-D-S-U-M on a phone's keys."""
@@ -22,30 +20,6 @@ DEFAULT_GATEWAY_LISTEN: Final = "127.0.0.1:8080"
 """The address on which a gateway accepts requests."""
 DEFAULT_MONITOR_LISTEN: Final = "127.0.0.1:23788"
 """The address on which a gateway serves its metrics and health."""
-
-_HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>\d{1,5})")
-
-
-def check_host_port(field: str, value: str) -> None:
-    """Raises `Invalid` unless the value is HOST:PORT; an IPv6 address stands in brackets."""
-    match = _HOST_PORT.fullmatch(value)
-    if match is not None and int(match["port"]) > MAX_PORT:
-        raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {match['port']}")
-    if match is None:
-        raise Invalid(field, f"must be HOST:PORT, such as {DEFAULT_LISTEN} or [::1]:23786, not {quoted(value)}")
-
-
-def check_url(field: str, value: str) -> None:
-    """Raises `Invalid` unless the value is an http:// URL without a path."""
-    try:
-        parts = urlsplit(value)
-        complete = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        complete = False
-    if not complete or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise Invalid(
-            field, f"must be an address such as http://10.0.0.5:23786, not {quoted(without_credentials(value))}"
-        )
 
 
 def parse_networks(field: str, values: Sequence[str]) -> list[Network]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from adsum.client.actor import default_actor
 from adsum.client.views.view import CACHE_MAX_AGE_LIMIT, DEFAULT_CACHE_MAX_AGE
 from adsum.config.addresses import DEFAULT_URL
-from adsum.config.setting import check_range, setting
+from adsum.settings import check_range, setting
 
 
 @dataclass(frozen=True, slots=True)

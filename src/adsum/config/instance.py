@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adsum.config.setting import check_range, setting
 from adsum.core.model import DEFAULT_GRACE, DEFAULT_TTL, EMPTY_MAPPING
 from adsum.core.validation import MAX_PORT
+from adsum.settings import check_range, setting
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 from adsum.client.native.nodes import parse_urls
 from adsum.config.addresses import DEFAULT_XDS_PORT
 from adsum.config.gateway import GatewayConfig
-from adsum.config.setting import OFF
 from adsum.core import validation
 from adsum.envoy.process import file_limits
 from adsum.envoy.process.binary import EnvoyBinary, find_envoy
 from adsum.gateway.profile import GatewayProfile, split_address
+from adsum.settings import OFF
 
 CA_FILES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",

@@ -13,8 +13,8 @@ from adsum.cli.settings.loader import Settings
 from adsum.config.client import ClientConfig
 from adsum.config.gateway import GatewayConfig
 from adsum.config.serve import ServeConfig
-from adsum.config.setting import OFF, ON
 from adsum.core.errors import Invalid
+from adsum.settings import OFF, ON
 
 if TYPE_CHECKING:
     from adsum.envoy.gateway import Gateway

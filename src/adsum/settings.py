@@ -8,21 +8,19 @@ naming the field.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from adsum.core.errors import Invalid
-from adsum.core.validation import quoted
+from adsum.core.validation import MAX_PORT, quoted, without_credentials
 
 OFF: Final = "off"
 ON: Final = "on"
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-LOG_FORMATS: Final = ("text", "json")
-MAX_CONNECTIONS_SETTING: Final = 1_000_000
-"""The largest value that the settings `max_connections` accept; a larger one is taken for a typing error."""
-MAX_TIMEOUT_SETTING: Final = 86_400.0
-"""Seconds; the longest wait that a setting accepts."""
+
+_HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>\d{1,5})")
 
 
 def setting(
@@ -45,6 +43,28 @@ def setting(
     """
     described = {"help": text, "duration": duration, "size": size, "metavar": metavar, "bare": bare, "prefix": prefix}
     return field(metadata={**described, "reloads": reloads}, **options)
+
+
+def check_host_port(field: str, value: str) -> None:
+    """Raises `Invalid` unless the value is HOST:PORT; an IPv6 address stands in brackets."""
+    match = _HOST_PORT.fullmatch(value)
+    if match is not None and int(match["port"]) > MAX_PORT:
+        raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {match['port']}")
+    if match is None:
+        raise Invalid(field, f"must be HOST:PORT, such as 127.0.0.1:23786 or [::1]:23786, not {quoted(value)}")
+
+
+def check_url(field: str, value: str) -> None:
+    """Raises `Invalid` unless the value is an http:// URL without a path."""
+    try:
+        parts = urlsplit(value)
+        complete = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        complete = False
+    if not complete or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise Invalid(
+            field, f"must be an address such as http://10.0.0.5:23786, not {quoted(without_credentials(value))}"
+        )
 
 
 def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
