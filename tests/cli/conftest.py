@@ -1,4 +1,4 @@
-"""The command line as a person types it, on a machine without settings of its own."""
+"""Runs command lines on a machine without settings, and starts a registry for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a command ended: its exit code, the data and the talk."""
+    """The result of a command: exit code, standard output and standard error."""
 
     code: int
     out: str
@@ -33,7 +33,7 @@ Adsum = Callable[..., CommandResult]
 
 @pytest.fixture(autouse=True)
 def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings from the machine that the tests run on."""
+    """Removes the settings of the machine that runs the tests."""
     for name in list(os.environ):
         if name.startswith(("ADSUM_", "XDG_")) or name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"):
             monkeypatch.delenv(name)
@@ -44,7 +44,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def adsum(capsys: pytest.CaptureFixture[str]) -> Adsum:
-    """Run a command line in this process."""
+    """Runs a command line in this process."""
 
     def run(*args: str) -> CommandResult:
         code = main.run(args)
@@ -56,7 +56,7 @@ def adsum(capsys: pytest.CaptureFixture[str]) -> Adsum:
 
 @pytest.fixture
 def registry(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> RunningDaemon:
-    """A registry that the commands find by themselves."""
+    """A registry that the commands use by default, as the actor ann."""
     monkeypatch.setenv("ADSUM_URL", daemon.url)
     monkeypatch.setenv("ADSUM_ACTOR", "ann")
     return daemon
@@ -75,7 +75,7 @@ def orders(registry: RunningDaemon, adsum: Adsum) -> RunningDaemon:
 
 @pytest.fixture
 def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a command that goes on; whatever is left is killed."""
+    """Starts a command that keeps running; it is killed after the test."""
     running: list[subprocess.Popen[str]] = []
 
     def start(*args: str) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""The commands, against a running registry."""
+"""Commands against a running registry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.etcd_process import EtcdProcess
 if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
 
-NOBODY = "http://127.0.0.1:1"
+UNUSED_URL = "http://127.0.0.1:1"
 
 
 def test_ls_reports_an_empty_registry(registry: RunningDaemon, adsum: Adsum) -> None:
@@ -54,8 +54,8 @@ def test_ls_shows_services_and_instances_with_cause_and_age(orders: RunningDaemo
 def test_ls_filters_as_the_registry_does(orders: RunningDaemon, adsum: Adsum) -> None:
     found = json.loads(adsum("ls", "orders", "--tag", "b", "--metadata", "k=v", "--json").out)
     assert [each["id"] for each in found["instances"]] == ["b"]
-    nobody = adsum("ls", "orders", "--status", "critical")
-    assert (nobody.code, nobody.out) == (0, "")
+    empty = adsum("ls", "orders", "--status", "critical")
+    assert (empty.code, empty.out) == (0, "")
     assert adsum("ls", "orders", "--metadata", "k").code == 2
 
 
@@ -107,19 +107,19 @@ def test_resolve_never_chooses_a_draining_instance(orders: RunningDaemon, adsum:
     assert adsum("drain", "orders/a", "--reason", "deploy").code == 0
     assert adsum("resolve", "orders", "--all").out == "127.0.0.1:8002\n"
     assert adsum("maintenance", "orders/b", "--for", "1h", "--reason", "new disks").code == 0
-    nobody = adsum("resolve", "orders")
-    assert nobody.code == 3
-    assert "a is draining (drained by ann: deploy); b is maintenance (maintenance by ann: new disks)" in nobody.err
+    empty = adsum("resolve", "orders")
+    assert empty.code == 3
+    assert "a is draining (drained by ann: deploy); b is maintenance (maintenance by ann: new disks)" in empty.err
     assert adsum("resume", "orders/a").err == "orders/a is passing\n"
     assert adsum("resolve", "orders").out == "127.0.0.1:8001\n"
 
 
 def test_resolve_uses_the_cached_view_when_the_registry_is_down(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = Endpoint(Instance("orders", "a", "10.0.0.1", 80))
-    ViewCache(default_cache_folder(), [NOBODY]).save(
+    ViewCache(default_cache_folder(), [UNUSED_URL]).save(
         "orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - 90.0)
     )
-    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    monkeypatch.setenv("ADSUM_URL", UNUSED_URL)
     result = adsum("resolve", "orders")
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert result.err.startswith("no registry is available")
@@ -129,11 +129,11 @@ def test_resolve_uses_the_cached_view_when_the_registry_is_down(adsum: Adsum, mo
 def test_resolve_waits_for_a_registry_that_is_down_before_it_uses_the_cached_view(
     adsum: Adsum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep(NOBODY, "a", age=7200.0)
-    monkeypatch.setenv("ADSUM_URL", NOBODY)
-    begun = time.monotonic()
+    cache_view(UNUSED_URL, "a", age=7200.0)
+    monkeypatch.setenv("ADSUM_URL", UNUSED_URL)
+    started_at = time.monotonic()
     result = adsum("resolve", "orders", "--wait", "1s")
-    assert time.monotonic() - begun > 0.9
+    assert time.monotonic() - started_at > 0.9
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert "using the view cached 2 h ago" in result.err
 
@@ -148,8 +148,8 @@ async def test_the_reason_of_a_node_that_declines_is_quoted(adsum: Adsum, comman
     assert "running there" not in result.err
 
 
-def keep(url: str, id: str, age: float = 90.0) -> None:
-    """Have this host know one instance of orders from earlier."""
+def cache_view(url: str, id: str, age: float = 90.0) -> None:
+    """Puts a view with one instance of orders into the cache of this host."""
     endpoint = Endpoint(Instance("orders", id, "10.0.0.1", 80))
     ViewCache(default_cache_folder(), [url]).save(
         "orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - age)
@@ -159,13 +159,13 @@ def keep(url: str, id: str, age: float = 90.0) -> None:
 def test_resolve_uses_the_cached_view_when_the_registry_hangs(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:
         url = f"http://127.0.0.1:{hung.getsockname()[1]}"
-        keep(url, "a", age=7200.0)
+        cache_view(url, "a", age=7200.0)
         monkeypatch.setenv("ADSUM_URL", url)
-        begun = time.monotonic()
+        started_at = time.monotonic()
         result = adsum("resolve", "orders")
-        assert time.monotonic() - begun < 3.0
+        assert time.monotonic() - started_at < 3.0
         waited = adsum("resolve", "orders", "--wait", "60s")
-        assert time.monotonic() - begun < 5.0, "the registry that hangs is not waited for"
+        assert time.monotonic() - started_at < 5.0, "it must not wait for a registry that hangs"
         assert (waited.code, waited.out) == (0, "10.0.0.1:80\n")
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert "using the view cached 2 h ago" in result.err
@@ -177,29 +177,29 @@ async def test_resolve_waits_for_an_empty_service_although_the_watch_fails(adsum
         # An empty service, and an empty list of services.
         empty = b'{"epoch": "e", "service": "orders", "revision": 9, "instances": [], "services": []}'
         node.answer = stubs.http_reply(200, empty)
-        keep(node.url, "gone")
-        begun = time.monotonic()
+        cache_view(node.url, "gone")
+        started_at = time.monotonic()
         result = await asyncio.to_thread(adsum, "resolve", "orders", "--wait", "1s", "--url", node.url)
     assert result.code == 3
-    assert time.monotonic() - begun > 0.9
+    assert time.monotonic() - started_at > 0.9
 
 
 def test_a_node_that_hangs_costs_a_command_half_a_second(registry: RunningDaemon, adsum: Adsum) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:
         urls = f"http://127.0.0.1:{hung.getsockname()[1]},{registry.url}"
-        for _ in range(6):  # Whichever node a command asks first.
-            begun = time.monotonic()
+        for _ in range(6):  # A command may try either node first.
+            started_at = time.monotonic()
             assert adsum("ls", "--url", urls).code == 0
             assert adsum("drain", "orders/nobody", "--url", urls).code == 3
-            assert time.monotonic() - begun < 3.0
+            assert time.monotonic() - started_at < 3.0
 
 
 def test_resolve_waits_although_an_instance_is_cached(registry: RunningDaemon, adsum: Adsum) -> None:
-    keep(registry.url, "gone")
-    begun = time.monotonic()
+    cache_view(registry.url, "gone")
+    started_at = time.monotonic()
     result = adsum("resolve", "orders", "--wait", "1s")
     assert result.code == 3
-    assert time.monotonic() - begun > 0.9
+    assert time.monotonic() - started_at > 0.9
 
 
 @pytest.mark.parametrize("command", ["drain", "maintenance", "resume", "deregister"])
@@ -221,7 +221,7 @@ def test_names_are_completed_from_the_registry(orders: RunningDaemon, monkeypatc
 
     assert completed("resolve", "or") == ["orders"]
     assert completed("drain", "orders/") == ["orders/a", "orders/b"]
-    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    monkeypatch.setenv("ADSUM_URL", UNUSED_URL)
     assert completed("resolve", "or") == []
 
 
@@ -316,18 +316,20 @@ def test_wrong_usage_ends_with_2_and_an_error(adsum: Adsum, args: tuple[str, ...
 def test_a_registry_that_is_down_ends_with_69_in_one_sentence(
     adsum: Adsum, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    monkeypatch.setenv("ADSUM_URL", UNUSED_URL)
     result = adsum(*args)
     assert (result.code, result.out) == (69, "")
     assert result.err.startswith("adsum: no registry is available: http://127.0.0.1:1: ")
     assert result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("url", "who"), [("etcd://127.0.0.1:1", "etcd"), ("consul://127.0.0.1:1", "the Consul agent")])
-def test_an_etcd_or_consul_that_is_down_is_named(adsum: Adsum, url: str, who: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "name"), [("etcd://127.0.0.1:1", "etcd"), ("consul://127.0.0.1:1", "the Consul agent")]
+)
+def test_an_etcd_or_consul_that_is_down_is_named(adsum: Adsum, url: str, name: str) -> None:
     result = adsum("resolve", "a", "--url", url)
     assert (result.code, result.out) == (69, "")
-    assert result.err.startswith(f"adsum: {who} does not answer: {url}: ")
+    assert result.err.startswith(f"adsum: {name} does not answer: {url}: ")
     assert "adsum serve" not in result.err
 
 
@@ -367,8 +369,8 @@ def test_resolve_works_on_etcd_and_other_commands_report_that_they_need_a_regist
 ) -> None:
     with EtcdProcess(tmp_path) as etcd:
         monkeypatch.setenv("ADSUM_URL", etcd.url)
-        nobody = adsum("resolve", "orders")
-        assert (nobody.code, "no instance of 'orders' is listed" in nobody.err) == (3, True)
+        empty = adsum("resolve", "orders")
+        assert (empty.code, "no instance of 'orders' is listed" in empty.err) == (3, True)
         with SyncClient(etcd.url, cache=False) as client:
             with client.register("orders", 8000, address="10.0.0.1", ttl=5.0, drain_wait=0.0):
                 assert adsum("resolve", "orders").out == "10.0.0.1:8000\n"

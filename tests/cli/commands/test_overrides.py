@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 def test_a_drain_without_an_answer_in_time_ends_with_124(adsum: Adsum) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:
         url = f"http://127.0.0.1:{hung.getsockname()[1]}"
-        begun = time.monotonic()
+        started_at = time.monotonic()
         result = adsum("drain", "orders/a", "--timeout", "200ms", "--url", url)
-    assert (result.code, time.monotonic() - begun < 5.0) == (124, True)
+    assert (result.code, time.monotonic() - started_at < 5.0) == (124, True)
     assert "has not answered within 0.2 s" in result.err
 
 
 @contextmanager
 def mute_consumer(registry: RunningDaemon) -> Iterator[None]:
-    """Somebody watches orders, and acknowledges nothing."""
+    """A consumer that watches orders and sends no ACKs."""
     watching = http.client.HTTPConnection(registry.url.removeprefix("http://"))
     watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
     answer = watching.getresponse()
@@ -56,25 +56,25 @@ def test_commands_act_on_all_instances_of_a_service_or_at_an_address(orders: Run
         args = ("--id", id, "--address", address, "--port", "8001", "--ttl", "none")
         assert adsum("register", service, *args).code == 0
 
-    def standing() -> dict[str, str]:
+    def statuses() -> dict[str, str]:
         views = [json.loads(adsum("ls", service, "--json").out) for service in ("orders", "users")]
         return {f"{view['service']}/{each['id']}": each["status"] for view in views for each in view["instances"]}
 
     assert adsum("maintenance", "--at", "10.0.0.7", "--reason", "disks").code == 0
-    changed = {key for key, status in standing().items() if status == "maintenance"}
+    changed = {key for key, status in statuses().items() if status == "maintenance"}
     assert changed == {"orders/7", "users/7"}
     assert adsum("resume", "orders", "--at", "10.0.0.7").code == 0
     drained = adsum("drain", "orders", "--all", "--no-wait", "--json")
     assert (drained.code, len(drained.out.splitlines())) == (0, 3)
-    assert standing() == {
+    assert statuses() == {
         "orders/a": "draining",
         "orders/b": "draining",
         "orders/7": "draining",
         "users/7": "maintenance",
         "users/8": "passing",
     }
-    nobody = adsum("drain", "--at", "10.0.0.9")
-    assert (nobody.code, nobody.err) == (3, "adsum: no instance is listed at 10.0.0.9\n")
+    empty = adsum("drain", "--at", "10.0.0.9")
+    assert (empty.code, empty.err) == (3, "adsum: no instance is listed at 10.0.0.9\n")
 
 
 def test_a_drain_of_several_instances_continues_after_one_is_not_acknowledged(

@@ -25,15 +25,15 @@ def test_the_id_of_a_live_process_is_taken_only_with_take_over(
         holding = started("register", "cache", "--port", port, "--id", "c")
         assert holding.stderr is not None
         assert "is listed at" in holding.stderr.readline()
-        wanted = ("register", "cache", "--port", "6379", "--id", "c", "--address", "127.0.0.2")
-        refused = adsum(*wanted, "--ttl", "none")
+        arguments = ("register", "cache", "--port", "6379", "--id", "c", "--address", "127.0.0.2")
+        refused = adsum(*arguments, "--ttl", "none")
         assert refused.code == 1
         for words in (f"http://127.0.0.1:{port}", "http://127.0.0.2:6379", "--take-over"):
             assert words in refused.err
-        waiting = started(*wanted)
+        waiting = started(*arguments)
         assert waiting.stderr is not None
         assert "is not listed yet: the id cache/c belongs to a living process" in waiting.stderr.readline()
-        assert adsum(*wanted, "--ttl", "none", "--take-over").code == 0
+        assert adsum(*arguments, "--ttl", "none", "--take-over").code == 0
         assert adsum("resolve", "cache").out == "127.0.0.2:6379\n"
 
 

@@ -1,4 +1,4 @@
-"""Where settings come from, and what is said when one can't be used."""
+"""The sources of settings, and the errors of invalid ones."""
 
 from __future__ import annotations
 
