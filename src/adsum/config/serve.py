@@ -208,10 +208,13 @@ class ServeConfig:
         if wanted.startswith(SCHEME):
             found = EtcdAddress.parse(wanted, "etcd_naming")
         elif store is None:
-            raise Invalid("etcd_naming", f"must be {SCHEME}HOST:PORT?prefix={wanted}, since the store is not an etcd")
+            raise Invalid("etcd_naming", f"must be {SCHEME}HOST:PORT?prefix={wanted}, since the store is not etcd")
         else:
             found = replace(store, prefix=wanted)
         if store is not None and {*store.hosts} & {*found.hosts} and naming.overlaps(found.prefix, store.prefix):
-            problem = f"must not overlap {store.prefix}, where the store's keys are: use another one, such as services/"
+            problem = (
+                f"must not overlap {store.prefix}, the prefix of the store's own keys: use another prefix, such as "
+                "services/"
+            )
             raise Invalid("etcd_naming", problem)
         return found
