@@ -21,7 +21,7 @@ from tests.support.registry_daemon import RunningDaemon
 ALONE: dict[str, Any] = {"listen": "127.0.0.1:0", "store": "memory:", "node": "n"}
 
 
-async def test_a_used_port_is_an_error_with_the_remedy() -> None:
+async def test_a_taken_port_is_refused_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         daemon = Daemon(ServeConfig(**ALONE, xds=f"127.0.0.1:{taken.getsockname()[1]}"))
         with pytest.raises(AdsumError, match=r"Address already in use; --xds HOST:PORT tells .* elsewhere, --xds off"):
@@ -29,14 +29,14 @@ async def test_a_used_port_is_an_error_with_the_remedy() -> None:
         await daemon.stop()
 
 
-def test_two_nodes_on_different_ports_run_side_by_side() -> None:
+def test_two_nodes_live_side_by_side_on_ports_of_their_own() -> None:
     nodes = [RunningDaemon(ServeConfig(**ALONE, xds="127.0.0.1:0")) for _ in range(2)]
     assert len({node.xds for node in nodes}) == 2
     for node in nodes:
         node.stop()
 
 
-def test_a_node_with_xds_off_does_not_listen_for_gateways_and_imports_nothing_for_them() -> None:
+def test_a_node_without_gateways_listens_nowhere_and_loads_nothing_for_them() -> None:
     program = """
 import asyncio, sys
 from adsum.config.serve import ServeConfig
@@ -53,9 +53,7 @@ sys.exit([name for name in ("grpc", "google.protobuf", "envoy") if name in sys.m
 
 
 @pytest.mark.parametrize("place", [DEFAULT_XDS_LISTEN, "127.0.0.1:1234"])
-async def test_missing_xds_libraries_are_an_error_only_if_xds_was_set(
-    place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_libraries_matter_only_to_those_who_ask(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "adsum.gateway.resources.compiled_resources", None)
 
     def control() -> ControlPlane:
@@ -69,7 +67,7 @@ async def test_missing_xds_libraries_are_an_error_only_if_xds_was_set(
             control()
 
 
-def test_an_xds_address_is_validated_with_the_settings() -> None:
+def test_a_place_is_checked_when_it_is_read() -> None:
     assert ServeConfig(xds=OFF).xds == OFF
     with pytest.raises(Invalid, match="xds"):
         ServeConfig(xds="everywhere")

@@ -33,7 +33,7 @@ def add_gauges(
     server: ConnectionCounts,
     pages_size: Callable[[], float],
 ) -> None:
-    """Add all gauges of a node. `pages_size` returns the bytes of the cached pages."""
+    """Add all of them. `pages`: bytes of the pages that are kept."""
     leases = keeper.leases
     gauge("adsum_watches", "Open watches and long polls", lambda: registry.watches.count)
     consumers = registry.watches.consumers
@@ -51,9 +51,9 @@ def add_gauges(
     gauge("adsum_leases_lapsed", "Leases past their deadline", lambda: leases.lapsed_count)
     gauge("adsum_checks", "Checks that this node runs", lambda: keeper.check_count)
     gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.instance_count)
-    gauge("adsum_catalog_bytes", "Memory used by registrations", lambda: registry.snapshot.size)
-    gauge("adsum_catalog_max_bytes", "Most memory that registrations may use", lambda: registry.max_catalog_bytes)
-    gauge("adsum_pages_bytes", "Memory of cached pages, at most adsum_catalog_max_bytes", pages_size)
+    gauge("adsum_catalog_bytes", "Memory that registrations take", lambda: registry.snapshot.size)
+    gauge("adsum_catalog_max_bytes", "Memory that registrations may take", lambda: registry.max_catalog_bytes)
+    gauge("adsum_pages_bytes", "Memory of pages, at most as much as registrations may take", pages_size)
     gauge("adsum_intent_bytes", "Bytes of routes and upstreams", lambda: registry.snapshot.documents.size)
     gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
     gauge("adsum_revision", "Revision of the catalog", lambda: registry.snapshot.revision)

@@ -296,12 +296,12 @@ def test_without_a_prefix_it_shares_the_stores_etcd(etcd: EtcdProcess, caplog: p
 
 
 @pytest.mark.parametrize("naming", ["/adsum", "/adsum/catalog", "/", "etcd://e2?prefix=/adsum"])
-def test_a_prefix_that_the_stores_own_keys_are_below_is_refused(naming: str) -> None:
+def test_a_prefix_that_overlaps_the_stores_own_keys_is_refused(naming: str) -> None:
     with pytest.raises(Invalid, match="etcd_naming: must not overlap /adsum/"):
         ServeConfig(store="etcd://e1,e2", advertise="http://e0:23786", etcd_naming=naming)
     ServeConfig(store="etcd://e1,e2", advertise="http://e0:23786", etcd_naming="etcd://e3?prefix=/adsum/")
 
 
-def test_a_prefix_alone_needs_a_store_on_etcd() -> None:
+def test_a_prefix_without_an_address_needs_a_store_on_etcd() -> None:
     with pytest.raises(Invalid, match="since the store is not etcd"):
         ServeConfig(store="memory:", etcd_naming="/svc/")
