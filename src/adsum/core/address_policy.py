@@ -3,7 +3,7 @@
 Anybody who may register an instance can make the registry connect to its address. So addresses that are never an
 instance are out of bounds, above all those under which a cloud hands out credentials. Private and loopback addresses
 are where instances live, and documentation ranges (RFC 5737, RFC 3849) lead nowhere: both are within bounds unless the
-operator's own ranges say otherwise. A registry that listens on a network denies loopback (see `adsum.config`).
+operator's own ranges say otherwise. A registry that listens on a network denies loopback (see `adsum.config.serve`).
 """
 
 from __future__ import annotations
