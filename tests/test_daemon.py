@@ -1,4 +1,4 @@
-"""The node as a process: how it starts, what it says, and how it ends."""
+"""A node as a process: start, output, reload and end."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+import adsum
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
 from adsum.daemon import Daemon
@@ -26,7 +27,7 @@ from adsum.servers.http import ListenError, listen, socket_url
 from tests.support.etcd_process import EtcdProcess, encode_field
 from tests.support.registry_daemon import RunningDaemon
 
-PATIENCE = 30.0
+DEADLINE = 30.0
 PROGRAM = """
 import json, sys
 from adsum.config.serve import ServeConfig
@@ -56,9 +57,9 @@ class DaemonProcess:
         self.url = self.first_line.rpartition(" ")[2]
 
     def signal_and_wait(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """The exit code and what it logged."""
+        """Sends the signal and waits; returns the exit code and the log."""
         self.child.send_signal(number)
-        _, errors = self.child.communicate(timeout=PATIENCE)
+        _, errors = self.child.communicate(timeout=DEADLINE)
         return self.child.returncode, errors
 
 
@@ -70,14 +71,14 @@ def _process(environment: dict[str, str] | None = None, **config: object) -> Ite
     finally:
         if process.child.poll() is None:
             process.child.kill()
-        process.child.communicate(timeout=PATIENCE)
+        process.child.communicate(timeout=DEADLINE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_daemon_prints_its_address_serves_and_stops_cleanly(number: int) -> None:
     with _process() as process:
-        assert process.first_line.startswith("adsum 0.1.0 listens on http://127.0.0.1:")
-        with httpx.stream("GET", f"{process.url}/api/v1/watch", timeout=PATIENCE) as watch:
+        assert process.first_line.startswith(f"adsum {adsum.__version__} listens on http://127.0.0.1:")
+        with httpx.stream("GET", f"{process.url}/api/v1/watch", timeout=DEADLINE) as watch:
             lines = watch.iter_lines()
             while not next(lines).startswith("event: synced"):
                 pass
@@ -98,10 +99,10 @@ def test_a_daemon_runs_on_although_its_output_fails() -> None:
         assert child.stderr is not None
         logged = child.stderr.readline()
         try:
-            assert httpx.get(f"{logged.split(' on ')[1].split()[0]}/readyz", timeout=PATIENCE).status_code == 200
+            assert httpx.get(f"{logged.split(' on ')[1].split()[0]}/readyz", timeout=DEADLINE).status_code == 200
         finally:
             child.send_signal(signal.SIGTERM)
-        assert child.wait(PATIENCE) == 0
+        assert child.wait(DEADLINE) == 0
 
 
 async def test_a_reload_applies_some_settings_and_names_the_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -114,8 +115,8 @@ async def test_a_reload_applies_some_settings_and_names_the_others(caplog: pytes
                     listen="127.0.0.1:0", store="memory:", xds="off", node="x", probe_deny=("10.0.0.0/8",), probes=9
                 )
             )
-        said = [record.getMessage() for record in caplog.records if "settings" in record.getMessage()]
-        assert said == [
+        messages = [record.getMessage() for record in caplog.records if "settings" in record.getMessage()]
+        assert messages == [
             "the settings were read again; changed: probes, probe_deny",
             "these settings change at the next restart only: node",
         ]
@@ -149,7 +150,7 @@ def test_sighup_reloads_the_file(tmp_path: Path) -> None:
                     assert line, f"it ended without {words!r}"
         finally:
             child.send_signal(signal.SIGTERM)
-        assert child.wait(PATIENCE) == 0
+        assert child.wait(DEADLINE) == 0
 
 
 def test_sighup_does_not_stop_the_daemon() -> None:
@@ -174,7 +175,7 @@ def test_a_second_signal_ends_the_daemon_at_once() -> None:
 
 
 def _until_metric(url: str, name: str, least: float) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DEADLINE
     while float(_metric(url, name)) < least:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -186,7 +187,7 @@ def _metric(url: str, name: str) -> str:
 
 
 def _until_refused(url: str) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         try:
             httpx.get(f"{url}/healthz")
@@ -203,7 +204,7 @@ def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
             httpx.put(f"{process.url}/api/v1/services/orders/instances/o{n}", json={"port": 8000 + n})
         before = httpx.get(f"{process.url}/api/v1/services/orders").json()
         process.child.kill()
-        process.child.wait(PATIENCE)
+        process.child.wait(DEADLINE)
     with _process(store=store) as process:
         after = httpx.get(f"{process.url}/api/v1/services/orders").json()
         assert (after["epoch"], after["instances"]) == (before["epoch"], before["instances"])
@@ -216,7 +217,7 @@ def test_a_used_address_and_a_used_file_are_one_sentence(tmp_path: Path) -> None
         taken: list[dict[str, object]] = [{"listen": first.url.removeprefix("http://")}, {"store": store}]
         for config in taken:
             with _process(None, **config) as second:
-                _, errors = second.child.communicate(timeout=PATIENCE)
+                _, errors = second.child.communicate(timeout=DEADLINE)
                 assert second.child.returncode == 1
                 assert len(errors.splitlines()) == 1, errors
 
@@ -224,7 +225,7 @@ def test_a_used_address_and_a_used_file_are_one_sentence(tmp_path: Path) -> None
 def test_systemd_is_notified_when_the_daemon_is_ready_and_when_it_stops(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(PATIENCE)
+        listening.settimeout(DEADLINE)
         with _process({"NOTIFY_SOCKET": str(tmp_path / "notify")}) as process:
             assert listening.recv(100) == b"READY=1"
             process.signal_and_wait()
@@ -250,7 +251,7 @@ def test_the_metrics_count_requests_changes_and_leases(daemon: RunningDaemon) ->
     httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json={"port": 1})
     httpx.get(f"{daemon.url}/api/v1/services/orders")
     httpx.get(f"{daemon.url}/nowhere")
-    _until(daemon, lambda status: status.get("leases"))  # The keeper hears of it by itself.
+    _until(daemon, lambda status: status.get("leases"))  # The keeper grants the lease on its own.
     answer = httpx.get(f"{daemon.url}/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = set(answer.text.splitlines())
@@ -275,11 +276,11 @@ def test_the_status_counts_what_the_node_keeps(daemon: RunningDaemon) -> None:
     body = {"port": 1, "checks": [{"name": "web", "kind": "tcp", "interval": 60}]}
     httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json=body)
     httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o2", json={"port": 2})
-    said = httpx.get(f"{daemon.url}/api/v1/status").json()
-    assert (said["node"], said["store"], said["ready"]) == ("test", "memory:", True)
-    assert (said["services"], said["instances"], said["revision"]) == (1, 2, 2)
-    assert sum(said["status_counts"].values()) == 2
-    assert said["uptime"] >= 0
+    status_body = httpx.get(f"{daemon.url}/api/v1/status").json()
+    assert (status_body["node"], status_body["store"], status_body["ready"]) == ("test", "memory:", True)
+    assert (status_body["services"], status_body["instances"], status_body["revision"]) == (1, 2, 2)
+    assert sum(status_body["status_counts"].values()) == 2
+    assert status_body["uptime"] >= 0
 
 
 def test_a_node_with_an_old_password_is_not_ready_until_its_file_has_the_new_one(
@@ -320,13 +321,13 @@ def test_a_node_with_an_old_password_is_not_ready_until_its_file_has_the_new_one
 
 
 def _until(daemon: RunningDaemon, true: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """The node's status, once it is so."""
-    deadline = time.monotonic() + PATIENCE
+    """Returns the status of the node once the condition holds."""
+    deadline = time.monotonic() + DEADLINE
     while True:
-        said: dict[str, Any] = httpx.get(f"{daemon.url}/api/v1/status").json()
-        if true(said):
-            return said
-        assert time.monotonic() < deadline, said
+        status_body: dict[str, Any] = httpx.get(f"{daemon.url}/api/v1/status").json()
+        if true(status_body):
+            return status_body
+        assert time.monotonic() < deadline, status_body
         time.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""The files in deploy/: units, an image and a composition, as far as they can be checked without running them."""
+"""The files in deploy/: units, an image and a compose file, as far as they can be checked without running them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.programs import need
 DEPLOY = Path(__file__).parent.parent / "deploy"
 UNITS = sorted(each.name for each in DEPLOY.glob("*.service"))
 OLDER = "Failed to parse service type, ignoring: notify-reload"
-"""What a systemd before 253 says."""
+"""The warning of a systemd before 253."""
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -61,4 +61,4 @@ def test_the_image_runs_as_an_unprivileged_user() -> None:
     lines = (DEPLOY / "Containerfile").read_text().splitlines()
     assert "USER 10001" in lines
     assert "VOLUME /data" in lines
-    assert not [line for line in lines if "0.0.0.0" in line], "the image listens on loopback until it is told otherwise"
+    assert not [line for line in lines if "0.0.0.0" in line], "the image must listen on loopback by default"

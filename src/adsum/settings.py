@@ -19,12 +19,6 @@ from adsum.core.validation import MAX_PORT, quoted, without_credentials
 
 OFF: Final = "off"
 ON: Final = "on"
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-LOG_FORMATS: Final = ("text", "json")
-MAX_CONNECTIONS_SETTING: Final = 1_000_000
-"""The largest value that the settings `max_connections` accept; a larger one is taken for a typing error."""
-MAX_TIMEOUT_SETTING: Final = 86_400.0
-"""Seconds; the longest wait that a setting accepts."""
 
 _HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(?P<port>\d{1,5})")
 
@@ -51,18 +45,6 @@ def setting(
     return field(metadata={**described, "reloads": reloads}, **options)
 
 
-def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
-    """Raises `Invalid` unless the value is one of `choices`."""
-    if value not in choices:
-        raise Invalid(field, f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {quoted(value)}")
-
-
-def check_range(field: str, value: float, low: float, high: float) -> None:
-    """Raises `Invalid` unless the value is from `low` to `high`."""
-    if not low <= value <= high:
-        raise Invalid(field, f"must be from {low:g} to {high:g}, not {value:g}")
-
-
 def check_host_port(field: str, value: str) -> None:
     """Raises `Invalid` unless the value is HOST:PORT; an IPv6 address stands in brackets."""
     match = _HOST_PORT.fullmatch(value)
@@ -83,3 +65,15 @@ def check_url(field: str, value: str) -> None:
         raise Invalid(
             field, f"must be an address such as http://10.0.0.5:23786, not {quoted(without_credentials(value))}"
         )
+
+
+def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
+    """Raises `Invalid` unless the value is one of `choices`."""
+    if value not in choices:
+        raise Invalid(field, f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {quoted(value)}")
+
+
+def check_range(field: str, value: float, low: float, high: float) -> None:
+    """Raises `Invalid` unless the value is from `low` to `high`."""
+    if not low <= value <= high:
+        raise Invalid(field, f"must be from {low:g} to {high:g}, not {value:g}")

@@ -1,21 +1,27 @@
-"""The command line as a person types it, on a machine without settings of its own."""
+"""Runs command lines on a machine without settings, and starts a registry for them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from adsum.cli import main
 from adsum.cli.settings import loader
 
+if TYPE_CHECKING:
+    from tests.support.registry_daemon import RunningDaemon
+
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a command ended: its exit code, the data and the talk."""
+    """The result of a command: exit code, standard output and standard error."""
 
     code: int
     out: str
@@ -27,7 +33,7 @@ Adsum = Callable[..., CommandResult]
 
 @pytest.fixture(autouse=True)
 def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings from the machine that the tests run on."""
+    """Removes the settings of the machine that runs the tests."""
     for name in list(os.environ):
         if name.startswith(("ADSUM_", "XDG_")) or name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"):
             monkeypatch.delenv(name)
@@ -38,7 +44,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def adsum(capsys: pytest.CaptureFixture[str]) -> Adsum:
-    """Run a command line in this process."""
+    """Runs a command line in this process."""
 
     def run(*args: str) -> CommandResult:
         code = main.run(args)
@@ -46,3 +52,44 @@ def adsum(capsys: pytest.CaptureFixture[str]) -> Adsum:
         return CommandResult(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def registry(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> RunningDaemon:
+    """A registry that the commands use by default, as the actor ann."""
+    monkeypatch.setenv("ADSUM_URL", daemon.url)
+    monkeypatch.setenv("ADSUM_ACTOR", "ann")
+    return daemon
+
+
+@pytest.fixture
+def orders(registry: RunningDaemon, adsum: Adsum) -> RunningDaemon:
+    """Two instances of orders, `a` and `b`."""
+    for id, port in (("a", "8001"), ("b", "8002")):
+        done = adsum(
+            "register", "orders", "--id", id, "--port", port, "--ttl", "none", "--tag", id, "--metadata", "k=v"
+        )
+        assert done.code == 0, done.err
+    return registry
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a command that keeps running; it is killed after the test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*args: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "adsum", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()

@@ -1,19 +1,14 @@
-"""The commands, against a running registry."""
+"""Commands against a running registry."""
 
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,26 +34,7 @@ from tests.support.etcd_process import EtcdProcess
 if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
 
-NOBODY = "http://127.0.0.1:1"
-
-
-@pytest.fixture
-def registry(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> RunningDaemon:
-    """A registry that the commands find by themselves."""
-    monkeypatch.setenv("ADSUM_URL", daemon.url)
-    monkeypatch.setenv("ADSUM_ACTOR", "ann")
-    return daemon
-
-
-@pytest.fixture
-def orders(registry: RunningDaemon, adsum: Adsum) -> RunningDaemon:
-    """Two instances of orders, `a` and `b`."""
-    for id, port in (("a", "8001"), ("b", "8002")):
-        done = adsum(
-            "register", "orders", "--id", id, "--port", port, "--ttl", "none", "--tag", id, "--metadata", "k=v"
-        )
-        assert done.code == 0, done.err
-    return registry
+UNUSED_URL = "http://127.0.0.1:1"
 
 
 def test_ls_reports_an_empty_registry(registry: RunningDaemon, adsum: Adsum) -> None:
@@ -79,8 +55,8 @@ def test_ls_shows_services_and_instances_with_cause_and_age(orders: RunningDaemo
 def test_ls_filters_as_the_registry_does(orders: RunningDaemon, adsum: Adsum) -> None:
     found = json.loads(adsum("ls", "orders", "--tag", "b", "--metadata", "k=v", "--json").out)
     assert [each["id"] for each in found["instances"]] == ["b"]
-    nobody = adsum("ls", "orders", "--status", "critical")
-    assert (nobody.code, nobody.out) == (0, "")
+    empty = adsum("ls", "orders", "--status", "critical")
+    assert (empty.code, empty.out) == (0, "")
     assert adsum("ls", "orders", "--metadata", "k").code == 2
 
 
@@ -132,9 +108,9 @@ def test_resolve_never_chooses_a_draining_instance(orders: RunningDaemon, adsum:
     assert adsum("drain", "orders/a", "--reason", "deploy").code == 0
     assert adsum("resolve", "orders", "--all").out == "127.0.0.1:8002\n"
     assert adsum("maintenance", "orders/b", "--for", "1h", "--reason", "new disks").code == 0
-    nobody = adsum("resolve", "orders")
-    assert nobody.code == 3
-    assert "a is draining (drained by ann: deploy); b is maintenance (maintenance by ann: new disks)" in nobody.err
+    empty = adsum("resolve", "orders")
+    assert empty.code == 3
+    assert "a is draining (drained by ann: deploy); b is maintenance (maintenance by ann: new disks)" in empty.err
     assert adsum("resume", "orders/a").err == "orders/a is passing\n"
     assert adsum("resolve", "orders").out == "127.0.0.1:8001\n"
 
@@ -147,10 +123,10 @@ def _view_folder() -> Path:
 
 def test_resolve_uses_the_cached_view_when_the_registry_is_down(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = Endpoint(Instance("orders", "a", "10.0.0.1", 80))
-    ViewCache(_view_folder(), [NOBODY]).save(
+    ViewCache(_view_folder(), [UNUSED_URL]).save(
         "orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - 90.0)
     )
-    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    monkeypatch.setenv("ADSUM_URL", UNUSED_URL)
     result = adsum("resolve", "orders")
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert result.err.startswith("no registry is available")
@@ -160,11 +136,11 @@ def test_resolve_uses_the_cached_view_when_the_registry_is_down(adsum: Adsum, mo
 def test_resolve_waits_for_a_registry_that_is_down_before_it_uses_the_cached_view(
     adsum: Adsum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep(NOBODY, "a", age=7200.0)
-    monkeypatch.setenv("ADSUM_URL", NOBODY)
-    begun = time.monotonic()
+    cache_view(UNUSED_URL, "a", age=7200.0)
+    monkeypatch.setenv("ADSUM_URL", UNUSED_URL)
+    started_at = time.monotonic()
     result = adsum("resolve", "orders", "--wait", "1s")
-    assert time.monotonic() - begun > 0.9
+    assert time.monotonic() - started_at > 0.9
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert "using the view cached 2 h ago" in result.err
 
@@ -179,8 +155,8 @@ async def test_the_reason_of_a_node_that_declines_is_quoted(adsum: Adsum, comman
     assert "running there" not in result.err
 
 
-def keep(url: str, id: str, age: float = 90.0) -> None:
-    """Have this host know one instance of orders from earlier."""
+def cache_view(url: str, id: str, age: float = 90.0) -> None:
+    """Puts a view with one instance of orders into the cache of this host."""
     endpoint = Endpoint(Instance("orders", id, "10.0.0.1", 80))
     ViewCache(_view_folder(), [url]).save("orders", CachedView(ViewPosition("e", 7), (endpoint,), time.time() - age))
 
@@ -188,13 +164,13 @@ def keep(url: str, id: str, age: float = 90.0) -> None:
 def test_resolve_uses_the_cached_view_when_the_registry_hangs(adsum: Adsum, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:
         url = f"http://127.0.0.1:{hung.getsockname()[1]}"
-        keep(url, "a", age=7200.0)
+        cache_view(url, "a", age=7200.0)
         monkeypatch.setenv("ADSUM_URL", url)
-        begun = time.monotonic()
+        started_at = time.monotonic()
         result = adsum("resolve", "orders")
-        assert time.monotonic() - begun < 3.0
+        assert time.monotonic() - started_at < 3.0
         waited = adsum("resolve", "orders", "--wait", "60s")
-        assert time.monotonic() - begun < 5.0, "the registry that hangs is not waited for"
+        assert time.monotonic() - started_at < 5.0, "it must not wait for a registry that hangs"
         assert (waited.code, waited.out) == (0, "10.0.0.1:80\n")
     assert (result.code, result.out) == (0, "10.0.0.1:80\n")
     assert "using the view cached 2 h ago" in result.err
@@ -206,63 +182,29 @@ async def test_resolve_waits_for_an_empty_service_although_the_watch_fails(adsum
         # An empty service, and an empty list of services.
         empty = b'{"epoch": "e", "service": "orders", "revision": 9, "instances": [], "services": []}'
         node.answer = stubs.http_reply(200, empty)
-        keep(node.url, "gone")
-        begun = time.monotonic()
+        cache_view(node.url, "gone")
+        started_at = time.monotonic()
         result = await asyncio.to_thread(adsum, "resolve", "orders", "--wait", "1s", "--url", node.url)
     assert result.code == 3
-    assert time.monotonic() - begun > 0.9
+    assert time.monotonic() - started_at > 0.9
 
 
 def test_a_node_that_hangs_costs_a_command_half_a_second(registry: RunningDaemon, adsum: Adsum) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:
         urls = f"http://127.0.0.1:{hung.getsockname()[1]},{registry.url}"
-        for _ in range(6):  # Whichever node a command asks first.
-            begun = time.monotonic()
+        for _ in range(6):  # A command may try either node first.
+            started_at = time.monotonic()
             assert adsum("ls", "--url", urls).code == 0
             assert adsum("drain", "orders/nobody", "--url", urls).code == 3
-            assert time.monotonic() - begun < 3.0
-
-
-def test_a_drain_without_an_answer_in_time_ends_with_124(adsum: Adsum) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as hung:
-        url = f"http://127.0.0.1:{hung.getsockname()[1]}"
-        begun = time.monotonic()
-        result = adsum("drain", "orders/a", "--timeout", "200ms", "--url", url)
-    assert (result.code, time.monotonic() - begun < 5.0) == (124, True)
-    assert "has not answered within 0.2 s" in result.err
+            assert time.monotonic() - started_at < 3.0
 
 
 def test_resolve_waits_although_an_instance_is_cached(registry: RunningDaemon, adsum: Adsum) -> None:
-    keep(registry.url, "gone")
-    begun = time.monotonic()
+    cache_view(registry.url, "gone")
+    started_at = time.monotonic()
     result = adsum("resolve", "orders", "--wait", "1s")
     assert result.code == 3
-    assert time.monotonic() - begun > 0.9
-
-
-@contextmanager
-def mute_consumer(registry: RunningDaemon) -> Iterator[None]:
-    """Somebody watches orders, and acknowledges nothing."""
-    watching = http.client.HTTPConnection(registry.url.removeprefix("http://"))
-    watching.request("GET", "/api/v1/watch?service=orders&acks=true&consumer=c1&name=web")
-    answer = watching.getresponse()
-    while not answer.readline().startswith(b"event: synced"):
-        pass
-    try:
-        yield
-    finally:
-        answer.close()
-        watching.close()
-
-
-def test_a_drain_that_is_not_acknowledged_in_time_ends_with_124(orders: RunningDaemon, adsum: Adsum) -> None:
-    with mute_consumer(orders):
-        result = adsum("drain", "orders/a", "--timeout", "200ms")
-    assert (result.code, result.out) == (124, "")
-    assert (
-        "orders/a is draining, but 1 consumer has not confirmed within 0.2 s that they no longer call it:" in result.err
-    )
-    assert "  web at 127.0.0.1 (known to test): it is connected, and has not acknowledged\n" in result.err
+    assert time.monotonic() - started_at > 0.9
 
 
 @pytest.mark.parametrize("command", ["drain", "maintenance", "resume", "deregister"])
@@ -275,52 +217,6 @@ def test_a_command_that_writes_prints_the_answer_as_json(orders: RunningDaemon, 
     assert written["revision"] >= before["revision"]
 
 
-def test_commands_act_on_all_instances_of_a_service_or_at_an_address(orders: RunningDaemon, adsum: Adsum) -> None:
-    for service, address in (("orders", "10.0.0.7"), ("users", "10.0.0.7"), ("users", "10.0.0.8")):
-        id = address.rpartition(".")[2]
-        args = ("--id", id, "--address", address, "--port", "8001", "--ttl", "none")
-        assert adsum("register", service, *args).code == 0
-
-    def standing() -> dict[str, str]:
-        views = [json.loads(adsum("ls", service, "--json").out) for service in ("orders", "users")]
-        return {f"{view['service']}/{each['id']}": each["status"] for view in views for each in view["instances"]}
-
-    assert adsum("maintenance", "--at", "10.0.0.7", "--reason", "disks").code == 0
-    changed = {key for key, status in standing().items() if status == "maintenance"}
-    assert changed == {"orders/7", "users/7"}
-    assert adsum("resume", "orders", "--at", "10.0.0.7").code == 0
-    drained = adsum("drain", "orders", "--all", "--no-wait", "--json")
-    assert (drained.code, len(drained.out.splitlines())) == (0, 3)
-    assert standing() == {
-        "orders/a": "draining",
-        "orders/b": "draining",
-        "orders/7": "draining",
-        "users/7": "maintenance",
-        "users/8": "passing",
-    }
-    nobody = adsum("drain", "--at", "10.0.0.9")
-    assert (nobody.code, nobody.err) == (3, "adsum: no instance is listed at 10.0.0.9\n")
-
-
-def test_a_drain_of_several_instances_continues_after_one_is_not_acknowledged(
-    orders: RunningDaemon, adsum: Adsum
-) -> None:
-    with mute_consumer(orders):
-        result = adsum("drain", "orders", "--all", "--timeout", "200ms")
-    assert result.code == 124
-    for key, length in (("orders/a", "0.2"), ("orders/b", "0.1")):
-        assert f"{key} is draining, but 1 consumer has not confirmed within {length} s" in result.err
-
-
-def test_a_drain_that_is_not_acknowledged_prints_json_too(orders: RunningDaemon, adsum: Adsum) -> None:
-    with mute_consumer(orders):
-        result = adsum("drain", "orders/a", "--timeout", "200ms", "--json")
-    written = json.loads(result.out)
-    assert (result.code, written["unacknowledged"]) == (124, 1)
-    assert [each["name"] for each in written["waiting"]] == ["web"]
-    assert "1 consumer has not confirmed" in result.err
-
-
 def test_names_are_completed_from_the_registry(orders: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arguments, "COMPLETION_TIMEOUT", 30.0)
 
@@ -330,7 +226,7 @@ def test_names_are_completed_from_the_registry(orders: RunningDaemon, monkeypatc
 
     assert completed("resolve", "or") == ["orders"]
     assert completed("drain", "orders/") == ["orders/a", "orders/b"]
-    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    monkeypatch.setenv("ADSUM_URL", UNUSED_URL)
     assert completed("resolve", "or") == []
 
 
@@ -425,18 +321,20 @@ def test_wrong_usage_ends_with_2_and_an_error(adsum: Adsum, args: tuple[str, ...
 def test_a_registry_that_is_down_ends_with_69_in_one_sentence(
     adsum: Adsum, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("ADSUM_URL", NOBODY)
+    monkeypatch.setenv("ADSUM_URL", UNUSED_URL)
     result = adsum(*args)
     assert (result.code, result.out) == (69, "")
     assert result.err.startswith("adsum: no registry is available: http://127.0.0.1:1: ")
     assert result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("url", "who"), [("etcd://127.0.0.1:1", "etcd"), ("consul://127.0.0.1:1", "the Consul agent")])
-def test_an_etcd_or_consul_that_is_down_is_named(adsum: Adsum, url: str, who: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "name"), [("etcd://127.0.0.1:1", "etcd"), ("consul://127.0.0.1:1", "the Consul agent")]
+)
+def test_an_etcd_or_consul_that_is_down_is_named(adsum: Adsum, url: str, name: str) -> None:
     result = adsum("resolve", "a", "--url", url)
     assert (result.code, result.out) == (69, "")
-    assert result.err.startswith(f"adsum: {who} does not answer: {url}: ")
+    assert result.err.startswith(f"adsum: {name} does not answer: {url}: ")
     assert "adsum serve" not in result.err
 
 
@@ -471,96 +369,13 @@ def test_a_closed_output_pipe_causes_no_traceback(orders: RunningDaemon) -> None
     assert process.wait() == 1
 
 
-@pytest.fixture
-def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a command that goes on; whatever is left is killed."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(*args: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "adsum", *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
-def test_watch_prints_the_current_state_and_then_each_change(
-    orders: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
-) -> None:
-    watching = started("watch", "orders", "--json")
-    assert watching.stdout is not None
-    first = [json.loads(watching.stdout.readline()) for _ in range(2)]
-    assert {(each["id"], each["status"], each["previous_status"]) for each in first} == {
-        ("a", "passing", ""),
-        ("b", "passing", ""),
-    }
-    adsum("drain", "orders/a", "--no-wait")
-    drained = json.loads(watching.stdout.readline())
-    assert (drained["previous_status"], drained["status"], drained["cause"], drained["actor"]) == (
-        "passing",
-        "draining",
-        "drained",
-        "ann",
-    )
-    adsum("deregister", "orders/a", "--reason", "bye")
-    gone = json.loads(watching.stdout.readline())
-    assert (gone["previous_status"], gone["status"], gone["reason"]) == ("draining", "gone", "bye")
-    watching.send_signal(signal.SIGINT)
-    assert watching.wait(20) == 130
-
-
-def test_the_id_of_a_live_process_is_taken_only_with_take_over(
-    registry: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
-) -> None:
-    with socket.socket() as living:
-        living.bind(("127.0.0.1", 0))
-        living.listen()
-        port = str(living.getsockname()[1])
-        holding = started("register", "cache", "--port", port, "--id", "c")
-        assert holding.stderr is not None
-        assert "is listed at" in holding.stderr.readline()
-        wanted = ("register", "cache", "--port", "6379", "--id", "c", "--address", "127.0.0.2")
-        refused = adsum(*wanted, "--ttl", "none")
-        assert refused.code == 1
-        for words in (f"http://127.0.0.1:{port}", "http://127.0.0.2:6379", "--take-over"):
-            assert words in refused.err
-        waiting = started(*wanted)
-        assert waiting.stderr is not None
-        assert "is not listed yet: the id cache/c belongs to a live process" in waiting.stderr.readline()
-        assert adsum(*wanted, "--ttl", "none", "--take-over").code == 0
-        assert adsum("resolve", "cache").out == "127.0.0.2:6379\n"
-
-
-def test_register_keeps_an_instance_listed_until_it_is_stopped(
-    registry: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
-) -> None:
-    holding = started("register", "cache", "--port", "6379", "--id", "c")
-    assert holding.stderr is not None
-    assert holding.stderr.readline() == "cache/c is listed at 127.0.0.1:6379; Ctrl-C deregisters it\n"
-    assert adsum("resolve", "cache").out == "127.0.0.1:6379\n"
-    holding.send_signal(signal.SIGTERM)
-    assert holding.wait(20) == 0
-    deadline = time.monotonic() + 10
-    while adsum("ls", "cache").code != 3:
-        assert time.monotonic() < deadline
-
-
 def test_resolve_works_on_etcd_and_other_commands_report_that_they_need_a_registry(
     adsum: Adsum, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with EtcdProcess(tmp_path) as etcd:
         monkeypatch.setenv("ADSUM_URL", etcd.url)
-        nobody = adsum("resolve", "orders")
-        assert (nobody.code, "no instance of 'orders' is listed" in nobody.err) == (3, True)
+        empty = adsum("resolve", "orders")
+        assert (empty.code, "no instance of 'orders' is listed" in empty.err) == (3, True)
         with SyncClient(etcd.url, cache=False) as client:
             with client.register("orders", 8000, address="10.0.0.1", ttl=5.0, drain_wait=0.0):
                 assert adsum("resolve", "orders").out == "10.0.0.1:8000\n"

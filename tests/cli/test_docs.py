@@ -1,4 +1,4 @@
-"""The commands of README and docs/ do what they say as they are written, in bash and in zsh."""
+"""The commands of README and docs/ run as they are written, in bash and in zsh."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ BLOCKS = {
     for number, text in enumerate(re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
 }
 LEFT_OUT = re.compile(r"^(make|pip|python3 -m venv|adsum serve|adsum gateway|adsum backup|adsum restore|systemctl)\b")
-"""Commands that set a machine up, that end nothing, or that want a file of the reader's."""
+"""Commands that set up a machine, that keep running, or that need a file of the reader."""
 COMPLAINTS = re.compile(
     r"no matches found|not found|parse error|syntax error|unexpected EOF|unmatched|Usage:|Error:|adsum: |curl: \((?!28)"
 )
-"""What a shell, curl or our command line says of a line that it can't do (curl ends a watch after -m with 28)."""
+"""Errors of a shell, curl or adsum (exit code 28 of curl ends a watch after -m, and is none)."""
 Run = Callable[[str], tuple[str, str]]
 
 
 def _runnable(text: str) -> str:
-    """A block without the commands that are left out."""
+    """Returns a block without the commands that are left out."""
     return "\n".join(line for line in text.splitlines() if not LEFT_OUT.match(line))
 
 
@@ -45,7 +45,7 @@ COMMANDS = {name: _runnable(text) for name, text in BLOCKS.items() if _runnable(
 
 @pytest.fixture(params=["bash", "zsh"])
 def run(request: pytest.FixtureRequest, daemon: RunningDaemon, tmp_path: Path) -> Run:
-    """Run a text as a person does who pastes it; what it said on standard output and on standard error."""
+    """Runs a text as if pasted into a shell; returns standard output and standard error."""
     shell = [str(need("zsh")), "-f"] if request.param == "zsh" else ["bash", "--norc"]
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ADSUM_", "XDG_", "GRPC_"))}
     environ = {
@@ -66,7 +66,7 @@ def run(request: pytest.FixtureRequest, daemon: RunningDaemon, tmp_path: Path) -
             try:
                 process.wait(60.0)
             finally:
-                with contextlib.suppress(ProcessLookupError):  # It left no program in the background.
+                with contextlib.suppress(ProcessLookupError):  # It has left no program in the background.
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             return (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
@@ -82,8 +82,8 @@ def test_the_pages_have_commands() -> None:
 def test_the_commands_of_a_page_run_without_errors(name: str, run: Run) -> None:
     before = 'BASE="$ADSUM_URL/api/v1"\n' if "$BASE" in COMMANDS[name] else ""
     out, err = run(before + COMMANDS[name])
-    said = [line for line in err.splitlines() if COMPLAINTS.search(line)]
-    assert not said, err
+    errors = [line for line in err.splitlines() if COMPLAINTS.search(line)]
+    assert not errors, err
     if name.startswith("README"):
         assert "Directory listing" in out, "the program is called by its name"
 

@@ -1,4 +1,4 @@
-"""Help that teaches, quickly."""
+"""The help of the command line, and how quickly it is shown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_command_has_a_description_and_an_example(adsum: Adsum, name: str)
     assert command is not None
     assert command.name == name
     paragraphs = (command.help or "").strip().split("\n\n")
-    assert len(paragraphs) >= 2 or len(paragraphs[0]) > 80, "one line is no reason"
+    assert len(paragraphs) >= 2 or len(paragraphs[0]) > 80, "the description needs more than one line"
     assert f"adsum {name}" in (command.epilog or "")
     assert adsum(name, "--help").code == 0
 

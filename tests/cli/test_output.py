@@ -1,4 +1,4 @@
-"""What is printed, for people and for pipes."""
+"""Output for people and for pipes."""
 
 from __future__ import annotations
 

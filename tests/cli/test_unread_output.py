@@ -1,4 +1,4 @@
-"""Commands that do something besides printing go on when nobody reads what they print."""
+"""Commands that do more than print keep working when nobody reads their output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["port"]
 
 @pytest.fixture
 def full_pipe() -> Iterator[int]:
-    """The writing end of a pipe that takes no further byte, as behind a log shipper that hangs."""
+    """The writing end of a full pipe, as of a log shipper that hangs."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     for size in (65_536, 1):

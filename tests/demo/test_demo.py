@@ -1,4 +1,4 @@
-"""The demo, told quickly."""
+"""The demo at three times its pace."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 from tests.support.programs import find
 
 LIMIT = 170.0
-"""Seconds that a performance may take on a machine as slow as it likes."""
+"""Seconds that the demo may take on a slow machine."""
 
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A running demo at three times the pace."""
+    """A running demo at three times its pace."""
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "adsum", "demo", "--pace", "3"],
@@ -39,15 +39,15 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.timeout(180)
 @pytest.mark.long
 def test_the_scenario_runs_and_no_request_fails(demo: subprocess.Popen[str], tmp_path: Path) -> None:
-    told, _ = demo.communicate(timeout=LIMIT)
-    assert demo.returncode == 0, told
+    output, _ = demo.communicate(timeout=LIMIT)
+    assert demo.returncode == 0, output
     for scene in ("kill -9 orders-2", "scaling up", "a deploy", "kill -9 the registry", "the registry restarts"):
-        assert scene in told
-    counts = dict(re.findall(r"^  (requests sent|of them through the gateway|failed) +(\d+)$", told, re.MULTILINE))
+        assert scene in output
+    counts = dict(re.findall(r"^  (requests sent|of them through the gateway|failed) +(\d+)$", output, re.MULTILINE))
     assert int(counts["requests sent"]) > 100
     assert (int(counts["of them through the gateway"]) > 50) is (find("envoy") is not None)
     assert counts["failed"] == "0"
-    assert not list(tmp_path.iterdir()), "its folder stays behind"
+    assert not list(tmp_path.iterdir()), "its folder must be removed"
 
 
 @pytest.mark.timeout(180)

@@ -1,4 +1,4 @@
-"""The demo's processes: none is left, and one that fails is told."""
+"""The processes of the demo: all are stopped, and one that fails is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo counts and shows."""
+"""The counts of the demo, and their display."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from adsum.demo.scoreboard import Note, NoteKind, Scoreboard
 
 
 def _board() -> tuple[Scoreboard, list[Note]]:
-    told: list[Note] = []
-    return Scoreboard(told.append), told
+    notes: list[Note] = []
+    return Scoreboard(notes.append), notes
 
 
 def test_shares_are_computed_from_the_latest_answers() -> None:
@@ -34,10 +34,10 @@ def test_retries_are_the_tries_beyond_the_requests() -> None:
 
 
 def test_a_failure_is_noted_and_counted() -> None:
-    board, told = _board()
+    board, notes = _board()
     board.sent = 1
     board.call_failed("nobody there")
-    assert [(note.kind, note.text) for note in told] == [(NoteKind.BAD, "a request failed: nobody there")]
+    assert [(note.kind, note.text) for note in notes] == [(NoteKind.BAD, "a request failed: nobody there")]
     assert "failed: nobody there" in summary(board)
 
 

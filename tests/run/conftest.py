@@ -1,4 +1,4 @@
-"""`adsum run` as real processes; whatever a test leaves running is killed by its id."""
+"""Starts `adsum run` as a real process; it is killed by its id after the test."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
 
 DEADLINE = 30.0
-"""Seconds within which anything must have happened, on a machine as slow as it likes."""
+"""Seconds within which an event must happen, even on a slow machine."""
 
 SERVER = """
 import http.server, os, signal, sys
-class Answer(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers(); self.wfile.write(b"ok")
     def log_message(self, *_): pass
-server = http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer)
+server = http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 print("up", flush=True)
 server.serve_forever()
 """
-"""A program that knows nothing of Adsum. SIGTERM kills it."""
+"""A program that does not use Adsum. SIGTERM kills it."""
 
 
 def eventually(what: str, done: Callable[[], object]) -> None:
-    """Return once it is done; fail with `what` after the deadline."""
+    """Wait until `done` is true; fail with `what` after the deadline."""
     deadline = time.monotonic() + DEADLINE
     while not done():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"waited for {what}"
         time.sleep(0.02)
 
 
 def has_ended(pid: int) -> bool:
-    """Whether no such process runs any more; one that has ended and waits to be reaped does not."""
+    """Returns whether the process has ended; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -72,12 +72,12 @@ class WrappedProgram:
         return self.log.read_text()
 
     def wait_for_output(self, text: str) -> None:
-        """Return once it, or its program, has said so."""
+        """Wait until the output contains the text."""
         eventually(f"{text!r} in {self.output!r}", lambda: text in self.output or self.process.poll() is not None)
         assert text in self.output
 
     def children(self) -> list[int]:
-        """The processes that it has started or adopted, zombies too."""
+        """Returns its child processes, zombies included."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
 
@@ -85,7 +85,7 @@ class WrappedProgram:
         self.process.send_signal(number)
 
     def code(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait until it has ended and return its exit code."""
         return self.process.wait(DEADLINE)
 
 
@@ -94,7 +94,7 @@ Wrap = Callable[..., WrappedProgram]
 
 @pytest.fixture
 def wrap(tmp_path: Path) -> Iterator[Wrap]:
-    """Start `adsum run *args -- *program` against the registry at `url`."""
+    """Starts `adsum run *args -- *program` against the registry at `url`."""
     running: list[WrappedProgram] = []
 
     def start(url: str, *args: str, program: tuple[str, ...] = (sys.executable, "-c", SERVER)) -> WrappedProgram:
@@ -113,13 +113,13 @@ def wrap(tmp_path: Path) -> Iterator[Wrap]:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A free port, below those of outgoing connections."""
+    """A free port below the ephemeral ports."""
     claim = claim_free_port(Random())
     yield claim.port
     claim.release()
 
 
 def listing_of(daemon: RunningDaemon, id: str) -> Listing | None:
-    """How the registry lists that instance of orders."""
+    """Returns the listing of an instance of orders."""
     service = daemon.registry.snapshot.services.get("orders")
     return service.listings.get(id) if service is not None else None

@@ -1,4 +1,4 @@
-"""The table of a wrapped program's life."""
+"""The state table of a wrapped program."""
 
 from __future__ import annotations
 

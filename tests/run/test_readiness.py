@@ -1,4 +1,4 @@
-"""Whether a program answers, as it is asked before it is listed."""
+"""The checks of a program before it is registered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adsum.run.readiness import check_passes, wait_until_ready
 
 @pytest.fixture
 async def server() -> AsyncIterator[int]:
-    """Answers 200 to /ok, 503 to /no, and nonsense to /odd."""
+    """A server that answers 200 to /ok, 503 to /no, and garbage to /odd."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.read(4_096)

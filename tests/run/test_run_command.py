@@ -1,4 +1,4 @@
-"""`adsum run` around real programs, with a real registry."""
+"""`adsum run` with real programs and a real registry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.run.conftest import SERVER, Wrap, eventually, has_ended, listing_of
 if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
 
-NOBODY = "http://127.0.0.1:1"
+UNUSED_URL = "http://127.0.0.1:1"
 
 
 def _python(code: str) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def _python(code: str) -> tuple[str, ...]:
 
 
 def _history(daemon: RunningDaemon) -> list[tuple[str, str]]:
-    """Cause and reason of every change, the oldest first."""
+    """Returns cause and reason of every change, the oldest first."""
     from adsum import SyncClient
 
     with SyncClient(daemon.url, cache=False) as client:
@@ -55,11 +55,13 @@ def test_a_program_is_registered_when_it_answers_and_deregistered_when_it_is_sto
 
 
 def test_the_environment_describes_the_instance_to_the_program(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
-    tell = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k[:5] in ('PORT', 'ADSUM')}))"
-    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), "--zone", "z", program=_python(tell))
+    print_variables = (
+        "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k[:5] in ('PORT', 'ADSUM')}))"
+    )
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), "--zone", "z", program=_python(print_variables))
     assert wrapped.code() == 0
-    told = json.loads(wrapped.output.splitlines()[0])
-    assert told == {
+    variables = json.loads(wrapped.output.splitlines()[0])
+    assert variables == {
         "PORT": str(port),
         "ADSUM_PORT": str(port),
         "ADSUM_SERVICE": "orders",
@@ -109,7 +111,7 @@ def test_a_program_that_never_answers_is_stopped_and_never_registered(
     ],
 )
 def test_the_exit_code_is_that_of_the_program(wrap: Wrap, program: tuple[str, ...], code: int, words: str) -> None:
-    wrapped = wrap(NOBODY, program=program)
+    wrapped = wrap(UNUSED_URL, program=program)
     assert wrapped.code() == code
     assert words in wrapped.output
     assert "Traceback" not in wrapped.output
@@ -133,27 +135,27 @@ def test_other_signals_are_forwarded_at_once(wrap: Wrap, number: signal.Signals)
         f"import signal, sys; signal.signal({int(number)}, lambda *_: sys.exit(42)); print('up', flush=True);"
         "signal.pause()"
     )
-    wrapped = wrap(NOBODY, program=_python(catch))
+    wrapped = wrap(UNUSED_URL, program=_python(catch))
     wrapped.wait_for_output("up")
     wrapped.signal(number)
     assert wrapped.code() == 42
 
 
 def test_the_drain_comes_before_the_signal(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
-    asks = f"""
+    stopping = f"""
 import signal, sys, urllib.request, json
 def stop(*_):
     with urllib.request.urlopen("{daemon.url}/api/v1/services/orders/instances/a") as answer:
-        print("told while", json.load(answer)["instance"]["status"], flush=True)
+        print("drain:", json.load(answer)["instance"]["status"], flush=True)
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 {SERVER}
 """
-    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(asks))
+    wrapped = wrap(daemon.url, "--id", "a", "--port", str(port), program=_python(stopping))
     eventually("it to be listed", lambda: listing_of(daemon, "a"))
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 0
-    assert "told while draining" in wrapped.output
+    assert "drain: draining" in wrapped.output
 
 
 def test_the_program_receives_sigint_after_the_drain(daemon: RunningDaemon, wrap: Wrap, port: int) -> None:
@@ -165,8 +167,8 @@ def test_the_program_receives_sigint_after_the_drain(daemon: RunningDaemon, wrap
 
 
 def test_a_program_that_ignores_the_signal_is_killed_in_time(wrap: Wrap, port: int) -> None:
-    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SERVER}"
-    wrapped = wrap(NOBODY, "--port", str(port), "--stop-timeout", "200ms", program=_python(deaf))
+    ignoring = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SERVER}"
+    wrapped = wrap(UNUSED_URL, "--port", str(port), "--stop-timeout", "200ms", program=_python(ignoring))
     wrapped.wait_for_output("up")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGKILL
@@ -174,11 +176,11 @@ def test_a_program_that_ignores_the_signal_is_killed_in_time(wrap: Wrap, port: i
 
 
 def test_a_second_signal_kills_the_program_at_once(wrap: Wrap, port: int) -> None:
-    deaf = f"import signal; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))\n{SERVER}"
-    wrapped = wrap(NOBODY, "--port", str(port), "--stop-timeout", "10m", program=_python(deaf))
+    ignoring = f"import signal; signal.signal(signal.SIGTERM, lambda *_: print('received', flush=True))\n{SERVER}"
+    wrapped = wrap(UNUSED_URL, "--port", str(port), "--stop-timeout", "10m", program=_python(ignoring))
     wrapped.wait_for_output("up")
     wrapped.signal(signal.SIGTERM)
-    wrapped.wait_for_output("told")
+    wrapped.wait_for_output("received")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGKILL
 
@@ -209,7 +211,7 @@ def test_a_program_that_stops_listening_during_the_drain_causes_a_warning(
 
 
 def test_signals_during_exit_do_not_change_the_exit_code(wrap: Wrap, port: int) -> None:
-    wrapped = wrap(NOBODY, "--port", str(port))
+    wrapped = wrap(UNUSED_URL, "--port", str(port))
     wrapped.wait_for_output("up")
     while wrapped.process.poll() is None:
         wrapped.signal(signal.SIGTERM)
@@ -236,7 +238,7 @@ def test_a_program_starts_without_a_registry_and_registers_when_one_is_up(wrap: 
 
 
 def test_the_program_never_outlives_a_killed_wrapper(wrap: Wrap, port: int) -> None:
-    wrapped = wrap(NOBODY, "--port", str(port))
+    wrapped = wrap(UNUSED_URL, "--port", str(port))
     wrapped.wait_for_output("up")
     (child,) = wrapped.children()
     wrapped.signal(signal.SIGKILL)
@@ -245,9 +247,9 @@ def test_the_program_never_outlives_a_killed_wrapper(wrap: Wrap, port: int) -> N
 
 
 def test_orphans_of_the_program_are_reaped_and_ended(wrap: Wrap, port: int) -> None:
-    # The shell in between ends at once: its sleeps become orphans; the short one must not stay a zombie.
+    # The shell ends at once, so its two sleeps become orphans. The short one must not stay a zombie.
     leave = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 0.1 & sleep 600 & true'])\n{SERVER}"
-    wrapped = wrap(NOBODY, "--port", str(port), program=_python(leave))
+    wrapped = wrap(UNUSED_URL, "--port", str(port), program=_python(leave))
     wrapped.wait_for_output("up")
     eventually("the short one to be reaped", lambda: len(wrapped.children()) == 2)
     children = wrapped.children()
@@ -262,11 +264,11 @@ def test_a_program_is_not_started_if_another_one_answers_on_its_port(wrap: Wrap,
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", port))
         other.listen()
-        wrapped = wrap(NOBODY, "--port", str(port))
+        wrapped = wrap(UNUSED_URL, "--port", str(port))
         assert wrapped.code() == 75
         assert f"another program answers at 127.0.0.1, port {port}" in wrapped.output
         assert "--shared-port" in wrapped.output
-        shared = wrap(NOBODY, "--port", str(port), "--shared-port", program=_python("raise SystemExit(7)"))
+        shared = wrap(UNUSED_URL, "--port", str(port), "--shared-port", program=_python("raise SystemExit(7)"))
         assert shared.code() == 7
 
 
@@ -274,7 +276,7 @@ def test_a_program_on_the_same_port_of_another_address_does_not_matter(wrap: Wra
     with socket.socket() as other:
         other.bind(("127.0.0.2", port))
         other.listen()
-        wrapped = wrap(NOBODY, "--port", str(port), "--address", "127.0.0.1")
+        wrapped = wrap(UNUSED_URL, "--port", str(port), "--address", "127.0.0.1")
         wrapped.wait_for_output("up")
         wrapped.signal(signal.SIGTERM)
         wrapped.code()
@@ -282,7 +284,7 @@ def test_a_program_on_the_same_port_of_another_address_does_not_matter(wrap: Wra
 
 def test_the_advice_names_the_address_on_which_the_program_listens(wrap: Wrap, port: int) -> None:
     program = _python(SERVER.replace('"127.0.0.1"', '"127.0.0.5"'))
-    wrapped = wrap(NOBODY, "--port", str(port), "--ready-timeout", "2s", program=program)
+    wrapped = wrap(UNUSED_URL, "--port", str(port), "--ready-timeout", "2s", program=program)
     assert wrapped.code() == 124
     assert "on that port of 127.0.0.5: set --address to where it listens" in wrapped.output
 
@@ -300,7 +302,7 @@ def test_the_advice_names_the_address_on_which_the_program_listens(wrap: Wrap, p
 def test_invalid_settings_are_reported_before_the_program_starts(
     wrap: Wrap, args: tuple[str, ...], code: int, words: str
 ) -> None:
-    wrapped = wrap(NOBODY, *args, program=("sh", "-c", "sleep 5; echo ran"))
+    wrapped = wrap(UNUSED_URL, *args, program=("sh", "-c", "sleep 5; echo ran"))
     assert wrapped.code() == code
     assert words in wrapped.output
     assert "ran" not in wrapped.output

@@ -76,10 +76,10 @@ def test_a_full_pipe_blocks_no_writer(pipe: tuple[int, int], monkeypatch: pytest
     for _ in range(10_000):
         writer.put(b"x" * 999 + b"\n")
     writer.close()
-    heard = os.read(pipe[0], 10_000_000)
+    output = os.read(pipe[0], 10_000_000)
     monkeypatch.setattr(sink, "CLOSE_TIMEOUT", 10.0)
-    while b"log lines were lost" not in heard:
-        heard += os.read(pipe[0], 10_000_000)
+    while b"log lines were lost" not in output:
+        output += os.read(pipe[0], 10_000_000)
     writer.close()
 
 

@@ -48,8 +48,8 @@ def test_a_guard_is_shown_while_it_holds_back_expiries() -> None:
     assert telemetry.guards == {}
     assert 'adsum_guarded_expiries{service="orders"}' not in _values(telemetry)
     logs.close()
-    told = [json.loads(line) for line in os.read(reading, 10_000).splitlines()]
-    assert [(line["message"], line["service"]) for line in told][:2] == [
+    lines_read = [json.loads(line) for line in os.read(reading, 10_000).splitlines()]
+    assert [(line["message"], line["service"]) for line in lines_read][:2] == [
         ("the guard holds back expiries", "orders"),
         ("the guard has released its expiries", "orders"),
     ]
@@ -102,8 +102,8 @@ def test_the_lines_of_a_large_batch_are_formatted_in_the_writing_thread(monkeypa
     ]
     Telemetry(FakeClock(), logs).committed(Batch(7, changes), 0.002)
     logs.close()
-    told = [json.loads(line) for line in os.read(reading, 1_000_000).splitlines()]
-    assert [line["id"] for line in told] == [each.key.id for each in changes]
+    lines_read = [json.loads(line) for line in os.read(reading, 1_000_000).splitlines()]
+    assert [line["id"] for line in lines_read] == [each.key.id for each in changes]
     assert made == {"adsum-log"}
     os.close(reading)
     os.close(writing)

@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
     CONFIG = 78
     TIMEOUT = 124
     NOT_EXECUTABLE = 126
-    NO_PROGRAM = 127
+    PROGRAM_NOT_FOUND = 127
     INTERRUPTED = 130
 
 

@@ -21,7 +21,7 @@ class ClientConfig:
     )
     zone: str = setting("Zone of this host; callers prefer instances of their own zone", default="")
     actor: str = setting(
-        "The name under which changes are recorded in the history (default: user@host)", default_factory=default_actor
+        "Name under which changes are recorded in the history (default: user@host)", default_factory=default_actor
     )
     cache_max_age: float = setting(
         "Age up to which a view cached on this host is used silently while no registry answers; an older one is still "

@@ -8,21 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from adsum.config.addresses import DEFAULT_GATEWAY_LISTEN, DEFAULT_MONITOR_LISTEN
+from adsum.config.limits import LOG_FORMATS, LOG_LEVELS, MAX_CONNECTIONS_SETTING, MAX_TIMEOUT_SETTING
 from adsum.core import validation
 from adsum.core.errors import Invalid
 from adsum.dialects.xds.settings import DEFAULT_XDS_PORT
 from adsum.gateway.profile import GatewayProfile, split_address
-from adsum.settings import (
-    LOG_FORMATS,
-    LOG_LEVELS,
-    MAX_CONNECTIONS_SETTING,
-    MAX_TIMEOUT_SETTING,
-    OFF,
-    check_choice,
-    check_host_port,
-    check_range,
-    setting,
-)
+from adsum.settings import OFF, check_choice, check_host_port, check_range, setting
 
 MAX_CONCURRENCY: Final = 1_024
 """The largest number of threads that the setting `concurrency` accepts: more than any machine has processors."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adsum.config.limits import MAX_TIMEOUT_SETTING
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
-from adsum.settings import MAX_TIMEOUT_SETTING, check_range, setting
+from adsum.settings import check_range, setting
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from adsum.config.addresses import DEFAULT_LISTEN, is_loopback, parse_networks
+from adsum.config.limits import LOG_FORMATS, LOG_LEVELS, MAX_CONNECTIONS_SETTING, MAX_TIMEOUT_SETTING
 from adsum.core.address_policy import LOOPBACK_NETWORKS, AddressPolicy
 from adsum.core.catalog.draft import MAX_CATALOG_BYTES
 from adsum.core.errors import Invalid
@@ -26,19 +27,7 @@ from adsum.dialects import DialectSettings
 from adsum.etcd.address import SCHEME, EtcdAddress
 from adsum.gateway.profile import split_address
 from adsum.peers import advertised_url
-from adsum.settings import (
-    LOG_FORMATS,
-    LOG_LEVELS,
-    MAX_CONNECTIONS_SETTING,
-    MAX_TIMEOUT_SETTING,
-    OFF,
-    ON,
-    check_choice,
-    check_host_port,
-    check_range,
-    check_url,
-    setting,
-)
+from adsum.settings import OFF, ON, check_choice, check_host_port, check_range, check_url, setting
 
 MIN_CATALOG_BYTES: Final = 1024 * 1024
 """Bytes; the smallest value that the setting `max_catalog` accepts: room for some ten registrations of the largest

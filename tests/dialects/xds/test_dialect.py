@@ -19,7 +19,7 @@ from tests.support.registry_daemon import RunningDaemon
 NODE: dict[str, Any] = {"listen": "127.0.0.1:0", "store": "memory:", "node": "n"}
 
 
-async def test_a_used_port_is_an_error_with_the_remedy() -> None:
+async def test_a_taken_port_is_refused_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         daemon = Daemon(ServeConfig(**NODE, xds=f"127.0.0.1:{taken.getsockname()[1]}"))
         with pytest.raises(AdsumError, match=r"Address already in use; choose .* --xds HOST:PORT, .* --xds off"):

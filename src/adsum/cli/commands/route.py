@@ -223,11 +223,11 @@ def rm(loaded: Settings, name: str, reason: str, as_json: bool) -> None:
 def check(
     loaded: Settings, request: str, method: str, header: tuple[str, ...], no_default_routes: bool, as_json: bool
 ) -> None:
-    """Show which route a request would take, where it would go, and why the routes before it don't match.
+    """Show which route a request would take.
 
-    The result holds for every gateway of this registry; only default routes are a setting of each gateway. No request
-    is sent to any service. --json prints the response of POST /api/v1/check-route. The exit code is 3 if no route
-    matches.
+    The output names the route, its target, and why the routes before it don't match. It holds for every gateway of this
+    registry; only default routes are a setting of each gateway. No request is sent to any service. --json prints the
+    response of POST /api/v1/check-route. The exit code is 3 if no route matches.
     """
     headers = [(name.strip(), value.strip()) for name, _, value in (text.partition(":") for text in header)]
     body = wire.CheckRouteBody(request, method.upper(), headers, default_routes=not no_default_routes)
@@ -273,7 +273,9 @@ def _format_share(target: wire.DestinationView) -> str:
 @reason_option("Reason of the changes")
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def apply(loaded: Settings, file: Path, dry_run: bool, prune: bool, reason: str) -> None:
-    """Replace all routes and upstreams by those in a TOML file; the ones that are not in it are withdrawn.
+    """Replace all routes and upstreams by those in FILE.
+
+    FILE is in TOML. Routes and upstreams that are not in it are withdrawn.
 
     \b
     [[route]]

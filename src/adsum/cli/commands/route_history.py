@@ -24,10 +24,10 @@ from adsum.config.client import ClientConfig
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def history(loaded: Settings, name: str, limit: int, as_json: bool) -> None:
-    """Show the changes of routes and upstreams, the newest first: who changed what, when and why.
+    """Show the changes of routes and upstreams.
 
-    With NAME, only those of the route NAME and of the upstream of the service NAME. Lines with - show a field before
-    the change, lines with + after it.
+    The newest change comes first, with its actor and reason. With NAME, only changes of the route NAME and of the
+    upstream of the service NAME are shown. Lines with - show a field before the change, lines with + after it.
 
     --json prints the response of GET /api/v1/intent/history. The exit code is 3 if nothing is recorded.
     """

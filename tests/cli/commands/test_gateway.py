@@ -1,4 +1,4 @@
-"""`adsum gateway`: what it is told, and what it says when that can't be done."""
+"""The settings of `adsum gateway`, and its errors if they are invalid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _program(folder: Path, text: str) -> str:
 
 @pytest.fixture
 def no_envoy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine without one."""
+    """A machine without Envoy."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""The commands backup and restore."""
+"""The commands `adsum backup` and `adsum restore`."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
     assert [line.split()[0] for line in usual[1:]] == ["target", "path", "no"]
     assert usual[-1].split()[:3] == ["no", "match", "canary"]
     assert adsum("route", "check", "/orders/7", "--no-default-routes").code == 3
-    nobody = adsum("route", "check", "/nobody/7")
-    assert (nobody.code, "404" in nobody.err) == (3, True)
+    unmatched = adsum("route", "check", "/nobody/7")
+    assert (unmatched.code, "404" in unmatched.err) == (3, True)
     assert adsum("route", "rm", "canary").code == 0
     assert adsum("route", "rm", "canary").code == 3
     assert adsum("route", "add", "canary", "--to", "orders").code == 0
@@ -87,8 +87,8 @@ def test_targets_without_available_instances_are_named(adsum: Adsum, registry: R
         "target orders?tag=canary 0%: no instance of it takes requests now",
         "target ordrs 0%: no service ordrs is registered (none ever was, or it is forgotten)",
     ]
-    asked = json.loads(adsum("route", "check", "/orders/7", "--json").out)
-    assert [(each["share"], each.get("availability", "available")) for each in asked["to"]] == [
+    verdict = json.loads(adsum("route", "check", "/orders/7", "--json").out)
+    assert [(each["share"], each.get("availability", "available")) for each in verdict["to"]] == [
         (1.0, "available"),
         (0.0, "empty"),
         (0.0, "unknown"),
@@ -118,8 +118,8 @@ def test_an_invalid_route_is_reported_in_one_sentence(adsum: Adsum) -> None:
 
 def test_a_redirect_is_declared_by_its_url(adsum: Adsum) -> None:
     assert adsum("route", "add", "tls", "--redirect", "https://shop.example").code == 0
-    told = adsum("route", "check", "http://any.example/a?b=1", "--json")
-    assert json.loads(told.out)["location"] == "https://shop.example/a?b=1"
+    verdict = adsum("route", "check", "http://any.example/a?b=1", "--json")
+    assert json.loads(verdict.out)["location"] == "https://shop.example/a?b=1"
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ def test_apply_replaces_all_routes_and_prints_the_changes(adsum: Adsum, tmp_path
         '[[route]]\nname = "shop"\nhosts = ["shop.example"]\nto = [{ service = "web" }]\ntimeout = "15s"\n'
         '[[upstream]]\nservice = "web"\npolicy = "round_robin"\n'
     )
-    wanted = ["+ route shop", "+ upstream web", "- route old"]
-    assert adsum("route", "apply", str(file), "--dry-run").out.splitlines() == wanted
-    assert adsum("route", "apply", str(file)).out.splitlines() == wanted
+    changes = ["+ route shop", "+ upstream web", "- route old"]
+    assert adsum("route", "apply", str(file), "--dry-run").out.splitlines() == changes
+    assert adsum("route", "apply", str(file)).out.splitlines() == changes
     assert adsum("route", "apply", str(file)).out == ""
     listed = json.loads(adsum("route", "ls", "--json").out)
     assert [(each["route"]["name"], each["route"]["timeout"]) for each in listed["routes"]] == [("shop", 15.0)]

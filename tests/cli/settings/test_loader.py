@@ -1,4 +1,4 @@
-"""Where settings come from, and what is said when one can't be used."""
+"""The sources of settings, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_an_unknown_url_scheme_and_a_mixture_have_different_errors(adsum: Adsum,
 
 
 def test_the_documented_file_holds_every_setting_and_loads(tmp_path: Path) -> None:
-    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    page = Path(__file__).parents[3] / "docs" / "settings.md"
     text = page.read_text().split("```toml\n")[1].split("```")[0]
     written = tomllib.loads(text)
     assert {name: set(table) for name, table in written.items()} == {
