@@ -1,4 +1,4 @@
-"""A real Envoy, told what to do by a real registry, in both variants."""
+"""A real Envoy that is configured by a real registry, in both variants of xDS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ async def _register(asking: JsonApi, service: str, id: str, port: int) -> None:
 
 
 @both_variants
-async def test_it_follows_who_comes_drains_and_goes(registry: RegistryProcess, tmp_path: Path, *, delta: bool) -> None:
+async def test_it_follows_registrations_drains_and_deregistrations(
+    registry: RegistryProcess, tmp_path: Path, *, delta: bool
+) -> None:
     await registry.start()
     with instances("a", "b") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
         async with JsonApi(registry.place.url) as asking:
@@ -44,7 +46,7 @@ async def test_it_follows_who_comes_drains_and_goes(registry: RegistryProcess, t
 
 
 @both_variants
-async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_with_nothing(
+async def test_it_keeps_routing_while_the_registry_is_down_and_after_it_restarts_empty(
     registry: RegistryProcess, tmp_path: Path, *, delta: bool
 ) -> None:
     node = await registry.start()
@@ -76,7 +78,7 @@ async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_
 
 
 @both_variants
-async def test_a_rate_limit_holds_over_all_hosts_and_whatever_else_is_declared(
+async def test_a_rate_limit_counts_over_all_hosts_and_survives_other_changes(
     registry: RegistryProcess, tmp_path: Path, *, delta: bool
 ) -> None:
     await registry.start()
@@ -118,7 +120,7 @@ async def test_a_rate_limit_holds_over_all_hosts_and_whatever_else_is_declared(
 
 
 @both_variants
-async def test_a_cluster_that_it_rejects_tells_callers_why_and_keeps_nobody_waiting(
+async def test_callers_of_a_rejected_cluster_get_the_reason_and_other_services_do_not_wait(
     registry: RegistryProcess, tmp_path: Path, *, delta: bool
 ) -> None:
     await registry.start()
@@ -145,7 +147,7 @@ async def test_a_cluster_that_it_rejects_tells_callers_why_and_keeps_nobody_wait
             assert "rejections" not in view
 
 
-async def test_what_it_rejects_is_told_in_its_own_words(registry: RegistryProcess, tmp_path: Path) -> None:
+async def test_the_status_shows_its_reason_for_a_rejection(registry: RegistryProcess, tmp_path: Path) -> None:
     node = await registry.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Host names of instances: asked for again and again, and never forgotten because of one bad answer."""
+"""Host names of instances: looked up regularly, and kept when a look-up fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHY = Provenance(Cause.REGISTERED, "tester")
 
 
 class HostNameWorld:
-    """Names and what they stand for."""
+    """A resolver with fake answers, and the snapshot that it follows."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -42,7 +42,7 @@ class HostNameWorld:
         return self.answers[name]
 
     async def list(self, id: str, address: str | None, service: str = "orders") -> None:
-        """An instance comes, or goes (None)."""
+        """Register an instance at this address, or deregister it (None)."""
         listing = Listing(Registration(Instance(service, id, address, 80)), WHY) if address else None
         batch = Batch(self.snapshot.revision + 1, [Change(Key(service, id), listing, WHY)])
         await self.follow(self.snapshot.apply(batch))
@@ -61,7 +61,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HostNameWorld]
     await found.addresses.close()
 
 
-async def test_names_are_asked_for_when_they_come_up_and_addresses_never(world: HostNameWorld) -> None:
+async def test_names_are_looked_up_when_they_appear_and_addresses_never(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1", "192.0.2.2"]}
     await world.list("a", "a.example")
     await world.list("b", "192.0.2.9")
@@ -71,7 +71,7 @@ async def test_names_are_asked_for_when_they_come_up_and_addresses_never(world: 
     assert world.changes == 1
 
 
-async def test_a_bad_answer_is_forgotten_and_the_last_good_one_kept(world: HostNameWorld) -> None:
+async def test_a_failed_look_up_keeps_the_last_address(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1"]}
     await world.list("a", "a.example")
     world.answers = {}
@@ -81,7 +81,7 @@ async def test_a_bad_answer_is_forgotten_and_the_last_good_one_kept(world: HostN
     assert world.changes == 1
 
 
-async def test_an_address_that_is_still_among_the_answers_stays(world: HostNameWorld) -> None:
+async def test_an_address_stays_while_it_is_among_the_answers(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1", "192.0.2.2"]}
     await world.list("a", "a.example")
     world.answers = {"a.example": ["192.0.2.2", "192.0.2.1"]}
@@ -91,10 +91,10 @@ async def test_an_address_that_is_still_among_the_answers_stays(world: HostNameW
     before = world.addresses.addresses
     await world.clock.advance(2 * REFRESH_INTERVAL)
     assert world.addresses.addresses == {"a.example": "192.0.2.3"}
-    assert world.addresses.addresses is not before, "who was given it before keeps what it had"
+    assert world.addresses.addresses is not before, "an address table is never changed in place"
 
 
-async def test_an_unknown_name_is_asked_for_again_soon(world: HostNameWorld) -> None:
+async def test_a_name_without_an_address_is_looked_up_again_soon(world: HostNameWorld) -> None:
     await world.list("a", "a.example")
     assert world.addresses.addresses == {}
     world.answers = {"a.example": ["192.0.2.1"]}
@@ -102,20 +102,20 @@ async def test_an_unknown_name_is_asked_for_again_soon(world: HostNameWorld) -> 
     assert world.addresses.addresses == {"a.example": "192.0.2.1"}
 
 
-async def test_addresses_that_may_not_be_routed_to_are_no_answer(world: HostNameWorld) -> None:
+async def test_denied_addresses_are_ignored(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["10.0.0.1", "fe80::1%eth0", "192.0.2.5"], "b.example": ["10.0.0.1"]}
     await world.list("a", "a.example")
     await world.list("b", "b.example")
     assert world.addresses.addresses == {"a.example": "192.0.2.5"}
 
 
-async def test_names_that_nobody_has_any_more_are_let_go(world: HostNameWorld) -> None:
+async def test_names_of_deregistered_instances_are_dropped(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1"], "b.example": ["192.0.2.2"]}
     await world.list("a", "a.example")
     await world.list("a", "a.example", "users")
     await world.list("b", "b.example")
     await world.list("a", None)
-    assert set(world.addresses.addresses) == {"a.example", "b.example"}, "users has it, too"
+    assert set(world.addresses.addresses) == {"a.example", "b.example"}, "users has an instance with it, too"
     await world.list("a", None, "users")
     assert set(world.addresses.addresses) == {"b.example"}
     before = len(world.asked)
@@ -123,12 +123,12 @@ async def test_names_that_nobody_has_any_more_are_let_go(world: HostNameWorld) -
     assert set(world.asked[before:]) == {"b.example"}
 
 
-async def test_another_history_has_names_of_its_own(world: HostNameWorld) -> None:
+async def test_names_are_those_of_the_current_epoch(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1"]}
     await world.list("a", "a.example")
     await world.follow(Snapshot("e2", 0, MappingProxyType({}), 0, 0))
     assert world.addresses.addresses == {}
 
 
-def test_what_is_a_name() -> None:
+def test_a_host_name_is_told_from_an_address() -> None:
     assert [is_name(each) for each in ("a.example", "1host", "192.0.2.1", "::1")] == [True, True, False, False]
