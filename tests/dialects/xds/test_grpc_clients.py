@@ -47,47 +47,47 @@ class GrpcCallerProcess:
             assert time.monotonic() < deadline, found
 
 
-async def _server(registry: RegistryProcess, asking: JsonApi, name: str) -> ScenarioProcess:
+async def _server(registry: RegistryProcess, api: JsonApi, name: str) -> ScenarioProcess:
     server = registry.place.run(name, *PEER, "serve", name)
     await wait_until(lambda: "\n" in server.stdout)
-    await _register(asking, name, server)
+    await _register(api, name, server)
     return server
 
 
-async def _register(asking: JsonApi, name: str, server: ScenarioProcess) -> None:
+async def _register(api: JsonApi, name: str, server: ScenarioProcess) -> None:
     port = int(server.stdout.splitlines()[0])
-    await asking.put(f"/services/orders/instances/{name}", port=port, address="127.0.0.1", scheme="grpc", ttl=600)
+    await api.put(f"/services/orders/instances/{name}", port=port, address="127.0.0.1", scheme="grpc", ttl=600)
 
 
 async def test_it_follows_registrations_drains_and_deregistrations_and_outlives_the_registry(
     registry: RegistryProcess,
 ) -> None:
     node = await registry.start()
-    async with JsonApi(registry.place.url) as asking:
-        a = await _server(registry, asking, "a")
+    async with JsonApi(registry.place.url) as api:
+        a = await _server(registry, api, "a")
         client = GrpcCallerProcess(registry, "orders")
         await client.answered_by("a")
-        b = await _server(registry, asking, "b")
+        b = await _server(registry, api, "b")
         await client.answered_by("a", "b")
         body = {"status": "draining", "reason": "test", "wait": 20.0}
-        assert "unacknowledged" not in await asking.put("/services/orders/instances/b/override", **body)
+        assert "unacknowledged" not in await api.put("/services/orders/instances/b/override", **body)
         assert await client.next(50) == {"a"}
         await b.stop()
         assert await client.next(20) == {"a"}
-        (view,) = (await asking.get("/status"))["gateways"]
+        (view,) = (await api.get("/status"))["gateways"]
         assert view["client"].startswith("gRPC")
         await node.stop(signal.SIGKILL)
         killed = client.count
         assert await client.next(20) == {"a"}
         await registry.start()
-        while not (await asking.get("/status")).get("gateways"):
+        while not (await api.get("/status")).get("gateways"):
             assert await client.next(5) == {"a"}
-        await _server(registry, asking, "c")
+        await _server(registry, api, "c")
         await client.next(20)
         assert client.answers(killed) == {"a"}, "`a` may be registered again"
-        await _register(asking, "a", a)
+        await _register(api, "a", a)
         body = {"status": "draining", "reason": "test", "wait": 20.0}
-        assert "unacknowledged" not in await asking.put("/services/orders/instances/a/override", **body)
+        assert "unacknowledged" not in await api.put("/services/orders/instances/a/override", **body)
         assert await client.next(50) == {"c"}, "an instance that leaves is pushed at once"
         # It calls only c, so it has applied everything that the registry sent while its catalog was empty.
         assert client.answers(killed) == {"a", "c"}

@@ -25,7 +25,7 @@ class HostNameWorld:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.answers: dict[str, list[str]] = {}
-        self.asked: list[str] = []
+        self.looked_up: list[str] = []
         self.changes = 0
         self.snapshot = snapshots.load_snapshot(FullState("e", 0, []))
         self.addresses = HostNameResolver(
@@ -36,7 +36,7 @@ class HostNameWorld:
         self.changes += 1
 
     async def look_up(self, name: str) -> list[str]:
-        self.asked.append(name)
+        self.looked_up.append(name)
         if name not in self.answers:
             raise OSError("nobody knows")
         return self.answers[name]
@@ -66,7 +66,7 @@ async def test_names_are_looked_up_when_they_appear_and_addresses_never(world: H
     await world.list("a", "a.example")
     await world.list("b", "192.0.2.9")
     await world.list("c", "2001:db8::1")
-    assert world.asked == ["a.example"]
+    assert world.looked_up == ["a.example"]
     assert world.addresses.addresses == {"a.example": "192.0.2.1"}
     assert world.changes == 1
 
@@ -76,7 +76,7 @@ async def test_a_failed_look_up_keeps_the_last_address(world: HostNameWorld) -> 
     await world.list("a", "a.example")
     world.answers = {}
     await world.clock.advance(3 * REFRESH_INTERVAL)
-    assert len(world.asked) > 2
+    assert len(world.looked_up) > 2
     assert world.addresses.addresses == {"a.example": "192.0.2.1"}
     assert world.changes == 1
 
@@ -118,9 +118,9 @@ async def test_names_of_deregistered_instances_are_dropped(world: HostNameWorld)
     assert set(world.addresses.addresses) == {"a.example", "b.example"}, "users has an instance with it, too"
     await world.list("a", None, "users")
     assert set(world.addresses.addresses) == {"b.example"}
-    before = len(world.asked)
+    before = len(world.looked_up)
     await world.clock.advance(1.5 * REFRESH_INTERVAL)
-    assert set(world.asked[before:]) == {"b.example"}
+    assert set(world.looked_up[before:]) == {"b.example"}
 
 
 async def test_names_are_those_of_the_current_epoch(world: HostNameWorld) -> None:

@@ -585,10 +585,10 @@ async def test_clients_keep_instances_until_an_empty_epoch_has_settled_except_th
 async def test_an_instance_is_pushed_when_its_host_name_is_resolved(
     world: StreamsWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = asyncio.Event()
+    may_answer = asyncio.Event()
 
     async def look_up(name: str) -> list[str]:
-        await asked.wait()
+        await may_answer.wait()
         return ["192.0.2.7"]
 
     monkeypatch.setattr(host_names, "look_up", look_up)
@@ -597,7 +597,7 @@ async def test_an_instance_is_pushed_when_its_host_name_is_resolved(
     call = world.call()
     await call.connect()
     before = len(call.received)
-    asked.set()
+    may_answer.set()
     await run_until_idle()
     assert [response.kind for response in call.received[before:]] == [EDS]
 
