@@ -1,1 +1,1 @@
-"""How fast it is, beside peers on the same machine in the same run: `python -m benchmarks`."""
+"""The benchmarks: Adsum beside its peers, on one machine in one run. Run them with `python -m benchmarks`."""

@@ -1,7 +1,6 @@
-"""`python -m benchmarks [--only NAME …] [--quick] [--json FILE]`: every benchmark in turn, then one table.
+"""`python -m benchmarks [--only NAME …] [--quick] [--json FILE]` runs the benchmarks and prints one table.
 
-An aim that is missed is said in the table and changes nothing else; the exit code is 1 if a benchmark could not be
-finished, because answers were wrong.
+A missed aim is only shown in the table. The exit code is 1 if a benchmark failed because answers were wrong.
 """
 
 from __future__ import annotations
@@ -24,53 +23,61 @@ from benchmarks.harness.run_options import RunOptions
 from benchmarks.harness.table import Result, SkippedResult, log_progress, render
 
 BENCHMARKS: Final = {
-    "lookup": "reading a service, beside a bare server and etcd",
+    "lookup": "reads of a service, beside a bare server and etcd",
     "register": "durable registrations, beside etcd's puts",
-    "fanout": "one change to 10,000 watchers, and a burst",
-    "renew": "100,000 instances held by one node",
-    "checks": "5,000 checks run by one node",
+    "fanout": "one change to 10,000 watchers, and a burst of changes",
+    "renew": "leases of 100,000 instances on one node",
+    "checks": "5,000 health checks of one node",
     "gateway": "requests through the gateway, beside other proxies",
-    "features": "what each thing that the gateway does costs a request",
+    "features": "the cost of each feature of the gateway, per request",
     "pushes": "one change to many gateways, and to the first routed request",
-    "names": "a new name, beside 10,000 that came and went",
+    "names": "a new service until a gateway routes to it, beside 10,000 deregistered ones",
     "nodes": "three nodes over one etcd",
-    "scale": "what 3, 5 and 9 nodes would hold, by arithmetic",
-    "pick": "choosing an endpoint, for each policy",
-    "change": "one change of a large catalog, on both sides",
+    "scale": "the estimated capacity of 3, 5 and 9 nodes",
+    "pick": "the choice of an endpoint, for each policy",
+    "change": "one change of a large catalog, at the node and at a consumer",
 }
-"""Name → what it is about; each is the module of that name, with `run(setting)`."""
+"""Name → what it measures. Each is the module of that name, with a function `run(options)`."""
 
 FOLDER: Final = Path("build")
-"""Where stores and logs go while it runs: beside the project, so that syncing meets a real disk."""
+"""The folder of stores and logs while it runs. It is inside the project, which is on a real disk."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    names = options.only or list(BENCHMARKS)
-    _open_many_files()
-    began, busy = time.monotonic(), machine.load_average()
-    results = [(name, _run(name, options.quick)) for name in names]
+    arguments_given = _parser().parse_args(arguments)
+    names = arguments_given.only or list(BENCHMARKS)
+    _raise_file_limit()
+    began, load_average = time.monotonic(), machine.load_average()
+    results = [(name, _run(name, arguments_given.quick)) for name in names]
     print(render(results))
     print(f"\n{machine.describe()}")
-    took = time.monotonic() - began
-    print(f"{time.strftime('%Y-%m-%d')}, {took:.0f} s{', quick' if options.quick else ''}; {busy}")
-    if options.json:
+    seconds = time.monotonic() - began
+    print(f"{time.strftime('%Y-%m-%d')}, {seconds:.0f} s{', quick' if arguments_given.quick else ''}; {load_average}")
+    if arguments_given.json:
         document = {name: [asdict(result) for result in block] for name, block in results}
-        options.json.write_text(json.dumps({"machine": machine.describe(), "results": document}, indent=1))
+        arguments_given.json.write_text(json.dumps({"machine": machine.describe(), "results": document}, indent=1))
     if any(isinstance(result, SkippedResult) and result.is_failure for _, block in results for result in block):
         raise SystemExit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
-    listed = "\n".join(f"  {name:10}{about}" for name, about in BENCHMARKS.items())
+    listed = "\n".join(f"  {name:10}{description}" for name, description in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
-        description=f"How fast Adsum is, beside peers in the same run.\n\n{listed}",
+        description=f"Measure Adsum beside its peers in one run.\n\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", action="append", choices=list(BENCHMARKS), metavar="NAME", help="run this one only")
-    parser.add_argument("--quick", action="store_true", help="small and short: shows that it works, not how fast")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(BENCHMARKS),
+        metavar="NAME",
+        help="run only this one; may be given several times",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="run small and short: shows that it works, not how fast it is"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     return parser
 
 
@@ -81,16 +88,16 @@ def _run(name: str, quick: bool) -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=FOLDER, ignore_cleanup_errors=True) as folder:
         try:
             return run(RunOptions(Path(folder).resolve(), quick))
-        except BenchmarkUnavailable as trouble:
-            return [SkippedResult(name, str(trouble))]
-        except (WrongAnswers, OSError) as wrong:
-            return [SkippedResult(name, f"{wrong}", is_failure=True)]
+        except BenchmarkUnavailable as error:
+            return [SkippedResult(name, str(error))]
+        except (WrongAnswers, OSError) as error:
+            return [SkippedResult(name, f"{error}", is_failure=True)]
 
 
-def _open_many_files() -> None:
-    """Every watcher is a file here and one in the node, which inherits the limit."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _raise_file_limit() -> None:
+    """Raise the limit of open files: every watcher is a file here, and one in the node, which inherits the limit."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
 if __name__ == "__main__":

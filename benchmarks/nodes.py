@@ -1,4 +1,4 @@
-"""Three nodes over one etcd: a change told by another node, registrations through all of them, and a node that dies."""
+"""Three nodes over one etcd: a change at another node, registrations through all nodes, and a node that is killed."""
 
 from __future__ import annotations
 
@@ -31,47 +31,47 @@ RENEWERS: Final = 600
 FOLLOWERS: Final = 100
 SHARDS: Final = 256
 AGREEMENT_TIMEOUT: Final = 60.0
-"""Seconds within which nodes must have shared what is to be kept."""
+"""Seconds within which the nodes must have shared the services, and must reach one revision."""
 
 
-def run(setting: RunOptions) -> list[Result]:
+def run(options: RunOptions) -> list[Result]:
     if not has_etcd():
         raise BenchmarkUnavailable(NO_ETCD)
     with ExitStack() as stack:
-        peer = stack.enter_context(BenchmarkEtcd(setting.folder))
+        peer = stack.enter_context(BenchmarkEtcd(options.folder))
         store = f"etcd://127.0.0.1:{peer.port}"
-        nodes = [stack.enter_context(BenchmarkNode(setting.folder, store)) for _ in range(NODES)]
+        nodes = [stack.enter_context(BenchmarkNode(options.folder, store)) for _ in range(NODES)]
         _until_shared(nodes)
-        results: list[Result] = [_told(setting, nodes), *_registered(setting, nodes, peer)]
-        results += [_followed(setting, nodes), _renewed(setting, nodes)]
-        return [*results, *asyncio.run(_failed_over(setting, nodes))]
+        results: list[Result] = [_fan_out(options, nodes), *_registered(options, nodes, peer)]
+        results += [_followed(options, nodes), _renewed(options, nodes)]
+        return [*results, *asyncio.run(_failed_over(options, nodes))]
 
 
-def _told(setting: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
-    count = setting.count(WATCHERS, 50)
+def _fan_out(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
+    count = options.count(WATCHERS, 50)
     change = registration_changes(nodes[0])
     change(range(100))
-    told = FanoutResult(count, 0.0)
-    with WatcherPool(watch_protocol(nodes[-1]), nodes[-1].port) as crowd:
-        crowd.open(count)
-        for turn in range(setting.count(20, 2)):
-            told.add(crowd.deliver([100 + turn], change))
-    spread = told.percentiles()
+    result = FanoutResult(count, 0.0)
+    with WatcherPool(watch_protocol(nodes[-1]), nodes[-1].port) as pool:
+        pool.open(count)
+        for turn in range(options.count(20, 2)):
+            result.add(pool.deliver([100 + turn], change))
+    spread = result.percentiles()
     values = tuple(zip(("p50", "p99", "last"), spread, strict=True))
     return ResultRow(
         f"one change to {count:,} watchers of another node: p50 / p99 / last", durations(spread), values=values
     )
 
 
-def _registered(setting: RunOptions, nodes: Sequence[BenchmarkNode], peer: BenchmarkEtcd) -> list[ResultRow]:
-    """As many connections in both rounds: spread over the nodes, or all at etcd itself."""
-    seconds = setting.seconds(4.0, 0.5)
-    every = names()
-    requests = [workload.puts(node.port, every) for node in nodes]
+def _registered(options: RunOptions, nodes: Sequence[BenchmarkNode], peer: BenchmarkEtcd) -> list[ResultRow]:
+    """The number of connections is the same in both rounds: spread over the nodes, or all to etcd."""
+    seconds = options.seconds(4.0, 0.5)
+    ids = names()
+    requests = [workload.puts(node.port, ids) for node in nodes]
     raw, kind = puts(), http2.GrpcConnection.for_method(etcd_messages.PUT)
     ours: list[LoadRunResult] = []
     theirs: list[MeasuredLoad] = []
-    for turn in range(setting.count(5, 1)):
+    for turn in range(options.count(5, 1)):
         log_progress(f"  round {turn + 1}")
         with ThreadPoolExecutor(NODES) as threads:
             ours.append(
@@ -91,21 +91,21 @@ def _registered(setting: RunOptions, nodes: Sequence[BenchmarkNode], peer: Bench
                 peer, lambda: callers.call_for_seconds(peer.port, raw, CALLERS // NODES * NODES, kind, seconds=seconds)
             )
         )
-    mine = [MeasuredLoad(each, 0.0) for each in ours]
-    speed, slowest = load.median_of(mine, load.speed), load.median_of(mine, load.p99)
-    refused = sum(each.failed for each in ours)
-    what = f"registrations through {NODES} nodes, {CALLERS // NODES * NODES} callers"
-    words = f"{rate(speed)}{f', {refused} refused' if refused else ''}"
+    own = [MeasuredLoad(result, 0.0) for result in ours]
+    speed, slowest = load.median_of(own, load.speed), load.median_of(own, load.p99)
+    refused = sum(result.failed for result in ours)
+    label = f"registrations through {NODES} nodes, {CALLERS // NODES * NODES} callers"
+    text = f"{rate(speed)}{f', {refused} refused' if refused else ''}"
     peers = f"etcd puts {rate(load.median_of(theirs, load.speed))}"
     return [
-        ResultRow(f"{what}: rate", words, peers, load.ratio(mine, theirs, load.speed), values=(("rate", speed),)),
-        ResultRow(f"{what}: p99", duration(slowest), f"etcd {duration(load.median_of(theirs, load.p99))}"),
+        ResultRow(f"{label}: rate", text, peers, load.ratio(own, theirs, load.speed), values=(("rate", speed),)),
+        ResultRow(f"{label}: p99", duration(slowest), f"etcd {duration(load.median_of(theirs, load.p99))}"),
     ]
 
 
-def _followed(setting: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
-    """What a change costs the node that writes it, and what each of the others."""
-    count = setting.count(4_000, 200)
+def _followed(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
+    """Measure the cost of a change for the node that writes it, and for each of the others."""
+    count = options.count(4_000, 200)
     before = [node.cpu() for node in nodes]
     done = callers.call_count(
         nodes[0].port, workload.puts(nodes[0].port, names()), CALLERS, callers.Http1Connection, count=count
@@ -115,7 +115,7 @@ def _followed(setting: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
     writer, follower = spent[0], sum(spent[1:]) / len(spent[1:])
     values = (("writer", writer), ("follower", follower))
     return ResultRow(
-        "a registration: CPU of the node that writes it, and of each other",
+        "a registration: CPU of the node that writes it, and of each other node",
         durations((writer, follower)),
         values=values,
     )
@@ -125,30 +125,30 @@ def _until_agreed(nodes: Sequence[BenchmarkNode]) -> None:
     deadline = time.monotonic() + AGREEMENT_TIMEOUT
     while len({json.loads(node.get("/api/v1/status"))["revision"] for node in nodes}) > 1:
         if time.monotonic() > deadline:
-            raise BenchmarkUnavailable("the nodes don't come to one revision")
+            raise BenchmarkUnavailable("the nodes don't reach one revision")
         time.sleep(0.05)
 
 
-def _renewed(setting: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
-    """Every program renews for itself, at any node; two of three renewals have to be passed on."""
-    count, services = setting.count(3_000, 300), 300
-    for some in _spread_over(nodes, workload.puts(nodes[0].port, workload.spread(count, services)), count):
-        if some.failed:
-            raise WrongAnswers(f"{some.failed} registrations failed")
+def _renewed(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
+    """Each program renews its own lease, at any node; two of three renewals must be forwarded."""
+    count, services = options.count(3_000, 300), 300
+    for part in _spread_over(nodes, workload.puts(nodes[0].port, workload.spread(count, services)), count):
+        if part.failed:
+            raise WrongAnswers(f"{part.failed} registrations failed")
     names = list(workload.spread(count, services))
     texts = cycle(workload.renewal(nodes[0].port, service, id) for service, id in names)
     before = sum(node.cpu() for node in nodes)
-    loads = _spread_over(nodes, texts, setting.count(30_000, 600))
+    loads = _spread_over(nodes, texts, options.count(30_000, 600))
     spent = sum(node.cpu() for node in nodes) - before
-    if failed := sum(each.failed for each in loads):
+    if failed := sum(load.failed for load in loads):
         raise WrongAnswers(f"{failed} renewals failed")
-    each = spent / sum(load.requests for load in loads)
-    what = f"renewals one by one through {NODES} nodes, {RENEWERS} programs: CPU of all nodes each"
-    return ResultRow(what, duration(each), values=(("cpu", each),))
+    cpu = spent / sum(load.requests for load in loads)
+    label = f"single renewals of {RENEWERS} programs through {NODES} nodes: CPU of all nodes per renewal"
+    return ResultRow(label, duration(cpu), values=(("cpu", cpu),))
 
 
 def _spread_over(nodes: Sequence[BenchmarkNode], requests: Iterator[bytes], count: int) -> list[LoadRunResult]:
-    """So many of the requests, at all nodes at once, from `RENEWERS` connections."""
+    """Send `count` of the requests to all nodes at once, from `RENEWERS` connections."""
     share = count // len(nodes)
     parts = [list(islice(requests, share)) for _ in nodes]
     with ThreadPoolExecutor(len(nodes)) as threads:
@@ -163,7 +163,7 @@ def _spread_over(nodes: Sequence[BenchmarkNode], requests: Iterator[bytes], coun
 
 
 def _joined(parts: Sequence[LoadRunResult]) -> LoadRunResult:
-    """What several loads were together; of delays the worst."""
+    """Return the sum of several loads, with the worst of their delays."""
     return LoadRunResult(
         requests=sum(part.requests for part in parts),
         failed=sum(part.failed for part in parts),
@@ -174,13 +174,13 @@ def _joined(parts: Sequence[LoadRunResult]) -> LoadRunResult:
     )
 
 
-async def _failed_over(setting: RunOptions, nodes: Sequence[BenchmarkNode]) -> list[ResultRow]:
-    """From kill -9 of a node until the others keep what it kept, and until those who watched it hear another one."""
-    logging.getLogger("adsum").setLevel(logging.ERROR)  # That the node is gone is no news here.
+async def _failed_over(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> list[ResultRow]:
+    """Measure from kill -9 of a node until the others keep its services, and until its watchers watch another node."""
+    logging.getLogger("adsum").setLevel(logging.ERROR)  # The node is killed on purpose.
     rng = Random(1)
     urls = [f"http://127.0.0.1:{node.port}" for node in nodes]
     clients: list[Client] = []
-    while len(clients) < setting.count(FOLLOWERS, 10):
+    while len(clients) < options.count(FOLLOWERS, 10):
         client = Client(urls, cache=False, rng=rng)
         if client.api.nodes.current(0.0) == urls[0]:
             clients.append(client)
@@ -195,10 +195,10 @@ async def _failed_over(setting: RunOptions, nodes: Sequence[BenchmarkNode]) -> l
         await asyncio.gather(*(client.close() for client in clients))
     spread = (quantile(resumed, 0.5), quantile(resumed, 0.99), resumed[-1])
     values = tuple(zip(("p50", "p99", "last"), spread, strict=True))
-    what = f"a node is killed: until {len(clients)} who watched it hear another one: p50 / p99 / last"
+    label = f"a node is killed: until its {len(clients)} watchers watch another node: p50 / p99 / last"
     return [
-        ResultRow("a node is killed: until others keep what it kept", duration(took), values=(("took", took),)),
-        ResultRow(what, durations(spread), values=values),
+        ResultRow("a node is killed: until other nodes keep its services", duration(took), values=(("took", took),)),
+        ResultRow(label, durations(spread), values=values),
     ]
 
 
@@ -210,7 +210,7 @@ def _adopted(nodes: Sequence[BenchmarkNode]) -> float:
 
 
 async def _resumed(resolver: Resolver, began: float) -> float:
-    """Seconds until the watch was lost and there is another one."""
+    """Return the seconds until the watch was lost and replaced."""
     await _until(resolver, connected=False)
     await _until(resolver, connected=True)
     return time.monotonic() - began
@@ -225,7 +225,7 @@ def _until_shared(nodes: Sequence[BenchmarkNode]) -> None:
     deadline = time.monotonic() + AGREEMENT_TIMEOUT
     while not all(_shares(node, len(nodes)) for node in nodes):
         if time.monotonic() > deadline:
-            raise BenchmarkUnavailable("the nodes don't share what is to be kept")
+            raise BenchmarkUnavailable("the nodes don't share the services")
         time.sleep(0.01)
 
 

@@ -1,8 +1,8 @@
-"""Picking: what each policy costs a call, at 10, 1,000 and 10,000 endpoints.
+"""The cost of the choice of an endpoint, for each policy, at 10, 1,000 and 10,000 endpoints.
 
-The picker alone chooses; the channel's `pick()` chooses, counts the call as in flight and notes the time. The third row
-of each policy is a whole turn: `pick()`, and `done()` when the call is over. The best of several repeats, since
-whatever else the machine does only adds.
+The picker only chooses. The channel's `pick()` chooses, counts the call as in flight and reads the clock. The third row
+of each policy is a whole call: `pick()`, and `done()` at its end. Each value is the best of several repeats, since
+other load on the machine only adds time.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from benchmarks.harness.table import Result, ResultRow, duration, durations, log
 
 SIZES: Final = (10, 1_000, 10_000)
 AIMS: Final = {"round_robin": 1e-6, "least_request": 2e-6}
-"""Seconds that a pick may take at most; `least_request` is P2C."""
+"""Maximum seconds of a pick; `least_request` is P2C."""
 KEYED_POLICIES: Final = ("ring_hash", "maglev")
 KEYS: Final = tuple(f"user-{number}" for number in range(64))
 
 
-def run(setting: RunOptions) -> list[Result]:
-    return asyncio.run(_run(setting))
+def run(options: RunOptions) -> list[Result]:
+    return asyncio.run(_run(options))
 
 
-async def _run(setting: RunOptions) -> list[Result]:
+async def _run(options: RunOptions) -> list[Result]:
     rows: list[Result] = []
     for name in POLICIES:
         log_progress(f"  {name}")
-        bare = [_picker(setting, name, size) for size in SIZES]
-        whole = [await _channel(setting, name, size) for size in SIZES]
+        bare = [_picker(options, name, size) for size in SIZES]
+        whole = [await _channel(options, name, size) for size in SIZES]
         picks, turns = [pick for pick, _ in whole], [turn for _, turn in whole]
         rows.append(_row(f"{name}: picker.pick()", bare, AIMS.get(name)))
         rows.append(_row(f"{name}: channel.pick()", picks, AIMS.get(name)))
@@ -50,38 +50,38 @@ async def _run(setting: RunOptions) -> list[Result]:
     return rows
 
 
-def _row(what: str, seconds: Sequence[float], aim: float | None) -> ResultRow:
+def _row(label: str, seconds: Sequence[float], aim: float | None) -> ResultRow:
     return ResultRow(
-        f"{what} of 10 / 1,000 / 10,000",
+        f"{label} of 10 / 1,000 / 10,000",
         durations(seconds),
         aim=f"< {duration(aim)}" if aim else "",
         is_met=max(seconds) < aim if aim else None,
-        values=tuple((str(size), each) for size, each in zip(SIZES, seconds, strict=True)),
+        values=tuple((str(size), value) for size, value in zip(SIZES, seconds, strict=True)),
     )
 
 
-def _picker(setting: RunOptions, name: str, size: int) -> float:
+def _picker(options: RunOptions, name: str, size: int) -> float:
     choices = [WeightedEndpoint(workload.endpoint(number), 1.0) for number in range(size)]
     picker = policy(name).build(choices, LoadTracker(), Random(1))
-    return _best(setting, _each(picker.pick, name))
+    return _best(options, _picks(picker.pick, name))
 
 
-async def _channel(setting: RunOptions, name: str, size: int) -> tuple[float, float]:
-    """Seconds of a pick, and of a pick and its `done`."""
+async def _channel(options: RunOptions, name: str, size: int) -> tuple[float, float]:
+    """Return the seconds of a pick, and of a pick with its `done`."""
     clock, rng = SystemClock(), Random(1)
     resolver = Resolver(workload.SERVICE, _Fixed(size), cache=None, clock=clock, rng=rng)
     channel = Channel(resolver, ChannelOptions(policy=name), clock=clock, rng=rng)
     resolver.start()
     await channel.ready(60.0)
-    pick = _best(setting, _each(channel.pick, name))
-    turn = _best(setting, _each(lambda key=None: channel.pick(key).done(), name))
+    pick = _best(options, _picks(channel.pick, name))
+    turn = _best(options, _picks(lambda key=None: channel.pick(key).done(), name))
     await channel.close()
     await resolver.close()
     return pick, turn
 
 
-def _each(pick: Callable[..., object], name: str) -> Callable[[], object]:
-    """One pick for each of `KEYS`, with the key if the policy asks for one."""
+def _picks(pick: Callable[..., object], name: str) -> Callable[[], object]:
+    """Return a function that picks once for each of `KEYS`, with the key if the policy uses keys."""
     if name in KEYED_POLICIES:
 
         def picks() -> None:
@@ -96,18 +96,18 @@ def _each(pick: Callable[..., object], name: str) -> Callable[[], object]:
     return picks
 
 
-def _best(setting: RunOptions, picks: Callable[[], object]) -> float:
-    turns = setting.count(300, 10)
-    return min(repeat(picks, number=turns, repeat=setting.count(7, 2))) / turns / len(KEYS)
+def _best(options: RunOptions, picks: Callable[[], object]) -> float:
+    turns = options.count(300, 10)
+    return min(repeat(picks, number=turns, repeat=options.count(7, 2))) / turns / len(KEYS)
 
 
 class _Fixed:
-    """A source that shows one view and then is quiet."""
+    """A source with one view that never changes."""
 
     cache_fallback_delay = 1.0
 
     def __init__(self, size: int) -> None:
-        self._endpoints = {each.id: each for each in map(workload.endpoint, range(size))}
+        self._endpoints = {endpoint.id: endpoint for endpoint in map(workload.endpoint, range(size))}
 
     async def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
@@ -131,7 +131,7 @@ class _Fixed:
         raise NotImplementedError
 
     async def send_goodbye(self, services: Sequence[str] = ()) -> None:
-        """Nobody waits for a benchmark."""
+        """Do nothing: no drain waits for this client."""
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to close."""

@@ -1,7 +1,7 @@
-"""Durable registrations: 64 callers at a time, each write on the disk before it is answered.
+"""Durable registrations by 64 callers: each write is on the disk before it is answered.
 
-Ours are new instances, each with an id of its own; etcd is given the same bytes to put under a key of its own. Both
-sync to the same disk; rounds are interleaved.
+Each registration is a new instance; etcd puts the same bytes under a new key. Both sync to the same disk, and rounds
+are interleaved.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from benchmarks.harness.servers import NO_ETCD, BenchmarkEtcd, BenchmarkNode, ha
 from benchmarks.harness.table import Result, ResultRow, SkippedResult, duration, log_progress, rate
 
 SERVICES: Final = 100
-"""The registrations go to so many services in turn."""
+"""Services to which the instances are registered in turn."""
 
 
-def run(setting: RunOptions) -> list[Result]:
-    with BenchmarkNode(setting.folder, sqlite(setting.folder)) as node:
+def run(options: RunOptions) -> list[Result]:
+    with BenchmarkNode(options.folder, sqlite(options.folder)) as node:
         if not has_etcd():
-            return [*_rows(*_rounds(setting, node, None)), SkippedResult("registrations beside etcd's puts", NO_ETCD)]
-        with BenchmarkEtcd(setting.folder) as peer:
-            return _rows(*_rounds(setting, node, peer))
+            return [*_rows(*_rounds(options, node, None)), SkippedResult("registrations beside etcd's puts", NO_ETCD)]
+        with BenchmarkEtcd(options.folder) as peer:
+            return _rows(*_rounds(options, node, peer))
 
 
 def _rounds(
-    setting: RunOptions, node: BenchmarkNode, peer: BenchmarkEtcd | None
+    options: RunOptions, node: BenchmarkNode, peer: BenchmarkEtcd | None
 ) -> tuple[list[MeasuredLoad], list[MeasuredLoad]]:
     ours: list[MeasuredLoad] = []
     etcds: list[MeasuredLoad] = []
     registrations, raw = workload.puts(node.port, names()), puts()
-    seconds = setting.seconds(4.0, 0.5)
+    seconds = options.seconds(4.0, 0.5)
     kind = http2.GrpcConnection.for_method(etcd_messages.PUT)
-    for turn in range(setting.count(5, 1)):
+    for turn in range(options.count(5, 1)):
         log_progress(f"  round {turn + 1}")
         ours.append(
             load.measure(
@@ -54,27 +54,27 @@ def _rounds(
 
 
 def names() -> Iterator[tuple[str, str]]:
-    """Services and ids, each another."""
+    """Return (service, id) of ever new instances."""
     return ((f"s-{number % SERVICES:02}", f"i-{number:06}") for number in count())
 
 
 def puts() -> Iterator[bytes]:
-    """The same registrations as puts of etcd's."""
+    """Return the same registrations as PutRequests."""
     for number, (service, id) in enumerate(names()):
         yield etcd_messages.put(f"bench/{service}/{id}".encode(), workload.body(number))
 
 
 def _rows(ours: list[MeasuredLoad], etcds: list[MeasuredLoad]) -> list[Result]:
-    speed, cpu, slowest = (load.median_of(ours, of) for of in (load.speed, load.cpu, load.p99))
-    what = f"durable registrations, {CALLERS} callers"
+    speed, cpu, slowest = (load.median_of(ours, metric) for metric in (load.speed, load.cpu, load.p99))
+    label = f"durable registrations, {CALLERS} callers"
     values = (("rate", speed), ("cpu", cpu), ("p99", slowest))
     if not etcds:
-        return [ResultRow(what, f"{rate(speed)}, CPU {duration(cpu)}, p99 {duration(slowest)}", values=values)]
+        return [ResultRow(label, f"{rate(speed)}, CPU {duration(cpu)}, p99 {duration(slowest)}", values=values)]
     faster = load.ratio(ours, etcds, load.speed)
-    their_speed, their_cpu, their_p99 = (load.median_of(etcds, of) for of in (load.speed, load.cpu, load.p99))
+    their_speed, their_cpu, their_p99 = (load.median_of(etcds, metric) for metric in (load.speed, load.cpu, load.p99))
     return [
         ResultRow(
-            f"{what}: rate",
+            f"{label}: rate",
             rate(speed),
             f"etcd puts {rate(their_speed)}",
             faster,
@@ -83,9 +83,12 @@ def _rows(ours: list[MeasuredLoad], etcds: list[MeasuredLoad]) -> list[Result]:
             (*values, ("etcd_rate", their_speed), ("etcd_cpu", their_cpu), ("etcd_p99", their_p99)),
         ),
         ResultRow(
-            f"{what}: CPU each", duration(cpu), f"etcd {duration(their_cpu)}", 1 / load.ratio(ours, etcds, load.cpu)
+            f"{label}: CPU per registration",
+            duration(cpu),
+            f"etcd {duration(their_cpu)}",
+            1 / load.ratio(ours, etcds, load.cpu),
         ),
         ResultRow(
-            f"{what}: p99", duration(slowest), f"etcd {duration(their_p99)}", 1 / load.ratio(ours, etcds, load.p99)
+            f"{label}: p99", duration(slowest), f"etcd {duration(their_p99)}", 1 / load.ratio(ours, etcds, load.p99)
         ),
     ]

@@ -1,7 +1,7 @@
-"""Leases at scale: 100,000 instances at a ttl of 30 s, held by one node and renewed in batches every 10 s.
+"""100,000 leases with a ttl of 30 s on one node, renewed in batches every 10 s.
 
-Also what they cost otherwise: how long registering them takes, the memory of each, and a restart with all of them in
-the store. They are spread over 1,000 services.
+Also the time to register the instances, their memory, and the time of a restart with all of them in the store. They are
+spread over 1,000 services.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ INSTANCES: Final = 100_000
 SERVICES: Final = 1_000
 TTL: Final = 30.0
 RENEWAL_INTERVAL: Final = 10.0
-"""Seconds between two renewals of a lease, as registrars do it: a third of the ttl."""
+"""Seconds between two renewals of a lease: a third of the ttl, as registrars do."""
 LEASES_PER_REQUEST: Final = 1_000
 """Leases that one request renews."""
 GRACE: Final = 600.0
 REGISTRATIONS_PER_ROUND: Final = 10_000
-"""Registrations between two renewals of all that are registered: no lease may lapse before the last is there."""
+"""Registrations between two renewals of all leases, so that no lease lapses before the last registration."""
 
 
-def run(setting: RunOptions) -> list[Result]:
-    instances = setting.count(INSTANCES, 2_000)
-    every = setting.seconds(RENEWAL_INTERVAL, 1.0)
-    store = sqlite(setting.folder)
-    with BenchmarkNode(setting.folder, store) as node:
+def run(options: RunOptions) -> list[Result]:
+    instances = options.count(INSTANCES, 2_000)
+    every = options.seconds(RENEWAL_INTERVAL, 1.0)
+    store = sqlite(options.folder)
+    with BenchmarkNode(options.folder, store) as node:
         empty = node.memory()
         took = _load(node, instances)
         registrars = RenewalLoad(node, instances)
         registrars.renew_for(every, every)
         memory = (node.memory() - empty) / instances
         log_progress("  renewals")
-        share = _share_of_a_core(node, registrars, every, setting.seconds(25.0, 2.0))
+        share = _share_of_a_core(node, registrars, every, options.seconds(25.0, 2.0))
     log_progress("  restart")
-    with BenchmarkNode(setting.folder, store) as node:
+    with BenchmarkNode(options.folder, store) as node:
         restart = node.start_seconds
         kept = _status(node)["instances"]
     if kept != instances:
@@ -52,7 +52,7 @@ def run(setting: RunOptions) -> list[Result]:
             f"{share:.1%}",
             values=(("share", share), ("renewals_per_second", instances / every)),
         ),
-        ResultRow(f"memory of each of {instances:,} instances", memory_size(memory), values=(("memory", memory),)),
+        ResultRow(f"memory per instance, of {instances:,}", memory_size(memory), values=(("memory", memory),)),
         ResultRow(
             f"registering {instances:,} instances in {SERVICES:,} services",
             f"{duration(took)}, {rate(instances / took)}",
@@ -63,7 +63,7 @@ def run(setting: RunOptions) -> list[Result]:
 
 
 def _load(node: BenchmarkNode, instances: int) -> float:
-    """Register all of them, and renew those that are; seconds that the registrations took."""
+    """Register all instances and keep their leases renewed; return the seconds that the registrations took."""
     log_progress(f"  {instances:,} registrations")
     puts = workload.puts(node.port, workload.spread(instances, SERVICES), ttl=TTL, grace=GRACE)
     took, done = 0.0, 0
@@ -79,7 +79,7 @@ def _load(node: BenchmarkNode, instances: int) -> float:
 
 
 def _share_of_a_core(node: BenchmarkNode, registrars: RenewalLoad, every: float, seconds: float) -> float:
-    """What being renewed for so long costs the node."""
+    """Return the share of a core that the node uses for renewals."""
     before, began = node.cpu(), time.monotonic()
     late = registrars.renew_for(seconds, every)
     share = (node.cpu() - before) / (time.monotonic() - began)
@@ -97,7 +97,7 @@ def _status(node: BenchmarkNode) -> dict[str, int]:
 
 
 class RenewalLoad:
-    """Whoever renews all the leases, a batch at a time and the batches evenly spread."""
+    """Renews all leases in batches, evenly spread over time."""
 
     def __init__(self, node: BenchmarkNode, instances: int) -> None:
         self._node = node
@@ -108,7 +108,7 @@ class RenewalLoad:
         self._turn = 0
 
     def renew(self, count: int) -> None:
-        """Renew the first so many at once. Raises `WrongAnswers` if a lease was lost."""
+        """Renew the first `count` leases now. Raises `WrongAnswers` if a lease is lost."""
         for batch, text in zip(self._batches, self._texts, strict=True):
             if count <= 0:
                 return
@@ -116,7 +116,7 @@ class RenewalLoad:
             count -= len(batch)
 
     def renew_for(self, seconds: float, every: float) -> float:
-        """Renew each lease every so often, for so long; by how much the latest batch was late."""
+        """Renew each lease every `every` seconds, for `seconds`; return by how much the latest batch was late."""
         began, pause, late = time.monotonic(), every / len(self._texts), 0.0
         for turn in range(1, int(seconds / pause) + 1):
             self._send(self._texts[self._turn % len(self._texts)])

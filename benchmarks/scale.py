@@ -1,7 +1,7 @@
-"""What several nodes over etcd would hold: arithmetic on what the other benchmarks measure, and the shares simulated.
+"""An estimate of how many instances several nodes over etcd can hold, from the costs that other benchmarks measured.
 
-Nothing is started. Unit costs are what `renew`, `fanout` and `nodes` printed on the machine of docs/benchmarks.md; how
-unevenly nodes share what they keep is simulated with the rule that they share by. docs/scale.md has the reasoning.
+Nothing is started. The unit costs are those that `renew`, `fanout` and `nodes` printed on the machine of
+docs/benchmarks.md. How unevenly nodes share the services is simulated with their own rule. docs/scale.md explains it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from benchmarks.harness.table import Result, ResultRow, memory_size
 
 NODES: Final = (3, 5, 9)
 MAX_CPU_SHARE: Final = 0.6
-"""Share of its one core that a node should be busy with; beyond it delays grow."""
+"""The share of its core that a node may use; beyond it delays grow."""
 NODE_MEMORY: Final = 16 * 1024**3
-"""Bytes of memory of a node."""
+"""Memory of a node, in bytes."""
 
-# Of one, in seconds of CPU and bytes.
+# Unit costs, in seconds of CPU and in bytes.
 RENEWAL_CPU: Final = 160e-6
-"""At the node that is asked, one a request."""
+"""A renewal in a request of its own, at the node that receives it."""
 BATCHED_RENEWAL_CPU: Final = 9e-6
-"""The same, of a thousand in one request."""
+"""A renewal in a request with a thousand, at the node that receives it."""
 FORWARDED_RENEWAL_CPU: Final = 160e-6
-"""For passing it on and renewing it there, one a request."""
+"""Forwarding a renewal and renewing it at its keeper, in a request of its own."""
 WRITE_CPU: Final = 450e-6
 """A change, at the node that writes it."""
 FOLLOW_CPU: Final = 130e-6
-"""A change, at each other node."""
+"""A change, at each of the other nodes."""
 NOTIFY_CPU: Final = 30e-6
-"""A change, for each watcher that hears of it."""
+"""A change, for each watcher that gets it."""
 HEARTBEAT_CPU: Final = 15e-6
-"""A heartbeat of a watcher that hears of nothing."""
+"""A heartbeat of an idle watcher."""
 INSTANCE_BYTES: Final = 1_323
 WATCHER_BYTES: Final = 13.8 * 1024
 EMPTY_NODE_BYTES: Final = 60 * 1024**2
@@ -44,20 +44,20 @@ EMPTY_NODE_BYTES: Final = 60 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class UsageScenario:
-    """How it is used: one program an instance."""
+    """A pattern of use, with one program for each instance."""
 
     instances: int = 1_000_000
     renewal_interval: float = 10.0
     """Seconds between two renewals: a third of a ttl of 30 s."""
     is_batched: bool = False
-    """Whether an agent on each host renews for a thousand."""
+    """Whether an agent on each host renews a thousand leases in one request."""
     instances_per_service: int = 100
     services_watched: float = 5.0
-    """Services that a program watches."""
+    """Services that each program watches."""
     replaced_per_second: float = 0.1 / 600
-    """Share of the instances that a deploy replaces a second: a tenth in ten minutes."""
+    """The share of all instances that a deploy replaces in a second: a tenth in ten minutes."""
     changes_per_instance: int = 4
-    """Registered, passing, draining, deregistered."""
+    """Changes when an instance is replaced: registered, passing, draining, deregistered."""
 
     @property
     def renewals(self) -> float:
@@ -73,21 +73,21 @@ class UsageScenario:
 
     @property
     def watchers_per_change(self) -> float:
-        """Watchers that hear of one change."""
+        """How many watchers get one change."""
         return self.instances_per_service * self.services_watched
 
 
 SCENARIOS: Final = {
-    "each renews for itself and watches 5 services": UsageScenario(),
-    "the same, at a ttl of 90 s": UsageScenario(renewal_interval=30.0),
-    "an agent on each host renews for all there": UsageScenario(is_batched=True),
-    "the same, and calls go through gateways: few watch": UsageScenario(is_batched=True, services_watched=0.01),
+    "each program renews its lease and watches 5 services": UsageScenario(),
+    "the same, with a ttl of 90 s": UsageScenario(renewal_interval=30.0),
+    "an agent on each host renews all its leases": UsageScenario(is_batched=True),
+    "the same, with gateways, so that few programs watch": UsageScenario(is_batched=True, services_watched=0.01),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLoad:
-    """Of the busiest node: shares of a core, and bytes."""
+    """The load of the busiest node: shares of a core, and bytes of memory."""
 
     renewals: float
     changes: float
@@ -101,33 +101,38 @@ class NodeLoad:
 
     @property
     def bottleneck(self) -> str:
-        """What takes most of what there is."""
+        """The resource that is used up first."""
         shares = {
             "renewals": self.renewals / MAX_CPU_SHARE,
             "changes": self.changes / MAX_CPU_SHARE,
-            "telling watchers": self.notifications / MAX_CPU_SHARE,
-            "quiet watchers": self.heartbeats / MAX_CPU_SHARE,
+            "notifications": self.notifications / MAX_CPU_SHARE,
+            "heartbeats": self.heartbeats / MAX_CPU_SHARE,
             "memory": self.memory / NODE_MEMORY,
         }
         return max(shares, key=lambda name: shares[name])
 
 
-def node_load(world: UsageScenario, nodes: int, uneven: float) -> NodeLoad:
-    """`uneven`: how many times its fair share the node with the most keeps. Watchers and callers spread evenly."""
-    asked = (BATCHED_RENEWAL_CPU if world.is_batched else RENEWAL_CPU) / nodes
-    passed = (BATCHED_RENEWAL_CPU if world.is_batched else FORWARDED_RENEWAL_CPU) * (nodes - 1) / nodes / nodes * uneven
-    watchers = world.watchers / nodes
+def node_load(scenario: UsageScenario, nodes: int, uneven: float) -> NodeLoad:
+    """Return the load of the busiest node, which keeps `uneven` times its fair share of the services.
+
+    Watchers and callers are spread evenly.
+    """
+    received = (BATCHED_RENEWAL_CPU if scenario.is_batched else RENEWAL_CPU) / nodes
+    forwarded = (
+        (BATCHED_RENEWAL_CPU if scenario.is_batched else FORWARDED_RENEWAL_CPU) * (nodes - 1) / nodes / nodes * uneven
+    )
+    watchers = scenario.watchers / nodes
     return NodeLoad(
-        renewals=world.renewals * (asked + passed),
-        changes=world.changes * (WRITE_CPU / nodes + FOLLOW_CPU * (nodes - 1) / nodes),
-        notifications=world.changes * world.watchers_per_change / nodes * NOTIFY_CPU,
+        renewals=scenario.renewals * (received + forwarded),
+        changes=scenario.changes * (WRITE_CPU / nodes + FOLLOW_CPU * (nodes - 1) / nodes),
+        notifications=scenario.changes * scenario.watchers_per_change / nodes * NOTIFY_CPU,
         heartbeats=watchers / DEFAULT_HEARTBEAT * HEARTBEAT_CPU,
-        memory=EMPTY_NODE_BYTES + world.instances * INSTANCE_BYTES + watchers * WATCHER_BYTES,
+        memory=EMPTY_NODE_BYTES + scenario.instances * INSTANCE_BYTES + watchers * WATCHER_BYTES,
     )
 
 
 def imbalance(nodes: int, draws: int) -> tuple[float, float]:
-    """How many times its fair share of shards the node with the most keeps: as a rule, and at worst."""
+    """Return the median and the maximum, over draws, of the busiest node's shards by its fair share."""
     rng = Random(1)
     found = []
     for _ in range(draws):
@@ -137,32 +142,34 @@ def imbalance(nodes: int, draws: int) -> tuple[float, float]:
     return median(found), max(found)
 
 
-def capacity(world: UsageScenario, nodes: int, uneven: float) -> int:
-    """How many instances: everything grows with them in proportion, but for what an empty node takes."""
-    found = node_load(world, nodes, uneven)
+def capacity(scenario: UsageScenario, nodes: int, uneven: float) -> int:
+    """Return how many instances the nodes hold. All loads are proportional to them, except an empty node's memory."""
+    found = node_load(scenario, nodes, uneven)
     by_core = MAX_CPU_SHARE / found.core
     by_memory = (NODE_MEMORY - EMPTY_NODE_BYTES) / (found.memory - EMPTY_NODE_BYTES)
-    return int(world.instances * min(by_core, by_memory))
+    return int(scenario.instances * min(by_core, by_memory))
 
 
-def run(setting: RunOptions) -> list[Result]:
+def run(options: RunOptions) -> list[Result]:
     results: list[Result] = []
     for nodes in NODES:
-        typical, worst = imbalance(nodes, setting.count(300, 10))
-        what = f"{nodes} nodes: the most that one keeps, of its fair share: as a rule / at worst"
-        results.append(ResultRow(what, f"{typical:.2f} / {worst:.2f}", values=(("typical", typical), ("worst", worst))))
-        results += [_row(name, world, nodes, typical) for name, world in SCENARIOS.items()]
+        typical, worst = imbalance(nodes, options.count(300, 10))
+        label = f"{nodes} nodes: shards of the busiest node by its fair share: median / maximum"
+        results.append(
+            ResultRow(label, f"{typical:.2f} / {worst:.2f}", values=(("typical", typical), ("worst", worst)))
+        )
+        results += [_row(name, scenario, nodes, typical) for name, scenario in SCENARIOS.items()]
     return results
 
 
-def _row(name: str, world: UsageScenario, nodes: int, uneven: float) -> ResultRow:
-    found, count = node_load(world, nodes, uneven), capacity(world, nodes, uneven)
+def _row(name: str, scenario: UsageScenario, nodes: int, uneven: float) -> ResultRow:
+    found, count = node_load(scenario, nodes, uneven), capacity(scenario, nodes, uneven)
     parts = (found.renewals, found.changes, found.notifications, found.heartbeats)
-    told = " / ".join(f"{part:.0%}" for part in parts)
-    values = tuple(zip(("renewals", "changes", "telling", "quiet"), parts, strict=True))
+    shares = " / ".join(f"{part:.0%}" for part in parts)
+    values = tuple(zip(("renewals", "changes", "notifications", "heartbeats"), parts, strict=True))
     return ResultRow(
         f"  {name}",
-        f"{count // 1000 * 1000:,} instances; first to give way: {found.bottleneck}",
-        f"at {world.instances:,}: {told} of a core, {memory_size(found.memory)}",
-        values=(*values, ("memory", found.memory), ("holds", float(count))),
+        f"{count // 1000 * 1000:,} instances; bottleneck: {found.bottleneck}",
+        f"at {scenario.instances:,}: {shares} of a core, {memory_size(found.memory)}",
+        values=(*values, ("memory", found.memory), ("capacity", float(count))),
     )

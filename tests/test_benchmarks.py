@@ -31,7 +31,7 @@ def test_the_quick_benchmarks_make_a_table(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     heading, rule, *rows = done.stdout.splitlines()
-    assert heading.split() == ["what", "ours", "peer", "ratio", "aim", "met?"]
+    assert heading.split() == ["measurement", "ours", "peer", "ratio", "aim", "met?"]
     assert set(rule) == {"─", " "}
     assert any("channel.pick()" in row for row in rows)
     assert set(json.loads(told.read_text())["results"]) == set(names)

@@ -1,4 +1,4 @@
-"""The least that uvicorn can do: an ASGI function that answers the same bytes to everybody. Run as a process."""
+"""The least that uvicorn can do: an application that answers every request with the same bytes. Run as a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 class BareApp:
-    """Answers the bytes."""
+    """Answers every request with these bytes."""
 
     def __init__(self, body: bytes) -> None:
         headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))

@@ -1,4 +1,4 @@
-"""Our own load: callers over bare sockets, thin enough not to be what is measured. Runs wherever Python does."""
+"""A load generator in Python: callers over plain asyncio protocols, cheap enough not to be what is measured."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import uvloop
 from benchmarks.harness.load import LoadRunResult, quantile
 
 ANSWER_TIMEOUT: Final = 30.0
-"""Seconds after the end of a run in which answers may still come; then those that are missing count as failed."""
+"""Seconds after the end of a run in which answers may still arrive; then missing answers count as failed."""
 RUN_TIMEOUT: Final = 90.0
-"""Seconds that a run of a given number of requests may take."""
+"""Seconds that a run with a given number of requests may take."""
 
 
 class CallerRun:
-    """What the callers of one run share."""
+    """The shared state of one run: its requests and its results."""
 
     def __init__(self, requests: Iterator[bytes], until: Callable[[int], bool]) -> None:
-        """`requests` are what is to be sent, next by next; `until` is asked with the number sent so far."""
+        """`requests` are sent in order until `until` returns true for the number sent so far."""
         self._requests = requests
         self._until = until
         self.sent = 0
@@ -32,20 +32,20 @@ class CallerRun:
         self.is_over = False
 
     def next_request(self) -> bytes | None:
-        """The next request; None when the run is over."""
+        """Return the next request; None when the run is over."""
         if self.is_over or self._until(self.sent):
             self.is_over = True
             return None
         self.sent += 1
         return next(self._requests)
 
-    def record_answer(self, took: float, size: int) -> None:
-        self.latencies.append(took)
+    def record_answer(self, seconds: float, size: int) -> None:
+        self.latencies.append(seconds)
         self.bytes += size
 
 
 class LoadConnection(asyncio.Protocol):
-    """One connection: asks, waits for the answer, asks again; `done` when the run is over."""
+    """One connection: it sends each request after the answer to the last one; `done` is set when the run is over."""
 
     def __init__(self, run: CallerRun) -> None:
         self.run = run
@@ -67,7 +67,7 @@ class LoadConnection(asyncio.Protocol):
             self.done.set_result(None)
 
     def answered(self, ok: bool, size: int) -> None:
-        """An answer is complete: note it, and ask again."""
+        """Record a complete answer, and send the next request."""
         self.is_waiting = False
         if ok:
             self.run.record_answer(perf_counter() - self.sent_at, size)
@@ -89,7 +89,7 @@ class LoadConnection(asyncio.Protocol):
 
 
 class Http1Connection(LoadConnection):
-    """HTTP/1.1, kept alive. Requests are whole texts; answers must be 200 or 201 and state their length."""
+    """HTTP/1.1 with keep-alive. Requests are encoded; answers must be 200 or 201, with a content length."""
 
     def __init__(self, run: CallerRun) -> None:
         super().__init__(run)
@@ -125,26 +125,27 @@ async def _run(
 ) -> LoadRunResult:
     loop = asyncio.get_running_loop()
     began = perf_counter()
-    pairs = [await loop.create_connection(lambda: kind(run), "127.0.0.1", port) for _ in range(callers)]
-    _, late = await asyncio.wait([caller.done for _, caller in pairs], timeout=limit + ANSWER_TIMEOUT)
-    took = perf_counter() - began
-    for transport, _ in pairs:
+    connections = [await loop.create_connection(lambda: kind(run), "127.0.0.1", port) for _ in range(callers)]
+    done = [caller.done for _, caller in connections]
+    _, late = await asyncio.wait(done, timeout=limit + ANSWER_TIMEOUT)
+    seconds = perf_counter() - began
+    for transport, _ in connections:
         transport.abort()
-    answers = sorted(run.latencies)
+    latencies = sorted(run.latencies)
     return LoadRunResult(
-        requests=len(answers),
+        requests=len(latencies),
         failed=run.failed + len(late),
-        took=took,
-        p50=quantile(answers, 0.5),
-        p99=quantile(answers, 0.99),
-        answer_bytes=run.bytes / max(1, len(answers)),
+        took=seconds,
+        p50=quantile(latencies, 0.5),
+        p99=quantile(latencies, 0.99),
+        answer_bytes=run.bytes / max(1, len(latencies)),
     )
 
 
 def call_for_seconds(
     port: int, requests: Iterator[bytes], callers: int, kind: Callable[[CallerRun], LoadConnection], *, seconds: float
 ) -> LoadRunResult:
-    """Let `callers` ask for so many seconds."""
+    """Send requests on `callers` connections for this many seconds."""
     end = perf_counter() + seconds
     return uvloop.run(_run(port, CallerRun(requests, lambda _: perf_counter() >= end), callers, kind, seconds))
 
@@ -152,5 +153,5 @@ def call_for_seconds(
 def call_count(
     port: int, requests: Iterator[bytes], callers: int, kind: Callable[[CallerRun], LoadConnection], *, count: int
 ) -> LoadRunResult:
-    """Let `callers` ask so many times altogether."""
+    """Send `count` requests altogether, on `callers` connections."""
     return uvloop.run(_run(port, CallerRun(requests, lambda sent: sent >= count), callers, kind, RUN_TIMEOUT))

@@ -1,4 +1,4 @@
-"""etcd's messages, as far as the benchmarks speak them: names and numbers of fields are those of etcd's rpc.proto."""
+"""Encodes the messages of etcd that the benchmarks send, by the field numbers of etcd's rpc.proto."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ PUT = "/etcdserverpb.KV/Put"
 WATCH = "/etcdserverpb.Watch/Watch"
 
 CREATED = b"\x18\x01"
-"""Field 3 of a WatchResponse, true: the watch is there."""
+"""Field 3 of a WatchResponse, `created`, as true."""
 
 
 def get_prefix(prefix: bytes) -> bytes:
-    """A RangeRequest for every key with that prefix."""
+    """Encode a RangeRequest for every key with that prefix."""
     return _bytes(1, prefix) + _bytes(2, _after(prefix))
 
 
 def put(key: bytes, value: bytes) -> bytes:
-    """A PutRequest."""
+    """Encode a PutRequest."""
     return _bytes(1, key) + _bytes(2, value)
 
 
 def watch_prefix(prefix: bytes) -> bytes:
-    """A WatchRequest that creates a watch of every key with that prefix."""
+    """Encode a WatchRequest that creates a watch of every key with that prefix."""
     return _bytes(1, _bytes(1, prefix) + _bytes(2, _after(prefix)))
 
 
 def _after(prefix: bytes) -> bytes:
-    """The first key behind all that have the prefix."""
+    """Return the first key after all keys with the prefix."""
     return prefix[:-1] + bytes((prefix[-1] + 1,))
 
 

@@ -1,6 +1,6 @@
-"""Just enough HTTP/2 (RFC 9113) and gRPC to call etcd in its own language, as cheaply as our HTTP/1.1 callers.
+"""Just enough HTTP/2 (RFC 9113) and gRPC to call etcd, as cheaply as the callers over HTTP/1.1.
 
-An answer's headers are not decoded: a call that succeeds answers a message, one that fails only a status.
+Headers of answers are not decoded: a call that succeeds has a message, one that fails has only a status.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0x0, 0x1, 0x3
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 
 MAX_WINDOW: Final = 2**31 - 1
-"""The most that may be under way unread: nobody waits for us."""
+"""Bytes of the flow-control windows: the maximum, so that the server never waits."""
 WINDOW_REFILL: Final = 2**30
-"""Bytes received after which the connection's window is filled up again."""
+"""Received bytes after which the connection's window is refilled."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """Encode a frame."""
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
 def connection_preface() -> bytes:
-    """What a client says first: windows as wide as they go."""
+    """Encode what a client sends first, with the maximum of windows."""
     settings = (0x4).to_bytes(2, "big") + MAX_WINDOW.to_bytes(4, "big")
     wider = (MAX_WINDOW - 65_535).to_bytes(4, "big")
     start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -34,7 +34,7 @@ def connection_preface() -> bytes:
 
 
 def headers(path: str) -> bytes:
-    """The header block of a gRPC call: literals without indexing (RFC 7541, 6.2.2), the same for every call."""
+    """Encode the header block of a gRPC call, the same for every call: literals without indexing (RFC 7541, 6.2.2)."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -50,12 +50,12 @@ def headers(path: str) -> bytes:
 
 
 def message(body: bytes) -> bytes:
-    """A message as gRPC frames it, not compressed."""
+    """Frame a message for gRPC, uncompressed."""
     return b"\x00" + len(body).to_bytes(4, "big") + body
 
 
 class FrameReader:
-    """From bytes to frames: (kind, flags, payload)."""
+    """Splits a stream of bytes into frames: (kind, flags, payload)."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -73,7 +73,7 @@ class FrameReader:
 
 
 class GrpcConnection(LoadConnection):
-    """Unary calls of one method, one at a time; requests are messages."""
+    """Sends unary calls of one method, one after the other; requests are messages."""
 
     def __init__(self, run: CallerRun, path: str) -> None:
         super().__init__(run)

@@ -1,4 +1,4 @@
-"""What a load is and what it found: so many callers at a time, each asking again once it has its answer."""
+"""The results of load: callers that each send the next request when they have the answer to the last one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Final
 from benchmarks.harness.processes import MeasuredProcess
 
 CALLERS: Final = 64
-"""How many ask at the same time, of every server alike."""
+"""Concurrent callers, the same for every server."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRunResult:
-    """What a run found. Lengths are seconds; `answer` is the bytes of one answer's body."""
+    """The result of a run. Times are seconds; `answer_bytes` is the mean size of an answer's body."""
 
     requests: int
     failed: int
@@ -32,19 +32,19 @@ class LoadRunResult:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLoad:
-    """A load and what it cost the server: seconds of processor time a request."""
+    """The result of a run and its cost: seconds of the server's CPU per request."""
 
     load: LoadRunResult
     cpu: float
 
 
 def quantile(values: Sequence[float], rank: float) -> float:
-    """The value that `rank` of the sorted values don't exceed; 0.0 of none."""
+    """Return the value that a share `rank` of the sorted values does not exceed; 0.0 of none."""
     return values[max(0, ceil(rank * len(values)) - 1)] if values else 0.0
 
 
 def measure(server: MeasuredProcess, run: Callable[[], LoadRunResult]) -> MeasuredLoad:
-    """Run a load and look at what it cost. Raises `WrongAnswers` if not every request was answered well."""
+    """Run a load and measure its cost. Raises `WrongAnswers` unless every request succeeded."""
     before = server.cpu()
     load = run()
     spent = server.cpu() - before
@@ -54,18 +54,18 @@ def measure(server: MeasuredProcess, run: Callable[[], LoadRunResult]) -> Measur
 
 
 class WrongAnswers(Exception):
-    """Errors are quick: what failed is not counted as speed."""
+    """Requests failed. A benchmark with failures has no result, since errors are fast."""
 
 
 def median_of(rounds: Sequence[MeasuredLoad], metric: Callable[[MeasuredLoad], float]) -> float:
-    """The median over the rounds."""
-    return median(metric(each) for each in rounds)
+    """Return the median of a metric over the rounds."""
+    return median(metric(measurement) for measurement in rounds)
 
 
 def ratio(
     ours: Sequence[MeasuredLoad], theirs: Sequence[MeasuredLoad], metric: Callable[[MeasuredLoad], float]
 ) -> float:
-    """The median of ours / theirs, round by round: what slows the machine for a while slows both."""
+    """Return the median over the rounds of ours / theirs: what slows the machine for a while slows both."""
     return median(metric(a) / metric(b) for a, b in zip(ours, theirs, strict=True))
 
 

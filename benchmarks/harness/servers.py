@@ -1,4 +1,4 @@
-"""Whom we measure and beside whom: our own node, the bare server under it, and etcd. Each a process of its own."""
+"""The servers that are measured: a registry node, a bare uvicorn, and etcd. Each is a process of its own."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from adsum.config.serve import ServeConfig
 from adsum.daemon import serve
 serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds=sys.argv[3], node="bench"))
 """
-"""What `adsum serve` does once its options are read, with the defaults, the log included."""
+"""The program of a node: what `adsum serve` does with the default settings, including the log."""
 
 NO_ETCD: Final = "etcd is not installed (apt-get install etcd-server)"
 REQUEST_TIMEOUT: Final = 60.0
-"""Seconds that one request of ours may take."""
+"""Seconds that one request may take."""
 
 
 class BenchmarkNode(MeasuredProcess):
-    """A registry node, ready when it is made. `store` is a URL; the folder takes its log."""
+    """A registry node that is ready. `store` is a URL; the log goes to the folder."""
 
     def __init__(self, folder: Path, store: str) -> None:
         self.port = free_port()
@@ -39,19 +39,19 @@ class BenchmarkNode(MeasuredProcess):
         places = [f"127.0.0.1:{self.port}", store, self.xds]
         super().__init__("adsum", [sys.executable, "-c", _SERVE, *places], folder)
         self.start_seconds = self.wait_until(lambda: is_ready(self.url))
-        """Seconds that it took to start."""
+        """Seconds from the start of the process until it was ready."""
 
     def get(self, path: str) -> bytes:
-        """The body of an answer; raises if it is an error."""
+        """Send a GET and return the body of the answer. Raises `HTTPError`."""
         return self._ask(Request(self.url + path))
 
     def put(self, path: str, body: Mapping[str, object]) -> bytes:
-        """The same, of a PUT."""
+        """Send a PUT of JSON and return the body of the answer. Raises `HTTPError`."""
         headers = {"content-type": "application/json"}
         return self._ask(Request(self.url + path, json.dumps(body).encode(), headers, method="PUT"))
 
     def post(self, path: str, body: bytes) -> bytes:
-        """The same, of a POST of JSON."""
+        """Send a POST of JSON and return the body of the answer. Raises `HTTPError`."""
         return self._ask(Request(self.url + path, body, {"content-type": "application/json"}))
 
     def _ask(self, request: Request) -> bytes:
@@ -61,7 +61,7 @@ class BenchmarkNode(MeasuredProcess):
 
 
 def is_ready(url: str) -> bool:
-    """Whether the node says that its catalog is loaded."""
+    """Return whether the node's catalog is loaded."""
     try:
         with urlopen(f"{url}/readyz", timeout=5.0) as answer:
             status: int = answer.status
@@ -71,12 +71,12 @@ def is_ready(url: str) -> bool:
 
 
 def sqlite(folder: Path, name: str = "bench") -> str:
-    """The URL of a store in the folder."""
+    """Return the URL of a SQLite store in the folder."""
     return f"sqlite:///{folder / name}.db"
 
 
 class BareServer(MeasuredProcess):
-    """uvicorn with uvloop and httptools, and an application that does nothing but answer these bytes."""
+    """uvicorn with uvloop and httptools, and an application that only answers with these bytes."""
 
     def __init__(self, folder: Path, body: bytes) -> None:
         file = folder / "bare.body"
@@ -87,7 +87,7 @@ class BareServer(MeasuredProcess):
 
 
 class BenchmarkEtcd(MeasuredProcess):
-    """One member with its defaults (each write synced), on a fresh folder beside our store."""
+    """One member of etcd with its defaults (each write is synced), on a new folder beside the node's store."""
 
     def __init__(self, folder: Path) -> None:
         self.port, peer = free_port(), free_port()
@@ -107,11 +107,11 @@ class BenchmarkEtcd(MeasuredProcess):
 
 
 def is_healthy(port: int) -> bool:
-    """Whether etcd says that it has a leader and can write."""
+    """Return whether etcd has a leader and can write."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/health", timeout=5.0) as answer:
-            said: bytes = answer.read()
-            return b"true" in said
+            body: bytes = answer.read()
+            return b"true" in body
     except (HTTPError, URLError, OSError):
         return False
 
@@ -121,6 +121,6 @@ def has_etcd() -> bool:
 
 
 def etcd_version() -> str:
-    """Such as "etcd 3.4.23"."""
-    said = subprocess.run(["etcd", "--version"], capture_output=True, text=True, timeout=10.0, check=True).stdout
-    return f"etcd {said.splitlines()[0].rpartition(' ')[2]}"
+    """Return the name and version, such as "etcd 3.4.23"."""
+    output = subprocess.run(["etcd", "--version"], capture_output=True, text=True, timeout=10.0, check=True).stdout
+    return f"etcd {output.splitlines()[0].rpartition(' ')[2]}"

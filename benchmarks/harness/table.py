@@ -1,4 +1,4 @@
-"""Results as rows, and the one table that they make."""
+"""The table of results, and the formats of its values."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-HEADINGS: Final = ("what", "ours", "peer", "ratio", "aim", "met?")
+HEADINGS: Final = ("measurement", "ours", "peer", "ratio", "aim", "met?")
 
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """One result. `values` are the figures behind the words, for programs; SI units.
+    """One result. `values` are the numbers for programs, in SI units.
 
-    `ratio` says how many times better than the peer we are: above 1.0 is ours to be proud of, whether the figure is a
-    rate or a cost. `met` is None where there is no aim.
+    `ratio` is how many times better than the peer it is: above 1.0 is better, for rates and costs alike. `is_met` is
+    None if there is no aim.
     """
 
     label: str
@@ -37,7 +37,7 @@ def _verdict(met: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SkippedResult:
-    """Something that could not be measured here, and why; `is_failure` if it should have been."""
+    """A measurement that is missing, and the reason; `is_failure` if a benchmark failed instead of being skipped."""
 
     label: str
     reason: str
@@ -48,7 +48,7 @@ Result = ResultRow | SkippedResult
 
 
 def render(results: Sequence[tuple[str, Sequence[Result]]]) -> str:
-    """Aligned text: one block of rows a benchmark."""
+    """Return the table as aligned text, with one block of rows for each benchmark."""
     rows = [result.cells() for _, block in results for result in block if isinstance(result, ResultRow)]
     widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
     rule = "  ".join("─" * width for width in widths)
@@ -56,11 +56,11 @@ def render(results: Sequence[tuple[str, Sequence[Result]]]) -> str:
     for number, (_, block) in enumerate(results):
         if number:
             lines.append("")
-        lines.extend(_told(result, widths) for result in block)
+        lines.extend(_result(result, widths) for result in block)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _told(result: Result, widths: Sequence[int]) -> str:
+def _result(result: Result, widths: Sequence[int]) -> str:
     if isinstance(result, SkippedResult):
         return f"{result.label}: {'FAILED' if result.is_failure else 'skipped'}, {result.reason}"
     return _line(result.cells(), widths)
@@ -71,12 +71,12 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def rate(value: float) -> str:
-    """Of requests: 12,345/s."""
+    """Format a rate: 12,345/s."""
     return f"{value:,.0f}/s"
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it, three digits."""
+    """Format a time with three digits, in the largest unit that it reaches."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size * 0.9995:
             return f"{_three(seconds / size)} {unit}"
@@ -84,16 +84,16 @@ def duration(seconds: float) -> str:
 
 
 def durations(seconds: Sequence[float]) -> str:
-    """Several times in a row, the unit said once if it is the same."""
-    each = [duration(one) for one in seconds]
-    units = {one.rpartition(" ")[2] for one in each}
+    """Format several times, with the unit once at the end if it is the same for all."""
+    texts = [duration(value) for value in seconds]
+    units = {text.rpartition(" ")[2] for text in texts}
     if len(units) > 1:
-        return " / ".join(each)
-    return f"{' / '.join(one.rpartition(' ')[0] for one in each)} {units.pop()}"
+        return " / ".join(texts)
+    return f"{' / '.join(text.rpartition(' ')[0] for text in texts)} {units.pop()}"
 
 
 def memory_size(count: float) -> str:
-    """Of memory: 1,234 B, 12.3 KiB or 45.6 MiB."""
+    """Format a size of memory: 1,234 B, 12.3 KiB or 45.6 MiB."""
     if count < 4096:
         return f"{count:,.0f} B"
     return f"{_three(count / 1024)} KiB" if count < 1024**2 else f"{_three(count / 1024**2)} MiB"
@@ -103,6 +103,6 @@ def _three(value: float) -> str:
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
-def log_progress(words: str) -> None:
-    """Progress, for people who wait."""
-    print(words, file=sys.stderr, flush=True)
+def log_progress(message: str) -> None:
+    """Print progress to standard error."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""What is checked and routed to: a server that answers 200 to everything, as cheaply as Python can; run as a process.
+"""The target of checks and routes: a server that answers every request with 200, as fast as Python can.
 
-`target.py PORT [BODY]`.
+Run as a process: `target_server.py PORT [BODY]`.
 """
 
 from __future__ import annotations

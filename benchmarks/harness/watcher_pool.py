@@ -1,4 +1,4 @@
-"""The process of watchers, as whoever starts it sees it."""
+"""Starts and controls the process of watchers (`watcher_process`)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from benchmarks.harness import watcher_process
 from benchmarks.harness.load import WrongAnswers
 
 DELIVERY_TIMEOUT: Final = 30.0
-"""Seconds in which all must have heard of a change; else the benchmark fails."""
+"""Seconds in which every watcher must get a change; else the benchmark fails."""
 QUIET_BEFORE_CHANGE: Final = 0.3
-"""Seconds of quiet before a change: what was before it is over, and nothing waits to be coalesced with it."""
+"""Seconds of quiet before a change, so that it is not coalesced with earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchProtocol:
-    """How watchers of one kind of server begin: what they say, what they then hear, and what tells one answer."""
+    """The watch protocol of one server: the request that opens a watch, the bytes that show that it is open, and the
+    bytes that each answer has once.
+    """
 
     request: bytes
     ready_marker: bytes
@@ -31,8 +33,9 @@ class WatchProtocol:
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """When changes were sent and when each watcher had heard of all of them, on the monotonic clock, sorted;
-    `counted` is how many answers each watcher got.
+    """When changes were sent, and when each watcher had received all of them: sorted, on the monotonic clock.
+
+    `answer_counts` is how many answers each watcher got.
     """
 
     sent_at: list[float]
@@ -41,10 +44,10 @@ class Deliveries:
 
 
 class WatcherPool:
-    """So many watchers of one server."""
+    """The watchers of one server, in a process of their own."""
 
     def __init__(self, protocol: WatchProtocol, port: int) -> None:
-        self._ear = protocol
+        self._protocol = protocol
         self._port = port
         self.count = 0
         self._process = subprocess.Popen(
@@ -59,35 +62,41 @@ class WatcherPool:
         self._process.communicate()
 
     def open(self, count: int) -> None:
-        """Have so many more."""
-        self._order(open=count, port=self._port, hello=self._ear.request.hex(), greeting=self._ear.ready_marker.hex())
+        """Open this many more watches. Raises `WrongAnswers`."""
+        protocol = self._protocol
+        self._command(
+            open=count, port=self._port, request=protocol.request.hex(), ready_marker=protocol.ready_marker.hex()
+        )
         self.count += count
-        opened = self._answer()
+        opened = self._result()
         if opened != self.count:
-            raise WrongAnswers(f"{opened} of {self.count} watchers were greeted")
+            raise WrongAnswers(f"{opened} of {self.count} watches were opened")
         sleep(QUIET_BEFORE_CHANGE)
 
     def deliver(self, marks: Sequence[int], change: Callable[[Sequence[int]], list[float]]) -> Deliveries:
-        """Make changes with these marks, which follow one another, and wait until everybody has heard of each."""
-        sleep(QUIET_BEFORE_CHANGE)
-        self._order(hear=marks[0], count=len(marks), token=self._ear.answer_marker.hex(), timeout=DELIVERY_TIMEOUT)
-        self._answer()
-        sent = change(marks)
-        heard = self._answer()
-        if heard["lost"]:
-            raise WrongAnswers(f"{heard['lost']} of {self.count} watchers lost their connection")
-        if len(heard["at"]) < self.count:
-            raise WrongAnswers(
-                f"{len(heard['at'])} of {self.count} watchers heard of the change in {DELIVERY_TIMEOUT:.0f} s"
-            )
-        return Deliveries(sent, heard["at"], heard["counted"])
+        """Make changes with these consecutive marks, and wait until every watcher has received all of them.
 
-    def _order(self, **order: object) -> None:
+        Raises `WrongAnswers`.
+        """
+        sleep(QUIET_BEFORE_CHANGE)
+        marker = self._protocol.answer_marker.hex()
+        self._command(deliver=marks[0], count=len(marks), answer_marker=marker, timeout=DELIVERY_TIMEOUT)
+        self._result()
+        sent_at = change(marks)
+        result = self._result()
+        if result["lost"]:
+            raise WrongAnswers(f"{result['lost']} of {self.count} watchers lost their connection")
+        received = len(result["received_at"])
+        if received < self.count:
+            raise WrongAnswers(f"{received} of {self.count} watchers got the change in {DELIVERY_TIMEOUT:.0f} s")
+        return Deliveries(sent_at, result["received_at"], result["answer_counts"])
+
+    def _command(self, **command: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
 
-    def _answer(self) -> Any:
+    def _result(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -96,7 +105,7 @@ class WatcherPool:
 
 
 def record_send_times(sent_at: list[float], request: Callable[[int], bytes], marks: Sequence[int]) -> Iterator[bytes]:
-    """The requests one by one, noting when each is sent."""
+    """Return the requests one by one, and record in `sent_at` when each is sent."""
     for mark in marks:
         text = request(mark)
         sent_at.append(monotonic())

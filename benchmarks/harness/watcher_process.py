@@ -1,13 +1,13 @@
-"""Thousands of watchers in one process, lean enough to tell when each of them heard: epoll and bare sockets.
+"""Thousands of watchers in one process, over epoll and plain sockets, fast enough to time when each gets a change.
 
-Run as a process and told what to do in lines of JSON on standard input; it answers each with a line of JSON.
+Run as a process. It reads commands as lines of JSON on standard input, and answers each with a line of JSON:
 
-{"open": N, "port": P, "hello": HEX, "greeting": HEX}   connect N more; each is open when `greeting` has come
-{"hear": FIRST, "count": N, "token": HEX, "timeout": S}
-    listen (says null first) until all have heard N marks from FIRST on, and count that piece of text meanwhile
+{"open": N, "port": P, "request": HEX, "ready_marker": HEX}
+    opens N more watches; each is open when it has received `ready_marker`
+{"deliver": FIRST, "count": N, "answer_marker": HEX, "timeout": S}
+    answers null, then waits until every watcher has received N marks from FIRST on, and counts `answer_marker`
 
-What changes carries a mark, `mark-` and eight digits, each another one. Times are of the monotonic clock, which all
-processes share.
+Every change has another mark: `mark-` and eight digits. Times are on the monotonic clock, which all processes share.
 """
 
 from __future__ import annotations
@@ -23,119 +23,121 @@ from typing import Final
 
 MARK: Final = re.compile(rb"mark-(\d{8})")
 MARK_TAIL_BYTES: Final = len("mark-00000000") - 1
-"""As much of a read is kept, in case a mark is cut in two."""
+"""Bytes of a read that are kept, in case it ends inside a mark."""
 READ_BYTES: Final = 256 * 1024
 MAX_CONCURRENT_CONNECTS: Final = 200
-"""Connections that are being opened at a time: the listener's queue is bounded."""
+"""Connections that are opened at a time, since the listener's queue is bounded."""
 CONNECT_TIMEOUT: Final = 60.0
-"""Seconds for one batch of connections to open; then those that are missing are told."""
+"""Seconds in which a batch of connections must open; missing ones are reported."""
 
 
 @dataclass(slots=True)
 class WatcherConnection:
-    """What one connection has heard."""
+    """One connection, and what it has received."""
 
     peer: socket.socket
     is_ready: bool = False
     marks: int = 0
-    """One bit for each mark that it has heard."""
+    """One bit for each received mark."""
     received_at: float = 0.0
-    """When it had heard the last of them."""
+    """When the last of them was received."""
     answer_count: int = 0
     tail: bytes = b""
 
 
 class WatcherProcess:
-    """All of them, on one epoll."""
+    """All watchers, on one epoll."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._of: dict[int, WatcherConnection] = {}
-        # Made once: making room for each read would cost more than all the rest.
-        self._room = memoryview(bytearray(READ_BYTES))
-        self._greeting = b""
-        self._token = b"\x00"
+        self._by_descriptor: dict[int, WatcherConnection] = {}
+        # Allocated once: a buffer for each read would cost more than everything else.
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._ready_marker = b""
+        self._answer_marker = b"\x00"
         self._first = 0
         self._wanted = 0
         self._missing = 0
         self._lost = 0
 
-    def open(self, count: int, port: int, hello: bytes, greeting: bytes) -> int:
-        """Connect so many more; how many are open then."""
-        self._greeting = greeting
+    def open(self, count: int, port: int, request: bytes, ready_marker: bytes) -> int:
+        """Open this many more watches, and return how many are open."""
+        self._ready_marker = ready_marker
         left = count
         while left:
-            batch = [self._connect(port, hello) for _ in range(min(left, MAX_CONCURRENT_CONNECTS))]
+            batch = [self._connect(port, request) for _ in range(min(left, MAX_CONCURRENT_CONNECTS))]
             left -= len(batch)
             end = monotonic() + CONNECT_TIMEOUT
             while not all(watcher.is_ready for watcher in batch) and monotonic() < end:
                 self._listen(0.1)
-        return sum(watcher.is_ready for watcher in self._of.values())
+        return sum(watcher.is_ready for watcher in self._by_descriptor.values())
 
-    def deliver(self, first: int, count: int, token: bytes, timeout: float) -> dict[str, object]:
-        """Listen until all have heard so many marks; when each had, and how often each heard the token."""
-        self._first, self._wanted, self._token = first, (1 << count) - 1, token
-        for watcher in self._of.values():
+    def deliver(self, first: int, count: int, answer_marker: bytes, timeout: float) -> dict[str, object]:
+        """Wait until all have received this many marks; return when each had, and how often it received the marker."""
+        self._first, self._wanted, self._answer_marker = first, (1 << count) - 1, answer_marker
+        for watcher in self._by_descriptor.values():
             watcher.marks, watcher.received_at, watcher.answer_count = 0, 0.0, 0
-        self._missing = len(self._of)
+        self._missing = len(self._by_descriptor)
         end = monotonic() + timeout
         while self._missing and not self._lost and monotonic() < end:
             self._listen(0.05)
-        heard = sorted(watcher.received_at for watcher in self._of.values() if watcher.marks == self._wanted)
+        watchers = self._by_descriptor.values()
+        received = sorted(watcher.received_at for watcher in watchers if watcher.marks == self._wanted)
         return {
-            "at": heard,
-            "counted": sorted(watcher.answer_count for watcher in self._of.values()),
+            "received_at": received,
+            "answer_counts": sorted(watcher.answer_count for watcher in watchers),
             "lost": self._lost,
         }
 
-    def _connect(self, port: int, hello: bytes) -> WatcherConnection:
+    def _connect(self, port: int, request: bytes) -> WatcherConnection:
         peer = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_TIMEOUT)
-        peer.sendall(hello)
+        peer.sendall(request)
         peer.setblocking(False)
-        watcher = self._of[peer.fileno()] = WatcherConnection(peer)
+        watcher = self._by_descriptor[peer.fileno()] = WatcherConnection(peer)
         self._epoll.register(peer.fileno(), select.EPOLLIN)
         return watcher
 
     def _listen(self, timeout: float) -> None:
         for file, _ in self._epoll.poll(timeout):
-            watcher = self._of[file]
-            size = watcher.peer.recv_into(self._room)
+            watcher = self._by_descriptor[file]
+            size = watcher.peer.recv_into(self._buffer)
             if size:
-                self._hear(watcher, self._room[:size].tobytes())
+                self._receive(watcher, self._buffer[:size].tobytes())
             else:
                 self._lost += 1
                 self._epoll.unregister(file)
 
-    def _hear(self, watcher: WatcherConnection, data: bytes) -> None:
-        heard = watcher.tail + data
+    def _receive(self, watcher: WatcherConnection, data: bytes) -> None:
+        received = watcher.tail + data
         if not watcher.is_ready:
-            watcher.is_ready = self._greeting in heard
-        watcher.answer_count += data.count(self._token)
-        watcher.tail = heard[-MARK_TAIL_BYTES:]
+            watcher.is_ready = self._ready_marker in received
+        watcher.answer_count += data.count(self._answer_marker)
+        watcher.tail = received[-MARK_TAIL_BYTES:]
         if not self._missing or watcher.marks == self._wanted:
             return
-        for mark in MARK.findall(heard):
-            place = int(mark) - self._first
-            if place >= 0:
-                watcher.marks |= 1 << place
+        for mark in MARK.findall(received):
+            position = int(mark) - self._first
+            if position >= 0:
+                watcher.marks |= 1 << position
         if watcher.marks == self._wanted:
             watcher.received_at = monotonic()
             self._missing -= 1
 
     def run(self) -> None:
-        """Until standard input ends."""
+        """Execute commands until standard input ends."""
         for line in sys.stdin:
-            order = json.loads(line)
-            if "open" in order:
-                hello, greeting = bytes.fromhex(order["hello"]), bytes.fromhex(order["greeting"])
-                _answer(self.open(order["open"], order["port"], hello, greeting))
+            command = json.loads(line)
+            if "open" in command:
+                request, ready_marker = bytes.fromhex(command["request"]), bytes.fromhex(command["ready_marker"])
+                _answer(self.open(command["open"], command["port"], request, ready_marker))
             else:
                 _answer(None)
-                _answer(self.deliver(order["hear"], order["count"], bytes.fromhex(order["token"]), order["timeout"]))
+                marker = bytes.fromhex(command["answer_marker"])
+                _answer(self.deliver(command["deliver"], command["count"], marker, command["timeout"]))
 
 
-def _answer(what: object) -> None:
-    print(json.dumps(what), flush=True)
+def _answer(result: object) -> None:
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,9 @@ class Daemon:
         except BaseException:
             await self.stop()
             raise
-        gauges.add_gauges(self._telemetry.add_gauge, self.registry, self._keeper, self._sharding, self._listeners.http)
+        gauges.add_gauges(
+            self._telemetry.add_gauge, self.registry, self._keeper, self._sharding, self._listeners.http_server
+        )
         for dialect in self._dialects.values():
             self._telemetry.add_metrics(dialect.metrics)
         store = without_credentials(self._config.store)
@@ -215,8 +217,9 @@ class Daemon:
 
     async def reload(self, config: ServeConfig) -> None:
         """Apply the settings that can change while the node runs; log these, and those that need a restart."""
-        changed = [each for each in fields(config) if getattr(config, each.name) != getattr(self._config, each.name)]
-        reloaded = [each.name for each in changed if each.metadata["reloads"]]
+        before = self._config
+        changed = [field for field in fields(config) if getattr(config, field.name) != getattr(before, field.name)]
+        reloaded = [field.name for field in changed if field.metadata["reloads"]]
         self._config = config = replace(self._config, **{name: getattr(config, name) for name in reloaded})
         policy = config.address_policy()
         self._cached_denial_reason = lru_cache(ADDRESS_DECISION_CACHE_SIZE)(policy.denial_reason)
@@ -231,7 +234,7 @@ class Daemon:
         if self._logs is not None:
             self._logs.set_level(config.log_level)
         _log.info("the settings were read again; changed: %s", ", ".join(reloaded) or "nothing")
-        ignored = [each.name for each in changed if not each.metadata["reloads"]]
+        ignored = [field.name for field in changed if not field.metadata["reloads"]]
         if ignored:
             _log.warning("these settings change at the next restart only: %s", ", ".join(ignored))
 
@@ -348,12 +351,12 @@ def _signals(ended: asyncio.Event, hung_up: asyncio.Event) -> Iterator[None]:
 
     def end() -> None:
         ended.set()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)  # The system's default action ends the process on the second signal.
-            signal.signal(each, signal.SIG_DFL)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(signum)  # The system's default action ends the process on the second signal.
+            signal.signal(signum, signal.SIG_DFL)
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, end)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, end)
     loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     try:
         yield
@@ -362,7 +365,7 @@ def _signals(ended: asyncio.Event, hung_up: asyncio.Event) -> Iterator[None]:
 
 
 def _collect_rarely() -> None:
-    """Make cycle collections rare: nearly all objects live long and are in no cycle, and a collection stops the node."""
+    """Make cycle collections rare: they block the node, and nearly all objects live long and are in no cycle."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

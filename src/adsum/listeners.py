@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from adsum.config.serve import NodeConfig
 from adsum.core.errors import AdsumError
@@ -16,9 +16,6 @@ from adsum.servers.http.path_router import PathRouter
 
 if TYPE_CHECKING:
     import socket
-
-HTTP: Final = "http"
-"""The name of the HTTP server among `Listeners.addresses`."""
 
 _log = logging.getLogger("adsum.listeners")
 
@@ -53,8 +50,8 @@ class Listeners:
         """HOST:PORT of each listener, by dialect, once open."""
 
     @property
-    def http(self) -> http.HttpServer:
-        """The HTTP server, once open."""
+    def http_server(self) -> http.HttpServer:
+        """The node's HTTP server. Raises `RuntimeError` before `start`."""
         if self._http is None:
             raise RuntimeError("the HTTP server is not open yet")
         return self._http
@@ -62,7 +59,7 @@ class Listeners:
     def bind(self) -> None:
         """Bind the address of the HTTP server without accepting connections. Raises `ListenError`."""
         self._sockets = http.listen(self._config.listen)
-        self.urls = [http.socket_url(each) for each in self._sockets]
+        self.urls = [http.socket_url(bound) for bound in self._sockets]
 
     async def start(self) -> None:
         """Accept connections, on the HTTP server first. Raises `AdsumError` if an address can't be used."""
@@ -89,8 +86,8 @@ class Listeners:
         if self._http is not None:
             await self._http.stop()
         sockets, self._sockets = self._sockets, []
-        for each in sockets:
-            each.close()
+        for bound in sockets:
+            bound.close()
 
     def reconfigure(self, config: NodeConfig) -> None:
         """Apply another `max_connections` to the HTTP server; open connections stay."""

@@ -1,4 +1,4 @@
-"""A registry as a process of its own, for tests with real clients: grpc and forks don't go together."""
+"""A registry in a process of its own, for tests with real clients: grpc and fork don't work together."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.scenarios.processes import ScenarioRegistry, ScenarioSandbox
 
 
 class RegistryProcess:
-    """A registry on places that it keeps over restarts, with an empty memory each time."""
+    """A registry that keeps its addresses over restarts, and starts with an empty catalog each time."""
 
     def __init__(self, place: ScenarioSandbox) -> None:
         self.place = place
         self.xds = f"127.0.0.1:{place.port()}"
 
     async def start(self) -> ScenarioRegistry:
-        """Ready, and with nothing in it."""
+        """Start it, and return when it is ready."""
         return await self.place.start_registry("memory:", "--xds", self.xds)
 
 

@@ -1,4 +1,4 @@
-"""A real Envoy and real instances behind it, for tests."""
+"""A real Envoy, and real instances behind it, for tests."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from adsum.run.port import claim_free_port
 from tests.support.programs import need
 
 WAIT_TIMEOUT: Final = 30.0
-"""Seconds after which what a test waits for is taken not to happen."""
+"""Seconds after which a wait of a test fails."""
 
 
-def until(true: Callable[[], object], why: Callable[[], object] = lambda: "") -> None:
-    """Return once `true` is."""
+def until(is_true: Callable[[], object], describe: Callable[[], object] = lambda: "") -> None:
+    """Return when `is_true` returns something true. `describe` explains a failure."""
     deadline = time.monotonic() + WAIT_TIMEOUT
-    while not true():
-        assert time.monotonic() < deadline, f"not in time: {why()}"
+    while not is_true():
+        assert time.monotonic() < deadline, f"not in time: {describe()}"
         time.sleep(0.02)
 
 
@@ -63,15 +63,15 @@ class NamedHttpServer:
 
 
 class TestedEnvoy:
-    """One Envoy on ports of its own, told what to do by the registry at `xds`."""
+    """One Envoy on free ports, configured by the registry at `xds`."""
 
     def __init__(self, xds: str, folder: Path, name: str, *, delta: bool, port: int) -> None:
         program = need("envoy")
         self._claims = claims = [claim_free_port(Random()) for _ in range(2)]
         self.port, admin = port or claims[0].port, claims[1].port
-        shape = GatewayProfile(listen=(f"127.0.0.1:{self.port}",), access_log="off")
+        profile = GatewayProfile(listen=(f"127.0.0.1:{self.port}",), access_log="off")
         file = folder / f"{name}.json"
-        file.write_text(json.dumps(_bootstrap(name, shape, xds, admin, delta=delta)))
+        file.write_text(json.dumps(_bootstrap(name, profile, xds, admin, delta=delta)))
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
             self.process = launcher.start(
@@ -83,7 +83,7 @@ class TestedEnvoy:
         self.admin = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=5.0, trust_env=False)
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body; 0 if there was no answer."""
+        """Return the status and the body; 0 and the error if there was no answer."""
         try:
             answer = self.http.get(path)
         except httpx.TransportError as error:
@@ -91,14 +91,17 @@ class TestedEnvoy:
         return answer.status_code, answer.text
 
     def answers(self, path: str, *bodies: str) -> None:
-        """Return once these are the ones that answer."""
-        until(lambda: {self.get(path) for _ in range(6)} == {(200, body) for body in bodies}, lambda: self.story(path))
+        """Return when exactly these instances answer."""
+        until(
+            lambda: {self.get(path) for _ in range(6)} == {(200, body) for body in bodies},
+            lambda: self.description(path),
+        )
 
     def answers_with(self, path: str, code: int) -> None:
-        """Return once that is the answer."""
-        until(lambda: self.get(path)[0] == code, lambda: self.story(path))
+        """Return when the answer has this status."""
+        until(lambda: self.get(path)[0] == code, lambda: self.description(path))
 
-    def story(self, path: str) -> str:
+    def description(self, path: str) -> str:
         return f"{self.get(path)}\n{self._log.read_text()[-3000:]}"
 
     def close(self) -> None:
@@ -112,7 +115,7 @@ class TestedEnvoy:
 
 @contextmanager
 def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port: int = 0) -> Iterator[TestedEnvoy]:
-    """An Envoy that ends with the test."""
+    """Run an Envoy until the end of the block."""
     running = TestedEnvoy(xds, folder, name, delta=delta, port=port)
     try:
         yield running
@@ -122,16 +125,16 @@ def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port
 
 @contextmanager
 def instances(*names: str) -> Iterator[dict[str, NamedHttpServer]]:
-    """Instances that end with the test."""
+    """Run instances until the end of the block."""
     running = {name: NamedHttpServer(name) for name in names}
     try:
         yield running
     finally:
-        for each in running.values():
-            each.close()
+        for server in running.values():
+            server.close()
 
 
-def _bootstrap(name: str, shape: GatewayProfile, xds: str, admin: int, *, delta: bool) -> dict[str, Any]:
+def _bootstrap(name: str, profile: GatewayProfile, xds: str, admin: int, *, delta: bool) -> dict[str, Any]:
     host, _, port = xds.rpartition(":")
     source = {"resource_api_version": "V3", "ads": {}}
     stream = {
@@ -162,7 +165,7 @@ def _bootstrap(name: str, shape: GatewayProfile, xds: str, admin: int, *, delta:
         "load_assignment": {"cluster_name": "registry", "endpoints": [{"lb_endpoints": [{"endpoint": where}]}]},
     }
     return {
-        "node": {"id": name, "cluster": "test", "metadata": shape.metadata()},
+        "node": {"id": name, "cluster": "test", "metadata": profile.metadata()},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
         "static_resources": {"clusters": [registry]},
         "dynamic_resources": {"ads_config": stream, "cds_config": source, "lds_config": source},

@@ -1,4 +1,4 @@
-"""What an audience is told, made up: resources of any name and version, and clients that take what they are told."""
+"""Fake resources of any name and version, and a fake xDS client that applies responses."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ CDS, EDS, LDS, RDS = ResourceKind.CLUSTER, ResourceKind.ASSIGNMENT, ResourceKind
 
 
 def assignment(name: str, ports: Iterable[int], revision: int = 1) -> Resource:
-    """An assignment with endpoints at these ports."""
+    """Return an assignment with endpoints at these ports."""
     message: Any = ClusterLoadAssignment(cluster_name=name)
     for port in ports:
         endpoint = message.endpoints.add() if not message.endpoints else message.endpoints[0]
-        where = endpoint.lb_endpoints.add().endpoint.address.socket_address
-        where.address, where.port_value = "127.0.0.1", port
+        address = endpoint.lb_endpoints.add().endpoint.address.socket_address
+        address.address, address.port_value = "127.0.0.1", port
     return encode_resource(EDS, name, message, revision)
 
 
 def resource(kind: ResourceKind, name: str, content: int, revision: int = 1) -> Resource:
-    """One whose content is a number."""
+    """Return a resource whose content is a number."""
     if kind is EDS:
         return assignment(name, range(1, content + 1), revision)
     message: Any = {
@@ -62,9 +62,10 @@ Contents = Mapping[ResourceKind, Mapping[str, int]]
 
 
 def resources(contents: Contents) -> dict[ResourceKind, dict[str, Resource]]:
-    """Resources by kind and name, from numbers."""
+    """Return resources by kind and name, from the numbers of their contents."""
     return {
-        kind: {name: resource(kind, name, content) for name, content in of.items()} for kind, of in contents.items()
+        kind: {name: resource(kind, name, content) for name, content in table.items()}
+        for kind, table in contents.items()
     }
 
 
@@ -113,13 +114,13 @@ class ReceivedResponse:
 
 
 class FakeXdsClient:
-    """A client of one session: keeps what it is told, as the protocol's clients do."""
+    """A client of one session. It keeps the resources that it gets, as a real client does."""
 
     def __init__(self, variant: ModuleType, session: StreamSession) -> None:
         self.variant = variant
         self.session = session
         self.resources: dict[ResourceKind, dict[str, str]] = {}
-        """Content by name."""
+        """The contents of the client's resources, by name."""
         self.responses: list[ReceivedResponse] = []
         self.nonces: dict[ResourceKind, str] = {}
         self.names: dict[ResourceKind, list[str]] = {}
@@ -130,36 +131,36 @@ class FakeXdsClient:
         return self.variant is delta
 
     def request(self, kind: ResourceKind, *names: str, nonce: str = "", error: str = "", **more: Any) -> str:
-        """One request; the rejection that was heard."""
+        """Send a request, and return the rejection that the session read from it."""
         if self.is_delta:
-            said = DeltaDiscoveryRequest(
+            message = DeltaDiscoveryRequest(
                 type_url=kind.value, resource_names_subscribe=names, response_nonce=nonce, **more
             )
         else:
-            said = DiscoveryRequest(type_url=kind.value, resource_names=names, response_nonce=nonce, **more)
+            message = DiscoveryRequest(type_url=kind.value, resource_names=names, response_nonce=nonce, **more)
         if error:
-            said.error_detail.message = error
+            message.error_detail.message = error
         self.names[kind] = sorted({*self.names.get(kind, ()), *names}) if self.is_delta else list(names)
         parse = request.parse_delta if self.is_delta else request.parse_sotw
-        asked = parse(said.SerializeToString()).body
-        assert asked is not None
-        return self.session.receive(asked)
+        body = parse(message.SerializeToString()).body
+        assert body is not None
+        return self.session.receive(body)
 
     def receive(self) -> ReceivedResponse | None:
-        """The next response, taken in but not answered."""
+        """Apply the next response without answering it; None if there is none."""
         message = self.session.next_response(self.now)
         if message is None:
             return None
-        said = decode(message, delta=self.is_delta)
-        self.nonces[said.kind] = said.nonce
-        has = self.resources.setdefault(said.kind, {})
-        if not self.is_delta and said.kind in (CDS, LDS):
-            has.clear()
-        has |= {name: content.hex() for name, content in said.resources.items()}
-        for name in said.removed:
-            has.pop(name, None)
-        self.responses.append(said)
-        return said
+        response = decode(message, delta=self.is_delta)
+        self.nonces[response.kind] = response.nonce
+        table = self.resources.setdefault(response.kind, {})
+        if not self.is_delta and response.kind in (CDS, LDS):
+            table.clear()
+        table |= {name: content.hex() for name, content in response.resources.items()}
+        for name in response.removed:
+            table.pop(name, None)
+        self.responses.append(response)
+        return response
 
     def ack(self, kind: ResourceKind, error: str = "") -> str:
         """Answer the last response of that kind."""
@@ -167,30 +168,30 @@ class FakeXdsClient:
         return self.request(kind, *names, nonce=self.nonces[kind], error=error)
 
     def settle(self) -> list[ReceivedResponse]:
-        """Take in and acknowledge everything that there is to say."""
-        taken = []
-        while (said := self.receive()) is not None:
-            self.ack(said.kind)
-            taken.append(said)
-        return taken
+        """Apply and acknowledge all responses that there are."""
+        applied = []
+        while (response := self.receive()) is not None:
+            self.ack(response.kind)
+            applied.append(response)
+        return applied
 
 
 def decode(message: bytes, *, delta: bool) -> ReceivedResponse:
-    """A response as it went over the wire."""
+    """Decode a response."""
     if delta:
-        said = DeltaDiscoveryResponse.FromString(message)
-        found = {each.name: each.resource.value for each in said.resources}
-        return ReceivedResponse(ResourceKind(said.type_url), said.nonce, found, list(said.removed_resources))
-    whole = DiscoveryResponse.FromString(message)
-    return ReceivedResponse(
-        ResourceKind(whole.type_url), whole.nonce, {_name(each): each.value for each in whole.resources}, []
-    )
+        response = DeltaDiscoveryResponse.FromString(message)
+        contents = {each.name: each.resource.value for each in response.resources}
+        kind = ResourceKind(response.type_url)
+        return ReceivedResponse(kind, response.nonce, contents, list(response.removed_resources))
+    response = DiscoveryResponse.FromString(message)
+    contents = {_name(each): each.value for each in response.resources}
+    return ReceivedResponse(ResourceKind(response.type_url), response.nonce, contents, [])
 
 
-def content(found: Resource) -> str:
-    """What a client keeps of a resource."""
-    said: bytes = DeltaDiscoveryResponse.FromString(found.delta).resources[0].resource.value
-    return said.hex()
+def content(resource: Resource) -> str:
+    """Return the content of a resource, as the fake client keeps it."""
+    message: bytes = DeltaDiscoveryResponse.FromString(resource.delta).resources[0].resource.value
+    return message.hex()
 
 
 _MESSAGES = {
@@ -210,20 +211,20 @@ def _name(any_message: Any) -> str:
 
 
 Times = Mapping[float, int]
-"""How many answers took at most so many milliseconds, but longer than what is there before; inf: longer than all."""
+"""The number of answers by the upper bound of their bucket in milliseconds; inf: above the last bound."""
 
 
-def metrics_message(node: str, **figures: float | Times) -> bytes:
-    """Figures of a gateway, by Envoy's names."""
+def metrics_message(node: str, **values: float | Times) -> bytes:
+    """Encode metrics of a gateway, by Envoy's names."""
     message = MESSAGE_TYPES["StreamMetricsMessage"]()
     message.identifier.node.id = node
-    for name, figure in figures.items():
+    for name, value in values.items():
         metric = message.envoy_metrics.add(name=name).metric.add()
-        if isinstance(figure, Mapping):
-            _fill(metric.histogram, figure)
+        if isinstance(value, Mapping):
+            _fill(metric.histogram, value)
         else:
-            metric.counter.value = figure
-            metric.gauge.value = figure
+            metric.counter.value = value
+            metric.gauge.value = value
     encoded: bytes = message.SerializeToString()
     return encoded
 

@@ -1,4 +1,4 @@
-"""Programs that know nothing of Adsum, by what they are told: `serve NAME`, a gRPC server; `call TARGET`, a client."""
+"""Programs that know nothing of Adsum: `serve NAME` is a gRPC server, `call TARGET` a client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METHOD = "/test.Names/Name"
 
 
 def serve(name: str) -> None:
-    """Answer with a name; the port is the first line."""
+    """Serve answers with the name, after printing the port as the first line."""
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
         return name.encode()
@@ -26,7 +26,7 @@ def serve(name: str) -> None:
 
 
 def call(target: str) -> None:
-    """Call for ever; a line for each answer."""
+    """Call without end, and print a line for each answer."""
     with grpc.insecure_channel(target) as channel:
         ask = channel.unary_unary(METHOD, None, None)
         while True:

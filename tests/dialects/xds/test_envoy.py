@@ -1,4 +1,4 @@
-"""A real Envoy, told what to do by a real registry, in both variants."""
+"""A real Envoy that is configured by a real registry, in both variants of xDS."""
 
 from __future__ import annotations
 
@@ -16,42 +16,46 @@ from tests.scenarios.processes import JsonApi, wait_until
 both_variants = pytest.mark.parametrize("delta", [True, False], ids=["delta", "sotw"])
 
 
-async def _register(asking: JsonApi, service: str, id: str, port: int) -> None:
-    await asking.put(f"/services/{service}/instances/{id}", port=port, address="127.0.0.1", ttl=600)
+async def _register(api: JsonApi, service: str, id: str, port: int) -> None:
+    await api.put(f"/services/{service}/instances/{id}", port=port, address="127.0.0.1", ttl=600)
 
 
 @both_variants
-async def test_it_follows_who_comes_drains_and_goes(registry: RegistryProcess, tmp_path: Path, *, delta: bool) -> None:
+async def test_it_follows_registrations_drains_and_deregistrations(
+    registry: RegistryProcess, tmp_path: Path, *, delta: bool
+) -> None:
     await registry.start()
-    with instances("a", "b") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with JsonApi(registry.place.url) as asking:
-            await _register(asking, "orders", "a", there["a"].port)
+    with instances("a", "b") as servers, envoy(registry.xds, tmp_path, delta=delta) as gateway:
+        async with JsonApi(registry.place.url) as api:
+            await _register(api, "orders", "a", servers["a"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a")
-            await _register(asking, "orders", "b", there["b"].port)
+            await _register(api, "orders", "b", servers["b"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a", "b")
             body = {"status": "draining", "reason": "test", "wait": 20.0}
-            written = await asking.put("/services/orders/instances/b/override", **body)
+            written = await api.put("/services/orders/instances/b/override", **body)
             assert "unacknowledged" not in written
-            assert {gateway.get("/orders/1") for _ in range(50)} == {(200, "a")}, "it drained, and was acknowledged"
-            await asking.delete("/services/orders/instances/b")
-            await asking.delete("/services/orders/instances/a")
+            assert {gateway.get("/orders/1") for _ in range(50)} == {(200, "a")}, (
+                "b is drained, and the gateway has acknowledged it"
+            )
+            await api.delete("/services/orders/instances/b")
+            await api.delete("/services/orders/instances/a")
             await asyncio.to_thread(gateway.answers_with, "/orders/1", 503)
-            assert gateway.get("/unheard-of/")[0] == 404
-            status = await asking.get("/status")
+            assert gateway.get("/unknown/")[0] == 404
+            status = await api.get("/status")
             (view,) = status["gateways"]
             assert (view["node"], view["client"].split()[0]) == ("gw1", "envoy")
             await wait_until(lambda: gateway.process.poll() is None)
 
 
 @both_variants
-async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_with_nothing(
+async def test_it_keeps_routing_while_the_registry_is_down_and_after_it_restarts_empty(
     registry: RegistryProcess, tmp_path: Path, *, delta: bool
 ) -> None:
     node = await registry.start()
-    with instances("a", "b", "c") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with JsonApi(registry.place.url) as asking:
-            await _register(asking, "orders", "a", there["a"].port)
-            await _register(asking, "users", "b", there["b"].port)
+    with instances("a", "b", "c") as servers, envoy(registry.xds, tmp_path, delta=delta) as gateway:
+        async with JsonApi(registry.place.url) as api:
+            await _register(api, "orders", "a", servers["a"].port)
+            await _register(api, "users", "b", servers["b"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a")
             await asyncio.to_thread(gateway.answers, "/users/1", "b")
             await node.stop(signal.SIGKILL)
@@ -59,51 +63,53 @@ async def test_it_goes_on_while_the_registry_is_killed_and_when_that_comes_back_
             await registry.start()
 
             async def is_back() -> bool:
-                return bool((await asking.get("/status")).get("gateways"))
+                return bool((await api.get("/status")).get("gateways"))
 
             while not await is_back():
                 assert gateway.get("/orders/1") == (200, "a")
                 await asyncio.sleep(0.05)
-            # By the time it calls c, it has taken whatever the registry said while that knew of nobody.
-            await _register(asking, "orders", "c", there["c"].port)
+            # When it calls c, it has applied everything that the registry sent while its catalog was empty.
+            await _register(api, "orders", "c", servers["c"].port)
             await asyncio.sleep(0.5)
-            assert {gateway.get("/orders/1") for _ in range(20)} == {(200, "a")}, "it may come back yet"
-            await _register(asking, "orders", "a", there["a"].port)
-            answer = await asking.put("/services/orders/instances/a/override", status="draining", wait=20.0)
+            assert {gateway.get("/orders/1") for _ in range(20)} == {(200, "a")}, "`a` may be registered again"
+            await _register(api, "orders", "a", servers["a"].port)
+            answer = await api.put("/services/orders/instances/a/override", status="draining", wait=20.0)
             assert "unacknowledged" not in answer
-            assert {gateway.get("/orders/1") for _ in range(20)} == {(200, "c")}, "who leaves is heard of at once"
-            assert gateway.get("/users/1") == (200, "b"), "it has not come back yet, and nothing is taken from it"
+            assert {gateway.get("/orders/1") for _ in range(20)} == {(200, "c")}, (
+                "an instance that leaves is pushed at once"
+            )
+            assert gateway.get("/users/1") == (200, "b"), "users is not registered again yet, and the gateway keeps it"
 
 
 @both_variants
-async def test_a_rate_limit_holds_over_all_hosts_and_whatever_else_is_declared(
+async def test_a_rate_limit_counts_over_all_hosts_and_survives_other_changes(
     registry: RegistryProcess, tmp_path: Path, *, delta: bool
 ) -> None:
     await registry.start()
-    with instances("a") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with JsonApi(registry.place.url) as asking:
+    with instances("a") as servers, envoy(registry.xds, tmp_path, delta=delta) as gateway:
+        async with JsonApi(registry.place.url) as api:
 
             async def declare(route: str, requests: int = 3, **more: object) -> None:
                 limit = {"requests": requests, "per": "1h"}
-                await asking.put(
+                await api.put(
                     f"/routes/{route}", path={"prefix": f"/{route}"}, to=[{"service": "a"}], rate_limit=limit, **more
                 )
 
             def status(path: str, host: str) -> int:
                 return gateway.http.get(path, headers={"host": host}).status_code
 
-            await _register(asking, "a", "a", there["a"].port)
+            await _register(api, "a", "a", servers["a"].port)
             await declare("ready", 1_000)
             await declare("hosts", hosts=["one.example", "two.example"])
             await declare("any")
-            await asking.put("/routes/last", path={"prefix": "/last"}, to=[{"service": "a"}])
+            await api.put("/routes/last", path={"prefix": "/last"}, to=[{"service": "a"}])
             await asyncio.to_thread(gateway.answers, "/last", "a")
             hosts = ("one.example", "two.example", "one.example")
             for route in ("hosts", "any"):
                 assert [status(f"/{route}", host) for host in hosts] == [200, 200, 200]
-            await asking.put("/routes/later", path={"prefix": "/later"}, to=[{"service": "a"}])
+            await api.put("/routes/later", path={"prefix": "/later"}, to=[{"service": "a"}])
             await asyncio.to_thread(gateway.answers, "/later", "a")
-            await _register(asking, "b", "b", there["a"].port)
+            await _register(api, "b", "b", servers["a"].port)
             await asyncio.to_thread(gateway.answers, "/b/", "a")
             for route in ("hosts", "any"):
                 assert {status(f"/{route}", host) for host in hosts} == {429}
@@ -118,45 +124,45 @@ async def test_a_rate_limit_holds_over_all_hosts_and_whatever_else_is_declared(
 
 
 @both_variants
-async def test_a_cluster_that_it_rejects_tells_callers_why_and_keeps_nobody_waiting(
+async def test_callers_of_a_rejected_cluster_get_the_reason_and_other_services_do_not_wait(
     registry: RegistryProcess, tmp_path: Path, *, delta: bool
 ) -> None:
     await registry.start()
-    with instances("a") as there, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with JsonApi(registry.place.url) as asking:
-            await _register(asking, "orders", "a", there["a"].port)
+    with instances("a") as servers, envoy(registry.xds, tmp_path, delta=delta) as gateway:
+        async with JsonApi(registry.place.url) as api:
+            await _register(api, "orders", "a", servers["a"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a")
-            await asking.put("/upstreams/typo", tls={"ca": "/no/such/folder/authorities.pem"})
-            await asking.put("/services/typo/instances/t", port=9, address="127.0.0.1", scheme="https", ttl=600)
+            await api.put("/upstreams/typo", tls={"ca": "/no/such/folder/authorities.pem"})
+            await api.put("/services/typo/instances/t", port=9, address="127.0.0.1", scheme="https", ttl=600)
             await asyncio.to_thread(gateway.answers_with, "/typo/1", 503)
             await wait_until(lambda: "cause" in gateway.get("/typo/1")[1], lambda: gateway.get("/typo/1"))
             refused = gateway.http.get("/typo/1").json()
             assert refused["service"] == "typo"
             assert refused["cause"].endswith("authorities.pem")
             assert "folder" not in refused["cause"]
-            answer = await asking.put("/services/orders/instances/a/override", status="draining", wait=20.0)
+            answer = await api.put("/services/orders/instances/a/override", status="draining", wait=20.0)
             assert "unacknowledged" not in answer
             assert gateway.get("/orders/1")[0] == 503
-            (view,) = (await asking.get("/status"))["gateways"]
+            (view,) = (await api.get("/status"))["gateways"]
             assert "/no/such/folder/authorities.pem" in view["rejections"]["clusters"]
-            await asking.put("/upstreams/typo", tls={"verify": False})
+            await api.put("/upstreams/typo", tls={"verify": False})
             await wait_until(lambda: "cause" not in gateway.get("/typo/1")[1])
-            (view,) = (await asking.get("/status"))["gateways"]
+            (view,) = (await api.get("/status"))["gateways"]
             assert "rejections" not in view
 
 
-async def test_what_it_rejects_is_told_in_its_own_words(registry: RegistryProcess, tmp_path: Path) -> None:
+async def test_the_status_shows_its_reason_for_a_rejection(registry: RegistryProcess, tmp_path: Path) -> None:
     node = await registry.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
         with envoy(registry.xds, tmp_path, port=taken.getsockname()[1]):
             await node.wait_for_output("gw1 rejects its listeners")
-            async with JsonApi(registry.place.url) as asking:
-                (view,) = (await asking.get("/status"))["gateways"]
-                assert where in view["rejections"]["listeners"]
-                metrics = (await asking.http.get(f"{registry.place.url}/metrics")).text
+            async with JsonApi(registry.place.url) as api:
+                (view,) = (await api.get("/status"))["gateways"]
+                assert address in view["rejections"]["listeners"]
+                metrics = (await api.http.get(f"{registry.place.url}/metrics")).text
                 assert 'adsum_xds_rejections_total{kind="listeners"} 1.0' in metrics
             status = registry.place.adsum("status")
             await status.wait()
             assert "gw1" in status.stdout
-            assert where in status.stdout
+            assert address in status.stdout

@@ -1,4 +1,4 @@
-"""A real gRPC client without a proxy, on `xds:///orders`."""
+"""A real proxyless gRPC client of `xds:///orders`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PEER = ("-m", "tests.dialects.xds.grpc_peer")
 
 
 class GrpcCallerProcess:
-    """Calls for ever; what it was answered last is what counts."""
+    """A client that calls without end; tests look at its latest answers."""
 
     def __init__(self, registry: RegistryProcess, service: str) -> None:
         bootstrap = {
@@ -29,11 +29,11 @@ class GrpcCallerProcess:
         return len(self._child.stdout.splitlines())
 
     def answers(self, since: int) -> set[str]:
-        """The whole ones after so many."""
+        """Return the complete answers after the first `since`."""
         return set(self._child.stdout.splitlines()[since:-1])
 
     async def next(self, count: int) -> set[str]:
-        """The answers to as many further calls."""
+        """Wait for this many further answers, and return them."""
         before = self.count
         await wait_until(
             lambda: self.count >= before + count + 1, lambda: self._child.stdout[-500:] + self._child.stderr[-3000:]
@@ -41,53 +41,55 @@ class GrpcCallerProcess:
         return set(self._child.stdout.splitlines()[before + 1 : before + 1 + count])
 
     async def answered_by(self, *names: str) -> None:
-        """Return once these are the ones that answer."""
+        """Return when exactly these servers answer."""
         deadline = time.monotonic() + 30.0
         while (found := await self.next(12)) != set(names):
             assert time.monotonic() < deadline, found
 
 
-async def _server(registry: RegistryProcess, asking: JsonApi, name: str) -> ScenarioProcess:
+async def _server(registry: RegistryProcess, api: JsonApi, name: str) -> ScenarioProcess:
     server = registry.place.run(name, *PEER, "serve", name)
     await wait_until(lambda: "\n" in server.stdout)
-    await _register(asking, name, server)
+    await _register(api, name, server)
     return server
 
 
-async def _register(asking: JsonApi, name: str, server: ScenarioProcess) -> None:
+async def _register(api: JsonApi, name: str, server: ScenarioProcess) -> None:
     port = int(server.stdout.splitlines()[0])
-    await asking.put(f"/services/orders/instances/{name}", port=port, address="127.0.0.1", scheme="grpc", ttl=600)
+    await api.put(f"/services/orders/instances/{name}", port=port, address="127.0.0.1", scheme="grpc", ttl=600)
 
 
-async def test_it_follows_who_comes_drains_and_goes_and_outlives_the_registry(registry: RegistryProcess) -> None:
+async def test_it_follows_registrations_drains_and_deregistrations_and_outlives_the_registry(
+    registry: RegistryProcess,
+) -> None:
     node = await registry.start()
-    async with JsonApi(registry.place.url) as asking:
-        a = await _server(registry, asking, "a")
+    async with JsonApi(registry.place.url) as api:
+        a = await _server(registry, api, "a")
         client = GrpcCallerProcess(registry, "orders")
         await client.answered_by("a")
-        b = await _server(registry, asking, "b")
+        b = await _server(registry, api, "b")
         await client.answered_by("a", "b")
         body = {"status": "draining", "reason": "test", "wait": 20.0}
-        assert "unacknowledged" not in await asking.put("/services/orders/instances/b/override", **body)
+        assert "unacknowledged" not in await api.put("/services/orders/instances/b/override", **body)
         assert await client.next(50) == {"a"}
         await b.stop()
         assert await client.next(20) == {"a"}
-        (view,) = (await asking.get("/status"))["gateways"]
+        (view,) = (await api.get("/status"))["gateways"]
         assert view["client"].startswith("gRPC")
         await node.stop(signal.SIGKILL)
         killed = client.count
         assert await client.next(20) == {"a"}
         await registry.start()
-        while not (await asking.get("/status")).get("gateways"):
+        while not (await api.get("/status")).get("gateways"):
             assert await client.next(5) == {"a"}
-        await _server(registry, asking, "c")
+        await _server(registry, api, "c")
         await client.next(20)
-        assert client.answers(killed) == {"a"}, "it may come back yet"
-        await _register(asking, "a", a)
+        assert client.answers(killed) == {"a"}, "`a` may be registered again"
+        await _register(api, "a", a)
         body = {"status": "draining", "reason": "test", "wait": 20.0}
-        assert "unacknowledged" not in await asking.put("/services/orders/instances/a/override", **body)
-        assert await client.next(50) == {"c"}, "who leaves is heard of at once"
-        # It calls c alone, so it has taken whatever the registry said while that knew of nobody.
+        assert "unacknowledged" not in await api.put("/services/orders/instances/a/override", **body)
+        assert await client.next(50) == {"c"}, "an instance that leaves is pushed at once"
+        # It calls only c, so it has applied everything that the registry sent while its catalog was empty.
         assert client.answers(killed) == {"a", "c"}
 
 
@@ -97,5 +99,5 @@ async def test_an_unknown_service_fails_at_once(registry: RegistryProcess) -> No
     client = GrpcCallerProcess(registry, "nobody")
     (answer,) = await client.next(1)
     assert answer.startswith("UNAVAILABLE")
-    assert "nobody" in answer, "grpc's own words name the service"
-    assert time.monotonic() - began < 10.0, "not after the 15 s that gRPC waits for what never comes"
+    assert "nobody" in answer, "the error of gRPC names the service"
+    assert time.monotonic() - began < 10.0, "before the 15 s after which gRPC gives up on a missing resource"

@@ -1,4 +1,4 @@
-"""Host names of instances: asked for again and again, and never forgotten because of one bad answer."""
+"""Host names of instances: looked up regularly, and kept when a look-up fails."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ WHY = Provenance(Cause.REGISTERED, "tester")
 
 
 class HostNameWorld:
-    """Names and what they stand for."""
+    """A resolver with fake answers, and the snapshot that it follows."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.answers: dict[str, list[str]] = {}
-        self.asked: list[str] = []
+        self.looked_up: list[str] = []
         self.changes = 0
         self.snapshot = snapshots.load_snapshot(FullState("e", 0, []))
         self.addresses = HostNameResolver(
@@ -37,13 +37,13 @@ class HostNameWorld:
         self.changes += 1
 
     async def look_up(self, name: str) -> list[str]:
-        self.asked.append(name)
+        self.looked_up.append(name)
         if name not in self.answers:
             raise OSError("nobody knows")
         return self.answers[name]
 
     async def list(self, id: str, address: str | None, service: str = "orders") -> None:
-        """An instance comes, or goes (None)."""
+        """Register an instance at this address, or deregister it (None)."""
         listing = Listing(Registration(Instance(service, id, address, 80)), WHY) if address else None
         batch = Batch(self.snapshot.revision + 1, [Change(Key(service, id), listing, WHY)])
         await self.follow(self.snapshot.apply(batch))
@@ -62,27 +62,27 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HostNameWorld]
     await found.addresses.close()
 
 
-async def test_names_are_asked_for_when_they_come_up_and_addresses_never(world: HostNameWorld) -> None:
+async def test_names_are_looked_up_when_they_appear_and_addresses_never(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1", "192.0.2.2"]}
     await world.list("a", "a.example")
     await world.list("b", "192.0.2.9")
     await world.list("c", "2001:db8::1")
-    assert world.asked == ["a.example"]
+    assert world.looked_up == ["a.example"]
     assert world.addresses.addresses == {"a.example": "192.0.2.1"}
     assert world.changes == 1
 
 
-async def test_a_bad_answer_is_forgotten_and_the_last_good_one_kept(world: HostNameWorld) -> None:
+async def test_a_failed_look_up_keeps_the_last_address(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1"]}
     await world.list("a", "a.example")
     world.answers = {}
     await world.clock.advance(3 * REFRESH_INTERVAL)
-    assert len(world.asked) > 2
+    assert len(world.looked_up) > 2
     assert world.addresses.addresses == {"a.example": "192.0.2.1"}
     assert world.changes == 1
 
 
-async def test_an_address_that_is_still_among_the_answers_stays(world: HostNameWorld) -> None:
+async def test_an_address_stays_while_it_is_among_the_answers(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1", "192.0.2.2"]}
     await world.list("a", "a.example")
     world.answers = {"a.example": ["192.0.2.2", "192.0.2.1"]}
@@ -92,10 +92,10 @@ async def test_an_address_that_is_still_among_the_answers_stays(world: HostNameW
     before = world.addresses.addresses
     await world.clock.advance(2 * REFRESH_INTERVAL)
     assert world.addresses.addresses == {"a.example": "192.0.2.3"}
-    assert world.addresses.addresses is not before, "who was given it before keeps what it had"
+    assert world.addresses.addresses is not before, "an address table is never changed in place"
 
 
-async def test_an_unknown_name_is_asked_for_again_soon(world: HostNameWorld) -> None:
+async def test_a_name_without_an_address_is_looked_up_again_soon(world: HostNameWorld) -> None:
     await world.list("a", "a.example")
     assert world.addresses.addresses == {}
     world.answers = {"a.example": ["192.0.2.1"]}
@@ -103,28 +103,28 @@ async def test_an_unknown_name_is_asked_for_again_soon(world: HostNameWorld) -> 
     assert world.addresses.addresses == {"a.example": "192.0.2.1"}
 
 
-async def test_addresses_that_may_not_be_routed_to_are_no_answer(world: HostNameWorld) -> None:
+async def test_denied_addresses_are_ignored(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["10.0.0.1", "fe80::1%eth0", "192.0.2.5"], "b.example": ["10.0.0.1"]}
     await world.list("a", "a.example")
     await world.list("b", "b.example")
     assert world.addresses.addresses == {"a.example": "192.0.2.5"}
 
 
-async def test_names_that_nobody_has_any_more_are_let_go(world: HostNameWorld) -> None:
+async def test_names_of_deregistered_instances_are_dropped(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1"], "b.example": ["192.0.2.2"]}
     await world.list("a", "a.example")
     await world.list("a", "a.example", "users")
     await world.list("b", "b.example")
     await world.list("a", None)
-    assert set(world.addresses.addresses) == {"a.example", "b.example"}, "users has it, too"
+    assert set(world.addresses.addresses) == {"a.example", "b.example"}, "users has an instance with it, too"
     await world.list("a", None, "users")
     assert set(world.addresses.addresses) == {"b.example"}
-    before = len(world.asked)
+    before = len(world.looked_up)
     await world.clock.advance(1.5 * REFRESH_INTERVAL)
-    assert set(world.asked[before:]) == {"b.example"}
+    assert set(world.looked_up[before:]) == {"b.example"}
 
 
-async def test_another_history_has_names_of_its_own(world: HostNameWorld) -> None:
+async def test_names_are_those_of_the_current_epoch(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["192.0.2.1"]}
     await world.list("a", "a.example")
     await world.follow(Snapshot("e2", 0, MappingProxyType({}), 0, 0))

@@ -1,4 +1,4 @@
-"""Peers that break the rules, or take more than their share, harm nobody else."""
+"""Peers that violate the protocol or a limit do not affect others."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ SHAPE = GatewayProfile(listen=("127.0.0.1:8080",)).metadata()
 
 
 class RawGrpcPeer:
-    """Says what it is told to, and keeps what it hears."""
+    """A peer that sends given messages, and keeps the messages that it receives."""
 
     def __init__(self, place: str, method: str = DELTA) -> None:
         self.received: list[bytes] = []
         self.end: grpc.RpcError | None = None
-        self._said: list[bytes] = []
-        self._more = threading.Condition()
-        self._over = False
+        self._messages: list[bytes] = []
+        self._condition = threading.Condition()
+        self._is_closed = False
         self._channel = grpc.insecure_channel(place, [("grpc.use_local_subchannel_pool", 1)])
         self._call = self._channel.stream_stream(method, None, None)(self._requests())
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def send(self, *messages: bytes) -> RawGrpcPeer:
-        with self._more:
-            self._said += messages
-            self._more.notify()
+        with self._condition:
+            self._messages += messages
+            self._condition.notify()
         return self
 
     def _requests(self) -> Iterator[bytes]:
-        said = 0
+        sent = 0
         while True:
-            with self._more:
-                while not self._over and said == len(self._said):
-                    self._more.wait(WAIT_TIMEOUT)
-                if said == len(self._said):
+            with self._condition:
+                while not self._is_closed and sent == len(self._messages):
+                    self._condition.wait(WAIT_TIMEOUT)
+                if sent == len(self._messages):
                     return
-                message = self._said[said]
-            said += 1
+                message = self._messages[sent]
+            sent += 1
             yield message
 
     def _listen(self) -> None:
@@ -71,21 +71,21 @@ class RawGrpcPeer:
             self.end = error
 
     def status(self) -> tuple[str, str]:
-        """How it was ended."""
+        """Wait for the end of the call, and return its status and details."""
         self._thread.join(WAIT_TIMEOUT)
         assert self.end is not None
         return self.end.code().name, self.end.details() or ""
 
     def close(self) -> None:
-        with self._more:
-            self._over = True
-            self._more.notify()
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify()
         self._channel.close()
         self._thread.join(WAIT_TIMEOUT)
 
 
 class WellBehavedGateway(RawGrpcPeer):
-    """One that keeps the rules: it subscribes to one assignment and acknowledges."""
+    """A gateway that follows the protocol: it subscribes to one assignment, and acknowledges."""
 
     def __init__(self, place: str, node: str = "good") -> None:
         super().__init__(place)
@@ -94,10 +94,12 @@ class WellBehavedGateway(RawGrpcPeer):
         self.send(request_bytes(EDS, "orders"))
 
     def ports(self) -> list[int]:
-        """Of the last assignment; acknowledges what it heard."""
+        """Acknowledge all responses, and return the ports in the last assignment."""
         for message in self.received[self._acked :]:
-            said = DeltaDiscoveryResponse.FromString(message)
-            self.send(DeltaDiscoveryRequest(type_url=said.type_url, response_nonce=said.nonce).SerializeToString())
+            response = DeltaDiscoveryResponse.FromString(message)
+            self.send(
+                DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce).SerializeToString()
+            )
             self._acked += 1
         last = [each for each in map(DeltaDiscoveryResponse.FromString, self.received) if each.type_url == EDS.value]
         if not last or not last[-1].resources:
@@ -113,7 +115,7 @@ class WellBehavedGateway(RawGrpcPeer):
 def request_bytes(
     kind: Any, *names: str, node: str = "", agent: str = "envoy", metadata: Any = SHAPE, **more: Any
 ) -> bytes:
-    """One request."""
+    """Encode a request."""
     request = DeltaDiscoveryRequest(type_url=getattr(kind, "value", kind), resource_names_subscribe=names, **more)
     if node:
         request.node.id = node
@@ -124,7 +126,7 @@ def request_bytes(
 
 
 class MisbehavingPeersWorld:
-    """A registry, and a gateway that keeps the rules."""
+    """A registry, and a gateway that follows the protocol."""
 
     def __init__(self) -> None:
         self.daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="127.0.0.1:0", store="memory:", node="test"))
@@ -145,7 +147,7 @@ class MisbehavingPeersWorld:
         httpx.put(f"{self.daemon.url}/api/v1/services/orders/instances/a", json=body).raise_for_status()
 
     def check(self) -> None:
-        """A change reaches the one that keeps the rules, and it is still the same stream."""
+        """Check that a change reaches the well-behaved gateway on its first stream."""
         self.register()
         until(lambda: self.well_behaved.ports() == [self.port])
         assert self.well_behaved.end is None
@@ -166,9 +168,9 @@ def world() -> Iterator[MisbehavingPeersWorld]:
     found.close()
 
 
-def until(true: Callable[[], object]) -> None:
+def until(is_true: Callable[[], object]) -> None:
     deadline = time.monotonic() + WAIT_TIMEOUT
-    while not true():
+    while not is_true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -193,21 +195,21 @@ MISBEHAVIOURS = {
         "at most 2000 names",
     ),
     "no load report": (LRS, b"\xff\xff\xff\xff", "the message is not a load report"),
-    "load of nobody": (LRS, LoadStatsRequest().SerializeToString(), "must have a node id"),
-    "no figures": (METRICS, b"\xff\xff\xff\xff", "the message is not a metrics message"),
-    "figures of nobody": (METRICS, metrics_message(""), "must have a node id"),
-    "figures of a long node": (METRICS, metrics_message("x" * (MAX_NODE_LENGTH + 1)), "must have a node id"),
-    "less than nothing": (
+    "load report without a node": (LRS, LoadStatsRequest().SerializeToString(), "must have a node id"),
+    "no metrics message": (METRICS, b"\xff\xff\xff\xff", "the message is not a metrics message"),
+    "metrics without a node": (METRICS, metrics_message(""), "must have a node id"),
+    "metrics of a long node": (METRICS, metrics_message("x" * (MAX_NODE_LENGTH + 1)), "must have a node id"),
+    "negative count": (
         METRICS,
         metrics_message("good", **{"cluster.orders.upstream_rq_2xx": -1.0}),
         "a count must be from 0",
     ),
-    "no number": (
+    "count that is no number": (
         METRICS,
         metrics_message("good", **{"http.gateway.downstream_rq_5xx": math.nan}),
         "a count must be from 0",
     ),
-    "beyond counting": (
+    "infinite count": (
         METRICS,
         metrics_message("good", **{"http.gateway.downstream_rq_5xx": math.inf}),
         "a count must be from 0",
@@ -215,9 +217,11 @@ MISBEHAVIOURS = {
 }
 
 
-@pytest.mark.parametrize("rude", MISBEHAVIOURS)
-def test_one_that_breaks_the_rules_is_told_so_and_alone(world: MisbehavingPeersWorld, rude: str) -> None:
-    method, message, words = MISBEHAVIOURS[rude]
+@pytest.mark.parametrize("name", MISBEHAVIOURS)
+def test_a_peer_that_violates_the_protocol_is_refused_with_the_reason_and_no_other(
+    world: MisbehavingPeersWorld, name: str
+) -> None:
+    method, message, words = MISBEHAVIOURS[name]
     code, details = world.connect(method).send(message).status()
     assert code == "INVALID_ARGUMENT"
     assert words in details
@@ -227,7 +231,7 @@ def test_one_that_breaks_the_rules_is_told_so_and_alone(world: MisbehavingPeersW
     assert 'adsum_xds_refused_total{code="INVALID_ARGUMENT"} 1.0' in world.metrics()
 
 
-def test_a_refusal_reaches_peers_that_are_being_sent_something(
+def test_a_refusal_reaches_a_peer_while_a_response_is_sent_to_it(
     world: MisbehavingPeersWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     greedy = request_bytes(ResourceKind.LISTENER, *(f"s{n}" for n in range(1_500)), node="x", agent="grpc", metadata={})
@@ -237,7 +241,7 @@ def test_a_refusal_reaches_peers_that_are_being_sent_something(
     world.check()
 
 
-def test_unknown_kinds_and_wrong_nonces_are_passed_over(world: MisbehavingPeersWorld) -> None:
+def test_unknown_kinds_and_wrong_nonces_are_ignored(world: MisbehavingPeersWorld) -> None:
     peer = world.connect().send(
         request_bytes("type.googleapis.com/no.such.Kind", "x", node="odd"),
         request_bytes(EDS, "orders", response_nonce="never-sent"),
@@ -251,7 +255,7 @@ def test_unknown_kinds_and_wrong_nonces_are_passed_over(world: MisbehavingPeersW
     assert not any("rejections" in each for each in status["gateways"])
 
 
-def test_a_flood_of_requests_holds_up_nobody(world: MisbehavingPeersWorld) -> None:
+def test_a_flood_of_requests_delays_no_other_peer(world: MisbehavingPeersWorld) -> None:
     floods = [world.connect().send(request_bytes(CDS, node=f"flood{n}")) for n in range(3)]
     for flood in floods:
         flood.send(
@@ -262,7 +266,7 @@ def test_a_flood_of_requests_holds_up_nobody(world: MisbehavingPeersWorld) -> No
     assert all(flood.end is None for flood in floods)
 
 
-def test_streams_that_come_and_go_leave_nothing(world: MisbehavingPeersWorld) -> None:
+def test_ended_streams_leave_no_trace(world: MisbehavingPeersWorld) -> None:
     for n in range(30):
         peer = world.connect()
         peer.send(request_bytes(CDS, node=f"brief{n}"), request_bytes(EDS, "orders"))
@@ -272,7 +276,7 @@ def test_streams_that_come_and_go_leave_nothing(world: MisbehavingPeersWorld) ->
     world.check()
 
 
-def test_load_reports_are_told_as_tries_by_instance(world: MisbehavingPeersWorld) -> None:
+def test_load_reports_become_metrics_of_tries_by_instance(world: MisbehavingPeersWorld) -> None:
     peer = world.connect(LRS)
     report = LoadStatsRequest()
     report.node.id = "good"
@@ -287,7 +291,7 @@ def test_load_reports_are_told_as_tries_by_instance(world: MisbehavingPeersWorld
     assert "no-service-of-ours" not in world.metrics()
 
 
-def test_figures_of_a_gateway_that_is_told_elsewhere_are_turned_away(world: MisbehavingPeersWorld) -> None:
+def test_metrics_of_a_gateway_of_another_node_are_refused(world: MisbehavingPeersWorld) -> None:
     assert world.connect(METRICS).send(metrics_message("stranger")).status()[0] == "UNAVAILABLE"
     peer = world.connect(METRICS).send(metrics_message("good", **{"cluster.orders.upstream_rq_5xx": 3}))
     until(lambda: 'adsum_gateway_service_errors_total{gateway="good",service="orders"} 3.0' in world.metrics())

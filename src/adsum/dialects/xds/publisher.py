@@ -101,7 +101,7 @@ class Publisher:
         """Return whether compiling this takes so long that it should be prepared in a thread."""
         before = self._source.snapshot
         documents = before.documents, snapshot.documents
-        if documents[0] is not documents[1] and any(len(each.by_key) > MAX_INLINE_COMPILATION for each in documents):
+        if documents[0] is not documents[1] and any(len(table.by_key) > MAX_INLINE_COMPILATION for table in documents):
             return True
         if len(snapshots.changed_services(before, snapshot)) > MAX_INLINE_COMPILATION:
             return True

@@ -109,7 +109,7 @@ class Xds:
                 await self._watch.changed()
 
     def _catch_up(self) -> None:
-        """Publish the newest snapshot for a client that joins; if compiling takes long, it is published a little later."""
+        """Publish the newest snapshot for a client that joins; a little later if compiling it takes long."""
         snapshot, addresses = self._registry.snapshot, self._addresses.addresses
         if self._preparing or not (self._publisher.publication and self._publisher.is_behind(snapshot, addresses)):
             return
@@ -119,7 +119,7 @@ class Xds:
             self._publish(snapshot, addresses)
 
     async def _prepare_and_publish(self) -> None:
-        """Publish the newest snapshot. If compiling takes long, it is done in a thread, so that the loop is not blocked."""
+        """Publish the newest snapshot. If compiling it takes long, a thread does it, so the loop is not blocked."""
         snapshot, addresses = self._registry.snapshot, self._addresses.addresses
         if self._publisher.is_expensive(snapshot):
             self._preparing = True

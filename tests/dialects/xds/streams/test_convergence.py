@@ -1,4 +1,4 @@
-"""Whatever the order of publications, answers and losses: a client ends up with what is, and is never led astray."""
+"""Clients converge in any order of publications, answers and lost streams, and can always route."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, FakeXdsClient, Received
 
 SERVICES = "abcd"
 MAX_EXCHANGES = 200
-"""Exchanges after which a conversation is taken to be endless."""
+"""Exchanges after which a test fails, since they seem to be endless."""
 
 
 class EnvoyLikeClient(FakeXdsClient):
-    """A client that does as Envoy does: subscribes to what it is told of, and has to be able to route at any time."""
+    """A client that subscribes as Envoy does, and checks after each response that its routes lead to warm clusters."""
 
     def __init__(self, variant: ModuleType, session: StreamSession) -> None:
         super().__init__(variant, session)
         self.unanswered: list[ResourceKind] = []
         self.has_rejected = False
-        """Whether it rejected something: then it may well lack what routes name."""
+        """Whether it has rejected something, after which it may lack what routes name."""
         self.before: dict[ResourceKind, dict[str, str]] = {}
         self.names[EDS] = []
 
@@ -36,25 +36,25 @@ class EnvoyLikeClient(FakeXdsClient):
         self.request(RDS, "main")
 
     def take(self) -> ReceivedResponse | None:
-        """Take in one response, without an answer."""
+        """Apply one response without answering it."""
         before = {kind: dict(has) for kind, has in self.resources.items()}
-        said = self.receive()
-        if said is not None:
-            self.unanswered.append(said.kind)
-            self.before[said.kind] = before.get(said.kind, {})
+        response = self.receive()
+        if response is not None:
+            self.unanswered.append(response.kind)
+            self.before[response.kind] = before.get(response.kind, {})
             self.check()
-        return said
+        return response
 
     def check(self) -> None:
-        """Whatever its routes name is a cluster that it has, with an assignment."""
+        """Check that every cluster that its routes name exists, with an assignment."""
         if self.has_rejected or RDS not in self.resources or not self.resources[RDS]:
             return
         named = routed(self.resources[RDS]["main"])
-        assert named <= set(self.resources.get(CDS, {})), "a route names a cluster that is not there"
+        assert named <= set(self.resources.get(CDS, {})), "a route names a missing cluster"
         assert named <= set(self.resources.get(EDS, {})), "a route names a cluster that is not warm"
 
     def answer(self, error: str = "") -> None:
-        """Answer the response that waits for it longest; Envoy subscribes to what it learnt before that."""
+        """Answer the oldest unanswered response; Envoy subscribes to new clusters before that."""
         if not self.unanswered:
             return
         kind = self.unanswered.pop(0)
@@ -66,7 +66,7 @@ class EnvoyLikeClient(FakeXdsClient):
         self.ack(kind, error)
 
     def subscribe(self) -> None:
-        """To the assignments of the clusters that it has, and no others."""
+        """Subscribe to the assignments of exactly the clusters that it has."""
         wanted, have = set(self.resources[CDS]), set(self.names[EDS])
         if wanted == have:
             return
@@ -78,18 +78,18 @@ class EnvoyLikeClient(FakeXdsClient):
         self.resources[EDS] = {name: each for name, each in self.resources.get(EDS, {}).items() if name in wanted}
 
     def exchange_all(self) -> None:
-        """Until there is no more to say."""
+        """Exchange responses and answers until there are none."""
         for _ in range(MAX_EXCHANGES):
             if self.take() is None and not self.unanswered:
                 return
             self.answer()
-        raise AssertionError("they talk for ever")
+        raise AssertionError("the exchanges don't end")
 
 
 def contents(
     services: frozenset[str], endpoints: int, cluster: int, listener: int = 1
 ) -> dict[ResourceKind, dict[str, int]]:
-    """A catalog of these services, each routed to."""
+    """Return the contents of a catalog with these services and a route to each."""
     return {
         CDS: dict.fromkeys(services, cluster),
         EDS: dict.fromkeys(services, endpoints),
@@ -105,7 +105,7 @@ ROUTED = {
 
 
 def routed(routes: str) -> set[str]:
-    """The services that these routes name."""
+    """Return the services that these routes name."""
     return ROUTED[routes]
 
 
@@ -119,17 +119,17 @@ STEPS = st.lists(st.one_of(PUBLICATIONS, *map(st.just, OTHERS)), max_size=40)
 @pytest.mark.parametrize("variant", [delta, sotw], ids=["delta", "sotw"])
 @given(steps=STEPS, last=CHOSEN, last_vacated=CHOSEN)
 @settings(max_examples=150)
-def test_a_client_converges_and_its_routes_always_lead_somewhere(
+def test_a_client_converges_and_its_routes_always_lead_to_warm_clusters(
     variant: ModuleType, steps: list[Step], last: frozenset[str], last_vacated: frozenset[str]
 ) -> None:
-    audience = GatewaySubscribers()
-    client = EnvoyLikeClient(variant, StreamSession(variant, audience))
+    subscribers = GatewaySubscribers()
+    client = EnvoyLikeClient(variant, StreamSession(variant, subscribers))
     client.start()
     number = 0
     for step, published, vacated in steps:
         if step == "publish":
             number += 1
-            audience.publish(resources(published), number, number, vacated)
+            subscribers.publish(resources(published), number, number, vacated)
         elif step == "take":
             client.take()
         elif step == "answer":
@@ -140,13 +140,13 @@ def test_a_client_converges_and_its_routes_always_lead_somewhere(
             client.request(EDS, *([] if client.is_delta else client.names[EDS]), nonce="of-old", error="lies")
         else:
             client.session.close()
-            client = EnvoyLikeClient(variant, StreamSession(variant, audience))
+            client = EnvoyLikeClient(variant, StreamSession(variant, subscribers))
             client.start()
     final = contents(last, 7, 7, 7)
-    audience.publish(resources(final), number + 1, number + 1, last_vacated)
+    subscribers.publish(resources(final), number + 1, number + 1, last_vacated)
     client.exchange_all()
     assert client.session.is_current
-    expected = {kind: {name: content(each) for name, each in of.items()} for kind, of in resources(final).items()}
+    expected = {kind: {name: content(each) for name, each in table.items()} for kind, table in resources(final).items()}
     assert {kind: client.resources.get(kind, {}) for kind in (CDS, LDS, EDS)} == {
         kind: expected[kind] for kind in (CDS, LDS, EDS)
     }
@@ -159,24 +159,24 @@ def test_a_client_converges_and_its_routes_always_lead_somewhere(
     after=st.frozensets(st.sampled_from(SERVICES)),
     endpoints=st.integers(1, 2),
 )
-def test_a_client_that_comes_back_is_told_the_difference_and_no_more(
+def test_a_client_that_reconnects_gets_only_the_difference(
     before: frozenset[str], after: frozenset[str], endpoints: int
 ) -> None:
     old, new = resources(contents(before, 1, 1)), resources(contents(after, endpoints, 1))
-    audience = GatewaySubscribers()
-    audience.publish(new, 1, 1)
-    client = FakeXdsClient(delta, StreamSession(delta, audience))
+    subscribers = GatewaySubscribers()
+    subscribers.publish(new, 1, 1)
+    client = FakeXdsClient(delta, StreamSession(delta, subscribers))
     for kind, names in ((CDS, ()), (EDS, sorted(before)), (LDS, ()), (RDS, ("main",))):
         client.request(kind, *names, initial_resource_versions={name: each.version for name, each in old[kind].items()})
-    told = {kind: set[str]() for kind in ResourceKind}
-    for client.now in (0.0, DEPENDENCY_TIMEOUT):  # It never asks for the assignments of new clusters.
-        for said in client.settle():
-            told[said.kind] |= {*said.resources, *said.removed}
+    received = {kind: set[str]() for kind in ResourceKind}
+    for client.now in (0.0, DEPENDENCY_TIMEOUT):  # It never subscribes to the assignments of new clusters.
+        for response in client.settle():
+            received[response.kind] |= {*response.resources, *response.removed}
     for kind in (CDS, LDS, RDS):
-        assert told[kind] == {
+        assert received[kind] == {
             name
             for name in {*old[kind], *new[kind]}
             if name not in old[kind] or name not in new[kind] or old[kind][name].version != new[kind][name].version
         }
     kept = {name for name in before if name in after and old[EDS][name].version == new[EDS][name].version}
-    assert told[EDS] == before - kept
+    assert received[EDS] == before - kept

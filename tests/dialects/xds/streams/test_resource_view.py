@@ -1,4 +1,4 @@
-"""Clusters that a client refuses: nobody waits for them, and callers of their services hear why."""
+"""Clusters that a client rejects: nothing waits for them, and callers of their services get the reason."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ CAUSE = "the gateway refuses the settings of this service: Invalid path: no-such
 
 
 class RejectingClient(FakeXdsClient):
-    """Takes what it can of a response, asks for the assignments of new clusters, then answers: as Envoy does."""
+    """A client that applies the valid part of a response, subscribes to assignments, then answers, as Envoy does."""
 
     def __init__(self, variant: ModuleType) -> None:
-        self.audience = GatewaySubscribers()
-        super().__init__(variant, StreamSession(variant, self.audience))
+        self.subscribers = GatewaySubscribers()
+        super().__init__(variant, StreamSession(variant, self.subscribers))
         self.wrong: dict[str, int] = {}
-        """The clusters that it refuses, by name: the version that is wrong."""
+        """The version of each cluster that it rejects, by name."""
         self.refusals = 0
 
     def publish(self, contents: Contents, *, encrypted: bool = False) -> None:
-        number = self.audience.publication + 1
+        number = self.subscribers.publication + 1
         of = resources(contents)
         of[CDS] = {name: replace(each, has_tls=encrypted) for name, each in of[CDS].items()}
-        self.audience.publish(of, number, 10 * number)
+        self.subscribers.publish(of, number, 10 * number)
 
     def connect(self) -> None:
         self.request(CDS)
@@ -56,14 +56,14 @@ class RejectingClient(FakeXdsClient):
 
     def settle(self) -> list[ReceivedResponse]:
         taken = []
-        while (said := self.receive()) is not None:
-            taken.append(said)
-            error = self._take_clusters(said) if said.kind is CDS else ""
-            self.ack(said.kind, error)
+        while (response := self.receive()) is not None:
+            taken.append(response)
+            error = self._take_clusters(response) if response.kind is CDS else ""
+            self.ack(response.kind, error)
         return taken
 
-    def _take_clusters(self, said: ReceivedResponse) -> str:
-        clusters = {name: Cluster.FromString(content) for name, content in said.resources.items()}
+    def _take_clusters(self, response: ReceivedResponse) -> str:
+        clusters = {name: Cluster.FromString(content) for name, content in response.resources.items()}
         refused = [name for name, each in clusters.items() if each.alt_stat_name == str(self.wrong.get(name))]
         taken = [name for name, each in clusters.items() if name not in refused and not _is_substitute(each)]
         known = self.names.get(EDS, [])
@@ -88,7 +88,7 @@ def _is_substitute(cluster: Cluster) -> bool:
 
 
 def _world(**clusters: int) -> Contents:
-    """These clusters, and routes that are others whenever there is another number of them."""
+    """Return the contents of these clusters, with routes that differ by their number."""
     return {CDS: clusters, EDS: dict.fromkeys(clusters, 1), LDS: {"main": 1}, RDS: {"main": len(clusters)}}
 
 
@@ -101,24 +101,24 @@ def client(request: pytest.FixtureRequest) -> RejectingClient:
     return client
 
 
-def test_a_refused_cluster_delays_no_other_service_and_no_drain(client: RejectingClient) -> None:
+def test_a_rejected_cluster_delays_no_other_service_and_no_drain(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
     assert client.session.is_current, "a drain need not wait"
     client.publish(_world(a=1, typo=1, b=1))
-    kinds = [said.kind for said in client.settle()]
+    kinds = [response.kind for response in client.settle()]
     assert kinds == [CDS, EDS, RDS], "no time has passed"
     assert client.session.is_current
 
 
-def test_a_cluster_that_comes_with_a_refused_one_has_its_assignment_before_the_routes(client: RejectingClient) -> None:
+def test_a_cluster_beside_a_rejected_one_gets_its_assignment_before_the_routes(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1, b=1))
-    kinds = [said.kind for said in client.settle()]
+    kinds = [response.kind for response in client.settle()]
     assert kinds.index(RDS) > kinds.index(EDS)
     assert "b" in client.resources[EDS]
 
 
-def test_callers_of_a_refused_cluster_hear_why_but_not_where_the_gateway_keeps_its_files(
+def test_callers_of_a_rejected_cluster_get_the_reason_without_paths_of_the_gateway(
     client: RejectingClient,
 ) -> None:
     client.publish(_world(a=1, typo=1))
@@ -127,11 +127,11 @@ def test_callers_of_a_refused_cluster_hear_why_but_not_where_the_gateway_keeps_i
     assert client.cluster("typo").metadata.filter_metadata["adsum"]["service"] == "typo"
     assert not client.cluster("typo").load_assignment.endpoints
     assert client.session.rejection(CDS) == f"Error adding/updating cluster(s) typo: {WRONG}", (
-        "operators hear all of it"
+        "operators see the whole reason"
     )
 
 
-def test_of_two_refused_clusters_callers_hear_what_is_wrong_with_their_own(client: RejectingClient) -> None:
+def test_callers_of_two_rejected_clusters_get_the_reason_of_their_own(client: RejectingClient) -> None:
     client.wrong = {"typo": 1, "z": 1}
     client.publish(_world(a=1, typo=1, z=1))
     client.settle()
@@ -139,13 +139,13 @@ def test_of_two_refused_clusters_callers_hear_what_is_wrong_with_their_own(clien
     assert client.cause("z") == CAUSE
 
 
-def test_a_refused_cluster_is_tried_once_more_alone_and_then_left_until_it_changes(client: RejectingClient) -> None:
+def test_a_rejected_cluster_is_sent_once_more_and_then_not_until_it_changes(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
     assert client.refusals == 2
     client.publish(_world(a=1, typo=1, b=1))
     client.settle()
-    assert client.refusals == 2, "another service is no reason"
+    assert client.refusals == 2, "another service's change does not send it again"
     client.publish(_world(a=1, typo=2, b=1))
     client.settle()
     assert client.refusals == 2
@@ -154,10 +154,10 @@ def test_a_refused_cluster_is_tried_once_more_alone_and_then_left_until_it_chang
     assert client.session.rejection(CDS) == ""
 
 
-def test_a_refused_cluster_is_tried_again_after_a_while_and_taken_once_it_can_be(client: RejectingClient) -> None:
+def test_a_rejected_cluster_is_sent_again_after_a_while_and_accepted_once_valid(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
-    assert client.session.has_deferred, "it is looked at again without a change"
+    assert client.session.has_deferred, "it is sent again without a change"
     client.now += REJECTED_RETRY_INTERVAL
     client.settle()
     assert (client.refusals, client.cause("typo")) == (3, CAUSE)
@@ -173,7 +173,7 @@ def test_a_refused_cluster_is_tried_again_after_a_while_and_taken_once_it_can_be
     assert not client.session.has_deferred
 
 
-def test_a_cluster_whose_change_is_refused_stays_as_it_was(client: RejectingClient) -> None:
+def test_a_cluster_whose_change_is_rejected_keeps_its_version(client: RejectingClient) -> None:
     client.wrong = {"a": 2}
     client.publish(_world(a=2))
     client.settle()
@@ -183,7 +183,7 @@ def test_a_cluster_whose_change_is_refused_stays_as_it_was(client: RejectingClie
     assert client.session.rejection(CDS)
 
 
-def test_no_instance_is_called_in_plain_text_when_the_cluster_that_would_encrypt_is_refused(
+def test_no_instance_is_called_in_plain_text_when_a_cluster_with_tls_is_rejected(
     client: RejectingClient,
 ) -> None:
     client.wrong = {"a": 2}
@@ -197,10 +197,10 @@ def test_no_instance_is_called_in_plain_text_when_the_cluster_that_would_encrypt
     client.wrong = {"a": 4}
     client.publish(_world(a=4, b=1), encrypted=True)
     client.settle()
-    assert not _is_substitute(client.cluster("a")), "what it goes on with encrypts, too"
+    assert not _is_substitute(client.cluster("a")), "the version that it keeps uses TLS, too"
 
 
-def test_a_refused_cluster_that_is_gone_is_told_and_shown_no_more(client: RejectingClient) -> None:
+def test_a_rejected_cluster_that_is_gone_is_neither_sent_nor_shown(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
     client.publish(_world(a=1))
@@ -210,7 +210,7 @@ def test_a_refused_cluster_that_is_gone_is_told_and_shown_no_more(client: Reject
     assert not client.session.has_deferred
 
 
-def test_a_cluster_that_was_only_asked_for_late_is_told_itself(client: RejectingClient) -> None:
+def test_a_cluster_with_a_late_subscription_gets_no_substitute(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
     known = client.names[EDS]
@@ -222,7 +222,7 @@ def test_a_cluster_that_was_only_asked_for_late_is_told_itself(client: Rejecting
     assert client.cause("typo") == ""
 
 
-def test_words_that_name_no_cluster_are_not_told_to_callers(client: RejectingClient) -> None:
+def test_a_reason_that_names_no_cluster_is_not_shown_to_callers(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     for _ in range(2):
         client.receive()
@@ -233,26 +233,26 @@ def test_words_that_name_no_cluster_are_not_told_to_callers(client: RejectingCli
 
 
 @pytest.mark.parametrize("variant", [delta, sotw], ids=["delta", "sotw"])
-def test_a_grpc_client_that_refuses_a_cluster_waits_for_nothing_and_is_told_nothing_else(variant: ModuleType) -> None:
-    audience = GrpcSubscribers()
+def test_a_grpc_client_that_rejects_a_cluster_gets_no_substitute_and_waits_for_nothing(variant: ModuleType) -> None:
+    subscribers = GrpcSubscribers()
     found = FakeCompiled(resources({**_world(a=1, b=1), LDS: {"a": 1, "b": 1}, RDS: {"a": 1, "b": 1}}))
-    audience.publish(found, None, 1, 1)
-    client = FakeXdsClient(variant, StreamSession(variant, audience))
+    subscribers.publish(found, None, 1, 1)
+    client = FakeXdsClient(variant, StreamSession(variant, subscribers))
     client.request(CDS, "a")
     client.receive()
     client.ack(CDS, error="no")
     assert client.receive() is None
     client.request(LDS, "b")
-    assert [said.kind for said in client.settle()] == [LDS]
+    assert [response.kind for response in client.settle()] == [LDS]
 
 
-def test_a_status_names_the_services_that_a_gateway_can_not_reach() -> None:
-    audience = GatewaySubscribers()
+def test_a_status_names_the_services_that_a_gateway_can_not_use() -> None:
+    subscribers = GatewaySubscribers()
     names = [f"s{n}" for n in range(MAX_LISTED_SERVICES + 2)]
-    troubled = {name: encode_resource(CDS, name, Cluster(name=name), 1, "no authorities") for name in names}
-    audience.publish({CDS: {**troubled, "fine": encode_resource(CDS, "fine", Cluster(name="fine"), 1)}}, 1, 1)
-    session = StreamSession(delta, audience)
+    unusable = {name: encode_resource(CDS, name, Cluster(name=name), 1, "no authorities") for name in names}
+    subscribers.publish({CDS: {**unusable, "fine": encode_resource(CDS, "fine", Cluster(name="fine"), 1)}}, 1, 1)
+    session = StreamSession(delta, subscribers)
     assert session.rejection(CDS) == "s0, s1, s2, s3, s4 and 2 more: no authorities"
     assert session.rejection(ResourceKind.ROUTES) == ""
-    audience.publish({CDS: {"fine": encode_resource(CDS, "fine", Cluster(name="fine"), 1)}}, 2, 2)
+    subscribers.publish({CDS: {"fine": encode_resource(CDS, "fine", Cluster(name="fine"), 1)}}, 2, 2)
     assert session.rejection(CDS) == ""

@@ -1,4 +1,4 @@
-"""Whatever the registry tells its xDS clients, it takes back from them: names, versions, nodes and counts."""
+"""The registry accepts everything back that it sends to xDS clients: names, versions, nodes and counts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LONG_TAGS = tuple(letter * 60 for letter in "abcdefgh")
 
 @st.composite
 def long_selectors(draw: st.DrawFn) -> Selector:
-    """Anything that may be chosen by, also as much of it as is allowed."""
+    """Generate selectors up to the maximum length."""
     tags = draw(st.lists(common.texts(min_size=1), max_size=MAX_SELECTOR_CONDITIONS, unique=True))
     without = draw(st.lists(common.texts(min_size=1), max_size=MAX_SELECTOR_CONDITIONS, unique=True))
     pairs, missing = draw(common.metadata), draw(common.metadata)
@@ -57,7 +57,7 @@ def long_selectors(draw: st.DrawFn) -> Selector:
 
 @st.composite
 def long_intents(draw: st.DrawFn) -> Intent:
-    """Everything that operators may want, and routes to long selectors beside it."""
+    """Generate intents, with routes to long selectors."""
     intent = draw(strategies.intents())
     chosen = draw(st.lists(long_selectors(), max_size=3))
     routes = [
@@ -85,15 +85,15 @@ shapes = st.builds(
 )
 
 
-def _taken_back(kind: ResourceKind, resources: Iterable[Resource], nonce: str = "1.1") -> None:
-    """A client says everything that it was told of one kind, in both variants; none of it is refused."""
+def _check_accepted(kind: ResourceKind, resources: Iterable[Resource], nonce: str = "1.1") -> None:
+    """Check that requests with the names and versions of these resources are accepted, in both variants."""
     versions = {each.name: each.version for each in resources}
     delta = DeltaDiscoveryRequest(type_url=kind.value, response_nonce=nonce, initial_resource_versions=versions)
     delta.resource_names_subscribe.extend(versions)
     delta.resource_names_unsubscribe.extend(versions)
-    said = parse_delta(delta.SerializeToString()).body
-    assert said is not None
-    assert dict(said.initial_versions) == versions
+    message = parse_delta(delta.SerializeToString()).body
+    assert message is not None
+    assert dict(message.initial_versions) == versions
     whole = DiscoveryRequest(type_url=kind.value, response_nonce=nonce, version_info="7")
     whole.resource_names.extend(versions)
     assert parse_sotw(whole.SerializeToString()).body is not None
@@ -101,21 +101,21 @@ def _taken_back(kind: ResourceKind, resources: Iterable[Resource], nonce: str = 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(long_intents(), st.lists(common.listings(), max_size=3, unique_by=lambda each: each.key), shapes)
-def test_every_name_and_version_that_is_told_is_taken_back(
+def test_every_name_and_version_that_is_sent_is_accepted_back(
     intent: Intent, listings: list[Listing], shape: GatewayProfile
 ) -> None:
     snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
     compiled = NO_RESOURCES.advance(snapshot, intent, {})
     for kind, table in compiled.gateway_resources(shape).items():
-        _taken_back(kind, table.values())
+        _check_accepted(kind, table.values())
         assert all(name.isascii() for name in table)
     for service in snapshot.services:
         for kind in ResourceKind:
             found = compiled.grpc_resource(kind, service)
-            _taken_back(kind, [found] if found is not None else [])
+            _check_accepted(kind, [found] if found is not None else [])
 
 
-def test_a_long_selector_is_told_under_a_short_name_that_begins_like_it() -> None:
+def test_a_long_selector_has_a_short_name_with_the_same_beginning() -> None:
     selector = Selector("v", tags=LONG_TAGS)
     route = Route("chosen", path=PathMatch(MatchKind.PREFIX, "/chosen"), to=(Target(selector),))
     snapshot = snapshots.load_snapshot(
@@ -134,7 +134,7 @@ def test_different_selectors_have_different_names(one: Selector, other: Selector
     assert (one.name == other.name) is (one.text == other.text)
 
 
-def test_no_selector_can_be_made_to_pass_for_a_shortened_one() -> None:
+def test_no_selector_can_have_the_name_of_a_shortened_one() -> None:
     long = Selector("v", tags=LONG_TAGS)
     pretender = Selector("v", tags=(long.name.removeprefix("v?tag="),))
     assert pretender.name != long.name
@@ -142,7 +142,7 @@ def test_no_selector_can_be_made_to_pass_for_a_shortened_one() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(shapes)
-def test_what_a_gateway_says_of_itself_is_taken_as_it_was_meant(shape: GatewayProfile) -> None:
+def test_the_profile_of_a_gateway_survives_its_metadata(shape: GatewayProfile) -> None:
     request = DiscoveryRequest(type_url=ResourceKind.CLUSTER.value)
     request.node.id = "gw"
     request.node.user_agent_name = "envoy"
@@ -152,26 +152,26 @@ def test_what_a_gateway_says_of_itself_is_taken_as_it_was_meant(shape: GatewayPr
     assert GatewayProfile.from_metadata(node.metadata) == shape
 
 
-def test_a_gateway_that_knows_as_much_as_there_can_be_may_come_back() -> None:
+def test_a_gateway_with_the_maximum_of_resources_can_reconnect() -> None:
     names = [f"{n:0{validation.MAX_NAME_LENGTH}}" for n in range(MAX_SERVICES)]
     names += [f"{n:0{MAX_SELECTOR_NAME_LENGTH}}" for n in range(MAX_SELECTORS)]
-    names += [f"{name}&h2" for name in names]  # Those of its instances that speak HTTP/2.
+    names += [f"{name}&h2" for name in names]  # The clusters of instances that speak HTTP/2.
     request = DeltaDiscoveryRequest(
         type_url=ResourceKind.ASSIGNMENT.value,
         resource_names_subscribe=names,
         initial_resource_versions=dict.fromkeys(names, "f" * 2 * VERSION_HASH_BYTES),
     )
     request.node.id = "x" * validation.MAX_NODE_ID_LENGTH
-    said = request.SerializeToString()
-    assert len(said) + MAX_FILE_PATH_LENGTH * 8 < MAX_REQUEST_BYTES
-    heard = parse_delta(said).body
-    assert heard is not None
-    audience = GatewaySubscribers()
-    assert StreamSession(delta, audience).receive(heard) == ""
+    message = request.SerializeToString()
+    assert len(message) + MAX_FILE_PATH_LENGTH * 8 < MAX_REQUEST_BYTES
+    body = parse_delta(message).body
+    assert body is not None
+    subscribers = GatewaySubscribers()
+    assert StreamSession(delta, subscribers).receive(body) == ""
 
 
 @pytest.mark.parametrize("name", ["v", "v" * 127, "v" * 128])
-def test_an_assignment_without_instances_is_told_by_its_version(name: str) -> None:
+def test_an_assignment_without_instances_is_recognized_by_its_version(name: str) -> None:
     known = encode_resource(ResourceKind.ASSIGNMENT, name, assignments.assignment(name, (), {}), 1)
     assert responses.empty_versions(name) == (known.version, responses.empty_assignment(name).version)
 
@@ -185,7 +185,7 @@ def _node(id: str) -> str:
 
 
 @pytest.mark.parametrize("host", ["", "web1", "x" * 255, "web\n1", "\u202ehost"])
-def test_the_id_that_a_gateway_has_by_default_is_taken(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_id_of_a_gateway_is_accepted(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "node", lambda: host)
     found = default_node_name(GatewayConfig().profile())
     assert _node(found) == found
@@ -193,18 +193,18 @@ def test_the_id_that_a_gateway_has_by_default_is_taken(host: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("node", ["x" * validation.MAX_NODE_ID_LENGTH, "gateway éè"])
-def test_an_id_that_a_gateway_may_be_given_is_taken(node: str) -> None:
+def test_every_valid_id_of_a_gateway_is_accepted(node: str) -> None:
     assert _node(GatewayConfig(node=node).node) == node
 
 
 @pytest.mark.parametrize("node", ["x" * (validation.MAX_NODE_ID_LENGTH + 1), "a\nb", "a\u200bb"])
-def test_an_id_that_would_not_be_taken_is_refused_at_the_option(node: str) -> None:
+def test_an_id_that_the_registry_would_refuse_is_refused_by_the_option(node: str) -> None:
     with pytest.raises(Invalid) as refused:
         GatewayConfig(node=node)
     assert refused.value.field == "node"
 
 
 @pytest.mark.parametrize("address", ["[" + "0" * 600 + "::1]:80", "999.1.1.1:80", "1.2.3.4.5:80", "[1.2.3.4:80"])
-def test_what_is_no_address_is_no_name_of_a_listener(address: str) -> None:
+def test_a_listener_must_be_named_by_an_address(address: str) -> None:
     with pytest.raises(Invalid):
         GatewayProfile((address,))

@@ -1,4 +1,4 @@
-"""One stream, without a wire: what is said when, and what never is."""
+"""The session of one stream without a network: which responses it sends, and when."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ TWO: Contents = {CDS: {"a": 1, "b": 1}, EDS: {"a": 1, "b": 2}, LDS: {"main": 1},
 
 
 class SessionWorld:
-    """An audience and one client in it."""
+    """A group of subscribers, and one client in it."""
 
     def __init__(self, variant: ModuleType) -> None:
-        self.audience = GatewaySubscribers()
+        self.subscribers = GatewaySubscribers()
         self.variant = variant
         self.client = self.new()
 
     def new(self) -> FakeXdsClient:
-        return FakeXdsClient(self.variant, StreamSession(self.variant, self.audience))
+        return FakeXdsClient(self.variant, StreamSession(self.variant, self.subscribers))
 
-    def publish(self, contents: Contents, *vacated: str) -> set[Subscriber]:
-        number = self.audience.publication + 1
-        return self.audience.publish(resources(contents), number, 10 * number, set(vacated))
+    def publish(self, contents: Contents, *unrouted: str) -> set[Subscriber]:
+        number = self.subscribers.publication + 1
+        return self.subscribers.publish(resources(contents), number, 10 * number, set(unrouted))
 
     def connect(self) -> None:
-        """As Envoy does: all clusters, then what they name."""
+        """Subscribe as Envoy does: to all clusters, then to what they name."""
         client = self.client
         client.request(CDS)
         client.settle()
@@ -68,7 +68,7 @@ class SessionWorld:
 
     def sees(self, contents: Contents) -> None:
         expected = {
-            kind: {name: content(each) for name, each in of.items()} for kind, of in resources(contents).items()
+            kind: {name: content(each) for name, each in table.items()} for kind, table in resources(contents).items()
         }
         assert self.client.resources == expected
 
@@ -79,7 +79,7 @@ def world(request: pytest.FixtureRequest) -> SessionWorld:
 
 
 def _kinds(client: FakeXdsClient, since: int = 0) -> list[ResourceKind]:
-    return [said.kind for said in client.responses[since:]]
+    return [response.kind for response in client.responses[since:]]
 
 
 def test_nothing_is_answered_before_the_catalog_is_loaded(world: SessionWorld) -> None:
@@ -88,17 +88,17 @@ def test_nothing_is_answered_before_the_catalog_is_loaded(world: SessionWorld) -
     assert world.client.receive() is None
     assert not world.client.session.is_current
     world.publish(ONE)
-    assert {said.kind for said in world.client.settle()} == {CDS, EDS}
+    assert {response.kind for response in world.client.settle()} == {CDS, EDS}
 
 
-def test_a_client_that_asks_for_all_sees_all(world: SessionWorld) -> None:
+def test_a_client_that_subscribes_to_all_gets_all(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     world.sees(ONE)
     assert world.client.session.is_current
 
 
-def test_a_change_is_said_to_whom_it_concerns_and_alone(world: SessionWorld) -> None:
+def test_a_change_is_sent_to_its_subscribers_and_nothing_else(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     before = len(world.client.responses)
@@ -106,10 +106,10 @@ def test_a_change_is_said_to_whom_it_concerns_and_alone(world: SessionWorld) -> 
     assert _kinds(world.client, before) == []
     world.client.settle()
     assert _kinds(world.client, before) == [EDS]
-    assert world.publish({**ONE, EDS: {"a": 3, "x": 1}}) == set(), "nobody asked for x"
+    assert world.publish({**ONE, EDS: {"a": 3, "x": 1}}) == set(), "no client subscribes to x"
 
 
-def test_what_did_not_change_is_not_said_again(world: SessionWorld) -> None:
+def test_unchanged_resources_are_not_sent_again(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     assert world.publish(ONE) == set()
@@ -117,13 +117,13 @@ def test_what_did_not_change_is_not_said_again(world: SessionWorld) -> None:
     assert world.client.session.is_current
 
 
-def test_routes_wait_until_what_they_name_was_said(world: SessionWorld) -> None:
+def test_routes_wait_until_the_clusters_that_they_name_are_warm(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     client, before = world.client, len(world.client.responses)
     world.publish(TWO)
     assert client.receive() is not None
-    assert client.receive() is None, "the routes wait for the new cluster's assignment to be asked for"
+    assert client.receive() is None, "the routes wait for a subscription to the new cluster's assignment"
     client.ack(CDS)
     assert client.receive() is None
     client.request(EDS, *([] if client.is_delta else "a"), "b", nonce="" if client.is_delta else client.nonces[EDS])
@@ -134,7 +134,7 @@ def test_routes_wait_until_what_they_name_was_said(world: SessionWorld) -> None:
     world.sees(TWO)
 
 
-def test_an_assignment_that_nobody_is_left_in_is_said_once_routes_lead_elsewhere(world: SessionWorld) -> None:
+def test_an_assignment_that_lost_its_last_instance_is_sent_after_the_routes(world: SessionWorld) -> None:
     world.publish(TWO)
     world.connect()
     client, before = world.client, len(world.client.responses)
@@ -159,7 +159,7 @@ def test_an_assignment_that_nobody_is_left_in_is_said_once_routes_lead_elsewhere
     world.sees(back)
 
 
-def test_an_assignment_that_nobody_is_left_in_waits_for_no_routes_that_stay_or_wait_themselves(
+def test_an_empty_assignment_does_not_wait_for_routes_that_are_unchanged_or_deferred(
     world: SessionWorld,
 ) -> None:
     world.publish(TWO)
@@ -178,7 +178,7 @@ def test_an_assignment_that_nobody_is_left_in_waits_for_no_routes_that_stay_or_w
     assert _kinds(client, before)[3:] == [RDS]
 
 
-def test_routes_wait_for_what_can_not_be_said_yet(world: SessionWorld) -> None:
+def test_routes_wait_for_an_assignment_that_can_not_be_sent_yet(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     client, before = world.client, len(world.client.responses)
@@ -191,7 +191,7 @@ def test_routes_wait_for_what_can_not_be_said_yet(world: SessionWorld) -> None:
     assert _kinds(client, before) == [EDS, EDS, RDS]
 
 
-def test_routes_come_after_the_filters_that_they_wake_and_wait_for_those_that_can_not_be_said_yet(
+def test_routes_are_sent_after_their_filters_and_wait_for_pending_ones(
     world: SessionWorld,
 ) -> None:
     filters = ResourceKind.FILTER
@@ -210,7 +210,7 @@ def test_routes_come_after_the_filters_that_they_wake_and_wait_for_those_that_ca
     assert _kinds(client, before) == [filters, filters, RDS]
 
 
-def test_a_client_that_never_asks_for_the_assignment_gets_its_routes_nevertheless(world: SessionWorld) -> None:
+def test_a_client_that_never_subscribes_to_the_assignment_gets_its_routes_after_a_timeout(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     world.publish(TWO)
@@ -218,10 +218,10 @@ def test_a_client_that_never_asks_for_the_assignment_gets_its_routes_nevertheles
     client.settle()
     assert client.session.has_deferred
     client.now += DEPENDENCY_TIMEOUT
-    assert [said.kind for said in client.settle()] == [RDS]
+    assert [response.kind for response in client.settle()] == [RDS]
 
 
-def test_what_is_gone_is_removed_last_and_in_the_opposite_order(world: SessionWorld) -> None:
+def test_removals_come_last_and_in_the_opposite_order(world: SessionWorld) -> None:
     world.publish(TWO)
     world.connect()
     client, before = world.client, len(world.client.responses)
@@ -234,12 +234,12 @@ def test_what_is_gone_is_removed_last_and_in_the_opposite_order(world: SessionWo
     client.settle()
     assert _kinds(client, before) == [CDS, EDS, RDS, EDS, CDS]
     assert "b" not in client.resources[CDS]
-    emptied = client.responses[-2]
-    assert list(emptied.resources) == ["b"], "an assignment is emptied, since its removal is ignored"
-    assert emptied.removed == []
+    response = client.responses[-2]
+    assert list(response.resources) == ["b"], "an assignment is response, since its removal is ignored"
+    assert response.removed == []
 
 
-def test_a_changed_cluster_has_its_assignment_said_again(world: SessionWorld) -> None:
+def test_the_assignment_of_a_changed_cluster_is_sent_again(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     before = len(world.client.responses)
@@ -249,7 +249,7 @@ def test_a_changed_cluster_has_its_assignment_said_again(world: SessionWorld) ->
     assert list(world.client.responses[-1].resources) == ["a"]
 
 
-def test_of_each_kind_one_response_is_on_its_way_and_what_lies_between_is_skipped(world: SessionWorld) -> None:
+def test_one_response_of_a_kind_is_in_flight_and_versions_in_between_are_skipped(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     client, before = world.client, len(world.client.responses)
@@ -272,7 +272,7 @@ def test_a_rejected_configuration_is_not_sent_again_until_it_changes(world: Sess
     client.receive()
     assert client.ack(EDS, error="  too\n many ") == "too many"
     assert client.settle() == []
-    assert not client.session.is_current, "it does not route by it"
+    assert not client.session.is_current, "the client does not route by the rejected assignment"
     assert client.session.subscriptions[EDS].rejection == "too many"
     world.publish({**ONE, EDS: {"a": 8}})
     client.settle()
@@ -281,22 +281,22 @@ def test_a_rejected_configuration_is_not_sent_again_until_it_changes(world: Sess
     world.sees({**ONE, EDS: {"a": 8}})
 
 
-def test_what_was_rejected_together_with_the_culprit_is_sent_again_with_its_remedy(world: SessionWorld) -> None:
+def test_all_resources_of_a_rejected_response_are_sent_again_when_one_changes(world: SessionWorld) -> None:
     world.publish(TWO)
     world.connect()
     client = world.client
     world.publish({**TWO, EDS: {"a": 7, "b": 7}})
-    said = client.receive()
-    assert said is not None
-    assert set(said.resources) == {"a", "b"}
+    response = client.receive()
+    assert response is not None
+    assert set(response.resources) == {"a", "b"}
     client.ack(EDS, error="a is wrong")
     world.publish({**TWO, EDS: {"a": 8, "b": 7}})
-    said = client.receive()
-    assert said is not None
-    assert set(said.resources) == {"a", "b"}
+    response = client.receive()
+    assert response is not None
+    assert set(response.resources) == {"a", "b"}
 
 
-def test_a_rejection_of_other_kinds_does_not_keep_it_from_following_endpoints(world: SessionWorld) -> None:
+def test_a_client_that_rejects_another_kind_still_counts_as_current(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     world.publish({**ONE, RDS: {"main": 9}})
@@ -317,19 +317,19 @@ def test_an_answer_with_another_nonce_than_the_last_acknowledges_nothing(world: 
     assert not client.session.is_current
 
 
-def test_what_is_asked_for_by_name_and_not_there_is_answered_at_once(world: SessionWorld) -> None:
+def test_a_name_that_does_not_exist_is_answered_at_once(world: SessionWorld) -> None:
     world.publish(ONE)
     client = world.client
     client.request(CDS, "x")
-    said = client.receive()
-    assert said is not None
-    assert said.resources == {}
-    assert said.removed == (["x"] if client.is_delta else [])
+    response = client.receive()
+    assert response is not None
+    assert response.resources == {}
+    assert response.removed == (["x"] if client.is_delta else [])
     client.ack(CDS)
     client.request(EDS, "x")
-    said = client.receive()
-    assert said is not None
-    assert list(said.resources) == ["x"], "an empty one"
+    response = client.receive()
+    assert response is not None
+    assert list(response.resources) == ["x"], "an empty assignment"
     client.ack(EDS)
     assert client.settle() == []
     world.publish({**ONE, CDS: {"x": 1}, EDS: {"x": 1}})
@@ -337,7 +337,7 @@ def test_what_is_asked_for_by_name_and_not_there_is_answered_at_once(world: Sess
     assert set(client.resources[EDS]) == {"x"}
 
 
-def test_unsubscribed_names_are_said_no_more(world: SessionWorld) -> None:
+def test_unsubscribed_names_are_not_sent(world: SessionWorld) -> None:
     world.publish(TWO)
     client = world.client
     client.request(EDS, "a", "b")
@@ -349,12 +349,12 @@ def test_unsubscribed_names_are_said_no_more(world: SessionWorld) -> None:
     assert world.publish({**TWO, EDS: {"a": 1, "b": 9}}) == set()
     assert client.settle() == []
     client.request(EDS, "b") if client.is_delta else client.request(EDS, "a", "b", nonce=client.nonces[EDS])
-    said = client.receive()
-    assert said is not None
-    assert list(said.resources) == ["b"]
+    response = client.receive()
+    assert response is not None
+    assert list(response.resources) == ["b"]
 
 
-def test_a_star_asks_for_all_until_it_is_taken_back(world: SessionWorld) -> None:
+def test_a_wildcard_subscribes_to_all_until_it_is_removed(world: SessionWorld) -> None:
     world.publish(TWO)
     client = world.client
     client.request(CDS, "*", "a")
@@ -372,7 +372,7 @@ def test_a_star_asks_for_all_until_it_is_taken_back(world: SessionWorld) -> None
     assert list(client.responses[before].resources) == ["a"]
 
 
-def test_no_names_after_names_ask_for_none(world: SessionWorld) -> None:
+def test_no_names_after_names_unsubscribe_from_all(world: SessionWorld) -> None:
     world.publish(TWO)
     client = world.client
     client.request(CDS, "a")
@@ -386,19 +386,19 @@ def test_no_names_after_names_ask_for_none(world: SessionWorld) -> None:
     assert world.publish({**TWO, CDS: {"a": 5}}) == set()
 
 
-def test_assignments_and_routes_without_names_ask_for_nothing(world: SessionWorld) -> None:
+def test_assignments_and_routes_have_no_implicit_wildcard(world: SessionWorld) -> None:
     world.publish(ONE)
     world.client.request(EDS)
     world.client.request(RDS)
     assert world.client.settle() == []
 
 
-def test_all_of_nothing_is_answered_too(world: SessionWorld) -> None:
+def test_a_wildcard_is_answered_even_if_there_is_nothing(world: SessionWorld) -> None:
     world.publish({})
     world.client.request(CDS)
-    said = world.client.receive()
-    assert said is not None
-    assert (said.kind, said.resources) == (CDS, {})
+    response = world.client.receive()
+    assert response is not None
+    assert (response.kind, response.resources) == (CDS, {})
     world.client.ack(CDS)
     assert world.client.receive() is None
 
@@ -412,11 +412,11 @@ def test_nonces_never_repeat(world: SessionWorld) -> None:
     for n in range(3):
         world.publish({**TWO, EDS: {"a": n + 3, "b": n + 3}})
         client.settle()
-    nonces = [said.nonce for said in client.responses]
+    nonces = [response.nonce for response in client.responses]
     assert len(set(nonces)) == len(nonces)
 
 
-def test_streams_that_are_told_the_same_are_told_the_same_bytes(world: SessionWorld) -> None:
+def test_streams_that_get_the_same_response_get_the_same_bytes(world: SessionWorld) -> None:
     others = [world.new() for _ in range(3)]
     world.publish(ONE)
     for client in others:
@@ -426,7 +426,7 @@ def test_streams_that_are_told_the_same_are_told_the_same_bytes(world: SessionWo
     assert len({client.session.next_response(0.0) for client in others}) == 1
 
 
-def test_a_client_that_left_is_told_nothing(world: SessionWorld) -> None:
+def test_a_client_that_left_is_not_notified(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
     world.client.session.close()
@@ -440,31 +440,31 @@ def test_too_many_names_end_the_stream(world: SessionWorld) -> None:
     assert refused.value.code == "INVALID_ARGUMENT"
 
 
-# What a client brings along.
+# Clients that have resources when they connect.
 
 
 def _versions(contents: Contents, kind: ResourceKind) -> dict[str, str]:
     return {name: each.version for name, each in resources(contents)[kind].items()}
 
 
-def test_what_a_client_has_already_is_not_sent_again() -> None:
+def test_initial_versions_that_are_current_are_not_sent_again() -> None:
     world = SessionWorld(delta)
     world.publish(ONE)
     client = world.client
     client.request(CDS, initial_resource_versions=_versions(ONE, CDS))
     client.request(EDS, "a", initial_resource_versions=_versions(ONE, EDS))
-    assert [(said.kind, said.resources) for said in client.settle()] == [(CDS, {})]
+    assert [(response.kind, response.resources) for response in client.settle()] == [(CDS, {})]
     assert client.session.is_current
 
 
-def test_what_a_client_has_and_is_gone_is_removed_and_what_is_other_is_sent() -> None:
+def test_initial_versions_that_are_gone_are_removed_and_outdated_ones_are_sent() -> None:
     world = SessionWorld(delta)
     world.publish({**ONE, EDS: {"a": 5}})
     client = world.client
     client.request(CDS, initial_resource_versions=_versions(TWO, CDS))
     client.request(EDS, "a", "b", initial_resource_versions=_versions(TWO, EDS))
-    said = client.settle()
-    assert [(each.kind, sorted(each.resources), each.removed) for each in said] == [
+    response = client.settle()
+    assert [(each.kind, sorted(each.resources), each.removed) for each in response] == [
         (CDS, [], []),
         (EDS, ["a"], []),
         (EDS, ["b"], []),
@@ -472,13 +472,13 @@ def test_what_a_client_has_and_is_gone_is_removed_and_what_is_other_is_sent() ->
     ]
 
 
-def _brought(client: FakeXdsClient, contents: Contents, kind: ResourceKind) -> Mapping[str, Any]:
-    """As a client says that it has this already."""
+def _initial(client: FakeXdsClient, contents: Contents, kind: ResourceKind) -> Mapping[str, Any]:
+    """Return the fields of a request of a client that has these resources."""
     return {"initial_resource_versions": _versions(contents, kind)} if client.is_delta else {"version_info": "7"}
 
 
 SOME: Contents = {CDS: {"a": 1}, EDS: {"a": 1}, LDS: {"main": 1}, RDS: {"main": 1}}
-"""Of `MULTI_VALUE_TYPES`, those that are back first."""
+"""The part of `MANY` that is registered again first."""
 MANY: Contents = {CDS: {"a": 1, "b": 1}, EDS: {"a": 3, "b": 2}, LDS: {"main": 1}, RDS: {"main": 2}}
 
 
@@ -486,109 +486,111 @@ def _is_current(client: FakeXdsClient) -> bool:
     return client.session.is_current
 
 
-def _comes_back(world: SessionWorld) -> FakeXdsClient:
-    """A client that knew `MULTI_VALUE_TYPES` comes to a registry that has begun with nothing."""
+def _reconnect(world: SessionWorld) -> FakeXdsClient:
+    """Connect a client that has `MANY` to a registry that has started empty."""
     client = world.client
-    world.audience.is_settling = True
+    world.subscribers.is_settling = True
     world.publish({LDS: {"main": 1}, RDS: {"main": 0}})
-    client.request(CDS, **_brought(client, MANY, CDS))
+    client.request(CDS, **_initial(client, MANY, CDS))
     assert client.receive() is None
-    client.request(EDS, "a", "b", **_brought(client, MANY, EDS))
-    client.request(LDS, **_brought(client, MANY, LDS))
+    client.request(EDS, "a", "b", **_initial(client, MANY, EDS))
+    client.request(LDS, **_initial(client, MANY, LDS))
     return client
 
 
-def test_a_registry_that_began_with_nothing_narrows_nobody_to_those_that_are_back_first(world: SessionWorld) -> None:
-    client = _comes_back(world)
+def test_a_client_keeps_its_instances_while_an_empty_registry_fills_up(world: SessionWorld) -> None:
+    client = _reconnect(world)
     assert client.receive() is None
     world.publish(SOME)
-    assert client.receive() is None, "one of three is back, and the client keeps the three"
-    world.audience.is_settling = False
+    assert client.receive() is None, "one of three is registered again, and the client keeps all three"
+    world.subscribers.is_settling = False
     client.settle()
-    assert client.resources[EDS]["a"] == content(resources(SOME)[EDS]["a"]), "the others did not come back"
+    assert client.resources[EDS]["a"] == content(resources(SOME)[EDS]["a"]), "the others were not registered again"
 
 
-def test_all_is_said_again_once_everything_is_back() -> None:
+def test_assignments_are_sent_again_once_all_instances_are_back() -> None:
     world = SessionWorld(delta)
-    client = _comes_back(world)
+    client = _reconnect(world)
     world.publish(SOME)
     assert client.settle() == []
     world.publish(MANY)
-    assert [said.resources for said in client.settle() if said.kind is EDS] == [], "it has them already"
+    assert [response.resources for response in client.settle() if response.kind is EDS] == [], (
+        "the client has this version"
+    )
     world.publish({**MANY, EDS: {"a": 4, "b": 2}})
-    assert [list(said.resources) for said in client.settle()] == [["a"]]
+    assert [list(response.resources) for response in client.settle()] == [["a"]]
 
 
-def test_who_leaves_is_left_out_at_once_whoever_has_not_come_back(world: SessionWorld) -> None:
-    client = _comes_back(world)
+def test_an_instance_that_leaves_is_removed_at_once_even_while_others_are_missing(world: SessionWorld) -> None:
+    client = _reconnect(world)
     world.publish(SOME)
-    assert _is_current(client), "nobody who left is in what it keeps"
-    world.audience.departed_services = {"a"}
+    assert _is_current(client), "no instance that left is in what the client keeps"
+    world.subscribers.departed_services = {"a"}
     world.publish({**SOME, EDS: {"a": 2}})
     assert not _is_current(client)
-    said = client.receive()
-    assert said is not None
-    assert (said.kind, list(said.resources)) == (EDS, ["a"])
+    response = client.receive()
+    assert response is not None
+    assert (response.kind, list(response.resources)) == (EDS, ["a"])
     assert not _is_current(client)
     client.ack(EDS)
     assert _is_current(client)
-    assert client.receive() is None, "the other one is still kept as it was"
+    assert client.receive() is None, "the other assignment is still withheld"
 
 
-def test_nobody_is_left_without_an_instance_because_one_left_before_the_others_came_back(world: SessionWorld) -> None:
-    client = _comes_back(world)
+def test_an_assignment_without_callable_instances_is_withheld_while_others_are_missing(world: SessionWorld) -> None:
+    client = _reconnect(world)
     world.publish(SOME)
-    world.audience.departed_services = {"a"}
+    world.subscribers.departed_services = {"a"}
     world.publish({**SOME, EDS: {"a": 0}})
-    assert client.receive() is None, "nobody is back who could take the calls"
-    assert not _is_current(client), "it may go on calling the one that left, and has not said that it does not"
+    assert client.receive() is None, "no instance is back that takes calls"
+    assert not _is_current(client), "the client may still call the instance that left"
     world.publish({**SOME, EDS: {"a": 2}})
     client.settle()
     assert _is_current(client)
 
 
-def test_an_assignment_of_a_selector_is_its_services(world: SessionWorld) -> None:
-    world.audience.departed_services = {"a"}
-    assert world.audience.has_departures("a?tag=x")
-    assert not world.audience.has_departures("ab")
+def test_an_assignment_of_a_selector_belongs_to_its_service(world: SessionWorld) -> None:
+    world.subscribers.departed_services = {"a"}
+    assert world.subscribers.has_departures("a?tag=x")
+    assert not world.subscribers.has_departures("ab")
 
 
-def test_an_assignment_that_was_empty_keeps_nobody_waiting() -> None:
+def test_an_initial_assignment_that_is_empty_is_not_withheld() -> None:
     world = SessionWorld(delta)
-    world.audience.is_settling = True
+    world.subscribers.is_settling = True
     world.publish(SOME)
     client = world.client
     versions = {"a": resources({EDS: {"a": 0}})[EDS]["a"].version}
     client.request(CDS, initial_resource_versions=_versions(SOME, CDS))
     client.request(EDS, "a", initial_resource_versions=versions)
-    assert [list(said.resources) for said in client.settle() if said.kind is EDS] == [["a"]]
+    assert [list(response.resources) for response in client.settle() if response.kind is EDS] == [["a"]]
 
 
-def test_a_name_that_a_client_asks_for_anew_is_answered_while_others_are_kept(world: SessionWorld) -> None:
-    client = _comes_back(world)
+def test_a_new_subscription_is_answered_while_others_are_withheld(world: SessionWorld) -> None:
+    client = _reconnect(world)
     world.publish(SOME)
     client.request(EDS, *(() if client.is_delta else ("a", "b")), "new")
-    said = client.receive()
-    assert said is not None
-    assert list(said.resources) == ["new"]
+    response = client.receive()
+    assert response is not None
+    assert list(response.resources) == ["new"]
 
 
-def test_another_epoch_takes_nothing_from_those_that_are_connected(world: SessionWorld) -> None:
+def test_another_epoch_takes_nothing_from_connected_clients(world: SessionWorld) -> None:
     world.publish(MANY)
     world.connect()
     before = len(world.client.responses)
-    world.audience.is_settling = True
+    world.subscribers.is_settling = True
     world.client.session.begin_epoch()
     world.publish(SOME)
     assert world.client.settle() == []
     world.publish(MANY)
     world.client.settle()
     assert EDS not in _kinds(world.client, before)
-    world.audience.is_settling = False
+    world.subscribers.is_settling = False
     world.sees(MANY)
 
 
-def test_a_grpc_client_keeps_its_instances_and_gets_what_it_asks_for_anew() -> None:
+def test_a_grpc_client_keeps_its_instances_and_gets_new_subscriptions() -> None:
     clients = GrpcSubscribers()
     known = resources({kind: {"a": 1, "new": 1} for kind in (CDS, EDS, LDS, RDS)})
     compiled = FakeCompiled(known)
@@ -597,7 +599,7 @@ def test_a_grpc_client_keeps_its_instances_and_gets_what_it_asks_for_anew() -> N
     client = FakeXdsClient(sotw, StreamSession(sotw, clients))
     for kind in (LDS, RDS, CDS, EDS):
         client.request(kind, "a", version_info="7")
-    assert [said.kind for said in client.settle()] == [CDS, LDS, RDS]
+    assert [response.kind for response in client.settle()] == [CDS, LDS, RDS]
     for kind in (LDS, RDS, CDS, EDS):
         client.request(kind, "a", "new", nonce=client.nonces.get(kind, ""))
     client.settle()
@@ -607,7 +609,7 @@ def test_a_grpc_client_keeps_its_instances_and_gets_what_it_asks_for_anew() -> N
     assert set(client.resources[EDS]) == {"a", "new"}
 
 
-def test_it_is_known_which_services_grpc_clients_ask_for() -> None:
+def test_a_service_has_a_subscriber_while_a_grpc_client_names_it() -> None:
     clients = GrpcSubscribers()
     client = FakeXdsClient(sotw, StreamSession(sotw, clients))
     client.request(EDS, "a")
@@ -616,70 +618,68 @@ def test_it_is_known_which_services_grpc_clients_ask_for() -> None:
     assert [clients.has_subscriber(name) for name in ("a", "b")] == [False, True]
 
 
-def test_what_does_not_come_back_is_taken_away_in_the_end(world: SessionWorld) -> None:
-    world.audience.is_settling = True
+def test_what_is_not_registered_again_is_removed_after_settling(world: SessionWorld) -> None:
+    world.subscribers.is_settling = True
     world.publish({LDS: {"main": 1}, RDS: {"main": 0}})
     client = world.client
-    client.request(CDS, **_brought(client, ONE, CDS))
-    client.request(EDS, "a", **_brought(client, ONE, EDS))
+    client.request(CDS, **_initial(client, ONE, CDS))
+    client.request(EDS, "a", **_initial(client, ONE, EDS))
     assert client.receive() is None
-    world.audience.is_settling = False
-    said = client.settle()
-    assert [each.kind for each in said if each.kind is EDS] == [EDS]
+    world.subscribers.is_settling = False
+    response = client.settle()
+    assert [each.kind for each in response if each.kind is EDS] == [EDS]
     assert client.resources[CDS] == {}
 
 
-def test_a_new_client_need_not_wait_for_that(world: SessionWorld) -> None:
-    world.audience.is_settling = True
+def test_a_client_without_resources_is_answered_while_settling(world: SessionWorld) -> None:
+    world.subscribers.is_settling = True
     world.publish({LDS: {"main": 1}, RDS: {"main": 0}})
     world.client.request(CDS)
     assert world.client.receive() is not None
 
 
-def test_a_large_answer_comes_in_parts() -> None:
+def test_a_large_response_is_split() -> None:
     world = SessionWorld(delta)
     names = [f"{n:04}-{'x' * 480}" for n in range(1 + 2 * MAX_RESPONSE_BYTES // 1_000)]
-    world.audience.publish({CDS: {name: resource(CDS, name, 1) for name in names}}, 1, 1)
+    world.subscribers.publish({CDS: {name: resource(CDS, name, 1) for name in names}}, 1, 1)
     world.client.request(CDS)
-    said = world.client.settle()
-    assert len(said) > 1
-    assert all(sum(map(len, each.resources.values())) <= MAX_RESPONSE_BYTES for each in said)
+    response = world.client.settle()
+    assert len(response) > 1
+    assert all(sum(map(len, each.resources.values())) <= MAX_RESPONSE_BYTES for each in response)
     assert set(world.client.resources[CDS]) == set(names)
 
 
-def test_a_gateway_may_name_a_cluster_of_each_version_for_ten_thousand_services_and_as_many_choices() -> None:
+def test_a_gateway_may_subscribe_to_both_clusters_of_ten_thousand_services_and_selections() -> None:
     assert len(HttpVersion) * 20_000 <= MAX_GATEWAY_NAMES
 
 
-def test_the_names_of_all_clients_together_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = NameBudget()
+def test_the_bytes_of_all_subscribed_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = NameBudget()
     monkeypatch.setattr(subscribers, "MAX_NAME_BYTES", 4 * (NAME_OVERHEAD_BYTES + 1))
-    gateways, clients = GatewaySubscribers(held), GrpcSubscribers(held)
+    gateways, clients = GatewaySubscribers(budget), GrpcSubscribers(budget)
     one, other = FakeXdsClient(delta, StreamSession(delta, gateways)), FakeXdsClient(sotw, StreamSession(sotw, clients))
     one.request(EDS, "a", "b")
     other.request(EDS, "a", "b")
-    assert held.size == 4 * (NAME_OVERHEAD_BYTES + 1)
+    assert budget.size == 4 * (NAME_OVERHEAD_BYTES + 1)
     with pytest.raises(StreamRefused, match="too many names"):
         one.request(EDS, "c")
     one.session.close()
-    assert held.size == 2 * (NAME_OVERHEAD_BYTES + 1)
+    assert budget.size == 2 * (NAME_OVERHEAD_BYTES + 1)
     other.request(EDS, "a", "c", "d", "e", nonce=other.nonces.get(EDS, ""))
-    assert held.size == 4 * (NAME_OVERHEAD_BYTES + 1)
+    assert budget.size == 4 * (NAME_OVERHEAD_BYTES + 1)
     other.session.close()
-    assert held.size == 0
+    assert budget.size == 0
 
 
-def test_only_what_moved_is_compared_if_that_is_known() -> None:
-    audience = GatewaySubscribers()
-    client = FakeXdsClient(delta, StreamSession(delta, audience))
-    audience.publish(resources({CDS: {"a": 1, "b": 1, "c": 1}}), 1, 1)
+def test_only_changed_names_are_compared_if_they_are_known() -> None:
+    group = GatewaySubscribers()
+    client = FakeXdsClient(delta, StreamSession(delta, group))
+    group.publish(resources({CDS: {"a": 1, "b": 1, "c": 1}}), 1, 1)
     client.request(CDS)
     client.settle()
     first = dict(client.resources[CDS])
     later = resources({CDS: {"a": 2, "b": 2}})
-    assert audience.publish(
-        later, 2, 2, changed_names=lambda _, after: {"b", "c", "d"} if after is later[CDS] else None
-    )
+    assert group.publish(later, 2, 2, changed_names=lambda _, after: {"b", "c", "d"} if after is later[CDS] else None)
     client.settle()
     assert client.resources[CDS].keys() == {"a", "b"}
     assert client.resources[CDS]["a"] == first["a"]

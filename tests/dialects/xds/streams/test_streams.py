@@ -1,4 +1,4 @@
-"""Streams in a registry: what is known of clients, who is waited for, and who is cut off."""
+"""The streams of a registry: statuses, acknowledgements, refusals and slow clients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.support.observers import RecordingObserver
 
 CALLER = Caller("tester", 0.0)
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
-LONG = 30.0
+WAIT_TIMEOUT = 30.0
 LONG_NAME = f"a name or version may have at most {MAX_NAME_LENGTH} characters"
 
 
@@ -52,20 +52,20 @@ def _drain(service: str, id: str) -> decisions.Decision:
 
 
 class FakeStreamCall:
-    """A peer that says what the test says; it does not read while `stuck` is set."""
+    """A call whose peer sends what the test sends; it reads only while `can_write` is set."""
 
     peer = "192.0.2.1:1234"
 
-    def __init__(self, speak: Any) -> None:
+    def __init__(self, serve: Any) -> None:
         self.received: list[ReceivedResponse] = []
         self.ended = ""
         self.can_write = asyncio.Event()
         self.can_write.set()
-        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._task = asyncio.create_task(speak(self))
+        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._task = asyncio.create_task(serve(self))
 
     async def read(self) -> bytes | None:
-        return await self._said.get()
+        return await self._requests.get()
 
     async def write(self, message: bytes) -> None:
         await self.can_write.wait()
@@ -79,12 +79,12 @@ class FakeStreamCall:
         self._task.cancel()
 
     async def close(self) -> None:
-        self._said.put_nowait(None)
+        self._requests.put_nowait(None)
         with suppress(asyncio.CancelledError):
             await self._task
 
     def send(self, request: Any) -> None:
-        self._said.put_nowait(request.SerializeToString())
+        self._requests.put_nowait(request.SerializeToString())
 
     async def request(
         self,
@@ -118,7 +118,7 @@ class FakeStreamCall:
 
 
 class StreamsWorld:
-    """A registry under a clock that stands still."""
+    """A registry with xDS, under a clock that stands still."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -137,7 +137,7 @@ class StreamsWorld:
 
     def _intent(self, snapshot: Snapshot) -> Intent:
         if self.is_failing:
-            raise ValueError("nobody can compile this")
+            raise ValueError("this can't be compiled")
         return NO_INTENT
 
     def call(self) -> FakeStreamCall:
@@ -151,12 +151,12 @@ class StreamsWorld:
     async def write(self, decision: Any) -> int:
         revision = await self.registry.write(decision)
         await run_until_idle()
-        await asyncio.sleep(0.03)  # The registry tells of bursts together.
+        await asyncio.sleep(0.03)  # The registry coalesces the wake-ups of a burst.
         await run_until_idle()
         return revision
 
     async def settled(self, service: str, revision: int, wait: float) -> int:
-        """How many consumers don't route by the revision after `wait` seconds."""
+        """Return how many consumers have not acknowledged the revision after `wait` seconds."""
         return len((await self.registry.watches.consumers.wait_for_acknowledgements(service, revision, wait)).waiting)
 
     def applied(self) -> Mapping[str, int]:
@@ -174,16 +174,16 @@ async def world() -> AsyncIterator[StreamsWorld]:
     await found.registry.stop()
 
 
-async def test_whoever_comes_before_the_catalog_is_loaded_waits_for_it(world: StreamsWorld) -> None:
+async def test_a_stream_is_not_answered_before_the_catalog_is_loaded(world: StreamsWorld) -> None:
     call = world.call()
     await call.request(CDS, node="gw1")
     assert call.received == []
     await world.registry.start()
     await run_until_idle()
-    assert [said.kind for said in call.received] == [CDS]
+    assert [response.kind for response in call.received] == [CDS]
 
 
-async def test_while_nobody_is_told_nothing_is_compiled_and_whoever_comes_sees_the_newest(
+async def test_nothing_is_compiled_without_clients_and_a_new_client_gets_the_newest(
     world: StreamsWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[int] = []
@@ -210,14 +210,14 @@ async def test_while_nobody_is_told_nothing_is_compiled_and_whoever_comes_sees_t
     assert compiled == [0, 2, 3]
 
 
-async def test_a_drain_waits_until_every_gateway_has_acknowledged_and_a_moment_longer(world: StreamsWorld) -> None:
+async def test_a_drain_waits_for_every_gateways_ack_and_the_ack_delay(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     call = world.call()
     await call.connect()
     revision = await world.register("bb")
     assert call.received[-1].kind is EDS
-    waiting = asyncio.create_task(world.settled("orders", revision, LONG))
+    waiting = asyncio.create_task(world.settled("orders", revision, WAIT_TIMEOUT))
     await asyncio.sleep(2 * ACK_DELAY)
     assert not waiting.done()
     began = time.monotonic()
@@ -234,7 +234,7 @@ async def _joined_and_applied(world: StreamsWorld, node: str = "gw1") -> FakeStr
     return call
 
 
-async def test_a_gateway_whose_stream_ended_is_waited_for_and_then_lost(world: StreamsWorld) -> None:
+async def test_a_drain_waits_for_a_gateway_without_a_stream_until_it_is_lost(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     call = await _joined_and_applied(world)
@@ -242,12 +242,12 @@ async def test_a_gateway_whose_stream_ended_is_waited_for_and_then_lost(world: S
     revision = await world.register("bb")
     assert await world.settled("orders", revision, 0.0) == 1
     world.clock.jump(world.registry.watches.consumers.lost_after)
-    standing = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
-    assert [pending.consumer.name for pending in standing.lost] == ["gw1"]
-    assert standing.waiting == []
+    state = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
+    assert [pending.consumer.name for pending in state.lost] == ["gw1"]
+    assert state.waiting == []
 
 
-async def test_a_gateway_that_only_asks_if_somebody_answers_holds_up_no_drain(world: StreamsWorld) -> None:
+async def test_an_observer_delays_no_drain(world: StreamsWorld) -> None:
     await world.registry.start()
     call = world.call()
     await call.request(CDS, node=HEALTH_PROBE_AGENT, agent=HEALTH_PROBE_AGENT)
@@ -256,11 +256,11 @@ async def test_a_gateway_that_only_asks_if_somebody_answers_holds_up_no_drain(wo
     assert await world.settled("orders", revision, 0.0) == 0
     await call.close()
     world.clock.jump(world.registry.watches.consumers.lost_after)
-    standing = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
-    assert (standing.waiting, standing.lost) == ([], [])
+    state = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
+    assert (state.waiting, state.lost) == ([], [])
 
 
-async def test_a_gateway_that_has_owed_a_word_for_long_when_its_stream_ends_is_lost_at_once(
+async def test_a_gateway_that_was_silent_for_long_is_lost_when_its_stream_ends(
     world: StreamsWorld,
 ) -> None:
     await world.registry.start()
@@ -270,12 +270,12 @@ async def test_a_gateway_that_has_owed_a_word_for_long_when_its_stream_ends_is_l
     world.clock.jump(world.registry.watches.consumers.lost_after)
     assert await world.settled("orders", revision, 0.0) == 1, "its stream is open"
     await call.close()
-    standing = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
-    assert [pending.consumer.name for pending in standing.lost] == ["gw1"]
-    assert standing.waiting == []
+    state = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
+    assert [pending.consumer.name for pending in state.lost] == ["gw1"]
+    assert state.waiting == []
 
 
-async def test_a_gateway_that_is_cut_off_has_not_consented(world: StreamsWorld) -> None:
+async def test_a_drain_waits_for_a_gateway_whose_stream_was_cut(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     slow = await _joined_and_applied(world)
@@ -287,7 +287,7 @@ async def test_a_gateway_that_is_cut_off_has_not_consented(world: StreamsWorld) 
     assert await world.settled("orders", revision, 0.0) == 1
 
 
-async def test_a_gateway_that_comes_back_takes_the_place_of_the_one_that_left(world: StreamsWorld) -> None:
+async def test_a_gateway_that_reconnects_takes_the_place_of_the_one_that_left(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     await (await _joined_and_applied(world)).close()
@@ -298,7 +298,7 @@ async def test_a_gateway_that_comes_back_takes_the_place_of_the_one_that_left(wo
     await back.close()
 
 
-async def test_two_programs_that_call_themselves_alike_acknowledge_each_for_itself(world: StreamsWorld) -> None:
+async def test_two_programs_with_one_node_id_acknowledge_separately(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     old, new = await _joined_and_applied(world), await _joined_and_applied(world)
@@ -307,11 +307,11 @@ async def test_two_programs_that_call_themselves_alike_acknowledge_each_for_itse
     await asyncio.sleep(2 * ACK_DELAY)
     assert await world.settled("orders", revision, 0.0) == 1
     await old.close()
-    assert await world.settled("orders", revision, 0.0) == 1, "it goes on with what it knows until it has ended"
+    assert await world.settled("orders", revision, 0.0) == 1, "it keeps its configuration until it ends"
     await new.close()
 
 
-async def test_a_gateway_that_has_nothing_to_be_told_of_a_change_need_not_be_waited_for(world: StreamsWorld) -> None:
+async def test_no_drain_waits_for_a_gateway_that_gets_no_response_for_the_change(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
     call = world.call()
@@ -336,7 +336,7 @@ async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: St
     assert world.xds.streams.statuses()[0].rejections == {"assignments": "not like this"}
 
 
-async def test_each_rejection_is_counted_and_every_other_one_logged(
+async def test_each_rejection_is_counted_and_each_different_one_logged(
     world: StreamsWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.registry.start()
@@ -352,7 +352,7 @@ async def test_each_rejection_is_counted_and_every_other_one_logged(
     assert world.xds.streams.count_by_program() == {"envoy": 3}
 
 
-async def test_a_gateway_whose_last_stream_ended_is_shown_until_it_is_back(world: StreamsWorld) -> None:
+async def test_a_gateway_without_a_stream_is_shown_until_it_reconnects(world: StreamsWorld) -> None:
     def departed() -> list[tuple[str, float, int]]:
         return [(each.node, away, each.revision) for away, each in world.xds.streams.departed_gateways()]
 
@@ -363,7 +363,7 @@ async def test_a_gateway_whose_last_stream_ended_is_shown_until_it_is_back(world
         await call.connect()
     await asyncio.sleep(2 * ACK_DELAY)
     await one.close()
-    assert departed() == [], "the Envoy that follows it is there"
+    assert departed() == [], "the Envoy that replaces it has a stream"
     await other.close()
     world.clock.jump(5.0)
     assert departed() == [("gw1", 5.0, 1)]
@@ -375,7 +375,7 @@ async def test_a_gateway_whose_last_stream_ended_is_shown_until_it_is_back(world
     assert departed() == []
 
 
-async def test_a_stream_that_is_refused_is_logged_counted_shown_and_forgotten_in_the_end(
+async def test_a_refused_stream_is_logged_counted_shown_and_forgotten_after_a_while(
     world: StreamsWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.registry.start()
@@ -391,12 +391,12 @@ async def test_a_stream_that_is_refused_is_logged_counted_shown_and_forgotten_in
     assert [(each.node, each.peer, each.count, each.reason) for each in refusals.recent()] == [
         ("gw1", FakeStreamCall.peer, 3, LONG_NAME)
     ]
-    assert world.applied() == {}, "it has left"
+    assert world.applied() == {}, "the client has left"
     await world.clock.advance(REFUSAL_RETENTION + 1.0)
     assert refusals.recent() == []
 
 
-async def test_a_stream_that_is_refused_at_once_is_shown_with_the_node_that_it_named(world: StreamsWorld) -> None:
+async def test_a_stream_that_is_refused_at_its_first_request_is_shown_with_its_node(world: StreamsWorld) -> None:
     await world.registry.start()
     call = world.call()
     request = DeltaDiscoveryRequest(type_url=CDS.value)
@@ -408,7 +408,7 @@ async def test_a_stream_that_is_refused_at_once_is_shown_with_the_node_that_it_n
     ]
 
 
-def test_refusals_of_many_clients_are_logged_and_kept_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+def test_refusals_of_many_clients_are_bounded_in_the_log_and_in_memory(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     refusals = RefusalLog(clock)
     with caplog.at_level(logging.WARNING, "adsum.xds"):
@@ -423,7 +423,7 @@ def test_refusals_of_many_clients_are_logged_and_kept_within_bounds(caplog: pyte
     assert refusals.count == {"INVALID_ARGUMENT": 10 * MAX_REFUSED_CLIENTS + 1}
 
 
-async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_off_in_the_end(
+async def test_a_gateway_that_does_not_read_skips_versions_and_is_cut_after_the_timeout(
     world: StreamsWorld,
 ) -> None:
     await world.registry.start()
@@ -441,7 +441,7 @@ async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_
     await run_until_idle()
     await slow.ack()
     await slow.ack()
-    assert len(slow.received) == before + 2, "what it was stuck with, and then all the rest at once"
+    assert len(slow.received) == before + 2, "the response that it did not read, and then all changes in one"
     slow.can_write.clear()
     await world.register("eeeee")
     await world.clock.advance(STALL_TIMEOUT + 2.0)
@@ -452,13 +452,13 @@ async def test_a_gateway_that_does_not_read_is_told_the_last_state_only_and_cut_
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Everything counts as much, and nothing is compiled in another thread while it is cleared."""
+    """Have everything compiled in a thread, which waits while the event is cleared."""
     gate, loop = threading.Event(), threading.get_ident()
     gate.set()
     follow = FakeCompiled.advance
 
     def gated(self: FakeCompiled, *source: Any) -> FakeCompiled:
-        assert threading.get_ident() == loop or gate.wait(LONG)
+        assert threading.get_ident() == loop or gate.wait(WAIT_TIMEOUT)
         return follow(self, *source)
 
     monkeypatch.setattr(FakeCompiled, "advance", gated)
@@ -468,14 +468,14 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     gate.set()
 
 
-async def _until(so: Callable[[], bool]) -> None:
-    """Return once it is so."""
-    async with asyncio.timeout(LONG):
-        while not so():  # noqa: ASYNC110 - what is waited for is made in a thread
+async def _until(is_true: Callable[[], bool]) -> None:
+    """Return when `is_true` returns true."""
+    async with asyncio.timeout(WAIT_TIMEOUT):
+        while not is_true():  # noqa: ASYNC110 - what is waited for is made in a thread
             await asyncio.sleep(0.005)
 
 
-async def test_what_takes_long_to_compile_holds_up_nobody_and_is_told_when_it_is_made(
+async def test_a_slow_compilation_blocks_nothing_and_is_pushed_when_it_is_done(
     world: StreamsWorld, gate: threading.Event
 ) -> None:
     await world.registry.start()
@@ -494,7 +494,7 @@ async def test_what_takes_long_to_compile_holds_up_nobody_and_is_told_when_it_is
     late = world.call()
     await late.request(CDS, node="gw2")
     assert len(call.received) == before
-    assert await world.settled("orders", last, 0.0) == 2, "neither has confirmed what it was not told yet"
+    assert await world.settled("orders", last, 0.0) == 2, "neither has acknowledged what was not sent yet"
     gate.set()
     await _until(lambda: len(call.received) == before + 1)
     await call.ack()
@@ -504,7 +504,7 @@ async def test_what_takes_long_to_compile_holds_up_nobody_and_is_told_when_it_is
     assert call.received[-1].kind is EDS
 
 
-async def test_the_first_gateway_of_a_shape_sees_the_newest_and_nothing_before(
+async def test_the_first_gateway_with_a_profile_gets_the_newest_and_nothing_before(
     world: StreamsWorld, gate: threading.Event
 ) -> None:
     await world.registry.start()
@@ -519,7 +519,7 @@ async def test_the_first_gateway_of_a_shape_sees_the_newest_and_nothing_before(
     assert set(call.received[0].resources) == {"orders", "users"}
 
 
-async def test_what_can_not_be_compiled_leaves_everybody_with_what_they_have(
+async def test_clients_keep_what_they_have_when_a_snapshot_can_not_be_compiled(
     world: StreamsWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.registry.start()
@@ -531,19 +531,19 @@ async def test_what_can_not_be_compiled_leaves_everybody_with_what_they_have(
     with caplog.at_level(logging.ERROR, "adsum.xds"):
         revision = await world.register("bb")
         await world.register("ccc")
-    assert len(caplog.records) == 1, "told once"
+    assert len(caplog.records) == 1, "logged once"
     assert len(call.received) == before
     assert world.applied() == applied
     assert await world.settled("orders", revision, 0.0) == 1
     other = world.call()
     await other.request(CDS, node="gw2", listen="127.0.0.1:8081")
-    assert set(other.received[0].resources) == {"orders"}, "who comes gets what the others have"
+    assert set(other.received[0].resources) == {"orders"}, "a new client gets what the others have"
     world.is_failing = False
     await world.register("dddd")
     assert call.received[-1].kind is EDS
 
 
-async def test_what_has_not_come_back_after_a_while_is_taken_away(world: StreamsWorld) -> None:
+async def test_what_is_not_registered_again_is_removed_after_the_settling_time(world: StreamsWorld) -> None:
     await world.registry.start()
     call = world.call()
     await call.request(CDS, node="gw1", initial_resource_versions={"orders": "v"})
@@ -552,14 +552,14 @@ async def test_what_has_not_come_back_after_a_while_is_taken_away(world: Streams
     await world.clock.advance(SETTLING_TIME + 2.0)
     for _ in range(3):
         await call.ack()
-    assert [(said.kind, list(said.resources), said.removed) for said in call.received] == [
+    assert [(response.kind, list(response.resources), response.removed) for response in call.received] == [
         (CDS, [], []),
         (EDS, ["orders"], []),
         (CDS, [], ["orders"]),
     ]
 
 
-async def test_an_empty_epoch_narrows_nobody_until_it_has_settled_but_who_leaves_is_heard_of(
+async def test_clients_keep_instances_until_an_empty_epoch_has_settled_except_those_that_leave(
     world: StreamsWorld,
 ) -> None:
     await world.registry.start()
@@ -576,17 +576,19 @@ async def test_an_empty_epoch_narrows_nobody_until_it_has_settled_but_who_leaves
     await world.register("a", "users")
     assert call.received[before:] == []
     await world.write(_drain("users", "a"))
-    assert [(said.kind, list(said.resources)) for said in call.received[before:]] == [(EDS, ["users"])]
+    assert [(response.kind, list(response.resources)) for response in call.received[before:]] == [(EDS, ["users"])]
     await call.ack()
     await world.clock.advance(SETTLING_TIME + 2.0)
     assert list(call.received[-1].resources) == ["orders"]
 
 
-async def test_a_name_is_told_once_it_is_resolved(world: StreamsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = asyncio.Event()
+async def test_an_instance_is_pushed_when_its_host_name_is_resolved(
+    world: StreamsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer = asyncio.Event()
 
     async def look_up(name: str) -> list[str]:
-        await asked.wait()
+        await may_answer.wait()
         return ["192.0.2.7"]
 
     monkeypatch.setattr(host_names, "look_up", look_up)
@@ -595,13 +597,13 @@ async def test_a_name_is_told_once_it_is_resolved(world: StreamsWorld, monkeypat
     call = world.call()
     await call.connect()
     before = len(call.received)
-    asked.set()
+    may_answer.set()
     await run_until_idle()
-    assert [said.kind for said in call.received[before:]] == [EDS]
+    assert [response.kind for response in call.received[before:]] == [EDS]
 
 
-def test_a_stream_may_speak_in_bursts_and_then_at_its_pace() -> None:
-    pace = RequestRate()
-    assert all(pace.delay(100.0) == 0.0 for _ in range(REQUEST_BURST))
-    assert pace.delay(100.0) == pytest.approx(1 / REQUESTS_PER_SECOND)
-    assert pace.delay(110.0) == 0.0
+def test_a_stream_may_send_a_burst_and_then_at_the_rate() -> None:
+    rate = RequestRate()
+    assert all(rate.delay(100.0) == 0.0 for _ in range(REQUEST_BURST))
+    assert rate.delay(100.0) == pytest.approx(1 / REQUESTS_PER_SECOND)
+    assert rate.delay(110.0) == 0.0

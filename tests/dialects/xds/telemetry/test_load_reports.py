@@ -1,4 +1,4 @@
-"""Load reports: what gateways say of the tries that they made at instances."""
+"""Load reports: the tries that gateways made at each instance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALLER = Caller("tester", 0.0)
 
 
 class LoadReportCall:
-    """A client that says these reports, then hangs up unless it is to stay."""
+    """A call of a client that sends these reports and hangs up."""
 
     peer = "192.0.2.1:1"
 
@@ -43,12 +43,12 @@ class LoadReportCall:
         raise AssertionError
 
 
-def _report(cluster: str, *places: tuple[str, int, int, int], node: str = "gw") -> Any:
-    """Of a cluster: address, port, requests and errors of each place."""
+def _report(cluster: str, *endpoints: tuple[str, int, int, int], node: str = "gw") -> Any:
+    """Return a report about a cluster: address, port, requests and errors of each endpoint."""
     report: Any = LoadStatsRequest()
     report.node.id = node
     part = report.cluster_stats.add(cluster_name=cluster).upstream_locality_stats.add()
-    for address, port, requests, errors in places:
+    for address, port, requests, errors in endpoints:
         part.total_issued_requests += requests
         part.total_error_requests += errors
         one = part.upstream_endpoint_stats.add(total_issued_requests=requests, total_error_requests=errors)
@@ -69,33 +69,37 @@ def _known(service: str) -> bool:
 
 
 async def test_tries_are_counted_by_instance() -> None:
-    told, snapshot = LoadReports(FakeClock(), _known, RefusalLog(FakeClock())), _catalog("a", "b")
+    reports, snapshot = LoadReports(FakeClock(), _known, RefusalLog(FakeClock())), _catalog("a", "b")
     first = _report("orders", ("127.0.0.1", 8000, 5, 1), ("127.0.0.1", 8001, 2, 0))
     call = LoadReportCall(first, _report("orders?tag=canary", ("127.0.0.1", 8000, 3, 0)))
-    await told.serve(call)
+    await reports.serve(call)
     assert LoadStatsResponse.FromString(call.written[0]).report_endpoint_granularity
-    assert dict(told.by_instance(snapshot.services, {})) == {
+    assert dict(reports.by_instance(snapshot.services, {})) == {
         Key("orders", "a"): InstanceTries(8, 1),
         Key("orders", "b"): InstanceTries(2, 0),
     }
 
 
-async def test_an_instance_with_a_host_name_is_found_by_the_address_that_clients_were_told() -> None:
-    told, snapshot = LoadReports(FakeClock(), _known, RefusalLog(FakeClock())), EMPTY_SNAPSHOT
+async def test_an_instance_with_a_host_name_is_found_by_its_resolved_address() -> None:
+    reports, snapshot = LoadReports(FakeClock(), _known, RefusalLog(FakeClock())), EMPTY_SNAPSHOT
     named = Registration(Instance("orders", "a", "app.example", 8000))
     snapshot = snapshot.apply(Batch(1, decisions.register(named, CALLER)(snapshot)))
-    await told.serve(LoadReportCall(_report("orders", ("192.0.2.7", 8000, 4, 0))))
-    assert dict(told.by_instance(snapshot.services, {"app.example": "192.0.2.7"})) == {
+    await reports.serve(LoadReportCall(_report("orders", ("192.0.2.7", 8000, 4, 0))))
+    assert dict(reports.by_instance(snapshot.services, {"app.example": "192.0.2.7"})) == {
         Key("orders", "a"): InstanceTries(4)
     }
 
 
-async def test_instances_that_left_are_forgotten_and_strangers_never_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_instances_that_left_are_dropped_and_unknown_clusters_never_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(load_reports, "MAX_REPORTED_ENDPOINTS", 2)
-    told = LoadReports(FakeClock(), _known, RefusalLog(FakeClock()))
-    places = [("127.0.0.1", 8000 + n, 1, 0) for n in range(3)]
-    await told.serve(LoadReportCall(_report("orders", *places), _report("adsum_registry", ("127.0.0.1", 1, 1, 0))))
-    assert [key.id for key, _ in told.by_instance(_catalog("a", "b", "c").services, {})] == ["a", "b"]
-    assert list(told.by_instance(EMPTY_SNAPSHOT.services, {})) == []
-    await told.serve(LoadReportCall(_report("orders", places[2])))
-    assert [key.id for key, _ in told.by_instance(_catalog("a", "b", "c").services, {})] == ["c"]
+    reports = LoadReports(FakeClock(), _known, RefusalLog(FakeClock()))
+    endpoints = [("127.0.0.1", 8000 + n, 1, 0) for n in range(3)]
+    await reports.serve(
+        LoadReportCall(_report("orders", *endpoints), _report("adsum_registry", ("127.0.0.1", 1, 1, 0)))
+    )
+    assert [key.id for key, _ in reports.by_instance(_catalog("a", "b", "c").services, {})] == ["a", "b"]
+    assert list(reports.by_instance(EMPTY_SNAPSHOT.services, {})) == []
+    await reports.serve(LoadReportCall(_report("orders", endpoints[2])))
+    assert [key.id for key, _ in reports.by_instance(_catalog("a", "b", "c").services, {})] == ["c"]

@@ -1,4 +1,4 @@
-"""Figures: what gateways say of the requests that they answered."""
+"""Traffic reports: the requests that gateways answered."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.support.fakes import FakeClock
 
 
 class MetricsCall:
-    """A gateway's stream: what it is told to say, until it is closed."""
+    """A call of a gateway that sends given messages until it is closed."""
 
     peer = "192.0.2.1:1"
 
     def __init__(self) -> None:
-        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.refused = ""
 
     async def read(self) -> bytes | None:
-        return await self._said.get()
+        return await self._messages.get()
 
     async def write(self, message: bytes) -> None:
         raise AssertionError
@@ -40,26 +40,26 @@ class MetricsCall:
         raise AssertionError
 
     def send(self, message: bytes | None) -> None:
-        self._said.put_nowait(message)
+        self._messages.put_nowait(message)
 
 
 class ConnectedGateways:
-    """Gateways that are told of clusters."""
+    """The subscribers' groups of gateways, by node id."""
 
     def __init__(self, **clusters: tuple[str, ...]) -> None:
-        self.here = {node: GatewaySubscribers() for node in clusters}
+        self.by_node = {node: GatewaySubscribers() for node in clusters}
         for node, names in clusters.items():
             self.publish(node, *names)
 
     def publish(self, node: str, *names: str) -> None:
-        self.here[node].publish({CDS: {name: resource(CDS, name, 1) for name in names}}, 1, 1)
+        self.by_node[node].publish({CDS: {name: resource(CDS, name, 1) for name in names}}, 1, 1)
 
 
 class TrafficWorld:
     def __init__(self, **clusters: tuple[str, ...]) -> None:
         self.gateways = ConnectedGateways(**(clusters or {"gw": ("orders", "orders?tag=canary", "users")}))
         self.clock = FakeClock()
-        self.traffic = TrafficReports(self.clock, self.gateways.here.get, RefusalLog(self.clock))
+        self.traffic = TrafficReports(self.clock, self.gateways.by_node.get, RefusalLog(self.clock))
         self._tasks: list[asyncio.Task[None]] = []
 
     def stream(self) -> MetricsCall:
@@ -74,11 +74,11 @@ class TrafficWorld:
             await asyncio.sleep(0)
 
 
-def _cluster(name: str, **figures: Any) -> dict[str, Any]:
-    return {f"cluster.{name}.upstream_rq_{figure.strip('_')}": value for figure, value in figures.items()}
+def _cluster(cluster: str, **metrics: Any) -> dict[str, Any]:
+    return {f"cluster.{cluster}.upstream_rq_{name.strip('_')}": value for name, value in metrics.items()}
 
 
-async def test_counts_are_what_was_said_last_and_a_services_clusters_count_together() -> None:
+async def test_counts_are_those_of_the_last_report_over_all_clusters_of_a_service() -> None:
     world = TrafficWorld()
     call = world.stream()
     await world.receive(call, metrics_message("gw", **_cluster("orders", _2xx=5, _5xx=1)))
@@ -94,7 +94,7 @@ async def test_counts_are_what_was_said_last_and_a_services_clusters_count_toget
     assert world.traffic.counts() == [("gw", "", 9, 9), ("gw", "orders", 10, 2)]
 
 
-async def test_a_gateways_certificate_is_known_by_its_end() -> None:
+async def test_the_expiry_of_a_gateways_certificate_is_kept() -> None:
     world = TrafficWorld()
     call = world.stream()
     name = "listener.127.0.0.1_8443.ssl.certificate.gateway.expiration_unix_time_seconds"
@@ -106,7 +106,7 @@ async def test_a_gateways_certificate_is_known_by_its_end() -> None:
     assert world.traffic.certificate_expires("gw") == 0
 
 
-async def test_a_service_whose_instances_all_speak_http_2_counts_too() -> None:
+async def test_clusters_for_http_2_count_for_their_service() -> None:
     world = TrafficWorld(gw=("calls?h2", "calls?tag=canary&h2"))
     call = world.stream()
     await world.receive(
@@ -115,7 +115,7 @@ async def test_a_service_whose_instances_all_speak_http_2_counts_too() -> None:
     assert world.traffic.by_service() == {"calls": TrafficSummary(6)}
 
 
-async def test_gateways_count_together_and_one_that_left_counts_no_more() -> None:
+async def test_gateways_are_added_up_and_one_that_left_is_dropped() -> None:
     world = TrafficWorld(a=("orders",), b=("orders",))
     one, other = world.stream(), world.stream()
     await world.receive(one, metrics_message("a", **_cluster("orders", _2xx=5)))
@@ -126,7 +126,7 @@ async def test_gateways_count_together_and_one_that_left_counts_no_more() -> Non
     assert world.traffic.gateway_summary("a") == TrafficSummary()
 
 
-async def test_an_envoy_that_takes_over_has_the_word_and_begins_anew() -> None:
+async def test_an_envoy_that_replaces_another_one_replaces_its_report() -> None:
     world = TrafficWorld()
     old, new = world.stream(), world.stream()
     await world.receive(old, metrics_message("gw", **_cluster("orders", _2xx=100)))
@@ -138,31 +138,31 @@ async def test_an_envoy_that_takes_over_has_the_word_and_begins_anew() -> None:
     assert not old.refused
 
 
-async def test_a_gateway_that_is_told_elsewhere_from_now_on_is_turned_away() -> None:
+async def test_a_gateway_that_moves_to_another_node_is_refused() -> None:
     world = TrafficWorld()
     call = world.stream()
     await world.receive(call, metrics_message("gw", **_cluster("orders", _2xx=5)))
-    del world.gateways.here["gw"]
+    del world.gateways.by_node["gw"]
     await world.receive(call, metrics_message("", **_cluster("orders", _2xx=6)))
     assert call.refused.startswith("UNAVAILABLE")
     assert world.traffic.by_service() == {}
 
 
-async def test_what_gateways_are_not_told_of_is_no_service_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clusters_that_are_not_published_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic, "MAX_REPORTED_CLUSTERS", 1)
     world = TrafficWorld()
     call = world.stream()
     await world.receive(call, metrics_message("gw", **_cluster("adsum_registry", _2xx=1), **_cluster("orders", _2xx=5)))
     await world.receive(call, metrics_message("", **_cluster("users", _2xx=3), **{"http.gateway.downstream_rq_2xx": 8}))
-    assert world.traffic.by_service() == {"orders": TrafficSummary(5)}, "there is room for one"
-    assert world.traffic.gateway_summary("gw") == TrafficSummary(8), "there is always room for the whole"
+    assert world.traffic.by_service() == {"orders": TrafficSummary(5)}, "one cluster is the limit"
+    assert world.traffic.gateway_summary("gw") == TrafficSummary(8), "the total is always kept"
     world.gateways.publish("gw", "users")
     assert world.traffic.by_service() == {}
     await world.receive(call, metrics_message("", **_cluster("users", _2xx=3)))
     assert world.traffic.by_service() == {"users": TrafficSummary(3)}
 
 
-async def test_latencies_are_those_of_late() -> None:
+async def test_latencies_are_recent_ones() -> None:
     world = TrafficWorld()
     call = world.stream()
     await world.receive(call, metrics_message("gw", **_cluster("orders", time={1.0: 50, 10.0: 49, inf: 1})))
@@ -184,14 +184,14 @@ async def test_latencies_are_those_of_late() -> None:
     ],
     ids=["falling", "none", "below 0", "many"],
 )
-async def test_buckets_that_are_none_end_the_stream(times: dict[float, int]) -> None:
+async def test_an_invalid_histogram_ends_the_stream(times: dict[float, int]) -> None:
     world = TrafficWorld()
     call = world.stream()
     await world.receive(call, metrics_message("gw", **_cluster("orders", time=times)))
     assert call.refused.startswith("INVALID_ARGUMENT: a histogram must have")
 
 
-def test_a_latency_is_forgotten_after_one_to_two_windows() -> None:
+def test_a_latency_is_dropped_after_one_to_two_windows() -> None:
     latencies = LatencyWindow((1.0, 2.0), 0.0)
     latencies.add((1, 0, 0), 0.9 * LATENCY_WINDOW)
     latencies.add((0, 1, 0), 1.1 * LATENCY_WINDOW)

@@ -271,13 +271,14 @@ class StreamSession:
         subscription = self._subscriptions.get(kind)
         if subscription is None or not (subscription.pending or subscription.needs_response):
             return False
-        dependencies = [each for kind, each in self._subscriptions.items() if kind in DEPENDENCY_KINDS]
-        return self._is_clear(now, any(each.in_flight is not None and each.pending for each in dependencies))
+        dependencies = [self._subscriptions[named] for named in DEPENDENCY_KINDS if named in self._subscriptions]
+        is_blocked = any(dependency.in_flight is not None and dependency.pending for dependency in dependencies)
+        return self._is_clear(now, is_blocked)
 
     def _is_clear(self, now: float, is_blocked: bool) -> bool:
         """Return whether nothing must be waited for, or the wait has timed out.
 
-        `is_blocked`: a response is in flight that must be acknowledged first. Awaited subscriptions are waited for, too.
+        `is_blocked`: a response is in flight that must be answered first. Awaited subscriptions are waited for, too.
         """
         if not (self._awaited or is_blocked):
             self._deferred_since = None

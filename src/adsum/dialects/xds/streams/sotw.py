@@ -1,4 +1,4 @@
-"""The state-of-the-world variant of xDS: a response has all clusters or listeners, or those named resources that changed."""
+"""The state-of-the-world variant of xDS: a response has all clusters or listeners, or named resources that changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FULL_STATE_KINDS: Final = LEGACY_WILDCARD_KINDS
 
 
 def receive(subscription: Subscription, request: ResourceRequest, resources: ResourceView) -> SubscriptionChange:
-    """Apply a request. One that answers an older response than the last changes nothing: the last gets an answer, too."""
+    """Apply a request. An answer to an older response than the last changes nothing: the last gets an answer, too."""
     if request.nonce and request.nonce != subscription.nonce:
         return SubscriptionChange("", (), ())
     rejection = request.error if request.nonce else ""

@@ -169,7 +169,7 @@ class Streams:
         return groups[-1] if groups else None
 
     def push(self, sessions: Iterable[Subscriber]) -> None:
-        """Send these sessions their next responses: `MAX_PUSHES_PER_TURN` now, the others in later turns of the loop."""
+        """Send these sessions their next responses: `MAX_PUSHES_PER_TURN` now, others in later turns of the loop."""
         self._waiting.extend(self._by_session[session] for session in sessions if session in self._by_session)
         if self._turn is None:
             self._push_some()

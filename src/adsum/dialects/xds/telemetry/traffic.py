@@ -83,7 +83,7 @@ class TrafficReports:
     def __init__(
         self, clock: Clock, gateway_subscribers: Callable[[str], GatewaySubscribers | None], refusals: RefusalLog
     ) -> None:
-        """`gateway_subscribers` returns the group of a gateway by its node id; None if this node does not configure it."""
+        """`gateway_subscribers` returns the group of a gateway by node id; None if this node does not configure it."""
         self._clock = clock
         self._gateway_subscribers = gateway_subscribers
         self._refusals = refusals
