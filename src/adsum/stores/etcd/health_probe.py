@@ -34,7 +34,7 @@ class EtcdHealthProbe:
         self._leader = ""
         self._refused_at: float | None = None
         self.trouble = ""
-        """The reason why etcd refuses writes of this node; "" while it accepts them or does not answer."""
+        """The reason why etcd refuses writes of this node, by its last answer; "" if it accepts them."""
 
     def seconds_refused(self) -> float:
         """Returns the seconds since etcd began to refuse writes; 0.0 if it does not."""
