@@ -32,9 +32,9 @@ class CountedGateway:
         return await self.place.start_registry("memory:", "--xds", self.xds[0])
 
     async def open(self, *xds: str) -> ScenarioProcess:
-        places = ["--listen", self._listen, "--xds", ",".join(xds or self.xds[:1]), "--access-log", "off"]
+        addresses = ["--listen", self._listen, "--xds", ",".join(xds or self.xds[:1]), "--access-log", "off"]
         options = ["--monitor", self.monitor.removeprefix("http://"), "--concurrency", "2", "--node", "gw"]
-        gateway = self.place.run("gateway", "-m", "adsum", "gateway", *places, *options)
+        gateway = self.place.run("gateway", "-m", "adsum", "gateway", *addresses, *options)
         await gateway.wait_for_output("listens on")
         return gateway
 

@@ -98,11 +98,11 @@ class EtcdScenario:
 
     async def _open_gateway(self) -> None:
         """Starts a gateway that can connect to any node, and a caller at it."""
-        place = f"127.0.0.1:{self.cluster.place.port()}"
-        options = ["--listen", place, "--xds", self.cluster.xds, "--monitor", "off", "--access-log", "off"]
+        listen = f"127.0.0.1:{self.cluster.place.port()}"
+        options = ["--listen", listen, "--xds", self.cluster.xds, "--monitor", "off", "--access-log", "off"]
         gateway = self.cluster.place.adsum("gateway", *options, "--concurrency", "1")
         await gateway.wait_for_output("listens on")
-        http = httpx.AsyncClient(base_url=f"http://{place}", timeout=10.0, trust_env=False)
+        http = httpx.AsyncClient(base_url=f"http://{listen}", timeout=10.0, trust_env=False)
         await self._stack.enter_async_context(http)
         while (await http.get("/steady/")).status_code != 200:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
