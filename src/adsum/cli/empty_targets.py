@@ -18,5 +18,5 @@ def messages(routes: Iterable[wire.RouteView]) -> list[str]:
 def reason(target: wire.EmptyTarget | wire.DestinationView) -> str:
     """Returns why the target is empty; "" if it is not."""
     if target.availability is Availability.UNKNOWN:
-        return f"no service {target.to.partition('?')[0]} is registered (none ever was, or it is forgotten)"
-    return "no instance of it takes requests now" if target.availability is Availability.EMPTY else ""
+        return f"no service {target.to.partition('?')[0]} is registered (it never was, or was forgotten)"
+    return "no instance of it is available" if target.availability is Availability.EMPTY else ""

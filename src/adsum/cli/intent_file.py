@@ -32,11 +32,11 @@ def read_intent(file: Path) -> wire.IntentBody:
         intent = wire.decode(wire.encode(body), wire.IntentBody)
         intent.to_documents()
     except Invalid as error:
-        raise ConfigError(f"{file}: {_placed(error, body)}") from None
+        raise ConfigError(f"{file}: {_with_position(error, body)}") from None
     return intent
 
 
-def _placed(error: Invalid, body: Mapping[str, Any]) -> str:
+def _with_position(error: Invalid, body: Mapping[str, Any]) -> str:
     """Returns the error with its position in the file: `[[route]] 2 'shop': path.prefix: must …`."""
     place = _PLACE.fullmatch(error.field)
     if place is None:

@@ -17,7 +17,7 @@ DEBUG_VARIABLE: Final = "ADSUM_DEBUG"
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line `args` (default: the arguments of this process) and return its exit code."""
-    _escape_what_streams_lack()
+    _escape_unencodable_characters()
     try:
         code = root.main(args, prog_name="adsum", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -28,18 +28,18 @@ def run(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except Exception as error:
-        return _ended(error)
+        return _report(error)
     return code if isinstance(code, int) else 0
 
 
-def _escape_what_streams_lack() -> None:
+def _escape_unencodable_characters() -> None:
     """Make the standard streams escape characters that their encoding lacks, as in ASCII and Latin-1 terminals."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _ended(error: Exception) -> int:
+def _report(error: Exception) -> int:
     if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
         raise error
     from adsum.cli.exit_codes import exit_code_of

@@ -59,36 +59,36 @@ async def run_scenario(folder: Path, board: Scoreboard, *, stay: bool, pace: flo
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    cast = DemoCluster(folder)
+    cluster = DemoCluster(folder)
     try:
         async with (
-            Client(cast.url, cache=False, actor="demo") as client,
-            _shown(board, live),
+            Client(cluster.url, cache=False, actor="demo") as client,
+            _display(board, live),
             asyncio.TaskGroup() as tasks,
         ):
-            story = Scenario(cast, client, board, pace)
+            scenario = Scenario(cluster, client, board, pace)
             background = [tasks.create_task(watch_views(client, name, board)) for name in dict.fromkeys(SERVICES)]
             background.append(tasks.create_task(watch_changes(client, board)))
-            await story.start_services()
+            await scenario.start_services()
             traffic = [tasks.create_task(client_traffic(client, board).run())]
-            if cast.gateway:
-                traffic.append(tasks.create_task(gateway_traffic(cast.gateway, board).run()))
-            await story.run()
+            if cluster.gateway:
+                traffic.append(tasks.create_task(gateway_traffic(cluster.gateway, board).run()))
+            await scenario.run()
             if stay:
-                await story.run_until_cancelled()
-            for task in traffic:
-                task.cancel()
+                await scenario.run_until_cancelled()
+            for traffic_task in traffic:
+                traffic_task.cancel()
             await asyncio.wait(traffic)
-            for task in background:
-                task.cancel()
+            for watch_task in background:
+                watch_task.cancel()
     except* AdsumError as errors:
         raise errors.exceptions[0] from None
     finally:
-        await cast.close()
+        await cluster.close()
 
 
 @asynccontextmanager
-async def _shown(board: Scoreboard, live: bool) -> AsyncIterator[None]:
+async def _display(board: Scoreboard, live: bool) -> AsyncIterator[None]:
     if live:
         from rich.console import Console
 

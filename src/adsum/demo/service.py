@@ -31,26 +31,26 @@ class DemoService:
 
     def __init__(self, name: str, id: str) -> None:
         self._body = {"service": name, "instance": id, "pid": os.getpid()}
-        self._busy = 0
+        self._running_requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._ending = False
+        self._stopping = False
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection, one after another."""
         self._writers.add(writer)
         try:
-            while not self._ending:
+            while not self._stopping:
                 head = await reader.readuntil(b"\r\n\r\n")
-                self._busy += 1
+                self._running_requests += 1
                 self._idle.clear()
                 try:
-                    writer.write(await self._answer_to(head))
+                    writer.write(await self._respond(head))
                     await writer.drain()
                 finally:
-                    self._busy -= 1
-                    if not self._busy:
+                    self._running_requests -= 1
+                    if not self._running_requests:
                         self._idle.set()
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # The caller has gone, or did not send an HTTP request.
@@ -60,18 +60,18 @@ class DemoService:
 
     async def finish(self) -> None:
         """Accept no more requests; returns when the running ones are answered, at the latest after `FINISH_TIMEOUT`."""
-        self._ending = True
+        self._stopping = True
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_TIMEOUT):
                 await self._idle.wait()
         for writer in list(self._writers):
             writer.close()
 
-    async def _answer_to(self, head: bytes) -> bytes:
+    async def _respond(self, head: bytes) -> bytes:
         if head.split(b" ", 2)[1] != b"/health":
             await asyncio.sleep(random.uniform(*RESPONSE_TIME))
         body = msgspec.json.encode(self._body)
-        end = b"Connection: close\r\n" if self._ending else b""
+        end = b"Connection: close\r\n" if self._stopping else b""
         kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
         return b"HTTP/1.1 200 OK\r\n" + kind + end + b"\r\n" + body
 

@@ -52,12 +52,14 @@ class CountingTransport(httpx.AsyncHTTPTransport):
 class TrafficGenerator:
     """Sends requests at a steady rate until cancelled."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str, rate: float, board: Scoreboard, *, passed: int = 0) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, url: str, rate: float, board: Scoreboard, *, through_gateway: int = 0
+    ) -> None:
         self._http = http
         self._url = url
         self._rate = rate
         self._board = board
-        self._passed = passed
+        self._through_gateway = through_gateway
         self._calls: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -79,7 +81,7 @@ class TrafficGenerator:
     async def _call(self, url: str) -> None:
         board, started_at = self._board, time.monotonic()
         board.sent += 1
-        board.sent_through_gateway += self._passed
+        board.sent_through_gateway += self._through_gateway
         try:
             response = await self._http.get(url)
             response.raise_for_status()
@@ -100,7 +102,7 @@ def client_traffic(client: Client, board: Scoreboard) -> TrafficGenerator:
 def gateway_traffic(gateway: str, board: Scoreboard) -> TrafficGenerator:
     """Returns traffic to the same services at the gateway, from a program that does not use Adsum."""
     http = httpx.AsyncClient(timeout=DEADLINE, trust_env=False)
-    return TrafficGenerator(http, gateway + "/{}/", GATEWAY_RATE, board, passed=1)
+    return TrafficGenerator(http, gateway + "/{}/", GATEWAY_RATE, board, through_gateway=1)
 
 
 async def gateway_is_ready(gateway: str) -> bool:

@@ -49,7 +49,7 @@ class Logs:
         self._format = LINE_FORMATS[format]
         self._sink = Sink(sys.stderr.fileno() if fd is None else fd)
         self._root = logging.getLogger()
-        self._level_before = self._root.level
+        self._previous_level = self._root.level
         self._handler = _Handler(self)
         self._root.addHandler(self._handler)
         # Invalid requests are counted and answered; uvicorn would log each of them.
@@ -73,7 +73,7 @@ class Logs:
     def close(self) -> None:
         """Write the remaining lines and restore the logging configuration; idempotent."""
         self._root.removeHandler(self._handler)
-        self._root.setLevel(self._level_before)
+        self._root.setLevel(self._previous_level)
         self._sink.close()
 
 

@@ -28,13 +28,13 @@ class Sink:
         self._fd = fd
         self._report_lost = report_lost
         self._lock = threading.RLock()  # A signal handler may log while its own thread logs.
-        self._waiting = 0
+        self._queued_lines = 0
         """Lines that the thread has not taken yet."""
-        self._unwritten = 0
+        self._queued_bytes = 0
         """Bytes that wait or are being written."""
         self._pieces: deque[tuple[int, bytes | Callable[[], bytes]]] = deque()
         self._lost = 0
-        self._some = threading.Event()
+        self._wakeup = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="adsum-log", daemon=True)
         self._thread.start()
@@ -47,47 +47,47 @@ class Sink:
         """
         size = len(piece) if isinstance(piece, bytes) else 0
         with self._lock:
-            if self._waiting >= MAX_QUEUED_LINES or self._unwritten + size > MAX_QUEUED_BYTES:
+            if self._queued_lines >= MAX_QUEUED_LINES or self._queued_bytes + size > MAX_QUEUED_BYTES:
                 self._lost += lines
                 return False
-            self._waiting += lines
-            self._unwritten += size
+            self._queued_lines += lines
+            self._queued_bytes += size
             self._pieces.append((lines, piece))
-        if not self._some.is_set():
-            self._some.set()
+        if not self._wakeup.is_set():
+            self._wakeup.set()
         return True
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Write the remaining lines; returns when that is done, at the latest after `timeout` seconds. Idempotent."""
         self._closed = True
-        self._some.set()
+        self._wakeup.set()
         self._thread.join(timeout)
 
     def _run(self) -> None:
         while not self._closed or self._pieces:
-            self._some.wait()
+            self._wakeup.wait()
             if not self._closed:
                 time.sleep(BATCH_DELAY)
-            self._some.clear()
-            self._write(self._taken())
+            self._wakeup.clear()
+            self._write(self._take_pieces())
 
-    def _taken(self) -> bytes:
+    def _take_pieces(self) -> bytes:
         with self._lock:
-            taken = [self._pieces.popleft() for _ in range(len(self._pieces))]
-            self._waiting -= sum(lines for lines, _ in taken)
+            pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
+            self._queued_lines -= sum(lines for lines, _ in pieces)
             lost, self._lost = self._lost, 0
-        texts = [piece if isinstance(piece, bytes) else piece() for _, piece in taken]
+        texts = [piece if isinstance(piece, bytes) else piece() for _, piece in pieces]
         if lost and self._report_lost:
             texts.append(b"%d log lines were lost: nobody reads them fast enough\n" % lost)
         text = b"".join(texts)
         with self._lock:
-            self._unwritten += len(text) - sum(len(piece) for _, piece in taken if isinstance(piece, bytes))
+            self._queued_bytes += len(text) - sum(len(piece) for _, piece in pieces if isinstance(piece, bytes))
         return text
 
     def _write(self, text: bytes) -> None:
-        left = memoryview(text)
+        remaining = memoryview(text)
         with contextlib.suppress(OSError):  # The reader of the log is gone; the process goes on.
-            while left:
-                left = left[os.write(self._fd, left) :]
+            while remaining:
+                remaining = remaining[os.write(self._fd, remaining) :]
         with self._lock:
-            self._unwritten -= len(text)
+            self._queued_bytes -= len(text)

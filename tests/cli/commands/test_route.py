@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
 
 
-UNKNOWN = ["no", "service", "orders", "is", "registered", "(none", "ever", "was,", "or", "it", "is", "forgotten)"]
+UNKNOWN = ["no", "service", "orders", "is", "registered", "(it", "never", "was,", "or", "was", "forgotten)"]
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +75,8 @@ def test_targets_without_available_instances_are_named(adsum: Adsum, registry: R
     put = httpx.put(f"{registry.url}/api/v1/services/orders/instances/o1", json={"port": 8000})
     assert put.status_code == 201, put.text
     to = ("--to", "orders?tag!=canary@60", "--to", "orders?tag=canary@30", "--to", "ordrs@10")
-    empty = "route canary leads to orders?tag=canary: no instance of it takes requests now"
-    unknown = "route canary leads to ordrs: no service ordrs is registered (none ever was, or it is forgotten)"
+    empty = "route canary leads to orders?tag=canary: no instance of it is available"
+    unknown = "route canary leads to ordrs: no service ordrs is registered (it never was, or was forgotten)"
     added = adsum("route", "add", "canary", "--path", "/orders", *to)
     assert added.code == 0
     assert added.err.splitlines()[1:] == [empty, unknown]
@@ -84,8 +84,8 @@ def test_targets_without_available_instances_are_named(adsum: Adsum, registry: R
     rows = [" ".join(line.split()) for line in adsum("route", "check", "/orders/7").out.splitlines()]
     assert rows[1:4] == [
         "target orders?tag!=canary 100%",
-        "target orders?tag=canary 0%: no instance of it takes requests now",
-        "target ordrs 0%: no service ordrs is registered (none ever was, or it is forgotten)",
+        "target orders?tag=canary 0%: no instance of it is available",
+        "target ordrs 0%: no service ordrs is registered (it never was, or was forgotten)",
     ]
     verdict = json.loads(adsum("route", "check", "/orders/7", "--json").out)
     assert [(each["share"], each.get("availability", "available")) for each in verdict["to"]] == [

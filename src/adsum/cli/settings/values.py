@@ -70,11 +70,11 @@ def parse_toml(field: Field, kind: Any, value: object) -> Any:
     raise Invalid(field.name, f"must be {_EXPECTED[kind]}, not {quoted(str(value))}")
 
 
-def _string(_: Field, text: str) -> str:
+def _parse_string(_: Field, text: str) -> str:
     return text
 
 
-def _whole(field: Field, text: str) -> int:
+def _parse_integer(field: Field, text: str) -> int:
     if field.metadata["size"]:
         return sizes.parse_size(field.name, text)
     if not (text.removeprefix("-").isdecimal() and text.isascii() and len(text) <= 18):
@@ -82,7 +82,7 @@ def _whole(field: Field, text: str) -> int:
     return int(text)
 
 
-def _number(field: Field, text: str) -> float:
+def _parse_number(field: Field, text: str) -> float:
     if field.metadata["duration"]:
         return parse_duration(text, field.name)
     try:
@@ -91,14 +91,14 @@ def _number(field: Field, text: str) -> float:
         raise Invalid(field.name, f"must be a number, not {quoted(text)}") from None
 
 
-def _truth(field: Field, text: str) -> bool:
+def _parse_boolean(field: Field, text: str) -> bool:
     if text.lower() not in _YES + _NO:
         raise Invalid(field.name, f"must be true or false, not {quoted(text)}")
     return text.lower() in _YES
 
 
 _PARSERS: Final[Mapping[Any, Callable[[Field, str], Any]]] = MappingProxyType(
-    {str: _string, int: _whole, float: _number, float | None: _number, bool: _truth}
+    {str: _parse_string, int: _parse_integer, float: _parse_number, float | None: _parse_number, bool: _parse_boolean}
 )
 
 _EXPECTED: Final[Mapping[Any, str]] = MappingProxyType(
