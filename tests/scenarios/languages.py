@@ -1,8 +1,8 @@
-"""gRPC clients in Go, Node.js and Java: built once a machine, in the user's cache folder, if the toolchain is there.
+"""gRPC clients in Go, Node.js and Java, built once per machine in the user's cache folder if the toolchain is there.
 
-Each calls a target again and again and prints the name of who answered, or `failed: …`. What can't be built for want of
-a toolchain or of its packages skips the test that needs it, and says what is missing; a program of ours that does not
-compile fails it.
+Each caller calls a target again and again, and prints the name of the server that answered, or `failed: …`. A test is
+skipped if its caller can't be built without a missing toolchain or package, and says what is missing. A caller that
+does not compile fails the test.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tests.support.programs import need
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adsum-tests"
-DOWNLOAD: Final = 180.0
-"""Seconds within which packages must have come; then they count as missing."""
-BUILD: Final = 600.0
-"""Seconds that a build may take; Go's takes a minute of processor time the first time."""
+DOWNLOAD_TIMEOUT: Final = 180.0
+"""Seconds in which packages must be downloaded; then they count as missing."""
+BUILD_TIMEOUT: Final = 600.0
+"""Seconds that a build may take; Go's first build takes a minute of CPU."""
 
 
 def python() -> tuple[str, ...]:
-    """Python's own gRPC, which is the C++ one."""
+    """Return the command of the caller in Python, whose gRPC is the one in C++."""
     return (sys.executable, "-m", "tests.scenarios.grpc_caller")
 
 
@@ -40,17 +40,19 @@ def go() -> tuple[str, ...]:
     sources = HERE / "go" / "xds"
     wanted = _number(r"^go (\d+)\.(\d+)", (sources / "go.mod").read_text())
     tool = str(need("go-toolchain"))
-    # No other toolchain is downloaded, and nothing of the surroundings counts.
+    # Go must not download another toolchain, nor use settings of the environment.
     environ = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GO111MODULE": "on"}
-    there = _number(r"go(\d+)\.(\d+)", _output([tool, "env", "GOVERSION"], environ))
-    if there < wanted:
-        pytest.skip(f"Go {there[0]}.{there[1]} is too old for today's grpc-go, which needs {wanted[0]}.{wanted[1]}")
+    installed = _number(r"go(\d+)\.(\d+)", _output([tool, "env", "GOVERSION"], environ))
+    if installed < wanted:
+        pytest.skip(
+            f"Go {installed[0]}.{installed[1]} is too old for today's grpc-go, which needs {wanted[0]}.{wanted[1]}"
+        )
 
     def build(folder: Path) -> None:
         _fetch("Go modules of gRPC", [tool, "mod", "download"], folder, environ)
         _run([tool, "build", "-o", "caller", "."], folder, environ)
 
-    return (str(_built("go", sources, str(there), build) / "caller"),)
+    return (str(_built("go", sources, str(installed), build) / "caller"),)
 
 
 def node() -> tuple[str, ...]:
@@ -79,35 +81,37 @@ CALLERS: Final[dict[str, Callable[[], tuple[str, ...]]]] = {"python": python, "g
 
 
 def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]) -> Path:
-    """The folder with the program, built from a copy of its sources unless it is there already."""
+    """Return the folder with the program, which is built from a copy of its sources unless it exists."""
     digest = hashlib.sha256(version.encode())
     for file in sorted(path for path in sources.iterdir() if path.is_file()):
         digest.update(file.name.encode() + file.read_bytes())
     folder = CACHE / f"{name}-{digest.hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Others that need it wait until it is built.
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Other processes that need it wait until it is built.
         if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=CACHE) as made:
-                copy = Path(made) / "copy"
+            with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
+                copy = Path(temporary) / "copy"
                 shutil.copytree(sources, copy)
                 build(copy)
                 copy.rename(folder)
     return folder
 
 
-def _fetch(what: str, command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
-    """Bring packages; skips the test if they can't be had."""
+def _fetch(packages: str, command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
+    """Download packages; skip the test if they are not available."""
     try:
-        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=DOWNLOAD)
+        done = subprocess.run(
+            command, cwd=folder, env=environ, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT
+        )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"the {what} did not come within {DOWNLOAD:g} s")
+        pytest.skip(f"the {packages} were not downloaded within {DOWNLOAD_TIMEOUT:g} s")
     if done.returncode != 0:
-        pytest.skip(f"the {what} can't be had here: {(done.stderr or done.stdout).strip()[-300:]}")
+        pytest.skip(f"the {packages} are not available: {(done.stderr or done.stdout).strip()[-300:]}")
 
 
 def _run(command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=BUILD)
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=BUILD_TIMEOUT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

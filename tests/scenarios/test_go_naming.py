@@ -1,4 +1,4 @@
-"""Go programs that speak etcd's gRPC naming with etcd's own packages, and Adsum find one another and follow changes."""
+"""Go programs that use etcd's gRPC naming with etcd's own packages, and Adsum: they find each other's instances."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.support.programs import GO_PACKAGES, need
 PROGRAM = Path(__file__).parent / "go" / "naming.go"
 
 pytestmark = pytest.mark.timeout(400)
-"""Seconds; the first test waits for Go to build."""
+"""Seconds; the first test waits for the Go build."""
 BUILD = ("build", "-gcflags=all=-N -l", "-ldflags=-s -w")
-"""Go builds what is not optimised in two thirds of the time."""
+"""Options without optimisation, which take two thirds of the build time."""
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The Go program, built once: one process runs this file. Go's cache makes the next run quick."""
+    """Build the Go program once for this file. Go's cache makes the next run fast."""
     go = str(need("go"))
     folder = tmp_path_factory.mktemp("go")
     built = folder / "naming"
@@ -41,7 +41,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @asynccontextmanager
 async def served() -> AsyncIterator[int]:
-    """The port of a gRPC server with a health service."""
+    """Run a gRPC server with a health service, and return its port."""
     server = grpc.aio.server()
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # it is there; the stubs lack it
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -53,7 +53,9 @@ async def served() -> AsyncIterator[int]:
         await server.stop(None)
 
 
-async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place: ScenarioSandbox, program: str) -> None:
+async def test_a_go_program_finds_instances_of_the_client_and_follows_changes(
+    place: ScenarioSandbox, program: str
+) -> None:
     with EtcdProcess(place.folder) as etcd:
         async with Client(etcd.url, cache=False) as client, served() as first, served() as second:
             one = client.register("my-service", first, id="o1", ttl=5.0)
@@ -65,15 +67,15 @@ async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place:
             await caller.wait_for_output(f"127.0.0.1:{second}\n")
             await one.drain(1.0)
             await one.stop()
-            told = len(caller.stdout)
+            length = len(caller.stdout)
             await only_calls(caller, second)
-            assert f"127.0.0.1:{first}\n" not in caller.stdout[told:], "who is drained is called no more"
-            etcd.kill()  # The program goes on by what it knows, and so do we.
+            assert f"127.0.0.1:{first}\n" not in caller.stdout[length:], "a drained instance is not called"
+            etcd.kill()  # The caller and the client keep what they know.
             etcd.start()
             three = client.register("my-service", first, id="o1", ttl=5.0)
             await three.start(30.0)
-            told = len(caller.stdout)
-            await wait_until(lambda: f"127.0.0.1:{first}\n" in caller.stdout[told:])
+            length = len(caller.stdout)
+            await wait_until(lambda: f"127.0.0.1:{first}\n" in caller.stdout[length:])
             assert "failed" not in caller.stdout
             await asyncio.gather(two.stop(), three.stop())
 
@@ -86,7 +88,7 @@ async def test_a_go_program_finds_what_is_registered_and_follows_a_change(place:
         ("/services/", "etcd:////services/my-service"),
     ],
 )
-async def test_a_go_program_finds_what_a_registry_lists_and_follows_a_change_and_a_drain(
+async def test_a_go_program_finds_instances_of_the_registry_and_follows_changes_and_drains(
     place: ScenarioSandbox, program: str, prefix: str, target: str
 ) -> None:
     with EtcdProcess(place.folder) as etcd:
@@ -104,30 +106,32 @@ async def test_a_go_program_finds_what_a_registry_lists_and_follows_a_change_and
             await asyncio.gather(one.stop(), two.stop())
 
 
-async def test_what_a_go_program_registers_is_listed_until_its_lease_is_revoked(
+async def test_an_instance_of_a_go_program_is_listed_until_its_lease_is_revoked(
     place: ScenarioSandbox, program: str
 ) -> None:
     with EtcdProcess(place.folder) as etcd:
         await place.start_registry("", "--etcd-naming", f"{etcd.url}?prefix=services/")
-        async with served() as port, JsonApi(place.url) as asking, Client(place.url, cache=False) as through:
+        async with served() as port, JsonApi(place.url) as api, Client(place.url, cache=False) as registry_client:
             id = f"127.0.0.1:{port}"
-            async with Client(f"{etcd.url}?prefix=services/", cache=False) as straight:
-                views = [client.channel("my-service").resolver for client in (through, straight)]
+            async with Client(f"{etcd.url}?prefix=services/", cache=False) as etcd_client:
+                views = [client.channel("my-service").resolver for client in (registry_client, etcd_client)]
                 provider = place.program("provider", program, "register", etcd.host_port, "services/my-service", id)
                 await provider.wait_for_output("registered")
-                await asking.wait_for_statuses("my-service", lambda found: found == {id: "passing"})
-                await wait_until(lambda: all([each.id for each in view.view.endpoints] == [id] for view in views))
-                [listed] = (await asking.get("/services/my-service"))["instances"]
+                await api.wait_for_statuses("my-service", lambda found: found == {id: "passing"})
+                await wait_until(
+                    lambda: all([endpoint.id for endpoint in view.view.endpoints] == [id] for view in views)
+                )
+                [listed] = (await api.get("/services/my-service"))["instances"]
                 assert listed["metadata"] == {"origin": "etcd-naming"}
                 assert await provider.stop() == 0
-                await asking.wait_for_statuses("my-service", lambda found: found == {})
+                await api.wait_for_statuses("my-service", lambda found: found == {})
                 await wait_until(lambda: all(not view.view.endpoints for view in views))
-                changes = (await asking.get("/changes", id=id))["changes"]
-                reasons = {each["cause"]: each.get("reason") for each in changes}
+                changes = (await api.get("/changes", id=id))["changes"]
+                reasons = {change["cause"]: change.get("reason") for change in changes}
                 assert reasons == {"registered": None, "deregistered": "its key in etcd is gone"}
 
 
 async def only_calls(caller: ScenarioProcess, port: int) -> None:
-    """Return once it calls nobody else any more; no call failed."""
+    """Return when it calls only this port; check that no call failed."""
     await wait_until(lambda: caller.stdout.splitlines()[-20:] == [f"127.0.0.1:{port}"] * 20)
     assert "failed" not in caller.stdout
