@@ -1,4 +1,4 @@
-"""That the benchmarks run and make their table; never how fast anything is."""
+"""Tests that the benchmarks run and print their table, not how fast anything is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.long
-def test_the_quick_benchmarks_make_a_table(tmp_path: Path) -> None:
+def test_the_quick_benchmarks_print_a_table(tmp_path: Path) -> None:
     told = tmp_path / "results.json"
     names = ("lookup", "gateway", "pushes", "names", "pick", "change")
     chosen = [part for name in names for part in ("--only", name)]
@@ -37,7 +37,7 @@ def test_the_quick_benchmarks_make_a_table(tmp_path: Path) -> None:
     assert set(json.loads(told.read_text())["results"]) == set(names)
 
 
-def test_a_missed_aim_and_a_skipped_peer_are_said() -> None:
+def test_a_missed_aim_and_a_skipped_peer_are_shown() -> None:
     rows: list[Result] = [
         ResultRow("a", "2 ms", "1 ms", 0.5, "< 1 ms", is_met=False),
         SkippedResult("b", "not here"),
@@ -54,11 +54,11 @@ def test_a_missed_aim_and_a_skipped_peer_are_said() -> None:
     ("seconds", "words"),
     [(2.5e-7, "250 ns"), (1e-6, "1.00 µs"), (0.0423, "42.3 ms"), (0.9999, "1.00 s"), (61.2, "61.2 s")],
 )
-def test_lengths_are_told_in_the_unit_that_suits_them(seconds: float, words: str) -> None:
+def test_durations_have_the_largest_fitting_unit(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_a_unit_that_is_the_same_is_told_once() -> None:
+def test_a_common_unit_is_printed_once() -> None:
     assert durations([0.001, 0.02]) == "1.00 / 20.0 ms"
     assert durations([0.0001, 0.02]) == "100 µs / 20.0 ms"
     assert (memory_size(100), memory_size(20_480)) == ("100 B", "20.0 KiB")
@@ -71,12 +71,12 @@ def test_a_quantile_is_one_of_the_values() -> None:
 
 @pytest.fixture(params=[1, 3, 9, 10, 1000])
 def pieces(request: pytest.FixtureRequest) -> Iterator[bytes]:
-    """Two frames, cut into pieces of that length."""
+    """Return two frames, cut into pieces of that length."""
     text = http2.frame(http2.DATA, 0, 1, b"x" * 20) + http2.frame(http2.PING, http2.ACK, 0)
     return (text[at : at + request.param] for at in range(0, len(text), request.param))
 
 
-def test_frames_come_whole_however_they_are_cut(pieces: Iterator[bytes]) -> None:
+def test_frames_are_whole_however_the_bytes_are_cut(pieces: Iterator[bytes]) -> None:
     frames = http2.FrameReader()
     assert [frame for piece in pieces for frame in frames.feed(piece)] == [
         (http2.DATA, 0, b"x" * 20),
@@ -84,6 +84,6 @@ def test_frames_come_whole_however_they_are_cut(pieces: Iterator[bytes]) -> None
     ]
 
 
-def test_etcd_is_asked_for_a_prefix_by_the_key_behind_it() -> None:
+def test_a_prefix_range_of_etcd_ends_at_the_first_key_after_the_prefix() -> None:
     assert etcd_messages.get_prefix(b"a/") == b"\x0a\x02a/\x12\x02a0"
     assert etcd_messages.put(b"k", b"v" * 200) == b"\x0a\x01k\x12\xc8\x01" + b"v" * 200

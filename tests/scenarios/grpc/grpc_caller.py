@@ -1,4 +1,4 @@
-"""What the callers in other languages do, in Python: `python -m tests.scenarios.grpc.grpc_caller xds:///names`."""
+"""The caller in Python, like those in other languages: `python -m tests.scenarios.grpc.grpc_caller xds:///names`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import grpc
 
 def main(target: str) -> None:
     channel = grpc.insecure_channel(target)
-    ask: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
+    method: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
     while True:
         try:
-            line = ask(b"", timeout=20.0).decode()
+            line = method(b"", timeout=20.0).decode()
         except grpc.RpcError as error:
             line = f"failed: {error}"
         print(line, flush=True)  # noqa: T201 - the test reads it

@@ -25,9 +25,9 @@ from tests.support.programs import need
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adsum-tests"
-DOWNLOAD: Final = 180.0
+DOWNLOAD_TIMEOUT: Final = 180.0
 """Seconds within which packages must be downloaded; after that they count as missing."""
-BUILD: Final = 600.0
+BUILD_TIMEOUT: Final = 600.0
 """Seconds within which a build must end. Go's first build takes a minute of processor time."""
 
 
@@ -42,15 +42,17 @@ def go() -> tuple[str, ...]:
     tool = str(need("go-toolchain"))
     # No other toolchain is downloaded, and no settings of the environment apply.
     environ = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GO111MODULE": "on"}
-    there = _number(r"go(\d+)\.(\d+)", _output([tool, "env", "GOVERSION"], environ))
-    if there < wanted:
-        pytest.skip(f"Go {there[0]}.{there[1]} is too old for today's grpc-go, which needs {wanted[0]}.{wanted[1]}")
+    installed = _number(r"go(\d+)\.(\d+)", _output([tool, "env", "GOVERSION"], environ))
+    if installed < wanted:
+        pytest.skip(
+            f"Go {installed[0]}.{installed[1]} is too old for today's grpc-go, which needs {wanted[0]}.{wanted[1]}"
+        )
 
     def build(folder: Path) -> None:
         _fetch("Go modules of gRPC", [tool, "mod", "download"], folder, environ)
         _run([tool, "build", "-o", "caller", "."], folder, environ)
 
-    return (str(_built("go", sources, str(there), build) / "caller"),)
+    return (str(_built("go", sources, str(installed), build) / "caller"),)
 
 
 def node() -> tuple[str, ...]:
@@ -88,26 +90,28 @@ def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]
     with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Other processes that need it wait until it is built.
         if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=CACHE) as made:
-                copy = Path(made) / "copy"
+            with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
+                copy = Path(temporary) / "copy"
                 shutil.copytree(sources, copy)
                 build(copy)
                 copy.rename(folder)
     return folder
 
 
-def _fetch(what: str, command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
-    """Downloads packages. Skips the test if that fails."""
+def _fetch(packages: str, command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
+    """Download packages; skip the test if they are not available."""
     try:
-        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=DOWNLOAD)
+        done = subprocess.run(
+            command, cwd=folder, env=environ, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT
+        )
     except subprocess.TimeoutExpired:
-        pytest.skip(f"the {what} did not come within {DOWNLOAD:g} s")
+        pytest.skip(f"the {packages} were not downloaded within {DOWNLOAD_TIMEOUT:g} s")
     if done.returncode != 0:
-        pytest.skip(f"the {what} can't be had here: {(done.stderr or done.stdout).strip()[-300:]}")
+        pytest.skip(f"the {packages} are not available: {(done.stderr or done.stdout).strip()[-300:]}")
 
 
 def _run(command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=BUILD)
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=BUILD_TIMEOUT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

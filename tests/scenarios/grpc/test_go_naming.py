@@ -111,10 +111,10 @@ async def test_an_instance_of_a_go_program_is_listed_until_its_lease_is_revoked(
 ) -> None:
     with EtcdProcess(place.folder) as etcd:
         await place.start_registry("", "--etcd-naming", f"{etcd.url}?prefix=services/")
-        async with served() as port, JsonApi(place.url) as api, Client(place.url, cache=False) as through:
+        async with served() as port, JsonApi(place.url) as api, Client(place.url, cache=False) as registry_client:
             id = f"127.0.0.1:{port}"
-            async with Client(f"{etcd.url}?prefix=services/", cache=False) as straight:
-                views = [client.channel("my-service").resolver for client in (through, straight)]
+            async with Client(f"{etcd.url}?prefix=services/", cache=False) as etcd_client:
+                views = [client.channel("my-service").resolver for client in (registry_client, etcd_client)]
                 provider = place.program("provider", program, "register", etcd.host_port, "services/my-service", id)
                 await provider.wait_for_output("registered")
                 await api.wait_for_statuses("my-service", lambda found: found == {id: "passing"})

@@ -1,4 +1,4 @@
-"""gRPC clients of four languages know the registry by the printed bootstrap alone, and lose no call."""
+"""gRPC clients in four languages use the registry with only the printed bootstrap, and no call fails."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.scenarios.processes import ADSUM_COMMAND, JsonApi, ScenarioProcess, S
 from tests.support.etcd_process import EtcdProcess
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("languages")]
-"""Seconds; the first test of a language on a machine waits for its packages and its build."""
+"""Seconds; the first test of a language on a machine waits for packages and a build."""
 
 NAMES = "tests.integrations.programs.grpc_programs"
 SAMPLE_CALLS = 30
-"""Calls that show where calls go."""
+"""Calls that show which servers are called."""
 
 
 class LanguageCaller:
-    """A program of one language that calls `xds:///names` without a pause."""
+    """A program in one language that calls `xds:///names` without a pause."""
 
     def __init__(self, language: str, child: ScenarioProcess) -> None:
         self.language = language
@@ -43,20 +43,20 @@ class LanguageCaller:
         return whole.splitlines()
 
     async def calls(self, *names: str) -> None:
-        """Return once these, and nobody else, are called."""
-        await wait_until(lambda: set(self._lines[-SAMPLE_CALLS:]) == set(names), self.story)
+        """Return when exactly these servers are called."""
+        await wait_until(lambda: set(self._lines[-SAMPLE_CALLS:]) == set(names), self.description)
 
-    async def goes_on(self) -> None:
-        """Return once so many more calls have been answered."""
+    async def continues(self) -> None:
+        """Return when `SAMPLE_CALLS` more calls have been answered."""
         enough = self.answers.total() + SAMPLE_CALLS
-        await wait_until(lambda: self.answers.total() >= enough, self.story)
+        await wait_until(lambda: self.answers.total() >= enough, self.description)
 
-    def story(self) -> str:
+    def description(self) -> str:
         return f"{self.language}: {self.child.stdout[-1500:]}\n{self.child.stderr[-3000:]}"
 
 
 class LanguageRegistry:
-    """A registry, and servers of names that are listed in it."""
+    """A registry, and servers that register with it."""
 
     def __init__(self, place: ScenarioSandbox) -> None:
         self.place = place
@@ -65,13 +65,13 @@ class LanguageRegistry:
     async def registry(self) -> ScenarioProcess:
         return await self.place.start_registry("", "--xds", self.xds)
 
-    async def serve(self, asking: JsonApi, name: str) -> ScenarioProcess:
+    async def serve(self, api: JsonApi, name: str) -> ScenarioProcess:
         child = self.place.run(name, "-m", NAMES, "sync-serve", name)
-        await asking.wait_for_statuses("names", lambda statuses: statuses.get(name) == "passing")
+        await api.wait_for_statuses("names", lambda statuses: statuses.get(name) == "passing")
         return child
 
     async def caller(self, language: str, program: tuple[str, ...], *options: str) -> LanguageCaller:
-        """Told by the bootstrap that `adsum grpc-bootstrap` prints with these options."""
+        """Start a caller with the bootstrap that `adsum grpc-bootstrap` prints with these options."""
         printed = self.place.adsum("grpc-bootstrap", *options)
         assert await printed.wait() == 0, printed.stderr
         bootstrap = self.place.folder / f"{language}.json"
@@ -81,18 +81,18 @@ class LanguageRegistry:
 
 
 async def all_call(callers: Sequence[LanguageCaller], *names: str) -> None:
-    """Return once each calls these, and nobody else."""
+    """Return when each caller calls exactly these servers."""
     await asyncio.gather(*(caller.calls(*names) for caller in callers))
 
 
 def failures(callers: Sequence[LanguageCaller]) -> dict[str, list[str]]:
-    """The calls that failed, by language."""
+    """Return the calls that failed, by language."""
     return {caller.language: caller.failures for caller in callers if caller.failures}
 
 
 @pytest.fixture(scope="module")
 def programs() -> dict[str, tuple[str, ...]]:
-    """What runs the caller of each language that there is a toolchain for."""
+    """Return the command of each language's caller, if its toolchain is installed."""
     found = {}
     for language in CALLERS:
         with suppress(pytest.skip.Exception):
@@ -102,44 +102,46 @@ def programs() -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.parametrize("language", CALLERS)
 def test_a_caller_in_each_language_is_built(language: str) -> None:
-    """Skips where it can't be, and says what is missing; then the scenarios below go without it."""
+    """Build the caller; without the toolchain the test is skipped, and the scenarios run without that language."""
     assert CALLERS[language]()
 
 
-async def test_no_call_is_lost_while_instances_and_the_registry_come_and_go(
+async def test_no_call_fails_while_instances_and_the_registry_restart(
     place: ScenarioSandbox, programs: dict[str, tuple[str, ...]]
 ) -> None:
     names = LanguageRegistry(place)
     node = await names.registry()
-    async with JsonApi(place.url) as asking:
-        a, b = await asyncio.gather(names.serve(asking, "a"), names.serve(asking, "b"))
+    async with JsonApi(place.url) as api:
+        a, b = await asyncio.gather(names.serve(api, "a"), names.serve(api, "b"))
         dead = f"127.0.0.1:{place.port()}"
-        # Node.js knows the first node alone; the others get along with one that is dead.
+        # Node.js uses only the first node; the others also work with one that is down.
         callers = [
             await names.caller(language, program, "--xds", names.xds if language == "node" else f"{dead},{names.xds}")
             for language, program in programs.items()
         ]
         await all_call(callers, "a", "b")
-        await names.serve(asking, "c")
+        await names.serve(api, "c")
         await all_call(callers, "a", "b", "c")
         assert await a.stop() in (0, 143), a.stderr
         drained = [caller.answers["a"] for caller in callers]
         await all_call(callers, "b", "c")
-        assert [caller.answers["a"] for caller in callers] == drained, "it was called after it had left"
+        assert [caller.answers["a"] for caller in callers] == drained, "it was called after it had drained"
         assert failures(callers) == {}
         await b.stop(signal.SIGKILL)
         await all_call(callers, "c")
         lost = failures(callers)
-        assert all(len(each) == 1 for each in lost.values()), f"more than the call that the killed one had: {lost}"
+        assert all(len(each) == 1 for each in lost.values()), (
+            f"more calls failed than the one in flight at the killed server: {lost}"
+        )
         await node.stop(signal.SIGKILL)
-        await asyncio.gather(*(caller.goes_on() for caller in callers))
+        await asyncio.gather(*(caller.continues() for caller in callers))
         await names.registry()
-        await names.serve(asking, "d")
+        await names.serve(api, "d")
         await all_call(callers, "c", "d")
         assert failures(callers) == lost
 
 
-async def test_a_client_of_joined_nodes_follows_another_one_when_its_own_dies(
+async def test_a_client_of_joined_nodes_moves_to_another_node_when_its_own_is_killed(
     place: ScenarioSandbox, programs: dict[str, tuple[str, ...]]
 ) -> None:
     ports = [(place.node_port, place.port()), (place.port(), place.port())]
@@ -156,8 +158,8 @@ async def test_a_client_of_joined_nodes_follows_another_one_when_its_own_dies(
         names = LanguageRegistry(place)
         place.url = ",".join(f"http://127.0.0.1:{port}" for port, _ in ports)
         joined = ("--joined", "--xds", ",".join(f"127.0.0.1:{xds}" for _, xds in ports))
-        async with JsonApi(f"http://127.0.0.1:{ports[1][0]}") as asking:
-            await names.serve(asking, "a")
+        async with JsonApi(f"http://127.0.0.1:{ports[1][0]}") as api:
+            await names.serve(api, "a")
             callers = [
                 await names.caller(language, program, *joined)
                 for language, program in programs.items()
@@ -165,6 +167,6 @@ async def test_a_client_of_joined_nodes_follows_another_one_when_its_own_dies(
             ]
             await all_call(callers, "a")
             await nodes[0].stop(signal.SIGKILL)
-            await names.serve(asking, "b")
+            await names.serve(api, "b")
             await all_call(callers, "a", "b")
             assert failures(callers) == {}
