@@ -32,7 +32,7 @@ BUILD_TIMEOUT: Final = 600.0
 
 
 def python() -> tuple[str, ...]:
-    """Return the command of the caller in Python, whose gRPC is the one in C++."""
+    """Returns the command of the caller in Python, whose gRPC is the one in C++."""
     return (sys.executable, "-m", "tests.scenarios.grpc_caller")
 
 
@@ -81,7 +81,7 @@ CALLERS: Final[dict[str, Callable[[], tuple[str, ...]]]] = {"python": python, "g
 
 
 def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]) -> Path:
-    """Return the folder with the program, which is built from a copy of its sources unless it exists."""
+    """Returns the folder with the program, which is built from a copy of its sources unless it exists."""
     digest = hashlib.sha256(version.encode())
     for file in sorted(path for path in sources.iterdir() if path.is_file()):
         digest.update(file.name.encode() + file.read_bytes())
@@ -99,7 +99,7 @@ def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]
 
 
 def _fetch(packages: str, command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
-    """Download packages; skip the test if they are not available."""
+    """Downloads packages; skips the test if they are not available."""
     try:
         done = subprocess.run(
             command, cwd=folder, env=environ, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT

@@ -28,7 +28,7 @@ BUILD = ("build", "-gcflags=all=-N -l", "-ldflags=-s -w")
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Build the Go program once for this file. Go's cache makes the next run fast."""
+    """Builds the Go program once for this file. Go's cache makes the next run fast."""
     go = str(need("go"))
     folder = tmp_path_factory.mktemp("go")
     built = folder / "naming"
@@ -41,7 +41,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @asynccontextmanager
 async def served() -> AsyncIterator[int]:
-    """Run a gRPC server with a health service, and return its port."""
+    """Runs a gRPC server with a health service, and returns its port."""
     server = grpc.aio.server()
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # it is there; the stubs lack it
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -132,6 +132,6 @@ async def test_an_instance_of_a_go_program_is_listed_until_its_lease_is_revoked(
 
 
 async def only_calls(caller: ScenarioProcess, port: int) -> None:
-    """Return when it calls only this port; check that no call failed."""
+    """Returns when it calls only this port; checks that no call failed."""
     await wait_until(lambda: caller.stdout.splitlines()[-20:] == [f"127.0.0.1:{port}"] * 20)
     assert "failed" not in caller.stdout

@@ -37,7 +37,7 @@ def serve(naming: str, store: str = "memory:") -> RunningDaemon:
 
 
 def commit(etcd: EtcdProcess, *operations: Operation) -> None:
-    """Commit operations as another program."""
+    """Commits operations as another program."""
 
     async def work() -> None:
         connection = Connection(EtcdAddress.parse(etcd.url), Random())
@@ -50,7 +50,7 @@ def commit(etcd: EtcdProcess, *operations: Operation) -> None:
 
 
 def kept(etcd: EtcdProcess | FakeEtcd, prefix: str) -> dict[str, Any]:
-    """Return every key below a prefix, with its decoded value."""
+    """Returns every key below a prefix, with its decoded value."""
 
     async def work() -> dict[str, Any]:
         connection = Connection(EtcdAddress.parse(etcd.url), Random())
@@ -75,14 +75,14 @@ def listed(daemon: RunningDaemon, service: str) -> dict[str, Any]:
 
 
 def drain(daemon: RunningDaemon, id: str, wait: float) -> int:
-    """Drain an instance, and return how many consumers have not acknowledged when the request returns."""
+    """Drains an instance, and returns how many consumers have not acknowledged when the request returns."""
     override = f"{daemon.url}/api/v1/services/orders/instances/{id}/override"
     said = httpx.put(override, json={"status": "draining", "wait": wait}, timeout=30.0).raise_for_status().json()
     return int(said.get("unacknowledged", 0))
 
 
 def why(daemon: RunningDaemon, id: str) -> str:
-    """Return the reason of the newest change."""
+    """Returns the reason of the newest change."""
     changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": id}).json()["changes"]
     return str(max(changes, key=lambda each: each["revision"])["reason"])
 

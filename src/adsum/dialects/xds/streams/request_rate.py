@@ -21,7 +21,7 @@ class RequestRate:
         self._at = 0.0
 
     def delay(self, now: float) -> float:
-        """Count a request and return how many seconds to wait before reading the next one."""
+        """Counts a request and returns how many seconds to wait before reading the next one."""
         self._debt = max(0.0, self._debt - (now - self._at) * REQUESTS_PER_SECOND) + 1
         self._at = now
         return max(0.0, self._debt - REQUEST_BURST) / REQUESTS_PER_SECOND
