@@ -61,6 +61,9 @@ class TinyDialect(Dialect):
     async def stop(self) -> None:
         self.events.append("stop")
 
+    def reload(self, settings: object) -> None:
+        self.events.append(f"reload, {type(settings).__name__}")
+
     def is_requested(self, service: str) -> bool:
         return service == "tiny"
 
