@@ -48,7 +48,7 @@ async def test_listeners_share_the_descriptors_in_proportion_to_what_they_want(
     descriptors: int, http: int, grpc: int
 ) -> None:
     limits: list[int] = []
-    mounts = [
+    mounts: list[Mount] = [
         GrpcListener("127.0.0.1:0", "", {}, 1_024, 300, limits.append),
         TcpListener("127.0.0.1:0", "", _serve, 100),
     ]

@@ -108,17 +108,17 @@ def featured_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
 
 def featured_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
     """Returns the configuration of an Envoy that processes requests as the gateway does."""
-    shape = GatewayProfile((f"127.0.0.1:{port}",), access_log="off")
-    listener = _json(listeners.listener(shape.listen[0], shape))
+    profile = GatewayProfile((f"127.0.0.1:{port}",), access_log="off")
+    listener = _json(listeners.listener(profile.listen[0], profile))
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["rds"]
     routes = route_configuration.route_configuration(
         (), {SERVICE: ALL_HTTP1}, {}, route_configuration.EncodedRoutes(), default_routes=True, behind_proxy=False
     )
-    for each in manager["http_filters"]:
-        if "config_discovery" in each:
-            del each["config_discovery"]
-            each["typed_config"] = _json(http_filters.rate_limit_buckets(()).typed_config)
+    for http_filter in manager["http_filters"]:
+        if "config_discovery" in http_filter:
+            del http_filter["config_discovery"]
+            http_filter["typed_config"] = _json(http_filters.rate_limit_buckets(()).typed_config)
     manager["route_config"] = _json(RouteConfiguration.FromString(routes))
     upstream = Upstream(SERVICE)
     nobody = TlsPeers(has_host_names=False, ips=())
@@ -134,7 +134,7 @@ def _json(message: Any) -> dict[str, Any]:
 
 def _assignment(ports: Sequence[int]) -> dict[str, Any]:
     endpoints = [
-        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": each}}}} for each in ports
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}} for port in ports
     ]
     return {"cluster_name": SERVICE, "endpoints": [{"lb_endpoints": endpoints}]}
 
@@ -174,7 +174,7 @@ def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
     if not found:
         raise BenchmarkUnavailable("nginx is not installed (apt-get install nginx-light)")
     port = free_port()
-    servers = " ".join(f"server 127.0.0.1:{each};" for each in ports)
+    servers = " ".join(f"server 127.0.0.1:{target};" for target in ports)
     file = folder / "nginx.conf"
     file.write_text(
         f"daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;\n"
@@ -193,7 +193,7 @@ def haproxy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
     if not found:
         raise BenchmarkUnavailable("haproxy is not installed (apt-get install haproxy)")
     port = free_port()
-    servers = "".join(f"  server s{each} 127.0.0.1:{each}\n" for each in ports)
+    servers = "".join(f"  server s{target} 127.0.0.1:{target}\n" for target in ports)
     file = folder / "haproxy.cfg"
     file.write_text(
         "global\n  nbthread 1\n  maxconn 4096\n"

@@ -129,4 +129,4 @@ class HostNameResolver:
 async def look_up(name: str) -> list[str]:
     """Returns the IP addresses of a name, in the system's order of preference. Raises `OSError` and `UnicodeError`."""
     answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(where[0]) for *_, where in answers))
+    return list(dict.fromkeys(str(address[0]) for *_, address in answers))
