@@ -95,7 +95,7 @@ def _run(name: str, quick: bool) -> list[Result]:
 
 
 def _raise_file_limit() -> None:
-    """Raise the limit of open files: every watcher is a file here, and one in the node, which inherits the limit."""
+    """Raises the limit of open files: every watcher is a file here, and one in the node, which inherits the limit."""
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 

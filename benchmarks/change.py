@@ -72,7 +72,7 @@ def _row(label: str, steps: Sequence[float], names: Sequence[str]) -> ResultRow:
 
 
 def _steps(change: Callable[[int], tuple[float, ...]]) -> tuple[float, ...]:
-    """Return the median of each step in seconds. The first change is not counted, since it fills caches."""
+    """Returns the median of each step in seconds. The first change is not counted, since it fills caches."""
     change(0)
     rounds = [change(number + 1) for number in range(CHANGES)]
     return tuple(median(step) for step in zip(*rounds, strict=True))
@@ -105,7 +105,7 @@ class _Node:
         self._first = next(iter(snapshot.services))
 
     def change(self, number: int) -> tuple[float, float, float]:
-        """Change an instance, and return the seconds of applying the change, of the page and of the event."""
+        """Changes an instance, and returns the seconds of applying the change, of the page and of the event."""
         before = self._registry.snapshot
         listings = list(before.service(self._first).listings.values())
         registration = _with_another_port(listings[number % len(listings)].registration)
@@ -126,7 +126,7 @@ def _with_another_port(registration: Registration) -> Registration:
 
 
 class _Consumer:
-    """What a channel does with a new view, without its timers and its outlier detection."""
+    """A consumer that processes changes as a channel does, without its timers and its outlier detection."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._view = ViewState()
@@ -138,7 +138,7 @@ class _Consumer:
         self._picker = self._policy.build(select_endpoints(endpoints).endpoints, self._loads, self._rng)
 
     def change(self, number: int) -> tuple[float, float, float]:
-        """Change an endpoint, and return the seconds of applying the event, of selecting and of building the picker."""
+        """Changes an endpoint, and returns the seconds to apply the event, to select and to build the picker."""
         changed = Endpoint(workload.instance(number), Status.DRAINING)
         began = perf_counter()
         self._view.apply(

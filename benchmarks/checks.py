@@ -84,7 +84,7 @@ def _wait_until_all_pass(node: BenchmarkNode, checks: int) -> None:
 
 
 def _watch(node: BenchmarkNode, seconds: float) -> list[float]:
-    """Return the lags, read twice as often as the node updates them."""
+    """Returns the lags, read twice as often as the node updates them."""
     end = time.monotonic() + seconds
     lags = []
     while time.monotonic() < end:

@@ -52,7 +52,7 @@ class FanoutResult:
         self.delays += [at - deliveries.sent_at[0] for at in deliveries.received_at]
 
     def percentiles(self) -> tuple[float, float, float]:
-        """Return the p50, the p99 and the maximum of the delays."""
+        """Returns the p50, the p99 and the maximum of the delays."""
         delays = sorted(self.delays)
         return quantile(delays, 0.5), quantile(delays, 0.99), delays[-1]
 
@@ -119,7 +119,7 @@ def _open(server: MeasuredProcess, pool: WatcherPool, count: int) -> FanoutResul
 
 
 def _idle(server: MeasuredProcess, seconds: float) -> float:
-    """Return the share of a core that the server uses while nothing changes."""
+    """Returns the share of a core that the server uses while nothing changes."""
     before, began = server.cpu(), monotonic()
     sleep(seconds)  # The heartbeats fit into the socket buffers meanwhile.
     return (server.cpu() - before) / (monotonic() - began)
@@ -144,7 +144,7 @@ def _deliver(
 
 
 def registration_changes(node: BenchmarkNode) -> Change:
-    """Return a function that changes instances of the service, each change with its mark."""
+    """Returns a function that changes instances of the service, each change with its mark."""
 
     def request(mark: int) -> bytes:
         registration = workload.body(mark, metadata={"version": f"mark-{mark:08}"})
@@ -177,14 +177,14 @@ def _puts(peer: BenchmarkEtcd) -> Change:
 
 
 def _made(made: LoadRunResult, sent: list[float]) -> list[float]:
-    """Return when the changes were sent. Raises `WrongAnswers` unless all of them succeeded."""
+    """Returns when the changes were sent. Raises `WrongAnswers` unless all of them succeeded."""
     if made.failed or made.requests != len(sent):
         raise WrongAnswers(f"{made.requests} of {len(sent)} changes were made")
     return sent
 
 
 def watch_protocol(node: BenchmarkNode) -> WatchProtocol:
-    """Return the watch protocol of the service at the node."""
+    """Returns the watch protocol of the service at the node."""
     path = f"/api/v1/watch?service={workload.SERVICE}"
     request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{node.port}\r\naccept: text/event-stream\r\n\r\n"
     return WatchProtocol(request.encode(), b"event: synced", b"event: synced")

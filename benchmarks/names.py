@@ -75,7 +75,7 @@ def _route(number: int, services: int) -> dict[str, object]:
 
 
 def _new_names(node: BenchmarkNode, gateway: GatewayProxy, kind: str, turns: int) -> tuple[list[float], float]:
-    """Return the seconds from each registration until the gateway routes to it, and the slowest answer meanwhile."""
+    """Returns the seconds from each registration until the gateway routes to it, and the slowest answer meanwhile."""
     times = []
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=REQUEST_TIMEOUT)
     with _AnswerTimer(node) as timer:
@@ -94,7 +94,7 @@ def _new_names(node: BenchmarkNode, gateway: GatewayProxy, kind: str, turns: int
 
 
 def _follows(node: BenchmarkNode) -> bool:
-    """Return whether the gateway has acknowledged the latest revision."""
+    """Returns whether the gateway has acknowledged the latest revision."""
     status = json.loads(node.get("/api/v1/status"))
     return any(gateway["revision"] >= status["revision"] for gateway in status.get("gateways", ()))
 

@@ -104,7 +104,7 @@ def _registered(options: RunOptions, nodes: Sequence[BenchmarkNode], peer: Bench
 
 
 def _followed(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
-    """Measure the cost of a change for the node that writes it, and for each of the others."""
+    """Measures the cost of a change for the node that writes it, and for each of the others."""
     count = options.count(4_000, 200)
     before = [node.cpu() for node in nodes]
     done = callers.call_count(
@@ -148,7 +148,7 @@ def _renewed(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
 
 
 def _spread_over(nodes: Sequence[BenchmarkNode], requests: Iterator[bytes], count: int) -> list[LoadRunResult]:
-    """Send `count` of the requests to all nodes at once, from `RENEWERS` connections."""
+    """Sends `count` of the requests to all nodes at once, from `RENEWERS` connections."""
     share = count // len(nodes)
     parts = [list(islice(requests, share)) for _ in nodes]
     with ThreadPoolExecutor(len(nodes)) as threads:
@@ -163,7 +163,7 @@ def _spread_over(nodes: Sequence[BenchmarkNode], requests: Iterator[bytes], coun
 
 
 def _joined(parts: Sequence[LoadRunResult]) -> LoadRunResult:
-    """Return the sum of several loads, with the worst of their delays."""
+    """Returns the sum of several loads, with the worst of their delays."""
     return LoadRunResult(
         requests=sum(part.requests for part in parts),
         failed=sum(part.failed for part in parts),
@@ -175,7 +175,7 @@ def _joined(parts: Sequence[LoadRunResult]) -> LoadRunResult:
 
 
 async def _failed_over(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> list[ResultRow]:
-    """Measure from kill -9 of a node until the others keep its services, and until its watchers watch another node."""
+    """Measures from kill -9 of a node until the others keep its services, and until its watchers watch another node."""
     logging.getLogger("adsum").setLevel(logging.ERROR)  # The node is killed on purpose.
     rng = Random(1)
     urls = [f"http://127.0.0.1:{node.port}" for node in nodes]
@@ -203,14 +203,14 @@ async def _failed_over(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> l
 
 
 def _adopted(nodes: Sequence[BenchmarkNode]) -> float:
-    """Kill the first; when the others kept what it kept."""
+    """Kills the first node, and returns when the others keep its services."""
     nodes[0].kill()
     _until_shared(nodes[1:])
     return time.monotonic()
 
 
 async def _resumed(resolver: Resolver, began: float) -> float:
-    """Return the seconds until the watch was lost and replaced."""
+    """Returns the seconds until the watch was lost and replaced."""
     await _until(resolver, connected=False)
     await _until(resolver, connected=True)
     return time.monotonic() - began

@@ -67,7 +67,7 @@ def _picker(options: RunOptions, name: str, size: int) -> float:
 
 
 async def _channel(options: RunOptions, name: str, size: int) -> tuple[float, float]:
-    """Return the seconds of a pick, and of a pick with its `done`."""
+    """Returns the seconds of a pick, and of a pick with its `done`."""
     clock, rng = SystemClock(), Random(1)
     resolver = Resolver(workload.SERVICE, _Fixed(size), cache=None, clock=clock, rng=rng)
     channel = Channel(resolver, ChannelOptions(policy=name), clock=clock, rng=rng)
@@ -81,7 +81,7 @@ async def _channel(options: RunOptions, name: str, size: int) -> tuple[float, fl
 
 
 def _picks(pick: Callable[..., object], name: str) -> Callable[[], object]:
-    """Return a function that picks once for each of `KEYS`, with the key if the policy uses keys."""
+    """Returns a function that picks once for each of `KEYS`, with the key if the policy uses keys."""
     if name in KEYED_POLICIES:
 
         def picks() -> None:
@@ -131,7 +131,7 @@ class _Fixed:
         raise NotImplementedError
 
     async def send_goodbye(self, services: Sequence[str] = ()) -> None:
-        """Do nothing: no drain waits for this client."""
+        """Does nothing: no drain waits for this client."""
 
     async def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Does nothing: there is nothing to close."""

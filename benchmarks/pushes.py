@@ -40,7 +40,7 @@ def run(options: RunOptions) -> list[Result]:
 
 
 def _routed(options: RunOptions) -> ResultRow:
-    """Move the service from one instance to another and back.
+    """Moves the service from one instance to another and back.
 
     A delay is the time from the registry's answer to a change until the new instance answers a request.
     """
@@ -113,7 +113,7 @@ class _Stream:
         await self.next()
 
     async def next(self) -> None:
-        """Receive one response and acknowledge it."""
+        """Receives one response and acknowledges it."""
         response = await self._call.read()
         self.received_at = time.monotonic()
         await self._call.write(DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce))

@@ -63,7 +63,7 @@ def run(options: RunOptions) -> list[Result]:
 
 
 def _load(node: BenchmarkNode, instances: int) -> float:
-    """Register all instances and keep their leases renewed; return the seconds that the registrations took."""
+    """Registers all instances and keeps their leases renewed; returns the seconds that the registrations took."""
     log_progress(f"  {instances:,} registrations")
     puts = workload.puts(node.port, workload.spread(instances, SERVICES), ttl=TTL, grace=GRACE)
     took, done = 0.0, 0
@@ -79,7 +79,7 @@ def _load(node: BenchmarkNode, instances: int) -> float:
 
 
 def _share_of_a_core(node: BenchmarkNode, registrars: RenewalLoad, every: float, seconds: float) -> float:
-    """Return the share of a core that the node uses for renewals."""
+    """Returns the share of a core that the node uses for renewals."""
     before, began = node.cpu(), time.monotonic()
     late = registrars.renew_for(seconds, every)
     share = (node.cpu() - before) / (time.monotonic() - began)
@@ -108,7 +108,7 @@ class RenewalLoad:
         self._turn = 0
 
     def renew(self, count: int) -> None:
-        """Renew the first `count` leases now. Raises `WrongAnswers` if a lease is lost."""
+        """Renews the first `count` leases now. Raises `WrongAnswers` if a lease is lost."""
         for batch, text in zip(self._batches, self._texts, strict=True):
             if count <= 0:
                 return
@@ -116,7 +116,7 @@ class RenewalLoad:
             count -= len(batch)
 
     def renew_for(self, seconds: float, every: float) -> float:
-        """Renew each lease every `every` seconds, for `seconds`; return by how much the latest batch was late."""
+        """Renews each lease every `every` seconds, for `seconds`; returns by how much the latest batch was late."""
         began, pause, late = time.monotonic(), every / len(self._texts), 0.0
         for turn in range(1, int(seconds / pause) + 1):
             self._send(self._texts[self._turn % len(self._texts)])

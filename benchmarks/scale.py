@@ -50,7 +50,7 @@ class UsageScenario:
     renewal_interval: float = 10.0
     """Seconds between two renewals: a third of a ttl of 30 s."""
     is_batched: bool = False
-    """Whether an agent on each host renews a thousand leases in one request."""
+    """True if an agent on each host renews a thousand leases in one request."""
     instances_per_service: int = 100
     services_watched: float = 5.0
     """Services that each program watches."""
@@ -73,7 +73,7 @@ class UsageScenario:
 
     @property
     def watchers_per_change(self) -> float:
-        """How many watchers get one change."""
+        """The number of watchers that get one change."""
         return self.instances_per_service * self.services_watched
 
 
@@ -113,7 +113,7 @@ class NodeLoad:
 
 
 def node_load(scenario: UsageScenario, nodes: int, uneven: float) -> NodeLoad:
-    """Return the load of the busiest node, which keeps `uneven` times its fair share of the services.
+    """Returns the load of the busiest node, which keeps `uneven` times its fair share of the services.
 
     Watchers and callers are spread evenly.
     """
@@ -132,7 +132,7 @@ def node_load(scenario: UsageScenario, nodes: int, uneven: float) -> NodeLoad:
 
 
 def imbalance(nodes: int, draws: int) -> tuple[float, float]:
-    """Return the median and the maximum, over draws, of the busiest node's shards by its fair share."""
+    """Returns the median and the maximum, over draws, of the busiest node's shards by its fair share."""
     rng = Random(1)
     found = []
     for _ in range(draws):
@@ -143,7 +143,7 @@ def imbalance(nodes: int, draws: int) -> tuple[float, float]:
 
 
 def capacity(scenario: UsageScenario, nodes: int, uneven: float) -> int:
-    """Return how many instances the nodes hold. All loads are proportional to them, except an empty node's memory."""
+    """Returns how many instances the nodes hold. All loads are proportional to them, except an empty node's memory."""
     found = node_load(scenario, nodes, uneven)
     by_core = MAX_CPU_SHARE / found.core
     by_memory = (NODE_MEMORY - EMPTY_NODE_BYTES) / (found.memory - EMPTY_NODE_BYTES)

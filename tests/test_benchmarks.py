@@ -71,7 +71,7 @@ def test_a_quantile_is_one_of_the_values() -> None:
 
 @pytest.fixture(params=[1, 3, 9, 10, 1000])
 def pieces(request: pytest.FixtureRequest) -> Iterator[bytes]:
-    """Return two frames, cut into pieces of that length."""
+    """Returns two frames, cut into pieces of that length."""
     text = http2.frame(http2.DATA, 0, 1, b"x" * 20) + http2.frame(http2.PING, http2.ACK, 0)
     return (text[at : at + request.param] for at in range(0, len(text), request.param))
 

@@ -1,1 +1,1 @@
-"""What the benchmarks share: servers to measure, load, and the table of results."""
+"""The shared parts of the benchmarks: servers to measure, load, and the table of results."""

@@ -32,7 +32,7 @@ class CallerRun:
         self.is_over = False
 
     def next_request(self) -> bytes | None:
-        """Return the next request; None when the run is over."""
+        """Returns the next request; None when the run is over."""
         if self.is_over or self._until(self.sent):
             self.is_over = True
             return None
@@ -67,7 +67,7 @@ class LoadConnection(asyncio.Protocol):
             self.done.set_result(None)
 
     def answered(self, ok: bool, size: int) -> None:
-        """Record a complete answer, and send the next request."""
+        """Records a complete answer, and sends the next request."""
         self.is_waiting = False
         if ok:
             self.run.record_answer(perf_counter() - self.sent_at, size)
@@ -145,7 +145,7 @@ async def _run(
 def call_for_seconds(
     port: int, requests: Iterator[bytes], callers: int, kind: Callable[[CallerRun], LoadConnection], *, seconds: float
 ) -> LoadRunResult:
-    """Send requests on `callers` connections for this many seconds."""
+    """Sends requests on `callers` connections for this many seconds."""
     end = perf_counter() + seconds
     return uvloop.run(_run(port, CallerRun(requests, lambda _: perf_counter() >= end), callers, kind, seconds))
 
@@ -153,5 +153,5 @@ def call_for_seconds(
 def call_count(
     port: int, requests: Iterator[bytes], callers: int, kind: Callable[[CallerRun], LoadConnection], *, count: int
 ) -> LoadRunResult:
-    """Send `count` requests altogether, on `callers` connections."""
+    """Sends `count` requests altogether, on `callers` connections."""
     return uvloop.run(_run(port, CallerRun(requests, lambda sent: sent >= count), callers, kind, RUN_TIMEOUT))

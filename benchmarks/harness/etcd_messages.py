@@ -11,22 +11,22 @@ CREATED = b"\x18\x01"
 
 
 def get_prefix(prefix: bytes) -> bytes:
-    """Encode a RangeRequest for every key with that prefix."""
+    """Encodes a RangeRequest for every key with that prefix."""
     return _bytes(1, prefix) + _bytes(2, _after(prefix))
 
 
 def put(key: bytes, value: bytes) -> bytes:
-    """Encode a PutRequest."""
+    """Encodes a PutRequest."""
     return _bytes(1, key) + _bytes(2, value)
 
 
 def watch_prefix(prefix: bytes) -> bytes:
-    """Encode a WatchRequest that creates a watch of every key with that prefix."""
+    """Encodes a WatchRequest that creates a watch of every key with that prefix."""
     return _bytes(1, _bytes(1, prefix) + _bytes(2, _after(prefix)))
 
 
 def _after(prefix: bytes) -> bytes:
-    """Return the first key after all keys with the prefix."""
+    """Returns the first key after all keys with the prefix."""
     return prefix[:-1] + bytes((prefix[-1] + 1,))
 
 

@@ -21,17 +21,17 @@ _UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 def is_installed() -> bool:
-    """Return whether h2load is installed."""
+    """Returns whether h2load is installed."""
     return shutil.which("h2load") is not None
 
 
 def get(url: str, callers: int, requests: int, folder: Path) -> LoadRunResult:
-    """Send GET requests over HTTP/1.1, with one connection for each caller."""
+    """Sends GET requests over HTTP/1.1, with one connection for each caller."""
     return _run([url, "--h1"], callers, requests, folder)
 
 
 def grpc(url: str, body: bytes, callers: int, requests: int, folder: Path) -> LoadRunResult:
-    """Send the same unary call, with one connection for each caller; `body` is the message as gRPC frames it."""
+    """Sends the same unary call, with one connection for each caller; `body` is the message as gRPC frames it."""
     file = folder / "h2load.body"
     file.write_bytes(body)
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]

@@ -21,12 +21,12 @@ WINDOW_REFILL: Final = 2**30
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """Encode a frame."""
+    """Encodes a frame."""
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
 def connection_preface() -> bytes:
-    """Encode what a client sends first, with the maximum of windows."""
+    """Encodes what a client sends first, with the maximum of windows."""
     settings = (0x4).to_bytes(2, "big") + MAX_WINDOW.to_bytes(4, "big")
     wider = (MAX_WINDOW - 65_535).to_bytes(4, "big")
     start = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -34,7 +34,7 @@ def connection_preface() -> bytes:
 
 
 def headers(path: str) -> bytes:
-    """Encode the header block of a gRPC call, the same for every call: literals without indexing (RFC 7541, 6.2.2)."""
+    """Encodes the header block of a gRPC call, the same for every call: literals without indexing (RFC 7541, 6.2.2)."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -50,7 +50,7 @@ def headers(path: str) -> bytes:
 
 
 def message(body: bytes) -> bytes:
-    """Frame a message for gRPC, uncompressed."""
+    """Frames a message for gRPC, uncompressed."""
     return b"\x00" + len(body).to_bytes(4, "big") + body
 
 

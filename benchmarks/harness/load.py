@@ -39,12 +39,12 @@ class MeasuredLoad:
 
 
 def quantile(values: Sequence[float], rank: float) -> float:
-    """Return the value that a share `rank` of the sorted values does not exceed; 0.0 of none."""
+    """Returns the value that a share `rank` of the sorted values does not exceed; 0.0 of none."""
     return values[max(0, ceil(rank * len(values)) - 1)] if values else 0.0
 
 
 def measure(server: MeasuredProcess, run: Callable[[], LoadRunResult]) -> MeasuredLoad:
-    """Run a load and measure its cost. Raises `WrongAnswers` unless every request succeeded."""
+    """Runs a load and measures its cost. Raises `WrongAnswers` unless every request succeeded."""
     before = server.cpu()
     load = run()
     spent = server.cpu() - before
@@ -58,14 +58,14 @@ class WrongAnswers(Exception):
 
 
 def median_of(rounds: Sequence[MeasuredLoad], metric: Callable[[MeasuredLoad], float]) -> float:
-    """Return the median of a metric over the rounds."""
+    """Returns the median of a metric over the rounds."""
     return median(metric(measurement) for measurement in rounds)
 
 
 def ratio(
     ours: Sequence[MeasuredLoad], theirs: Sequence[MeasuredLoad], metric: Callable[[MeasuredLoad], float]
 ) -> float:
-    """Return the median over the rounds of ours / theirs: what slows the machine for a while slows both."""
+    """Returns the median over the rounds of ours / theirs: what slows the machine for a while slows both."""
     return median(metric(a) / metric(b) for a, b in zip(ours, theirs, strict=True))
 
 

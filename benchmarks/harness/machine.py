@@ -12,7 +12,7 @@ from benchmarks.harness.servers import etcd_version, has_etcd
 
 
 def describe() -> str:
-    """Return one line: processor, cores, Python, and the versions of packages and peers."""
+    """Returns one line: processor, cores, Python, and the versions of packages and peers."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "httptools", "msgspec"))
     peers = etcd_version() if has_etcd() else "no etcd"
     tool = "h2load" if h2load.is_installed() else "no h2load"
@@ -20,7 +20,7 @@ def describe() -> str:
 
 
 def load_average() -> str:
-    """Return the load average in words, so that results from a busy machine are recognized."""
+    """Returns the load average in words, so that results from a busy machine are recognized."""
     return f"load {os.getloadavg()[0]:.1f} before the run"
 
 

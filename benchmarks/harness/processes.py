@@ -50,7 +50,7 @@ class MeasuredProcess:
         self.stop()
 
     def wait_until(self, is_up: Callable[[], bool]) -> float:
-        """Poll `is_up`, and return the seconds until it was true. Raises `BenchmarkUnavailable`."""
+        """Polls `is_up`, and returns the seconds until it was true. Raises `BenchmarkUnavailable`."""
         began = time.monotonic()
         while not is_up():
             if self._process.poll() is not None or time.monotonic() - began > START_TIMEOUT:
@@ -61,7 +61,7 @@ class MeasuredProcess:
         return time.monotonic() - began
 
     def stop(self) -> None:
-        """Send SIGTERM, and kill the process if it does not end; idempotent."""
+        """Sends SIGTERM, and kills the process if it does not end; idempotent."""
         if self._process.poll() is not None:
             return
         self._process.terminate()
@@ -71,23 +71,23 @@ class MeasuredProcess:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the process, as a crash would end it."""
+        """Kills the process, as a crash would end it."""
         self._process.kill()
         self._process.wait()
 
     def cpu(self) -> float:
-        """Return the seconds of CPU that all its threads have used, in user and system mode."""
+        """Returns the seconds of CPU that all its threads have used, in user and system mode."""
         # The clock id of clock_getcpuclockid(3): precise to the nanosecond, while /proc counts in ticks of 10 ms.
         return time.clock_gettime(~self.pid << 3 | _SCHEDULED)
 
     def memory(self) -> int:
-        """Return its resident memory in bytes."""
+        """Returns its resident memory in bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_port() -> int:
-    """Return a port on which no program listens now."""
+    """Returns a port on which no program listens now."""
     for _ in range(200):
         port = random.randrange(FIRST_PORT, LAST_PORT)
         with socket.socket() as trial:
@@ -100,6 +100,6 @@ def free_port() -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Return whether a program listens on that port."""
+    """Returns whether a program listens on that port."""
     with socket.socket() as trial:
         return trial.connect_ex(("127.0.0.1", port)) == 0

@@ -42,13 +42,13 @@ class ServiceTarget(MeasuredProcess):
         self.wait_until(partial(is_listening, self.port))
 
     def register(self, node: BenchmarkNode, id: str) -> None:
-        """Register it without a lease."""
+        """Registers it without a lease."""
         where = {"address": "127.0.0.1", "port": self.port, "ttl": None}
         node.put(f"/api/v1/services/{SERVICE}/instances/{id}", where)
 
 
 def envoy_path() -> str:
-    """Return the path of Envoy. Raises `BenchmarkUnavailable`."""
+    """Returns the path of Envoy. Raises `BenchmarkUnavailable`."""
     beside = Path(sys.executable).parent / "envoy"
     found = str(beside) if beside.exists() else shutil.which("envoy")
     if not found:
@@ -77,7 +77,7 @@ class GatewayProxy(ProxyProcess):
         super().__init__("gateway" if access_log == "off" else f"gateway-{access_log}", command, folder, port)
 
     def cpu(self) -> float:
-        """Return the seconds of CPU of its Envoy and of the process that supervises it."""
+        """Returns the seconds of CPU of its Envoy and of the process that supervises it."""
         own = super().cpu()
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         supervisor = self.pid
@@ -89,7 +89,7 @@ class GatewayProxy(ProxyProcess):
 
 
 def static_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """Start an Envoy with the minimal configuration: one route, one cluster, no control plane."""
+    """Starts an Envoy with the minimal configuration: one route, one cluster, no control plane."""
     port = free_port()
     file = folder / "envoy.json"
     file.write_text(json.dumps(bare_config(port, ports)))
@@ -98,7 +98,7 @@ def static_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
 
 
 def featured_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """Start an Envoy with all features of the gateway: its difference from the gateway is the cost of xDS."""
+    """Starts an Envoy with all features of the gateway: its difference from the gateway is the cost of xDS."""
     port = free_port()
     file = folder / "featured.json"
     file.write_text(json.dumps(featured_config(port, ports)))
@@ -107,18 +107,18 @@ def featured_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
 
 
 def featured_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
-    """Return the configuration of an Envoy that processes requests as the gateway does."""
-    shape = GatewayProfile((f"127.0.0.1:{port}",), access_log="off")
-    listener = _json(listeners.listener(shape.listen[0], shape))
+    """Returns the configuration of an Envoy that processes requests as the gateway does."""
+    profile = GatewayProfile((f"127.0.0.1:{port}",), access_log="off")
+    listener = _json(listeners.listener(profile.listen[0], profile))
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["rds"]
     routes = route_configuration.route_configuration(
         (), {SERVICE: ALL_HTTP1}, {}, route_configuration.EncodedRoutes(), default_routes=True, behind_proxy=False
     )
-    for each in manager["http_filters"]:
-        if "config_discovery" in each:
-            del each["config_discovery"]
-            each["typed_config"] = _json(http_filters.rate_limit_buckets(()).typed_config)
+    for http_filter in manager["http_filters"]:
+        if "config_discovery" in http_filter:
+            del http_filter["config_discovery"]
+            http_filter["typed_config"] = _json(http_filters.rate_limit_buckets(()).typed_config)
     manager["route_config"] = _json(RouteConfiguration.FromString(routes))
     upstream = Upstream(SERVICE)
     nobody = TlsPeers(has_host_names=False, ips=())
@@ -134,13 +134,13 @@ def _json(message: Any) -> dict[str, Any]:
 
 def _assignment(ports: Sequence[int]) -> dict[str, Any]:
     endpoints = [
-        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": each}}}} for each in ports
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}} for port in ports
     ]
     return {"cluster_name": SERVICE, "endpoints": [{"lb_endpoints": endpoints}]}
 
 
 def bare_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
-    """Return the configuration of an Envoy with one route and one cluster, and defaults otherwise."""
+    """Returns the configuration of an Envoy with one route and one cluster, and defaults otherwise."""
     route = {"match": {"prefix": f"/{SERVICE}/"}, "route": {"cluster": SERVICE, "prefix_rewrite": "/"}}
     manager = {
         "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -169,12 +169,12 @@ def bare_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
 
 
 def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """Start nginx, configured by its documentation for keep-alive to upstreams. Raises `BenchmarkUnavailable`."""
+    """Starts nginx, configured by its documentation for keep-alive to upstreams. Raises `BenchmarkUnavailable`."""
     found = shutil.which("nginx")
     if not found:
         raise BenchmarkUnavailable("nginx is not installed (apt-get install nginx-light)")
     port = free_port()
-    servers = " ".join(f"server 127.0.0.1:{each};" for each in ports)
+    servers = " ".join(f"server 127.0.0.1:{target};" for target in ports)
     file = folder / "nginx.conf"
     file.write_text(
         f"daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;\n"
@@ -188,12 +188,12 @@ def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
 
 
 def haproxy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """Start HAProxy. Raises `BenchmarkUnavailable`."""
+    """Starts HAProxy. Raises `BenchmarkUnavailable`."""
     found = shutil.which("haproxy")
     if not found:
         raise BenchmarkUnavailable("haproxy is not installed (apt-get install haproxy)")
     port = free_port()
-    servers = "".join(f"  server s{each} 127.0.0.1:{each}\n" for each in ports)
+    servers = "".join(f"  server s{target} 127.0.0.1:{target}\n" for target in ports)
     file = folder / "haproxy.cfg"
     file.write_text(
         "global\n  nbthread 1\n  maxconn 4096\n"

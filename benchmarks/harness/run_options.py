@@ -14,9 +14,9 @@ class RunOptions:
     quick: bool = False
 
     def count(self, full: int, quick: int) -> int:
-        """Return how many to use."""
+        """Returns how many to use."""
         return quick if self.quick else full
 
     def seconds(self, full: float, quick: float) -> float:
-        """Return how long to run."""
+        """Returns how long to run."""
         return quick if self.quick else full

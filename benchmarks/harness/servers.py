@@ -42,16 +42,16 @@ class BenchmarkNode(MeasuredProcess):
         """Seconds from the start of the process until it was ready."""
 
     def get(self, path: str) -> bytes:
-        """Send a GET and return the body of the answer. Raises `HTTPError`."""
+        """Sends a GET and returns the body of the answer. Raises `HTTPError`."""
         return self._ask(Request(self.url + path))
 
     def put(self, path: str, body: Mapping[str, object]) -> bytes:
-        """Send a PUT of JSON and return the body of the answer. Raises `HTTPError`."""
+        """Sends a PUT of JSON and returns the body of the answer. Raises `HTTPError`."""
         headers = {"content-type": "application/json"}
         return self._ask(Request(self.url + path, json.dumps(body).encode(), headers, method="PUT"))
 
     def post(self, path: str, body: bytes) -> bytes:
-        """Send a POST of JSON and return the body of the answer. Raises `HTTPError`."""
+        """Sends a POST of JSON and returns the body of the answer. Raises `HTTPError`."""
         return self._ask(Request(self.url + path, body, {"content-type": "application/json"}))
 
     def _ask(self, request: Request) -> bytes:
@@ -61,7 +61,7 @@ class BenchmarkNode(MeasuredProcess):
 
 
 def is_ready(url: str) -> bool:
-    """Return whether the node's catalog is loaded."""
+    """Returns whether the node's catalog is loaded."""
     try:
         with urlopen(f"{url}/readyz", timeout=5.0) as answer:
             status: int = answer.status
@@ -71,7 +71,7 @@ def is_ready(url: str) -> bool:
 
 
 def sqlite(folder: Path, name: str = "bench") -> str:
-    """Return the URL of a SQLite store in the folder."""
+    """Returns the URL of a SQLite store in the folder."""
     return f"sqlite:///{folder / name}.db"
 
 
@@ -107,7 +107,7 @@ class BenchmarkEtcd(MeasuredProcess):
 
 
 def is_healthy(port: int) -> bool:
-    """Return whether etcd has a leader and can write."""
+    """Returns whether etcd has a leader and can write."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/health", timeout=5.0) as answer:
             body: bytes = answer.read()
@@ -121,6 +121,6 @@ def has_etcd() -> bool:
 
 
 def etcd_version() -> str:
-    """Return the name and version, such as "etcd 3.4.23"."""
+    """Returns the name and version, such as "etcd 3.4.23"."""
     output = subprocess.run(["etcd", "--version"], capture_output=True, text=True, timeout=10.0, check=True).stdout
     return f"etcd {output.splitlines()[0].rpartition(' ')[2]}"

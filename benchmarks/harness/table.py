@@ -48,7 +48,7 @@ Result = ResultRow | SkippedResult
 
 
 def render(results: Sequence[tuple[str, Sequence[Result]]]) -> str:
-    """Return the table as aligned text, with one block of rows for each benchmark."""
+    """Returns the table as aligned text, with one block of rows for each benchmark."""
     rows = [result.cells() for _, block in results for result in block if isinstance(result, ResultRow)]
     widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
     rule = "  ".join("─" * width for width in widths)
@@ -71,12 +71,12 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def rate(value: float) -> str:
-    """Format a rate: 12,345/s."""
+    """Formats a rate: 12,345/s."""
     return f"{value:,.0f}/s"
 
 
 def duration(seconds: float) -> str:
-    """Format a time with three digits, in the largest unit that it reaches."""
+    """Formats a time with three digits, in the largest unit that it reaches."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size * 0.9995:
             return f"{_three(seconds / size)} {unit}"
@@ -84,7 +84,7 @@ def duration(seconds: float) -> str:
 
 
 def durations(seconds: Sequence[float]) -> str:
-    """Format several times, with the unit once at the end if it is the same for all."""
+    """Formats several times, with the unit once at the end if it is the same for all."""
     texts = [duration(value) for value in seconds]
     units = {text.rpartition(" ")[2] for text in texts}
     if len(units) > 1:
@@ -93,7 +93,7 @@ def durations(seconds: Sequence[float]) -> str:
 
 
 def memory_size(count: float) -> str:
-    """Format a size of memory: 1,234 B, 12.3 KiB or 45.6 MiB."""
+    """Formats a size of memory: 1,234 B, 12.3 KiB or 45.6 MiB."""
     if count < 4096:
         return f"{count:,.0f} B"
     return f"{_three(count / 1024)} KiB" if count < 1024**2 else f"{_three(count / 1024**2)} MiB"
@@ -104,5 +104,5 @@ def _three(value: float) -> str:
 
 
 def log_progress(message: str) -> None:
-    """Print progress to standard error."""
+    """Prints progress to standard error."""
     print(message, file=sys.stderr, flush=True)

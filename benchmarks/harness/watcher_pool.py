@@ -62,7 +62,7 @@ class WatcherPool:
         self._process.communicate()
 
     def open(self, count: int) -> None:
-        """Open this many more watches. Raises `WrongAnswers`."""
+        """Opens this many more watches. Raises `WrongAnswers`."""
         protocol = self._protocol
         self._command(
             open=count, port=self._port, request=protocol.request.hex(), ready_marker=protocol.ready_marker.hex()
@@ -74,7 +74,7 @@ class WatcherPool:
         sleep(QUIET_BEFORE_CHANGE)
 
     def deliver(self, marks: Sequence[int], change: Callable[[Sequence[int]], list[float]]) -> Deliveries:
-        """Make changes with these consecutive marks, and wait until every watcher has received all of them.
+        """Makes changes with these consecutive marks, and waits until every watcher has received all of them.
 
         Raises `WrongAnswers`.
         """
@@ -105,7 +105,7 @@ class WatcherPool:
 
 
 def record_send_times(sent_at: list[float], request: Callable[[int], bytes], marks: Sequence[int]) -> Iterator[bytes]:
-    """Return the requests one by one, and record in `sent_at` when each is sent."""
+    """Returns the requests one by one, and records in `sent_at` when each is sent."""
     for mark in marks:
         text = request(mark)
         sent_at.append(monotonic())

@@ -61,7 +61,7 @@ class WatcherProcess:
         self._lost = 0
 
     def open(self, count: int, port: int, request: bytes, ready_marker: bytes) -> int:
-        """Open this many more watches, and return how many are open."""
+        """Opens this many more watches, and returns how many are open."""
         self._ready_marker = ready_marker
         left = count
         while left:
@@ -73,7 +73,7 @@ class WatcherProcess:
         return sum(watcher.is_ready for watcher in self._by_descriptor.values())
 
     def deliver(self, first: int, count: int, answer_marker: bytes, timeout: float) -> dict[str, object]:
-        """Wait until all have received this many marks; return when each had, and how often it received the marker."""
+        """Waits until all have received this many marks; returns when each had, and its count of the marker."""
         self._first, self._wanted, self._answer_marker = first, (1 << count) - 1, answer_marker
         for watcher in self._by_descriptor.values():
             watcher.marks, watcher.received_at, watcher.answer_count = 0, 0.0, 0
@@ -124,7 +124,7 @@ class WatcherProcess:
             self._missing -= 1
 
     def run(self) -> None:
-        """Execute commands until standard input ends."""
+        """Executes commands until standard input ends."""
         for line in sys.stdin:
             command = json.loads(line)
             if "open" in command:

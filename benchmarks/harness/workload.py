@@ -15,7 +15,7 @@ ZONES: Final = ("eu-1a", "eu-1b", "eu-1c")
 
 
 def body(number: int, **more: object) -> bytes:
-    """Encode a registration as JSON; `more` are further fields, or other values."""
+    """Encodes a registration as JSON; `more` are further fields, or other values."""
     return json.dumps(
         {
             "address": address(number),
@@ -30,7 +30,7 @@ def body(number: int, **more: object) -> bytes:
 
 
 def put(port: int, service: str, id: str, registration: bytes) -> bytes:
-    """Encode the HTTP/1.1 request of a registration."""
+    """Encodes the HTTP/1.1 request of a registration."""
     head = (
         f"PUT /api/v1/services/{service}/instances/{id} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(registration)}\r\n\r\n"
@@ -39,25 +39,25 @@ def put(port: int, service: str, id: str, registration: bytes) -> bytes:
 
 
 def renewal(port: int, service: str, id: str) -> bytes:
-    """Encode the HTTP/1.1 request of a renewal."""
+    """Encodes the HTTP/1.1 request of a renewal."""
     head = f"POST /api/v1/services/{service}/instances/{id}/renew HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
     return f"{head}content-length: 0\r\n\r\n".encode()
 
 
 def puts(node_port: int, names: Iterator[tuple[str, str]], **more: object) -> Iterator[bytes]:
-    """Return the HTTP/1.1 requests that register these (service, id) at the node with that port."""
+    """Returns the HTTP/1.1 requests that register these (service, id) at the node with that port."""
     for number, (service, id) in enumerate(names):
         yield put(node_port, service, id, body(number, **more))
 
 
 def spread(count: int, services: int) -> Iterator[tuple[str, str]]:
-    """Return (service, id) of `count` instances in this many services, service by service."""
+    """Returns (service, id) of `count` instances in this many services, service by service."""
     size = max(1, count // services)
     return ((f"s-{number // size:04}", f"i-{number:06}") for number in range(count))
 
 
 def instance(number: int, service: str = SERVICE) -> Instance:
-    """Return the same instance as a value of the model."""
+    """Returns the same instance as a value of the model."""
     return Instance(
         service,
         f"i-{number:06}",
@@ -74,7 +74,7 @@ def endpoint(number: int, service: str = SERVICE) -> Endpoint:
 
 
 def listing(number: int, service: str = SERVICE) -> Listing:
-    """Return the listing of an instance."""
+    """Returns the listing of an instance."""
     why = Provenance(Cause.REGISTERED, "127.0.0.1", at=1.0)
     return Listing(Registration(instance(number, service), ttl=60.0), why, since=1.0)
 
@@ -84,5 +84,5 @@ def change(listed: Listing) -> Change:
 
 
 def address(number: int) -> str:
-    """Return an IP address in 10.0.0.0/8."""
+    """Returns an IP address in 10.0.0.0/8."""
     return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"

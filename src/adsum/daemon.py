@@ -88,7 +88,7 @@ class Daemon:
         self._status_counter = StatusCounter()
 
     def _create_dialects(self) -> dict[str, Dialect]:
-        """Create every dialect of `DIALECTS` that the settings do not switch off, by name."""
+        """Creates every dialect of `DIALECTS` that the settings do not switch off, by name."""
         intents = wire.IntentCache()
         context = DialectContext(
             registry=self.registry,
@@ -111,7 +111,7 @@ class Daemon:
         return {name: dialect for name, dialect in created.items() if dialect is not None}
 
     async def start(self) -> None:
-        """Listen, answer 503 at first, load the catalog, and serve it.
+        """Listens, answers 503 at first, loads the catalog, and serves it.
 
         Raises `ListenError`, `StoreOpenFailed`, `StoreUnavailable`, and `Invalid` for settings that don't fit where
         etcd is; each message is for the operator.
@@ -150,7 +150,7 @@ class Daemon:
         )
 
     async def stop(self) -> None:
-        """End watches and long polls, stop listening, finish answers in progress, and close the store; idempotent."""
+        """Ends watches and long polls, stops listening, finishes answers in progress, closes the store; idempotent."""
         systemd.notify(systemd.STOPPING)
         self.registry.watches.end()
         for dialect in self._dialects.values():
@@ -166,7 +166,7 @@ class Daemon:
         make_gateway: Callable[[str], Gateway] | None = None,
         reload_config: Callable[[], ServeConfig] | None = None,
     ) -> None:
-        """Run until SIGTERM or SIGINT; a second signal ends the process at once.
+        """Runs until SIGTERM or SIGINT; a second signal ends the process at once.
 
         `make_gateway` makes a gateway for the xDS address that it gets; the gateway runs as long as the node.
         `reload_config` reads the settings again, on SIGHUP. Raises what ended the registry, if something did.
@@ -216,7 +216,7 @@ class Daemon:
             systemd.notify(systemd.READY)
 
     async def reload(self, config: ServeConfig) -> None:
-        """Apply the settings that can change while the node runs; log these, and those that need a restart."""
+        """Applies the settings that can change while the node runs; logs these, and those that need a restart."""
         before = self._config
         changed = [field for field in fields(config) if getattr(config, field.name) != getattr(before, field.name)]
         reloaded = [field.name for field in changed if field.metadata["reloads"]]
@@ -240,7 +240,7 @@ class Daemon:
 
     @property
     def urls(self) -> list[str]:
-        """Where the HTTP server listens; empty before `start`."""
+        """The URLs of the HTTP server; empty before `start`."""
         return self._listeners.urls
 
     @property
@@ -254,7 +254,7 @@ class Daemon:
         return next(iter(self.addresses.get("xds", ())), "")
 
     def status(self) -> wire.NodeStatus:
-        """Return the status of this node."""
+        """Returns the status of this node."""
         snapshot, leases = self.registry.snapshot, self._keeper.leases
         wall, began = self._started
         unready = self.registry.unready_reason()
@@ -302,7 +302,7 @@ class Daemon:
         return self._cached_denial_reason(ip)
 
     def _check_address(self, address: str) -> None:
-        """Raise `Invalid` for an IP address that probes may not go to. Host names are checked when they are probed."""
+        """Raises `Invalid` for an IP address that probes may not go to. Host names are checked when they are probed."""
         if ":" in address or address.replace(".", "").isdigit():
             reason = self._denial_reason(address)
             if reason is not None:
@@ -314,7 +314,7 @@ def serve(
     make_gateway: Callable[[str], Gateway] | None = None,
     reload_config: Callable[[], ServeConfig] | None = None,
 ) -> None:
-    """Run a node in this process until a signal ends it; see `Daemon.run`. Raises `AdsumError` for the operator."""
+    """Runs a node in this process until a signal ends it; see `Daemon.run`. Raises `AdsumError` for the operator."""
     limit = raise_descriptor_limit()
     _collect_rarely()
     logs = Logs(config.log_level, config.log_format)
@@ -325,7 +325,7 @@ def serve(
 
 
 async def _run_gateway(make: Callable[[str], Gateway], xds: str, running: list[Gateway]) -> None:
-    """Run a gateway until cancelled, and drain it then. It is added to `running` once it serves."""
+    """Runs a gateway until cancelled, and drains it then. It is added to `running` once it serves."""
     gateway = make(xds)
     try:
         await gateway.start()
@@ -337,7 +337,7 @@ async def _run_gateway(make: Callable[[str], Gateway], xds: str, running: list[G
 
 
 def _print(text: str) -> None:
-    """Write to standard output without waiting: a pipe without a reader and a full disk must not stop the node."""
+    """Writes to standard output without waiting: a pipe without a reader and a full disk must not stop the node."""
     if sys.stdout is not None:
         sink = Sink(sys.stdout.fileno())
         sink.put(text.encode())
@@ -346,7 +346,7 @@ def _print(text: str) -> None:
 
 @contextlib.contextmanager
 def _signals(ended: asyncio.Event, hung_up: asyncio.Event) -> Iterator[None]:
-    """Set `ended` on SIGTERM or SIGINT, and `hung_up` on SIGHUP, inside the `with` block."""
+    """Sets `ended` on SIGTERM or SIGINT, and `hung_up` on SIGHUP, inside the `with` block."""
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -365,7 +365,7 @@ def _signals(ended: asyncio.Event, hung_up: asyncio.Event) -> Iterator[None]:
 
 
 def _collect_rarely() -> None:
-    """Make cycle collections rare: they block the node, and nearly all objects live long and are in no cycle."""
+    """Makes cycle collections rare: they block the node, and nearly all objects live long and are in no cycle."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

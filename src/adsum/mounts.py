@@ -26,22 +26,22 @@ class StreamCall(Protocol):
         ...
 
     async def read(self) -> bytes | None:
-        """Return the next message; None when the peer has sent its last one."""
+        """Returns the next message; None when the peer has sent its last one."""
         ...
 
     async def write(self, message: bytes) -> None:
-        """Return when the transport has taken the message, which is when the peer's flow control allows it.
+        """Returns when the transport has taken the message, which is when the peer's flow control allows it.
 
         Raises `ConnectionError` if the call has ended.
         """
         ...
 
     def refuse(self, code: str, message: str) -> None:
-        """End the call with this gRPC status when the current write is done."""
+        """Ends the call with this gRPC status when the current write is done."""
         ...
 
     def cut(self, reason: str) -> None:
-        """End the call now, even if the peer does not read."""
+        """Ends the call now, even if the peer does not read."""
         ...
 
 

@@ -90,7 +90,7 @@ async def test_a_node_mounts_paths_and_ports_of_a_dialect_that_is_only_in_the_ta
     assert set(daemon.addresses) == {"tiny"}
 
 
-async def test_a_dialect_starts_before_the_catalog_is_loaded_and_stops_with_the_node(
+async def test_a_dialect_starts_before_the_catalog_is_loaded_and_reloads_and_stops_with_the_node(
     table: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[TinyDialect] = []
@@ -102,8 +102,9 @@ async def test_a_dialect_starts_before_the_catalog_is_loaded_and_stops_with_the_
     monkeypatch.setattr("tests.dialects.tiny_dialect.create", create)
     node = Daemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="n"))
     await node.start()
+    await node.reload(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="n", probes=7))
     await node.stop()
-    assert made[0].events == ["start, ready: False", "loaded, ready: True", "stop"]
+    assert made[0].events == ["start, ready: False", "loaded, ready: True", "reload, ServeConfig", "stop"]
 
 
 async def test_a_taken_port_of_a_dialect_is_refused_with_its_remedy(table: None) -> None:

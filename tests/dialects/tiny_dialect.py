@@ -23,13 +23,13 @@ class TinySettings:
     tiny: str = setting("HOST:PORT of the tiny dialect; port 0 picks a free port", metavar="HOST:PORT", default=OFF)
 
     def check_settings(self, store: str) -> None:
-        """Raise `Invalid` if a value is wrong."""
+        """Raises `Invalid` if a value is wrong."""
         if self.tiny == "nowhere":
             raise Invalid("tiny", f"must not be nowhere, whatever the store is ({store})")
 
 
 def create(context: DialectContext) -> TinyDialect | None:
-    """Make the dialect; None if it is off."""
+    """Makes the dialect; None if it is off."""
     address = context.settings_of(TinySettings).tiny
     return None if address == OFF else TinyDialect(context, address)
 
@@ -60,6 +60,9 @@ class TinyDialect(Dialect):
 
     async def stop(self) -> None:
         self.events.append("stop")
+
+    def reload(self, settings: object) -> None:
+        self.events.append(f"reload, {type(settings).__name__}")
 
     def is_requested(self, service: str) -> bool:
         return service == "tiny"

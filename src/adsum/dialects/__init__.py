@@ -35,7 +35,7 @@ class DialectSettings(XdsSettings, EtcdNamingSettings):
     """
 
     def check_dialects(self, store: str) -> None:
-        """Call `check_settings` of each base. `store` is the URL of the node's store. Raises `Invalid`."""
+        """Calls `check_settings` of each base. `store` is the URL of the node's store. Raises `Invalid`."""
         for part in type(self).__mro__:
             check = vars(part).get("check_settings")
             if check is not None:
@@ -43,5 +43,5 @@ class DialectSettings(XdsSettings, EtcdNamingSettings):
 
 
 def factory(name: str) -> DialectFactory:
-    """Return the function that makes the dialect of this name. Raises `KeyError` for an unknown name."""
+    """Returns the function that makes the dialect of this name. Raises `KeyError` for an unknown name."""
     return cast("DialectFactory", import_module(DIALECTS[name]).create)

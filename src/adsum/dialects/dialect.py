@@ -56,7 +56,7 @@ class DialectContext:
     """All metrics in Prometheus's text format."""
 
     def settings_of(self, kind: type[T]) -> T:
-        """Return the settings as this class, which must be one of the bases of `adsum.dialects.DialectSettings`."""
+        """Returns the settings as this class, which must be one of the bases of `adsum.dialects.DialectSettings`."""
         if not isinstance(self.settings, kind):
             raise TypeError(f"{kind.__name__} is not among the bases of adsum.dialects.DialectSettings")
         return self.settings
@@ -69,29 +69,29 @@ class Dialect:
     """
 
     def mounts(self) -> Sequence[Mount]:
-        """Return what the node serves for this dialect."""
+        """Returns what the node serves for this dialect."""
         return ()
 
     async def start(self) -> None:
-        """Start background tasks. The listeners are open; the catalog is not loaded yet (`Registry.is_ready`)."""
+        """Starts background tasks. The listeners are open; the catalog is not loaded yet (`Registry.is_ready`)."""
 
     async def catalog_loaded(self) -> None:
-        """Start what needs the catalog: it is loaded, and the node keeps its share of the services."""
+        """Starts what needs the catalog: it is loaded, and the node keeps its share of the services."""
 
     async def stop(self) -> None:
-        """End background tasks and streams; idempotent. Called also if `start` was not. Listeners close afterwards."""
+        """Ends background tasks and streams; idempotent. Called also if `start` was not. Listeners close afterwards."""
 
     def is_requested(self, service: str) -> bool:
-        """Return whether a connected client asks for that service by name, so that the registry must not forget it."""
+        """Returns whether a connected client asks for that service by name, so that the registry must not forget it."""
         return False
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the metrics of this dialect; called at every scrape."""
+        """Returns the metrics of this dialect; called at every scrape."""
         return ()
 
     def node_status(self) -> Mapping[str, Any]:
-        """Return the fields of `wire.NodeStatus` that this dialect fills, by name."""
+        """Returns the fields of `wire.NodeStatus` that this dialect fills, by name."""
         return {}
 
     def reload(self, settings: object) -> None:
-        """Take over settings that are declared with `reloads=True`."""
+        """Takes over settings that are declared with `reloads=True`."""

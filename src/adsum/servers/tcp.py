@@ -30,7 +30,7 @@ class TcpServer:
         self._server: asyncio.Server | None = None
 
     async def start(self, address: str) -> str:
-        """Listen on HOST:PORT and return the bound HOST:PORT. Raises `TcpListenError`."""
+        """Listens on HOST:PORT and returns the bound HOST:PORT. Raises `TcpListenError`."""
         host, _, port = address.rpartition(":")
         try:
             self._server = await asyncio.start_server(
@@ -41,7 +41,7 @@ class TcpServer:
         return f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
-        """Stop listening and cancel the handlers of open connections; idempotent."""
+        """Stops listening and cancels the handlers of open connections; idempotent."""
         if self._server is not None:
             self._server.close()
         for task in list(self._tasks):

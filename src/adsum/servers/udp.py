@@ -20,7 +20,7 @@ class UdpServer:
         self._transport: asyncio.DatagramTransport | None = None
 
     async def start(self, address: str) -> str:
-        """Bind to HOST:PORT and return the bound HOST:PORT. Raises `UdpListenError`."""
+        """Binds to HOST:PORT and returns the bound HOST:PORT. Raises `UdpListenError`."""
         host, _, port = address.rpartition(":")
         where = host.removeprefix("[").removesuffix("]"), int(port)
         try:
@@ -31,7 +31,7 @@ class UdpServer:
         return f"{host}:{self._transport.get_extra_info('sockname')[1]}"
 
     async def stop(self) -> None:
-        """Close the socket; idempotent."""
+        """Closes the socket; idempotent."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None

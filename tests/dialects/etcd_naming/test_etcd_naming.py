@@ -37,7 +37,7 @@ def serve(naming: str, store: str = "memory:") -> RunningDaemon:
 
 
 def commit(etcd: EtcdProcess, *operations: Operation) -> None:
-    """Commit operations as another program."""
+    """Commits operations as another program."""
 
     async def work() -> None:
         connection = EtcdClient(EtcdAddress.parse(etcd.url), Random())
@@ -50,7 +50,7 @@ def commit(etcd: EtcdProcess, *operations: Operation) -> None:
 
 
 def kept(etcd: EtcdProcess | FakeEtcd, prefix: str) -> dict[str, Any]:
-    """Return every key below a prefix, with its decoded value."""
+    """Returns every key below a prefix, with its decoded value."""
 
     async def work() -> dict[str, Any]:
         connection = EtcdClient(EtcdAddress.parse(etcd.url), Random())
@@ -58,33 +58,36 @@ def kept(etcd: EtcdProcess | FakeEtcd, prefix: str) -> dict[str, Any]:
             found = await connection.read_all(prefix.encode())
         finally:
             await connection.close()
-        return {each.key.decode(): json.loads(each.value) for each in found.key_values}
+        return {entry.key.decode(): json.loads(entry.value) for entry in found.key_values}
 
     return asyncio.run(work())
 
 
-def until(true: Callable[[], object]) -> None:
+def until(is_true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20.0
-    while not true():
+    while not is_true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def listed(daemon: RunningDaemon, service: str) -> dict[str, Any]:
-    return {each["id"]: each for each in httpx.get(f"{daemon.url}/api/v1/services/{service}").json()["instances"]}
+    return {
+        instance["id"]: instance
+        for instance in httpx.get(f"{daemon.url}/api/v1/services/{service}").json()["instances"]
+    }
 
 
 def drain(daemon: RunningDaemon, id: str, wait: float) -> int:
-    """Drain an instance, and return how many consumers have not acknowledged when the request returns."""
+    """Drains an instance, and returns how many consumers have not acknowledged when the request returns."""
     override = f"{daemon.url}/api/v1/services/orders/instances/{id}/override"
-    said = httpx.put(override, json={"status": "draining", "wait": wait}, timeout=30.0).raise_for_status().json()
-    return int(said.get("unacknowledged", 0))
+    result = httpx.put(override, json={"status": "draining", "wait": wait}, timeout=30.0).raise_for_status().json()
+    return int(result.get("unacknowledged", 0))
 
 
 def why(daemon: RunningDaemon, id: str) -> str:
-    """Return the reason of the newest change."""
+    """Returns the reason of the newest change."""
     changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": id}).json()["changes"]
-    return str(max(changes, key=lambda each: each["revision"])["reason"])
+    return str(max(changes, key=lambda change: change["revision"])["reason"])
 
 
 def register(daemon: RunningDaemon, service: str, id: str, port: int) -> None:
@@ -98,8 +101,8 @@ def test_usable_instances_are_keys_in_etcd_and_no_others(etcd: EtcdProcess) -> N
         register(daemon, "orders", "o1", 1)
         register(daemon, "orders", "o2", 2)
         until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:2"})
-        said = kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]
-        assert (said["Op"], said["Addr"], said["Metadata"]) == (0, "10.0.0.1:1", None)
+        value = kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]
+        assert (value["Op"], value["Addr"], value["Metadata"]) == (0, "10.0.0.1:1", None)
         override = f"{daemon.url}/api/v1/services/orders/instances/o1/override"
         httpx.put(override, json={"status": "draining"}).raise_for_status()
         until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:2"})
@@ -157,7 +160,7 @@ def test_an_external_instance_is_listed_with_its_origin_until_its_key_is_gone(et
             "/svc/orders/x",
         }, "external instances are not published"
         changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": "10.0.0.2:80"}).json()["changes"]
-        assert [(each["cause"], each["actor"]) for each in changes] == [("registered", "etcd-naming")]
+        assert [(change["cause"], change["actor"]) for change in changes] == [("registered", "etcd-naming")]
         commit(etcd, Delete(b"/svc/orders/10.0.0.2:80"))
         until(lambda: listed(daemon, "orders").keys() == {"taken"})
         assert why(daemon, "10.0.0.2:80") == "its key in etcd is gone"
@@ -270,9 +273,9 @@ def test_a_key_that_can_not_be_listed_is_logged_once(etcd: EtcdProcess, caplog: 
             "an instance without a valid id gets one from its address"
         )
         services = httpx.get(f"{daemon.url}/api/v1/services").json()["services"]
-        assert [each["name"] for each in services] == ["orders"]
-        told = [each.getMessage() for each in caplog.records if each.name == "adsum.etcd-naming"]
-        assert [each.partition(" in etcd is not listed: ")[0].removeprefix("the key ") for each in told] == [
+        assert [service["name"] for service in services] == ["orders"]
+        messages = [record.getMessage() for record in caplog.records if record.name == "adsum.etcd-naming"]
+        assert [message.partition(" in etcd is not listed: ")[0].removeprefix("the key ") for message in messages] == [
             "'/svc/10.0.0.1:80'",
             "'/svc/Not A Name/x'",
             "'/svc/orders/full'",
@@ -292,7 +295,7 @@ def test_without_a_prefix_naming_shares_etcd_with_the_store(
         commit(etcd, Put(b"orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80"}'))
         until(lambda: listed(daemon, "orders").keys() == {"o1", "10.0.0.2:80"})
         until(lambda: kept(etcd, "orders/").keys() == {"orders/10.0.0.1:1", "orders/10.0.0.2:80"})
-        assert [each for each in caplog.records if each.name == "adsum.etcd-naming"] == []
+        assert [record for record in caplog.records if record.name == "adsum.etcd-naming"] == []
     finally:
         daemon.stop()
 

@@ -18,7 +18,7 @@ class RegistryProcess:
         self.xds = f"127.0.0.1:{place.port()}"
 
     async def start(self) -> ScenarioRegistry:
-        """Start it, and return when it is ready."""
+        """Starts it, and returns when it is ready."""
         return await self.place.start_registry("memory:", "--xds", self.xds)
 
 

@@ -24,7 +24,7 @@ WAIT_TIMEOUT: Final = 30.0
 
 
 def until(is_true: Callable[[], object], describe: Callable[[], object] = lambda: "") -> None:
-    """Return when `is_true` returns something true. `describe` explains a failure."""
+    """Returns when `is_true` returns something true. `describe` explains a failure."""
     deadline = time.monotonic() + WAIT_TIMEOUT
     while not is_true():
         assert time.monotonic() < deadline, f"not in time: {describe()}"
@@ -83,7 +83,7 @@ class TestedEnvoy:
         self.admin = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=5.0, trust_env=False)
 
     def get(self, path: str) -> tuple[int, str]:
-        """Return the status and the body; 0 and the error if there was no answer."""
+        """Returns the status and the body; 0 and the error if there was no answer."""
         try:
             answer = self.http.get(path)
         except httpx.TransportError as error:
@@ -91,14 +91,14 @@ class TestedEnvoy:
         return answer.status_code, answer.text
 
     def answers(self, path: str, *bodies: str) -> None:
-        """Return when exactly these instances answer."""
+        """Returns when exactly these instances answer."""
         until(
             lambda: {self.get(path) for _ in range(6)} == {(200, body) for body in bodies},
             lambda: self.description(path),
         )
 
     def answers_with(self, path: str, code: int) -> None:
-        """Return when the answer has this status."""
+        """Returns when the answer has this status."""
         until(lambda: self.get(path)[0] == code, lambda: self.description(path))
 
     def description(self, path: str) -> str:
@@ -115,7 +115,7 @@ class TestedEnvoy:
 
 @contextmanager
 def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port: int = 0) -> Iterator[TestedEnvoy]:
-    """Run an Envoy until the end of the block."""
+    """Runs an Envoy until the end of the block."""
     running = TestedEnvoy(xds, folder, name, delta=delta, port=port)
     try:
         yield running
@@ -125,7 +125,7 @@ def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port
 
 @contextmanager
 def instances(*names: str) -> Iterator[dict[str, NamedHttpServer]]:
-    """Run instances until the end of the block."""
+    """Runs instances until the end of the block."""
     running = {name: NamedHttpServer(name) for name in names}
     try:
         yield running

@@ -35,7 +35,7 @@ CDS, EDS, LDS, RDS = ResourceKind.CLUSTER, ResourceKind.ASSIGNMENT, ResourceKind
 
 
 def assignment(name: str, ports: Iterable[int], revision: int = 1) -> Resource:
-    """Return an assignment with endpoints at these ports."""
+    """Returns an assignment with endpoints at these ports."""
     message: Any = ClusterLoadAssignment(cluster_name=name)
     for port in ports:
         endpoint = message.endpoints.add() if not message.endpoints else message.endpoints[0]
@@ -45,7 +45,7 @@ def assignment(name: str, ports: Iterable[int], revision: int = 1) -> Resource:
 
 
 def resource(kind: ResourceKind, name: str, content: int, revision: int = 1) -> Resource:
-    """Return a resource whose content is a number."""
+    """Returns a resource whose content is a number."""
     if kind is EDS:
         return assignment(name, range(1, content + 1), revision)
     message: Any = {
@@ -62,7 +62,7 @@ Contents = Mapping[ResourceKind, Mapping[str, int]]
 
 
 def resources(contents: Contents) -> dict[ResourceKind, dict[str, Resource]]:
-    """Return resources by kind and name, from the numbers of their contents."""
+    """Returns resources by kind and name, from the numbers of their contents."""
     return {
         kind: {name: resource(kind, name, content) for name, content in table.items()}
         for kind, table in contents.items()
@@ -131,7 +131,7 @@ class FakeXdsClient:
         return self.variant is delta
 
     def request(self, kind: ResourceKind, *names: str, nonce: str = "", error: str = "", **more: Any) -> str:
-        """Send a request, and return the rejection that the session read from it."""
+        """Sends a request, and returns the rejection that the session read from it."""
         if self.is_delta:
             message = DeltaDiscoveryRequest(
                 type_url=kind.value, resource_names_subscribe=names, response_nonce=nonce, **more
@@ -147,7 +147,7 @@ class FakeXdsClient:
         return self.session.receive(body)
 
     def receive(self) -> ReceivedResponse | None:
-        """Apply the next response without answering it; None if there is none."""
+        """Applies the next response without answering it; None if there is none."""
         message = self.session.next_response(self.now)
         if message is None:
             return None
@@ -163,12 +163,12 @@ class FakeXdsClient:
         return response
 
     def ack(self, kind: ResourceKind, error: str = "") -> str:
-        """Answer the last response of that kind."""
+        """Answers the last response of that kind."""
         names = () if self.is_delta else self.names.get(kind, ())
         return self.request(kind, *names, nonce=self.nonces[kind], error=error)
 
     def settle(self) -> list[ReceivedResponse]:
-        """Apply and acknowledge all responses that there are."""
+        """Applies and acknowledges all responses that there are."""
         applied = []
         while (response := self.receive()) is not None:
             self.ack(response.kind)
@@ -177,7 +177,7 @@ class FakeXdsClient:
 
 
 def decode(message: bytes, *, delta: bool) -> ReceivedResponse:
-    """Decode a response."""
+    """Decodes a response."""
     if delta:
         response = DeltaDiscoveryResponse.FromString(message)
         contents = {each.name: each.resource.value for each in response.resources}
@@ -189,7 +189,7 @@ def decode(message: bytes, *, delta: bool) -> ReceivedResponse:
 
 
 def content(resource: Resource) -> str:
-    """Return the content of a resource, as the fake client keeps it."""
+    """Returns the content of a resource, as the fake client keeps it."""
     message: bytes = DeltaDiscoveryResponse.FromString(resource.delta).resources[0].resource.value
     return message.hex()
 
@@ -215,7 +215,7 @@ Times = Mapping[float, int]
 
 
 def metrics_message(node: str, **values: float | Times) -> bytes:
-    """Encode metrics of a gateway, by Envoy's names."""
+    """Encodes metrics of a gateway, by Envoy's names."""
     message = MESSAGE_TYPES["StreamMetricsMessage"]()
     message.identifier.node.id = node
     for name, value in values.items():

@@ -12,7 +12,7 @@ METHOD = "/test.Names/Name"
 
 
 def serve(name: str) -> None:
-    """Serve answers with the name, after printing the port as the first line."""
+    """Serves answers with the name, after printing the port as the first line."""
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
         return name.encode()
@@ -26,7 +26,7 @@ def serve(name: str) -> None:
 
 
 def call(target: str) -> None:
-    """Call without end, and print a line for each answer."""
+    """Calls without end, and prints a line for each answer."""
     with grpc.insecure_channel(target) as channel:
         ask = channel.unary_unary(METHOD, None, None)
         while True:

@@ -29,11 +29,11 @@ class GrpcCallerProcess:
         return len(self._child.stdout.splitlines())
 
     def answers(self, since: int) -> set[str]:
-        """Return the complete answers after the first `since`."""
+        """Returns the complete answers after the first `since`."""
         return set(self._child.stdout.splitlines()[since:-1])
 
     async def next(self, count: int) -> set[str]:
-        """Wait for this many further answers, and return them."""
+        """Waits for this many further answers, and returns them."""
         before = self.count
         await wait_until(
             lambda: self.count >= before + count + 1, lambda: self._child.stdout[-500:] + self._child.stderr[-3000:]
@@ -41,7 +41,7 @@ class GrpcCallerProcess:
         return set(self._child.stdout.splitlines()[before + 1 : before + 1 + count])
 
     async def answered_by(self, *names: str) -> None:
-        """Return when exactly these servers answer."""
+        """Returns when exactly these servers answer."""
         deadline = time.monotonic() + 30.0
         while (found := await self.next(12)) != set(names):
             assert time.monotonic() < deadline, found

@@ -43,7 +43,7 @@ class HostNameWorld:
         return self.answers[name]
 
     async def list(self, id: str, address: str | None, service: str = "orders") -> None:
-        """Register an instance at this address, or deregister it (None)."""
+        """Registers an instance at this address, or deregisters it (None)."""
         listing = Listing(Registration(Instance(service, id, address, 80)), WHY) if address else None
         batch = Batch(self.snapshot.revision + 1, [Change(Key(service, id), listing, WHY)])
         await self.follow(self.snapshot.apply(batch))

@@ -71,7 +71,7 @@ class RawGrpcPeer:
             self.end = error
 
     def status(self) -> tuple[str, str]:
-        """Wait for the end of the call, and return its status and details."""
+        """Waits for the end of the call, and returns its status and details."""
         self._thread.join(WAIT_TIMEOUT)
         assert self.end is not None
         return self.end.code().name, self.end.details() or ""
@@ -94,7 +94,7 @@ class WellBehavedGateway(RawGrpcPeer):
         self.send(request_bytes(EDS, "orders"))
 
     def ports(self) -> list[int]:
-        """Acknowledge all responses, and return the ports in the last assignment."""
+        """Acknowledges all responses, and returns the ports in the last assignment."""
         for message in self.received[self._acked :]:
             response = DeltaDiscoveryResponse.FromString(message)
             self.send(
@@ -115,7 +115,7 @@ class WellBehavedGateway(RawGrpcPeer):
 def request_bytes(
     kind: Any, *names: str, node: str = "", agent: str = "envoy", metadata: Any = SHAPE, **more: Any
 ) -> bytes:
-    """Encode a request."""
+    """Encodes a request."""
     request = DeltaDiscoveryRequest(type_url=getattr(kind, "value", kind), resource_names_subscribe=names, **more)
     if node:
         request.node.id = node
@@ -147,7 +147,7 @@ class MisbehavingPeersWorld:
         httpx.put(f"{self.daemon.url}/api/v1/services/orders/instances/a", json=body).raise_for_status()
 
     def check(self) -> None:
-        """Check that a change reaches the well-behaved gateway on its first stream."""
+        """Checks that a change reaches the well-behaved gateway on its first stream."""
         self.register()
         until(lambda: self.well_behaved.ports() == [self.port])
         assert self.well_behaved.end is None

@@ -99,7 +99,7 @@ def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]
 
 
 def _fetch(packages: str, command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
-    """Download packages; skip the test if they are not available."""
+    """Downloads packages; skips the test if they are not available."""
     try:
         done = subprocess.run(
             command, cwd=folder, env=environ, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT

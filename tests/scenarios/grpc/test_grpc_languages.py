@@ -43,11 +43,11 @@ class LanguageCaller:
         return whole.splitlines()
 
     async def calls(self, *names: str) -> None:
-        """Return when exactly these servers are called."""
+        """Returns when exactly these servers are called."""
         await wait_until(lambda: set(self._lines[-SAMPLE_CALLS:]) == set(names), self.description)
 
     async def continues(self) -> None:
-        """Return when `SAMPLE_CALLS` more calls have been answered."""
+        """Returns when `SAMPLE_CALLS` more calls have been answered."""
         enough = self.answers.total() + SAMPLE_CALLS
         await wait_until(lambda: self.answers.total() >= enough, self.description)
 
@@ -71,7 +71,7 @@ class LanguageRegistry:
         return child
 
     async def caller(self, language: str, program: tuple[str, ...], *options: str) -> LanguageCaller:
-        """Start a caller with the bootstrap that `adsum grpc-bootstrap` prints with these options."""
+        """Starts a caller with the bootstrap that `adsum grpc-bootstrap` prints with these options."""
         printed = self.place.adsum("grpc-bootstrap", *options)
         assert await printed.wait() == 0, printed.stderr
         bootstrap = self.place.folder / f"{language}.json"
@@ -81,18 +81,18 @@ class LanguageRegistry:
 
 
 async def all_call(callers: Sequence[LanguageCaller], *names: str) -> None:
-    """Return when each caller calls exactly these servers."""
+    """Returns when each caller calls exactly these servers."""
     await asyncio.gather(*(caller.calls(*names) for caller in callers))
 
 
 def failures(callers: Sequence[LanguageCaller]) -> dict[str, list[str]]:
-    """Return the calls that failed, by language."""
+    """Returns the calls that failed, by language."""
     return {caller.language: caller.failures for caller in callers if caller.failures}
 
 
 @pytest.fixture(scope="module")
 def programs() -> dict[str, tuple[str, ...]]:
-    """Return the command of each language's caller, if its toolchain is installed."""
+    """Returns the command of each language's caller, if its toolchain is installed."""
     found = {}
     for language in CALLERS:
         with suppress(pytest.skip.Exception):
@@ -102,7 +102,7 @@ def programs() -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.parametrize("language", CALLERS)
 def test_a_caller_in_each_language_is_built(language: str) -> None:
-    """Build the caller; without the toolchain the test is skipped, and the scenarios run without that language."""
+    """Builds the caller; without the toolchain the test is skipped, and the scenarios run without that language."""
     assert CALLERS[language]()
 
 

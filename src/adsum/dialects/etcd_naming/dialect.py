@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def create(context: DialectContext) -> EtcdNamingDialect | None:
-    """Make the dialect; None if `--etcd-naming` is not set."""
+    """Makes the dialect; None if `--etcd-naming` is not set."""
     address = context.settings_of(EtcdNamingSettings).etcd_naming_address(context.store)
     if address is None:
         return None

@@ -96,7 +96,7 @@ class EtcdNaming:
         """Services for whose external instances the catalog has no room."""
         self._is_full_logged = False
         self._is_loaded = False
-        """Whether all external keys were read."""
+        """True once all external keys were read."""
         self._dirty: set[str] = set()
         """Services to publish and list again."""
         self._kept_shards: Set[int] = frozenset()
@@ -111,7 +111,7 @@ class EtcdNaming:
         ]
 
     async def close(self) -> None:
-        """Stop; idempotent. Published keys stay for `LEASE_TTL` seconds, for another node or the next start."""
+        """Stops; idempotent. Published keys stay for `LEASE_TTL` seconds, for another node or the next start."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -120,7 +120,7 @@ class EtcdNaming:
         await self._etcd.close()
 
     async def _on_lease(self, _: int) -> None:
-        """Publish everything under a new lease: keys of the lease before are gone, or will be."""
+        """Publishes everything under a new lease: keys of the lease before are gone, or will be."""
         self._published.clear()
         self._dirty.update(self._registry.snapshot.services)
 
@@ -151,7 +151,7 @@ class EtcdNaming:
             await self._clock.sleep(backoff.next(self._rng))
 
     def _find_dirty(self, snapshot: Snapshot) -> None:
-        """Mark the services that have changed, or all services if this node keeps others than before."""
+        """Marks the services that have changed, or all services if this node keeps others than before."""
         kept_shards = self._sharding.kept_shards
         epoch, revision = self._seen
         self._dirty |= self._full_services
@@ -165,7 +165,7 @@ class EtcdNaming:
         self._kept_shards, self._seen = kept_shards, (snapshot.epoch, snapshot.revision)
 
     async def _settle(self) -> None:
-        """Publish and list the dirty services that this node keeps. Raises `EtcdError` and what the registry raises."""
+        """Publishes and lists the dirty services that this node keeps. Raises `EtcdError` and `AdsumError`."""
         for name in sorted(self._dirty):
             self._dirty.discard(name)  # First, so that a change from now on marks it again.
             if shard_of(name) in self._kept_shards:
@@ -178,7 +178,7 @@ class EtcdNaming:
                     raise
 
     async def _publish(self, service: ServiceSnapshot) -> None:
-        """Make the keys of a service in etcd those of its usable instances."""
+        """Makes the keys of a service in etcd those of its usable instances."""
         if not self._session.is_held:
             raise EtcdUnreachable("there is no session with etcd")
         published = self._published.get(service.name)
@@ -197,12 +197,12 @@ class EtcdNaming:
             self._dirty.add(service.name)
 
     async def _read_published(self, service: str) -> dict[bytes, bytes]:
-        """Return the keys of the service that a registry published, with "" as values so that all are written again."""
+        """Returns the keys that a registry published for the service, with "" as values so that all are rewritten."""
         found = await self._etcd.read_all(naming.directory(self._prefix, service))
         return {entry.key: b"" for entry in found.key_values if naming.is_published(entry.value)}
 
     def _wanted(self, service: ServiceSnapshot) -> Iterable[tuple[bytes, bytes]]:
-        """Return the keys and values that the service should have in etcd."""
+        """Returns the keys and values that the service should have in etcd."""
         for listing in service.listings.values():
             key = naming.key(self._prefix, listing.instance)
             if listing.status in PUBLISHED_STATUSES and not _is_external(listing) and key not in self._external:
@@ -210,7 +210,7 @@ class EtcdNaming:
                 yield key, naming.encode(listing.instance, published=True, process=process)
 
     async def _list(self, service: ServiceSnapshot) -> None:
-        """List the external instances of a service, and deregister those whose keys are gone.
+        """Lists the external instances of a service, and deregisters those whose keys are gone.
 
         An instance that is also registered with the registry is not listed twice.
         """
@@ -233,7 +233,7 @@ class EtcdNaming:
         await asyncio.gather(*(self._write(service.name, write) for write in writes))
 
     async def _write(self, service: str, write: Decision) -> None:
-        """Write a decision.
+        """Writes a decision.
 
         An instance that a process has registered meanwhile stays, and its key is left out at the next sync. If the
         catalog is full, the decision is tried again at the next sync, and delays no other service.
@@ -259,7 +259,7 @@ class EtcdNaming:
             await self._clock.sleep(backoff.next(self._rng))
 
     async def _follow_once(self, backoff: Backoff) -> None:
-        """Read all keys, then watch them until the watch breaks. Raises `EtcdError`."""
+        """Reads all keys, then watches them until the watch breaks. Raises `EtcdError`."""
         prefix = self._prefix.encode()
         found = await self._etcd.read_all(prefix)
         before, self._external = self._external, {}
@@ -284,7 +284,7 @@ class EtcdNaming:
                         self._update(event.key, event.key_value)
 
     def _republish_lost(self, found: Sequence[KeyValue]) -> None:
-        """Publish services again whose keys differ from those published: etcd was wiped, or restored from a backup."""
+        """Publishes services again whose keys are not those published: etcd was wiped, or restored from a backup."""
         values = {entry.key: entry.value for entry in found}
         for service, published in list(self._published.items()):
             if any(values.get(key) != value for key, value in published.items()):
@@ -292,7 +292,7 @@ class EtcdNaming:
                 self._dirty.add(service)
 
     def _update(self, key: bytes, entry: KeyValue | None) -> None:
-        """Record the new value of a key; None: it was deleted."""
+        """Records the new value of a key; None: it was deleted."""
         if not self._prefix and key.startswith(b"/"):
             return  # A key of a store, or of another program's folder: no service has such a name.
         before = self._external.pop(key, None)
@@ -305,7 +305,7 @@ class EtcdNaming:
         self._dirty.update(service for service, _ in filter(None, (before, self._external.get(key))))
 
     def _decode(self, key: bytes, value: bytes) -> tuple[str, Instance]:
-        """Return the service and the instance of an external key. Raises `Invalid` for one that can't be listed."""
+        """Returns the service and the instance of an external key. Raises `Invalid` for one that can't be listed."""
         service = naming.service(self._prefix, key)
         instance = naming.decode(service, value)
         if instance is None:
@@ -325,5 +325,5 @@ def _is_external(listing: Listing) -> bool:
 
 
 def _with_origin(instance: Instance) -> Instance:
-    """Return the instance with its origin as metadata. Raises `Invalid` if it has the maximum of metadata already."""
+    """Returns the instance with its origin as metadata. Raises `Invalid` if it has the maximum of metadata already."""
     return replace(instance, metadata=freeze({**instance.metadata, ORIGIN_KEY: HOLDER}))

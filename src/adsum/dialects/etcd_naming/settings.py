@@ -24,11 +24,11 @@ class EtcdNamingSettings:
     )
 
     def check_settings(self, store: str) -> None:
-        """Raise `Invalid` if a value is wrong beside this store URL."""
+        """Raises `Invalid` if a value is wrong beside this store URL."""
         self.etcd_naming_address(store)
 
     def etcd_naming_address(self, store: str) -> EtcdAddress | None:
-        """Return the etcd cluster and prefix to use; None if etcd naming is off. Raises `Invalid`."""
+        """Returns the etcd cluster and prefix to use; None if etcd naming is off. Raises `Invalid`."""
         if not self.etcd_naming:
             return None
         store_address = (

@@ -26,7 +26,7 @@ _log = logging.getLogger("adsum.xds")
 
 
 def create(context: DialectContext) -> XdsDialect | None:
-    """Make the dialect; None if `--xds off`, or if the libraries are missing and xDS was not configured.
+    """Makes the dialect; None if `--xds off`, or if the libraries are missing and xDS was not configured.
 
     Raises `AdsumError` if an address was configured and the libraries are missing.
     """

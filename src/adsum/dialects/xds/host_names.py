@@ -54,7 +54,7 @@ class HostNameResolver:
         """Name → IP address. Another object whenever something has changed."""
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Resolve the names in this snapshot, and no others."""
+        """Resolves the names in this snapshot, and no others."""
         has_changed = snapshot.epoch != self._epoch
         if has_changed:
             self._names, self._revision = {}, -1
@@ -76,7 +76,7 @@ class HostNameResolver:
             self._resolve_all(_NO_NAMES.union(*self._names.values()))
 
     async def close(self) -> None:
-        """Stop all look-ups; idempotent."""
+        """Stops all look-ups; idempotent."""
         tasks = list(self._look_ups.values())
         self._look_ups = {}
         for task in tasks:
@@ -84,7 +84,7 @@ class HostNameResolver:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _has_no_names(self, service: ServiceSnapshot) -> bool:
-        """Return whether the service still has no host name, if its recent changes show that without a full scan."""
+        """Returns whether the service still has no host name, if its recent changes show that without a full scan."""
         if service.name in self._names or self._revision < 0:
             return False
         diff = service.diff_since(self._revision)
@@ -108,7 +108,7 @@ class HostNameResolver:
             await self._clock.sleep(jittered(REFRESH_INTERVAL if name in self.addresses else RETRY_INTERVAL, self._rng))
 
     async def _usable_addresses(self, name: str) -> list[str]:
-        """Return the IP addresses that may be used, in order of preference; none if the look-up fails."""
+        """Returns the IP addresses that may be used, in order of preference; none if the look-up fails."""
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT):
                 found = await look_up(name)
@@ -118,6 +118,6 @@ class HostNameResolver:
 
 
 async def look_up(name: str) -> list[str]:
-    """Return the IP addresses of a name, in the system's order of preference. Raises `OSError` and `UnicodeError`."""
+    """Returns the IP addresses of a name, in the system's order of preference. Raises `OSError` and `UnicodeError`."""
     answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(where[0]) for *_, where in answers))
+    return list(dict.fromkeys(str(address[0]) for *_, address in answers))

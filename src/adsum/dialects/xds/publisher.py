@@ -37,14 +37,14 @@ IntentSource = Callable[[Snapshot], Intent]
 
 
 class _Source(NamedTuple):
-    """What a publication is compiled from."""
+    """The source of a publication."""
 
     snapshot: Snapshot
     intent: Intent
     addresses: Mapping[str, str]
 
     def changed_services(self, before: _Source) -> Set[str] | None:
-        """Return the services whose resources may differ from those before; None: all."""
+        """Returns the services whose resources may differ from those before; None: all."""
         if self.intent is not before.intent or self.addresses is not before.addresses:
             return None
         return snapshots.changed_services(before.snapshot, self.snapshot)
@@ -84,7 +84,7 @@ class Publisher:
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether a client is connected; without one, snapshots need not be compiled."""
+        """True if a client is connected; without one, snapshots need not be compiled."""
         return bool(self._gateways or self._grpc.session_count)
 
     @property
@@ -93,12 +93,12 @@ class Publisher:
         return self._source.snapshot.epoch
 
     def is_behind(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
-        """Return whether this is not what was published last, or a group of gateways has nothing yet."""
+        """Returns whether this is not what was published last, or a group of gateways has nothing yet."""
         source = self._source
         return snapshot is not source.snapshot or addresses is not source.addresses or bool(self._new_profiles())
 
     def is_expensive(self, snapshot: Snapshot) -> bool:
-        """Return whether compiling this takes so long that it should be prepared in a thread."""
+        """Returns whether compiling this takes so long that it should be prepared in a thread."""
         before = self._source.snapshot
         documents = before.documents, snapshot.documents
         if documents[0] is not documents[1] and any(len(table.by_key) > MAX_INLINE_COMPILATION for table in documents):
@@ -111,7 +111,7 @@ class Publisher:
 
     @property
     def can_defer(self) -> bool:
-        """Whether a client that has just joined can wait: it has nothing yet, or the recent resources of the others."""
+        """True if a client that has just joined can wait: it has nothing yet, or the recent resources of the others."""
         return bool(self._new_profiles()) or sum(group.session_count for group in self._groups()) > 1
 
     def _new_profiles(self) -> list[GatewayProfile]:
@@ -119,7 +119,7 @@ class Publisher:
         return [profile for profile, group in self._gateways.items() if self.publication and not group.publication]
 
     def prepare(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> None:
-        """Compile this snapshot ahead, so that `publish` is fast. It may be called in another thread.
+        """Compiles this snapshot ahead, so that `publish` is fast. It may be called in another thread.
 
         Nothing else may be prepared or published meanwhile. If it fails, `publish` fails in the same way and logs it.
         """
@@ -137,7 +137,7 @@ class Publisher:
         return _Prepared(source, self._compiled.advance(*source))
 
     def gateway_subscribers(self, profile: GatewayProfile) -> GatewaySubscribers:
-        """Count one more gateway with this profile, and return their group.
+        """Counts one more gateway with this profile, and returns their group.
 
         A new group gets its resources at the next publication. Raises `StreamRefused` at `MAX_GATEWAY_PROFILES`.
         """
@@ -152,23 +152,23 @@ class Publisher:
         return group
 
     def grpc_subscribers(self) -> GrpcSubscribers:
-        """Count one more gRPC client, and return their group."""
+        """Counts one more gRPC client, and returns their group."""
         self._grpc.session_count += 1
         return self._grpc
 
     def has_grpc_subscriber(self, service: str) -> bool:
-        """Return whether a gRPC client subscribes to that service."""
+        """Returns whether a gRPC client subscribes to that service."""
         return self._grpc.has_subscriber(service)
 
     def leave(self, subscribers: Subscribers) -> None:
-        """Count one client of this group less."""
+        """Counts one client of this group less."""
         subscribers.session_count -= 1
         if not subscribers.session_count:
             for profile in [profile for profile, group in self._gateways.items() if group is subscribers]:
                 del self._gateways[profile]
 
     def publish(self, snapshot: Snapshot, addresses: Mapping[str, str], now: float) -> set[Subscriber] | None:
-        """Give every group the resources of this snapshot, and return the sessions that must get something.
+        """Gives every group the resources of this snapshot, and returns the sessions that must get something.
 
         None stands for all sessions: this is the first publication, or something that was withheld may be sent. If the
         snapshot can't be compiled, all clients keep what was published last, and the reason is logged.
@@ -198,7 +198,7 @@ class Publisher:
         return None if is_first or is_released else notified
 
     def _publish_last_to_new_profiles(self) -> set[Subscriber]:
-        """Give groups that have nothing yet what was published last."""
+        """Gives groups that have nothing yet what was published last."""
         notified: set[Subscriber] = set()
         for profile in self._new_profiles():
             resources = self._compiled.gateway_resources(profile)
@@ -207,14 +207,14 @@ class Publisher:
         return notified
 
     def _record_departures(self, snapshot: Snapshot, changed_services: Set[str] | None) -> bool:
-        """Return whether one more service has an instance that leaves: its withheld assignments may be sent."""
+        """Returns whether one more service has an instance that leaves: its withheld assignments may be sent."""
         before = len(self._departed_services)
         names = snapshot.services if changed_services is None else changed_services
         self._departed_services.update(name for name in names if _has_departures(snapshot.service(name)))
         return len(self._departed_services) > before
 
     def end_settling(self, now: float) -> bool:
-        """Return whether the settling time has ended since the last call, so that withheld resources may be sent."""
+        """Returns whether the settling time has ended since the last call, so that withheld resources may be sent."""
         if self._settled_at is None or now < self._settled_at:
             return False
         self._settle(None)
@@ -230,7 +230,7 @@ class Publisher:
 
 
 def _has_departures(service: ServiceSnapshot) -> bool:
-    """Return whether an instance is about to leave, or has left as far as recent changes show."""
+    """Returns whether an instance is about to leave, or has left as far as recent changes show."""
     leaving = (Status.DRAINING, Status.MAINTENANCE)
     is_leaving = any(listing.status in leaving for listing in service.listings.values())
     return is_leaving or not all(step.listed for step in service.recent_changes)

@@ -23,6 +23,6 @@ class XdsSettings:
     )
 
     def check_settings(self, store: str) -> None:
-        """Raise `Invalid` if a value is wrong."""
+        """Raises `Invalid` if a value is wrong."""
         if self.xds != OFF:
             check_host_port("xds", self.xds)

@@ -39,7 +39,7 @@ class Subscriber(Protocol):
     """The session of one client, as a group knows it. It is hashed by identity."""
 
     def notify(self, kind: ResourceKind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
-        """Record that resources which it subscribed to have changed, or don't exist any more."""
+        """Records that resources which it subscribed to have changed, or don't exist any more."""
         ...
 
 
@@ -53,14 +53,14 @@ class NameBudget:
         self.size = 0
 
     def reserve(self, name: str) -> None:
-        """Count a name of one client. Raises `StreamRefused` past the limit."""
+        """Counts a name of one client. Raises `StreamRefused` past the limit."""
         size = NAME_OVERHEAD_BYTES + len(name)
         if self.size + size > MAX_NAME_BYTES:
             raise resource_exhausted("gateways and gRPC clients subscribe to too many names on this node")
         self.size += size
 
     def release(self, name: str) -> None:
-        """Count a name of one client no more."""
+        """Counts a name of one client no more."""
         self.size -= NAME_OVERHEAD_BYTES + len(name)
 
 
@@ -68,19 +68,19 @@ class Subscribers(ABC):
     """A group of clients: what they get, at which publication, and who subscribed to what."""
 
     forgets_all_kinds = False
-    """Whether after the begin of an epoch all kinds lack what is not registered again yet; else only assignments do."""
+    """True if all kinds lack what is not registered again after an epoch began; else only assignments do."""
 
     def __init__(self, max_names: int, budget: NameBudget | None) -> None:
         """`budget` is shared by all groups of a node."""
         self.max_names = max_names
-        """How many names a subscription may have."""
+        """The maximum of names in a subscription."""
         self._budget = budget or NameBudget()
         self.publication = 0
         """The number of the latest publication; 0 before the first, until which nothing is sent."""
         self.revision = 0
         """The revision of the catalog at that publication."""
         self.is_settling = False
-        """Whether an epoch has only begun: what is missing in it may be registered again soon."""
+        """True if an epoch has only begun: what is missing in it may be registered again soon."""
         self.departed_services: Set[str] = frozenset()
         """Services of which an instance leaves or has left while the epoch settles."""
         self.unrouted: Set[str] = frozenset()
@@ -89,40 +89,40 @@ class Subscribers(ABC):
         They are sent after the routes.
         """
         self.session_count = 0
-        """How many clients have joined and not left."""
+        """The number of clients that have joined and not left."""
         self._by_name: dict[tuple[ResourceKind, str], set[Subscriber]] = {}
         self._by_kind: dict[ResourceKind, set[Subscriber]] = {}
 
     @property
     @abstractmethod
     def problems(self) -> str:
-        """What these clients can't use of their clusters, and why; "" if they can use all."""
+        """The problems for which these clients can't use some of their clusters; "" if there are none."""
 
     @abstractmethod
     def find(self, kind: ResourceKind, name: str) -> Resource | None:
-        """Return the resource of that name; None if it does not exist."""
+        """Returns the resource of that name; None if it does not exist."""
 
     @abstractmethod
     def names(self, kind: ResourceKind) -> Iterable[str]:
-        """Return the names of all resources of a kind, for clients that subscribe to all."""
+        """Returns the names of all resources of a kind, for clients that subscribe to all."""
 
     @abstractmethod
     def substitute(self, cluster: str, cause: str) -> Resource | None:
-        """Return a cluster that gives callers the cause why the real one is missing; None if clients do that."""
+        """Returns a cluster that gives callers the cause why the real one is missing; None if clients do that."""
 
     def has_departures(self, assignment: str) -> bool:
-        """Return whether an instance of the assignment's service leaves or has left while the epoch settles."""
+        """Returns whether an instance of the assignment's service leaves or has left while the epoch settles."""
         return selectors.service_of_cluster(assignment) in self.departed_services
 
     def subscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
-        """Notify the session when one of these changes. Raises `StreamRefused`."""
+        """Notifies the session when one of these changes. Raises `StreamRefused`."""
         for name in names:
             if session not in self._by_name.get((kind, name), _NO_SUBSCRIBERS):
                 self._budget.reserve(name)
                 self._by_name.setdefault((kind, name), set()).add(session)
 
     def unsubscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
-        """Notify the session of these no more."""
+        """Notifies the session of these no more."""
         for name in names:
             subscribed = self._by_name.get((kind, name))
             if subscribed is not None and session in subscribed:
@@ -132,14 +132,14 @@ class Subscribers(ABC):
                     del self._by_name[kind, name]
 
     def subscribe_all(self, session: Subscriber, kind: ResourceKind, *, all: bool) -> None:
-        """Notify the session when anything of that kind changes, or no more if not `all`."""
+        """Notifies the session when anything of that kind changes, or no more if not `all`."""
         if all:
             self._by_kind.setdefault(kind, set()).add(session)
         else:
             self._by_kind.get(kind, set()).discard(session)
 
     def _notify(self, kind: ResourceKind, changed: list[str], removed: Mapping[str, Resource]) -> set[Subscriber]:
-        """Notify each session of what it subscribed to, and return the notified sessions."""
+        """Notifies each session of what it subscribed to, and returns the notified sessions."""
         to_all = self._by_kind.get(kind, ())
         for session in to_all:
             session.notify(kind, changed, removed)
@@ -188,7 +188,7 @@ class GatewaySubscribers(Subscribers):
         unrouted: Set[str] = frozenset(),
         changed_names: Callable[[ResourcesByName, ResourcesByName], Set[str] | None] = lambda *_: None,
     ) -> set[Subscriber]:
-        """Replace the resources, and return the sessions that must get something.
+        """Replaces the resources, and returns the sessions that must get something.
 
         `changed_names` returns the names in which two tables may differ; None: all of them.
         """
@@ -220,11 +220,11 @@ class GrpcSubscribers(Subscribers):
         return published if published is not None else self._find(kind, name)
 
     def names(self, kind: ResourceKind) -> Iterable[str]:
-        """Return nothing: every name of a service may be resolved, so that "all" has no end."""
+        """Returns nothing: every name of a service may be resolved, so that "all" has no end."""
         return ()
 
     def substitute(self, cluster: str, cause: str) -> Resource | None:
-        """Return None: gRPC fails calls with its own reason."""
+        """Returns None: gRPC fails calls with its own reason."""
         return None
 
     def subscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
@@ -236,7 +236,7 @@ class GrpcSubscribers(Subscribers):
                 self._published[kind, name] = self._find(kind, name)
 
     def has_subscriber(self, name: str) -> bool:
-        """Return whether a client subscribes to any resource of that service."""
+        """Returns whether a client subscribes to any resource of that service."""
         return any((kind, name) in self._by_name for kind in ResourceKind)
 
     def unsubscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
@@ -248,7 +248,7 @@ class GrpcSubscribers(Subscribers):
     def publish(
         self, compiled: CompiledResources, changed_services: Set[str] | None, publication: int, revision: int
     ) -> set[Subscriber]:
-        """Replace the resources, and return the sessions that must get something.
+        """Replaces the resources, and returns the sessions that must get something.
 
         Only resources of `changed_services` may differ from those before; None: all may.
         """
@@ -280,7 +280,7 @@ class GrpcSubscribers(Subscribers):
 def difference(
     old: ResourcesByName, new: ResourcesByName, names: Set[str] | None = None
 ) -> tuple[list[str], dict[str, Resource]]:
-    """Return the names of resources that are new or have changed, and the resources that are gone.
+    """Returns the names of resources that are new or have changed, and the resources that are gone.
 
     `names`: the only names in which the two may differ; None: all.
     """
@@ -294,7 +294,7 @@ def difference(
 
 
 def _problems(resources: Iterable[Resource]) -> str:
-    """Describe the problems of clusters, each with the services that have it."""
+    """Describes the problems of clusters, each with the services that have it."""
     services: dict[str, dict[str, None]] = {}
     for cluster in resources:
         if cluster.problem:

@@ -53,7 +53,7 @@ class Xds:
         self._addresses = HostNameResolver(clock, rng, refusal, self._wake)
         self._watch: Watch | None = None
         self._preparing = False
-        """Whether the publisher is compiling in another thread."""
+        """True while the publisher compiles in another thread."""
         self._tasks: list[asyncio.Task[None]] = []
         self.streams = Streams(self._publisher, registry.watches, clock, self._catch_up)
         self.load_reports = LoadReports(
@@ -71,14 +71,14 @@ class Xds:
         """The gRPC methods, by path."""
 
     async def start(self) -> None:
-        """Follow the registry. Streams are answered once its catalog is loaded."""
+        """Follows the registry. Streams are answered once its catalog is loaded."""
         self._tasks = [
             asyncio.create_task(self._follow(), name="adsum-xds-follow"),
             asyncio.create_task(self._sweep(), name="adsum-xds-sweep"),
         ]
 
     async def stop(self) -> None:
-        """End all streams and stop following the registry; idempotent."""
+        """Ends all streams and stops following the registry; idempotent."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -87,15 +87,15 @@ class Xds:
         await self._addresses.close()
 
     def tries_by_instance(self) -> Iterator[tuple[Key, InstanceTries]]:
-        """Return the tries that gateways have reported, by instance."""
+        """Returns the tries that gateways have reported, by instance."""
         return self.load_reports.by_instance(self._registry.snapshot.services, self._addresses.addresses)
 
     def has_grpc_subscriber(self, service: str) -> bool:
-        """Return whether a gRPC client subscribes to that service; gateways subscribe to all."""
+        """Returns whether a gRPC client subscribes to that service; gateways subscribe to all."""
         return self._publisher.has_grpc_subscriber(service)
 
     async def _follow(self) -> None:
-        """Publish every snapshot. The watch wakes for the first change at once, and for a burst of changes once.
+        """Publishes every snapshot. The watch wakes for the first change at once, and for a burst of changes once.
 
         Without clients only the first snapshot is published: it shows whether the registry began with an empty catalog.
         """
@@ -109,7 +109,7 @@ class Xds:
                 await self._watch.changed()
 
     def _catch_up(self) -> None:
-        """Publish the newest snapshot for a client that joins; a little later if compiling it takes long."""
+        """Publishes the newest snapshot for a client that joins; a little later if compiling it takes long."""
         snapshot, addresses = self._registry.snapshot, self._addresses.addresses
         if self._preparing or not (self._publisher.publication and self._publisher.is_behind(snapshot, addresses)):
             return
@@ -119,7 +119,7 @@ class Xds:
             self._publish(snapshot, addresses)
 
     async def _prepare_and_publish(self) -> None:
-        """Publish the newest snapshot. If compiling it takes long, a thread does it, so the loop is not blocked."""
+        """Publishes the newest snapshot. If compiling it takes long, a thread does it, so the loop is not blocked."""
         snapshot, addresses = self._registry.snapshot, self._addresses.addresses
         if self._publisher.is_expensive(snapshot):
             self._preparing = True

@@ -36,7 +36,7 @@ class EnvoyLikeClient(FakeXdsClient):
         self.request(RDS, "main")
 
     def take(self) -> ReceivedResponse | None:
-        """Apply one response without answering it."""
+        """Applies one response without answering it."""
         before = {kind: dict(has) for kind, has in self.resources.items()}
         response = self.receive()
         if response is not None:
@@ -46,7 +46,7 @@ class EnvoyLikeClient(FakeXdsClient):
         return response
 
     def check(self) -> None:
-        """Check that every cluster that its routes name exists, with an assignment."""
+        """Checks that every cluster that its routes name exists, with an assignment."""
         if self.has_rejected or RDS not in self.resources or not self.resources[RDS]:
             return
         named = routed(self.resources[RDS]["main"])
@@ -54,7 +54,7 @@ class EnvoyLikeClient(FakeXdsClient):
         assert named <= set(self.resources.get(EDS, {})), "a route names a cluster that is not warm"
 
     def answer(self, error: str = "") -> None:
-        """Answer the oldest unanswered response; Envoy subscribes to new clusters before that."""
+        """Answers the oldest unanswered response; Envoy subscribes to new clusters before that."""
         if not self.unanswered:
             return
         kind = self.unanswered.pop(0)
@@ -66,7 +66,7 @@ class EnvoyLikeClient(FakeXdsClient):
         self.ack(kind, error)
 
     def subscribe(self) -> None:
-        """Subscribe to the assignments of exactly the clusters that it has."""
+        """Subscribes to the assignments of exactly the clusters that it has."""
         wanted, have = set(self.resources[CDS]), set(self.names[EDS])
         if wanted == have:
             return
@@ -78,7 +78,7 @@ class EnvoyLikeClient(FakeXdsClient):
         self.resources[EDS] = {name: each for name, each in self.resources.get(EDS, {}).items() if name in wanted}
 
     def exchange_all(self) -> None:
-        """Exchange responses and answers until there are none."""
+        """Exchanges responses and answers until there are none."""
         for _ in range(MAX_EXCHANGES):
             if self.take() is None and not self.unanswered:
                 return
@@ -89,7 +89,7 @@ class EnvoyLikeClient(FakeXdsClient):
 def contents(
     services: frozenset[str], endpoints: int, cluster: int, listener: int = 1
 ) -> dict[ResourceKind, dict[str, int]]:
-    """Return the contents of a catalog with these services and a route to each."""
+    """Returns the contents of a catalog with these services and a route to each."""
     return {
         CDS: dict.fromkeys(services, cluster),
         EDS: dict.fromkeys(services, endpoints),
@@ -105,7 +105,7 @@ ROUTED = {
 
 
 def routed(routes: str) -> set[str]:
-    """Return the services that these routes name."""
+    """Returns the services that these routes name."""
     return ROUTED[routes]
 
 

@@ -88,7 +88,7 @@ def _is_substitute(cluster: Cluster) -> bool:
 
 
 def _world(**clusters: int) -> Contents:
-    """Return the contents of these clusters, with routes that differ by their number."""
+    """Returns the contents of these clusters, with routes that differ by their number."""
     return {CDS: clusters, EDS: dict.fromkeys(clusters, 1), LDS: {"main": 1}, RDS: {"main": len(clusters)}}
 
 

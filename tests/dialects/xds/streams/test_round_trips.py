@@ -42,7 +42,7 @@ LONG_TAGS = tuple(letter * 60 for letter in "abcdefgh")
 
 @st.composite
 def long_selectors(draw: st.DrawFn) -> Selector:
-    """Generate selectors up to the maximum length."""
+    """Generates selectors up to the maximum length."""
     tags = draw(st.lists(common.texts(min_size=1), max_size=MAX_SELECTOR_CONDITIONS, unique=True))
     without = draw(st.lists(common.texts(min_size=1), max_size=MAX_SELECTOR_CONDITIONS, unique=True))
     pairs, missing = draw(common.metadata), draw(common.metadata)
@@ -57,7 +57,7 @@ def long_selectors(draw: st.DrawFn) -> Selector:
 
 @st.composite
 def long_intents(draw: st.DrawFn) -> Intent:
-    """Generate intents, with routes to long selectors."""
+    """Generates intents, with routes to long selectors."""
     intent = draw(strategies.intents())
     chosen = draw(st.lists(long_selectors(), max_size=3))
     routes = [
@@ -86,7 +86,7 @@ shapes = st.builds(
 
 
 def _check_accepted(kind: ResourceKind, resources: Iterable[Resource], nonce: str = "1.1") -> None:
-    """Check that requests with the names and versions of these resources are accepted, in both variants."""
+    """Checks that requests with the names and versions of these resources are accepted, in both variants."""
     versions = {each.name: each.version for each in resources}
     delta = DeltaDiscoveryRequest(type_url=kind.value, response_nonce=nonce, initial_resource_versions=versions)
     delta.resource_names_subscribe.extend(versions)

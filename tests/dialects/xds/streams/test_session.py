@@ -56,7 +56,7 @@ class SessionWorld:
         return self.subscribers.publish(resources(contents), number, 10 * number, set(unrouted))
 
     def connect(self) -> None:
-        """Subscribe as Envoy does: to all clusters, then to what they name."""
+        """Subscribes as Envoy does: to all clusters, then to what they name."""
         client = self.client
         client.request(CDS)
         client.settle()
@@ -473,7 +473,7 @@ def test_initial_versions_that_are_gone_are_removed_and_outdated_ones_are_sent()
 
 
 def _initial(client: FakeXdsClient, contents: Contents, kind: ResourceKind) -> Mapping[str, Any]:
-    """Return the fields of a request of a client that has these resources."""
+    """Returns the fields of a request of a client that has these resources."""
     return {"initial_resource_versions": _versions(contents, kind)} if client.is_delta else {"version_info": "7"}
 
 
@@ -487,7 +487,7 @@ def _is_current(client: FakeXdsClient) -> bool:
 
 
 def _reconnect(world: SessionWorld) -> FakeXdsClient:
-    """Connect a client that has `MANY` to a registry that has started empty."""
+    """Connects a client that has `MANY` to a registry that has started empty."""
     client = world.client
     world.subscribers.is_settling = True
     world.publish({LDS: {"main": 1}, RDS: {"main": 0}})

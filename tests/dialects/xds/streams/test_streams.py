@@ -106,7 +106,7 @@ class FakeStreamCall:
         await run_until_idle()
 
     async def ack(self, error: str = "") -> None:
-        """Answer the last response."""
+        """Answers the last response."""
         last = self.received[-1]
         await self.request(last.kind, response_nonce=last.nonce, error=error)
 
@@ -156,7 +156,7 @@ class StreamsWorld:
         return revision
 
     async def settled(self, service: str, revision: int, wait: float) -> int:
-        """Return how many consumers have not acknowledged the revision after `wait` seconds."""
+        """Returns how many consumers have not acknowledged the revision after `wait` seconds."""
         return len((await self.registry.watches.consumers.wait_for_acknowledgements(service, revision, wait)).waiting)
 
     def applied(self) -> Mapping[str, int]:
@@ -452,7 +452,7 @@ async def test_a_gateway_that_does_not_read_skips_versions_and_is_cut_after_the_
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Have everything compiled in a thread, which waits while the event is cleared."""
+    """Has everything compiled in a thread, which waits while the event is cleared."""
     gate, loop = threading.Event(), threading.get_ident()
     gate.set()
     follow = FakeCompiled.advance
@@ -469,7 +469,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 async def _until(is_true: Callable[[], bool]) -> None:
-    """Return when `is_true` returns true."""
+    """Returns when `is_true` returns true."""
     async with asyncio.timeout(WAIT_TIMEOUT):
         while not is_true():  # noqa: ASYNC110 - what is waited for is made in a thread
             await asyncio.sleep(0.005)

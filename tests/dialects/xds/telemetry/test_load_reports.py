@@ -44,7 +44,7 @@ class LoadReportCall:
 
 
 def _report(cluster: str, *endpoints: tuple[str, int, int, int], node: str = "gw") -> Any:
-    """Return a report about a cluster: address, port, requests and errors of each endpoint."""
+    """Returns a report about a cluster: address, port, requests and errors of each endpoint."""
     report: Any = LoadStatsRequest()
     report.node.id = node
     part = report.cluster_stats.add(cluster_name=cluster).upstream_locality_stats.add()

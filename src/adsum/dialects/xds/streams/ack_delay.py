@@ -21,18 +21,18 @@ class AckDelay:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, watch: Watch, revision: int) -> None:
-        """Acknowledge the revision for the watch, `ACK_DELAY` seconds from now."""
+        """Acknowledges the revision for the watch, `ACK_DELAY` seconds from now."""
         loop = asyncio.get_running_loop()
         self._waiting.append((loop.time() + ACK_DELAY, watch, revision))
         if self._timer is None:
             self._timer = loop.call_later(ACK_DELAY, self._acknowledge_due)
 
     def clear(self) -> None:
-        """Drop the acknowledgements that wait."""
+        """Drops the acknowledgements that wait."""
         self._waiting.clear()
 
     def close(self) -> None:
-        """Acknowledge nothing more; idempotent."""
+        """Acknowledges nothing more; idempotent."""
         self.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -20,7 +20,7 @@ MAX_RESPONSE_BYTES: Final = 2 * 1024 * 1024
 
 
 def receive(subscription: Subscription, request: ResourceRequest, resources: ResourceView) -> SubscriptionChange:
-    """Apply a request. Its subscriptions count even if it answers an older response than the last."""
+    """Applies a request. Its subscriptions count even if it answers an older response than the last."""
     rejection = ""
     if request.nonce and request.nonce == subscription.nonce:
         rejection = request.error
@@ -53,7 +53,7 @@ def _record_initial_versions(subscription: Subscription, request: ResourceReques
 def respond(
     subscription: Subscription, resources: ResourceView, publication: int, revision: int, *, removing: bool
 ) -> bytes | None:
-    """Return the next response; None if there is nothing to send. It removes resources only if `removing`."""
+    """Returns the next response; None if there is nothing to send. It removes resources only if `removing`."""
     if not (subscription.pending or subscription.needs_response):
         return None
     due, missing, gone = subscription.due(resources)
@@ -71,7 +71,7 @@ def respond(
 
 
 def _fitting(resources: list[Resource]) -> list[Resource]:
-    """Return the first resources that fit into one response, at least one."""
+    """Returns the first resources that fit into one response, at least one."""
     size = 0
     for count, resource in enumerate(resources):
         size += len(resource.delta)

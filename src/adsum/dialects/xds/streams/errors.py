@@ -14,15 +14,15 @@ class StreamRefused(AdsumError):
 
 
 def invalid_argument(message: str) -> StreamRefused:
-    """Return the error for a peer that sends what the protocol or a bound does not allow."""
+    """Returns the error for a peer that sends what the protocol or a bound does not allow."""
     return StreamRefused("INVALID_ARGUMENT", message)
 
 
 def resource_exhausted(message: str) -> StreamRefused:
-    """Return the error for a peer that a bound leaves no room for."""
+    """Returns the error for a peer that a bound leaves no room for."""
     return StreamRefused("RESOURCE_EXHAUSTED", message)
 
 
 def grpc_status(error: AdsumError) -> str:
-    """Return the name of the gRPC status with which this error ends a stream."""
+    """Returns the name of the gRPC status with which this error ends a stream."""
     return error.code if isinstance(error, StreamRefused) else "RESOURCE_EXHAUSTED"

@@ -54,7 +54,7 @@ class ClientNode:
 
     @property
     def is_observer(self) -> bool:
-        """Whether it only checks that the registry answers: it routes nothing, so that no drain waits for it."""
+        """True if it only checks that the registry answers: it routes nothing, so that no drain waits for it."""
         return self.agent == HEALTH_PROBE_AGENT
 
 
@@ -88,12 +88,12 @@ class ReceivedRequest:
     message: Any
 
     def node(self) -> ClientNode | None:
-        """Return the node of the client, None if the request has none. Raises `StreamRefused`."""
+        """Returns the node of the client, None if the request has none. Raises `StreamRefused`."""
         return _node(self.message)
 
 
 def parse_delta(request: bytes) -> ReceivedRequest:
-    """Parse a request of the delta variant. Raises `StreamRefused`."""
+    """Parses a request of the delta variant. Raises `StreamRefused`."""
     message = _parsed(DeltaDiscoveryRequest, request)
     kind = KINDS_BY_TYPE_URL.get(message.type_url)
     if kind is None:
@@ -108,7 +108,7 @@ def parse_delta(request: bytes) -> ReceivedRequest:
 
 
 def parse_sotw(request: bytes) -> ReceivedRequest:
-    """Parse a request of the state-of-the-world variant. Raises `StreamRefused`."""
+    """Parses a request of the state-of-the-world variant. Raises `StreamRefused`."""
     message = _parsed(DiscoveryRequest, request)
     kind = KINDS_BY_TYPE_URL.get(message.type_url)
     if kind is None:
@@ -165,7 +165,7 @@ def _node(message: Any) -> ClientNode | None:
 
 
 def node_version(node: Any) -> str:
-    """Return the version of a node's program, from either of the two fields that may have it."""
+    """Returns the version of a node's program, from either of the two fields that may have it."""
     if node.HasField("user_agent_build_version"):
         number = node.user_agent_build_version.version
         return f"{number.major_number}.{number.minor_number}.{number.patch}"

@@ -54,11 +54,11 @@ class ResourceView:
         return cluster in self._substitutes
 
     def names(self, kind: ResourceKind) -> Iterable[str]:
-        """Return the names of all resources of a kind; none for gRPC clients, which name everything."""
+        """Returns the names of all resources of a kind; none for gRPC clients, which name everything."""
         return self._subscribers.names(kind)
 
     def find(self, kind: ResourceKind, name: str) -> Resource | None:
-        """Return the resource of that name, or its substitute; None if it does not exist."""
+        """Returns the resource of that name, or its substitute; None if it does not exist."""
         found = self._subscribers.find(kind, name)
         if kind is not ResourceKind.CLUSTER or name not in self._substitutes:
             return found
@@ -74,7 +74,7 @@ class ResourceView:
         return "; ".join(reasons)[:MAX_REJECTION_LENGTH]
 
     def record_rejected(self, clusters: Collection[str], reason: str) -> list[str]:
-        """Record that the client has rejected these, and has no cluster of these names; return those to send again.
+        """Records that the client has rejected these, and has no cluster of these names; returns those to send again.
 
         Each cluster is sent once more before it gets a substitute: a client may only be late to subscribe to its
         assignment.
@@ -93,7 +93,7 @@ class ResourceView:
         return resent
 
     def discard(self, clusters: Iterable[str]) -> list[str]:
-        """Forget that these were rejected, since they are accepted or gone; return those that had a substitute."""
+        """Forgets that these were rejected, since they are accepted or gone; returns those that had a substitute."""
         discarded = []
         for name in clusters:
             self._rejected_once.pop(name, None)
@@ -102,7 +102,7 @@ class ResourceView:
         return discarded
 
     def retry_due(self, now: float) -> list[str]:
-        """Remove the substitutes of the clusters that are to be sent again now, and return their names."""
+        """Removes the substitutes of the clusters that are to be sent again now, and returns their names."""
         due = []
         for name, substitute in list(self._substitutes.items()):
             if substitute.retry_at is None:
@@ -114,7 +114,7 @@ class ResourceView:
 
 
 def _cause(cluster: str, rejected: Iterable[str], reason: str) -> str:
-    """Return what callers may see of the reason: the part about this cluster, with paths cut down to file names."""
+    """Returns what callers may see of the reason: the part about this cluster, with paths cut down to file names."""
     _, found, about = f" {reason}".partition(f" {cluster}: ")
     for other in rejected:
         about = about.partition(f", {other}: ")[0]

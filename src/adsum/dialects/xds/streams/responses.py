@@ -22,19 +22,19 @@ _CACHE_SIZE: Final = 1_024
 _UNCALLABLE: Final = frozenset({UNHEALTHY, DRAINING})
 """The health of endpoints that get no calls."""
 _KNOWN_SERVICE: Final = messages.serialize(assignments.assignment("", (), {}))
-"""What the assignment of a known service without endpoints has beside its name."""
+"""The encoded fields, beside its name, of a known service's assignment without endpoints."""
 
 
 def delta_response(
     kind: ResourceKind, nonce: str, revision: int, resources: Sequence[Resource], removed: Sequence[str]
 ) -> bytes:
-    """Encode a delta response."""
+    """Encodes a delta response."""
     head = _delta_head(kind, nonce, revision, tuple(removed))
     return b"".join([head, *(resource.delta for resource in resources)])
 
 
 def sotw_response(kind: ResourceKind, nonce: str, revision: int, resources: Sequence[Resource]) -> bytes:
-    """Encode a state-of-the-world response."""
+    """Encodes a state-of-the-world response."""
     return b"".join([_sotw_head(kind, nonce, revision), *(resource.sotw for resource in resources)])
 
 
@@ -54,20 +54,20 @@ def _sotw_head(kind: ResourceKind, nonce: str, revision: int) -> bytes:
 
 @lru_cache(_CACHE_SIZE)
 def empty_assignment(name: str) -> Resource:
-    """Return an assignment without endpoints, to send for one that is gone: clients ignore removals of assignments."""
+    """Returns an assignment without endpoints, to send for one that is gone: clients ignore removals of assignments."""
     return encode_resource(ResourceKind.ASSIGNMENT, name, ClusterLoadAssignment(cluster_name=name), 0)
 
 
 @lru_cache(_CACHE_SIZE)
 def has_no_callable_endpoint(assignment: bytes) -> bool:
-    """Return whether no endpoint gets calls in an assignment, which is encoded for delta."""
+    """Returns whether no endpoint gets calls in an assignment, which is encoded for delta."""
     resource = DeltaDiscoveryResponse.FromString(assignment).resources[0].resource
     localities = ClusterLoadAssignment.FromString(resource.value).endpoints
     return all(endpoint.health_status in _UNCALLABLE for locality in localities for endpoint in locality.lb_endpoints)
 
 
 def empty_versions(name: str) -> tuple[str, str]:
-    """Return the versions of an assignment without endpoints: that of a known service, and that of an unknown one.
+    """Returns the versions of an assignment without endpoints: that of a known service, and that of an unknown one.
 
     This is fast, since it is called for every assignment of every client after a restart.
     """

@@ -29,7 +29,7 @@ _NO_NAMES: Final = frozenset[str]()
 
 
 class StreamSession:
-    """What one client subscribes to, has, and must get."""
+    """The state of one client: its subscriptions, its resources, and what must be sent."""
 
     __slots__ = (
         "_awaited",
@@ -62,16 +62,16 @@ class StreamSession:
         self._deferred_since: float | None = None
         """Since when listeners, routes or removals wait for other responses; None while nothing waits."""
         self._is_known_current = False
-        """Whether the client was found to be current, and nothing has happened since."""
+        """True if the client was found to be current, and nothing has happened since."""
         self.is_returning = False
-        """Whether the client had resources when it connected, or when an epoch began."""
+        """True if the client had resources when it connected, or when an epoch began."""
 
     @property
     def subscriptions(self) -> Mapping[ResourceKind, Subscription]:
         return self._subscriptions
 
     def receive(self, request: ResourceRequest) -> str:
-        """Apply a request, and return the client's reason to reject the last response of its kind, "" for none.
+        """Applies a request, and returns the client's reason to reject the last response of its kind, "" for none.
 
         Raises `StreamRefused`.
         """
@@ -102,7 +102,7 @@ class StreamSession:
         return change.rejection
 
     def notify(self, kind: ResourceKind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
-        """Record that resources which it subscribed to have changed, or don't exist any more."""
+        """Records that resources which it subscribed to have changed, or don't exist any more."""
         self._is_known_current = False
         subscription = self._subscriptions.get(kind)
         if subscription is not None:
@@ -113,7 +113,7 @@ class StreamSession:
             self._resources.discard(removed)
 
     def next_response(self, now: float) -> bytes | None:
-        """Return the next response, None if there is none to send now. Call it until it returns None."""
+        """Returns the next response, None if there is none to send now. Call it until it returns None."""
         if not self._subscribers.publication:
             return None
         if self._resources:
@@ -133,7 +133,7 @@ class StreamSession:
         return self._removal(now)
 
     def _after_routes(self, now: float) -> Set[str]:
-        """Return the assignments to send after the ACK of routes that are in flight or can be sent now.
+        """Returns the assignments to send after the ACK of routes that are in flight or can be sent now.
 
         If they were sent before, requests would go to instances that take none. The client keeps its old assignment
         until then; one that the client lacks, or whose cluster has changed, is not delayed.
@@ -147,7 +147,7 @@ class StreamSession:
         return {name for name in assignments.pending & self._subscribers.unrouted if assignments.versions.get(name)}
 
     def begin_epoch(self) -> None:
-        """Record that another epoch begins. What it lacks of the client's resources may be registered again soon."""
+        """Records that another epoch begins. What it lacks of the client's resources may be registered again soon."""
         assignments = self._subscriptions.get(ResourceKind.ASSIGNMENT)
         if assignments is not None and assignments.versions:
             self._initial_assignments = dict(assignments.versions)
@@ -155,18 +155,18 @@ class StreamSession:
             self.is_returning = True
 
     def close(self) -> None:
-        """Unsubscribe from everything, since the stream has ended."""
+        """Unsubscribes from everything, since the stream has ended."""
         for kind, subscription in self._subscriptions.items():
             self._subscribers.unsubscribe(self, kind, subscription.names)
             self._subscribers.subscribe_all(self, kind, all=False)
 
     @property
     def has_deferred(self) -> bool:
-        """Whether a response may be sent later without a change: it waits for others, or was rejected."""
+        """True if a response may be sent later without a change: it waits for others, or was rejected."""
         return self._deferred_since is not None or bool(self._resources)
 
     def rejection(self, kind: ResourceKind) -> str:
-        """Return why the client rejects or can't use something of a kind; "" if it uses all."""
+        """Returns why the client rejects or can't use something of a kind; "" if it uses all."""
         reason = self._subscriptions[kind].rejection if kind in self._subscriptions else ""
         if reason or kind is not ResourceKind.CLUSTER:
             return reason
@@ -174,7 +174,7 @@ class StreamSession:
 
     @property
     def is_current(self) -> bool:
-        """Whether the client has answered everything that there is to send, and has accepted all assignments."""
+        """True if the client has answered everything that there is to send, and has accepted all assignments."""
         if not self._is_known_current:
             self._is_known_current = self._is_current()
         return self._is_known_current
@@ -193,7 +193,7 @@ class StreamSession:
         return not self._awaited
 
     def _is_answered(self, subscription: Subscription) -> bool:
-        """Return whether the client has answered everything that there is to send of a kind.
+        """Returns whether the client has answered everything that there is to send of a kind.
 
         Assignments must be accepted; other kinds may be rejected. A withheld assignment counts as accepted unless one
         of its instances is known to have left.
@@ -222,7 +222,7 @@ class StreamSession:
         return response
 
     def _follow_clusters(self, clusters: Iterable[str]) -> None:
-        """Send the assignments of changed clusters again, which wait for them; await subscriptions for new clusters."""
+        """Sends the assignments of changed clusters again, which need them; awaits subscriptions for new clusters."""
         assignments = self._subscriptions.get(ResourceKind.ASSIGNMENT)
         for name in clusters:
             if name in self._resources or self._subscribers.find(ResourceKind.ASSIGNMENT, name) is None:
@@ -233,7 +233,7 @@ class StreamSession:
                 self._awaited.add(name)
 
     def _record_rejected_clusters(self, clusters: Collection[str], reason: str) -> None:
-        """Await no subscription for the clusters in a rejected response: the client has subscribed for those it took.
+        """Awaits no subscription for the clusters in a rejected response: the client has subscribed for those it took.
 
         The client keeps its version of a cluster that it had before. Callers of the other clusters get the reason. So
         do callers of a cluster that is to use TLS from now on, since the client's version sends plain text.
@@ -258,7 +258,7 @@ class StreamSession:
                 self._tls_clusters.discard(name)
 
     def _would_send_plain_text(self, cluster: str) -> bool:
-        """Return whether the cluster uses TLS and the client's version of it does not."""
+        """Returns whether the cluster uses TLS and the client's version of it does not."""
         found = self._subscribers.find(ResourceKind.CLUSTER, cluster)
         return found is not None and found.has_tls and cluster not in self._tls_clusters
 
@@ -267,7 +267,7 @@ class StreamSession:
             self._subscriptions[ResourceKind.CLUSTER].resend(name)
 
     def _is_ready(self, kind: ResourceKind, now: float) -> bool:
-        """Return whether listeners or routes may be sent: what they name was sent, or they have waited long enough."""
+        """Returns whether listeners or routes may be sent: what they name was sent, or they have waited long enough."""
         subscription = self._subscriptions.get(kind)
         if subscription is None or not (subscription.pending or subscription.needs_response):
             return False
@@ -276,7 +276,7 @@ class StreamSession:
         return self._is_clear(now, is_blocked)
 
     def _is_clear(self, now: float, is_blocked: bool) -> bool:
-        """Return whether nothing must be waited for, or the wait has timed out.
+        """Returns whether nothing must be waited for, or the wait has timed out.
 
         `is_blocked`: a response is in flight that must be answered first. Awaited subscriptions are waited for, too.
         """
@@ -291,7 +291,7 @@ class StreamSession:
         return True
 
     def _removal(self, now: float) -> bytes | None:
-        """Return a response that removes resources of one kind, once everything else is acknowledged."""
+        """Returns a response that removes resources of one kind, once everything else is acknowledged."""
         subscriptions = self._subscriptions.values()
         if not any(subscription.pending for subscription in subscriptions):
             self._deferred_since = None
@@ -305,14 +305,14 @@ class StreamSession:
         return None
 
     def _withholds_other_kinds(self) -> bool:
-        """Return whether only assignments may be sent: the other kinds would lack what is not registered again yet."""
+        """Returns whether only assignments may be sent: the other kinds would lack what is not registered again yet."""
         subscribers = self._subscribers
         if not (self.is_returning and subscribers.is_settling and subscribers.forgets_all_kinds):
             return False
         return ResourceKind.ASSIGNMENT not in self._subscriptions or bool(self._withheld())
 
     def _withheld(self) -> Set[str]:
-        """Return the assignments to withhold until the epoch has settled: they may lack instances of the client's.
+        """Returns the assignments to withhold until the epoch has settled: they may lack instances of the client's.
 
         An assignment is sent earlier if it equals the client's, or if an instance of its service leaves: the client
         must know that at once, even if instances that are not registered again yet are then missing. If no instance
@@ -330,7 +330,7 @@ class StreamSession:
         return self._initial_assignments.keys()
 
     def _may_lack_instances(self, name: str, version: str) -> bool:
-        """Return whether the published assignment may lack instances that the client's version has."""
+        """Returns whether the published assignment may lack instances that the client's version has."""
         subscription, subscribers = self._subscriptions.get(ResourceKind.ASSIGNMENT), self._subscribers
         if subscription is not None and not subscription.includes(name):
             return False

@@ -20,7 +20,7 @@ FULL_STATE_KINDS: Final = LEGACY_WILDCARD_KINDS
 
 
 def receive(subscription: Subscription, request: ResourceRequest, resources: ResourceView) -> SubscriptionChange:
-    """Apply a request. An answer to an older response than the last changes nothing: the last gets an answer, too."""
+    """Applies a request. An answer to an older response than the last changes nothing: the last gets an answer, too."""
     if request.nonce and request.nonce != subscription.nonce:
         return SubscriptionChange("", (), ())
     rejection = request.error if request.nonce else ""
@@ -46,7 +46,7 @@ def receive(subscription: Subscription, request: ResourceRequest, resources: Res
 def respond(
     subscription: Subscription, resources: ResourceView, publication: int, revision: int, *, removing: bool
 ) -> bytes | None:
-    """Return the next response; None if there is nothing to send. It omits what is gone only if `removing`."""
+    """Returns the next response; None if there is nothing to send. It omits what is gone only if `removing`."""
     if not (subscription.pending or subscription.needs_response):
         return None
     due, missing, gone = subscription.due(resources)
@@ -69,7 +69,7 @@ def respond(
 
 
 def _all(subscription: Subscription, resources: ResourceView) -> list[Resource]:
-    """Return every resource that exists and that the client wants."""
+    """Returns every resource that exists and that the client wants."""
     kind = subscription.kind
     names = {*subscription.names, *resources.names(kind)} if subscription.wildcard else subscription.names
     found = [resources.find(kind, name) for name in sorted(names)]

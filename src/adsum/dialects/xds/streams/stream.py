@@ -57,7 +57,7 @@ class AdsStream:
         self._outgoing: asyncio.Future[bytes] | None = None
 
     async def run(self, receive: Callable[[bytes], None]) -> None:
-        """Call `receive` for each request until the peer ends the call, and raise what `receive` raises."""
+        """Calls `receive` for each request until the peer ends the call, and raises what `receive` raises."""
         writing = asyncio.create_task(self._write(), name="adsum-xds-write")
         rate = RequestRate()
         try:
@@ -72,7 +72,7 @@ class AdsStream:
             await asyncio.gather(writing, return_exceptions=True)
 
     def is_silent(self, seconds: float) -> bool:
-        """Return whether the client reads responses, but has not answered any for this long.
+        """Returns whether the client reads responses, but has not answered any for this long.
 
         A client that does not read is not silent: its stream is ended by this node, and it goes on with what it has.
         """
@@ -80,11 +80,11 @@ class AdsStream:
         return since is not None and self._clock.now() - since >= seconds
 
     def record_assignment_ack(self) -> None:
-        """Record that the client has just answered a response with assignments."""
+        """Records that the client has just answered a response with assignments."""
         self._acked_at = self._clock.now()
 
     def flush(self) -> None:
-        """Send the next response, if there is one and no write is in progress; a write is followed by the next one."""
+        """Sends the next response, if there is one and no write is in progress; a write is followed by the next one."""
         if self.client is None or self._outgoing is None or self._outgoing.done():
             return
         message = self.client.session.next_response(self._clock.now())
@@ -94,7 +94,7 @@ class AdsStream:
             self._outgoing.set_result(message)
 
     def acknowledge_if_current(self) -> None:
-        """Acknowledge the published revision for the client's watch, if the client has acknowledged everything."""
+        """Acknowledges the published revision for the client's watch, if the client has acknowledged everything."""
         client = self.client
         if client is None:
             return

@@ -63,18 +63,18 @@ class Streams:
         self.max_streams = MAX_STREAMS
         """Streams at a time; past it a new one is refused with RESOURCE_EXHAUSTED."""
         self.shed = 0
-        """How many streams were ended because their peers did not read."""
+        """The number of streams that were ended because their peers did not read."""
 
     def __len__(self) -> int:
         return len(self._streams)
 
     @property
     def responses_sent(self) -> int:
-        """How many responses were sent on all streams since the node started."""
+        """The number of responses sent on all streams since the node started."""
         return self._responses_of_ended_streams + sum(stream.responses_sent for stream in self._streams)
 
     async def serve(self, call: StreamCall, variant: ModuleType) -> None:
-        """Serve one client until its call ends. `variant` is the module `delta` or `sotw`."""
+        """Serves one client until its call ends. `variant` is the module `delta` or `sotw`."""
         if len(self._streams) >= self.max_streams:
             error = resource_exhausted(f"this node has {self.max_streams} streams, its maximum")
             self.refusals.add("", call.peer, error.code, str(error))
@@ -96,7 +96,7 @@ class Streams:
                 self._record_departure(stream, stream.client)
 
     def _receive(self, stream: AdsStream, data: bytes) -> None:
-        """Process a request. Raises `StreamRefused` and `Overloaded`."""
+        """Processes a request. Raises `StreamRefused` and `Overloaded`."""
         received = stream.parse(data)
         if stream.client is None:
             node = received.node()
@@ -115,7 +115,7 @@ class Streams:
         stream.flush()
 
     def _join(self, stream: AdsStream, node: ClientNode) -> JoinedClient:
-        """Make a session for a client. Raises `StreamRefused` and `Overloaded`."""
+        """Makes a session for a client. Raises `StreamRefused` and `Overloaded`."""
         profile = _profile(node) if node.is_envoy else None
         watch = self._watches.open(None, consumer=self._consumer(stream, node), is_notified=False)
         publisher = self._publisher
@@ -133,7 +133,7 @@ class Streams:
         return JoinedClient(node, subscribers, session, watch)
 
     def _consumer(self, stream: AdsStream, node: ClientNode) -> Consumer | None:
-        """Return the consumer that acknowledges over this stream; None for an observer.
+        """Returns the consumer that acknowledges over this stream; None for an observer.
 
         Several programs may share a node id (one bootstrap on many hosts; an Envoy and the one that replaces it).
         Therefore each stream is a consumer of its own, or takes the place of one that left from the same IP address.
@@ -164,22 +164,22 @@ class Streams:
         self.refusals.add(stream.node, stream.call.peer, code, reason)
 
     def gateway_subscribers(self, node: str) -> GatewaySubscribers | None:
-        """Return the subscribers' group of the gateway's latest stream; None if it has no stream here."""
+        """Returns the subscribers' group of the gateway's latest stream; None if it has no stream here."""
         groups = self._gateways.get(node)
         return groups[-1] if groups else None
 
     def push(self, sessions: Iterable[Subscriber]) -> None:
-        """Send these sessions their next responses: `MAX_PUSHES_PER_TURN` now, others in later turns of the loop."""
+        """Sends these sessions their next responses: `MAX_PUSHES_PER_TURN` now, others in later turns of the loop."""
         self._waiting.extend(self._by_session[session] for session in sessions if session in self._by_session)
         if self._turn is None:
             self._push_some()
 
     def push_all(self) -> None:
-        """Send all sessions their next responses."""
+        """Sends all sessions their next responses."""
         self.push(list(self._by_session))
 
     def begin_epoch(self) -> None:
-        """Prepare all sessions for another epoch, before its resources are pushed.
+        """Prepares all sessions for another epoch, before its resources are pushed.
 
         Delayed acknowledgements are of the epoch before, and are dropped.
         """
@@ -189,12 +189,12 @@ class Streams:
                 stream.client.session.begin_epoch()
 
     def acknowledge_current(self) -> None:
-        """Acknowledge a publication for the clients that need no response for it."""
+        """Acknowledges a publication for the clients that need no response for it."""
         for stream in self._by_session.values():
             stream.acknowledge_if_current()
 
     def sweep(self) -> None:
-        """End the streams whose peers do not read, and push to the sessions whose deferred responses may be due."""
+        """Ends the streams whose peers do not read, and pushes to the sessions whose deferred responses may be due."""
         now = self._clock.now()
         writing = [(stream.writing_since, stream) for stream in self._streams if stream.writing_since is not None]
         writing.sort(key=lambda pair: pair[0])
@@ -210,7 +210,7 @@ class Streams:
         self.push([client.session for client in clients if client.session.has_deferred])
 
     def close(self) -> None:
-        """End all streams; idempotent."""
+        """Ends all streams; idempotent."""
         for stream in self._streams:
             stream.call.cut("the registry is stopping")
         self._ack_delay.close()
@@ -219,17 +219,17 @@ class Streams:
             self._turn.cancel()
 
     def count_by_program(self) -> Counter[str]:
-        """Return how many streams there are of Envoys ("envoy") and of gRPC clients ("grpc")."""
+        """Returns how many streams there are of Envoys ("envoy") and of gRPC clients ("grpc")."""
         nodes = (stream.client.node for stream in self._by_session.values() if stream.client is not None)
         return Counter("envoy" if node.is_envoy else "grpc" for node in nodes)
 
     def statuses(self) -> list[StreamStatus]:
-        """Return the status of every client that has sent its node, ordered by node id and by time of connection."""
+        """Returns the status of every client that has sent its node, ordered by node id and by time of connection."""
         statuses = [_status(stream, stream.client) for stream in self._by_session.values() if stream.client is not None]
         return sorted(statuses, key=lambda status: (status.node, status.since))
 
     def departed_gateways(self) -> list[tuple[float, StreamStatus]]:
-        """Return the gateways without a stream here: seconds since the last one ended, and its status; latest first."""
+        """Returns the gateways without a stream: seconds since the last one ended, and its status; latest first."""
         return self._departed.recent(self._clock.now())
 
     def _push_some(self) -> None:

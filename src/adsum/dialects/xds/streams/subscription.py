@@ -19,7 +19,7 @@ LEGACY_WILDCARD_KINDS: Final = frozenset({ResourceKind.CLUSTER, ResourceKind.LIS
 
 
 class SubscriptionChange(NamedTuple):
-    """What a request changed: the reason of a NACK ("" for none), names subscribed to, names unsubscribed from."""
+    """The changes by a request: the reason of a NACK ("" for none), names subscribed to, names unsubscribed from."""
 
     rejection: str
     added: Collection[str]
@@ -54,20 +54,20 @@ class Subscription:
     def __init__(self, kind: ResourceKind, max_names: int) -> None:
         self.kind = kind
         self.max_names = max_names
-        """How many names it may have; a stream with more is ended."""
+        """The maximum of names; a stream with more is ended."""
         self.wildcard = False
         self.names: set[str] = set()
         """The names subscribed to, without the wildcard."""
         self.is_explicit = False
-        """Whether a request had names: from then on a request without names subscribes to none instead of all."""
+        """True once a request had names: from then on a request without names subscribes to none instead of all."""
         self.is_started = False
-        """Whether there was a request."""
+        """True once there was a request."""
         self.versions: dict[str, str] = {}
         """The version of every resource that the client has, or that is being sent to it."""
         self.pending: set[str] = set()
         """Names of which something may have to be sent."""
         self.needs_response = False
-        """Whether the client waits for a response even if there is nothing to send: it subscribed to all, of none."""
+        """True if the client waits for a response even if there is nothing to send: it subscribed to all, of none."""
         self.leaving: dict[str, Resource] = {}
         """Resources that the client has and must lose, once nothing refers to them; state-of-the-world repeats them."""
         self.in_flight: tuple[str, ...] | None = None
@@ -88,11 +88,11 @@ class Subscription:
         self._response_count = 0
 
     def includes(self, name: str) -> bool:
-        """Return whether the client wants this resource."""
+        """Returns whether the client wants this resource."""
         return self.wildcard or name in self.names
 
     def add(self, name: str) -> None:
-        """Subscribe to a name; it is sent whatever the client had. Raises `StreamRefused` past `max_names`."""
+        """Subscribes to a name; it is sent whatever the client had. Raises `StreamRefused` past `max_names`."""
         if name not in self.names and len(self.names) >= self.max_names:
             raise invalid_argument(f"a subscription of this client may have at most {self.max_names} names")
         self.names.add(name)
@@ -100,7 +100,7 @@ class Subscription:
         self.pending.add(name)
 
     def remove(self, name: str) -> None:
-        """Unsubscribe from a name. The client drops its resource, but gets it again if it has the wildcard."""
+        """Unsubscribes from a name. The client drops its resource, but gets it again if it has the wildcard."""
         self.names.discard(name)
         self.versions.pop(name, None)
         self.leaving.pop(name, None)
@@ -112,12 +112,12 @@ class Subscription:
             self._clear_rejection({name})
 
     def add_all(self, resources: ResourceView) -> None:
-        """Subscribe to all resources."""
+        """Subscribes to all resources."""
         self.wildcard, self.needs_response = True, True
         self.pending.update(resources.names(self.kind))
 
     def remove_all(self) -> None:
-        """Unsubscribe from the wildcard; names stay."""
+        """Unsubscribes from the wildcard; names stay."""
         self.wildcard, self.needs_response = False, False
         for name in [name for name in self.versions if name not in self.names]:
             del self.versions[name]
@@ -125,7 +125,7 @@ class Subscription:
         self.leaving.clear()
 
     def notify(self, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
-        """Record that resources have changed. What was rejected is sent again with them."""
+        """Records that resources have changed. What was rejected is sent again with them."""
         self.pending.update(changed)
         for name, resource in removed.items():
             self.pending.add(name)
@@ -135,13 +135,13 @@ class Subscription:
             self.resend(name)
 
     def resend(self, name: str) -> None:
-        """Send a resource again even if it is unchanged, since the client may or may not have it."""
+        """Sends a resource again even if it is unchanged, since the client may or may not have it."""
         if self.includes(name):
             self.versions[name] = ""
             self.pending.add(name)
 
     def due(self, resources: ResourceView) -> tuple[list[Resource], list[str], list[str]]:
-        """Return what to send, of all that is pending.
+        """Returns what to send, of all that is pending.
 
         First the resources that the client lacks, then the names that it wants and that don't exist, then the names of
         resources that it has and that don't exist any more.
@@ -167,14 +167,14 @@ class Subscription:
         return lacking, missing, gone
 
     def next_nonce(self, publication: int) -> str:
-        """Return the nonce for a response at a publication: the same for all streams that get the same response."""
+        """Returns the nonce for a response at a publication: the same for all streams that get the same response."""
         self._response_count += 1
         is_first = publication != self._last_publication
         self._last_publication = publication
         return str(publication) if is_first else f"{publication}.{self._response_count}"
 
     def record_sent(self, nonce: str, revision: int, resources: Iterable[Resource], removed: Iterable[str]) -> None:
-        """Record that a response with these resources and removals is in flight."""
+        """Records that a response with these resources and removals is in flight."""
         names, changed = [], []
         for resource in resources:
             name = resource.name
@@ -190,14 +190,14 @@ class Subscription:
         self.in_flight, self.changed_in_flight, self.nonce, self.sent = tuple(names), tuple(changed), nonce, revision
 
     def forget(self, names: Iterable[str]) -> None:
-        """Record that the client does not have these resources, and needs no message about them."""
+        """Records that the client does not have these resources, and needs no message about them."""
         for name in names:
             self.versions.pop(name, None)
             self.pending.discard(name)
             self.leaving.pop(name, None)
 
     def record_answer(self, error: str) -> None:
-        """Record that the client acknowledged the response in flight (""), or rejected it for this reason."""
+        """Records that the client acknowledged the response in flight (""), or rejected it for this reason."""
         if self.in_flight is None:
             return
         if error:

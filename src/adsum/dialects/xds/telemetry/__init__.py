@@ -1,1 +1,1 @@
-"""What xDS clients report, and what is known of them: for metrics, logs and the status of the node."""
+"""Reports of xDS clients, and their status: for metrics, logs and the status of the node."""

@@ -64,18 +64,18 @@ class DepartedGateways:
         self._departed: OrderedDict[str, tuple[float, StreamStatus]] = OrderedDict()
 
     def add(self, status: StreamStatus, now: float) -> None:
-        """Add a gateway whose last stream has ended."""
+        """Adds a gateway whose last stream has ended."""
         self._departed.pop(status.node, None)
         self._departed[status.node] = now, status
         if len(self._departed) > MAX_DEPARTED:
             self._departed.popitem(last=False)
 
     def discard(self, node: str) -> None:
-        """Remove a gateway, since it has a stream again."""
+        """Removes a gateway, since it has a stream again."""
         self._departed.pop(node, None)
 
     def recent(self, now: float) -> list[tuple[float, StreamStatus]]:
-        """Return for each gateway the seconds since its stream ended, and its last status; latest first."""
+        """Returns for each gateway the seconds since its stream ended, and its last status; latest first."""
         while self._departed and now - next(iter(self._departed.values()))[0] > DEPARTED_RETENTION:
             self._departed.popitem(last=False)
         return [(now - since, status) for since, status in reversed(self._departed.values())]
@@ -89,7 +89,7 @@ class RejectionLog:
         self._logged: OrderedDict[tuple[ResourceKind, str], None] = OrderedDict()
 
     def add(self, kind: ResourceKind, node: str, reason: str) -> None:
-        """Count a rejection by the client of this node id, and log it unless it was logged before."""
+        """Counts a rejection by the client of this node id, and logs it unless it was logged before."""
         self.count[kind_name(kind)] += 1
         is_known = (kind, reason) in self._logged
         self._logged[kind, reason] = None
@@ -101,5 +101,5 @@ class RejectionLog:
 
 
 def kind_name(kind: ResourceKind) -> str:
-    """Return the name of a kind for people, in the plural."""
+    """Returns the name of a kind for people, in the plural."""
     return f"{kind.name.lower().removesuffix('s')}s"

@@ -52,7 +52,7 @@ _WANTED: Final = {*_STATUS_CLASSES, *_LATENCY, _IN_PROGRESS, _CERTIFICATE_EXPIRE
 
 
 class AnswerCount(NamedTuple):
-    """How many answers of one class (0: 1xx, …, 4: 5xx) there were through a cluster."""
+    """The number of answers of one class (0: 1xx, …, 4: 5xx) through a cluster."""
 
     cluster: str
     status_class: int
@@ -60,7 +60,7 @@ class AnswerCount(NamedTuple):
 
 
 class RequestsInProgress(NamedTuple):
-    """How many requests a gateway is answering now."""
+    """The number of requests that a gateway is answering now."""
 
     total: int
 
@@ -83,7 +83,7 @@ GatewayMetric = AnswerCount | RequestsInProgress | ReportedExpiry | LatencyHisto
 
 
 def parse_metrics(request: bytes) -> Any:
-    """Parse a message. Raises `StreamRefused`."""
+    """Parses a message. Raises `StreamRefused`."""
     try:
         return MESSAGE_TYPES["StreamMetricsMessage"].FromString(request)
     except DecodeError:
@@ -91,7 +91,7 @@ def parse_metrics(request: bytes) -> Any:
 
 
 def read_metrics(message: Any) -> Iterator[GatewayMetric]:
-    """Return the metrics of a message that are kept. Raises `StreamRefused`."""
+    """Returns the metrics of a message that are kept. Raises `StreamRefused`."""
     for family in message.envoy_metrics:
         prefix, _, name = family.name.rpartition(".")
         if name not in _WANTED or not family.metric:  # Most are not, so this must be fast.

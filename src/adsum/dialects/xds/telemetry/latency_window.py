@@ -25,12 +25,12 @@ class LatencyWindow:
         self._now = self._before = (0,) * (len(bounds) + 1)
 
     def add(self, counts: Iterable[int], now: float) -> None:
-        """Add counts, by bucket."""
+        """Adds counts, by bucket."""
         self._turn(now)
         self._now = _sum(self._now, counts)
 
     def counts(self, now: float) -> Sequence[int]:
-        """Return the counts by bucket, of one to two times the last `LATENCY_WINDOW` seconds."""
+        """Returns the counts by bucket, of one to two times the last `LATENCY_WINDOW` seconds."""
         self._turn(now)
         return _sum(self._now, self._before)
 
@@ -43,7 +43,7 @@ class LatencyWindow:
 
 
 def quantile(rank: float, bounds: BucketBounds, counts: Sequence[int]) -> float:
-    """Return the latency that a share `rank` (above 0) of all does not exceed; 0.0 of none.
+    """Returns the latency that a share `rank` (above 0) of all does not exceed; 0.0 of none.
 
     Interpolated inside its bucket, and at most the last bound, like histogram_quantile() of Prometheus.
     """

@@ -40,7 +40,7 @@ _REPORTING_OPTIONS: Final[bytes] = LoadStatsResponse(
 
 @dataclass(slots=True)
 class InstanceTries:
-    """How many tries were made at one instance, and how many of them failed."""
+    """The tries made at one instance, and those of them that failed."""
 
     tries: int = 0
     failed: int = 0
@@ -61,7 +61,7 @@ class LoadReports:
     def by_instance(
         self, services: Mapping[str, ServiceSnapshot], addresses: Mapping[str, str]
     ) -> Iterator[tuple[Key, InstanceTries]]:
-        """Return the tries at each instance since the node started, and drop those at instances that have left.
+        """Returns the tries at each instance since the node started, and drops those at instances that have left.
 
         `addresses` are the IP addresses of host names, since clients know only IP addresses.
         """
@@ -77,7 +77,7 @@ class LoadReports:
             yield from ((keys[endpoint], tries) for endpoint, tries in endpoints.items())
 
     async def serve(self, call: StreamCall) -> None:
-        """Receive one client's reports until its call ends."""
+        """Receives one client's reports until its call ends."""
         is_first = True
         rate = RequestRate()
         try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def metrics(xds: Xds) -> Iterable[Metric]:
-    """Streams by program, what is sent and rejected, and what gateways say of requests and of tries."""
+    """Returns the metrics of streams, responses and rejections, and what gateways report of requests and tries."""
     streams = xds.streams
     programs = GaugeMetricFamily("adsum_xds_streams", "Open streams of gateways and gRPC clients", labels=["program"])
     for program, count in sorted(streams.count_by_program().items()):

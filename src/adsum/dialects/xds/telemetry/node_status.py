@@ -18,7 +18,7 @@ MAX_SERVICES_LISTED: Final = 1_000
 
 
 def node_status(xds: Xds) -> Mapping[str, Any]:
-    """Return the fields of `wire.NodeStatus` that xDS fills, by name."""
+    """Returns the fields of `wire.NodeStatus` that xDS fills, by name."""
     return {
         "gateways": _gateways(xds),
         "gateways_disconnected": _disconnected_gateways(xds),

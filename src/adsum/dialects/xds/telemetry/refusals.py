@@ -48,10 +48,10 @@ class RefusalLog:
         self._logged: dict[tuple[str, str], float] = {}
         self._lines: deque[float] = deque(maxlen=MAX_LINES_PER_INTERVAL)
         self.count: Counter[str] = Counter()
-        """How many streams were refused, by status."""
+        """The number of refused streams, by status."""
 
     def add(self, node: str, peer: str, code: str, reason: str) -> None:
-        """Record that a stream is refused. `node` is the client's node id, "" if it sent none."""
+        """Records that a stream is refused. `node` is the client's node id, "" if it sent none."""
         now = self._clock.now()
         self.count[code] += 1
         key = (node or peer.rpartition(":")[0], reason)
@@ -66,7 +66,7 @@ class RefusalLog:
             _log.warning("the stream of %s is refused%s: %s", node or peer, times, reason)
 
     def recent(self) -> list[RefusedClient]:
-        """Return the clients refused within `REFUSAL_RETENTION`, latest first."""
+        """Returns the clients refused within `REFUSAL_RETENTION`, latest first."""
         now = self._clock.now()
         for key in [key for key, (at, _) in self._clients.items() if now - at > REFUSAL_RETENTION]:
             del self._clients[key]

@@ -54,7 +54,7 @@ class TrafficSummary(NamedTuple):
 
 
 class _Counts:
-    """What one gateway reported about one cluster, or about all its requests."""
+    """The report of one gateway about one cluster, or about all its requests."""
 
     __slots__ = ("answers", "latencies")
 
@@ -65,7 +65,7 @@ class _Counts:
 
 
 class _Gateway:
-    """What one gateway reported on the call that it opened last."""
+    """The report of one gateway on the call that it opened last."""
 
     __slots__ = ("by_cluster", "call", "certificate_expires", "in_progress", "total")
 
@@ -91,29 +91,29 @@ class TrafficReports:
         self._cluster_count = 0
 
     def gateway_summary(self, node: str) -> TrafficSummary:
-        """Return the summary of all requests that one gateway answered."""
+        """Returns the summary of all requests that one gateway answered."""
         gateway = self._gateways.get(node)
         return TrafficSummary() if gateway is None else self._summary([gateway.total])
 
     def requests_in_progress(self, node: str) -> int:
-        """Return how many requests a gateway is answering now."""
+        """Returns how many requests a gateway is answering now."""
         gateway = self._gateways.get(node)
         return 0 if gateway is None else gateway.in_progress
 
     def certificate_expires(self, node: str) -> int:
-        """Return when a gateway's certificate expires, in wall-clock seconds; 0 if it has none or has not reported."""
+        """Returns when a gateway's certificate expires, in wall-clock seconds; 0 if it has none or has not reported."""
         gateway = self._gateways.get(node)
         return 0 if gateway is None else gateway.certificate_expires
 
     def by_service(self) -> dict[str, TrafficSummary]:
-        """Return the summary of what all gateways answered, by service."""
+        """Returns the summary of what all gateways answered, by service."""
         parts: dict[str, list[_Counts]] = {}
         for _, service, counts in self._services():
             parts.setdefault(service, []).append(counts)
         return {service: self._summary(counts) for service, counts in parts.items()}
 
     def counts(self) -> list[tuple[str, str, int, int]]:
-        """Return requests and errors by gateway and service, sorted; the service "" stands for all requests."""
+        """Returns requests and errors by gateway and service, sorted; the service "" stands for all requests."""
         totals = {(node, ALL_CLUSTERS): _requests_and_errors(gateway.total) for node, gateway in self._gateways.items()}
         for node, service, counts in self._services():
             requests, errors = totals.get((node, service), (0, 0))
@@ -122,7 +122,7 @@ class TrafficReports:
         return sorted((*key, *total) for key, total in totals.items())
 
     async def serve(self, call: StreamCall) -> None:
-        """Receive one gateway's metrics until its call ends."""
+        """Receives one gateway's metrics until its call ends."""
         node, rate = "", RequestRate()
         try:
             while (request := await call.read()) is not None:
@@ -141,7 +141,7 @@ class TrafficReports:
                 self._forget(node)
 
     def _begin(self, call: StreamCall, message: Any) -> str:
-        """Return the node id in a call's first message, and replace what an earlier call of this node reported."""
+        """Returns the node id in a call's first message, and replaces what an earlier call of this node reported."""
         node: str = message.identifier.node.id
         if not node or len(node) > MAX_NODE_LENGTH or not node.isprintable():
             raise invalid_argument(
@@ -177,7 +177,7 @@ class TrafficReports:
                     _update(counts, metric, self._clock.now())
 
     def _counts_of(self, gateway: _Gateway, cluster: str, subscribers: GatewaySubscribers) -> _Counts | None:
-        """Return the counts of a cluster; None if there is no room, or if it is a cluster of Envoy's own."""
+        """Returns the counts of a cluster; None if there is no room, or if it is a cluster of Envoy's own."""
         if cluster == ALL_CLUSTERS:
             return gateway.total
         counts = gateway.by_cluster.get(cluster)
@@ -187,7 +187,7 @@ class TrafficReports:
         return counts
 
     def _services(self) -> Iterator[tuple[str, str, _Counts]]:
-        """Return the counts by gateway and service, and drop those of clusters that are not published any more."""
+        """Returns the counts by gateway and service, and drops those of clusters that are not published any more."""
         for node, gateway in self._gateways.items():
             subscribers = self._gateway_subscribers(node)
             for cluster, counts in list(gateway.by_cluster.items()):
