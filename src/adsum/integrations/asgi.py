@@ -99,11 +99,12 @@ class _ServerRun:
 
     async def begin(self) -> None:
         """Starts the registration. Raises `Invalid`."""
-        if self._client is None:
-            self._own_client = Client()
+        client = self._client
+        if client is None:
+            client = self._own_client = Client()
         self._loop = asyncio.get_running_loop()
         try:
-            self._registration.start(self._client or self._own_client or Client())
+            self._registration.start(client)
         except BaseException:
             await self._close()
             raise
