@@ -4,7 +4,7 @@
     app = FastAPI(lifespan=lifespan("orders", check="http:/health"))
 
 The instance is registered after the app's own startup, once the server listens. A listening socket is one instance,
-however many workers serve it. A server tells its app of the end only when it no longer accepts requests, which is too
+however many workers serve it. A server ends its app's lifespan only when it no longer accepts requests, which is too
 late to drain. So the signals in `drain_on` are handled here first: the instance drains, then the server ends in its own
 way. No request is lost.
 """

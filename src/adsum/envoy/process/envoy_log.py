@@ -45,7 +45,7 @@ OUTAGE_PATTERN: Final = re.compile(r"(?:DeltaAggregatedResources|StreamLoadStats
 """Messages that Envoy writes at every failed attempt to reach the registry, once or twice a second. The first of an
 outage is logged as it is, the others at debug level."""
 REFUSAL_PATTERN: Final = re.compile(
-    r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<why>.*)"
+    r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<reason>.*)"
 )
 """The message at the end of the stream of resources, with its gRPC status."""
 REFUSAL_CODES: Final = frozenset({"3", "7", "8", "12", "16"})
@@ -103,7 +103,7 @@ class EnvoyLog:
     def _note_refusal(self, message: str) -> None:
         refused = REFUSAL_PATTERN.match(message)
         if refused is not None and refused["code"] in REFUSAL_CODES:
-            self.refusal, self.refused_at = refused["why"], self._now()
+            self.refusal, self.refused_at = refused["reason"], self._now()
 
     def _is_repeated_outage(self, message: str) -> bool:
         if OUTAGE_PATTERN.match(message) is None:
