@@ -25,11 +25,11 @@ DEADLINE = 60.0
 """Seconds within which anything must happen, however slow the machine is."""
 
 
-def wait_until(what: str, condition: Callable[[], object], shown: Callable[[], str] = str) -> None:
-    """Returns once the condition is true; after the deadline, fails with `what` and the output of `shown`."""
+def wait_until(what: str, condition: Callable[[], object], output: Callable[[], str] = str) -> None:
+    """Returns once the condition is true; after the deadline, fails with `what` and the output of `output`."""
     deadline = time.monotonic() + DEADLINE
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}\n{shown()}"
+        assert time.monotonic() < deadline, f"waited in vain for {what}\n{output()}"
         time.sleep(0.02)
 
 
@@ -191,6 +191,25 @@ class GatewayAddresses:
     def __init__(self, port: Callable[[], int]) -> None:
         self.listen, self.monitor = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"
         self.url, self.monitor_url = f"http://{self.listen}", f"http://{self.monitor}"
+
+
+class SlowCall:
+    """A request for /slow that has arrived at the upstream server."""
+
+    def __init__(self, addresses: GatewayAddresses, upstream: UpstreamServer) -> None:
+        self._response: httpx.Response | None = None
+        self._thread = threading.Thread(target=self._call, args=(f"{addresses.url}/slow",))
+        self._thread.start()
+        assert upstream.slow_requests.acquire(timeout=30)
+
+    def result(self) -> httpx.Response | None:
+        """Returns the response once it has come; None if the request was cut off."""
+        self._thread.join(30)
+        return self._response
+
+    def _call(self, url: str) -> None:
+        with suppress(httpx.HTTPError):
+            self._response = get(url)
 
 
 Start = Callable[..., GatewayCommand]

@@ -1,3 +1,5 @@
+"""Fixtures of the integrations: instances, and a caller of each HTTP library."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,11 +29,11 @@ def fleet() -> Iterator[Fleet]:
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """The end of each pick that counts for its endpoint: the endpoint's id, and whether it succeeded."""
     outcomes: list[tuple[str, bool]] = []
-    ended = Channel.record_result
+    record_result = Channel.record_result
 
     def record(self: Channel, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
         outcomes.append((pick.endpoint.id, ok))
-        ended(self, pick, load, ok, latency)
+        record_result(self, pick, load, ok, latency)
 
     monkeypatch.setattr(Channel, "record_result", record)
     return outcomes

@@ -1,6 +1,4 @@
-"""Instances for tests, well-behaved and otherwise, in a thread of their own, so that blocking and async callers can use
-them.
-"""
+"""Instances for tests, working and faulty, in a thread of their own, for blocking and asynchronous callers."""
 
 from __future__ import annotations
 
@@ -95,32 +93,32 @@ class FleetServer:
 
     async def _answer(self, request: FleetRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Returns whether to keep the connection."""
-        manner = ServerBehaviour.ANSWER if request.target == "/there" else self.behaviour
-        if manner is ServerBehaviour.ANSWER:
+        behaviour = ServerBehaviour.ANSWER if request.target == "/there" else self.behaviour
+        if behaviour is ServerBehaviour.ANSWER:
             writer.write(_head(200, len(self.name)) + (b"" if request.method == "HEAD" else self.name.encode()))
-        elif manner is ServerBehaviour.UNAVAILABLE:
+        elif behaviour is ServerBehaviour.UNAVAILABLE:
             writer.write(_head(503, 4, "Retry-After: 7\r\n") + b"away")
-        elif manner is ServerBehaviour.REDIRECT:
+        elif behaviour is ServerBehaviour.REDIRECT:
             writer.write(_head(307, 0, "Location: /there\r\n"))
-        elif manner is ServerBehaviour.GARBAGE:
+        elif behaviour is ServerBehaviour.GARBAGE:
             writer.write(b"\x00\x01 this is no HTTP\r\n\r\n")
             return False
-        elif manner is ServerBehaviour.RESET:
+        elif behaviour is ServerBehaviour.RESET:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             return False
-        elif manner is ServerBehaviour.HANG:
+        elif behaviour is ServerBehaviour.HANG:
             await self._wait_for_hang_up(reader)
             return False
-        elif manner in (ServerBehaviour.DRIP, ServerBehaviour.STALL, ServerBehaviour.DIE, ServerBehaviour.SLOWLY):
-            return await self._send_slowly(manner, reader, writer)
-        return manner is not ServerBehaviour.VANISH
+        elif behaviour in (ServerBehaviour.DRIP, ServerBehaviour.STALL, ServerBehaviour.DIE, ServerBehaviour.SLOWLY):
+            return await self._send_slowly(behaviour, reader, writer)
+        return behaviour is not ServerBehaviour.VANISH
 
     async def _send_slowly(
-        self, manner: ServerBehaviour, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, behaviour: ServerBehaviour, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         writer.write(_head(200, BODY))
-        if manner is ServerBehaviour.DRIP:
+        if behaviour is ServerBehaviour.DRIP:
             while not reader.at_eof() and not self._ended.is_set():
                 writer.write(b".")
                 await writer.drain()
@@ -128,11 +126,11 @@ class FleetServer:
             return False
         writer.write(b"." * (BODY // 2))
         await writer.drain()
-        if manner is ServerBehaviour.SLOWLY:
+        if behaviour is ServerBehaviour.SLOWLY:
             await self.continue_body.wait()
             writer.write(b"." * (BODY // 2))
             return True
-        if manner is ServerBehaviour.STALL:
+        if behaviour is ServerBehaviour.STALL:
             await self._wait_for_hang_up(reader)
         return False
 
@@ -158,15 +156,15 @@ class Fleet:
         self._thread.start()
 
     def add(
-        self, name: str, manner: ServerBehaviour = ServerBehaviour.ANSWER, tls: ssl.SSLContext | None = None
+        self, name: str, behaviour: ServerBehaviour = ServerBehaviour.ANSWER, tls: ssl.SSLContext | None = None
     ) -> FleetServer:
-        server = FleetServer(name, manner, tls)
+        server = FleetServer(name, behaviour, tls)
         self.run(server.start())
         self.servers.append(server)
         return server
 
     def refuse(self) -> int:
-        """A port that is bound, and on which nothing listens."""
+        """Returns a port that is bound, and on which nothing listens."""
         bound = socket.socket()
         bound.bind((HERE, 0))
         self._bound.append(bound)

@@ -65,9 +65,9 @@ async def test_an_app_is_listed_after_its_startup_and_leaves_before_its_shutdown
 
     @asynccontextmanager
     async def own(app: Starlette) -> AsyncGenerator[dict[str, Any], None]:
-        events.append(f"start-up, listed: {bool(source.listed)}")
+        events.append(f"startup, listed: {bool(source.listed)}")
         yield {"state": 1}
-        events.append(f"shut-down, listed: {bool(source.listed)}")
+        events.append(f"shutdown, listed: {bool(source.listed)}")
 
     client = Client(source=source, cache=False)
     server = LifespanServer(asgi.registered(Starlette(lifespan=own), "orders", port, client=client, id="o1"))
@@ -75,7 +75,7 @@ async def test_an_app_is_listed_after_its_startup_and_leaves_before_its_shutdown
     await until(source, "register o1")
     assert await server.send("shutdown") == "shutdown.complete"
     await server.ended()
-    assert events == ["start-up, listed: False", "shut-down, listed: False"]
+    assert events == ["startup, listed: False", "shutdown, listed: False"]
     assert source.calls[-1] == "deregister o1"
     assert not source.closed, "the owner of a client closes it"
     await client.close()

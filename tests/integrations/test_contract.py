@@ -1,4 +1,4 @@
-"""One suite for every library through which services are called by name."""
+"""The calling integrations: one test suite for all HTTP libraries."""
 
 from __future__ import annotations
 
@@ -69,22 +69,22 @@ async def test_a_dead_instance_fails_no_request(make: Make, fleet: Fleet) -> Non
     assert fleet.request_count == 24
 
 
-@pytest.mark.parametrize("manner", [ServerBehaviour.RESET, ServerBehaviour.VANISH, ServerBehaviour.GARBAGE])
+@pytest.mark.parametrize("behaviour", [ServerBehaviour.RESET, ServerBehaviour.VANISH, ServerBehaviour.GARBAGE])
 async def test_a_request_that_broke_after_sending_is_retried_if_that_is_safe(
-    make: Make, fleet: Fleet, manner: ServerBehaviour, ends: list[tuple[str, bool]]
+    make: Make, fleet: Fleet, behaviour: ServerBehaviour, ends: list[tuple[str, bool]]
 ) -> None:
-    bad, good = fleet.add("bad", manner), fleet.add("good")
+    bad, good = fleet.add("bad", behaviour), fleet.add("good")
     caller = make(instance("bad", bad.port), instance("good", good.port))
     assert [(await caller.call("GET", URL)).text for _ in range(4)] == ["good"] * 4
     assert ("bad", False) in ends
     assert ("good", True) in ends
 
 
-@pytest.mark.parametrize("manner", [ServerBehaviour.RESET, ServerBehaviour.VANISH, ServerBehaviour.GARBAGE])
+@pytest.mark.parametrize("behaviour", [ServerBehaviour.RESET, ServerBehaviour.VANISH, ServerBehaviour.GARBAGE])
 async def test_an_unsafe_request_that_was_sent_is_not_retried(
-    make: Make, fleet: Fleet, manner: ServerBehaviour
+    make: Make, fleet: Fleet, behaviour: ServerBehaviour
 ) -> None:
-    servers = [fleet.add(name, manner) for name in "ab"]
+    servers = [fleet.add(name, behaviour) for name in "ab"]
     caller = make(*(instance(server.name, server.port) for server in servers))
     with pytest.raises(caller.broken, match="may have taken effect") as caught:
         await caller.call("POST", URL, b"pay")
@@ -150,9 +150,9 @@ async def test_the_deadline_ends_the_call_whatever_tries_are_left(make: Make, fl
     assert in_flight(caller.channel(), *endpoints) == 0
 
 
-@pytest.mark.parametrize("manner", [ServerBehaviour.DRIP, ServerBehaviour.STALL])
-async def test_the_deadline_holds_for_the_body_too(make: Make, fleet: Fleet, manner: ServerBehaviour) -> None:
-    server = fleet.add("slow", manner)
+@pytest.mark.parametrize("behaviour", [ServerBehaviour.DRIP, ServerBehaviour.STALL])
+async def test_the_deadline_holds_for_the_body_too(make: Make, fleet: Fleet, behaviour: ServerBehaviour) -> None:
+    server = fleet.add("slow", behaviour)
     caller = make(instance("slow", server.port))
     started_at = time.monotonic()
     with request_options(deadline=0.4), pytest.raises(caller.timed_out, match="not read to the end"):
@@ -196,11 +196,11 @@ async def test_a_slow_response_without_a_deadline_is_awaited(make: Make, fleet: 
     assert in_flight(caller.channel(), instance("a", server.port)) == 0
 
 
-@pytest.mark.parametrize("manner", [ServerBehaviour.HANG, ServerBehaviour.STALL])
+@pytest.mark.parametrize("behaviour", [ServerBehaviour.HANG, ServerBehaviour.STALL])
 async def test_cancelling_closes_the_pick_and_the_connection(
-    make: Make, fleet: Fleet, manner: ServerBehaviour, ends: list[tuple[str, bool]]
+    make: Make, fleet: Fleet, behaviour: ServerBehaviour, ends: list[tuple[str, bool]]
 ) -> None:
-    server = fleet.add("a", manner)
+    server = fleet.add("a", behaviour)
     server_endpoint = instance("a", server.port)
     caller = make(server_endpoint)
     if caller.blocks:
@@ -266,7 +266,7 @@ async def test_a_url_with_a_port_addresses_a_machine(make: Make, fleet: Fleet) -
     assert not isinstance(caught.value, CallFailed | NoEndpoint)
 
 
-async def test_services_can_be_named(make: Make, fleet: Fleet) -> None:
+async def test_only_the_services_named_by_the_option_are_services(make: Make, fleet: Fleet) -> None:
     server = fleet.add("a")
     caller = make(instance("a", server.port), services={"orders"})
     assert (await caller.call("GET", URL)).text == "a"
@@ -275,7 +275,7 @@ async def test_services_can_be_named(make: Make, fleet: Fleet) -> None:
     assert not isinstance(caught.value, CallFailed | NoEndpoint)
 
 
-async def test_services_can_have_a_suffix(make: Make, fleet: Fleet) -> None:
+async def test_with_a_suffix_only_hosts_with_it_are_services(make: Make, fleet: Fleet) -> None:
     server = fleet.add("a")
     caller = make(instance("a", server.port), suffix=".adsum")
     assert (await caller.call("GET", "http://orders.adsum/")).text == "a"
@@ -287,11 +287,11 @@ async def test_a_failure_names_the_service_each_try_and_its_reason(make: Make, f
     caller = make(*(instance(f"i{n}", port) for n, port in enumerate(ports)))
     with request_options(tries=2), pytest.raises(caller.unreachable) as caught:
         await caller.call("GET", URL)
-    words = str(caught.value)
-    assert words.startswith("orders: no answer after 2 tries: ")
+    text = str(caught.value)
+    assert text.startswith("orders: no answer after 2 tries: ")
     for n, port in enumerate(ports):
-        assert f"{HERE}:{port} (i{n}): " in words
-    assert "at most 2 tries are allowed" in words
+        assert f"{HERE}:{port} (i{n}): " in text
+    assert "at most 2 tries are allowed" in text
     assert isinstance(caught.value, caller.transport_error)
     assert caught.value.service == "orders"
 
@@ -316,10 +316,10 @@ async def test_the_first_call_prefers_the_registry_to_the_disk(make: Make, fleet
     ViewCache(tmp_path, Client(cache=False).urls).save("orders", cached)
     source = ScriptedSource()
     caller = make(source=source, cache=tmp_path)
-    calling_ = asyncio.create_task(caller.call("POST", URL, b"once"))
+    calling = asyncio.create_task(caller.call("POST", URL, b"once"))
     await until(lambda: source.open_watches == 1)
     source.emit(full_update(9, instance("there", server_endpoint.port)))
-    assert (await calling_).text == "there"
+    assert (await calling).text == "there"
     assert drained.requests == []
 
 

@@ -123,7 +123,7 @@ async def test_an_example_of_registering_a_program_is_drained_by_sigterm(
     finally:
         claim.release()
     assert listed(daemon) == {}, server.log
-    async with JsonApi(daemon.url) as asking:
-        causes = [change["cause"] for change in (await asking.get("/changes", service="orders", id=id))["changes"]]
+    async with JsonApi(daemon.url) as api:
+        causes = [change["cause"] for change in (await api.get("/changes", service="orders", id=id))["changes"]]
     assert causes[:2] == ["deregistered", "drained"], causes
     assert server.exit_code == 143, server.log

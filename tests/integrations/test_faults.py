@@ -32,14 +32,14 @@ PATIENT = ChannelOptions(outliers=None, retry_ratio=10.0, retry_floor=1_000.0, c
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(library=st.sampled_from(sorted(CALLERS)), manners=st.lists(BAD, min_size=1, max_size=3))
+@given(library=st.sampled_from(sorted(CALLERS)), behaviours=st.lists(BAD, min_size=1, max_size=3))
 async def test_a_safe_request_is_answered_while_one_instance_works(
-    fleet: Fleet, library: str, manners: list[ServerBehaviour | None]
+    fleet: Fleet, library: str, behaviours: list[ServerBehaviour | None]
 ) -> None:
-    servers = [fleet.add(f"bad{n}", manner) for n, manner in enumerate(manners) if manner is not None]
+    servers = [fleet.add(f"bad{n}", behaviour) for n, behaviour in enumerate(behaviours) if behaviour is not None]
     servers.append(fleet.add("well"))
     endpoints = [instance(server.name, server.port) for server in servers]
-    endpoints += [instance(f"dead{n}", fleet.refuse()) for n, manner in enumerate(manners) if manner is None]
+    endpoints += [instance(f"dead{n}", fleet.refuse()) for n, behaviour in enumerate(behaviours) if behaviour is None]
     source = ScriptedSource()
     source.emit(full_update(1, *endpoints))
     caller = CALLERS[library](source, channel=PATIENT)

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from adsum.core.errors import Invalid
-from adsum.integrations.grpc_bootstrap import grpc_bootstrap
+from adsum.dialects.xds.settings import DEFAULT_XDS_PORT
+from adsum.integrations.grpc_bootstrap import XDS_PORT, grpc_bootstrap
 
 
 def _uris(xds: str = "", url: str = "", *, joined: bool = False) -> list[str]:
@@ -26,6 +27,10 @@ def test_a_name_is_looked_up_in_dns() -> None:
 def test_by_default_each_host_of_the_registry_is_named_once() -> None:
     assert _uris() == ["127.0.0.1:23787"]
     assert _uris(url="http://n1:1,https://[::1]:2,http://n1:3") == ["dns:///n1:23787", "[::1]:23787"]
+
+
+def test_the_default_port_is_the_registrys() -> None:
+    assert XDS_PORT == DEFAULT_XDS_PORT
 
 
 def test_nodes_of_one_family_are_joined_only_on_request() -> None:

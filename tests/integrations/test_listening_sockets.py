@@ -54,7 +54,7 @@ def test_a_listening_parent_is_detected(monkeypatch: pytest.MonkeyPatch) -> None
     assert not listening_sockets.parent_listens(port), "the system does not tell"
 
 
-async def test_waits_until_the_port_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_ends_once_the_port_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     polls: list[set[int] | None] = []
 
     def poll() -> set[int] | None:

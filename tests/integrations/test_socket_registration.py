@@ -24,7 +24,7 @@ PORT = 8000
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder in which workers coordinate; and short waits."""
+    """Gives the workers a folder in which they coordinate, and makes waits short."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(module, "SETTLE_TIME", 0.05)
     monkeypatch.setattr(module, "LEADER_POLL_INTERVAL", 0.02)
@@ -194,11 +194,11 @@ async def test_a_worker_that_does_not_lead_serves_until_the_instance_is_drained(
     registration.start(client)
     await wait_until(lambda: polls["try_lead"] >= 1)
     other_worker.call("leave")
-    parting = asyncio.create_task(registration.drain())
-    await wait_until(lambda: polls["is_drained"] >= 3 or parting.done())
-    assert not parting.done(), "the leader has not drained the instance yet"
+    draining = asyncio.create_task(registration.drain())
+    await wait_until(lambda: polls["is_drained"] >= 3 or draining.done())
+    assert not draining.done(), "the leader has not drained the instance yet"
     other_worker.call("mark_drained")
-    await parting
+    await draining
     await registration.stop()
     assert source.calls == []
 

@@ -51,7 +51,7 @@ class Gateway:
         self._replace_delay = 0.0
         """Seconds until the next attempt to replace the Envoy without a reload."""
         self._is_unresponsive = False
-        """True if the serving Envoy has closed its admin interface, since a replacement failed after it had started."""
+        """True if the serving Envoy has closed its admin interface for a replacement, which then failed."""
         self._reload_requested = asyncio.Event()
         self._on_reloaded: Callable[[], None] = lambda: None
         self._replacing = asyncio.Lock()
@@ -69,7 +69,7 @@ class Gateway:
         return self._plan.urls
 
     async def start(self) -> None:
-        """Returns once the gateway accepts requests. Raises `CannotServe`."""
+        """Starts Envoy and returns once it accepts requests. Raises `CannotServe`."""
         try:
             self._renewal = await self._check(self._plan, ())
             self._current = await self._start_envoy(strict=True)
@@ -119,7 +119,8 @@ class Gateway:
     async def _start_envoy(self, *, strict: bool) -> EnvoyInstance:
         """Starts an Envoy that takes over from none, and returns it once it serves.
 
-        It follows the registry; if no node answers, it serves the last good configuration.
+        It follows the registry; if no node answers, it serves the last good configuration. For `strict`, see
+        `EnvoyInstance.wait_until_serving`.
         """
         last_good = self._last_good.load()
         if last_good is None:
@@ -140,7 +141,10 @@ class Gateway:
         return await self._envoys.start(self._plan, self._renewal.pair, last_good, strict=strict)
 
     async def _check(self, plan: GatewayPlan, already_open: Sequence[SocketAddress]) -> CertificateRenewal:
-        """Checks the plan and its certificate. Raises `CannotServe`."""
+        """Checks the plan and its certificate. Returns the renewal, which holds the certificate. Raises `CannotServe`.
+
+        `already_open`: see `check_plan`.
+        """
 
         def valid_pair() -> bytes:
             check_plan(plan, already_open)
@@ -182,7 +186,7 @@ class Gateway:
 
     async def _wait_for_change(self, current: EnvoyInstance) -> None:
         """Returns when the Envoy has exited or should be replaced."""
-        while self._envoys.draining and current.process.running:  # Hot restart knows only two Envoys at a time.
+        while self._envoys.draining and current.process.running:  # Hot restart supports only two Envoys at a time.
             await asyncio.wait([current.process.exited, *self._envoys.draining], return_when=asyncio.FIRST_COMPLETED)
         waiting = [asyncio.create_task(self._wait_for_reload())]
         if (self._is_unresponsive or current.uses_last_good_config) and self._envoys.can_replace(self._plan):

@@ -34,7 +34,7 @@ SocketAddress = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class GatewayPlan:
-    """One gateway.
+    """The plan of one gateway.
 
     `registry_nodes`: the xDS addresses of the registry. `monitor`: None turns the monitor off. `max_connections`: the
     setting. `max_open_files`: how many files an Envoy may have open; None is no limit. `process_access`: whether the

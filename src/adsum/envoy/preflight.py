@@ -18,7 +18,7 @@ class CannotServe(AdsumError):
 
 
 def check_plan(plan: GatewayPlan, already_open: Iterable[SocketAddress] = ()) -> None:
-    """Raises `CannotServe` if the plan can't work. At `already_open` this gateway listens already."""
+    """Raises `CannotServe` if the plan can't work. The gateway itself listens at `already_open` already."""
     if plan.connection_limit < 1:
         needed = file_limits.min_files(plan.concurrency, len(plan.all_addresses))
         raise CannotServe(

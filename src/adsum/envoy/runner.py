@@ -13,13 +13,13 @@ from adsum import systemd
 from adsum.envoy.gateway import Gateway
 
 SIGNAL_EXIT_BASE: Final = 128
-"""Added to a signal's number: the exit code after a second signal has cut the drain short."""
+"""The exit code after a second signal has cut the drain short is this plus the signal's number."""
 
 _log = logging.getLogger("adsum.gateway")
 
 
 class GatewayRunner:
-    """Runs one gateway once."""
+    """Runs one gateway until a signal or a failure ends it."""
 
     def __init__(self, gateway: Gateway, on_ready: Callable[[], None]) -> None:
         """`on_ready` is called once the gateway accepts requests."""

@@ -52,7 +52,7 @@ class AiohttpTimedOut(AiohttpCallFailed, aiohttp.ServerTimeoutError):
 
 
 class AiohttpNoEndpoint(NoEndpoint, aiohttp.ClientConnectionError):
-    """There is no instance to call; the words say why."""
+    """There is no instance to call; the message says why."""
 
 
 ERRORS: Final[Mapping[FailureKind, type[AiohttpCallFailed]]] = {

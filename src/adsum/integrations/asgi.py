@@ -4,7 +4,7 @@
     app = FastAPI(lifespan=lifespan("orders", check="http:/health"))
 
 The instance is registered after the app's own startup, once the server listens. A listening socket is one instance,
-however many workers serve it. A server tells its app of the end only when it no longer accepts requests, which is too
+however many workers serve it. A server ends its app's lifespan only when it no longer accepts requests, which is too
 late to drain. So the signals in `drain_on` are handled here first: the instance drains, then the server ends in its own
 way. No request is lost.
 """
@@ -99,11 +99,12 @@ class _ServerRun:
 
     async def begin(self) -> None:
         """Starts the registration. Raises `Invalid`."""
-        if self._client is None:
-            self._own_client = Client()
+        client = self._client
+        if client is None:
+            client = self._own_client = Client()
         self._loop = asyncio.get_running_loop()
         try:
-            self._registration.start(self._client or self._own_client or Client())
+            self._registration.start(client)
         except BaseException:
             await self._close()
             raise

@@ -1,5 +1,4 @@
-"""One request to a service, from the first try to the final response. It is shared by the integrations of all HTTP
-libraries.
+"""One request to a service, from the first try to the final response. All HTTP integrations use it.
 
 `adsum.client.calls` decides when to try again. This module translates a request's method, body and options for it, and
 its failures into the library's own errors.
@@ -103,7 +102,7 @@ class Exchange:
         return self.call.time_left == 0.0
 
     def first_view_timeout(self, ready_timeout: float) -> float:
-        """Returns the seconds to wait for a service of which nothing is known yet."""
+        """Returns how many seconds to wait for the first view of the service."""
         return shorter(ready_timeout, self.call.time_left) or 0.0
 
     def _library_error(self, failure: CallFailed) -> CallFailed:
@@ -113,14 +112,14 @@ class Exchange:
 
 
 async def wait_for_first_view(channel: Channel, timeout: float) -> None:
-    """Returns once the registry has reported the service, even if it has no instance, or after `timeout` seconds."""
+    """Returns once there is a view of the service, even one without instances, or after `timeout` seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout), aclosing(channel.resolver.watch()) as views:
             await anext(views, None)
 
 
 def has_no_view(view: View) -> bool:
-    """Returns whether nothing was ever reported about the service: the channel has just been opened."""
+    """Returns whether the channel has no view of the service yet, because it has just been opened."""
     return view.origin is ViewOrigin.NONE
 
 

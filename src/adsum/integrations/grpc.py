@@ -76,7 +76,7 @@ async def serving(
 
     try:
         registrar = client.register(service, port, **_registration(registration))
-        # To run before a signal ends the block: once wait_for_termination is cancelled, grpc no longer waits for calls.
+        # The hook runs before a signal ends the block: once wait_for_termination is cancelled, grpc waits for no calls.
         registrar.set_shutdown_hook(stop, 2 * grace)
         async with registrar:
             yield registrar

@@ -22,8 +22,9 @@ HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
 
 
 def grpc_bootstrap(xds: str = "", url: str = "", *, joined: bool = False) -> dict[str, Any]:
-    """Returns the bootstrap for the nodes at `xds`, given as HOST:PORT,…; by default port `XDS_PORT` at the hosts of
-    `url`. Raises `Invalid`.
+    """Returns the bootstrap for the nodes at `xds` (HOST:PORT,…). Raises `Invalid`.
+
+    Without `xds`, the nodes are at port `XDS_PORT` of the hosts in `url`.
 
     Each node is one entry of `xds_servers`, in a form that the gRPC libraries of all languages accept. A library
     follows the first entry that answers, and no other while that node is away (gRFC A71). With `joined`, all nodes form
@@ -33,7 +34,7 @@ def grpc_bootstrap(xds: str = "", url: str = "", *, joined: bool = False) -> dic
     named = [_node_address(text.strip()) for text in xds.split(",") if text.strip()]
     addresses = list(dict.fromkeys(named or _default_addresses(url or DEFAULT_URL)))
     scheme = _common_scheme(addresses) if joined and len(addresses) > 1 else ""
-    uris = [f"{scheme}:{','.join(addresses)}"] if scheme else [_uri(place) for place in addresses]
+    uris = [f"{scheme}:{','.join(addresses)}"] if scheme else [_uri(address) for address in addresses]
     servers = [
         {"server_uri": uri, "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]} for uri in uris
     ]
@@ -51,7 +52,7 @@ def _node_address(text: str) -> str:
 
 def _host(host: str, text: str) -> str:
     bracketed = host.startswith("[") and host.endswith("]")
-    address = _address(host[1:-1] if bracketed else host)
+    address = _ip_address(host[1:-1] if bracketed else host)
     if isinstance(address, IPv6Address):
         if not bracketed:
             raise Invalid("xds", f"must have its IPv6 address in brackets, as in [::1]:{XDS_PORT}, not {quoted(text)}")
@@ -72,23 +73,23 @@ def _default_addresses(url: str) -> list[str]:
     return [format_host_port(urlsplit(part).hostname or "", XDS_PORT) for part in urls]
 
 
-def _uri(place: str) -> str:
+def _uri(address: str) -> str:
     """Returns the URI of a node. A name gets a scheme; an IP address gets none, because Go and Java reject it."""
-    return place if _address_of(place) else f"dns:///{place}"
+    return address if _ip_address_of(address) else f"dns:///{address}"
 
 
-def _common_scheme(places: Sequence[str]) -> str:
+def _common_scheme(addresses: Sequence[str]) -> str:
     """Returns the scheme under which C++ accepts several addresses in one URI; "" if they are not of one family."""
-    versions = {address.version if (address := _address_of(place)) else 0 for place in places}
+    versions = {ip.version if (ip := _ip_address_of(address)) else 0 for address in addresses}
     version = versions.pop()
     return f"ipv{version}" if version and not versions else ""
 
 
-def _address_of(place: str) -> IPv4Address | IPv6Address | None:
-    return _address(place.rpartition(":")[0].strip("[]"))
+def _ip_address_of(address: str) -> IPv4Address | IPv6Address | None:
+    return _ip_address(address.rpartition(":")[0].strip("[]"))
 
 
-def _address(host: str) -> IPv4Address | IPv6Address | None:
+def _ip_address(host: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(host)
     except ValueError:

@@ -52,7 +52,7 @@ class HttpxTimedOut(HttpxCallFailed, httpx.ReadTimeout):
 
 
 class HttpxNoEndpoint(NoEndpoint, httpx.ConnectError):
-    """There is no instance to call; the words say why."""
+    """There is no instance to call; the message says why."""
 
 
 ERRORS: Final[Mapping[FailureKind, type[HttpxCallFailed]]] = {
@@ -135,7 +135,7 @@ class AsyncAdsumTransport(httpx.AsyncBaseTransport):
 
 
 class AdsumTransport(httpx.BaseTransport):
-    """Like `AsyncAdsumTransport`, for `httpx.Client` and any number of threads.
+    """Like `AsyncAdsumTransport`, for `httpx.Client`. Thread-safe.
 
     A thread that waits for the network can't be interrupted. So each wait is limited to what is left of the try when it
     begins, and the deadline is checked after each part of the body.
@@ -240,7 +240,7 @@ class _Timeouts(Mapping[str, float | None]):
 
 
 class _AsyncBody(httpx.AsyncByteStream):
-    """The body of the final response. The try ends the way the body does."""
+    """The body of the final response. The try ends with it, as a failure if it breaks off."""
 
     def __init__(self, inner: httpx.AsyncByteStream, exchange: Exchange, attempt: Try) -> None:
         self._inner = inner

@@ -113,7 +113,9 @@ def _from_environment() -> int:
     for name in PORT_VARIABLES:
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
-    raise Invalid("port", f"must be given, here or in the variable {PORT_VARIABLES[0]}: this system does not tell it")
+    raise Invalid(
+        "port", f"must be given, here or in the variable {PORT_VARIABLES[0]}: it can't be detected on this system"
+    )
 
 
 def _all_listening() -> Iterator[tuple[int, str]]:

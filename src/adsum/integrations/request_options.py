@@ -16,8 +16,8 @@ from adsum.core.errors import Invalid
 class RequestOptions:
     """Options of one request; None leaves an option to the channel.
 
-    `tries`, `try_timeout` and `deadline` (seconds) are those of `CallOptions`. `hash_key` is what hash policies choose
-    by. `idempotent` says whether the request may be sent twice, whatever its method is.
+    `tries`, `try_timeout` and `deadline` (seconds) are those of `CallOptions`. `hash_key` is the key by which hash
+    policies choose. `idempotent` says whether the request may be sent twice, whatever its method is.
     """
 
     tries: int | None = None
@@ -52,12 +52,12 @@ _current: ContextVar[RequestOptions] = ContextVar("adsum_request_options", defau
 
 
 @contextmanager
-def request_options(**terms: Any) -> Iterator[None]:
+def request_options(**options: Any) -> Iterator[None]:
     """Sets options for the requests made in this block by this task or thread. Blocks nest. Raises `Invalid`.
 
     with request_options(deadline=2.0, hash_key=user): …
     """
-    token = _current.set(_current.get().merged(terms))
+    token = _current.set(_current.get().merged(options))
     try:
         yield
     finally:
@@ -65,5 +65,5 @@ def request_options(**terms: Any) -> Iterator[None]:
 
 
 def current_options(given: Mapping[str, Any] | None = None) -> RequestOptions:
-    """Returns the options in force here, with the given ones replaced. Raises `Invalid`."""
+    """Returns the options of this task or thread, with the given ones replaced. Raises `Invalid`."""
     return _current.get().merged(given) if given else _current.get()

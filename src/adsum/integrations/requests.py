@@ -57,7 +57,7 @@ class RequestsTimedOut(RequestsCallFailed, requests.ReadTimeout):
 
 
 class RequestsNoEndpoint(NoEndpoint, requests.ConnectionError):
-    """There is no instance to call; the words say why."""
+    """There is no instance to call; the message says why."""
 
 
 ERRORS: Final[Mapping[FailureKind, type[RequestsCallFailed]]] = {
@@ -71,7 +71,7 @@ _FAILURES: Final = (requests.ConnectionError, requests.Timeout, EmptyPoolError)
 
 
 class AdsumAdapter(HTTPAdapter):
-    """Sends requests for a service to a live instance of it. For any number of threads.
+    """Sends requests for a service to a live instance of it. Thread-safe.
 
     `hash_key` returns the key for hash policies, unless `request_options` sets one. Also takes `IntegrationOptions`
     and, in `pool`, the options of `HTTPAdapter`. A thread that waits for the network can't be interrupted. So each wait
@@ -193,7 +193,7 @@ class _DirectedRequest(requests.PreparedRequest):
 
 
 class _Body:
-    """Wraps the raw response: the try ends the way reading does. Everything else is passed on."""
+    """The raw response. The try ends with the body, as a failure if that breaks off. Everything else is passed on."""
 
     def __init__(self, inner: Any, exchange: Exchange, attempt: Try) -> None:
         self._inner = inner

@@ -15,8 +15,8 @@ from adsum.core.model import Endpoint
 from adsum.core.validation import service_name
 
 MAX_SERVICES: Final = 1_000
-"""Services that one integration follows, each with a watch. For one more, the service that was missed longest ago among
-those without an instance is dropped; if all have instances, the call raises `NoEndpoint`. Where users choose the hosts,
+"""Services that one integration follows, each with a watch. For one more, one without an instance is dropped: the one
+with the oldest `last_missed_at`. If all have instances, the call raises `NoEndpoint`. Where users choose the hosts,
 set the option `services`, or they can open that many watches."""
 DEFAULT_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 """The port of a URL without one."""
@@ -49,7 +49,7 @@ class IntegrationOptions(TypedDict, total=False):
     channel: ChannelOptions
     """Options of the channels: how instances are chosen and called. The client's options by default."""
     ready_timeout: float
-    """Seconds that the first call to a service waits until the registry or the disk says anything about it."""
+    """Seconds that the first call to a service waits, at most, for a view of it from the registry or the disk."""
     server_name: Callable[[Endpoint], str]
     """The name that the certificate of an https instance must have; the service's by default. What the instance itself
     declares does not count, because a false registration could declare anything."""

@@ -1,4 +1,4 @@
-"""Registers a listening socket from when its process listens until it stops, under any server."""
+"""Registers a listening socket as an instance while its process serves, under any server."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from adsum.core.errors import AdsumError
 
-_LEADER, _SERVING, _LISTED = range(3)
+_LEADER, _SERVING, _UNDRAINED = range(3)
 """The locked bytes: held by the leader; shared by every worker that serves; held until the leader has drained the
 instance."""
 MAX_RECORD_BYTES: Final = 512
@@ -69,7 +69,7 @@ class WorkerGroup:
 
     def try_lead(self) -> bool:
         """Returns whether this worker leads now. It then leads until `close` or its end."""
-        return self._lock(_LEADER, fcntl.LOCK_EX) and self._lock(_LISTED, fcntl.LOCK_EX)
+        return self._lock(_LEADER, fcntl.LOCK_EX) and self._lock(_UNDRAINED, fcntl.LOCK_EX)
 
     def holder(self) -> str:
         """Returns the holder of the registration; only the leader may call it.
@@ -98,13 +98,13 @@ class WorkerGroup:
 
     def mark_drained(self) -> None:
         """Records that the instance is drained; only the leader may call it."""
-        self._unlock(_LISTED)
+        self._unlock(_UNDRAINED)
 
     def is_drained(self) -> bool:
         """Returns whether the instance is drained, or there is no leader left that could drain it."""
-        if not self._lock(_LISTED, fcntl.LOCK_SH):
+        if not self._lock(_UNDRAINED, fcntl.LOCK_SH):
             return False
-        self._unlock(_LISTED)
+        self._unlock(_UNDRAINED)
         return True
 
     def close(self) -> None:

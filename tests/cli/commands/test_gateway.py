@@ -53,7 +53,7 @@ def test_an_envoy_that_is_too_old_is_an_error_with_the_remedy(adsum: Adsum, tmp_
 def test_a_program_that_is_not_envoy_is_an_error(adsum: Adsum, tmp_path: Path) -> None:
     result = adsum("gateway", "--envoy", _program(tmp_path, "#!/bin/sh\necho hello\n"))
     assert result.code == 1
-    assert "is not an Envoy, by the output of --version" in result.err
+    assert "is not an Envoy, as its --version shows" in result.err
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ class CertificateFiles:
         self.chain, self.key = folder / "certs" / "chain.pem", folder / "keys" / "key.pem"
         for path in (self.chain, self.key):
             path.parent.mkdir()
-        shape = replace(PLAN.profile, tls_certificate=str(self.chain), tls_key=str(self.key))
-        self.plan: GatewayPlan = replace(PLAN, profile=shape)
+        profile = replace(PLAN.profile, tls_certificate=str(self.chain), tls_key=str(self.key))
+        self.plan: GatewayPlan = replace(PLAN, profile=profile)
         self.work_folder = folder / "ours"
         self.work_folder.mkdir()
         self._folder = folder
@@ -111,17 +111,17 @@ def test_a_pair_that_envoy_rejects_is_not_used(files: CertificateFiles, caplog: 
 
 
 @pytest.mark.parametrize(
-    ("chain", "key", "why"),
+    ("chain", "key", "reason"),
     [
         (b"", b"", "they are not valid PEM files"),
         (None, b"", "they are not valid PEM files"),
     ],
     ids=["empty", "keyless"],
 )
-def test_an_invalid_pair_is_rejected(files: CertificateFiles, chain: bytes | None, key: bytes, why: str) -> None:
+def test_an_invalid_pair_is_rejected(files: CertificateFiles, chain: bytes | None, key: bytes, reason: str) -> None:
     good = files.make("first")
     files.put(good[0] if chain is None else chain, key)
-    with pytest.raises(CannotServe, match=why):
+    with pytest.raises(CannotServe, match=reason):
         certificate.validate_pair(certificate.read_pair(files.plan.profile), files.plan, files.work_folder)
 
 

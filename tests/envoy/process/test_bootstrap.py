@@ -25,7 +25,7 @@ PLAN = plan_for(("127.0.0.1", 23787))
 
 
 def envoy_problem(config: dict[str, Any], folder: Path) -> str:
-    """Why Envoy rejects the configuration; "" if it does not."""
+    """Returns why Envoy rejects the configuration; "" if it does not."""
     path = folder / "bootstrap.json"
     path.write_text(json.dumps(config))
     argv = [
@@ -62,17 +62,17 @@ def registry(config: dict[str, Any]) -> dict[str, Any]:
             monitor=("::1", 9),
         ),
     ],
-    ids=["usual", "unmonitored", "nodes", "named nodes", "shaped"],
+    ids=["usual", "unmonitored", "nodes", "named nodes", "profile"],
 )
 def test_envoy_accepts_the_bootstrap(plan: GatewayPlan, tmp_path: Path) -> None:
     assert envoy_problem(bootstrap(plan, tmp_path / "admin.sock"), tmp_path) == ""
 
 
 def test_the_node_has_the_profile_and_the_zone(tmp_path: Path) -> None:
-    shape = GatewayProfile(("127.0.0.1:81",), zone="a", access_log="off")
-    node = bootstrap(replace(PLAN, node="n", profile=shape), tmp_path / "s")["node"]
+    profile = GatewayProfile(("127.0.0.1:81",), zone="a", access_log="off")
+    node = bootstrap(replace(PLAN, node="n", profile=profile), tmp_path / "s")["node"]
     assert (node["id"], node["locality"]) == ("n", {"zone": "a"})
-    assert GatewayProfile.from_metadata(node["metadata"]) == shape
+    assert GatewayProfile.from_metadata(node["metadata"]) == profile
 
 
 def test_no_service_can_have_the_name_of_a_bootstrap_cluster(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_host_names_of_registry_nodes_are_resolved_and_ip_addresses_are_not(tmp_
 
 
 @pytest.mark.parametrize(
-    ("xds", "url", "places"),
+    ("xds", "url", "addresses"),
     [
         ("", "http://127.0.0.1:23786", [("127.0.0.1", 23787)]),
         ("", "http://a:1,https://b:2", [("a", 23787), ("b", 23787)]),
@@ -106,9 +106,9 @@ def test_host_names_of_registry_nodes_are_resolved_and_ip_addresses_are_not(tmp_
     ],
 )
 def test_the_registry_is_at_the_given_address_else_at_its_default_port(
-    xds: str, url: str, places: list[SocketAddress]
+    xds: str, url: str, addresses: list[SocketAddress]
 ) -> None:
-    assert list(registry_addresses(xds, url)) == places
+    assert list(registry_addresses(xds, url)) == addresses
 
 
 def test_a_gateway_is_named_after_its_host_and_port() -> None:
@@ -143,8 +143,8 @@ def test_too_few_open_files_are_reported_with_the_number_needed() -> None:
 def test_responsive_registry_nodes_are_tried_first(tmp_path: Path) -> None:
     nodes = [("10.0.0.1", 23787), ("10.0.0.2", 23787), ("10.0.0.3", 23787)]
 
-    def tried(*answering: SocketAddress) -> list[list[str]]:
-        config = bootstrap(plan_for(*nodes), tmp_path / "s", answering)
+    def tried(*responsive: SocketAddress) -> list[list[str]]:
+        config = bootstrap(plan_for(*nodes), tmp_path / "s", responsive)
         endpoints = registry(config)["load_assignment"]["endpoints"]
         assert [group["priority"] for group in endpoints] == list(range(len(endpoints)))
         return [

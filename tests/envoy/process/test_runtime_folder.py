@@ -51,11 +51,11 @@ def test_the_folder_and_shared_memory_of_a_dead_gateway_are_removed(parent: Path
     (left_behind / "base-id-1").write_text("12")
     memory = parent.parent / "m" / "envoy_shared_memory_120"
     memory.touch()
-    second_folder = parent.parent / "m" / "envoy_shared_memory_130"
-    second_folder.touch()
+    other_memory = parent.parent / "m" / "envoy_shared_memory_130"
+    other_memory.touch()
     RuntimeFolder().close()
     assert list(parent.iterdir()) == []
-    assert (memory.exists(), second_folder.exists()) == (False, True)
+    assert (memory.exists(), other_memory.exists()) == (False, True)
 
 
 def test_the_next_gateway_removes_what_a_killed_one_left(start: Start) -> None:

@@ -43,15 +43,15 @@ def test_a_gateway_reports_the_loss_before_a_drain_stops_waiting_for_it() -> Non
 
 
 def test_the_reason_of_a_refusal_is_read_from_envoys_log() -> None:
-    lines = EnvoyLog(lambda: 7.0)
+    log = EnvoyLog(lambda: 7.0)
     stream = "[warning][config] DeltaAggregatedResources gRPC config stream to adsum_registry closed"
-    lines.feed(f"{stream}: 14, upstream connect error or disconnect/reset before headers\n".encode())
-    lines.feed(f"{stream}: 13, upstream_reset_after_response_started{{connection_termination}}\n".encode())
-    before = lines.refusal
-    lines.feed(f"{stream}: 3, {REASON}\n".encode())
-    assert (before, lines.refusal, lines.refused_at) == ("", REASON, 7.0)
-    lines.feed(f"{stream} since 30s ago: 8, no room, at all\n".encode())
-    assert lines.refusal == "no room, at all"
+    log.feed(f"{stream}: 14, upstream connect error or disconnect/reset before headers\n".encode())
+    log.feed(f"{stream}: 13, upstream_reset_after_response_started{{connection_termination}}\n".encode())
+    before = log.refusal
+    log.feed(f"{stream}: 3, {REASON}\n".encode())
+    assert (before, log.refusal, log.refused_at) == ("", REASON, 7.0)
+    log.feed(f"{stream} since 30s ago: 8, no room, at all\n".encode())
+    assert log.refusal == "no room, at all"
 
 
 def test_a_gateway_without_contact_says_so_and_keeps_serving(

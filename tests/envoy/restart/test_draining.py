@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from adsum.envoy.admin import ActiveTraffic
+from adsum.envoy.admin import ActiveTraffic, AdminUnavailable
 from adsum.envoy.process.envoy_instance import EnvoyInstance
 from adsum.envoy.restart import draining
 from adsum.envoy.restart.draining import drain
@@ -30,7 +30,7 @@ class DrainedProcess:
 
 
 class DrainedAdmin:
-    """An admin interface that records what it is told to do. No request is in progress."""
+    """An admin interface that records the calls to it. No request is in progress."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -78,6 +78,22 @@ async def test_without_process_access_the_sockets_of_envoy_are_not_touched(accep
     await drain(instance, 5.0)
     assert accept_drains == []
     assert admin.calls == ["stop accepting", "drain connections"]
+
+
+async def test_an_unresponsive_envoy_is_not_idle_while_its_connections_can_not_be_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instance, admin = envoy(process_access=False)
+    counts = [None, None, TcpConnectionCounts(1, 1), TcpConnectionCounts(0, 0)]
+
+    async def no_answer() -> None:
+        raise AdminUnavailable("Envoy does not answer")
+
+    monkeypatch.setattr(admin, "stop_accepting", no_answer)
+    monkeypatch.setattr(draining, "count_connections", lambda _: counts.pop(0))
+    monkeypatch.setattr(draining, "CONNECTION_POLL_INTERVAL", 0.0)
+    await drain(instance, 30.0)
+    assert counts == []
 
 
 def test_connections_are_counted_only_with_process_access() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ from tests.envoy.ads_server import AdsServer
 from tests.envoy.gateway_command import (
     READY,
     GatewayAddresses,
+    SlowCall,
     Start,
     SteadyCaller,
     UpstreamServer,
@@ -38,10 +38,7 @@ def test_sigterm_finishes_requests_and_reports_not_ready(
 ) -> None:
     gateway = start("--drain-timeout", "60")
     gateway.wait_for_output(READY)
-    slow: list[httpx.Response] = []
-    calling = threading.Thread(target=lambda: slow.append(get(f"{addresses.url}/slow")))
-    calling.start()
-    assert upstream.slow_requests.acquire(timeout=30)
+    slow_call = SlowCall(addresses, upstream)
     with httpx.Client(trust_env=False) as kept:
         assert kept.get(f"{addresses.monitor_url}/readyz").status_code == 200
         gateway.signal(signal.SIGTERM)
@@ -52,9 +49,9 @@ def test_sigterm_finishes_requests_and_reports_not_ready(
         assert kept.get(f"{addresses.monitor_url}/readyz").status_code == 503
     assert gateway.process.poll() is None
     upstream.release_slow.set()
-    calling.join(30)
-    assert [response.text for response in slow] == ["ok"]
-    assert slow[0].headers["connection"] == "close"
+    response = slow_call.result()
+    assert response is not None
+    assert (response.text, response.headers["connection"]) == ("ok", "close")
     assert gateway.wait_for_exit() == 0
 
 
@@ -63,13 +60,11 @@ def test_requests_beyond_the_drain_timeout_are_cut_off_and_logged(
 ) -> None:
     gateway = start("--drain-timeout", "0.5")
     gateway.wait_for_output(READY)
-    calling = threading.Thread(target=lambda: answers(f"{addresses.url}/slow"))
-    calling.start()
-    assert upstream.slow_requests.acquire(timeout=30)
+    slow_call = SlowCall(addresses, upstream)
     gateway.signal(signal.SIGTERM)
     assert gateway.wait_for_exit() == 0
     assert "1 requests are still in progress and are cut off" in gateway.output
-    calling.join(30)
+    assert slow_call.result() is None
 
 
 def test_a_second_signal_ends_the_gateway_at_once(
@@ -78,16 +73,14 @@ def test_a_second_signal_ends_the_gateway_at_once(
     gateway = start("--drain-timeout", "1h")
     gateway.wait_for_output(READY)
     (envoy,) = gateway.envoys()
-    calling = threading.Thread(target=lambda: answers(f"{addresses.url}/slow"))
-    calling.start()
-    assert upstream.slow_requests.acquire(timeout=30)
+    slow_call = SlowCall(addresses, upstream)
     gateway.signal(signal.SIGTERM)
     gateway.wait_for_output("draining")
     gateway.signal(signal.SIGTERM)
     assert gateway.wait_for_exit() == 128 + signal.SIGTERM
     assert has_exited(envoy)
     assert list(gateway.tmp.iterdir()) == []
-    calling.join(30)
+    assert slow_call.result() is None
 
 
 def test_without_process_access_sigterm_finishes_requests(
@@ -95,17 +88,15 @@ def test_without_process_access_sigterm_finishes_requests(
 ) -> None:
     gateway = start("--drain-timeout", "60", "--no-process-access")
     gateway.wait_for_output(READY)
-    slow: list[httpx.Response] = []
-    calling = threading.Thread(target=lambda: slow.append(get(f"{addresses.url}/slow")))
-    calling.start()
-    assert upstream.slow_requests.acquire(timeout=30)
+    slow_call = SlowCall(addresses, upstream)
     gateway.signal(signal.SIGTERM)
     wait_until("the listener to close", lambda: not answers(addresses.url))
     wait_until("the monitor to close, too", lambda: not answers(f"{addresses.monitor_url}/healthz"))
     assert gateway.process.poll() is None
     upstream.release_slow.set()
-    calling.join(30)
-    assert [response.text for response in slow] == ["ok"]
+    response = slow_call.result()
+    assert response is not None
+    assert response.text == "ok"
     assert gateway.wait_for_exit() == 0
 
 
@@ -114,10 +105,7 @@ def test_sigterm_during_a_takeover_finishes_requests(
 ) -> None:
     gateway = start("--drain-timeout", "60")
     gateway.wait_for_output(READY)
-    slow: list[httpx.Response] = []
-    calling = threading.Thread(target=lambda: slow.append(get(f"{addresses.url}/slow")))
-    calling.start()
-    assert upstream.slow_requests.acquire(timeout=30)
+    slow_call = SlowCall(addresses, upstream)
     ads.silent = True
     gateway.signal(signal.SIGHUP)
     gateway.wait_for_output("the gateway does not accept requests yet")
@@ -127,7 +115,8 @@ def test_sigterm_during_a_takeover_finishes_requests(
         get(addresses.url)
     assert gateway.process.poll() is None
     upstream.release_slow.set()
-    calling.join(30)
-    assert [response.text for response in slow] == ["ok"]
+    response = slow_call.result()
+    assert response is not None
+    assert response.text == "ok"
     assert gateway.wait_for_exit() == 0
     assert list(gateway.tmp.iterdir()) == []

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
 
 from tests.envoy.ads_server import AdsServer
 from tests.envoy.gateway_command import (
     READY,
     GatewayAddresses,
+    SlowCall,
     Start,
     SteadyCaller,
     UpstreamServer,
-    answers,
     get,
     has_exited,
     wait_until,
@@ -26,12 +25,10 @@ def test_requests_that_outlast_a_reload_are_cut_off_and_logged(
 ) -> None:
     gateway = start("--drain-timeout", "1")
     gateway.wait_for_output(READY)
-    calling = threading.Thread(target=lambda: answers(f"{addresses.url}/slow"))
-    calling.start()
-    assert upstream.slow_requests.acquire(timeout=30)
+    slow_call = SlowCall(addresses, upstream)
     gateway.signal(signal.SIGHUP)
     gateway.wait_for_output("requests on up to 1 connections are cut off; --drain-timeout gives them more time")
-    calling.join(30)
+    assert slow_call.result() is None
 
 
 def test_sighup_under_load_fails_no_request(start: Start, addresses: GatewayAddresses, ads: AdsServer) -> None:
@@ -60,7 +57,9 @@ def test_sighup_rereads_the_settings(start: Start, addresses: GatewayAddresses, 
     assert [profile.default_routes for profile in ads.profiles] == [True, False]
 
 
-def test_wrong_settings_change_nothing(start: Start, addresses: GatewayAddresses, tmp_path: Path) -> None:
+def test_a_reload_with_wrong_settings_changes_nothing(
+    start: Start, addresses: GatewayAddresses, tmp_path: Path
+) -> None:
     gateway = start()
     gateway.wait_for_output(READY)
     before = gateway.envoys()

@@ -86,7 +86,7 @@ def _pair_problem(path: Path) -> str:
 
 
 def _envoy_problem(binary: EnvoyBinary, config: Path, pair: Path) -> str:
-    """Returns why Envoy rejects the pair; "" if it does not. Its libraries reject some pairs that Python's accept."""
+    """Returns why Envoy rejects the pair; "" if it does not. Its TLS library rejects some that Python's accepts."""
     argv: list[str | Path] = [binary.path, "--mode", "validate", "-c", config, "-l", "error", "--log-format", "%v"]
     try:
         process = subprocess.run(  # noqa: S603 - the operator's Envoy

@@ -22,7 +22,7 @@ REGISTRY_LOST_BODY: Final = (
     f"ready, but no contact with the registry for {LOST_AFTER:g} s: it serves the last known configuration\n"
 )
 METRICS_PATH: Final = "/stats/prometheus?usedonly"
-"""Leaves out stats that were never used."""
+"""The path of the metrics on the admin interface, without stats that were never used."""
 
 _HTTP: Final = "type.googleapis.com/envoy.extensions.filters"
 _GET: Final = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}

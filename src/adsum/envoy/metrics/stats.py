@@ -1,9 +1,9 @@
 """Selects the stats that a gateway's Envoy keeps.
 
 Envoy would keep about 130 stats per service and more per route. Most are never read, and each costs memory and time in
-every scrape. Kept are request counts, results, latencies and targets by service and route, what was held back (retries,
-ejections, limits), and Envoy's own state. The registry receives the same stats. Counts per instance go to the registry
-as load reports (LRS), which need no stats; Envoy cannot do both.
+every scrape. A gateway keeps request counts, results and latencies by service and route, counts of retries, ejections
+and exceeded limits, and Envoy's own state. The registry receives the same stats. Counts per instance go to the
+registry as load reports (LRS), which need no stats; Envoy cannot do both.
 """
 
 from __future__ import annotations

@@ -36,10 +36,10 @@ class AccessLog:
         self.lost_lines = 0
         """The number of lines that were dropped."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, lines: bytes) -> None:
         """Writes whole lines. Lost lines are reported in the log, at most once per `LOSS_REPORT_INTERVAL`."""
-        line_count = data.count(b"\n")
-        if self._sink.put(data, line_count):
+        line_count = lines.count(b"\n")
+        if self._sink.put(lines, line_count):
             return
         self.lost_lines += line_count
         if self._now() - self._reported_at >= LOSS_REPORT_INTERVAL:

@@ -76,7 +76,7 @@ def _version(path: Path) -> str:
     output = process.stdout.decode(errors="replace")
     version = _VERSION.search(output)
     if version is None:
-        raise EnvoyNotFound(f"{path} is not an Envoy, by the output of --version; {INSTALL_HINT} installs one")
+        raise EnvoyNotFound(f"{path} is not an Envoy, as its --version shows; {INSTALL_HINT} installs one")
     if tuple(map(int, version.groups()[:2])) < MIN_VERSION:
         raise EnvoyNotFound(
             f"{path} is Envoy {_text(version.groups())}; a gateway needs {_text(MIN_VERSION)} or later: {INSTALL_HINT}"

@@ -23,7 +23,7 @@ NODE_CLUSTER: Final = "adsum-gateway"
 SECRET_NAME: Final = "gateway"
 """The name of a gateway's own certificate in xDS."""
 SECRETS_FILE: Final = "secrets.json"
-"""The file that tells Envoy where its certificate is when no registry does."""
+"""The file that names the certificate to an Envoy that follows no registry. Envoy reads it as an SDS source."""
 PROCESS_CWD: Final = Path("/proc/self/cwd") if sys.platform == "linux" else None
 """A path that means the working directory of whichever process opens it; None where the system has none."""
 CONNECT_TIMEOUT: Final = 1.0

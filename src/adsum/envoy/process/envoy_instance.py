@@ -1,4 +1,4 @@
-"""One running Envoy of a gateway: how it is started, and when it is ready to serve."""
+"""One running Envoy of a gateway: starts it and waits until it serves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from adsum.core.addresses import format_host_port
 from adsum.envoy.admin import AdminClient, AdminUnavailable
 from adsum.envoy.certificates import certificate
 from adsum.envoy.plan import GatewayPlan, SocketAddress
@@ -74,7 +75,7 @@ class EnvoyInstance:
 
     @property
     def exits_within(self) -> float:
-        """Seconds after which this Envoy has exited once another one has taken over."""
+        """Seconds within which this Envoy exits once another one has taken over."""
         return _drain_time(self.plan) + SHUTDOWN_MARGIN
 
     async def wait_until_serving(self, *, strict: bool) -> None:
@@ -91,7 +92,7 @@ class EnvoyInstance:
             if waited - reported >= WAIT_REPORT_INTERVAL:
                 reported, previous = waited, reason
                 reason = await self._waiting_reason()
-                if reason != previous:  # First Envoy itself may be slow, then the registry may be away.
+                if reason != previous:  # Envoy may start slowly, and then the registry may be away.
                     _log.warning("the gateway does not accept requests yet: %s", reason)
 
     async def _serves(self, *, strict: bool) -> bool:
@@ -107,7 +108,7 @@ class EnvoyInstance:
             return False
 
     async def _waiting_reason(self) -> str:
-        nodes = ", ".join(f"{host}:{port}" for host, port in self.plan.registry_nodes)
+        nodes = ", ".join(format_host_port(host, port) for host, port in self.plan.registry_nodes)
         if self.process.refusal:
             return f"the registry at {nodes} rejects this gateway: {self.process.refusal}"
         try:

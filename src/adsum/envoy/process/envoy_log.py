@@ -32,20 +32,20 @@ PYTHON_LEVELS: Final[Mapping[str, int]] = MappingProxyType(
 ENVOY_LEVELS: Final[Mapping[str, str]] = MappingProxyType(
     {"debug": "debug", "info": "warning", "warning": "warning", "error": "error"}
 )
-"""Our levels as Envoy's. Envoy's info messages are about its internals, several per cluster, so our info asks for
-warnings."""
+"""Our levels as Envoy's. Envoy's info messages are about its internals, several per cluster, so our level info makes
+Envoy log only warnings."""
 EXPECTED_WARNINGS: Final = (
     "caught ENVOY_SIGTERM",
     "shutting down admin due to child startup",
     "terminating parent process",
     "gRPC config: initial fetch timed out",
 )
-"""Warnings about what we make Envoy do. They are logged at debug level."""
+"""Warnings that the gateway itself causes. They are logged at debug level."""
 OUTAGE_PATTERN: Final = re.compile(r"(?:DeltaAggregatedResources|StreamLoadStats) gRPC config stream.* closed")
 """Messages that Envoy writes at every failed attempt to reach the registry, once or twice a second. The first of an
 outage is logged as it is, the others at debug level."""
 REFUSAL_PATTERN: Final = re.compile(
-    r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<why>.*)"
+    r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<reason>.*)"
 )
 """The message at the end of the stream of resources, with its gRPC status."""
 REFUSAL_CODES: Final = frozenset({"3", "7", "8", "12", "16"})
@@ -64,17 +64,17 @@ class EnvoyLog:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._failed_at = -math.inf
-        """When an attempt to reach the registry failed last."""
+        """The time of the last failed attempt to reach the registry."""
         self._rest = b""
         self._level = logging.WARNING
         self.errors: deque[str] = deque(maxlen=MAX_KEPT_ERRORS)
         """The latest errors."""
         self.refusal = ""
-        """Why the registry ended the stream of resources last; "" if it never did."""
+        """The reason with which the registry last ended the stream of resources; "" if it never did."""
         self.refused_at = -math.inf
-        """When the registry ended it, on the monotonic clock."""
+        """The time of that refusal, on the monotonic clock."""
         self.stopping = False
-        """True once Envoy was told to exit. Its complaints are then logged at debug level."""
+        """True once the gateway has signalled Envoy to exit. Its messages are then logged at debug level."""
 
     def feed(self, chunk: bytes) -> None:
         """Logs every complete line and keeps the rest. An empty chunk ends the output."""
@@ -103,7 +103,7 @@ class EnvoyLog:
     def _note_refusal(self, message: str) -> None:
         refused = REFUSAL_PATTERN.match(message)
         if refused is not None and refused["code"] in REFUSAL_CODES:
-            self.refusal, self.refused_at = refused["why"], self._now()
+            self.refusal, self.refused_at = refused["reason"], self._now()
 
     def _is_repeated_outage(self, message: str) -> bool:
         if OUTAGE_PATTERN.match(message) is None:

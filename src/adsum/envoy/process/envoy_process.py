@@ -1,4 +1,4 @@
-"""One Envoy as a child process: it is started, its output is read, it is signalled and reaped. It never outlives us."""
+"""One Envoy as a child process: starts it, reads its output, signals it and reaps it. It never outlives us."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ class EnvoyProcess:
 
     @property
     def running(self) -> bool:
+        """True until the process has exited and its output has been read."""
         return not self.exited.done()
 
     @property
     def refusal(self) -> str:
-        """Why the registry ended this Envoy's stream of resources last; "" if it never did."""
+        """The reason with which the registry last ended this Envoy's stream of resources; "" if it never did."""
         return self._log.refusal
 
     @property
     def refused_at(self) -> float:
-        """When the registry ended it, on the monotonic clock."""
+        """The time of that refusal, on the monotonic clock."""
         return self._log.refused_at
 
     def signal(self, number: signal.Signals) -> None:
@@ -67,7 +68,7 @@ class EnvoyProcess:
         return await self.kill()
 
     async def kill(self) -> int:
-        """Kills it without a chance to signal other Envoys. Returns the exit code."""
+        """Sends SIGKILL, so that it can't signal other Envoys before it exits. Returns the exit code."""
         self.signal(signal.SIGKILL)
         return await asyncio.shield(self.exited)
 

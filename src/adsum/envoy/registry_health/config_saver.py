@@ -14,7 +14,7 @@ from adsum.envoy.process.envoy_instance import EnvoyInstance
 from adsum.envoy.registry_health.last_good_config import LastGoodConfig, StaticResources
 
 SAVE_INTERVAL: Final = 5.0
-"""Seconds between two config dumps, at least."""
+"""The shortest time between two config dumps, in seconds."""
 MAX_SAVE_TIME_SHARE: Final = 0.01
 """The share of time that config dumps may take. A large configuration is saved less often."""
 
@@ -29,7 +29,7 @@ async def save_config(envoy: EnvoyInstance, last_good: LastGoodConfig) -> None:
 async def save_periodically(
     last_good: Callable[[], LastGoodConfig], serving: Callable[[], EnvoyInstance | None], rng: Random
 ) -> None:
-    """Saves until cancelled. `serving` returns the Envoy to ask; None skips a turn."""
+    """Saves until cancelled. `serving` returns the Envoy to save from; None skips a turn."""
     loop = asyncio.get_running_loop()
     interval = SAVE_INTERVAL
     while True:

@@ -91,6 +91,7 @@ async def wait_until_reachable(nodes: Sequence[SocketAddress], rng: Random) -> N
 
 
 async def _check_node(host: str, port: int) -> str:
+    """Returns why the node does not answer over xDS; "" if it does."""
     import grpc.aio  # A large import that only a running gateway needs.
     from envoy.config.core.v3.base_pb2 import Node
     from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest

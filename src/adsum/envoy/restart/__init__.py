@@ -1,1 +1,1 @@
-"""Draining an Envoy and replacing it without a gap. This package alone acts on Envoy's process from outside."""
+"""Draining an Envoy and replacing it without a gap. Only this package acts on its process by more than signals."""

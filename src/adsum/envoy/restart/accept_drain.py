@@ -30,10 +30,9 @@ _QUEUE_LENGTH: Final = slice(24, 28)
 
 
 def refuse_new_connections(pid: int, ports: Collection[int], max_sockets: int) -> list[socket.socket]:
-    """Makes the sockets at which process `pid` listens on `ports` refuse new connections. Returns at most `max_sockets`
-    of them.
+    """Makes the listening sockets of process `pid` on `ports` refuse new connections, at most `max_sockets` of them.
 
-    Returns an empty list if the system does not permit it. The sockets are duplicates that the caller must close.
+    Returns duplicates of the sockets, which the caller must close; none if the system does not permit it.
     """
     try:
         pidfd = os.pidfd_open(pid)

@@ -44,7 +44,11 @@ async def _finish(envoy: EnvoyInstance) -> None:
         await envoy.admin.drain_connections()
         await _wait_until_idle(envoy)
     except AdminUnavailable as error:
-        _log.warning("%s; it can't close its connections, so it is ended once no client is connected", error)
+        _log.warning(
+            "%s; it can't close its connections, so it is ended once no client is connected, "
+            "at the latest after the drain timeout",
+            error,
+        )
         await _wait_until_disconnected(envoy)
 
 
@@ -73,9 +77,8 @@ async def _wait_until_disconnected(envoy: EnvoyInstance) -> None:
 async def _refuse_new_connections(envoy: EnvoyInstance) -> bool:
     """Makes the kernel refuse new connections, and waits until Envoy has accepted the queued ones.
 
-    Returns False if the plan or the system does not permit it; then new connections are still accepted.
-
-    The monitor's listener stays open: it reports until the end that the gateway is not ready.
+    Returns False if the plan or the system does not permit it; then new connections are still accepted. The
+    monitor's listener stays open: it reports until the end that the gateway is not ready.
     """
     if not envoy.plan.process_access:
         return False

@@ -23,7 +23,7 @@ _BASE_ID: Final = "base-id-"
 
 
 class HotRestart:
-    """One series of Envoys. `folder` is private to the gateway; `number` is unique in it."""
+    """The hot restarts of one series of Envoys. `folder` is private to the gateway; `number` is unique in it."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self._base_id_file = folder / f"{_BASE_ID}{number}"

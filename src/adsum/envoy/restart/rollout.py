@@ -26,7 +26,7 @@ REPORT_BEFORE_EXIT: Final = 0.5
 
 
 class EnvoyRollout:
-    """`start` the first Envoy, `replace` it by others; `close` ends them all."""
+    """The running Envoys of one gateway: `start` starts the first, `replace` replaces it, `close` ends them all."""
 
     def __init__(self) -> None:
         self._runtime_folder = RuntimeFolder()

@@ -51,7 +51,7 @@ def count_connections(envoy: EnvoyInstance) -> TcpConnectionCounts | None:
 
 
 def _connections(pid: int) -> list[tuple[int, int]] | None:
-    """Returns the local and the remote port of each established connection; None if the system does not tell."""
+    """Returns the local and the remote port of each established connection; None if the system does not show them."""
     try:
         sockets = set(_open_files(pid))
         tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6")]
