@@ -43,7 +43,7 @@ class LogRetention:
             self._newest = keys[-1]
 
     def trim(self) -> list[bytes]:
-        """Removes and returns the keys that are to be deleted now, if any."""
+        """Removes and returns the keys to delete now; none until the log exceeds its bounds by the slack."""
         return self._retention.trim() if self._retention.is_over_bounds(TRIM_SLACK_CHANGES) else []
 
     def oldest(self, service: str) -> bytes | None:
