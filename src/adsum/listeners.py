@@ -1,4 +1,4 @@
-"""The listeners of a node: its HTTP server, and the servers of their own that dialects mount."""
+"""The listeners of a node: its HTTP server, and the other servers that dialects mount."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Listeners:
         self._servers: list[_Server] = []
         self._http: http.HttpServer | None = None
         self.urls: list[str] = []
-        """Where the HTTP server listens, once bound."""
+        """The URLs of the HTTP server, after `bind`."""
         self.addresses: dict[str, list[str]] = {}
-        """HOST:PORT of each listener, by dialect, once open."""
+        """Dialect → HOST:PORT of each of its listeners, after `start`."""
 
     @property
     def http_server(self) -> http.HttpServer:
@@ -57,12 +57,12 @@ class Listeners:
         return self._http
 
     def bind(self) -> None:
-        """Bind the address of the HTTP server without accepting connections. Raises `ListenError`."""
+        """Binds the address of the HTTP server without accepting connections. Raises `ListenError`."""
         self._sockets = http.listen(self._config.listen)
         self.urls = [http.socket_url(bound) for bound in self._sockets]
 
     async def start(self) -> None:
-        """Accept connections, on the HTTP server first. Raises `AdsumError` if an address can't be used."""
+        """Accepts connections, on the HTTP server first. Raises `AdsumError` if an address can't be used."""
         router = PathRouter(self._paths)
         hosts = http.AllowedHosts.for_sockets(self._config.listen, self._sockets, self._config.host_name)
         limits = http.HttpLimits(self._limits.http)
@@ -79,7 +79,7 @@ class Listeners:
             self.addresses.setdefault(name, []).append(address)
 
     async def stop(self) -> None:
-        """Stop listening. Answers in progress may finish within the time of each server; idempotent."""
+        """Stops listening. Answers in progress may finish within the stop timeout of each server. Idempotent."""
         servers, self._servers = self._servers, []
         for server in servers:
             await server.stop()
@@ -90,7 +90,7 @@ class Listeners:
             bound.close()
 
     def reconfigure(self, config: NodeConfig) -> None:
-        """Apply another `max_connections` to the HTTP server; open connections stay."""
+        """Applies another `max_connections` to the HTTP server. Open connections stay."""
         self._config = config
         self._limits = self._connection_limits()
         if self._http is not None:
@@ -98,9 +98,9 @@ class Listeners:
         self.log_limits()
 
     def log_limits(self) -> None:
-        """Log how many connections there may be, and what to do if file descriptors allow fewer than configured."""
+        """Logs the limits of connections, and the remedy if file descriptors allow fewer than are configured."""
         wanted, limits = self._config.max_connections, self._limits
-        _log.info("up to %d HTTP connections, and %d of other listeners, at a time", limits.http, limits.grpc)
+        _log.info("at most %d HTTP connections at a time, and %d of other listeners", limits.http, limits.grpc)
         if limits.http < wanted:
             _log.warning(
                 "the limit of open files is %d, which allows %d connections at a time instead of %d: raise it "

@@ -25,8 +25,8 @@ _log = logging.getLogger("adsum.etcd")
 class EtcdSession:
     """Holds a lease of `ttl` seconds.
 
-    `on_grant` is called with the id of every new lease, to put the keys that depend on it. The session is held once it
-    has returned. If it raises `EtcdError`, another lease is requested.
+    `on_grant` is called with the id of every new lease, and writes the keys under that lease. The session is held when
+    it has returned. If it raises `EtcdError`, another lease is requested.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class EtcdSession:
         return max(0.0, self._clock.now() - self._until)
 
     def verify(self) -> None:
-        """Renews the lease at once, to find out whether etcd still knows it: etcd may have been wiped."""
+        """Renews the lease at once, which shows whether it still exists: etcd may have been wiped."""
         self._verify.set()
 
     def start(self) -> None:
