@@ -71,11 +71,11 @@ class Listeners:
         await self._http.start()
         for name, listener in self._listeners:
             server = self._server(listener)
+            self._servers.append(server)  # Before it starts, so that `stop` also closes a server that failed to start.
             try:
                 address = await server.start(listener.address)
             except AdsumError as error:
                 raise AdsumError(f"{error}; {listener.remedy}") from None
-            self._servers.append(server)
             self.addresses.setdefault(name, []).append(address)
 
     async def stop(self) -> None:

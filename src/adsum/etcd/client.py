@@ -86,7 +86,7 @@ class EtcdClient:
 
     @property
     def has_one_member(self) -> bool:
-        """Whether there is no other member to use."""
+        """True if the cluster has no other member to use."""
         return len(self._hosts) == 1
 
     async def range(

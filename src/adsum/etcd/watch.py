@@ -34,8 +34,8 @@ SILENCE_TIMEOUT: Final = 3.0
 """Seconds without a message after which a member counts as hanging."""
 SHORT_SILENCE_TIMEOUT: Final = 1.5
 """The same if there are several members. A hanging member delays changes by at most that much."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Bounds in seconds of the pause before connecting again."""
+MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.1, 2.0
+"""Seconds before the watch connects again. The pause grows from the first bound to the second."""
 MAX_FRAGMENTS: Final = 10_000
 """Fragments of one answer that are joined. More break the connection."""
 
@@ -95,7 +95,7 @@ async def watch(
 
     Ends only after a `ResyncRequired`.
     """
-    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    backoff = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE)
     while True:
         host = etcd.host
         try:

@@ -25,8 +25,8 @@ from adsum.stores.etcd.layout import Head, Layout
 
 BATCH_PARTS_TIMEOUT: Final = 2.0
 """Seconds that the later parts of a batch may take. Then its writer counts as dead, and the parts are published."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Bounds in seconds of the pause before the catalog is read anew."""
+MIN_RESYNC_PAUSE, MAX_RESYNC_PAUSE = 0.1, 2.0
+"""Seconds before the catalog is read anew. The pause grows from the first bound to the second."""
 
 _log = logging.getLogger("adsum.store")
 
@@ -124,7 +124,7 @@ class CatalogFollower:
             await self._etcd.commit([Unchanged(self._layout.head, 0)], [put])
 
     async def _run(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        backoff = Backoff(MIN_RESYNC_PAUSE, MAX_RESYNC_PAUSE)
         while True:
             try:
                 catalog = self._layout.catalog

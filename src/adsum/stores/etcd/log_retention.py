@@ -21,7 +21,7 @@ class LogRetention:
         self._retention = Retention[bytes]()
         self._newest = b""
         self.is_loaded = False
-        """Whether all keys of the log are known."""
+        """True once all keys of the log are known."""
 
     def load(self, keys: Iterable[bytes]) -> None:
         """Sets all keys of the log, given in order. Keys that no node wrote are skipped."""

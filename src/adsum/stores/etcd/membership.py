@@ -35,7 +35,7 @@ from adsum.ports import Clock
 
 SESSION_TTL: Final = 5
 """Seconds without a keep-alive after which etcd ends a node's session, and other nodes count it as dead."""
-BEGIN_TIMEOUT: Final = 10.0
+JOIN_TIMEOUT: Final = 10.0
 """Seconds within which etcd must grant a session to a node that starts. Then the node ends with an error."""
 ADDRESS_WARNING_DELAY: Final = 2.0 * SESSION_TTL
 """Seconds after which a conflict of the nodes' URLs is reported. By then no dead node is among them."""
@@ -43,8 +43,8 @@ REBALANCE_INTERVAL: Final = 1.0
 """Seconds after which shards are claimed and released again, even if no node or shard has changed."""
 MAX_SHARDS_PER_TRANSACTION: Final = 64
 """Shards that one transaction claims or releases."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Bounds in seconds of the pause before the nodes are read anew."""
+MIN_RELOAD_PAUSE, MAX_RELOAD_PAUSE = 0.1, 2.0
+"""Seconds before the nodes are read anew. The pause grows from the first bound to the second."""
 DEPARTED_NODE_RETENTION: Final = 90.0
 """Seconds for which drains may wait for a departed node, whose consumers may not have noticed that it left."""
 MAX_DEPARTED_NODES: Final = 64
@@ -153,10 +153,10 @@ class EtcdMembership:
             asyncio.create_task(self._rebalance(), name="adsum-etcd-rebalance"),
         ]
         try:
-            async with asyncio.timeout(BEGIN_TIMEOUT):
+            async with asyncio.timeout(JOIN_TIMEOUT):
                 await self._joined.wait()
         except TimeoutError:
-            raise StoreUnavailable(f"etcd grants this node no session within {BEGIN_TIMEOUT:g} s") from None
+            raise StoreUnavailable(f"etcd grants this node no session within {JOIN_TIMEOUT:g} s") from None
 
     async def close(self) -> None:
         """Leaves the cluster, so that other nodes take over the shards at once; idempotent."""
@@ -182,7 +182,7 @@ class EtcdMembership:
         self._changed.set()
 
     async def _follow(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        backoff = Backoff(MIN_RELOAD_PAUSE, MAX_RELOAD_PAUSE)
         while True:
             try:
                 await self._watch(await self._load(), backoff)

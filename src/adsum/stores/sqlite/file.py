@@ -67,7 +67,7 @@ class SqliteFile:
         self._changes_since_trim = CHANGES_BETWEEN_DEPARTURE_TRIMS
         """Changes written since departures were trimmed; at first the bound, as earlier changes are not known."""
         self._must_reload = False
-        """Whether a failed write may have changed the file, so that its revision must be read again."""
+        """True after a failed write that may have changed the file, so that its revision must be read again."""
         self._wal_copy_size = MAX_WAL_BYTES
         """Bytes of the write-ahead log past which a commit copies it."""
         self.revision = 0
