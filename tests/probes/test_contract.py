@@ -1,4 +1,4 @@
-"""The promises of `adsum.ports.Probe`, for every kind of check."""
+"""The contract of `adsum.ports.Probe`, for every kind of check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promises of `adsum.ports.Store`, for every store of the table."""
+"""The contract of `adsum.ports.Store`, for every store of the table."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_the_last_change_of_an_instance_in_a_batch_counts(location: StoreL
         assert [recorded.revision for recorded in await store.history(None, None, 9)] == [revision] * 4
 
 
-async def test_a_service_whose_last_instance_left_stays_known(location: StoreLocation) -> None:
+async def test_a_service_whose_last_instance_was_removed_stays_known(location: StoreLocation) -> None:
     async with location.open() as store:
         await store.commit([change("u1", service="users"), change("o1"), change("o2")], location.zero)
         await store.commit([change("o1", None), change("o2", None)], location.zero + 1)
@@ -115,7 +115,7 @@ async def test_a_service_whose_last_instance_left_stays_known(location: StoreLoc
         assert list(services) == ["users", "orders"], "services are in the order of their last change"
 
 
-async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
+async def test_past_a_bound_the_service_with_the_oldest_removal_is_forgotten(
     location: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (memory, file, departed_services):
@@ -147,7 +147,7 @@ async def test_a_forgotten_service_is_unknown_to_all_followers_and_its_history_s
         assert len(await store.history("orders", None, 9)) == 3
 
 
-async def test_a_service_may_be_emptied_forgotten_and_come_again_in_one_batch(location: StoreLocation) -> None:
+async def test_a_service_may_be_emptied_forgotten_and_listed_again_in_one_batch(location: StoreLocation) -> None:
     why = Provenance(Cause.FORGOTTEN, "ann")
     async with location.open() as store, open_follower(store) as follower:
         await store.commit([change("o1"), change("u1", service="users"), change("p1", service="pay")], location.zero)
@@ -315,7 +315,7 @@ async def test_history_is_bounded_and_keeps_the_newest(location: StoreLocation) 
         assert [recorded.revision for recorded in history] == newest
 
 
-async def test_no_service_pushes_the_history_of_another_out(location: StoreLocation) -> None:
+async def test_the_history_of_a_service_never_displaces_that_of_another(location: StoreLocation) -> None:
     async with location.open() as store:
         revision = await store.commit([change("v1", service="victim")], location.zero)
         revision = await store.commit([change("v1", None, service="victim")], revision)
@@ -452,7 +452,7 @@ async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(locat
         assert [edit.after["n"] for edit in found] == [b"%d" % n for n in range(999, 899, -1)]
 
 
-async def test_the_history_of_documents_is_bounded_and_one_document_never_flushes_another(
+async def test_the_history_of_documents_is_bounded_and_one_document_never_displaces_another(
     location: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "MAX_EDITS_PER_DOCUMENT", 3)
