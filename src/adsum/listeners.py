@@ -100,7 +100,7 @@ class Listeners:
     def log_limits(self) -> None:
         """Logs the limits of connections, and the remedy if file descriptors allow fewer than are configured."""
         wanted, limits = self._config.max_connections, self._limits
-        _log.info("at most %d HTTP connections at a time, and %d of other listeners", limits.http, limits.grpc)
+        _log.info("up to %d HTTP connections, and %d of other listeners, at a time", limits.http, limits.grpc)
         if limits.http < wanted:
             _log.warning(
                 "the limit of open files is %d, which allows %d connections at a time instead of %d: raise it "
