@@ -45,9 +45,9 @@ class Listeners:
         self._servers: list[_Server] = []
         self._http: http.HttpServer | None = None
         self.urls: list[str] = []
-        """The URLs of the HTTP server, after `bind`."""
+        """The URLs of the HTTP server, once bound."""
         self.addresses: dict[str, list[str]] = {}
-        """Dialect → HOST:PORT of each of its listeners, after `start`."""
+        """Dialect → HOST:PORT of each of its listeners, once open."""
 
     @property
     def http_server(self) -> http.HttpServer:
@@ -79,7 +79,7 @@ class Listeners:
             self.addresses.setdefault(name, []).append(address)
 
     async def stop(self) -> None:
-        """Stops listening. Answers in progress may finish within the stop timeout of each server. Idempotent."""
+        """Stops listening. Answers in progress may finish within the time of each server; idempotent."""
         servers, self._servers = self._servers, []
         for server in servers:
             await server.stop()
@@ -90,7 +90,7 @@ class Listeners:
             bound.close()
 
     def reconfigure(self, config: NodeConfig) -> None:
-        """Applies another `max_connections` to the HTTP server. Open connections stay."""
+        """Applies another `max_connections` to the HTTP server; open connections stay."""
         self._config = config
         self._limits = self._connection_limits()
         if self._http is not None:
@@ -98,7 +98,7 @@ class Listeners:
         self.log_limits()
 
     def log_limits(self) -> None:
-        """Logs the limits of connections, and the remedy if file descriptors allow fewer than are configured."""
+        """Logs how many connections there may be, and what to do if file descriptors allow fewer than configured."""
         wanted, limits = self._config.max_connections, self._limits
         _log.info("up to %d HTTP connections, and %d of other listeners, at a time", limits.http, limits.grpc)
         if limits.http < wanted:

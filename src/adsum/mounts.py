@@ -31,7 +31,7 @@ class StreamCall(Protocol):
         ...
 
     async def write(self, message: bytes) -> None:
-        """Writes a message. Returns when the transport has accepted it, which the peer's flow control may delay.
+        """Returns when the transport has taken the message, which is when the peer's flow control allows it.
 
         Raises `ConnectionError` if the call has ended.
         """
