@@ -66,16 +66,16 @@ def each_etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdPr
 
 WORKERS_PER_CORE = 2
 
-TOGETHER = frozenset({"tests/scenarios/grpc/test_go_naming.py"})
-"""Files whose tests share something that is costly to make. One process runs all tests of such a file."""
+UNSPLIT_FILES = frozenset({"tests/scenarios/grpc/test_go_naming.py"})
+"""Files whose tests share something that is costly to make. One worker runs all tests of such a file."""
 
 
-class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Hands tests to processes one at a time, and the files in `TOGETHER` as a whole."""
+class SplitScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Distributes single tests to workers, except the tests of the files in `UNSPLIT_FILES`, which stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if file in TOGETHER else nodeid
+        return file if file in UNSPLIT_FILES else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -87,13 +87,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Units:
-    return Units(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SplitScheduling:
+    return SplitScheduling(config, log)
 
 
-CACHE = "adsum/needs"
-"""Where pytest keeps the ids of the tests that needed an external program."""
-_tests_in_need: set[str] = set()
+CACHE_KEY = "adsum/needs"
+"""The key in pytest's cache of the ids of the tests that needed an external program."""
+_tests_with_programs: set[str] = set()
 """The tests of this run that needed an external program."""
 
 
@@ -122,7 +122,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         item.stash[NeededPrograms.NODE_ID] = item.nodeid
     if config.getoption("--without-programs"):
-        wanted = set(cache.get(CACHE, ()) if (cache := getattr(config, "cache", None)) else ())
+        wanted = set(cache.get(CACHE_KEY, ()) if (cache := getattr(config, "cache", None)) else ())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
         items[:] = [item for item in items if item.nodeid in wanted]
     # Long tests start first, so that none is left to run alone at the end.
@@ -146,17 +146,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _tests_in_need.update(str(test) for name, test in report.user_properties if name == NeededPrograms.PROPERTY)
+    _tests_with_programs.update(str(test) for name, test in report.user_properties if name == NeededPrograms.PROPERTY)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config, cache = session.config, getattr(session.config, "cache", None)  # None under -p no:cacheprovider
-    if _tests_in_need and cache and not hasattr(config, "workerinput") and not config.getoption("--without-programs"):
-        cache.set(CACHE, sorted(_tests_in_need.union(cache.get(CACHE, ()))))
+    if (
+        _tests_with_programs
+        and cache
+        and not hasattr(config, "workerinput")
+        and not config.getoption("--without-programs")
+    ):
+        cache.set(CACHE_KEY, sorted(_tests_with_programs.union(cache.get(CACHE_KEY, ()))))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _tests_in_need:
+    if _tests_with_programs:
         found = [program.description() for program in PROGRAMS.values() if program.find()]
         missing = [program.missing_reason() for program in PROGRAMS.values() if not program.find()]
         terminalreporter.section("external programs")

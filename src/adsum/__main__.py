@@ -1,4 +1,4 @@
-"""`adsum` and `python -m adsum`."""
+"""The entry point of `adsum` and `python -m adsum`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
+    """Runs the command line and exits with its code."""
     try:
         import click  # noqa: F401
     except ImportError:

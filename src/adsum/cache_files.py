@@ -1,4 +1,4 @@
-"""Files that only their owner may read, and the folder for those that may be lost.
+"""Files that only their owner may read, and the user's cache folder.
 
 The folder follows the XDG convention on every platform. That takes a few lines; a library for it would be one more
 dependency of every client.

@@ -21,11 +21,11 @@ class ConnectionLimits:
 
 
 def connection_limits(limit: int, *, http: int, grpc: int, probes: int) -> ConnectionLimits:
-    """Returns how many of the wanted connections fit into `limit` descriptors, beside so many concurrent probes.
+    """Returns how many of the `http` and `grpc` connections that are wanted fit into `limit` descriptors.
 
-    The node and its probes come first, with up to half of the descriptors. An eighth of the rest is kept free for
-    connections that are refused. If not all wanted connections fit, both servers get the same share of what they want,
-    at least one connection.
+    The node and its `probes` concurrent probes come first, with up to half of the descriptors. An eighth of the rest is
+    kept free for connections that are refused. If not all wanted connections fit, both servers get the same share of
+    the number that they want, at least one connection.
     """
     rest = limit - min(RESERVED_DESCRIPTORS + probes, limit // 2)
     usable = rest - rest // 8

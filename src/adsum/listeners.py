@@ -1,4 +1,4 @@
-"""The listeners of a node: its HTTP server, and the servers of their own that dialects mount."""
+"""The listeners of a node: its HTTP server, and the other servers that dialects mount."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Listeners:
         self.urls: list[str] = []
         """The URLs of the HTTP server, once bound."""
         self.addresses: dict[str, list[str]] = {}
-        """HOST:PORT of each listener, by dialect, once open."""
+        """Dialect → HOST:PORT of each of its listeners, once open."""
 
     @property
     def http_server(self) -> http.HttpServer:
@@ -71,11 +71,11 @@ class Listeners:
         await self._http.start()
         for name, listener in self._listeners:
             server = self._server(listener)
+            self._servers.append(server)  # Before it starts, so that `stop` also closes a server that failed to start.
             try:
                 address = await server.start(listener.address)
             except AdsumError as error:
                 raise AdsumError(f"{error}; {listener.remedy}") from None
-            self._servers.append(server)
             self.addresses.setdefault(name, []).append(address)
 
     async def stop(self) -> None:

@@ -1,6 +1,6 @@
-"""Mounts: what a dialect asks the node to serve, as paths of its HTTP server or as listeners of their own.
+"""Mounts: the paths of the node's HTTP server and the listeners of their own that a dialect needs.
 
-A dialect describes these and opens no socket. `adsum.listeners` opens them.
+A dialect describes them and opens no socket. `adsum.listeners` opens them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Protocol
 AsgiApp = Callable[..., Awaitable[None]]
 """An ASGI application: scope, receive, send."""
 FastPathReply = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
-"""Returns the reply to a GET from its target and headers, if the reply needs no waiting: the status, and the bytes that
-follow the status line and the date. None: the application answers."""
+"""Returns the reply to a GET, given its target and headers; None if the application must answer.
+
+The reply is the status, and the bytes that follow the status line and the date. It needs no waiting."""
 
 
 class StreamCall(Protocol):
@@ -55,7 +56,8 @@ TcpHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[No
 class HttpPath:
     """An application on the node's HTTP server, for `prefix` and all paths below it.
 
-    "" takes what no other prefix takes. The longest prefix wins. Paths reach the application whole, with their prefix.
+    The longest prefix of a path wins, so "" gets the paths that no other prefix matches. The application gets the
+    complete path, with its prefix.
     """
 
     prefix: str
@@ -67,8 +69,8 @@ class HttpPath:
 class HttpListener:
     """An HTTP server of its own for one application.
 
-    `address` is HOST:PORT, port 0 for a free one. `remedy` ends the error if the address can't be used: it names the
-    setting. This holds for all listeners.
+    `address` is HOST:PORT; port 0 picks a free port. `remedy` is the end of the error if the address can't be used: it
+    names the setting. Both are the same for all kinds of listeners.
     """
 
     address: str

@@ -38,12 +38,12 @@ def _file_descriptor(package: str, messages: Mapping[str, str]) -> Any:
     for name, fields in messages.items():
         message = file.message_type.add(name=name)
         for field in filter(None, fields.split(", ")):
-            *marks, kind, rest = field.split(" ")
-            title, _, number = rest.partition("=")
-            descriptor = message.field.add(name=title, number=int(number), label=_FIELD.LABEL_OPTIONAL)
-            if "repeated" in marks:
+            *labels, kind, rest = field.split(" ")
+            field_name, _, number = rest.partition("=")
+            descriptor = message.field.add(name=field_name, number=int(number), label=_FIELD.LABEL_OPTIONAL)
+            if "repeated" in labels:
                 descriptor.label = _FIELD.LABEL_REPEATED
-            if "oneof" in marks:
+            if "oneof" in labels:
                 if not message.oneof_decl:
                     message.oneof_decl.add(name="one")
                 descriptor.oneof_index = 0

@@ -39,7 +39,7 @@ def setting(
     `duration`: the value is in seconds and may be written as 200ms, 5s, 1m30s or 2h. `size`: the value is in bytes and
     may be written as 512MiB or 2GiB. `bare`: the value of the flag when it is given without one. `prefix`: goes before
     the name of the environment variable, where another table has a setting of the same name. `reloads`: a registry
-    takes a new value on SIGHUP, without a restart.
+    applies a new value on SIGHUP, without a restart.
     """
     described = {"help": text, "duration": duration, "size": size, "metavar": metavar, "bare": bare, "prefix": prefix}
     return field(metadata={**described, "reloads": reloads}, **options)

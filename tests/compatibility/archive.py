@@ -42,7 +42,7 @@ STORY: tuple[tuple[str, str, Mapping[str, Any] | None], ...] = (
     ("PUT", "/routes/shop", SHOP),
     ("PUT", "/upstreams/orders", {"policy": "least_request"}),
 )
-"""The requests that every archived file has been through, in the order of its revisions."""
+"""The requests after which every file was archived, in the order of its revisions."""
 
 
 def play_story(store: str) -> None:
@@ -56,25 +56,25 @@ def play_story(store: str) -> None:
         daemon.stop()
 
 
-def catalog_prefix(place: EtcdAddress) -> bytes:
+def catalog_prefix(address: EtcdAddress) -> bytes:
     """Returns the prefix of a registry's keys."""
-    return place.with_default_prefix(DEFAULT_STORE_PREFIX).prefix.encode()
+    return address.with_default_prefix(DEFAULT_STORE_PREFIX).prefix.encode()
 
 
-async def _dump(place: EtcdAddress) -> dict[str, str]:
+async def _dump(address: EtcdAddress) -> dict[str, str]:
     """Returns the keys of a registry in etcd, without those of its nodes."""
-    prefix = catalog_prefix(place)
-    connection = EtcdClient(place, Random())
+    prefix = catalog_prefix(address)
+    connection = EtcdClient(address, Random())
     try:
         key_values = (await connection.read_all(prefix)).key_values
     finally:
         await connection.close()
-    kept = {key_value.key.removeprefix(prefix).decode(): key_value.value.decode() for key_value in key_values}
-    return {key: value for key, value in kept.items() if not key.startswith("cluster/")}
+    dump = {key_value.key.removeprefix(prefix).decode(): key_value.value.decode() for key_value in key_values}
+    return {key: value for key, value in dump.items() if not key.startswith("cluster/")}
 
 
 def main(name: str) -> None:
-    """Write `sqlite/NAME.db.gz` and `etcd/NAME.json`."""
+    """Writes `sqlite/NAME.db.gz` and `etcd/NAME.json`."""
     with TemporaryDirectory() as folder:
         database = Path(folder, "adsum.db")
         play_story(f"sqlite:///{database}")
@@ -82,8 +82,8 @@ def main(name: str) -> None:
             file.write(gzip.compress(database.read_bytes(), mtime=0))
         with EtcdProcess(Path(folder)) as etcd:
             play_story(etcd.url)
-            kept = asyncio.run(_dump(EtcdAddress.parse(etcd.url)))
-        (ETCD / f"{name}.json").write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+            dump = asyncio.run(_dump(EtcdAddress.parse(etcd.url)))
+        (ETCD / f"{name}.json").write_text(json.dumps(dump, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import adsum
 
 
-def say(line: str) -> None:
+def write_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
@@ -20,14 +20,14 @@ async def main(url: str) -> None:
         async with client.register("orders", 8000, id="o1", address="127.0.0.1", ttl=30) as registrar:
             await channel.ready(timeout=20)
             with channel.pick() as pick:
-                say(f"picked {pick.endpoint.id} {pick.endpoint.url}")
+                write_line(f"picked {pick.endpoint.id} {pick.endpoint.url}")
             drained = await registrar.drain(10)
-            say(f"drained {drained.done}")
+            write_line(f"drained {drained.done}")
         async for view in client.resolver("orders").watch():
             if not view.endpoints:
-                say("gone")
+                write_line("gone")
                 break
 
 
-say(f"{Path(adsum.__file__).parents[1]}")
+write_line(f"{Path(adsum.__file__).parents[1]}")
 asyncio.run(main(sys.argv[1]))

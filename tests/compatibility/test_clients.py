@@ -21,7 +21,7 @@ from tests.support.registry_daemon import RunningDaemon
 RELEASES = sorted([*CLIENTS.glob("*.whl"), *CLIENTS.glob("*.tar.gz")])
 
 
-def _of_today(folder: Path) -> Path:
+def _build_today(folder: Path) -> Path:
     """Returns the library of this tree as a wheel."""
     return Path(shutil.make_archive(str(folder / "today"), "zip", Path(adsum.__file__).parents[1], "adsum"))
 
@@ -40,14 +40,14 @@ def _unpacked(release: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "release",
-    [_of_today, *(lambda _, release=release: release for release in RELEASES)],
+    [_build_today, *(lambda _, release=release: release for release in RELEASES)],
     ids=["today", *(release.name for release in RELEASES)],
 )
 def test_programs_of_earlier_releases_are_served(release: Callable[[Path], Path], tmp_path: Path) -> None:
     library = _unpacked(release(tmp_path), tmp_path / "library")
     daemon = RunningDaemon(ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:"))
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, str(HERE / "exchange.py"), daemon.url],
             env={**os.environ, "PYTHONPATH": str(library)},
             capture_output=True,
@@ -57,9 +57,9 @@ def test_programs_of_earlier_releases_are_served(release: Callable[[Path], Path]
         )
     finally:
         daemon.stop()
-    assert done.stdout.splitlines() == [
+    assert result.stdout.splitlines() == [
         str(library),
         "picked o1 http://127.0.0.1:8000",
         "drained True",
         "gone",
-    ], done.stderr
+    ], result.stderr

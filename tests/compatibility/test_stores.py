@@ -26,8 +26,8 @@ FILES = sorted(SQLITE.glob("*.db.gz"))
 DUMPS = sorted(ETCD.glob("*.json"))
 
 
-async def _is_as_it_was_told(store: Store, *, routes: bool) -> None:
-    """Checks that the store holds the catalog and history of `STORY`, and accepts writes."""
+async def _assert_story(store: Store, *, routes: bool) -> None:
+    """Asserts that the store has the catalog and history of `STORY`, and accepts writes."""
     snapshot = await current_snapshot(store)
     found = current_listings(snapshot)
     assert found.keys() == {Key("orders", "o1"), Key("orders", "o2")}
@@ -38,28 +38,28 @@ async def _is_as_it_was_told(store: Store, *, routes: bool) -> None:
     assert (o1.registration.ttl, [check.name for check in o1.registration.checks]) == (86_400, ["tcp"])
     assert (o2.status, o2.override and o2.override.reason) == (Status.MAINTENANCE, "new disks")
     assert set(snapshot.services) == {"orders", "users"}, "users is known, though its only instance was removed"
-    left = (await store.history("users", "u1", 1))[0]
-    assert (left.status, left.provenance.cause, left.provenance.actor, left.provenance.reason) == (
+    removal = (await store.history("users", "u1", 1))[0]
+    assert (removal.status, removal.provenance.cause, removal.provenance.actor, removal.provenance.reason) == (
         "",
         "deregistered",
         "ann",
         "gone",
     )
-    documents = {str(title): json.loads(document.body) for title, document in snapshot.documents.by_key.items()}
+    documents = {str(key): json.loads(document.body) for key, document in snapshot.documents.by_key.items()}
     assert (documents.get("route shop", {}).get("hosts") == ["shop.example"]) is routes
     revision = await store.commit([change("o3")], snapshot.revision, [put_route("new")])
     assert [edit.key.name for edit in await store.edits(None, "new", 9)] == ["new"]
     assert (await store.history("orders", "o3", 1))[0].revision == revision
 
 
-def _restored(kept: Path, folder: Path) -> Path:
+def _unpacked(archived: Path, folder: Path) -> Path:
     path = folder / "adsum.db"
-    path.write_bytes(gzip.decompress(kept.read_bytes()))
+    path.write_bytes(gzip.decompress(archived.read_bytes()))
     return path
 
 
-def _dumped(kept: Path) -> dict[str, str]:
-    dumped: dict[str, str] = json.loads(kept.read_text())
+def _key_values(archived: Path) -> dict[str, str]:
+    dumped: dict[str, str] = json.loads(archived.read_text())
     return dumped
 
 
@@ -68,9 +68,9 @@ def test_the_archive_is_complete() -> None:
     assert DUMPS
 
 
-@pytest.mark.parametrize("kept", FILES, ids=lambda kept: kept.name)
-async def test_a_file_of_an_earlier_version_is_migrated(kept: Path, tmp_path: Path) -> None:
-    path = _restored(kept, tmp_path)
+@pytest.mark.parametrize("archived", FILES, ids=lambda archived: archived.name)
+async def test_a_file_of_an_earlier_version_is_migrated(archived: Path, tmp_path: Path) -> None:
+    path = _unpacked(archived, tmp_path)
     for again in (False, True):
         store = stores.store(f"sqlite:///{path}")
         await store.open()
@@ -78,28 +78,28 @@ async def test_a_file_of_an_earlier_version_is_migrated(kept: Path, tmp_path: Pa
             if again:
                 assert Key("orders", "o3") in current_listings(await current_snapshot(store))
             else:
-                await _is_as_it_was_told(store, routes=kept.name != "schema-1.db.gz")
+                await _assert_story(store, routes=archived.name != "schema-1.db.gz")
         finally:
             await store.close()
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
-@pytest.mark.parametrize("kept", DUMPS, ids=lambda kept: kept.name)
-async def test_the_keys_of_an_earlier_version_in_etcd_are_read(kept: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("archived", DUMPS, ids=lambda archived: archived.name)
+async def test_the_keys_of_an_earlier_version_in_etcd_are_read(archived: Path, tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         url = f"{etcd.url}?prefix=/{secrets.token_hex(4)}"
-        place = EtcdAddress.parse(url)
-        connection = EtcdClient(place, Random())
+        address = EtcdAddress.parse(url)
+        connection = EtcdClient(address, Random())
         try:
-            for key, value in _dumped(kept).items():
-                await connection.put(catalog_prefix(place) + key.encode(), value.encode())
+            for key, value in _key_values(archived).items():
+                await connection.put(catalog_prefix(address) + key.encode(), value.encode())
         finally:
             await connection.close()
         store = stores.store(url)
         await store.open()
         try:
-            await _is_as_it_was_told(store, routes=True)
+            await _assert_story(store, routes=True)
         finally:
             await store.close()
 
@@ -110,6 +110,6 @@ async def test_a_file_of_today_passes_the_same_checks(tmp_path: Path) -> None:
     store = stores.store(url)
     await store.open()
     try:
-        await _is_as_it_was_told(store, routes=True)
+        await _assert_story(store, routes=True)
     finally:
         await store.close()

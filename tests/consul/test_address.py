@@ -8,7 +8,7 @@ from adsum.consul.address import ConsulAddress
 from adsum.core.errors import Invalid
 
 
-def test_an_agent_is_named_with_its_options(tmp_path: Path) -> None:
+def test_an_address_has_all_options(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
     address = ConsulAddress.parse(f"consul://h1?dc=dc2&token-file={tmp_path}/token", {})
     assert (address.url, address.dc, address.token) == ("http://h1:8500", "dc2", "s3cret")

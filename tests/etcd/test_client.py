@@ -36,7 +36,7 @@ async def connected(etcd: EtcdProcess, login: str = "adsum:s3cret", query: str =
 
 
 @pytest.fixture
-def brief(tmp_path: Path) -> Iterator[EtcdProcess]:
+def short_tokens(tmp_path: Path) -> Iterator[EtcdProcess]:
     """An etcd whose tokens expire after three seconds without use."""
     with EtcdProcess(tmp_path, "--auth-token-ttl", "3") as etcd:
         etcd.enable_auth()
@@ -44,7 +44,7 @@ def brief(tmp_path: Path) -> Iterator[EtcdProcess]:
 
 
 @pytest.fixture
-def signing(tmp_path: Path) -> Iterator[EtcdProcess]:
+def signed_tokens(tmp_path: Path) -> Iterator[EtcdProcess]:
     """An etcd with signed tokens, which become invalid when users or roles change."""
     openssl = str(need("openssl"))
     private, public = tmp_path / "jwt.key", tmp_path / "jwt.pub"
@@ -57,7 +57,7 @@ def signing(tmp_path: Path) -> Iterator[EtcdProcess]:
         yield etcd
 
 
-async def _expired(etcd: EtcdProcess, connection: EtcdClient) -> None:
+async def _wait_until_expired(etcd: EtcdProcess, connection: EtcdClient) -> None:
     """Waits until the client's token is refused. The test must not use the token, since that prolongs it."""
     token, pause = connection.__dict__["_token"], 4.0
     async with asyncio.timeout(60.0):
@@ -70,7 +70,7 @@ async def _expired(etcd: EtcdProcess, connection: EtcdClient) -> None:
                 return
 
 
-async def _first(events: Any) -> EtcdWatchEvent:
+async def _first_event(events: Any) -> EtcdWatchEvent:
     """Returns the first event that is not an interruption."""
     async with asyncio.timeout(20.0), aclosing(events):
         while True:
@@ -79,8 +79,8 @@ async def _first(events: Any) -> EtcdWatchEvent:
                 return event
 
 
-async def _begins(connection: EtcdClient) -> None:
-    """Checks that a session can be obtained."""
+async def _assert_session_begins(connection: EtcdClient) -> None:
+    """Asserts that a session begins, and that its lease can be renewed and is revoked at the end."""
     granted = asyncio.Event()
 
     async def grant(lease: int) -> None:
@@ -96,34 +96,42 @@ async def _begins(connection: EtcdClient) -> None:
     assert await connection.get(KEY) is None
 
 
-async def test_calls_watches_and_sessions_replace_an_expired_token(brief: EtcdProcess) -> None:
-    async with connected(brief) as calling, connected(brief) as watching, connected(brief) as holding:
+async def test_calls_watches_and_sessions_replace_an_expired_token(short_tokens: EtcdProcess) -> None:
+    async with (
+        connected(short_tokens) as calling,
+        connected(short_tokens) as watching,
+        connected(short_tokens) as holding,
+    ):
         for client in (calling, watching, holding):
             revision = await client.put(KEY, b"1")
-        await _expired(brief, holding)
+        await _wait_until_expired(short_tokens, holding)
         assert await calling.get(KEY) is not None
-        event = await _first(watch(watching, KEY, revision, SystemClock(), Random()))
+        event = await _first_event(watch(watching, KEY, revision, SystemClock(), Random()))
         assert isinstance(event, RevisionEvents)
-        await _begins(holding)
+        await _assert_session_begins(holding)
 
 
-async def test_a_signed_token_is_replaced_when_users_or_roles_changed(signing: EtcdProcess) -> None:
-    async with connected(signing) as calling, connected(signing) as watching, connected(signing) as holding:
+async def test_a_signed_token_is_replaced_when_users_or_roles_changed(signed_tokens: EtcdProcess) -> None:
+    async with (
+        connected(signed_tokens) as calling,
+        connected(signed_tokens) as watching,
+        connected(signed_tokens) as holding,
+    ):
         for client in (calling, watching, holding):
             revision = await client.put(KEY, b"1")
-        signing.call_as_root("Auth/RoleAdd", encode_field(1, b"another"))
+        signed_tokens.call_as_root("Auth/RoleAdd", encode_field(1, b"another"))
         assert await calling.put(KEY, b"2") > revision
-        event = await _first(watch(watching, KEY, revision, SystemClock(), Random()))
+        event = await _first_event(watch(watching, KEY, revision, SystemClock(), Random()))
         assert isinstance(event, RevisionEvents)
-        await _begins(holding)
+        await _assert_session_begins(holding)
 
 
-async def test_a_changed_password_is_read_again_from_its_file(brief: EtcdProcess, tmp_path: Path) -> None:
+async def test_a_changed_password_is_read_again_from_its_file(short_tokens: EtcdProcess, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("s3cret\n")
-    async with connected(brief, "adsum", f"?password-file={file}") as connection:
+    async with connected(short_tokens, "adsum", f"?password-file={file}") as connection:
         await connection.put(KEY, b"1")
-        brief.call_as_root("Auth/UserChangePassword", encode_field(1, b"adsum") + encode_field(2, b"an0ther"))
+        short_tokens.call_as_root("Auth/UserChangePassword", encode_field(1, b"adsum") + encode_field(2, b"an0ther"))
         with pytest.raises(EtcdRefused, match="invalid user ID or password"):
             await connection.put(KEY, b"2")
         file.unlink()

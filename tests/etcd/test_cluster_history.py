@@ -1,4 +1,4 @@
-"""Histories of a cluster, with answers in any order."""
+"""The detection of another history, with answers in any order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def header(revision: int, cluster: int = CLUSTER) -> Header:
 
 @dataclass
 class PendingRead:
-    """A linearizable read that is not finished yet."""
+    """A linearizable read that has not ended yet."""
 
     start: ReadStart
     restored: int
@@ -38,26 +38,26 @@ class EtcdHistoryModel:
         self.reads: list[PendingRead] = []
         self.epoch = ""
 
-    def write(self, some: int) -> None:
-        self.revision += some
+    def write(self, count: int) -> None:
+        self.revision += count
 
     def restore(self, less: int) -> None:
         self.revision = max(1, self.revision - less)
         self.restored += 1
 
-    def ask(self, _: int) -> None:
+    def begin(self, _: int) -> None:
         self.reads.append(PendingRead(self.history.begin_read(), self.restored))
 
     def answer(self, which: int) -> None:
         if self.reads:
             self.reads[which % len(self.reads)].revision = self.revision
 
-    def see(self, lag: int) -> None:
+    def observe(self, lag: int) -> None:
         if self.epoch:
             self.history.observe(self.epoch, max(1, self.revision - lag))
 
-    def take(self, which: int) -> None:
-        """Takes the answer of a read."""
+    def end(self, which: int) -> None:
+        """Ends a read with its answer."""
         if not self.reads:
             return
         read = self.reads.pop(which % len(self.reads))
@@ -80,31 +80,31 @@ def steps(*names: str) -> st.SearchStrategy[list[tuple[str, int]]]:
     return st.lists(st.tuples(st.sampled_from(names), st.integers(0, 9)), min_size=40, max_size=80)
 
 
-@given(steps("write", "ask", "answer", "take", "see"))
-def test_no_order_of_calls_looks_like_another_history(done: list[tuple[str, int]]) -> None:
-    world = EtcdHistoryModel()
-    for name, number in done:
-        getattr(world, name)(number)
-    assert world.number == 0
+@given(steps("write", "begin", "answer", "end", "observe"))
+def test_no_order_of_calls_looks_like_another_history(calls: list[tuple[str, int]]) -> None:
+    model = EtcdHistoryModel()
+    for name, number in calls:
+        getattr(model, name)(number)
+    assert model.number == 0
 
 
-@given(steps("write", "ask", "answer", "take", "see", "restore"))
-def test_no_more_histories_are_counted_than_there_were(done: list[tuple[str, int]]) -> None:
-    world = EtcdHistoryModel()
-    for name, number in done:
-        getattr(world, name)(number)
+@given(steps("write", "begin", "answer", "end", "observe", "restore"))
+def test_no_more_histories_are_counted_than_there_were(calls: list[tuple[str, int]]) -> None:
+    model = EtcdHistoryModel()
+    for name, number in calls:
+        getattr(model, name)(number)
 
 
-@given(steps("write", "ask", "answer", "take", "see"), st.integers(1, 9))
-def test_a_read_of_a_restored_etcd_detects_another_history(done: list[tuple[str, int]], less: int) -> None:
-    world = EtcdHistoryModel()
-    for name, number in done:
-        getattr(world, name)(number)
-    newest = world.history.begin_read().newest
-    world.restore(less)
-    world.ask(0)
-    world.take(-1)
-    assert world.number == (1 if world.revision < newest else 0)
+@given(steps("write", "begin", "answer", "end", "observe"), st.integers(1, 9))
+def test_a_read_of_a_restored_etcd_detects_another_history(calls: list[tuple[str, int]], less: int) -> None:
+    model = EtcdHistoryModel()
+    for name, number in calls:
+        getattr(model, name)(number)
+    newest = model.history.begin_read().newest
+    model.restore(less)
+    model.begin(0)
+    model.end(-1)
+    assert model.number == (1 if model.revision < newest else 0)
 
 
 def test_answers_that_arrive_out_of_order_are_of_one_history() -> None:

@@ -109,7 +109,7 @@ def test_a_key_outside_the_directory_of_a_service_is_refused(key: bytes, expecte
 
 
 @pytest.mark.parametrize(
-    ("prefix", "store", "mixes"),
+    ("prefix", "store", "overlap"),
     [
         ("/adsum/", "/adsum/", True),
         ("/adsum/catalog/", "/adsum/", True),
@@ -122,6 +122,6 @@ def test_a_key_outside_the_directory_of_a_service_is_refused(key: bytes, expecte
     ],
 )
 def test_services_and_a_store_may_share_an_etcd_if_no_key_could_belong_to_both(
-    prefix: str, store: str, mixes: bool
+    prefix: str, store: str, overlap: bool
 ) -> None:
-    assert naming.overlaps(prefix, store) is mixes
+    assert naming.overlaps(prefix, store) is overlap

@@ -1,4 +1,4 @@
-"""Sessions that are lost or refused, and how they are reported."""
+"""Sessions that are lost or refused, and the reasons that they report."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ WITH_CERT = EtcdAddress(("e1:2379",), tls=True, ca="ca.pem", cert="c.pem", key="
         (WITH_CERT, "Failed to create security handshaker.", "the key must be that of cert", True),
     ],
 )
-def test_an_error_that_speaks_of_tls_names_the_option_to_change(
+def test_an_error_about_tls_names_the_option_to_change(
     address: EtcdAddress, error: str, text: str, certain: bool
 ) -> None:
     hint = tls_hint(address, error)
@@ -35,6 +35,6 @@ def test_an_error_that_speaks_of_tls_names_the_option_to_change(
 
 
 @pytest.mark.parametrize("address", [PLAIN, TLS])
-def test_an_etcd_that_is_away_gets_no_hint(address: EtcdAddress) -> None:
+def test_an_unreachable_etcd_gets_no_hint(address: EtcdAddress) -> None:
     assert tls_hint(address, "last error: UNKNOWN: connect: Connection refused (111)") is None
     assert tls_hint(address, "etcd does not answer in time") is None

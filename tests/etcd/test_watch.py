@@ -10,8 +10,7 @@ from random import Random
 import pytest
 
 from adsum.clock import SystemClock
-from adsum.etcd import client as connection_of
-from adsum.etcd import watch
+from adsum.etcd import client, watch
 from adsum.etcd.address import EtcdAddress
 from adsum.etcd.client import EtcdClient
 from adsum.etcd.errors import EtcdUnreachable
@@ -82,15 +81,15 @@ async def _until(events: AsyncGenerator[EtcdWatchEvent, None], fresh: int) -> As
             return
 
 
-@pytest.mark.parametrize("left", [0, 1, 2])
-async def test_an_etcd_with_a_lower_revision_is_reported_at_once(etcd: FakeEtcd, left: int) -> None:
+@pytest.mark.parametrize("writes", [0, 1, 2])
+async def test_an_etcd_with_a_lower_revision_is_reported_at_once(etcd: FakeEtcd, writes: int) -> None:
     etcd.wipe()
-    for _ in range(left):
+    for _ in range(writes):
         etcd.put(b"p/key", b"")
     async with watched(etcd, 5) as events:
-        gone = await anext(events)
-        assert isinstance(gone, ResyncRequired)
-        assert "wiped or restored" in gone.reason
+        event = await anext(events)
+        assert isinstance(event, ResyncRequired)
+        assert "wiped or restored" in event.reason
 
 
 async def test_a_lagging_member_reports_no_progress_and_is_not_taken_for_a_wiped_etcd(etcd: FakeEtcd) -> None:
@@ -114,9 +113,10 @@ def hung(etcd: FakeEtcd) -> Iterator[FakeEtcd]:
 
 
 @asynccontextmanager
-async def asking_first(hung: FakeEtcd, other: FakeEtcd) -> AsyncIterator[EtcdClient]:
-    connection = EtcdClient(EtcdAddress.parse(f"etcd://{hung.host_port},{other.host_port}"), Random())
-    if connection.host != hung.host_port:
+async def client_of_first(first: FakeEtcd, second: FakeEtcd) -> AsyncIterator[EtcdClient]:
+    """A client that uses the first member first."""
+    connection = EtcdClient(EtcdAddress.parse(f"etcd://{first.host_port},{second.host_port}"), Random())
+    if connection.host != first.host_port:
         connection.demote(connection.host)
     try:
         yield connection
@@ -124,41 +124,41 @@ async def asking_first(hung: FakeEtcd, other: FakeEtcd) -> AsyncIterator[EtcdCli
         await connection.close()
 
 
-SOON = 2.5
-"""Seconds of a call with one hanging member, which takes about one on an idle machine."""
+MARGIN = 2.5
+"""Seconds beyond the timeout of the hanging member that a call may take, since the machine may be busy."""
 
 
 async def test_a_hanging_member_delays_one_read_by_about_a_second(hung: FakeEtcd, etcd: FakeEtcd) -> None:
-    async with asking_first(hung, etcd) as connection:
-        async with asyncio.timeout(connection_of.FIRST_MEMBER_TIMEOUT + SOON):
+    async with client_of_first(hung, etcd) as connection:
+        async with asyncio.timeout(client.FIRST_MEMBER_TIMEOUT + MARGIN):
             assert await connection.get(b"p/key") is not None
         assert connection.host == etcd.host_port, "the hanging member is used last"
 
 
 async def test_a_hanging_member_delays_a_watch_by_about_a_second(hung: FakeEtcd, etcd: FakeEtcd) -> None:
-    async with asking_first(hung, etcd) as connection, aclosing(_watch_events(connection)) as events:
-        async with asyncio.timeout(watch.SHORT_SILENCE_TIMEOUT + SOON):
+    async with client_of_first(hung, etcd) as connection, aclosing(_watch_events(connection)) as events:
+        async with asyncio.timeout(watch.SHORT_SILENCE_TIMEOUT + MARGIN):
             assert isinstance(await anext(events), WatchInterrupted)
             assert isinstance(await anext(events), WatchProgress)
 
 
 async def test_a_lease_is_renewed_while_a_member_hangs(hung: FakeEtcd, etcd: FakeEtcd) -> None:
-    async with asking_first(etcd, hung) as connection:
+    async with client_of_first(etcd, hung) as connection:
         lease = await connection.grant(5)
         connection.demote(etcd.host_port)
         assert connection.host == hung.host_port
-        async with asyncio.timeout(connection_of.WRITE_MEMBER_TIMEOUT + SOON):
+        async with asyncio.timeout(client.WRITE_MEMBER_TIMEOUT + MARGIN):
             with pytest.raises(EtcdUnreachable):
                 await connection.keep_alive(lease)
             await connection.keep_alive(lease)
 
 
 async def test_slow_members_get_more_time(hung: FakeEtcd, etcd: FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_of, "FIRST_MEMBER_TIMEOUT", 0.01)
+    monkeypatch.setattr(client, "FIRST_MEMBER_TIMEOUT", 0.01)
     for member in (hung, etcd):
         member.resume()
         member.delay = 0.15
-    async with asking_first(hung, etcd) as connection:
+    async with client_of_first(hung, etcd) as connection:
         assert await connection.get(b"p/key") is not None
 
 

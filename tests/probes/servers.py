@@ -23,6 +23,7 @@ CERTIFICATE = Path(__file__).with_name("certificate.pem")
 """A self-signed certificate for localhost, instance.test and 127.0.0.1, with its key."""
 
 Talk = Callable[["ProbeConnection"], Awaitable[None]]
+"""The server's side of one connection."""
 
 
 class ProbeConnection:
@@ -37,9 +38,9 @@ class ProbeConnection:
         """Waits for the complete head of the request."""
         self.request = await self._reader.readuntil(b"\r\n\r\n")
 
-    async def send(self, text: bytes) -> None:
+    async def send(self, data: bytes) -> None:
         """Sends bytes. Raises `ConnectionError` once the probe closed the connection."""
-        self._writer.write(text)
+        self._writer.write(data)
         await self._writer.drain()
 
     async def wait_closed(self) -> None:
@@ -66,11 +67,11 @@ class RawServer:
         return self.connections[-1].request.decode()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        caller = ProbeConnection(reader, writer)
-        self.connections.append(caller)
+        connection = ProbeConnection(reader, writer)
+        self.connections.append(connection)
         self.open += 1
         try:
-            await self.talk(caller)
+            await self.talk(connection)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -86,6 +87,7 @@ class RawServer:
 
 @asynccontextmanager
 async def serving(talk: Talk, *, tls: bool = False) -> AsyncIterator[RawServer]:
+    """A raw server that runs during the block. At the end of the block all connections must have ended."""
     raw = RawServer(talk)
     server = await asyncio.start_server(raw.serve, HERE, 0, ssl=raw.context() if tls else None)
     raw.port = server.sockets[0].getsockname()[1]
@@ -99,17 +101,17 @@ async def serving(talk: Talk, *, tls: bool = False) -> AsyncIterator[RawServer]:
 def respond_with(*parts: bytes) -> Talk:
     """Returns a talk that reads the request, sends the parts and closes the connection."""
 
-    async def talk(caller: ProbeConnection) -> None:
-        await caller.read_request()
+    async def talk(connection: ProbeConnection) -> None:
+        await connection.read_request()
         for part in parts:
-            await caller.send(part)
+            await connection.send(part)
 
     return talk
 
 
-async def silent(caller: ProbeConnection) -> None:
+async def silent(connection: ProbeConnection) -> None:
     """Accepts the connection and never answers."""
-    await caller.wait_closed()
+    await connection.wait_closed()
 
 
 @asynccontextmanager
@@ -137,9 +139,9 @@ async def grpc_serving(
 
 def closed_port() -> int:
     """Returns a port without a listener."""
-    with socket(AF_INET, SOCK_STREAM) as own:
-        own.bind((HERE, 0))
-        return int(own.getsockname()[1])
+    with socket(AF_INET, SOCK_STREAM) as free:
+        free.bind((HERE, 0))
+        return int(free.getsockname()[1])
 
 
 def instance(port: int, address: str = HERE, scheme: str = "http") -> Instance:
@@ -151,9 +153,9 @@ def check(kind: CheckKind, timeout: float = 20.0, **more: Any) -> Check:
     return Check("up", kind, timeout=timeout, **more)
 
 
-async def until(condition: Callable[[], bool], patience: float = 20.0) -> None:
-    """Polls until the condition holds. Fails after `patience` seconds."""
-    deadline = time.monotonic() + patience
+async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    """Polls until the condition holds. Fails after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "the condition does not hold in time"
         await asyncio.sleep(0.01)

@@ -13,12 +13,12 @@ from adsum.probes import load_probe
 from adsum.probes.connection import describe_error, one_line, probe_outcome, probe_target
 
 
-def target(scheme: str) -> Instance:
+def instance_with(scheme: str) -> Instance:
     return Instance("orders", "a", "10.0.0.1", 8443, scheme)
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "description"),
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connection refused by a:1"),
         (ConnectionResetError(errno.ECONNRESET, "x"), "connection closed by a:1"),
@@ -27,8 +27,8 @@ def target(scheme: str) -> Instance:
         (ssl.SSLError(1, "[SSL] alert"), "TLS failed with a:1: [SSL] alert"),
     ],
 )
-def test_connection_errors_are_described(error: OSError, words: str) -> None:
-    assert describe_error(error, "a:1") == words
+def test_connection_errors_are_described(error: OSError, description: str) -> None:
+    assert describe_error(error, "a:1") == description
 
 
 @pytest.mark.parametrize("kind", [CheckKind.HTTP, CheckKind.TCP])
@@ -38,7 +38,7 @@ async def test_a_shortage_of_local_resources_is_no_outcome(kind: CheckKind, monk
 
     monkeypatch.setattr("adsum.probes.connection._connect", short)
     with pytest.raises(ProbeUnavailable, match="Too many open files"):
-        await load_probe(kind, AddressPolicy()).probe(target("http"), Check("up", kind))
+        await load_probe(kind, AddressPolicy()).probe(instance_with("http"), Check("up", kind))
 
 
 async def test_a_bug_in_a_probe_is_an_outcome() -> None:
@@ -50,7 +50,7 @@ async def test_a_bug_in_a_probe_is_an_outcome() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "port", "tls", "spoken"),
+    ("scheme", "port", "tls", "used"),
     [
         ("http", None, False, False),
         ("http", None, True, True),
@@ -63,9 +63,9 @@ async def test_a_bug_in_a_probe_is_an_outcome() -> None:
     ],
 )
 def test_tls_is_used_if_the_check_or_the_scheme_of_the_port_declares_it(
-    scheme: str, port: int | None, tls: bool, spoken: bool
+    scheme: str, port: int | None, tls: bool, used: bool
 ) -> None:
-    assert probe_target(target(scheme), Check("up", CheckKind.HTTP, port=port, tls=tls)).tls is spoken
+    assert probe_target(instance_with(scheme), Check("up", CheckKind.HTTP, port=port, tls=tls)).tls is used
 
 
 def test_a_note_is_one_line_of_printable_text_with_a_bound() -> None:

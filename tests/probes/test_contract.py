@@ -1,4 +1,4 @@
-"""The promises of `adsum.ports.Probe`, for every kind of check."""
+"""The contract of `adsum.ports.Probe`, for every kind of check."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def probe(kind: CheckKind) -> Probe:
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     """Makes every name resolve to the given addresses, and records the names."""
 
-    def resolve(*ips: str, names_seen: list[str] | None = None, trouble: Exception | None = None) -> None:
+    def resolve(*ips: str, names_seen: list[str] | None = None, error: Exception | None = None) -> None:
         async def getaddrinfo(self: Any, host: str, port: Any, **_: Any) -> list[Any]:
             if names_seen is not None:
                 names_seen.append(host)
-            if trouble is not None:
-                raise trouble
+            if error is not None:
+                raise error
             if not ips:
                 await asyncio.Event().wait()
             return [(None, None, None, "", (ip, port)) for ip in ips]
@@ -116,7 +116,7 @@ async def test_the_addresses_of_a_name_are_tried_in_turn(kind: CheckKind, probe:
 async def test_a_name_that_does_not_resolve_fails_with_a_description(
     kind: CheckKind, probe: Probe, names: Names
 ) -> None:
-    names(trouble=gaierror(-2, "Name or service not known"))
+    names(error=gaierror(-2, "Name or service not known"))
     outcome = await probe.probe(instance(1, "instance.test"), check(kind))
     assert outcome.result is Result.FAIL
     assert outcome.note == "the name instance.test doesn't resolve: Name or service not known"
@@ -131,7 +131,7 @@ async def test_a_name_that_takes_too_long_to_resolve_fails_in_time(kind: CheckKi
 
 async def test_an_instance_that_hangs_fails_in_time(kind: CheckKind, probe: Probe) -> None:
     if kind is CheckKind.TCP:
-        pytest.skip("one that accepts is up, as far as TCP can tell")
+        pytest.skip("a server that accepts connections passes a TCP check")
     async with serving(silent) as server:
         outcome = await probe.probe(instance(server.port), check(kind, timeout=0.3))
         assert outcome.result is Result.FAIL

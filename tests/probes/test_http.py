@@ -104,10 +104,10 @@ async def test_a_post_declares_an_empty_body() -> None:
 
 
 async def test_the_answer_to_head_has_no_body_whatever_its_headers_declare() -> None:
-    async def talk(caller: ProbeConnection) -> None:
-        await caller.read_request()
-        await caller.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        await caller.wait_closed()
+    async def talk(connection: ProbeConnection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        await connection.wait_closed()
 
     assert (await outcome_of(talk, method="HEAD")).result is PASS
 
@@ -118,16 +118,16 @@ async def test_the_answer_to_head_has_no_body_whatever_its_headers_declare() -> 
         b"HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more than it said",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more than declared",
         b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nx",
     ],
 )
 async def test_an_answer_ends_with_its_framing_on_an_open_connection(answer: bytes) -> None:
-    async def talk(caller: ProbeConnection) -> None:
-        await caller.read_request()
-        await caller.send(answer)
-        await caller.wait_closed()
+    async def talk(connection: ProbeConnection) -> None:
+        await connection.read_request()
+        await connection.send(answer)
+        await connection.wait_closed()
 
     assert (await outcome_of(talk, expect=((100, 399),))).result is PASS
 
@@ -181,12 +181,12 @@ async def test_a_server_of_another_protocol_fails(garbage: bytes) -> None:
 async def test_an_endless_body_is_read_up_to_the_bound_and_the_status_decides() -> None:
     sent = 0
 
-    async def talk(caller: ProbeConnection) -> None:
+    async def talk(connection: ProbeConnection) -> None:
         nonlocal sent
-        await caller.read_request()
-        await caller.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
-            await caller.send(b"x" * 65_536)
+            await connection.send(b"x" * 65_536)
             sent += 65_536
 
     assert (await outcome_of(talk)).note == "answered 200"
@@ -195,11 +195,11 @@ async def test_an_endless_body_is_read_up_to_the_bound_and_the_status_decides() 
 
 @pytest.mark.parametrize("endless", [b"X-More: and more\r\n", b"x" * 1000])
 async def test_endless_headers_fail_at_the_bound(endless: bytes) -> None:
-    async def talk(caller: ProbeConnection) -> None:
-        await caller.read_request()
-        await caller.send(b"HTTP/1.1 200 OK\r\nX-First: ")
+    async def talk(connection: ProbeConnection) -> None:
+        await connection.read_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nX-First: ")
         while True:
-            await caller.send(endless * 100)
+            await connection.send(endless * 100)
 
     async with serving(talk) as server:
         outcome = await probed(server)
@@ -208,10 +208,10 @@ async def test_endless_headers_fail_at_the_bound(endless: bytes) -> None:
 
 
 async def test_endless_interim_answers_fail_at_the_bound() -> None:
-    async def talk(caller: ProbeConnection) -> None:
-        await caller.read_request()
+    async def talk(connection: ProbeConnection) -> None:
+        await connection.read_request()
         while True:
-            await caller.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+            await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
 
     assert (await outcome_of(talk)).result is FAIL
 
@@ -225,20 +225,20 @@ async def test_endless_interim_answers_fail_at_the_bound() -> None:
     ],
 )
 async def test_a_slow_drip_fails_in_time(begin: bytes, note: str) -> None:
-    async def talk(caller: ProbeConnection) -> None:
-        await caller.read_request()
-        await caller.send(begin)
+    async def talk(connection: ProbeConnection) -> None:
+        await connection.read_request()
+        await connection.send(begin)
         while True:
-            await caller.send(b"H")
+            await connection.send(b"H")
             await asyncio.sleep(10.0 if not begin else 0.01)
 
-    async def gone_in_the_end(caller: ProbeConnection) -> None:
-        drip = asyncio.create_task(talk(caller))
-        await asyncio.wait([drip, asyncio.create_task(caller.wait_closed())], return_when=asyncio.FIRST_COMPLETED)
+    async def talk_until_closed(connection: ProbeConnection) -> None:
+        drip = asyncio.create_task(talk(connection))
+        await asyncio.wait([drip, asyncio.create_task(connection.wait_closed())], return_when=asyncio.FIRST_COMPLETED)
         drip.cancel()
         await asyncio.wait([drip])
 
-    outcome = await outcome_of(gone_in_the_end, timeout=0.3)
+    outcome = await outcome_of(talk_until_closed, timeout=0.3)
     assert (outcome.result, outcome.note) == (FAIL, note)
 
 
@@ -266,9 +266,9 @@ async def test_host_and_server_name_are_the_name_while_the_connection_goes_to_it
 
 
 async def test_a_server_without_tls_fails_with_a_description() -> None:
-    async def talk(caller: ProbeConnection) -> None:
-        await caller.send(response("400 Bad Request"))
-        await caller.wait_closed()
+    async def talk(connection: ProbeConnection) -> None:
+        await connection.send(response("400 Bad Request"))
+        await connection.wait_closed()
 
     async with serving(talk) as server:
         outcome = await probed(server, tls=True)

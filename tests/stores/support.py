@@ -22,26 +22,26 @@ STORE_URLS: Final[dict[str, Callable[[Path], str]]] = {
     "memory": lambda folder: "memory:",
     "sqlite": lambda folder: f"sqlite:///{folder}/adsum.db",
 }
-"""Scheme → URL of the store in a folder. A store without an entry or a fixture of its name fails the suite."""
+"""Scheme → URL of a store in a folder. The contract suite fails for a store without an entry; etcd has a fixture."""
 
 Listings = dict[Key, Listing]
 
 
 @dataclass
 class StoreLocation:
-    """The location of a store, which is opened there repeatedly."""
+    """The location of a store, at which a test opens it repeatedly."""
 
     url: str
     zero: int = -1
     """The revision of the store before anything was written."""
-    _kept: Store | None = None
+    _store: Store | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Store]:
         """Opens the store as after a restart of the node. A memory store is the same object again."""
-        if self._kept is None or not self.url.startswith("memory:"):
-            self._kept = stores.store(self.url)
-        store = self._kept
+        if self._store is None or not self.url.startswith("memory:"):
+            self._store = stores.store(self.url)
+        store = self._store
         await store.open()
         try:
             if self.zero < 0:
@@ -57,14 +57,15 @@ class StreamFollower:
     def __init__(self, stream: AsyncIterator[FullState | Batch]) -> None:
         self._stream = stream
         self.snapshot: Snapshot = snapshots.EMPTY_SNAPSHOT
-        self.wholes = 0
+        self.full_states = 0
+        """The number of full states in the stream so far."""
 
     async def next(self) -> FullState | Batch:
         """Returns the next event of the stream, after applying it."""
         async with asyncio.timeout(20.0):
             event = await anext(self._stream)
         if isinstance(event, FullState):
-            self.snapshot, self.wholes = snapshots.load_snapshot(event), self.wholes + 1
+            self.snapshot, self.full_states = snapshots.load_snapshot(event), self.full_states + 1
         else:
             assert event.revision > self.snapshot.revision, "batches come in order, each once"
             self.snapshot = self.snapshot.apply(event)
@@ -72,7 +73,7 @@ class StreamFollower:
 
     async def reach(self, revision: int) -> Snapshot:
         """Follows until the snapshot is at the revision."""
-        while not self.wholes or self.snapshot.revision < revision:
+        while not self.full_states or self.snapshot.revision < revision:
             await self.next()
         return self.snapshot
 
@@ -85,6 +86,24 @@ async def open_follower(store: Store) -> AsyncIterator[StreamFollower]:
         yield StreamFollower(stream)
     finally:
         await stream.aclose()
+
+
+@asynccontextmanager
+async def follow_in_background(store: Store) -> AsyncIterator[StreamFollower]:
+    """A follower that has the full state, and reads the rest of the stream in a task of its own."""
+
+    async def follow() -> None:
+        while True:
+            await follower.next()
+
+    async with open_follower(store) as follower:
+        await follower.next()
+        task = asyncio.create_task(follow())
+        try:
+            yield follower
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def current_snapshot(store: Store) -> Snapshot:
@@ -107,10 +126,10 @@ def change(id: str, port: int | None = 8000, service: str = "orders") -> Change:
     return Change(Key(service, id), Listing(Registration(Instance(service, id, "127.0.0.1", port)), why), why)
 
 
-def put_route(name: str, says: bytes = b"{}", before: Edit | None = None, reason: str = "") -> Edit:
+def put_route(name: str, body: bytes = b"{}", before: Edit | None = None, reason: str = "") -> Edit:
     """Returns an edit that declares a route, after the edit `before`."""
-    title, why = DocumentKey(DocumentKind.ROUTE, name), Provenance(Cause.DECLARED, "tester", reason, at=5.0)
-    return Edit(title, Document(title, says, why), why, None if before is None else before.document)
+    key, why = DocumentKey(DocumentKind.ROUTE, name), Provenance(Cause.DECLARED, "tester", reason, at=5.0)
+    return Edit(key, Document(key, body, why), why, None if before is None else before.document)
 
 
 def withdraw_route(name: str, before: Edit | None = None) -> Edit:

@@ -10,37 +10,37 @@ from adsum.stores.batch_feed import BatchFeed
 from tests.stores.support import change
 
 
-async def test_batches_beyond_the_byte_limit_are_dropped_and_the_full_state_is_shown(
+async def test_batches_beyond_the_byte_limit_are_dropped_and_the_full_state_is_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     revision = 0
 
-    async def whole() -> FullState:
+    async def read_full_state() -> FullState:
         return FullState("e", revision, [])
 
     listing = change("o1").listing
     assert listing is not None
     monkeypatch.setattr(batch_feed, "MAX_QUEUED_BYTES", 2 * listing.registration.size)
-    feeds = BatchFeed(whole)
-    stream = feeds.watch()
+    feed = BatchFeed(read_full_state)
+    stream = feed.watch()
     assert isinstance(await anext(stream), FullState)
 
-    def tell(count: int) -> None:
+    def publish(count: int) -> None:
         nonlocal revision
         revision += 1
-        feeds.publish(Batch(revision, [change(f"o{n}") for n in range(count)]))
+        feed.publish(Batch(revision, [change(f"o{n}") for n in range(count)]))
 
     for _ in range(3):  # Batches that were read do not count any more.
-        tell(1)
-        tell(1)
+        publish(1)
+        publish(1)
         assert [await anext(stream) for _ in range(2)] == [
             Batch(revision - 1, [change("o0")]),
             Batch(revision, [change("o0")]),
         ]
-    tell(5)
+    publish(5)
     assert isinstance(await anext(stream), Batch), "one batch may be larger"
     for _ in range(3):
-        tell(1)
-    shown = await anext(stream)
-    assert isinstance(shown, FullState)
-    assert shown.revision == revision
+        publish(1)
+    event = await anext(stream)
+    assert isinstance(event, FullState)
+    assert event.revision == revision

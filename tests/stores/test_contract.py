@@ -1,4 +1,4 @@
-"""The promises of `adsum.ports.Store`, for every store of the table."""
+"""The contract of `adsum.ports.Store`, for every store of the table."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from adsum.core.provenance import Cause, Provenance
 from adsum.stores import memory
 from adsum.stores.batch_feed import MAX_QUEUED_BATCHES
 from adsum.stores.edit_log import MAX_RECORD_BYTES
-from adsum.stores.etcd import departed_services
-from adsum.stores.etcd import edit_history as etcd_edits
+from adsum.stores.etcd import departed_services, edit_history
 from adsum.stores.sqlite import file
 from tests.stores.support import (
     STORE_URLS,
@@ -62,8 +61,8 @@ async def test_a_stream_is_the_full_state_and_then_every_batch_in_order(location
         async with open_follower(store) as follower:
             assert isinstance(await follower.next(), FullState)
             later = [change("o2"), change("o1", None)], [change("o3")]
-            for basis, changes in enumerate(later, location.zero + 1):
-                await store.commit(changes, basis)
+            for base_revision, changes in enumerate(later, location.zero + 1):
+                await store.commit(changes, base_revision)
             assert [await follower.next() for _ in later] == [
                 Batch(revision, tuple(changes)) for revision, changes in enumerate(later, location.zero + 2)
             ]
@@ -88,9 +87,9 @@ async def test_the_full_state_has_the_revision_of_the_last_change_of_every_listi
         await store.commit([change("o1"), change("o2")], location.zero)
         await store.commit([change("o2", 8001)], location.zero + 1)
         async with open_follower(store) as follower:
-            whole = await follower.next()
-            assert isinstance(whole, FullState)
-            assert {listing.key.id: revision - location.zero for revision, listing in whole.listings} == {
+            full_state = await follower.next()
+            assert isinstance(full_state, FullState)
+            assert {listing.key.id: revision - location.zero for revision, listing in full_state.listings} == {
                 "o1": 1,
                 "o2": 2,
             }
@@ -106,7 +105,7 @@ async def test_the_last_change_of_an_instance_in_a_batch_counts(location: StoreL
         assert [recorded.revision for recorded in await store.history(None, None, 9)] == [revision] * 4
 
 
-async def test_a_service_whose_last_instance_left_stays_known(location: StoreLocation) -> None:
+async def test_a_service_whose_last_instance_was_removed_stays_known(location: StoreLocation) -> None:
     async with location.open() as store:
         await store.commit([change("u1", service="users"), change("o1"), change("o2")], location.zero)
         await store.commit([change("o1", None), change("o2", None)], location.zero + 1)
@@ -116,11 +115,11 @@ async def test_a_service_whose_last_instance_left_stays_known(location: StoreLoc
         assert list(services) == ["users", "orders"], "services are in the order of their last change"
 
 
-async def test_the_service_left_longest_ago_is_forgotten_past_a_bound(
+async def test_past_a_bound_the_service_with_the_oldest_removal_is_forgotten(
     location: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for room in (memory, file, departed_services):
-        monkeypatch.setattr(room, "MAX_REMOVAL_REVISIONS", 2)
+    for module in (memory, file, departed_services):
+        monkeypatch.setattr(module, "MAX_REMOVAL_REVISIONS", 2)
     monkeypatch.setattr(file, "CHANGES_BETWEEN_DEPARTURE_TRIMS", 0)
     async with location.open() as store, open_follower(store) as follower:
         names = ["a", "b", "a", "c", "d"]
@@ -148,7 +147,7 @@ async def test_a_forgotten_service_is_unknown_to_all_followers_and_its_history_s
         assert len(await store.history("orders", None, 9)) == 3
 
 
-async def test_a_service_may_be_emptied_forgotten_and_come_again_in_one_batch(location: StoreLocation) -> None:
+async def test_a_service_may_be_emptied_forgotten_and_listed_again_in_one_batch(location: StoreLocation) -> None:
     why = Provenance(Cause.FORGOTTEN, "ann")
     async with location.open() as store, open_follower(store) as follower:
         await store.commit([change("o1"), change("u1", service="users"), change("p1", service="pay")], location.zero)
@@ -167,9 +166,9 @@ async def test_a_service_may_be_emptied_forgotten_and_come_again_in_one_batch(lo
 async def test_a_stale_batch_is_refused_and_leaves_nothing(location: StoreLocation) -> None:
     async with location.open() as store, open_follower(store) as follower:
         await store.commit([change("o1")], location.zero)
-        for basis in (location.zero, location.zero + 2):
-            with pytest.raises(StoreConflict, match=f"revision {basis}.*at {location.zero + 1}"):
-                await store.commit([change("o1", 8001), change("o2")], basis)
+        for base_revision in (location.zero, location.zero + 2):
+            with pytest.raises(StoreConflict, match=f"revision {base_revision}.*at {location.zero + 1}"):
+                await store.commit([change("o1", 8001), change("o2")], base_revision)
         assert (
             current_listings(await current_snapshot(store))
             == current_listings(await follower.reach(location.zero + 1))
@@ -184,9 +183,9 @@ async def test_only_the_newest_revision_is_confirmed(location: StoreLocation) ->
         await store.confirm(location.zero)
         await store.commit([change("o1")], location.zero)
         await store.confirm(location.zero + 1)
-        for basis in (location.zero, location.zero + 2):
-            with pytest.raises(StoreConflict, match=f"revision {basis}.*at {location.zero + 1}"):
-                await store.confirm(basis)
+        for base_revision in (location.zero, location.zero + 2):
+            with pytest.raises(StoreConflict, match=f"revision {base_revision}.*at {location.zero + 1}"):
+                await store.confirm(base_revision)
         await store.commit([change("o2")], location.zero + 1)
 
 
@@ -194,7 +193,7 @@ async def test_concurrent_commits_are_decided_in_order_each_on_its_own_base_revi
     async with location.open() as store, open_follower(store) as follower:
         bases = [0, 1, 1, 2, 0, 3]
         results = await asyncio.gather(
-            *(store.commit([change(f"o{n}")], location.zero + basis) for n, basis in enumerate(bases)),
+            *(store.commit([change(f"o{n}")], location.zero + base_revision) for n, base_revision in enumerate(bases)),
             return_exceptions=True,
         )
         assert [result - location.zero if isinstance(result, int) else type(result) for result in results] == [
@@ -229,7 +228,7 @@ async def test_a_follower_that_is_too_far_behind_gets_the_full_state(location: S
         assert follower.snapshot.revision == location.zero + last
         await store.commit([change("o1", None)], location.zero + last)
         assert current_listings(await follower.reach(location.zero + last + 1)) == {}
-        assert follower.wholes == 2
+        assert follower.full_states == 2
 
 
 async def test_a_follower_that_is_closed_leaves_nothing_behind(location: StoreLocation) -> None:
@@ -241,15 +240,15 @@ async def test_a_follower_that_is_closed_leaves_nothing_behind(location: StoreLo
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-        before = _running()
+        before = _running_tasks()
         assert await store.commit([change("o1")], location.zero) == location.zero + 1
         deadline = asyncio.get_running_loop().time() + 10.0
-        while more := _running() - before:  # Tasks that the store itself starts end soon.
+        while more := _running_tasks() - before:  # Tasks that the store itself starts end soon.
             assert asyncio.get_running_loop().time() < deadline, more
             await asyncio.sleep(0.01)
 
 
-def _running() -> Counter[str]:
+def _running_tasks() -> Counter[str]:
     """Returns how many tasks run, by their coroutine. A store may have replaced a task by a new one."""
     return Counter(getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
 
@@ -316,7 +315,7 @@ async def test_history_is_bounded_and_keeps_the_newest(location: StoreLocation) 
         assert [recorded.revision for recorded in history] == newest
 
 
-async def test_no_service_pushes_the_history_of_another_out(location: StoreLocation) -> None:
+async def test_the_history_of_a_service_never_displaces_that_of_another(location: StoreLocation) -> None:
     async with location.open() as store:
         revision = await store.commit([change("v1", service="victim")], location.zero)
         revision = await store.commit([change("v1", None, service="victim")], revision)
@@ -453,12 +452,12 @@ async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(locat
         assert [edit.after["n"] for edit in found] == [b"%d" % n for n in range(999, 899, -1)]
 
 
-async def test_the_history_of_documents_is_bounded_and_one_document_never_flushes_another(
+async def test_the_history_of_documents_is_bounded_and_one_document_never_displaces_another(
     location: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "MAX_EDITS_PER_DOCUMENT", 3)
     monkeypatch.setattr(documents, "MAX_EDITS", 5)
-    monkeypatch.setattr(etcd_edits, "EDITS_BETWEEN_TRIMS", 1)
+    monkeypatch.setattr(edit_history, "EDITS_BETWEEN_TRIMS", 1)
     async with location.open() as store, open_follower(store) as follower:
         await follower.next()
 

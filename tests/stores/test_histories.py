@@ -35,7 +35,7 @@ class Histories(RuleBasedStateMachine):
     """A store and its expected contents, with one permanent follower and new ones now and then."""
 
     url: str
-    """The URL of the store, with `{}` in location of something unique to each history."""
+    """The URL of the store. `{}` stands for a text that is unique to each history."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Histories(RuleBasedStateMachine):
         self._expect(changes)
 
     @rule(changes=batches, away=st.sampled_from([-2, -1, 1, 5]))
-    def commit_on_another_basis(self, changes: list[Change], away: int) -> None:
+    def commit_on_another_base_revision(self, changes: list[Change], away: int) -> None:
         with pytest.raises(StoreConflict):
             self._runner.run(self._store.commit(changes, self._revision + away))
 
@@ -83,7 +83,10 @@ class Histories(RuleBasedStateMachine):
 
         async def together(bases: list[int]) -> list[int | BaseException]:
             return await asyncio.gather(
-                *(self._store.commit(changes, basis) for (changes, _), basis in zip(commits, bases, strict=True)),
+                *(
+                    self._store.commit(changes, base_revision)
+                    for (changes, _), base_revision in zip(commits, bases, strict=True)
+                ),
                 return_exceptions=True,
             )
 
@@ -109,19 +112,19 @@ class Histories(RuleBasedStateMachine):
         snapshot = self._runner.run(self._follower.reach(self._revision))
         assert current_listings(snapshot) == self._listings
         assert (snapshot.revision, snapshot.instance_count) == (self._revision, len(self._listings))
-        assert self._follower.wholes == 1
+        assert self._follower.full_states == 1
 
     @rule(service=st.sampled_from([None, "s1", "s2"]), id=st.sampled_from([None, "i1"]), limit=st.integers(0, 20))
-    def ask_for_history(self, service: str | None, id: str | None, limit: int) -> None:
-        of_it = [
+    def read_history(self, service: str | None, id: str | None, limit: int) -> None:
+        expected = [
             recorded
             for recorded in reversed(self._history)
             if service in (None, recorded.key.service) and id in (None, recorded.key.id)
         ]
-        assert self._runner.run(self._store.history(service, id, limit)) == of_it[:limit]
+        assert self._runner.run(self._store.history(service, id, limit)) == expected[:limit]
 
     @invariant()
-    def a_new_follower_is_shown_what_was_committed(self) -> None:
+    def a_new_follower_gets_all_commits(self) -> None:
         snapshot = self._runner.run(current_snapshot(self._store))
         assert (snapshot.revision, current_listings(snapshot)) == (self._revision, self._listings)
         assert set(snapshot.services) == {recorded.key.service for recorded in self._history}
@@ -131,7 +134,7 @@ class Histories(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("scheme", stores.STORES)
 @pytest.mark.long
-def test_a_store_holds_what_a_dictionary_would(scheme: str, request: pytest.FixtureRequest) -> None:
+def test_a_store_has_the_same_contents_as_a_dictionary(scheme: str, request: pytest.FixtureRequest) -> None:
     url = f"{request.getfixturevalue('etcd').url}?prefix={{}}" if scheme == "etcd" else STORE_URLS[scheme](Path("{}"))
     machine = type("Histories", (Histories,), {"url": url})
     examples = 8 if scheme == "etcd" else 15  # Its steps take longer, since they go over the network.

@@ -33,21 +33,23 @@ def test_a_listing_is_read_as_it_was_written(listing: Listing) -> None:
 @given(strategies.listings(), strategies.listings())
 @settings(max_examples=30)
 def test_a_shared_decoder_decodes_listings_as_a_new_one_does(one: Listing, other: Listing) -> None:
-    reader = RecordDecoder()
+    decoder = RecordDecoder()
     for listing in (one, other, one):
-        assert reader.decode_listing(*listing.key, encode_listing(listing)) == listing
+        assert decoder.decode_listing(*listing.key, encode_listing(listing)) == listing
 
 
 @given(strategies.changes())
 @settings(max_examples=50)
-def test_a_recorded_change_is_read_as_it_was_written(made: Change) -> None:
-    status = made.listing.status.value if made.listing is not None else ""
-    assert decode_change(7, made.key, encode_change(made)) == RecordedChange(7, made.key, status, made.provenance)
+def test_a_recorded_change_is_read_as_it_was_written(change: Change) -> None:
+    status = change.listing.status.value if change.listing is not None else ""
+    assert decode_change(7, change.key, encode_change(change)) == RecordedChange(
+        7, change.key, status, change.provenance
+    )
 
 
 def test_equal_parts_of_listings_are_one_value() -> None:
-    reader = RecordDecoder()
-    one, other = reader.decode_listing("orders", "o1", FULL), reader.decode_listing("orders", "o2", FULL)
+    decoder = RecordDecoder()
+    one, other = decoder.decode_listing("orders", "o1", FULL), decoder.decode_listing("orders", "o2", FULL)
     for part in ("checks", "ttl", "grace"):
         assert getattr(one.registration, part) is getattr(other.registration, part)
     for part in ("service", "address", "tags", "metadata", "zone"):

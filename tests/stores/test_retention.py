@@ -1,4 +1,4 @@
-"""The recorded changes that are kept, by service and in all."""
+"""The retention of recorded changes: by service, and of all services."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_the_newest_of_every_service_are_kept_within_the_bounds(
     for number, (service, changes) in enumerate(added):
         retention.add(service, number, changes)
         entries[service].append((number, changes))
-        for dropped in retention.trim():
-            owner = next(name for name in entries if entries[name] and entries[name][0][0] == dropped)
+        for trimmed in retention.trim():
+            owner = next(name for name in entries if entries[name] and entries[name][0][0] == trimmed)
             entries[owner].pop(0)
         counts = Counter({name: sum(changes for _, changes in owned) for name, owned in entries.items()})
         assert len(retention) == counts.total()

@@ -16,7 +16,7 @@ from adsum.core.model import Instance, Listing, Registration
 from adsum.core.provenance import Cause, Provenance
 from adsum.ports import Store
 
-TOGETHER = 8
+CONCURRENT_COMMITS = 8
 """Commits that wait for the disk at the same time."""
 
 
@@ -27,8 +27,8 @@ def pair(revision: int) -> list[Change]:
     return [Change(instance.key, Listing(Registration(instance), why), why) for instance in instances]
 
 
-async def _commit(store: Store, basis: int) -> None:
-    revision = await store.commit(pair(basis + 1), basis)
+async def _commit(store: Store, base_revision: int) -> None:
+    revision = await store.commit(pair(base_revision + 1), base_revision)
     os.write(1, b"%d\n" % revision)
 
 
@@ -40,8 +40,8 @@ async def _write(url: str) -> None:
     revision = start.revision
     os.write(1, b"open\n")
     while True:
-        await asyncio.gather(*(_commit(store, revision + n) for n in range(TOGETHER)))
-        revision += TOGETHER
+        await asyncio.gather(*(_commit(store, revision + n) for n in range(CONCURRENT_COMMITS)))
+        revision += CONCURRENT_COMMITS
 
 
 if __name__ == "__main__":

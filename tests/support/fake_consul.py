@@ -1,7 +1,7 @@
-"""A fake Consul agent in memory behind a real socket. It does only what Consul's documentation promises to clients.
+"""A fake Consul agent in memory, behind a real socket. It does only what Consul's documentation promises to clients.
 
-It has services, TTL checks that expire, an index for each service, and blocking queries. It can be restored, old,
-protected by a token, or away.
+It has services, TTL checks that expire, an index for each service, and blocking queries. It can be stopped, restored,
+protected by a token, or answer as an old version.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class FakeConsulAgent:
     """An agent on a port of its own, which stays the same when it is stopped and started again."""
 
     def __init__(self, token: str = "", *, old: bool = False) -> None:
-        """`old`: it answers like versions before 1.12."""
+        """`old`: it answers as versions before 1.12 do."""
         self.port = 0
         self.index = 10
         self.services: dict[str, FakeConsulService] = {}
@@ -64,7 +64,7 @@ class FakeConsulAgent:
         return f"consul://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        app = web.Application(middlewares=[self._guard])
+        app = web.Application(middlewares=[self._check_token])
         app.router.add_put("/v1/agent/service/register", self._register)
         app.router.add_put("/v1/agent/service/deregister/{id}", self._deregister)
         app.router.add_put("/v1/agent/service/maintenance/{id}", self._maintain)
@@ -78,7 +78,7 @@ class FakeConsulAgent:
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
-        self._tasks = [asyncio.create_task(self._run_out())]
+        self._tasks = [asyncio.create_task(self._expire_checks())]
 
     async def stop(self) -> None:
         """Stops serving. Registrations stay, as on an agent's disk."""
@@ -92,7 +92,7 @@ class FakeConsulAgent:
         self.services.clear()
         self._indexes.clear()
         self.index = index
-        await self._tell()
+        await self._notify()
 
     async def add_service(self, name: str, id: str, port: int, **fields: Any) -> None:
         """Registers a service as another program would, without a check."""
@@ -102,13 +102,13 @@ class FakeConsulAgent:
     async def _bump(self, name: str) -> None:
         self.index += 1
         self._indexes[name] = self.index
-        await self._tell()
+        await self._notify()
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _run_out(self) -> None:
+    async def _expire_checks(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             for listed in list(self.services.values()):
@@ -119,7 +119,7 @@ class FakeConsulAgent:
             await asyncio.sleep(0.02)
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+    async def _check_token(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if self._token and request.headers.get("X-Consul-Token") != self._token:
             self.refused += 1
             return web.Response(status=403, text="Permission denied: token lacks permission")
@@ -144,10 +144,10 @@ class FakeConsulAgent:
         return web.Response()
 
     async def _deregister(self, request: web.Request) -> web.Response:
-        gone = self.services.pop(request.match_info["id"], None)
-        if gone is None:
+        removed = self.services.pop(request.match_info["id"], None)
+        if removed is None:
             return web.Response(status=404, text="Unknown service ID")
-        await self._bump(gone.body["Name"])
+        await self._bump(removed.body["Name"])
         return web.Response()
 
     async def _maintain(self, request: web.Request) -> web.Response:
@@ -181,7 +181,9 @@ class FakeConsulAgent:
         listed = self.services.get(request.match_info["id"])
         if listed is None:
             return web.Response(status=404, text="unknown service ID")
-        return web.json_response({**_shown(listed), "ContentHash": "abc"}, headers={"X-Consul-ContentHash": "abc"})
+        return web.json_response(
+            {**_service_body(listed), "ContentHash": "abc"}, headers={"X-Consul-ContentHash": "abc"}
+        )
 
     async def _self(self, _: web.Request) -> web.Response:
         return web.json_response({"Config": {"NodeName": "n1"}, "Member": {"Name": "n1", "Addr": "127.0.0.9"}})
@@ -209,7 +211,7 @@ class FakeConsulAgent:
         entries = [
             {
                 "Node": node,
-                "Service": _shown(listed),
+                "Service": _service_body(listed),
                 "Checks": [
                     serf,
                     *(
@@ -232,7 +234,7 @@ class FakeConsulAgent:
         return self._indexes.get(name, self.index)
 
 
-def _shown(listed: FakeConsulService) -> dict[str, Any]:
+def _service_body(listed: FakeConsulService) -> dict[str, Any]:
     body = listed.body
     return {
         "ID": body["ID"],

@@ -1,7 +1,7 @@
-"""An etcd in this process, behind a real socket, for tests where none is installed.
+"""A fake etcd in this process, behind a real socket, for tests where none is installed.
 
-Keys with their histories, transactions, watches, and leases that never end by themselves. It does what etcd from
-3.4.38, 3.5.22 and 3.6.2 on does: a watch that starts at a revision of the future gets no answer to a progress request.
+It has keys with their histories, transactions, watches, and leases that never end by themselves. As in etcd from
+3.4.38, 3.5.22 and 3.6.2 on, a watch that starts at a future revision gets no answer to a progress request.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class FakeEtcd:
         """Seconds until it answers a call."""
         self._saved = FakeEtcdState()
         self._lock = threading.RLock()
-        self._going = threading.Event()
-        self._going.set()
+        self._running = threading.Event()
+        self._running.set()
         self._server: grpc.Server | None = None
 
     @property
@@ -103,15 +103,15 @@ class FakeEtcd:
 
     def start(self) -> None:
         self._server = grpc.server(ThreadPoolExecutor(MAX_CONCURRENT_CALLS), options=(("grpc.so_reuseport", 0),))
-        for method, answered in self._methods().items():
+        for method, rpc_handler in self._methods().items():
             service, _, name = method.partition("/")
-            handler = grpc.method_handlers_generic_handler(f"etcdserverpb.{service}", {name: answered})
+            handler = grpc.method_handlers_generic_handler(f"etcdserverpb.{service}", {name: rpc_handler})
             self._server.add_generic_rpc_handlers((handler,))
         self._server.add_insecure_port(self.host_port)
         self._server.start()
 
     def wait(self) -> None:
-        """Returns at once: it serves as soon as it is started."""
+        """Returns at once: the fake serves as soon as it is started."""
 
     def kill(self) -> None:
         """Idempotent."""
@@ -126,10 +126,10 @@ class FakeEtcd:
 
     def pause(self) -> None:
         """Answers nothing from now on."""
-        self._going.clear()
+        self._running.clear()
 
     def resume(self) -> None:
-        self._going.set()
+        self._running.set()
 
     def wipe(self) -> None:
         self.state = FakeEtcdState()
@@ -179,7 +179,7 @@ class FakeEtcd:
     def _locked(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             time.sleep(self.delay)
-            self._going.wait()
+            self._running.wait()
             with self._lock:
                 return call(request, context)
 
@@ -201,8 +201,8 @@ class FakeEtcd:
             key_values.sort(key=lambda key_value: key_value["mod_revision"])
         if request.sort_order == 2:
             key_values.reverse()
-        some = key_values[: request.limit] if request.limit else key_values
-        return self._answer("RangeResponse", kvs=some, more=len(some) < len(key_values), count=len(key_values))
+        limited = key_values[: request.limit] if request.limit else key_values
+        return self._answer("RangeResponse", kvs=limited, more=len(limited) < len(key_values), count=len(key_values))
 
     def _live(self, key: bytes, end: bytes, at: int) -> list[tuple[bytes, KeyVersion]]:
         versions = ((known, self.state.at(known, at)) for known in self.state.keys(key, end))
@@ -252,7 +252,7 @@ class FakeEtcd:
 
     def _keep_alive(self, requests: Iterator[Any], _: grpc.ServicerContext) -> Iterator[Any]:
         for request in requests:
-            self._going.wait()
+            self._running.wait()
             yield self._answer("LeaseKeepAliveResponse", ID=request.ID, TTL=self.state.leases.get(request.ID, 0))
 
     def _watch(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
@@ -260,14 +260,14 @@ class FakeEtcd:
         wanted = next(requests).create_request
         progress: SimpleQueue[Any] = SimpleQueue()
         threading.Thread(target=_read, args=(requests, progress), daemon=True).start()
-        self._going.wait()
+        self._running.wait()
         yield self._answer("WatchResponse", created=True)
         since = wanted.start_revision or self.state.revision + 1
         if since < self.state.compacted:
             yield self._answer("WatchResponse", canceled=True, compact_revision=self.state.compacted)
             return
         while context.is_active():
-            self._going.wait()
+            self._running.wait()
             with self._lock:
                 at = self.state.revision - self.lag
                 events = self._events(wanted.key, wanted.range_end, since, at)
@@ -286,8 +286,8 @@ class FakeEtcd:
         for known in self.state.keys(key, end):
             for version in self.state.versions[known]:
                 if since <= version.revision <= until:
-                    gone = version.value is None
-                    events.append({"type": _DELETED if gone else 0, "kv": _key_value(known, version)})
+                    is_deleted = version.value is None
+                    events.append({"type": _DELETED if is_deleted else 0, "kv": _key_value(known, version)})
         return sorted(events, key=lambda event: event["kv"]["mod_revision"])
 
 
@@ -309,6 +309,6 @@ def _read(requests: Iterator[Any], into: SimpleQueue[Any]) -> None:
         return  # The stream is over.
 
 
-def _refuse(context: grpc.ServicerContext, words: str) -> NoReturn:
-    context.abort(grpc.StatusCode.OUT_OF_RANGE, words)
+def _refuse(context: grpc.ServicerContext, details: str) -> NoReturn:
+    context.abort(grpc.StatusCode.OUT_OF_RANGE, details)
     raise AssertionError

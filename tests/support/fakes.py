@@ -80,7 +80,7 @@ class FakeStore:
         self.epoch = "e1"
         self.revision = 0
         self.is_unavailable = False
-        """Whether commits and confirmations raise `StoreUnavailable`."""
+        """Makes commits and confirmations raise `StoreUnavailable`."""
         self.error: Exception | None = None
         """The error of every commit and confirmation."""
         self.next_errors: list[Exception] = []

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 VERSION_TIMEOUT: Final = 20.0
-"""Seconds that a program has to print its version. Then it is shown without one."""
+"""Seconds that a program has to print its version. Then its description has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class ExternalProgram:
     command: str
     """The name of its file."""
     remedy: str
-    """How to install it."""
+    """The way to install it."""
     version: tuple[str, ...] = ("--version",)
     """The arguments that make it print its version."""
     before: tuple[str, ...] = ()

@@ -23,13 +23,13 @@ class RunningDaemon:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="daemon", daemon=True)
         self._thread.start()
-        self._daemon = self._call(self._make(config))
+        self._daemon = self._call(self._create(config))
         self._call(self._daemon.start())
         self.url: str = self._daemon.urls[0]
         self.xds: str = self._daemon.xds
 
     @staticmethod
-    async def _make(config: ServeConfig) -> Daemon:
+    async def _create(config: ServeConfig) -> Daemon:
         return Daemon(config)
 
     @property

@@ -142,7 +142,7 @@ def listings(draw: st.DrawFn, registrations: st.SearchStrategy[Registration] = r
 
 @st.composite
 def changes(draw: st.DrawFn, listings: st.SearchStrategy[Listing] = listings()) -> Change:  # noqa: B008
-    """The arrival, change or removal of one of the listings."""
+    """A change that lists, changes or removes one of the listings."""
     listing = draw(listings)
     return Change(listing.key, draw(st.sampled_from([listing, listing, None])), draw(provenances))
 

@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import Final
 
 QUERIES_PER_SECOND: Final = 4.0
-"""Sustained rate of one query."""
+"""The rate at which one query may be repeated, after a burst."""
 QUERY_BURST: Final = 8.0
-"""Queries that may follow one another at once before the rate applies."""
+"""Repetitions of one query without a pause before the rate applies."""
 
 
 class IndexChange(StrEnum):
@@ -35,7 +35,7 @@ class BlockingQuery:
         self._newest = newest
 
     def update(self, index: int) -> IndexChange:
-        """Takes the index of an answer. Returns its meaning."""
+        """Updates the index from an answer. Returns its meaning."""
         index = max(1, index)  # A query with 0 would never be held.
         if index < self._newest:
             self.index = self._newest = 0

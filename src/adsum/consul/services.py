@@ -31,9 +31,9 @@ ID, HOLDER, SCHEME, ZONE, UNWEIGHTED = (
 MAX_PAIRS, MAX_VALUE = 64, 512
 """Consul's bounds of a service's metadata: pairs, and bytes of a value."""
 DRAINING_REASON: Final = "adsum: draining"
-"""The prefix of the reason of a maintenance that stands for a drain."""
+"""The beginning of a maintenance's reason if the maintenance stands for a drain."""
 MIN_DEREGISTER_AFTER: Final = 60.0
-"""Seconds: the shortest time after which Consul deregisters a critical service."""
+"""Seconds: the shortest time for which a service must be critical before Consul deregisters it."""
 
 _PAIR = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9._:@-]+")
@@ -49,6 +49,8 @@ class ConsulNode(Struct, frozen=True, rename="pascal"):
 
 
 class ConsulWeights(Struct, frozen=True, rename="pascal"):
+    """The weights of a service while it is passing and while it is warning."""
+
     passing: int = 1
     warning: int = 1
 

@@ -1,6 +1,6 @@
 """A client of an etcd cluster. It uses one member at a time, and the next one when that member fails.
 
-Each member has its own channel. gRPC's own balancing would not leave a member that hangs or has lost its leader.
+Each member has a channel, since gRPC's own balancing would not leave a member that hangs or has lost its leader.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ CALL_TIMEOUT: Final = 5.0
 MEMBER_TIMEOUT: Final = 2.0
 """Seconds that a member has to answer. Then the next member is used, by this call or the next one."""
 FIRST_MEMBER_TIMEOUT: Final = 0.7
-"""The same for the first attempt where there are several members, so that a member that hangs costs little.
+"""Seconds that a member has to answer the first attempt if there are several members. So a hanging one costs little.
 
-It doubles with each attempt, up to `MEMBER_TIMEOUT`, since all members may be slow."""
+The time doubles with each attempt, up to `MEMBER_TIMEOUT`, since all members may be slow."""
 WRITE_MEMBER_TIMEOUT: Final = 1.0
-"""Seconds that one of several members has to answer a call that is not repeated."""
+"""Seconds that a member has to answer a call that is not repeated, if there are several members."""
 ALL_KEYS_START: Final = b"\0"
 """The start of the range of all keys."""
 PAGE_SIZE: Final = 1_000
@@ -86,7 +86,7 @@ class EtcdClient:
 
     @property
     def has_one_member(self) -> bool:
-        """Whether there is no other member to use."""
+        """True if the cluster has no other member to use."""
         return len(self._hosts) == 1
 
     async def range(
@@ -333,9 +333,10 @@ def is_token_error(code: grpc.StatusCode | None, details: str | None) -> bool:
     return code is grpc.StatusCode.UNAUTHENTICATED or any(text in (details or "") for text in _TOKEN_ERRORS)
 
 
-def _channel_credentials(place: EtcdAddress) -> grpc.ChannelCredentials:
+def _channel_credentials(address: EtcdAddress) -> grpc.ChannelCredentials:
     try:
-        roots, key, chain = (Path(file).read_bytes() if file else None for file in (place.ca, place.key, place.cert))
+        files = (address.ca, address.key, address.cert)
+        roots, key, chain = (Path(file).read_bytes() if file else None for file in files)
     except OSError as error:
         raise EtcdRefused(f"{error.filename} can't be read: {error.strerror}") from None
     return grpc.ssl_channel_credentials(roots, key, chain)

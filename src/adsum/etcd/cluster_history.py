@@ -2,7 +2,7 @@
 
 The revisions of the new history continue from a lower one. Concurrent calls are answered in any order, so an answer
 below the revision that is known *now* proves nothing. But a linearizable read never returns a revision below the one
-that was known when the read began; a lower one proves another history. Watches and kept leases are answered by one
+that was known when the read began, so a lower one proves another history. Watches and keep-alives are answered by one
 member, which may lag. So their revisions count as known, but prove nothing.
 """
 
@@ -36,7 +36,7 @@ class ClusterHistory:
         return f"{self._cluster:x}-{self._number}"
 
     def begin_read(self) -> ReadStart:
-        """Call when a linearizable read begins; pass the result to `end_read`."""
+        """Begins a linearizable read. Pass the result to `end_read`."""
         return ReadStart(self._number, self._newest)
 
     def end_read(self, start: ReadStart, header: Header) -> str | None:
@@ -51,7 +51,7 @@ class ClusterHistory:
         return self.epoch
 
     def observe(self, epoch: str, revision: int) -> None:
-        """Adds a revision that a watch or an earlier process knew. Ignored if it is of another epoch."""
+        """Adds a revision that a watch or an earlier process knew. Ignores a revision of another epoch."""
         if not self._cluster:
             self._begin_with(epoch)
         if epoch == self.epoch:

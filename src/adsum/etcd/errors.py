@@ -8,7 +8,10 @@ class EtcdError(Exception):
 
 
 class EtcdUnreachable(EtcdError):
-    """No member answers in time, or the member has no leader. Try again; a write may have been applied."""
+    """No member answers in time, or the member has no leader. Another attempt may succeed.
+
+    A write may have been applied.
+    """
 
 
 class EtcdRefused(EtcdError):

@@ -43,7 +43,7 @@ def directory(prefix: str, service: str) -> bytes:
 def service(prefix: str, key: bytes) -> str:
     """Returns the service in whose directory a key below the prefix is. Raises `Invalid`.
 
-    A key `PREFIX KEY` is in no directory. Programs that register there mean a service that is named like the prefix.
+    A key directly below the prefix is in no directory: to the program that wrote it, the prefix is the service's name.
     """
     name, slash, _ = key.removeprefix(prefix.encode()).decode(errors="replace").partition("/")
     if not slash:

@@ -16,8 +16,8 @@ from adsum.ports import Clock
 
 REVOKE_TIMEOUT: Final = 2.0
 """Seconds that revoking the lease may take. Otherwise the lease expires by itself."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Bounds in seconds of the pause before the next attempt."""
+MIN_RETRY_PAUSE, MAX_RETRY_PAUSE = 0.1, 2.0
+"""Seconds before the next attempt to get or renew a lease. The pause grows from the first bound to the second."""
 
 _log = logging.getLogger("adsum.etcd")
 
@@ -25,8 +25,8 @@ _log = logging.getLogger("adsum.etcd")
 class EtcdSession:
     """Holds a lease of `ttl` seconds.
 
-    `on_grant` is called with the id of every new lease, to put the keys that depend on it. The session is held once it
-    has returned. If it raises `EtcdError`, another lease is requested.
+    `on_grant` is called with the id of every new lease, and writes the keys under that lease. The session is held when
+    it has returned. If it raises `EtcdError`, another lease is requested.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class EtcdSession:
 
     @property
     def is_held(self) -> bool:
-        """Whether the lease certainly has not ended yet, so that no other process has seen it end."""
+        """True while the lease certainly has not ended yet, so that no other process has seen it end."""
         return self._clock.now() < self._until
 
     def seconds_without_lease(self) -> float:
@@ -61,7 +61,7 @@ class EtcdSession:
         return max(0.0, self._clock.now() - self._until)
 
     def verify(self) -> None:
-        """Renews the lease at once, to find out whether etcd still knows it: etcd may have been wiped."""
+        """Renews the lease at once, which shows whether it still exists: etcd may have been wiped."""
         self._verify.set()
 
     def start(self) -> None:
@@ -82,7 +82,7 @@ class EtcdSession:
                     await self._etcd.revoke(self.lease)
 
     async def _run(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        backoff = Backoff(MIN_RETRY_PAUSE, MAX_RETRY_PAUSE)
         while True:
             host = self._etcd.host
             try:

@@ -1,4 +1,4 @@
-"""Hints at wrong TLS options, from the texts of gRPC's errors."""
+"""Hints about wrong TLS options, derived from the texts of gRPC's errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class TlsHint(NamedTuple):
 
 
 def tls_hint(address: EtcdAddress, error: str) -> TlsHint | None:
-    """Returns the hint for an error of a connection; None if the error does not speak of TLS.
+    """Returns the hint for an error of a connection; None if the error is not about TLS.
 
-    A hint is not certain where a member that is just stopping can cause the same error.
+    A hint is not certain if a member that is being stopped can cause the same error.
     """
     if not address.tls:
         if "Socket closed" in error or "Connection reset" in error:

@@ -1,7 +1,7 @@
-"""A watch of all keys under a prefix, over connections that break and members that hang or lose their leader.
+"""A watch of all keys under a prefix. It survives broken connections, and members that hang or lose their leader.
 
 A member without changes must prove once a second that it is alive: the watch requests its progress, and leaves a member
-that does not answer within `SILENCE_TIMEOUT` or `SHORT_SILENCE_TIMEOUT` seconds. The next connection starts at the last
+that sends nothing for `SILENCE_TIMEOUT` or `SHORT_SILENCE_TIMEOUT` seconds. The next connection starts at the last
 known revision, and drops what is known already: etcd from 3.4.38, 3.5.22 and 3.6.2 on reports no progress to a watch
 that starts at a future revision.
 
@@ -33,9 +33,9 @@ PROGRESS_INTERVAL: Final = 1.0
 SILENCE_TIMEOUT: Final = 3.0
 """Seconds without a message after which a member counts as hanging."""
 SHORT_SILENCE_TIMEOUT: Final = 1.5
-"""The same where there are other members. Changes are delayed by at most that much."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Bounds in seconds of the pause before connecting again."""
+"""The same if there are several members. A hanging member delays changes by at most that much."""
+MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.1, 2.0
+"""Seconds before the watch connects again. The pause grows from the first bound to the second."""
 MAX_FRAGMENTS: Final = 10_000
 """Fragments of one answer that are joined. More break the connection."""
 
@@ -54,7 +54,7 @@ class KeyEvent:
 
 @dataclass(frozen=True, slots=True)
 class RevisionEvents:
-    """All events under the prefix at one revision, in order."""
+    """The events of all keys under the prefix at one revision, in order."""
 
     revision: int
     events: tuple[KeyEvent, ...]
@@ -91,10 +91,11 @@ EtcdWatchEvent = RevisionEvents | WatchProgress | WatchInterrupted | ResyncRequi
 async def watch(
     etcd: EtcdClient, prefix: bytes, start_revision: int, clock: Clock, rng: Random
 ) -> AsyncGenerator[EtcdWatchEvent, None]:
-    """Yields the events of all keys that begin with `prefix`, from `start_revision` on, for ever or until a
-    `ResyncRequired`.
+    """Yields the events of all keys that begin with `prefix`, from `start_revision` on.
+
+    Ends only after a `ResyncRequired`.
     """
-    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    backoff = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE)
     while True:
         host = etcd.host
         try:

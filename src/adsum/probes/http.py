@@ -96,7 +96,7 @@ class _Exchange(asyncio.Protocol):
         self._is_framed = False
 
     def progress_note(self) -> str:
-        """Returns the note if the timeout passes now."""
+        """Returns a description of the answer so far, for the note after a timeout."""
         return "no answer" if self.status is None else f"answered {self.status}, but the answer did not end"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -123,18 +123,18 @@ class _Exchange(asyncio.Protocol):
             self._end(f"connection closed by {self._peer}")
         self._end()
 
-    # The callbacks of the parser.
+    # The following are callbacks of the parser.
 
     def on_message_begin(self) -> None:
         self._is_framed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes note of framing. Without it the end of the connection is the end of the answer (RFC 9112, 6.3)."""
+        """Records whether the answer is framed. If not, it ends with the connection (RFC 9112, 6.3)."""
         if name.lower() in (b"content-length", b"transfer-encoding"):
             self._is_framed = True
 
     def on_headers_complete(self) -> None:
-        """Takes the status. Interim answers (1xx) are skipped, except 101, after which no HTTP follows."""
+        """Records the status. Interim answers (1xx) are skipped, except 101, after which no HTTP follows."""
         status = self._parser.get_status_code()
         if not 100 <= status <= 199 or status == SWITCHING_PROTOCOLS:
             self.status = status

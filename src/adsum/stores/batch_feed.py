@@ -1,4 +1,4 @@
-"""The bounded queues from a store's writer to its followers. A follower that falls too far behind starts over."""
+"""The bounded queues from a store's writer to its followers. A follower that falls too far behind is resynced."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class BatchFeed:
             queue.put(batch, size)
 
     def resync(self) -> None:
-        """Gives every follower the full state anew: what was published may differ from what is stored."""
+        """Gives every follower a new full state. Called when the published batches may differ from what is stored."""
         for queue in self._queues:
             queue.resync()
 

@@ -54,7 +54,7 @@ def edit_records(edits: Iterable[Edit]) -> list[tuple[DocumentKey, EditRecord]]:
 
 
 def _too_long(before: Mapping[str, Raw], after: Mapping[str, Raw]) -> list[str]:
-    """Returns the names of the longest fields, so many that the others fit into a record."""
+    """Returns the names of the fields to omit: the longest ones, as few as let the others fit into a record."""
     room = MAX_RECORD_BYTES - sum(map(len, before.values())) - sum(map(len, after.values()))
     if room >= 0:
         return []

@@ -69,7 +69,7 @@ class MemoryStore:
     def _apply_change(self, change: Change) -> None:
         if change.listing is None:
             self._listings.pop(change.key, None)
-            self._removal_revisions.pop(change.key.service, None)  # The dict is ordered by the latest removal.
+            self._removal_revisions.pop(change.key.service, None)  # So that the latest removal is the last in the dict.
             if not change.forgets_service:
                 self._add_removal(change.key.service)
             status = ""

@@ -26,7 +26,15 @@ from adsum.etcd.values import Condition, Delete, Operation, Put, TransactionResu
 from adsum.stores.etcd import EtcdStore
 from adsum.stores.etcd.catalog_follower import CatalogFollower
 from adsum.stores.etcd.layout import MAX_OPERATIONS_PER_TRANSACTION, Head, Layout
-from tests.stores.support import StreamFollower, change, current_listings, current_snapshot, open_follower, put_route
+from tests.stores.support import (
+    StreamFollower,
+    change,
+    current_listings,
+    current_snapshot,
+    follow_in_background,
+    open_follower,
+    put_route,
+)
 from tests.support.etcd_process import ADSUM_PERMISSION, EtcdProcess, encode_field
 from tests.support.programs import need
 
@@ -38,10 +46,10 @@ def _url(etcd: EtcdProcess) -> str:
 @asynccontextmanager
 async def opened(url: str, node: str = "") -> AsyncIterator[EtcdStore]:
     store = EtcdStore.from_url(url)
-    shares = store.join(node) if node else None
+    sharding = store.join(node) if node else None
     await store.open()
-    if shares is not None:
-        await shares.start()
+    if sharding is not None:
+        await sharding.start()
     try:
         yield store
     finally:
@@ -57,28 +65,10 @@ async def connected(url: str) -> AsyncIterator[EtcdClient]:
         await connection.close()
 
 
-@asynccontextmanager
-async def folding(store: EtcdStore) -> AsyncIterator[StreamFollower]:
-    """A follower that reads the stream in a task of its own."""
-
-    async def fold() -> None:
-        while True:
-            await follower.next()
-
-    async with open_follower(store) as follower:
-        task = asyncio.create_task(fold())
-        try:
-            await until(lambda: follower.wholes)
-            yield follower
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Waits until the condition is true."""
+async def until(condition: Callable[[], object]) -> None:
+    """Waits until the condition holds."""
     async with asyncio.timeout(40.0):
-        while not true():  # noqa: ASYNC110 - another process
+        while not condition():  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
 
 
@@ -103,15 +93,19 @@ async def test_two_nodes_write_in_one_order_and_see_each_others_batches(etcd: Et
             == current_listings(await current_snapshot(one))
         )
         assert [recorded.key.id for recorded in await one.history(None, None, 9)] == ["o1", "o2", "o1"]
-        gone = follower.snapshot.service("orders").recent_changes[-1]
-        assert (gone.listed, gone.provenance.cause, gone.provenance.actor) == (False, Cause.DEREGISTERED, "tester")
+        removal = follower.snapshot.service("orders").recent_changes[-1]
+        assert (removal.listed, removal.provenance.cause, removal.provenance.actor) == (
+            False,
+            Cause.DEREGISTERED,
+            "tester",
+        )
 
 
 async def test_a_node_that_has_not_seen_another_nodes_batch_confirms_nothing(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = _url(etcd)
-    monkeypatch.setattr(CatalogFollower, "start", lambda following: None)
+    monkeypatch.setattr(CatalogFollower, "start", lambda follower: None)
     async with opened(url) as one, opened(url) as other:
         zero = (await current_snapshot(one)).revision
         await one.confirm(zero)
@@ -121,20 +115,20 @@ async def test_a_node_that_has_not_seen_another_nodes_batch_confirms_nothing(
         await other.confirm(first)
 
 
-async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_the_error_says_so(tmp_path: Path) -> None:
+async def test_while_etcd_hangs_or_is_away_nothing_is_confirmed_and_the_error_asks_for_a_retry(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
-        async with opened(etcd.url, "n1") as store, folding(store) as follower:
-            await _written(store, follower)
-            basis = follower.snapshot.revision
+        async with opened(etcd.url, "n1") as store, follow_in_background(store) as follower:
+            await _list_new_instance(store, follower)
+            base_revision = follower.snapshot.revision
             for away, back in ((etcd.pause, etcd.resume), (etcd.kill, etcd.start)):
                 away()
                 async with asyncio.timeout(30.0):
                     with pytest.raises(StoreUnavailable) as refused:
-                        await store.confirm(basis)
+                        await store.confirm(base_revision)
                 assert refused.value.retry_after
                 back()
                 etcd.wait()
-                await store.confirm(basis)
+                await store.confirm(base_revision)
 
 
 async def test_a_key_deleted_in_etcd_removes_its_instance_and_an_unreadable_key_is_left_out(etcd: EtcdProcess) -> None:
@@ -160,13 +154,13 @@ async def test_a_key_deleted_in_etcd_removes_its_instance_and_an_unreadable_key_
 async def test_deleting_everything_in_etcd_begins_another_history(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     prefix = EtcdAddress.parse(url).prefix.encode()
-    async with opened(url, "n1") as store, connected(url) as connection, folding(store) as follower:
-        await _written(store, follower)
+    async with opened(url, "n1") as store, connected(url) as connection, follow_in_background(store) as follower:
+        await _list_new_instance(store, follower)
         epoch = follower.snapshot.epoch
         await connection.commit((), [Delete(prefix, prefix_end(prefix))])
         await until(lambda: follower.snapshot.epoch != epoch)
         assert follower.snapshot.instance_count == 0
-        await _written(store, follower)
+        await _list_new_instance(store, follower)
 
 
 async def test_a_write_without_an_answer_is_found_in_etcd_and_not_repeated(
@@ -182,10 +176,10 @@ async def test_a_write_without_an_answer_is_found_in_etcd_and_not_repeated(
             return await real(self, when, then)
         if answers.pop("before", False):
             raise EtcdUnreachable("lost on the way there")
-        settled = await real(self, when, then, otherwise)
+        result = await real(self, when, then, otherwise)
         if answers.pop("after", False):
             raise EtcdUnreachable("lost on the way back")
-        return settled
+        return result
 
     async with opened(_url(etcd)) as store, open_follower(store) as follower:
         zero = (await current_snapshot(store)).revision
@@ -198,31 +192,29 @@ async def test_a_write_without_an_answer_is_found_in_etcd_and_not_repeated(
         assert (await follower.reach(revision)).instance_count == 2
 
 
-async def test_departures_of_many_services_at_once_fit_into_transactions(
-    etcd: EtcdProcess,
-) -> None:
+async def test_departures_of_many_services_at_once_fit_into_transactions(etcd: EtcdProcess) -> None:
     names = [f"s{number}" for number in range(MAX_OPERATIONS_PER_TRANSACTION)]
     async with opened(_url(etcd)) as store, open_follower(store) as follower:
         zero = (await current_snapshot(store)).revision
-        came = await store.commit([change("i", service=name) for name in names], zero)
-        left = await store.commit([change("i", None, service=name) for name in names], came)
-        assert came == zero + 2, "two parts, since each service has a log entry"
-        assert left == came + 3, "three parts, since each removal takes three operations"
-        await follower.reach(left)
+        listed = await store.commit([change("i", service=name) for name in names], zero)
+        removed = await store.commit([change("i", None, service=name) for name in names], listed)
+        assert listed == zero + 2, "two parts, since each service has a log entry"
+        assert removed == listed + 3, "three parts, since each removal takes three operations"
+        await follower.reach(removed)
         assert set((await current_snapshot(store)).services) == set(names)
 
 
-async def test_a_batch_whose_writer_died_between_parts_is_shown_in_the_end(etcd: EtcdProcess) -> None:
+async def test_the_written_parts_of_a_batch_whose_writer_died_are_published_after_a_while(etcd: EtcdProcess) -> None:
     url = _url(etcd)
     layout = Layout(EtcdAddress.parse(url).prefix.encode())
     async with opened(url) as store, connected(url) as connection, open_follower(store) as follower:
-        whole = await follower.next()
-        assert isinstance(whole, FullState)
-        head = Head(whole.epoch, "b1", whole.revision, part=1, parts=3)
+        full_state = await follower.next()
+        assert isinstance(full_state, FullState)
+        head = Head(full_state.epoch, "b1", full_state.revision, part=1, parts=3)
         (part,) = layout.parts([change("o1")], [], 1)
-        settled = await connection.commit((), [Put(layout.head, msgspec.json.encode(head)), *part.operations])
-        assert (await follower.reach(settled.header.revision)).instance_count == 1
-        assert await store.commit([change("o2")], settled.header.revision) > settled.header.revision
+        result = await connection.commit((), [Put(layout.head, msgspec.json.encode(head)), *part.operations])
+        assert (await follower.reach(result.header.revision)).instance_count == 1
+        assert await store.commit([change("o2")], result.header.revision) > result.header.revision
 
 
 async def test_after_a_failed_check_of_the_history_the_watch_continues_after_the_last_batch(
@@ -238,24 +230,24 @@ async def test_after_a_failed_check_of_the_history_the_watch_continues_after_the
 
     monkeypatch.setattr(CatalogFollower, "_is_the_same_history", silent_once)
     with EtcdProcess(tmp_path) as etcd:
-        async with opened(etcd.url) as store, folding(store) as follower:
+        async with opened(etcd.url) as store, follow_in_background(store) as follower:
             for _ in range(3):
-                await _written(store, follower)
+                await _list_new_instance(store, follower)
             last = follower.snapshot.revision
             etcd.kill()
             etcd.start()
             await until(lambda: calls)
             etcd.compact(last)  # Earlier events are compacted.
-            await _written(store, follower)
+            await _list_new_instance(store, follower)
             await until(lambda: len(calls) > 1)
-            assert follower.wholes == 1, "the catalog is not read anew, and no batch comes twice"
+            assert follower.full_states == 1, "the catalog is not read anew, and no batch comes twice"
 
 
 async def test_a_wiped_etcd_is_another_history_and_is_followed(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
-        async with opened(etcd.url, "n1") as store, folding(store) as follower:
+        async with opened(etcd.url, "n1") as store, follow_in_background(store) as follower:
             for _ in range(3):
-                await _written(store, follower)
+                await _list_new_instance(store, follower)
             before = follower.snapshot
             etcd.kill()
             with pytest.raises(StoreUnavailable):
@@ -264,17 +256,17 @@ async def test_a_wiped_etcd_is_another_history_and_is_followed(tmp_path: Path) -
             etcd.start()
             await until(lambda: follower.snapshot.epoch != before.epoch)
             assert follower.snapshot.instance_count == 0
-            await _written(store, follower)
+            await _list_new_instance(store, follower)
 
 
 async def test_a_restored_etcd_is_another_history(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
-        async with opened(etcd.url, "n1") as store, folding(store) as follower:
-            first = await _written(store, follower)
+        async with opened(etcd.url, "n1") as store, follow_in_background(store) as follower:
+            first = await _list_new_instance(store, follower)
             etcd.kill()
             shutil.copytree(etcd.data, tmp_path / "backup")
             etcd.start()
-            assert await _written(store, follower) != first
+            assert await _list_new_instance(store, follower) != first
             epoch = follower.snapshot.epoch
             etcd.kill()
             etcd.wipe()
@@ -282,10 +274,10 @@ async def test_a_restored_etcd_is_another_history(tmp_path: Path) -> None:
             etcd.start()
             await until(lambda: follower.snapshot.epoch != epoch)
             assert {key.id for key in current_listings(follower.snapshot)} == {first}, "another history"
-            await _written(store, follower)
+            await _list_new_instance(store, follower)
 
 
-async def _written(store: EtcdStore, follower: StreamFollower) -> str:
+async def _list_new_instance(store: EtcdStore, follower: StreamFollower) -> str:
     """Lists an instance, trying until it succeeds as registrars do. Returns its id."""
     id = secrets.token_hex(4)
     async with asyncio.timeout(40.0):
@@ -312,7 +304,7 @@ async def test_a_later_format_is_refused_with_the_remedy(etcd: EtcdProcess) -> N
 
 async def test_a_running_node_refuses_writes_after_a_later_version_wrote(etcd: EtcdProcess) -> None:
     url = _url(etcd)
-    async with opened(url) as store, folding(store) as follower:
+    async with opened(url) as store, follow_in_background(store) as follower:
         head = Head((await current_snapshot(store)).epoch, "b1", format=99)
         async with connected(url) as connection:
             await connection.put(Layout(EtcdAddress.parse(url).prefix.encode()).head, msgspec.json.encode(head))
@@ -343,18 +335,24 @@ async def test_a_user_with_permission_on_the_prefix_alone_is_enough(tmp_path: Pa
         with pytest.raises(StoreOpenFailed, match="permission denied"):
             async with opened(f"etcd://adsum:s3cret@{etcd.host_port}?prefix=/elsewhere/"):
                 pass
-        async with opened(f"etcd://adsum:s3cret@{etcd.host_port}", "n1") as store, folding(store) as follower:
-            await _written(store, follower)
+        async with (
+            opened(f"etcd://adsum:s3cret@{etcd.host_port}", "n1") as store,
+            follow_in_background(store) as follower,
+        ):
+            await _list_new_instance(store, follower)
             etcd.kill()  # An etcd that restarts forgets its tokens.
             etcd.start()
-            await _written(store, follower)
+            await _list_new_instance(store, follower)
 
 
 async def test_a_node_reports_that_etcd_refuses_its_writes_while_its_watch_and_session_continue(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path) as etcd:
         etcd.enable_auth()
-        async with opened(f"etcd://adsum:s3cret@{etcd.host_port}", "n1") as store, folding(store) as follower:
-            await _written(store, follower)
+        async with (
+            opened(f"etcd://adsum:s3cret@{etcd.host_port}", "n1") as store,
+            follow_in_background(store) as follower,
+        ):
+            await _list_new_instance(store, follower)
             assert (store.isolated_seconds(), "trouble" in store.condition()) == (0.0, False)
             etcd.call_as_root(
                 "Auth/RoleRevokePermission",
@@ -368,7 +366,7 @@ async def test_a_node_reports_that_etcd_refuses_its_writes_while_its_watch_and_s
             )
             await until(lambda: not store.isolated_seconds())
             assert "trouble" not in store.condition()
-            await _written(store, follower)
+            await _list_new_instance(store, follower)
 
 
 @pytest.fixture
@@ -420,8 +418,8 @@ def _certificates(folder: Path) -> dict[str, str]:
     """Creates an authority and certificates signed by it. Returns the PEM files by name."""
     openssl = str(need("openssl"))
 
-    def run(*words: str) -> None:
-        subprocess.run([openssl, *words], check=True, capture_output=True, cwd=folder)
+    def run(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], check=True, capture_output=True, cwd=folder)
 
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1")
     run("req", "-x509", *curve, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
@@ -434,11 +432,11 @@ def _certificates(folder: Path) -> dict[str, str]:
 
 
 async def test_a_node_without_a_session_may_not_write_until_it_has_a_new_one(etcd: EtcdProcess) -> None:
-    async with opened(_url(etcd), "n1") as store, folding(store) as follower:
-        await _written(store, follower)
-        presence: Any = store.__dict__["_membership"]
+    async with opened(_url(etcd), "n1") as store, follow_in_background(store) as follower:
+        await _list_new_instance(store, follower)
+        membership: Any = store.__dict__["_membership"]
         async with connected(etcd.url) as connection:
-            await connection.revoke(presence.__dict__["_session"].lease)
+            await connection.revoke(membership.__dict__["_session"].lease)
         with pytest.raises(StoreUnavailable, match="no session with etcd"):
             await store.commit([change("o2")], follower.snapshot.revision)
-        await _written(store, follower)
+        await _list_new_instance(store, follower)

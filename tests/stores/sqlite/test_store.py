@@ -59,19 +59,19 @@ def contents(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def replace(path: Path, whole: bytes) -> None:
-    path.write_bytes(whole)
+def replace(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
-def overwrite(path: Path, start: int, what: bytes) -> None:
+def overwrite(path: Path, start: int, content: bytes) -> None:
     """Overwrites the file from `start` on. Creates it if it does not exist."""
     path.touch()
-    with path.open("r+b") as there:
-        there.seek(start)
-        there.write(what)
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(content)
 
 
-async def made(path: Path) -> None:
+async def create_store(path: Path) -> None:
     """Creates a store with one instance."""
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
@@ -79,8 +79,9 @@ async def made(path: Path) -> None:
 
 @contextmanager
 def full_disk(path: Path) -> Iterator[None]:
-    """No file of this process may grow past the size of the largest of the store's, or of its log if that is the path:
-    writing fails as on a full disk.
+    """Makes writes fail as on a full disk: no file of this process may grow past the store's largest file.
+
+    If `path` is that of the write-ahead log, no file may grow past the log.
     """
     files = [path] if path.name.endswith("-wal") else path.parent.iterdir()
     size = max(file.stat().st_size for file in files)
@@ -125,7 +126,7 @@ async def test_a_path_may_be_relative_and_hold_quoted_characters(
     assert (tmp_path / "new folder" / "what?.db").exists()
 
 
-async def test_its_files_are_readable_for_their_owner_only(tmp_path: Path) -> None:
+async def test_the_files_are_readable_for_their_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "folder" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
@@ -154,11 +155,11 @@ async def test_a_store_that_fails_to_open_releases_the_file(path: Path) -> None:
     overwrite(path, 0, b"not a database, though long enough to be looked at as if it were one" * 20)
     await refusal(path)
     os.unlink(path)  # noqa: PTH108
-    await made(path)
+    await create_store(path)
 
 
 async def test_a_file_of_a_later_version_is_refused_and_not_changed(path: Path) -> None:
-    await made(path)
+    await create_store(path)
     edit(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
     before = contents(path)
     assert "a later version of Adsum wrote it" in await refusal(path)
@@ -199,7 +200,7 @@ async def test_a_damaged_file_is_refused_and_not_read_in_part(path: Path) -> Non
 
 
 async def test_a_record_that_cannot_be_read_is_named(path: Path) -> None:
-    await made(path)
+    await create_store(path)
     edit(path, "UPDATE listings SET body = x'7b7d'")
     async with opened(path) as store:
         with pytest.raises(StoreOpenFailed, match="its record of orders/o1 can't be read"):
@@ -208,7 +209,7 @@ async def test_a_record_that_cannot_be_read_is_named(path: Path) -> None:
 
 @pytest.mark.parametrize("body", ["x'7b7d'", "x'ff'", "''", "1"])
 async def test_a_damaged_history_is_named_and_affects_nothing_else(path: Path, body: str) -> None:
-    await made(path)
+    await create_store(path)
     edit(path, f"UPDATE history SET body = {body}")
     async with opened(path) as store:
         with pytest.raises(StoreUnavailable, match="its history of orders/o1 at revision 1 can't be read"):
@@ -228,19 +229,19 @@ async def test_a_file_that_was_cut_off_is_refused(path: Path, size: int) -> None
             await current_snapshot(store)
 
 
-def damaged(whole: bytes, rng: random.Random) -> bytes:
+def damaged(intact: bytes, rng: random.Random) -> bytes:
     """Returns the content with some bytes overwritten."""
     size = rng.choice([1, 16, 512, 4_096])
-    at = rng.randrange(len(whole) - size)
-    return whole[:at] + rng.randbytes(size) + whole[at + size :]
+    at = rng.randrange(len(intact) - size)
+    return intact[:at] + rng.randbytes(size) + intact[at + size :]
 
 
 async def test_a_damaged_file_is_read_refused_or_unavailable(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change(f"o{n}") for n in range(200)], 0)
-    whole, rng = contents(path), random.Random(7)
+    intact, rng = contents(path), random.Random(7)
     for _ in range(40):
-        replace(path, damaged(whole, rng))
+        replace(path, damaged(intact, rng))
         with suppress(StoreOpenFailed, StoreUnavailable):
             async with opened(path) as store:
                 await current_snapshot(store)
@@ -248,7 +249,7 @@ async def test_a_damaged_file_is_read_refused_or_unavailable(path: Path) -> None
 
 
 async def test_a_file_without_its_epoch_is_refused(path: Path) -> None:
-    await made(path)
+    await create_store(path)
     edit(path, "DELETE FROM meta")
     assert "restore it from a backup" in await refusal(path)
 
@@ -272,11 +273,11 @@ async def test_a_file_on_a_full_disk_is_refused_and_created_later(path: Path) ->
     overwrite(path, 0, b"")
     with full_disk(path):
         assert "can't use" in await refusal(path)
-    await made(path)
+    await create_store(path)
 
 
 async def test_an_older_file_is_migrated_with_all_it_holds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    await made(path)
+    await create_store(path)
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE more (x)",)))
     async with opened(path) as store:
         assert await store.commit([change("o2")], 1) == 2
@@ -310,7 +311,7 @@ async def test_a_file_of_the_second_version_knows_the_services_in_its_history(pa
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    await made(path)
+    await create_store(path)
     with monkeypatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("DELETE FROM listings", "CREATE nonsense")))
         assert "nonsense" in await refusal(path)
@@ -319,7 +320,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, monk
 
 
 async def test_a_new_epoch_begins_on_request_and_keeps_everything_else(path: Path) -> None:
-    await made(path)
+    await create_store(path)
     async with opened(path) as store:
         before = await current_snapshot(store)
     async with opened(path, "?epoch=new") as store:
@@ -374,7 +375,7 @@ async def test_a_batch_that_cannot_be_encoded_does_not_affect_others(path: Path)
         assert {recorded.key.id for recorded in await store.history(None, None, 9)} == {"o1", "o3"}
 
 
-def big(n: int) -> list[Change]:
+def large_batch(n: int) -> list[Change]:
     """Returns a batch of some hundred kilobytes."""
     return [change(f"o{n}-{more}") for more in range(500)]
 
@@ -386,12 +387,12 @@ async def test_a_full_disk_refuses_commits_and_loses_nothing(path: Path) -> None
         with full_disk(path):
             for _ in range(3):
                 with pytest.raises(StoreUnavailable, match=f"{path}: "):
-                    await store.commit(big(0), 1)
+                    await store.commit(large_batch(0), 1)
             assert set(current_listings(await current_snapshot(store))) == {Key("orders", "o1")}
             assert len(await store.history(None, None, 9)) == 1
-        assert await store.commit(big(1), 1) == 2
+        assert await store.commit(large_batch(1), 1) == 2
         assert len(current_listings(await follower.reach(2))) == 501
-        assert follower.wholes == 1, "nothing was written, so no follower starts over"
+        assert follower.full_states == 1, "nothing was written, so no follower starts over"
     async with opened(path) as store:
         assert current_listings(await current_snapshot(store)) == current_listings(follower.snapshot)
 
@@ -399,11 +400,11 @@ async def test_a_full_disk_refuses_commits_and_loses_nothing(path: Path) -> None
 async def test_a_file_at_its_size_limit_refuses_commits_until_there_is_room(path: Path) -> None:
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
-        await bound(store, 1)
+        await limit_pages(store, 1)
         with pytest.raises(StoreUnavailable, match="full"):
-            await store.commit(big(0), 1)
-        await bound(store, 1_000_000)
-        assert await store.commit(big(0), 1) == 2
+            await store.commit(large_batch(0), 1)
+        await limit_pages(store, 1_000_000)
+        assert await store.commit(large_batch(0), 1) == 2
         assert len(current_listings(await current_snapshot(store))) == 501
 
 
@@ -420,7 +421,7 @@ async def test_every_commit_is_synced_into_a_write_ahead_log(path: Path) -> None
 
 
 async def test_a_file_that_cannot_be_read_now_is_unavailable_not_refused(path: Path) -> None:
-    await made(path)
+    await create_store(path)
     async with opened(path) as store:
         store._file._db.set_progress_handler(lambda: 1, 1)
         with pytest.raises(StoreUnavailable, match="interrupted"):
@@ -432,8 +433,8 @@ async def test_a_file_that_cannot_be_read_now_is_unavailable_not_refused(path: P
         assert len(current_listings(await current_snapshot(store))) == 2
 
 
-async def bound(store: SqliteStore, pages: int) -> None:
-    """Limits the file to so many pages, or to as many as it has."""
+async def limit_pages(store: SqliteStore, pages: int) -> None:
+    """Limits the file to `pages` pages, or to its present size if that is larger."""
     await query(store, f"PRAGMA max_page_count = {pages}")
 
 
@@ -451,12 +452,12 @@ async def test_a_file_locked_by_another_program_refuses_commits_until_it_is_unlo
 
 
 @contextmanager
-def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterator[None]:
+def failing_after_commit(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterator[None]:
     """Makes transactions succeed but raise an error. `blind`: the file can't be read afterwards either."""
     transaction = schema.transaction
 
     @contextmanager
-    def doubtful(db: sqlite3.Connection) -> Iterator[None]:
+    def commit_and_fail(db: sqlite3.Connection) -> Iterator[None]:
         with transaction(db):
             yield
         raise sqlite3.OperationalError("disk I/O error")
@@ -465,36 +466,36 @@ def written_in_doubt(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterato
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "transaction", doubtful)
+        patch.setattr(schema, "transaction", commit_and_fail)
         if blind:
             patch.setattr(SqliteFile, "_load_revision", failing)
         yield
 
 
 @pytest.mark.parametrize("blind", [False, True])
-async def test_a_failed_commit_is_shown_if_it_is_in_the_file(
+async def test_a_failed_commit_is_published_if_it_is_in_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
 ) -> None:
     async with opened(path) as store, open_follower(store) as follower:
         await follower.next()
-        with written_in_doubt(monkeypatch, blind=blind), pytest.raises(StoreUnavailable, match="disk I/O error"):
+        with failing_after_commit(monkeypatch, blind=blind), pytest.raises(StoreUnavailable, match="disk I/O error"):
             await store.commit([change("o1")], 0)
         with pytest.raises(StoreConflict):
             await store.commit([change("o2")], 0)
         assert set(current_listings(await follower.reach(1))) == {Key("orders", "o1")}
-        assert follower.wholes == 2
+        assert follower.full_states == 2
         assert await store.commit([change("o2")], 1) == 2
         assert len(current_listings(await follower.reach(2))) == 2
 
 
-def killed(path: Path, copy: Path) -> None:
+def copy_as_if_killed(path: Path, copy: Path) -> None:
     """Copies the files that a daemon would leave if it were killed now."""
     copy.parent.mkdir()
     for ending in ("", "-wal", ".lock"):
         copy.with_name(copy.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
 
 
-def backup(path: Path, to: Path) -> None:
+def copy_with_sqlite(path: Path, to: Path) -> None:
     """Makes a backup as `sqlite3 adsum.db ".backup copy.db"` does."""
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
         source.backup(target)
@@ -506,9 +507,9 @@ async def crashed(path: Path, tmp_path: Path) -> Path:
     crashed = tmp_path / "crashed" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
-        backup(path, tmp_path / "backup.db")
+        copy_with_sqlite(path, tmp_path / "backup.db")
         await store.commit([change("o2")], 1)
-        killed(path, crashed)
+        copy_as_if_killed(path, crashed)
     return crashed
 
 
@@ -540,13 +541,13 @@ async def test_a_crash_while_the_log_is_copied_is_not_taken_for_a_replaced_file(
         # The log is copied, and the daemon dies before it saves the progress of the file.
         store._file._save_progress(0, 1)
         edit(path, "PRAGMA wal_checkpoint(PASSIVE)")
-        killed(path, crashed)
+        copy_as_if_killed(path, crashed)
     async with opened(crashed) as store:
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
 
 async def test_a_restored_file_gets_a_new_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    await made(path)
+    await create_store(path)
     old = contents(path)
     async with opened(path) as store:
         before = await current_snapshot(store)
@@ -563,7 +564,7 @@ async def test_a_restored_file_gets_a_new_epoch(path: Path, caplog: pytest.LogCa
 
 
 async def test_a_file_with_newer_revisions_keeps_its_epoch(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    await made(path)
+    await create_store(path)
     async with opened(path) as store:
         before = await current_snapshot(store)
     path.with_name("adsum.db.lock").unlink()
@@ -573,24 +574,26 @@ async def test_a_file_with_newer_revisions_keeps_its_epoch(path: Path, caplog: p
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "expected"),
     [
         (lambda path: path.unlink(), "it was removed"),
         (lambda path: (path.rename(path.with_name("old.db")), path.touch()), "it was replaced"),
         (lambda path: path.with_name("adsum.db.lock").unlink(), "adsum.db.lock was removed"),
     ],
 )
-async def test_a_file_that_was_moved_accepts_no_write(path: Path, damage: Callable[[Path], object], words: str) -> None:
+async def test_a_file_that_was_moved_accepts_no_write(
+    path: Path, damage: Callable[[Path], object], expected: str
+) -> None:
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
         damage(path)
-        with pytest.raises(StoreUnavailable, match=words):
+        with pytest.raises(StoreUnavailable, match=expected):
             await store.commit([change("o2")], 1)
-        assert words in store.condition()["trouble"]
+        assert expected in store.condition()["trouble"]
         assert set(current_listings(await current_snapshot(store))) == {Key("orders", "o1")}
 
 
-class Ticking:
+class TickingClock:
     """A clock whose sleepers wake when the test advances it."""
 
     def __init__(self) -> None:
@@ -619,13 +622,13 @@ class Ticking:
 
 
 async def test_a_disk_that_cannot_be_written_and_its_recovery_are_noticed(path: Path) -> None:
-    clock = Ticking()
+    clock = TickingClock()
     store = SqliteStore(path, clock=clock)
     await store.open()
     await store.commit([change("o1")], 0)
     with full_disk(path.with_name("adsum.db-wal")):
         with pytest.raises(StoreUnavailable):
-            await store.commit(big(0), 1)
+            await store.commit(large_batch(0), 1)
         await clock.tick(20.0)
         assert store.isolated_seconds() == 20.0
         assert str(path) in store.condition()["trouble"]
@@ -634,15 +637,15 @@ async def test_a_disk_that_cannot_be_written_and_its_recovery_are_noticed(path: 
     await store.close()
 
 
-def removed(path: Path) -> None:
+def remove(path: Path) -> None:
     path.unlink()
 
 
 async def test_a_removed_file_is_noticed_without_a_write(path: Path) -> None:
-    clock = Ticking()
+    clock = TickingClock()
     store = SqliteStore(path, clock=clock)
     await store.open()
-    removed(path)
+    remove(path)
     await clock.tick(2.0)
     await clock.tick(3.0)
     assert store.isolated_seconds() == 3.0
@@ -670,10 +673,10 @@ async def test_a_flipped_bit_never_changes_a_listing(path: Path) -> None:
         await store.commit([change("o1", None)], 1)
         right = await current_snapshot(store)
         history = await store.history(None, None, 999)
-    whole, rng, same = contents(path), random.Random(11), 0
+    intact, rng, same = contents(path), random.Random(11), 0
     for _ in range(300):
-        at = rng.randrange(len(whole))
-        flipped = whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
+        at = rng.randrange(len(intact))
+        flipped = intact[:at] + bytes([intact[at] ^ 1 << rng.randrange(8)]) + intact[at + 1 :]
         path.with_name("adsum.db.lock").unlink(missing_ok=True)
         for ending in ("-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)
@@ -711,18 +714,18 @@ async def test_a_changed_value_is_refused_with_the_remedy(path: Path, damage: st
 
 
 @pytest.fixture
-def letter(path: Path, tmp_path: Path) -> Path:
+def foreign_file(path: Path, tmp_path: Path) -> Path:
     """A file that is no database, with a link to it at `path`."""
-    letter = tmp_path / "elsewhere" / "letter.txt"
-    letter.parent.mkdir()
-    letter.write_text("Dear reader, this is no database.")
-    path.symlink_to(letter)
-    return letter
+    foreign_file = tmp_path / "elsewhere" / "foreign_file.txt"
+    foreign_file.parent.mkdir()
+    foreign_file.write_text("Dear reader, this is no database.")
+    path.symlink_to(foreign_file)
+    return foreign_file
 
 
-async def test_no_lock_is_created_beside_the_target_of_a_link_to_another_file(path: Path, letter: Path) -> None:
+async def test_no_lock_is_created_beside_the_target_of_a_link_to_another_file(path: Path, foreign_file: Path) -> None:
     assert "file is not a database" in await refusal(path)
-    assert [file.name for file in letter.parent.iterdir()] == ["letter.txt"]
+    assert [file.name for file in foreign_file.parent.iterdir()] == ["foreign_file.txt"]
 
 
 async def test_a_long_log_is_emptied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -730,9 +733,9 @@ async def test_a_long_log_is_emptied(path: Path, monkeypatch: pytest.MonkeyPatch
     async with opened(path) as store:
         longest = 0
         for n in range(40):
-            await store.commit(big(n)[:50], n)
+            await store.commit(large_batch(n)[:50], n)
             longest = max(longest, path.with_name("adsum.db-wal").stat().st_size)
         assert longest < 500_000
-        killed(path, path.parent / "crashed" / "adsum.db")
+        copy_as_if_killed(path, path.parent / "crashed" / "adsum.db")
     async with opened(path.parent / "crashed" / "adsum.db") as store:
         assert len(current_listings(await current_snapshot(store))) == 40 * 50

@@ -1,4 +1,4 @@
-"""Writes batches to etcd, one transaction for each part, and trims what etcd remembers of earlier ones."""
+"""Writes batches to etcd, one transaction for each part, and trims the history of earlier batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = logging.getLogger("adsum.store")
 
 
 class BatchWriter:
-    """Writes the parts of batches and follows what is in the log, so that it can be trimmed without being read."""
+    """Writes the parts of batches. Follows the keys of the log, so that the log can be trimmed without being read."""
 
     def __init__(self, layout: Layout) -> None:
         self.log_retention = LogRetention(layout)
@@ -84,18 +84,17 @@ class BatchWriter:
             operations.append(Put(key, msgspec.json.encode(LogEntryRecord(logged, number, parts))))
         forgotten = self.departed_services.excess((*part.departed, *part.forgotten))
         operations += (Delete(self._layout.departure_key(service)) for service in forgotten)
-        conditions = self._conditions(base, membership)
-        result = await self._commit_with_retries(etcd, conditions, operations)
-        revision = self._written_revision(result, conditions, head.batch, membership)
+        result = await self._commit_with_retries(etcd, self._conditions(base, membership), operations)
+        revision = self._written_revision(result, base, head.batch, membership)
         self.log_retention.add(head)
         self.departed_services.remove((*forgotten, *part.forgotten))
         self.departed_services.add(part.departed)
         return CatalogPosition(revision, revision, head)
 
     async def trim_log(self, etcd: EtcdClient) -> None:
-        """Deletes entries beyond the bounds of history now and then.
+        """Deletes log entries beyond the bounds of history, if there are enough of them.
 
-        A failure is logged. The log is read again before the next write then, and trimmed later.
+        A failure is logged. Then the log is read again before the next write, and trimmed later.
         """
         keys = self.log_retention.trim()
         try:
@@ -141,7 +140,7 @@ class BatchWriter:
     def _written_revision(
         self,
         result: TransactionResult,
-        conditions: Sequence[Condition],
+        base: CatalogPosition,
         batch: str,
         membership: EtcdMembership | None,
     ) -> int:
@@ -155,18 +154,18 @@ class BatchWriter:
         if heads and decode_head_while_running(heads[0]).batch == batch:
             return heads[0].revision
         revision = heads[0].revision if heads else 0
-        if Unchanged(self._layout.head, revision) in conditions:
+        if revision == base.head_revision:  # So the condition on the session did not hold.
             raise _no_session(membership)
-        raise conflict(revision)
+        raise conflict(base.revision, revision)
 
 
-def conflict(revision: int) -> StoreConflict:
-    """Returns the error of a decision on another revision than that of etcd."""
-    return StoreConflict(f"decided on another revision than {revision}, where etcd is by now")
+def conflict(base_revision: int, revision: int) -> StoreConflict:
+    """Returns the error of a decision on `base_revision` while etcd is at `revision`."""
+    return StoreConflict(f"decided on revision {base_revision}, but etcd is at {revision}")
 
 
 def decode_head_while_running(key_value: KeyValue) -> Head:
-    """Returns the head, for a node that is running. Raises `StoreUnavailable`, so that the node goes on with reads."""
+    """Returns the head, for a node that is running. Raises `StoreUnavailable`, so that the node still answers reads."""
     try:
         return decode_head(key_value)
     except StoreOpenFailed as error:

@@ -1,4 +1,4 @@
-"""Decodes what etcd holds and reports into the full state, batches and recorded changes that a registry follows."""
+"""Decodes the keys and events of etcd into the full state, batches and recorded changes of a catalog."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LogEntry:
 
 
 _NumberedChange = tuple[int, int, RecordedChange]
-"""The part of the batch, the number in the batch, and the change."""
+"""The number of its part, its number in the batch, and the change."""
 
 
 def decode_head(key_value: KeyValue) -> Head:
@@ -192,7 +192,7 @@ def _provenance(record: ProvenanceRecord | None) -> Provenance:
 
 
 def _decode_log_entry(key_value: KeyValue, later: LogEntry | None) -> LogEntry:
-    """Returns an entry of the log. `later` is the entry after it."""
+    """Returns an entry of the log; one without changes if it can't be decoded. `later` is the entry after it."""
     revision = key_value.revision
     try:
         record = _LOG_ENTRY.decode(key_value.value)

@@ -1,4 +1,4 @@
-"""Follows the catalog in etcd for ever: over lost connections, compaction, and an etcd that was restored or wiped."""
+"""Follows the catalog in etcd. It continues after lost connections, compaction, and a restore or wipe of etcd."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from adsum.stores.etcd.catalog_decoder import CatalogDecoder, CatalogPosition, d
 from adsum.stores.etcd.layout import Head, Layout
 
 BATCH_PARTS_TIMEOUT: Final = 2.0
-"""Seconds that the later parts of a batch may take. Then its writer counts as dead, and the parts are shown."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Bounds in seconds of the pause before the catalog is read anew."""
+"""Seconds that the later parts of a batch may take. Then its writer counts as dead, and the parts are published."""
+MIN_RESYNC_PAUSE, MAX_RESYNC_PAUSE = 0.1, 2.0
+"""Seconds before the catalog is read anew. The pause grows from the first bound to the second."""
 
 _log = logging.getLogger("adsum.store")
 
@@ -92,9 +92,9 @@ class CatalogFollower:
         self._fresh_at = self._clock.now()
 
     def advance(self, position: CatalogPosition) -> None:
-        """Moves to the position of a batch that this node wrote, which the watch may not have delivered yet.
+        """Moves to the position of a batch that this node wrote and that the watch may not have delivered yet.
 
-        The next batch is decided on it.
+        The next batch is decided on this position.
         """
         if self.position is None or position.revision > self.position.revision:
             self._set_position(position)
@@ -124,7 +124,7 @@ class CatalogFollower:
             await self._etcd.commit([Unchanged(self._layout.head, 0)], [put])
 
     async def _run(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        backoff = Backoff(MIN_RESYNC_PAUSE, MAX_RESYNC_PAUSE)
         while True:
             try:
                 catalog = self._layout.catalog
@@ -157,12 +157,12 @@ class CatalogFollower:
                 return False
             self._must_verify_history = False
         if isinstance(event, WatchProgress):
-            self._show_abandoned_parts()
+            self._publish_abandoned_parts()
             self._fresh_at = self._clock.now()
             self._set_trouble("")
             return True
         if any(change.key == self._layout.head and change.key_value is None for change in event.events):
-            return False  # The head was deleted, and maybe the whole catalog, which is created anew then.
+            return False  # The head was deleted, and perhaps the rest of the catalog. Then it must be created anew.
         self._add_part(event)
         return True
 
@@ -173,14 +173,14 @@ class CatalogFollower:
             if head.part == 1:
                 self._parts_since = self._clock.now()
             return
-        self._show_batch(head, revision)
+        self._publish_batch(head, revision)
 
-    def _show_abandoned_parts(self) -> None:
+    def _publish_abandoned_parts(self) -> None:
         if self._parts and self._clock.now() - self._parts_since > BATCH_PARTS_TIMEOUT:
             _log.warning("only %d parts of a batch were written: its writer died", len(self._parts))
-            self._show_batch(*self._find_head(self._parts[-1]))
+            self._publish_batch(*self._find_head(self._parts[-1]))
 
-    def _show_batch(self, head: Head | None, head_revision: int) -> None:
+    def _publish_batch(self, head: Head | None, head_revision: int) -> None:
         parts, self._parts = self._parts, []
         batch = self._decoder.batch(parts)
         before = self.position

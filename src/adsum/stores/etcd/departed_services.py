@@ -1,4 +1,4 @@
-"""The services that etcd remembers because instances were removed from them, and which of those to forget."""
+"""The services that etcd remembers because instances were removed from them, and the choice of those to forget."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS
 
 MAX_FORGOTTEN_PER_BATCH: Final = 4
-"""Services that are forgotten with one batch. A transaction has room for so many operations beside the batch itself."""
+"""Services that are forgotten with one batch. A transaction has room for as many operations beside the batch."""
 
 
 class DepartedServices:
-    """Follows the remembered services without reading them. The service with the oldest removal comes first."""
+    """Follows the remembered services without reading their keys. The service with the oldest removal comes first."""
 
     def __init__(self) -> None:
         self._services: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""The history of documents in etcd: one key for each document that a batch edited, with all its edits."""
+"""The history of documents in etcd. A batch writes one key for each document that it edits, with all edits of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EditHistory:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._edits_since_trim = EDITS_BETWEEN_TRIMS
-        """It starts at the bound, since what earlier nodes left is not known."""
+        """At first the bound, since the number of edits that earlier processes wrote is not known."""
 
     async def newest(
         self, etcd: EtcdClient, kind: DocumentKind | None, name: str | None, limit: int
@@ -67,9 +67,9 @@ class EditHistory:
             return []
 
     async def trim_after_write(self, count: int, etcd: EtcdClient) -> None:
-        """Counts the edits of a batch that was written, and deletes edits past the bounds now and then.
+        """Counts `count` written edits. After `EDITS_BETWEEN_TRIMS` of them it deletes the edits past the bounds.
 
-        Never raises. What can't be deleted now is deleted another time.
+        A failure is logged, and deletion is tried again after the next batch with edits.
         """
         self._edits_since_trim += count
         if self._edits_since_trim < EDITS_BETWEEN_TRIMS:

@@ -1,6 +1,6 @@
 """Probes the health of etcd: its version, its leader, and whether it accepts writes of this node.
 
-A watch and a lease go on after etcd took away the permissions of its user, so they do not show that.
+A watch and a lease continue after etcd revoked the permissions of their user, so they do not reveal that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = logging.getLogger("adsum.store")
 
 
 class EtcdHealthProbe:
-    """Knows etcd's version and leader, and since when it refuses writes of this node."""
+    """Probes etcd periodically. Keeps its version and leader, and the time since which it refuses writes."""
 
     def __init__(self, etcd: EtcdClient, layout: Layout, clock: Clock) -> None:
         self._etcd = etcd
@@ -67,11 +67,11 @@ class EtcdHealthProbe:
             try:
                 await self._probe_write()
             except EtcdError as error:
-                _log.debug("it can't be found out whether etcd accepts writes: %s", error)
+                _log.debug("the write probe of etcd got no answer: %s", error)
             await self._clock.sleep(HEALTH_PROBE_INTERVAL)
 
     async def _probe_write(self) -> None:
-        """Requests a write that is never done: no key has revision 1, that of an empty etcd. Raises `EtcdError`."""
+        """Requests a write whose condition never holds: revision 1 is that of an empty etcd. Raises `EtcdError`."""
         try:
             await self._etcd.commit([Unchanged(self._key, 1)], [Put(self._key, b"")])
         except EtcdRefused as error:

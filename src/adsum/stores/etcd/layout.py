@@ -43,12 +43,15 @@ DELETED_IN_ETCD: Final = Provenance(Cause.DEREGISTERED, "etcd", "its key was del
 
 
 class Head(Struct, frozen=True, omit_defaults=True):
-    """The newest batch. `batch` is its random name: a writer that got no answer recognises its own batch by it."""
+    """The head of the catalog, which describes the newest batch.
+
+    `batch` is the batch's random name: a writer that got no answer recognises its own batch by it.
+    """
 
     epoch: str
     batch: str
     basis: int = 0
-    """The revision that the batch was decided on."""
+    """The base revision: the one that the batch was decided on."""
     count: int = 0
     """The number of its changes in the log."""
     logged: dict[str, int] = {}
@@ -151,12 +154,12 @@ class Layout:
 
     def parse_log_key(self, key: bytes) -> tuple[str, int]:
         """Returns the service of an entry ("" for several services) and its number of changes. Raises `ValueError`."""
-        basis_and_service, _, count = key.removeprefix(self.log).decode().rpartition("/")
-        return basis_and_service.partition("/")[2], int(count)
+        base_and_service, _, count = key.removeprefix(self.log).decode().rpartition("/")
+        return base_and_service.partition("/")[2], int(count)
 
-    def edit_key(self, title: DocumentKey, base_revision: int) -> bytes:
+    def edit_key(self, document: DocumentKey, base_revision: int) -> bytes:
         """Returns the key of a batch's edits of a document. Keys sort in the order of the edits of one document."""
-        return self.edits + f"{title.kind}/{title.name}/{base_revision:016x}".encode()
+        return self.edits + f"{document.kind}/{document.name}/{base_revision:016x}".encode()
 
     def parse_edit_key(self, key: bytes) -> DocumentKey:
         """Returns the document of an edit key. Raises `ValueError`."""
@@ -262,7 +265,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
-    """The operations of one change, or of all edits of one document."""
+    """The operations of one change or of all edits of one document, which belong into one transaction."""
 
     operation: Put | Delete | None
     logged: LoggedChange | None = None

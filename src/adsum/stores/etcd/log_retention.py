@@ -21,7 +21,7 @@ class LogRetention:
         self._retention = Retention[bytes]()
         self._newest = b""
         self.is_loaded = False
-        """Whether all keys of the log are known."""
+        """True once all keys of the log are known."""
 
     def load(self, keys: Iterable[bytes]) -> None:
         """Sets all keys of the log, given in order. Keys that no node wrote are skipped."""
@@ -43,7 +43,7 @@ class LogRetention:
             self._newest = keys[-1]
 
     def trim(self) -> list[bytes]:
-        """Removes and returns the keys that are to be deleted now, if any."""
+        """Removes and returns the keys to delete now; none until the log exceeds its bounds by the slack."""
         return self._retention.trim() if self._retention.is_over_bounds(TRIM_SLACK_CHANGES) else []
 
     def oldest(self, service: str) -> bytes | None:

@@ -5,8 +5,8 @@
 
 Every shard belongs to one of the live nodes. That node claims it by a write that succeeds only if no node keeps the
 shard. A node first releases shards that belong to another node by now. If a node dies, or does not reach etcd for
-`SESSION_TTL` seconds, its lease ends, and with it all its keys. A node that is not sure of its lease keeps nothing.
-Neither does a node that has not started: other nodes would leave shards to it that it does not look after yet.
+`SESSION_TTL` seconds, its lease ends and all its keys are deleted. A node that is not sure of its lease keeps nothing.
+A node claims no shards before `start`: other nodes would leave shards to it that it can't keep yet.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from adsum.ports import Clock
 
 SESSION_TTL: Final = 5
 """Seconds without a keep-alive after which etcd ends a node's session, and other nodes count it as dead."""
-BEGIN_TIMEOUT: Final = 10.0
+JOIN_TIMEOUT: Final = 10.0
 """Seconds within which etcd must grant a session to a node that starts. Then the node ends with an error."""
 ADDRESS_WARNING_DELAY: Final = 2.0 * SESSION_TTL
 """Seconds after which a conflict of the nodes' URLs is reported. By then no dead node is among them."""
 REBALANCE_INTERVAL: Final = 1.0
-"""Seconds between two checks which shards to claim or release, if nothing changes meanwhile."""
+"""Seconds after which shards are claimed and released again, even if no node or shard has changed."""
 MAX_SHARDS_PER_TRANSACTION: Final = 64
 """Shards that one transaction claims or releases."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Bounds in seconds of the pause before the nodes are read anew."""
+MIN_RELOAD_PAUSE, MAX_RELOAD_PAUSE = 0.1, 2.0
+"""Seconds before the nodes are read anew. The pause grows from the first bound to the second."""
 DEPARTED_NODE_RETENTION: Final = 90.0
-"""Seconds for which a departed node is remembered. Its consumers may not have noticed; no drain waits longer."""
+"""Seconds for which drains may wait for a departed node, whose consumers may not have noticed that it left."""
 MAX_DEPARTED_NODES: Final = 64
 """Departed nodes that are remembered. Past it the one that left first is forgotten."""
 
@@ -153,10 +153,10 @@ class EtcdMembership:
             asyncio.create_task(self._rebalance(), name="adsum-etcd-rebalance"),
         ]
         try:
-            async with asyncio.timeout(BEGIN_TIMEOUT):
+            async with asyncio.timeout(JOIN_TIMEOUT):
                 await self._joined.wait()
         except TimeoutError:
-            raise StoreUnavailable(f"etcd grants this node no session within {BEGIN_TIMEOUT:g} s") from None
+            raise StoreUnavailable(f"etcd grants this node no session within {JOIN_TIMEOUT:g} s") from None
 
     async def close(self) -> None:
         """Leaves the cluster, so that other nodes take over the shards at once; idempotent."""
@@ -182,7 +182,7 @@ class EtcdMembership:
         self._changed.set()
 
     async def _follow(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        backoff = Backoff(MIN_RELOAD_PAUSE, MAX_RELOAD_PAUSE)
         while True:
             try:
                 await self._watch(await self._load(), backoff)
@@ -245,7 +245,7 @@ class EtcdMembership:
             _log.info("node %s %s", (before or self._live[id]).name, "left" if key_value is None else "joined")
 
     def _add_departed(self, peer: Peer) -> None:
-        """Remembers a node that left: drains wait for its consumers for a while."""
+        """Adds a node that left to the departed ones, so that drains wait for its consumers for a while."""
         if peer.id != self._self.id:
             self._departed.pop(peer.id, None)
             self._departed[peer.id] = peer, self._clock.now()
@@ -271,7 +271,7 @@ class EtcdMembership:
                 _log.exception("shards can't be claimed or released")
 
     async def _claim_and_release(self) -> None:
-        """Keeps the shards that belong to this node and are claimed by it, releases others and claims missing ones.
+        """Keeps the claimed shards that belong to this node, releases the other claimed ones, and claims missing ones.
 
         Raises `EtcdError`.
         """

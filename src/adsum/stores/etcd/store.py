@@ -1,4 +1,4 @@
-"""The store on etcd. Several registry nodes share one etcd; each follows it, and any may write."""
+"""The store on etcd. Several registry nodes share one etcd: all of them follow it, and any of them may write."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class EtcdStore:
             decode_head_while_running(head)
         revision = head.revision if head is not None else 0
         if revision != position.head_revision:
-            raise conflict(revision)
+            raise conflict(base_revision, revision)
 
     async def _position_at(self, base_revision: int, follower: CatalogFollower) -> CatalogPosition:
         """Returns the position of the catalog if it is at the revision of a decision. Raises `StoreConflict`."""
@@ -241,7 +241,7 @@ class EtcdStore:
         follower, self._follower = self._follower, None
         if follower is not None:
             await follower.close()
-        async with self._write_lock:  # A write under way is bounded in time and gets its answer.
+        async with self._write_lock:  # A write in progress takes a bounded time, and gets its answer.
             etcd, self._etcd = self._etcd, None
         if etcd is not None:
             await etcd.close()

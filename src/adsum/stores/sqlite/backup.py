@@ -67,9 +67,8 @@ def restore(backup: Path, path: Path) -> BackupSummary:
             copied = _verified(part, backup, new_epoch=True)
             _set_owner(path, part, lock.path)
             replaced = _replace(path, part)
-            lock.save(
-                DatabaseProgress("", 0, 0, 0), durable=True
-            )  # The next start must not compare this file with the one before.
+            # An empty progress, so that the next start does not compare this file with the replaced one.
+            lock.save(DatabaseProgress("", 0, 0, 0), durable=True)
             _sync_folder(path.parent)
         finally:
             lock.release()
@@ -129,7 +128,7 @@ def _verified(copy: Path, original: Path, *, new_epoch: bool = False) -> BackupS
     file = SqliteFile(copy, new_epoch=new_epoch)
     try:
         file.open()
-        whole = file.full_state()
+        state = file.full_state()
     except StoreOpenFailed as refused:
         raise StoreOpenFailed(str(refused).replace(str(file.path), str(original))) from refused
     except (sqlite3.Error, UnicodeDecodeError) as error:
@@ -138,7 +137,7 @@ def _verified(copy: Path, original: Path, *, new_epoch: bool = False) -> BackupS
         file.close()
         for ending in (".lock", "-wal", "-shm"):
             _remove(copy.with_name(copy.name + ending))
-    return BackupSummary(len([*whole.listings]), len([*whole.documents]), whole.revision)
+    return BackupSummary(len([*state.listings]), len([*state.documents]), state.revision)
 
 
 def _replace(path: Path, new: Path) -> Path | None:

@@ -30,7 +30,7 @@ def insert(db: sqlite3.Connection, rows: Sequence[RecordRow]) -> None:
     if not rows:
         return
     db.executemany(_RECORD, rows)
-    db.executemany(_TRIM_ONE, [(*title, documents.MAX_EDITS_PER_DOCUMENT) for title in {row[:2] for row in rows}])
+    db.executemany(_TRIM_ONE, [(*key, documents.MAX_EDITS_PER_DOCUMENT) for key in {row[:2] for row in rows}])
     db.execute(_TRIM, (documents.MAX_EDITS,))
 
 

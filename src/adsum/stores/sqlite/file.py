@@ -30,7 +30,7 @@ from adsum.stores.sqlite.row_decoder import (
 from adsum.stores.sqlite.rows import BatchWrite, TransactionRows, checksum, has_valid_checksum
 
 CHANGES_BETWEEN_DEPARTURE_TRIMS: Final = 1_000
-"""Changes after which the departures beyond their bound are deleted, so that most commits delete none."""
+"""Changes between two trims of the departures past their bound, so that most commits delete none."""
 MAX_WAL_BYTES: Final = 4 * 1024 * 1024
 """Bytes of the write-ahead log. Past it a commit copies the log into the main file and empties it."""
 BUSY_TIMEOUT: Final = 5.0
@@ -67,9 +67,9 @@ class SqliteFile:
         self._changes_since_trim = CHANGES_BETWEEN_DEPARTURE_TRIMS
         """Changes written since departures were trimmed; at first the bound, as earlier changes are not known."""
         self._must_reload = False
-        """Whether a failed write may have changed the file, so that its revision must be read again."""
+        """True after a failed write that may have changed the file, so that its revision must be read again."""
         self._wal_copy_size = MAX_WAL_BYTES
-        """Bytes of the log past which it is copied next."""
+        """Bytes of the write-ahead log past which a commit copies it."""
         self.revision = 0
         """The revision of the file, as far as it is known."""
 
@@ -96,7 +96,7 @@ class SqliteFile:
 
     def _open(self) -> None:
         with self._explained_errors():
-            # Two names of one file must have one lock.
+            # Resolved, so that two names of one file have one lock.
             self.path = self.path.resolve()
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._must_be_a_database()
@@ -300,7 +300,7 @@ class SqliteFile:
         self._db.executemany(_PUT, [row for row in rows.listings.values() if row is not None])
         self._db.executemany(_DELETE, [key for key, row in rows.listings.items() if row is None])
         self._db.executemany(_PUT_DOCUMENT, [row for row in rows.documents.values() if row is not None])
-        self._db.executemany(_DELETE_DOCUMENT, [title for title, row in rows.documents.items() if row is None])
+        self._db.executemany(_DELETE_DOCUMENT, [key for key, row in rows.documents.items() if row is None])
         self._changes.insert(rows.history)
         edits_table.insert(self._db, rows.edits)
         departures = [(service, revision) for service, revision in rows.departures.items() if revision is not None]

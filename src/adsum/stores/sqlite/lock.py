@@ -75,7 +75,7 @@ class FileLock:
 
     @property
     def in_place(self) -> bool:
-        """Whether the locked file is still at its path. Otherwise another process could lock a new file there."""
+        """True while the locked file is at its path. Otherwise another process could lock a new file there."""
         if self._descriptor is None:
             return False
         try:

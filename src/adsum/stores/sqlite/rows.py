@@ -43,7 +43,10 @@ class BatchWrite:
 
 @dataclass(frozen=True, slots=True)
 class TransactionRows:
-    """The rows that a transaction writes: the last row of each listing and document (None: deleted), all history."""
+    """The rows that a transaction writes: the last row of each listing and document, and all rows of history.
+
+    None stands for a deleted listing or document.
+    """
 
     listings: dict[Key, RecordRow | None]
     documents: dict[DocumentKey, RecordRow | None]
