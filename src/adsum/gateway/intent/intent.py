@@ -14,7 +14,8 @@ from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.intent.upstreams import HASH_POLICIES, LbPolicy, Upstream
 
 MAX_CACHED_DEFAULTS: Final = 16_384
-"""Services whose default settings are cached, since every change of the catalog reads them."""
+"""Services whose default settings are cached; past it, the least recently used are made again. Every change of the
+catalog reads them."""
 MAX_SELECTORS: Final = 10_000
 """Different selectors in all routes together; past it, a route that adds one is refused. Each selector has a cluster,
 and gateways name all clusters when they connect: the xDS dialect's `MAX_NAMES` depends on it."""
@@ -77,7 +78,7 @@ class Intent:
     def hash_policies(self) -> dict[str, LbPolicy]:
         """Returns the policy of each service that a route with `hash` targets.
 
-        It is the upstream's policy if that one hashes, else a ring hash.
+        It is the upstream's policy if that policy hashes, else a ring hash.
         """
         services = {target.selector.service for route in self.routes if route.hash is not None for target in route.to}
         policies = {service: self.upstream(service).policy for service in services}

@@ -27,16 +27,14 @@ CAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:cause)%"
 """The cause why the gateway can't reach a service's instances; empty if it knows none."""
 LIMITS_OPERATOR: Final = "%METADATA(CLUSTER:adsum:limits)%"
 CAUSE_CLAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:clause)%"
-"""The cause as a further clause of a sentence."""
+"""The cause as a clause that follows a sentence: it begins with a semicolon."""
 
 
 class _Reply(NamedTuple):
-    """The text of a local reply with one of the response flags, or with a status.
-
-    See Envoy's "Access logging", `%RESPONSE_FLAGS%`.
-    """
+    """The text of a local reply."""
 
     on: Sequence[str] | int
+    """The response flags, of which one must occur (Envoy's "Access logging", `%RESPONSE_FLAGS%`), or the status."""
     title: str
     detail: str
     is_temporary: bool = False
@@ -94,8 +92,8 @@ _REPLIES: Final = (
     _Reply(
         400,
         "Malformed request",
-        "a request must have one host and one length of its body; all but the body must be ASCII, with other "
-        "characters percent-encoded in the path, and without a zero byte there",
+        "a request must have one host and one length of its body; everything but the body must be ASCII; the path must "
+        "have its other characters percent-encoded, and no zero byte",
     ),
     _Reply(405, "Method not allowed", "%LOCAL_REPLY_BODY%"),
     _Reply(431, "Headers too large", "a request may have at most 100 headers, and 60 KiB of headers and path"),
