@@ -102,7 +102,7 @@ def split_address(field: str, address: str) -> tuple[str, int]:
     if parts is not None and int(parts["port"]) > MAX_PORT:
         raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {parts['port']}")
     if parts is None or not is_ip_address(parts["ipv6"] or parts["ipv4"]):
-        raise Invalid(field, f"must be IP:PORT, an IPv6 address in brackets, not {quoted(address)}")
+        raise Invalid(field, f"must be IP:PORT, with an IPv6 address in brackets, not {quoted(address)}")
     return parts["ipv6"] or parts["ipv4"], int(parts["port"])
 
 

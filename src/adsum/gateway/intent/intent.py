@@ -41,10 +41,10 @@ class Intent:
 
     def __post_init__(self) -> None:
         if len({route.name for route in self.routes}) != len(self.routes):
-            raise Invalid("routes", "must not have two routes of one name")
+            raise Invalid("routes", "must not have two routes with one name")
         for service, upstream in self.upstreams.items():
             if service != upstream.service:
-                raise Invalid(f"upstreams.{service}", f"must be of that service, not of {upstream.service}")
+                raise Invalid(f"upstreams.{service}", f"must be for that service, not for {upstream.service}")
 
     def upstream(self, service: str) -> Upstream:
         """Returns the service's upstream, or the default one."""
@@ -64,14 +64,14 @@ class Intent:
         return {selector.service for route in self.routes for selector in route.selectors} | self.upstreams.keys()
 
     def check_size(self, field: str) -> None:
-        """Raises `Invalid`, naming `field`, if the routes have more selectors than gateways can be sent."""
+        """Raises `Invalid`, naming `field`, if the routes have more than `MAX_SELECTORS` different selectors."""
         if sum(len(route.to) + 1 for route in self.routes) <= MAX_SELECTORS:
             return  # So few targets can't have more selectors, and counting targets is cheaper than naming clusters.
         count = len(self.selectors())
         if count > MAX_SELECTORS:
             raise Invalid(
                 field,
-                f"gives all routes together {count} different choices of instances, more than the {MAX_SELECTORS} "
+                f"brings all routes together to {count} different choices of instances; at most {MAX_SELECTORS} are "
                 "allowed: use fewer different tags and metadata",
             )
 
