@@ -1,4 +1,4 @@
-"""Echo services behind a gateway under test: each answers with the request that it received."""
+"""Echo services behind a gateway under test. An echo service answers with the request that it received."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from adsum.core.model import Instance, Listing, Override, Registration, Status
 from adsum.core.provenance import Cause, Provenance
 
-WHY = Provenance(Cause.REGISTERED, "test")
+PROVENANCE = Provenance(Cause.REGISTERED, "test")
 ReceivedRequests = SimpleQueue[dict[str, Any]]
 
 
@@ -24,8 +24,8 @@ def listing(service: str, id: str, port: int = 8000, *, status: Status = Status.
     """Returns an instance as the catalog lists it."""
     registration = Registration(Instance(service, id, more.pop("address", "127.0.0.1"), port, **more))
     if status in (Status.DRAINING, Status.MAINTENANCE):
-        return Listing(registration, WHY, override=Override(status, "test"))
-    return Listing(registration, WHY, checks={"web": status})
+        return Listing(registration, PROVENANCE, override=Override(status, "test"))
+    return Listing(registration, PROVENANCE, checks={"web": status})
 
 
 class _Echo(BaseHTTPRequestHandler):
@@ -35,10 +35,10 @@ class _Echo(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         server: Any = self.server
-        time.sleep(server.takes)
+        time.sleep(server.delay)
         path = self.requestline.split()[1]  # `self.path` lacks a doubled slash at its beginning.
         content = {"id": server.id, "method": self.command, "path": path, "headers": dict(self.headers.items())}
-        server.heard.put(content)
+        server.received.put(content)
         body = b"" if self.command == "HEAD" else json.dumps(content).encode()
         self.send_response(server.status)
         self.send_header("content-length", str(len(body)))
@@ -59,7 +59,7 @@ class _Server(ThreadingHTTPServer):
         self, id: str, status: int, certificate: tuple[Path, Path] | None, received: ReceivedRequests, delay: float
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Echo)
-        self.id, self.status, self.heard, self.takes = id, status, received, delay
+        self.id, self.status, self.received, self.delay = id, status, received, delay
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*certificate)

@@ -1,4 +1,4 @@
-"""A gateway on a real Envoy before echo services, for tests that send requests to it."""
+"""A gateway on a real Envoy in front of echo services, for tests that send requests to it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class EnvoyGateway:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._kept = http.client.HTTPConnection(address, timeout=ENVOY_TIMEOUT)
+        self._connection = http.client.HTTPConnection(address, timeout=ENVOY_TIMEOUT)
 
     def get(self, path: str, **headers: str) -> GatewayAnswer:
-        return self._get(self._kept, path, headers)
+        return self._get(self._connection, path, headers)
 
     def get_on_new_connection(self, path: str) -> GatewayAnswer:
         """Sends the request on a connection of its own."""
@@ -61,7 +61,7 @@ class EnvoyGateway:
         return GatewayAnswer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
 
     def close(self) -> None:
-        self._kept.close()
+        self._connection.close()
 
 
 @contextmanager
@@ -71,6 +71,6 @@ def running_gateway(folder: Path, listings: Sequence[Listing], *intent: Route | 
     snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, item) for item in listings]))
     profile = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
     with running_envoy(NO_RESOURCES.advance(snapshot, Intent(routes, upstreams), {}), profile, folder):
-        found = EnvoyGateway(profile.listen[0])
-        yield found
-        found.close()
+        gateway = EnvoyGateway(profile.listen[0])
+        yield gateway
+        gateway.close()

@@ -1,4 +1,4 @@
-"""A real Envoy for tests of compiled resources, which are its whole static configuration."""
+"""A real Envoy for tests, with compiled resources as its static configuration."""
 
 from __future__ import annotations
 
@@ -71,22 +71,22 @@ def decode_resource(resource: Resource) -> Any:
 def bootstrap(compiled: CompiledResources, profile: GatewayProfile) -> Any:
     """Returns a bootstrap with all resources of a gateway. Every response has the name of its route in `x-route`."""
     tables = compiled.gateway_resources(profile)
-    whole = Bootstrap()
-    json_format.ParseDict(layered_runtime(), whole.layered_runtime)
+    message = Bootstrap()
+    json_format.ParseDict(layered_runtime(), message.layered_runtime)
     for name, resource in tables[ResourceKind.CLUSTER].items():
         cluster = decode_resource(resource)
         cluster.type = Cluster.STATIC
         cluster.ClearField("eds_cluster_config")
         if name in tables[ResourceKind.ASSIGNMENT]:
             cluster.load_assignment.CopyFrom(decode_resource(tables[ResourceKind.ASSIGNMENT][name]))
-        whole.static_resources.clusters.append(cluster)
-    whole.static_resources.secrets.extend(map(decode_resource, tables[ResourceKind.SECRET].values()))
+        message.static_resources.clusters.append(cluster)
+    message.static_resources.secrets.extend(map(decode_resource, tables[ResourceKind.SECRET].values()))
     (routes,) = map(decode_resource, tables[ResourceKind.ROUTES].values())
     routes.response_headers_to_add.add().header.CopyFrom(_header("x-route", "%ROUTE_NAME%"))
     filters = {name: decode_resource(resource) for name, resource in tables[ResourceKind.FILTER].items()}
     for resource in tables[ResourceKind.LISTENER].values():
-        whole.static_resources.listeners.append(_listener(decode_resource(resource), routes, filters))
-    return whole
+        message.static_resources.listeners.append(_listener(decode_resource(resource), routes, filters))
+    return message
 
 
 def _header(key: str, value: str) -> Any:
@@ -103,23 +103,31 @@ def _listener(listener: Any, routes: Any, filters: Mapping[str, Any]) -> Any:
             filter.typed_config.CopyFrom(filters[filter.name].typed_config)
     config.Pack(manager)
     if listener.filter_chains[0].HasField("transport_socket"):
-        secured = listener.filter_chains[0].transport_socket.typed_config
+        transport = listener.filter_chains[0].transport_socket.typed_config
         context = DownstreamTlsContext()
-        secured.Unpack(context)
+        transport.Unpack(context)
         # A static secret is found by its name alone.
         context.common_tls_context.tls_certificate_sds_secret_configs[0].ClearField("sds_config")
-        secured.Pack(context)
+        transport.Pack(context)
     return listener
 
 
 def validation_error(compiled: CompiledResources, profile: GatewayProfile, folder: Path) -> str:
     """Returns Envoy's error or warning for the resources; "" if it accepts them."""
-    command = [str(need("envoy")), "--mode", "validate", "-l", "warn", "-c", str(_written(compiled, profile, folder))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=ENVOY_TIMEOUT, check=False)
-    return done.stderr if done.returncode or "warning" in done.stderr else ""
+    command = [
+        str(need("envoy")),
+        "--mode",
+        "validate",
+        "-l",
+        "warn",
+        "-c",
+        str(_write_config(compiled, profile, folder)),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=ENVOY_TIMEOUT, check=False)
+    return result.stderr if result.returncode or "warning" in result.stderr else ""
 
 
-def _written(compiled: CompiledResources, profile: GatewayProfile, folder: Path) -> Path:
+def _write_config(compiled: CompiledResources, profile: GatewayProfile, folder: Path) -> Path:
     path = folder / "envoy.json"
     path.write_text(json_format.MessageToJson(bootstrap(compiled, profile)))
     return path
@@ -128,7 +136,15 @@ def _written(compiled: CompiledResources, profile: GatewayProfile, folder: Path)
 @contextmanager
 def running_envoy(compiled: CompiledResources, profile: GatewayProfile, folder: Path) -> Iterator[None]:
     """Runs an Envoy with these resources. It takes connections when the block begins and has ended after it."""
-    command = [str(need("envoy")), "-c", str(_written(compiled, profile, folder)), "--concurrency", "1", "-l", "error"]
+    command = [
+        str(need("envoy")),
+        "-c",
+        str(_write_config(compiled, profile, folder)),
+        "--concurrency",
+        "1",
+        "-l",
+        "error",
+    ]
     with (folder / "envoy.log").open("w+") as log:
         process = subprocess.Popen(
             [*command, "--disable-hot-restart", "--file-flush-interval-msec", "100"], stdout=log, stderr=log

@@ -159,23 +159,23 @@ def _names(index: int) -> st.SearchStrategy[str]:
 
 
 @st.composite
-def route_sets(draw: st.DrawFn, most: int = 5) -> tuple[Route, ...]:
-    """Up to `most` routes with different names."""
-    return tuple(draw(any_routes(_names(n))) for n in range(draw(st.integers(0, most))))
+def route_sets(draw: st.DrawFn, max_routes: int = 5) -> tuple[Route, ...]:
+    """Up to `max_routes` routes with different names."""
+    return tuple(draw(any_routes(_names(n))) for n in range(draw(st.integers(0, max_routes))))
 
 
 @st.composite
 def any_upstreams(draw: st.DrawFn, service: st.SearchStrategy[str] = services) -> Upstream:
     """Any upstream."""
     policy = draw(st.sampled_from(LbPolicy))
-    warm = policy in (LbPolicy.ROUND_ROBIN, LbPolicy.LEAST_REQUEST)
+    has_slow_start = policy in (LbPolicy.ROUND_ROBIN, LbPolicy.LEAST_REQUEST)
     limits = st.integers(1, upstreams.MAX_UPSTREAM_LIMIT)
     return Upstream(
         draw(service),
         policy,
         draw(st.sampled_from(UpstreamProtocol)),
         draw(shares),
-        draw(durations(0.0, 60.0)) if warm else 0.0,
+        draw(durations(0.0, 60.0)) if has_slow_start else 0.0,
         draw(durations(0.01, 60.0)),
         draw(st.builds(OutlierSettings, st.integers(0, 1_000), durations(0.1, 60.0), durations(0.1, 60.0), shares)),
         draw(st.builds(UpstreamLimits, limits, limits, limits, st.integers(0, upstreams.MAX_UPSTREAM_LIMIT), shares)),

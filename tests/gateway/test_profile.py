@@ -25,7 +25,7 @@ profiles = st.builds(
 
 
 @given(profiles)
-def test_a_profile_survives_its_trip_through_node_metadata(profile: GatewayProfile) -> None:
+def test_node_metadata_round_trips_a_profile(profile: GatewayProfile) -> None:
     struct = json_format.ParseDict(profile.metadata(), Struct())
     assert (
         GatewayProfile.from_metadata(profile.metadata())

@@ -1,1 +1,1 @@
-"""Envoy's control plane without I/O: what operators want of gateways, and the xDS resources that express it. Pure."""
+"""Envoy's control plane without I/O: the routes and upstreams that operators declare, and their xDS resources."""

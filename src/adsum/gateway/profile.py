@@ -1,4 +1,4 @@
-"""The profile of a gateway: the settings of its own that its resources depend on, sent as its node metadata."""
+"""The profile of a gateway: those of its settings on which its resources depend. It is sent as node metadata."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GatewayProfile:
     """The settings that a gateway's resources depend on. Gateways with equal profiles receive the same bytes.
 
     `listen`: addresses as IP:PORT, IPv6 addresses in brackets. `tls_certificate`, `tls_key`: files at the gateway, read
-    again when they are replaced; with them every listener uses TLS. `trusted_hops`: the number of proxies in front of
+    again when they are replaced. With them, every listener uses TLS. `trusted_hops`: the number of proxies in front of
     the gateway whose X-Forwarded-For it trusts. `zone`: the gateway's zone; requests stay in it while it has capacity.
     `roots`: a file at the gateway with the certificate authorities that its system trusts.
     """
@@ -102,7 +102,7 @@ def split_address(field: str, address: str) -> tuple[str, int]:
     if parts is not None and int(parts["port"]) > MAX_PORT:
         raise Invalid(field, f"must have a port from 0 to {MAX_PORT}, not {parts['port']}")
     if parts is None or not is_ip_address(parts["ipv6"] or parts["ipv4"]):
-        raise Invalid(field, f"must be IP:PORT, an IPv6 address in brackets, not {quoted(address)}")
+        raise Invalid(field, f"must be IP:PORT, with an IPv6 address in brackets, not {quoted(address)}")
     return parts["ipv6"] or parts["ipv4"], int(parts["port"])
 
 

@@ -22,21 +22,21 @@ pytestmark = needs_envoy
 
 
 class _Slow(ThreadingHTTPServer):
-    """An instance that answers no request before the test sets `go`."""
+    """An instance that answers no request before the test sets `release`."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        self.came = threading.Semaphore(0)
-        self.go = threading.Event()
+        self.arrived = threading.Semaphore(0)
+        self.release = threading.Event()
         outer = self
 
         class Answer(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                outer.came.release()
-                outer.go.wait(ENVOY_TIMEOUT)
+                outer.arrived.release()
+                outer.release.wait(ENVOY_TIMEOUT)
                 body = b'{"id": "slow"}'
                 self.send_response(200)
                 self.send_header("content-length", str(len(body)))
@@ -57,7 +57,7 @@ def slow() -> Iterator[_Slow]:
         try:
             yield server
         finally:
-            server.go.set()
+            server.release.set()
             server.shutdown()
             thread.join()
 
@@ -71,21 +71,21 @@ def slow() -> Iterator[_Slow]:
     ],
     ids=["one-connection-one-waits", "one-connection-three-wait", "one-request"],
 )
-def test_requests_past_a_limit_are_refused_at_once_and_the_others_are_answered(
+def test_requests_past_a_limit_are_refused_at_once_and_other_requests_are_answered(
     tmp_path: Path, limits: UpstreamLimits, held: int
 ) -> None:
     with (
         slow() as server,
         running_gateway(
             tmp_path, [listing("orders", "slow", server.server_address[1])], Upstream("orders", limits=limits)
-        ) as calling,
+        ) as gateway,
         ThreadPoolExecutor(12) as threads,
     ):
-        pending: list[Future[GatewayAnswer]] = [threads.submit(calling.get_on_new_connection, "/orders/")]
-        assert server.came.acquire(timeout=ENVOY_TIMEOUT)
-        pending += [threads.submit(calling.get_on_new_connection, "/orders/") for _ in range(9)]
+        pending: list[Future[GatewayAnswer]] = [threads.submit(gateway.get_on_new_connection, "/orders/")]
+        assert server.arrived.acquire(timeout=ENVOY_TIMEOUT)
+        pending += [threads.submit(gateway.get_on_new_connection, "/orders/") for _ in range(9)]
         refused = [future.result() for future in islice(as_completed(pending, ENVOY_TIMEOUT), 10 - held)]
-        server.go.set()
+        server.release.set()
         answers = [future.result(ENVOY_TIMEOUT) for future in pending]
     for answer in refused:
         assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")

@@ -33,7 +33,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvoyGateway]:
         yield found
 
 
-def _ask(gateway: EnvoyGateway, head: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+def _send(gateway: EnvoyGateway, head: str) -> tuple[int, dict[str, str], dict[str, Any]]:
     """Returns the answer to exactly these bytes."""
     host, _, port = gateway.address.rpartition(":")
     with socket.create_connection((host, int(port)), ENVOY_TIMEOUT) as connection:
@@ -60,7 +60,7 @@ def _ask(gateway: EnvoyGateway, head: str) -> tuple[int, dict[str, str], dict[st
     ],
 )
 def test_the_answer_to_a_malformed_request_describes_a_valid_one(gateway: EnvoyGateway, head: str) -> None:
-    status, _, problem = _ask(gateway, head)
+    status, _, problem = _send(gateway, head)
     assert (status, problem["title"]) == (400, "Malformed request")
     for word in ("one host", "percent-encoded", "one length"):
         assert word in problem["detail"]
@@ -69,7 +69,7 @@ def test_the_answer_to_a_malformed_request_describes_a_valid_one(gateway: EnvoyG
 @needs_envoy
 @pytest.mark.parametrize("host", ["x", "orders.localhost", "a.shop.example"])
 def test_trace_reaches_no_service(gateway: EnvoyGateway, host: str) -> None:
-    status, headers, problem = _ask(gateway, f"TRACE /orders/ HTTP/1.1\nHost: {host}\nCookie: s=1\n")
+    status, headers, problem = _send(gateway, f"TRACE /orders/ HTTP/1.1\nHost: {host}\nCookie: s=1\n")
     assert (status, problem["title"]) == (405, "Method not allowed")
     assert "TRACE" in problem["detail"]
     assert "GET" in headers["allow"]
@@ -78,14 +78,14 @@ def test_trace_reaches_no_service(gateway: EnvoyGateway, host: str) -> None:
 @needs_envoy
 @pytest.mark.parametrize("head", [f"GET /orders/ HTTP/1.1\nHost: x\nX-A: {LONG}\n", f"GET /{LONG} HTTP/1.1\nHost: x\n"])
 def test_the_answer_to_too_large_headers_names_the_bound(gateway: EnvoyGateway, head: str) -> None:
-    status, _, problem = _ask(gateway, head)
+    status, _, problem = _send(gateway, head)
     assert (status, problem["title"]) == (431, "Headers too large")
     assert "60 KiB" in problem["detail"]
 
 
 @needs_envoy
 def test_every_refusal_has_a_detail(gateway: EnvoyGateway) -> None:
-    status, _, problem = _ask(gateway, "OPTIONS * HTTP/1.1\nHost: x\n")
+    status, _, problem = _send(gateway, "OPTIONS * HTTP/1.1\nHost: x\n")
     assert status == 404
     assert problem["detail"] == "the gateway refuses this request: absolute_path_rejected"
 
@@ -103,12 +103,12 @@ def test_a_service_that_closes_during_an_upload_is_not_reported_as_unreachable(t
 
         broken = threads.submit(break_off)
         with running_gateway(tmp_path, [listing("early", "e1", server.getsockname()[1])]) as gateway:
-            status, headers, problem = _ask(gateway, "POST /early/ HTTP/1.1\nHost: x\nContent-Length: 9\n")
+            status, headers, problem = _send(gateway, "POST /early/ HTTP/1.1\nHost: x\nContent-Length: 9\n")
         broken.result(ENVOY_TIMEOUT)
     assert (status, problem["title"]) == (503, "Connection lost")
-    assert "retry-after" not in headers, "to ask again helps no upload"
+    assert "retry-after" not in headers, "a retry would not help an upload"
 
 
-def test_a_route_for_trace_can_not_be_declared() -> None:
+def test_a_route_for_trace_is_refused() -> None:
     with pytest.raises(Invalid, match="CONNECT and TRACE can't be routed"):
         Route("t", methods=("TRACE",), to=(Target(Selector("orders")),))

@@ -44,7 +44,7 @@ def gateway(
     addresses: Mapping[str, str] = MappingProxyType({}),
     **more: Any,
 ) -> Iterator[str]:
-    """Runs a gateway to these instances and yields its listening address."""
+    """Runs a gateway in front of these instances and yields its listening address."""
     profile = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off", **more)
     snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, item) for item in listings]))
     with running_envoy(NO_RESOURCES.advance(snapshot, intent, addresses), profile, folder):
@@ -52,7 +52,7 @@ def gateway(
 
 
 class _Raw(socketserver.StreamRequestHandler):
-    """Answers an upgrade and then echoes; answers any other request in three pieces, one each tenth of a second."""
+    """Answers an upgrade and then echoes; answers any other request in three pieces, one every tenth of a second."""
 
     def handle(self) -> None:
         headers = {}
@@ -134,20 +134,17 @@ class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic 
 
 
 def test_grpc_streams_pass_through_by_host(tmp_path: Path) -> None:
-    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[_Echo()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        with gateway(tmp_path, listing("greeter", "g1", port, scheme="grpc")) as address:
-            options = [("grpc.default_authority", "greeter.localhost")]
-            with grpc.insecure_channel(address, options) as channel:
-                call = channel.stream_stream("/test.Echo/Talk", None, None)(iter([b"a", b"b"]), timeout=ENVOY_TIMEOUT)
-                assert list(call) == [b"a", b"b"]
-                with pytest.raises(grpc.RpcError) as failed:
-                    list(channel.stream_stream("/test.Echo/Fail", None, None)(iter([b"a"]), timeout=ENVOY_TIMEOUT))
-                assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    finally:
-        server.stop(None).wait()
+    options = [("grpc.default_authority", "greeter.localhost")]
+    with (
+        grpc_server() as port,
+        gateway(tmp_path, listing("greeter", "g1", port, scheme="grpc")) as address,
+        grpc.insecure_channel(address, options) as channel,
+    ):
+        call = channel.stream_stream("/test.Echo/Talk", None, None)(iter([b"a", b"b"]), timeout=ENVOY_TIMEOUT)
+        assert list(call) == [b"a", b"b"]
+        with pytest.raises(grpc.RpcError) as failed:
+            list(channel.stream_stream("/test.Echo/Fail", None, None)(iter([b"a"]), timeout=ENVOY_TIMEOUT))
+        assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_an_http1_instance_does_not_affect_grpc_instances(tmp_path: Path) -> None:
@@ -166,7 +163,7 @@ def test_instances_of_both_http_versions_share_requests(tmp_path: Path) -> None:
         listings = listing("s", "one", one), listing("s", "two", two), listing("s", "h2", other, scheme="h2c")
         with gateway(tmp_path, *listings) as address:
             # The gRPC server got a request over HTTP/2, and resets it because it is not gRPC.
-            answers = [_asked(address, "/s/") for _ in range(60)]
+            answers = [_get(address, "/s/") for _ in range(60)]
             assert 5 <= sum(status == 503 for status, _ in answers) <= 40
             assert {json.loads(body)["id"] for status, body in answers if status == 200} == {"one", "two"}
 
@@ -185,7 +182,7 @@ def test_grpc_callers_get_a_grpc_status_when_no_instance_is_reachable(tmp_path: 
 
 
 def certificate(folder: Path, name: str, common: str, names: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-    """Creates a self-signed certificate for that host name and others. Returns its file and the file of its key."""
+    """Creates a self-signed certificate for these names. Returns the files of the certificate and of its key."""
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     subprocess.run(
         [
@@ -274,12 +271,12 @@ def test_certificates_are_verified_against_the_name_or_ip_of_each_instance(tmp_p
         addresses = dict.fromkeys(("orders.test", "named.test"), "127.0.0.1")
         intent = Intent((), {"orders": upstream})
         with gateway(tmp_path, *listings, intent=intent, addresses=addresses) as address:
-            answered = [_asked(address, "/orders/") for _ in range(60)]
+            answered = [_get(address, "/orders/") for _ in range(60)]
             ids = {json.loads(body)["id"] for status, body in answered if status == 200}
             assert ids == {"named", "ip", "plain"}
 
 
-def _asked(address: str, path: str) -> tuple[int, bytes]:
+def _get(address: str, path: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(address, timeout=ENVOY_TIMEOUT)
     connection.request("GET", path)
     response = connection.getresponse()
@@ -289,15 +286,15 @@ def _asked(address: str, path: str) -> tuple[int, bytes]:
 
 
 def _status(address: str, path: str) -> int:
-    return _asked(address, path)[0]
+    return _get(address, path)[0]
 
 
 def _id(address: str, path: str) -> str:
-    return str(json.loads(_asked(address, path)[1])["id"])
+    return str(json.loads(_get(address, path)[1])["id"])
 
 
 @pytest.mark.parametrize(
-    ("tls", "roots", "why"),
+    ("tls", "roots", "problem"),
     [
         (UpstreamTls(), "", "no file of certificate authorities"),
         (UpstreamTls(name="orders.internal"), "", "no file of certificate authorities"),
@@ -306,10 +303,10 @@ def _id(address: str, path: str) -> str:
         (UpstreamTls(verify=False), "", ""),
     ],
 )
-def test_missing_authorities_are_reported_as_the_problem(tls: UpstreamTls, roots: str, why: str) -> None:
+def test_missing_authorities_are_reported_as_the_problem(tls: UpstreamTls, roots: str, problem: str) -> None:
     found = verification_problem(tls, TlsPeers(has_host_names=True, ips=()), roots)
-    assert why in found
-    assert bool(found) is bool(why)
+    assert problem in found
+    assert bool(found) is bool(problem)
     assert verification_problem(tls, TlsPeers(has_host_names=False, ips=()), roots) == "", (
         "instances without TLS need no authorities"
     )

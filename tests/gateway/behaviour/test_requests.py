@@ -21,8 +21,7 @@ from adsum.gateway.intent import default_routes
 from adsum.gateway.intent.actions import HashPolicy, HeaderEdits, Mirror, RateLimit, Retries, Target
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.intent import Intent
-from adsum.gateway.intent.matches import MatchKind
-from adsum.gateway.intent.matches import PathMatch as Where
+from adsum.gateway.intent.matches import MatchKind, PathMatch
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.intent.upstreams import OutlierSettings, Upstream
@@ -36,7 +35,7 @@ pytestmark = needs_envoy
 
 def route(name: str, service: str = "orders", **more: Any) -> Route:
     """Returns a route whose path is its name."""
-    return Route(name, path=Where(MatchKind.PREFIX, f"/{name}"), to=(Target(Selector(service)),), **more)
+    return Route(name, path=PathMatch(MatchKind.PREFIX, f"/{name}"), to=(Target(Selector(service)),), **more)
 
 
 ROUTES = (
@@ -56,7 +55,7 @@ ROUTES = (
     route("held", "half", retry_body=4_000_000),
     Route(
         "split",
-        path=Where(MatchKind.PREFIX, "/split"),
+        path=PathMatch(MatchKind.PREFIX, "/split"),
         to=(
             Target(Selector("shared", without_tags=("canary",)), 90),
             Target(Selector("shared", ("canary",)), 10),
@@ -301,7 +300,7 @@ def test_the_retry_budget_protects_a_failing_service(profile: GatewayProfile, fo
         assert set().union(*pool.map(work, range(callers))) == {503}
     tries = [line["tries"] for line in logged(folder, "/broken/thrice", callers * calls)]
     assert sum(tries) < 2 * len(tries)
-    assert max(tries) == 3, "while few requests are retried, each of them is retried twice"
+    assert max(tries) == 3, "while few requests are retried, a request is retried twice"
 
 
 def test_headers_are_set_added_and_removed_literally(call: Any) -> None:
@@ -346,20 +345,20 @@ def test_a_caller_with_a_cookie_stays_with_an_instance(call: Any) -> None:
     assert {call("/sticky", cookie=cookie)[2]["id"] for _ in range(10)} == {answer["id"]}
 
 
-def test_the_same_header_leads_to_the_same_instance_and_others_elsewhere(call: Any) -> None:
+def test_the_value_of_a_header_decides_which_instance_gets_a_request(call: Any) -> None:
     assert len({call("/by-user", x_user="ann")[2]["id"] for _ in range(10)}) == 1
     assert len({call("/by-user", x_user=f"user{n}")[2]["id"] for n in range(40)}) > 3
 
 
-def test_a_reserve_is_not_used_while_others_are_there(call: Any) -> None:
+def test_a_reserve_is_not_used_while_another_instance_is_usable(call: Any) -> None:
     assert {call("/reserved/")[2]["id"] for _ in range(20)} == {"weighted"}
 
 
 def test_a_canary_gets_its_share_and_no_more(call: Any) -> None:
     calls = 600
-    took = Counter(call("/split")[2]["id"] for _ in range(calls))
-    assert 0.04 < took["canary"] / calls < 0.18
-    assert min(took["old0"], took["old1"]) > calls / 4
+    counts = Counter(call("/split")[2]["id"] for _ in range(calls))
+    assert 0.04 < counts["canary"] / calls < 0.18
+    assert min(counts["old0"], counts["old1"]) > calls / 4
 
 
 def test_every_request_is_logged_as_a_line_of_json(call: Any, folder: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_zone_without_usable_instances_has_a_weight() -> None:
     assert locality.load_balancing_weight.value == 1
 
 
-def test_the_own_zone_has_the_first_priority() -> None:
+def test_the_zone_of_the_gateway_has_the_first_priority() -> None:
     listings = [listing("orders", "a", 1, zone="x"), listing("orders", "b", 2, zone="y"), listing("orders", "c", 3)]
     message = assignment("orders", listings, {}, "y")
     assert [(priority, zone) for priority, zone, _ in localities(message)] == [(0, "y"), (1, ""), (1, "x")]

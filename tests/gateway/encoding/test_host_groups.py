@@ -30,7 +30,7 @@ def _routes(with_host: int, without: int, below: int = 0) -> list[Route]:
     return one + any + wild
 
 
-def _told(routes: list[Route]) -> RouteConfiguration:
+def _encode(routes: list[Route]) -> RouteConfiguration:
     content = route_configuration(
         routes,
         {"orders": ALL_HTTP1},
@@ -43,7 +43,7 @@ def _told(routes: list[Route]) -> RouteConfiguration:
 
 
 def _entries(routes: list[Route]) -> int:
-    return sum(len(host.routes) for host in _told(routes).virtual_hosts)
+    return sum(len(host.routes) for host in _encode(routes).virtual_hosts)
 
 
 @pytest.mark.parametrize(
@@ -56,28 +56,28 @@ def test_the_table_grows_with_routes_and_not_with_hosts_times_routes(with_host: 
 
 
 def test_few_hosts_and_routes_have_a_virtual_host_for_each_host() -> None:
-    found = _told(_routes(20, 20))
-    assert [list(host.domains) for host in found.virtual_hosts if len(host.domains) > 1] == []
-    assert "h7.example" in [host.name for host in found.virtual_hosts]
+    configuration = _encode(_routes(20, 20))
+    assert [list(host.domains) for host in configuration.virtual_hosts if len(host.domains) > 1] == []
+    assert "h7.example" in [host.name for host in configuration.virtual_hosts]
 
 
 def test_every_host_has_one_virtual_host_and_their_names_are_unique() -> None:
-    found = _told(_routes(300, 40)).virtual_hosts
-    domains = [domain for host in found for domain in host.domains]
+    virtual_hosts = _encode(_routes(300, 40)).virtual_hosts
+    domains = [domain for host in virtual_hosts for domain in host.domains]
     assert len(domains) == len(set(domains))
     assert {f"h{n}.example" for n in range(300)} <= set(domains)
-    assert len({host.name for host in found}) == len(found)
+    assert len({host.name for host in virtual_hosts}) == len(virtual_hosts)
 
 
-@given(strategies.route_sets(most=8))
+@given(strategies.route_sets(max_routes=8))
 def test_the_routes_of_every_host_in_a_group_are_in_order(routes: tuple[Route, ...]) -> None:
     order = RouteOrder(routes)
-    among = order.for_patterns(order.host_patterns)
+    pairs = order.for_patterns(order.host_patterns)
     for host in (pattern.replace("*", "below") for pattern in order.host_patterns):
-        matching = [route.name for route, pattern in among if not pattern or host_patterns.covers(pattern, host)]
+        matching = [route.name for route, pattern in pairs if not pattern or host_patterns.covers(pattern, host)]
         assert list(dict.fromkeys(matching)) == [route.name for route in order.for_host(host)]
 
 
 def test_no_group_replaces_the_virtual_host_for_any_host() -> None:
     assert host_groups.group_hosts(RouteOrder(_routes(0, 10))) == []
-    assert ANY_HOST in [host.name for host in _told(_routes(0, 10)).virtual_hosts]
+    assert ANY_HOST in [host.name for host in _encode(_routes(0, 10)).virtual_hosts]

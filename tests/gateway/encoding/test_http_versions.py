@@ -1,4 +1,4 @@
-"""Each instance is reached by its own scheme and address, whatever other instances are listed."""
+"""Gateways reach each instance by its own scheme and address, independently of the other instances."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def compiled(*listings: Listing, intent: Intent = NO_INTENT) -> CompiledResource
 
 
 def transports(one: CompiledResources) -> dict[str, tuple[bool, str]]:
-    """Returns for each instance whether Envoy reaches it over HTTP/2, and with which transport."""
+    """Returns for each instance whether Envoy reaches it over HTTP/2, and its transport."""
     tables = one.gateway_resources(PROFILE)
     found: dict[str, tuple[bool, str]] = {}
     for name, resource in tables[ResourceKind.ASSIGNMENT].items():
@@ -137,13 +137,11 @@ def test_advancing_over_mixed_instances_equals_compiling_from_scratch(
         changes += [Change(item.key, None, item.provenance) for id, item in left.items() if id not in ids]
         snapshot = snapshot.apply(Batch(revision, changes)) if changes else snapshot
         now = now.advance(snapshot, intent, ADDRESSES)
-        tables, anew = (
-            now.gateway_resources(PROFILE),
-            NO_RESOURCES.advance(snapshot, intent, ADDRESSES).gateway_resources(PROFILE),
-        )
+        tables = now.gateway_resources(PROFILE)
+        fresh = NO_RESOURCES.advance(snapshot, intent, ADDRESSES).gateway_resources(PROFILE)
         for kind in ResourceKind:
             assert {name: resource.version for name, resource in tables[kind].items()} == {
-                name: resource.version for name, resource in anew[kind].items()
+                name: resource.version for name, resource in fresh[kind].items()
             }
         targets = [
             entry.route
@@ -151,29 +149,29 @@ def test_advancing_over_mixed_instances_equals_compiling_from_scratch(
             for entry in host.routes
             if entry.HasField("route") and not entry.route.cluster_specifier_plugin
         ]
-        named = {cluster for target in targets for cluster, _ in shared(target)}
-        marks = {name for name in tables[ResourceKind.CLUSTER] if name.endswith("&only")}
-        assert named <= tables[ResourceKind.CLUSTER].keys() - marks == tables[ResourceKind.ASSIGNMENT].keys()
+        named = {cluster for target in targets for cluster, _ in target_clusters(target)}
+        markers = {name for name in tables[ResourceKind.CLUSTER] if name.endswith("&only")}
+        assert named <= tables[ResourceKind.CLUSTER].keys() - markers == tables[ResourceKind.ASSIGNMENT].keys()
 
 
-def shared(target: Any) -> list[tuple[str, int]]:
+def target_clusters(target: Any) -> list[tuple[str, int]]:
     """Returns the clusters of a route action, and their weights."""
     weighted = [(cluster.name, cluster.weight.value) for cluster in target.weighted_clusters.clusters]
     return weighted or [(target.cluster, 1)]
 
 
-def routed(one: CompiledResources) -> Mapping[str, list[tuple[str, int]]]:
-    """Returns where the default route by path sends gRPC calls, and other requests."""
-    (anywhere,) = [
+def default_route_clusters(one: CompiledResources) -> Mapping[str, list[tuple[str, int]]]:
+    """Returns the clusters to which the default route by path sends gRPC calls, and those of other requests."""
+    (any_host,) = [
         host
         for host in decode_resource(one.gateway_resources(PROFILE)[ResourceKind.ROUTES]["routes"]).virtual_hosts
         if host.name == "*"
     ]
     found: dict[str, list[tuple[str, int]]] = {}
-    for entry in anywhere.routes:
+    for entry in any_host.routes:
         if entry.match.prefix == "/s/":
             for kind in ("calls",) if entry.match.HasField("grpc") else ("calls", "requests"):
-                found.setdefault(kind, shared(entry.route))
+                found.setdefault(kind, target_clusters(entry.route))
     return found
 
 
@@ -192,12 +190,12 @@ def routed(one: CompiledResources) -> Mapping[str, list[tuple[str, int]]]:
 def test_requests_go_to_instances_that_can_take_them(
     listings: list[Listing], requests: list[tuple[str, int]], calls: list[tuple[str, int]]
 ) -> None:
-    assert routed(compiled(*listings)) == {"requests": requests, "calls": calls}
+    assert default_route_clusters(compiled(*listings)) == {"requests": requests, "calls": calls}
 
 
 def _split(*listings: Listing) -> TrafficSplit:
-    spoken = http_versions((item.instance for item in listings), UpstreamProtocol.AUTO)
-    return traffic_split(spoken, listings, {})
+    versions = http_versions((item.instance for item in listings), UpstreamProtocol.AUTO)
+    return traffic_split(versions, listings, {})
 
 
 def test_a_split_is_by_weight_without_reserves_and_unresolved_instances() -> None:
@@ -210,7 +208,7 @@ def test_a_split_is_by_weight_without_reserves_and_unresolved_instances() -> Non
     assert list(HttpVersion) == [HttpVersion.HTTP1, HttpVersion.HTTP2]
 
 
-def test_a_target_keeps_its_share_when_its_instances_differ() -> None:
+def test_a_target_keeps_its_share_when_its_instances_speak_both_versions() -> None:
     to = (Target(Selector("s"), 90), Target(Selector("other"), 10))
     one = compiled(HTTP, H2C, listing("other", "o", 4), intent=Intent((Route("r", to=to),)))
     entries = [
@@ -218,17 +216,19 @@ def test_a_target_keeps_its_share_when_its_instances_differ() -> None:
         for host in decode_resource(one.gateway_resources(PROFILE)[ResourceKind.ROUTES]["routes"]).virtual_hosts
         for entry in host.routes
     ]
-    requests, *_ = [shared(entry.route) for entry in entries if entry.name == "r" and not entry.match.HasField("grpc")]
+    requests, *_ = [
+        target_clusters(entry.route) for entry in entries if entry.name == "r" and not entry.match.HasField("grpc")
+    ]
     assert requests == [("s", 450_000), ("s?h2", 450_000), ("other", 100_000)]
 
 
-def test_a_status_reroutes_a_service_whose_instances_differ_and_no_other() -> None:
+def test_routes_change_only_with_a_status_that_changes_a_split() -> None:
     snapshot = loaded(HTTP, H2C)
     before = NO_RESOURCES.advance(snapshot, NO_INTENT, {})
     tables = before.gateway_resources(PROFILE)
     sick = replace(HTTP, checks={"web": Status.CRITICAL})
     after = before.advance(snapshot.apply(Batch(2, [Change(sick.key, sick, sick.provenance)])), NO_INTENT, {})
-    assert routed(after)["requests"] == [("s?h2", 1)]
+    assert default_route_clusters(after)["requests"] == [("s?h2", 1)]
     same = replace(HTTP, checks={"web": Status.WARNING})
     warned = before.advance(snapshot.apply(Batch(2, [Change(same.key, same, same.provenance)])), NO_INTENT, {})
     assert warned.gateway_resources(PROFILE)[ResourceKind.ROUTES] is tables[ResourceKind.ROUTES]
@@ -250,7 +250,7 @@ def contexts(listings: Iterable[Listing], tls: UpstreamTls, roots: str = "/roots
     return found
 
 
-def is_sealed(context: UpstreamTlsContext) -> bool:
+def accepts_no_certificate(context: UpstreamTlsContext) -> bool:
     validation = context.common_tls_context.validation_context
     return list(validation.verify_certificate_hash) == ["00" * 32] and not validation.trusted_ca.filename
 
@@ -261,8 +261,8 @@ IPS = [listing("s", f"i{n}", address=address, scheme="https") for n, address in 
 def test_the_certificate_at_an_ip_is_verified_against_that_ip() -> None:
     found = contexts(IPS, UpstreamTls())
     assert set(found) == {"ip 10.0.0.1", "ip ::1", "name", "ip"}
-    assert is_sealed(found["ip"])
-    assert is_sealed(found["name"])
+    assert accepts_no_certificate(found["ip"])
+    assert accepts_no_certificate(found["name"])
     (name,) = found["ip ::1"].common_tls_context.validation_context.match_typed_subject_alt_names
     assert (name.san_type, name.matcher.exact) == (name.IP_ADDRESS, "::1")
     assert not found["ip ::1"].sni
@@ -277,7 +277,7 @@ def test_one_name_for_all_instances_needs_no_ips() -> None:
 
 
 def test_without_authorities_no_certificate_is_accepted() -> None:
-    assert all(map(is_sealed, contexts(IPS, UpstreamTls(), roots="").values()))
+    assert all(map(accepts_no_certificate, contexts(IPS, UpstreamTls(), roots="").values()))
 
 
 def test_certificates_of_ips_past_the_bound_are_not_accepted() -> None:
@@ -289,29 +289,29 @@ def test_certificates_of_ips_past_the_bound_are_not_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ip", "written"),
+    ("ip", "canonical"),
     [("10.0.0.1", "10.0.0.1"), ("2001:DB8:0::1", "2001:db8::1"), ("::ffff:a00:1", "::ffff:10.0.0.1")],
 )
-def test_an_ip_has_the_form_that_envoy_gives_it_in_certificates(ip: str, written: str) -> None:
-    assert canonical_ip(ip) == written
+def test_an_ip_has_the_form_that_envoy_gives_to_ips_in_certificates(ip: str, canonical: str) -> None:
+    assert canonical_ip(ip) == canonical
 
 
 @pytest.mark.parametrize("status", [Status.STARTING, Status.PASSING])
 def test_a_service_has_the_marker_while_all_its_instances_speak_http2(status: Status) -> None:
-    mark = http2_only_marker("s")
-    assert mark not in compiled(HTTP).gateway_resources(PROFILE)[ResourceKind.CLUSTER]
+    marker = http2_only_marker("s")
+    assert marker not in compiled(HTTP).gateway_resources(PROFILE)[ResourceKind.CLUSTER]
     alone = compiled(H2C)
-    assert mark in alone.gateway_resources(PROFILE)[ResourceKind.CLUSTER]
+    assert marker in alone.gateway_resources(PROFILE)[ResourceKind.CLUSTER]
     coming = replace(HTTP, checks={"web": status})
     both = loaded(H2C).apply(Batch(2, [Change(coming.key, coming, coming.provenance)]))
     mixed = alone.advance(both, NO_INTENT, ADDRESSES)
-    assert mark not in mixed.gateway_resources(PROFILE)[ResourceKind.CLUSTER]
+    assert marker not in mixed.gateway_resources(PROFILE)[ResourceKind.CLUSTER]
     again = mixed.advance(both.apply(Batch(3, [Change(coming.key, None, coming.provenance)])), NO_INTENT, ADDRESSES)
-    assert mark in again.gateway_resources(PROFILE)[ResourceKind.CLUSTER]
+    assert marker in again.gateway_resources(PROFILE)[ResourceKind.CLUSTER]
 
 
 @pytest.mark.parametrize(("drained", "cluster"), [(HTTP, "s"), (H2C, "s?h2")])
-def test_a_half_without_usable_instances_is_unrouted(drained: Listing, cluster: str) -> None:
+def test_the_instances_of_one_version_are_unrouted_when_none_is_usable(drained: Listing, cluster: str) -> None:
     start = compiled(HTTP, H2C)
     assert not start.unrouted
     left = replace(drained, checks={"web": Status.CRITICAL})

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-from adsum.gateway.intent.actions import (
-    FAILURE_CONDITIONS,
-    UNSENT_CONDITIONS,
-    Retries,
-    RetryOn,
-)
+from adsum.gateway.intent.actions import FAILURE_CONDITIONS, UNSENT_CONDITIONS, Retries, RetryOn
 
 
 def test_unsent_requests_are_always_retried_and_failures_when_it_is_safe() -> None:

@@ -4,9 +4,7 @@ import pytest
 
 from adsum.core.errors import Invalid
 from adsum.gateway.intent import default_routes
-from adsum.gateway.intent.actions import (
-    Target,
-)
+from adsum.gateway.intent.actions import Target
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 

@@ -12,17 +12,17 @@ EXACT, PREFIX, REGEX, PRESENT = MatchKind.EXACT, MatchKind.PREFIX, MatchKind.REG
 
 
 @pytest.mark.parametrize(
-    ("path", "taken"),
+    ("path", "matches"),
     [("/orders", True), ("/orders/", True), ("/orders/7", True), ("/orders7", False), ("/order", False), ("/", False)],
 )
-def test_a_prefix_matches_whole_segments(path: str, taken: bool) -> None:
-    assert PathMatch(PREFIX, "/orders").matches(path) is taken
-    assert PathMatch(PREFIX, "/orders/").matches(path) is taken
+def test_a_prefix_matches_whole_segments(path: str, matches: bool) -> None:
+    assert PathMatch(PREFIX, "/orders").matches(path) is matches
+    assert PathMatch(PREFIX, "/orders/").matches(path) is matches
 
 
 @pytest.mark.parametrize("kind", [EXACT, PREFIX])
 @pytest.mark.parametrize(
-    ("written", "read"),
+    ("path", "normalized"),
     [
         ("/x/../y", "/y"),
         ("/caf%65", "/cafe"),
@@ -31,12 +31,12 @@ def test_a_prefix_matches_whole_segments(path: str, taken: bool) -> None:
         ("/a|b", "/a%7Cb"),
     ],
 )
-def test_a_path_that_is_not_normalized_is_refused_with_the_normalized_one(
-    kind: MatchKind, written: str, read: str
+def test_a_path_that_is_not_normalized_is_refused_and_the_error_has_the_normalized_one(
+    kind: MatchKind, path: str, normalized: str
 ) -> None:
-    with pytest.raises(Invalid, match=f"{kind.value}: .* to {re.escape(read)}; write that"):
-        PathMatch(kind, written)
-    assert PathMatch(kind, read).matches(normalize(written))
+    with pytest.raises(Invalid, match=f"{kind.value}: .* to {re.escape(normalized)}; write that"):
+        PathMatch(kind, path)
+    assert PathMatch(kind, normalized).matches(normalize(path))
 
 
 @pytest.mark.parametrize("kind", [EXACT, PREFIX])
@@ -44,7 +44,7 @@ def test_a_path_with_a_zero_byte_is_refused(kind: MatchKind) -> None:
     with pytest.raises(Invalid, match=f"{kind.value}: .*zero byte"):
         PathMatch(kind, "/a%00b")
     assert has_nul("/a/%00/../b")
-    assert not has_nul("/..;%00/x"), "it goes with the parameters"
+    assert not has_nul("/..;%00/x"), "the parameters of a dot segment are removed"
     assert not has_nul("/%2500")
 
 

@@ -5,15 +5,7 @@ from typing import Any
 import pytest
 
 from adsum.core.errors import Invalid
-from adsum.gateway.intent.actions import (
-    HashPolicy,
-    HeaderEdits,
-    Mirror,
-    RateLimit,
-    Redirect,
-    Retries,
-    Target,
-)
+from adsum.gateway.intent.actions import HashPolicy, HeaderEdits, Mirror, RateLimit, Redirect, Retries, Target
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.matches import HeaderMatch, MatchKind, PathMatch, QueryMatch
 from adsum.gateway.intent.routes import Route

@@ -14,7 +14,7 @@ def test_a_selector_has_a_name_that_describes_it() -> None:
     assert without.name == "orders?tag=a&%74ag!=x&version!=2"
 
 
-def test_a_selector_with_without_selects_instances_that_lack_it() -> None:
+def test_a_selector_excludes_instances_by_tags_and_metadata() -> None:
     canary, plain = (listing("orders", id, tags=tags).instance for id, tags in (("o1", ("canary",)), ("o2", ("a",))))
     second, none = (
         listing("orders", id, metadata=metadata).instance for id, metadata in (("o3", {"version": "2"}), ("o4", {}))

@@ -9,14 +9,14 @@ from adsum.gateway.patterns import host_patterns
 
 
 @pytest.mark.parametrize(
-    ("host", "taken"),
+    ("host", "covered"),
     [("a.shop.example", True), ("b.a.shop.example", True), ("shop.example", False), ("ashop.example", False)],
 )
-def test_a_wildcard_matches_any_depth_below_its_name(host: str, taken: bool) -> None:
-    assert host_patterns.covers("*.shop.example", host) is taken
+def test_a_wildcard_matches_any_depth_below_its_name(host: str, covered: bool) -> None:
+    assert host_patterns.covers("*.shop.example", host) is covered
 
 
-def test_the_host_of_an_authority_has_no_port_and_lower_case() -> None:
+def test_the_host_of_an_authority_is_in_lower_case_and_has_no_port() -> None:
     assert [host_patterns.host_of_authority(authority) for authority in ("A.b:80", "[::1]:80", "[::1]", "a")] == [
         "a.b",
         "[::1]",

@@ -6,7 +6,7 @@ from adsum.gateway.patterns.path_normalization import normalize
 
 
 @pytest.mark.parametrize(
-    ("path", "read"),
+    ("path", "normalized"),
     [
         ("/a/../b", "/b"),
         ("/a/./b/", "/a/b/"),
@@ -29,5 +29,5 @@ from adsum.gateway.patterns.path_normalization import normalize
         ("/%2%41", "/%252A"),
     ],
 )
-def test_paths_are_normalized_as_envoy_does(path: str, read: str) -> None:
-    assert normalize(path) == read
+def test_paths_are_normalized_as_envoy_normalizes_them(path: str, normalized: str) -> None:
+    assert normalize(path) == normalized

@@ -13,8 +13,7 @@ from adsum.core.errors import Invalid
 from adsum.gateway.intent.actions import Redirect, Target
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.intent import Intent
-from adsum.gateway.intent.matches import HeaderMatch, MatchKind, QueryMatch
-from adsum.gateway.intent.matches import PathMatch as Where
+from adsum.gateway.intent.matches import HeaderMatch, MatchKind, PathMatch, QueryMatch
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.patterns import automaton, regexes
@@ -28,10 +27,10 @@ PIECES = [
     *(r"\d", r"\w", r"\s", r"\D", r"\W", r"\S", r"\.", r"\\", r"\]", "(?:", "[a-z]", "[^/]", r"[\w.-]"),
     *("{2}", "{2,}", "{0,3}", "a*", ".+", "(a|b)", "()", "(a*)*", "(|b)", "*?", "+?", "??", "{0,2}?", "[^a]"),
 ]
-written = st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join)
+expressions = st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join)
 
 
-def readable(expression: str) -> bool:
+def is_accepted(expression: str) -> bool:
     try:
         regexes.check("regex", expression)
     except Invalid:
@@ -56,7 +55,7 @@ def readable(expression: str) -> bool:
     ],
 )
 def test_ordinary_expressions_are_accepted(expression: str) -> None:
-    assert readable(expression)
+    assert is_accepted(expression)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def _encoded(group: str | None) -> bytes | None:
     return None if group is None else group.encode(errors="surrogateescape")
 
 
-@given(written, st.lists(values, max_size=4))
+@given(expressions, st.lists(values, max_size=4))
 @settings(max_examples=2_000)
 @example(r"(a*)*(b|)+?", ["", "a", "aab"])
 @example(r"((a|ab)(c|bcd)){0,2}?", ["abcd", "acabcd"])
@@ -109,17 +108,17 @@ def _encoded(group: str | None) -> bytes | None:
 @example(r"([a-z]+|a{3,}){4,9}?", ["aaaaaaaaa"])
 def test_an_accepted_expression_has_the_meaning_that_it_has_in_re2(expression: str, values: list[str]) -> None:
     re2 = pytest.importorskip("re2", reason="google-re2 has no wheel for this Python: the real Envoy is compared below")
-    if not readable(expression):
+    if not is_accepted(expression):
         return
     options = re2.Options()
     options.log_errors = False
     options.encoding = re2.Options.Encoding.LATIN1  # As in Envoy, RE2 matches bytes.
-    peer = re2.compile(expression.encode(), options)
+    expected = re2.compile(expression.encode(), options)
     for compiled in (expression, f"^(?:{expression})$"):  # A rewrite uses the latter form.
         assert re2.compile(compiled.encode(), options).programsize <= 2 * regexes.MAX_REGEX_STEPS
-    assert regexes.group_count(expression) == peer.groups
+    assert regexes.group_count(expression) == expected.groups
     for value in values:
-        found = peer.fullmatch(value.encode())
+        found = expected.fullmatch(value.encode())
         assert regexes.matches(expression, value) is (found is not None), value
         groups = regexes.captured_groups(expression, value)
         assert (None if groups is None else [_encoded(group) for group in groups]) == (
@@ -151,13 +150,13 @@ HOSTILE = [
 def test_a_match_takes_one_step_for_each_character(
     expression: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, step = [], automaton._Neighbours.union
+    steps, union = [], automaton._Neighbours.union
 
-    def counted(neighbours: automaton._Neighbours, states: int) -> int:
+    def counted_union(neighbours: automaton._Neighbours, states: int) -> int:
         steps.append(states)
-        return step(neighbours, states)
+        return union(neighbours, states)
 
-    monkeypatch.setattr(automaton._Neighbours, "union", counted)
+    monkeypatch.setattr(automaton._Neighbours, "union", counted_union)
     regexes.check("regex", expression)
     assert not regexes.matches(expression, value)
     assert len(steps) <= len(value)
@@ -169,22 +168,22 @@ def test_a_match_takes_one_step_for_each_character(
 def test_an_automaton_caches_at_most_its_bound_of_state_sets() -> None:
     expression, value = HOSTILE[5]
     regexes.matches(expression, value)
-    kept = regexes._compile(expression).automaton
-    assert len(kept._after._cache) == automaton.MAX_CACHED_STATE_SETS
+    matcher = regexes._compile(expression).automaton
+    assert len(matcher._after._cache) == automaton.MAX_CACHED_STATE_SETS
 
 
 @pytest.mark.parametrize("expression", [expression for expression, _ in HOSTILE])
 def test_every_condition_with_a_regex_matches_in_linear_time(expression: str) -> None:
     """Python's `re` would backtrack for hours on these values."""
     value = "/" + "a" * 60
-    assert not Where(MatchKind.REGEX, expression).matches(value)
+    assert not PathMatch(MatchKind.REGEX, expression).matches(value)
     assert not HeaderMatch("x-v", MatchKind.REGEX, expression).matches(value)
     assert not QueryMatch("v", MatchKind.REGEX, expression).matches(value)
     assert not Cors(("https://*.shop.example",)).allows("https://" + "a." * 2_000)
-    taken = Route(
-        "r", path=Where(MatchKind.REGEX, r"/((a+)+)(b?)"), to=(Target(Selector("orders")),), rewrite=r"/\1/\3"
+    route = Route(
+        "r", path=PathMatch(MatchKind.REGEX, r"/((a+)+)(b?)"), to=(Target(Selector("orders")),), rewrite=r"/\1/\3"
     )
-    assert rewrite_path(taken, value) == value + "/"
+    assert rewrite_path(route, value) == value + "/"
 
 
 @needs_envoy
@@ -199,15 +198,15 @@ def test_envoy_accepts_expressions_with_more_instructions_than_its_default_allow
 
 @needs_envoy
 def test_envoy_accepts_the_same_expressions_and_finds_the_same_matches(tmp_path: Path) -> None:
-    chance = random.Random(7)
+    rng = random.Random(7)
     profile = GatewayProfile((f"127.0.0.1:{free_port()}",), access_log="off")
-    made = ("".join(chance.choices(PIECES, k=chance.randint(1, 8))) for _ in range(6_000))
-    expressions = list(dict.fromkeys(expression for expression in made if readable(expression)))[:600]
+    generated = ("".join(rng.choices(PIECES, k=rng.randint(1, 8))) for _ in range(6_000))
+    expressions = list(dict.fromkeys(expression for expression in generated if is_accepted(expression)))[:600]
     assert len(expressions) > 300
     routes = tuple(
         Route(
             f"r{n}",
-            path=Where(MatchKind.EXACT, f"/{n}"),
+            path=PathMatch(MatchKind.EXACT, f"/{n}"),
             headers=(HeaderMatch("x-v", MatchKind.REGEX, expression),),
             redirect=Redirect(path="/yes"),
         )
@@ -216,7 +215,7 @@ def test_envoy_accepts_the_same_expressions_and_finds_the_same_matches(tmp_path:
     with running_envoy(NO_RESOURCES.advance(EMPTY_SNAPSHOT, Intent(routes), {}), profile, tmp_path):
         caller = GatewayConnection(profile)
         for n, expression in enumerate(expressions):
-            for value in ("".join(chance.choices("abz09/.-_~é€", k=chance.randint(1, 4))), "a", "ab", "é"):
+            for value in ("".join(rng.choices("abz09/.-_~é€", k=rng.randint(1, 4))), "a", "ab", "é"):
                 response, _ = caller("GET", f"/{n}", "any", (("x-v", value.encode()),))
                 assert (response.status == 302) is regexes.matches(expression, value), (expression, value)
         caller.close()

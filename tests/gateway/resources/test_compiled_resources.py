@@ -53,7 +53,7 @@ def changed(snapshot: Snapshot, *listings: Listing) -> Snapshot:
     return snapshot.apply(Batch(snapshot.revision + 1, [Change(item.key, item, item.provenance) for item in listings]))
 
 
-def gone(snapshot: Snapshot, item: Listing) -> Snapshot:
+def removed(snapshot: Snapshot, item: Listing) -> Snapshot:
     return snapshot.apply(Batch(snapshot.revision + 1, [Change(item.key, None, item.provenance)]))
 
 
@@ -74,7 +74,7 @@ def encoded_tables(
     }
 
 
-def called(compiled: CompiledResources, names: tuple[str, ...]) -> list[tuple[str, bytes] | None]:
+def grpc_resources(compiled: CompiledResources, names: tuple[str, ...]) -> list[tuple[str, bytes] | None]:
     found = [compiled.grpc_resource(kind, name) for kind in ResourceKind for name in names]
     return [(resource.version, resource.delta) if resource else None for resource in found]
 
@@ -93,15 +93,15 @@ def test_every_known_service_has_a_cluster_an_assignment_and_routes() -> None:
 
 
 def test_an_empty_service_keeps_its_cluster_and_has_an_empty_assignment() -> None:
-    tables = compiled(gone(loaded(ORDERS), ORDERS)).gateway_resources(PROFILE)
+    tables = compiled(removed(loaded(ORDERS), ORDERS)).gateway_resources(PROFILE)
     assert "orders" in tables[ResourceKind.CLUSTER]
     assert not decode_resource(tables[ResourceKind.ASSIGNMENT]["orders"]).endpoints
 
 
 def test_an_empty_service_keeps_its_route_over_a_restart_of_the_registry() -> None:
-    emptied = encoded_tables(compiled(gone(loaded(ORDERS, USERS), ORDERS)))
+    expected = encoded_tables(compiled(removed(loaded(ORDERS, USERS), ORDERS)))
     restarted = snapshots.load_snapshot(FullState("e", 2, [(1, USERS)], removal_revisions={"orders": 2}))
-    assert encoded_tables(compiled(restarted)) == emptied
+    assert encoded_tables(compiled(restarted)) == expected
 
 
 def test_a_service_that_only_a_route_names_has_a_cluster_too() -> None:
@@ -110,7 +110,7 @@ def test_a_service_that_only_a_route_names_has_a_cluster_too() -> None:
     assert set(tables[ResourceKind.CLUSTER]) == {"orders", "nobody", "nobody?tag=canary"}
 
 
-def test_a_selector_has_its_own_assignment() -> None:
+def test_a_selector_has_an_assignment_of_its_own() -> None:
     route = Route("r", to=(Target(Selector("orders", metadata={"version": "2"})),))
     snapshot = loaded(ORDERS, listing("orders", "o2", 8002, metadata={"version": "2"}))
     table = compiled(snapshot, Intent((route,))).gateway_resources(PROFILE)[ResourceKind.ASSIGNMENT]
@@ -147,11 +147,11 @@ def test_a_target_has_its_share_while_an_instance_takes_its_requests() -> None:
 
 
 def test_targets_that_are_all_empty_share_by_their_weights() -> None:
-    assert shares(compiled(gone(loaded(ORDERS), ORDERS), SHARED)) == {"orders": 90, "orders?tag=canary": 10}
+    assert shares(compiled(removed(loaded(ORDERS), ORDERS), SHARED)) == {"orders": 90, "orders?tag=canary": 10}
     assert shares(compiled(loaded(), SHARED)) == {"orders": 90, "orders?tag=canary": 10}
 
 
-def test_an_instance_whose_name_has_no_address_yet_takes_no_share() -> None:
+def test_an_instance_whose_host_name_has_no_ip_yet_has_no_share() -> None:
     named = loaded(ORDERS, listing("orders", "c1", 8002, tags=("canary",), address="canary.example"))
     now = compiled(named, SHARED)
     assert shares(now) == {"orders": 0}
@@ -162,7 +162,7 @@ def test_a_route_with_one_target_does_not_depend_on_its_instances() -> None:
     alone = Intent((Route("r", to=(Target(Selector("orders")),)),))
     before = compiled(loaded(ORDERS), alone)
     tables = before.gateway_resources(PROFILE)
-    after = before.advance(gone(loaded(ORDERS), ORDERS), alone, {})
+    after = before.advance(removed(loaded(ORDERS), ORDERS), alone, {})
     assert after.gateway_resources(PROFILE)[ResourceKind.ROUTES] is tables[ResourceKind.ROUTES]
 
 
@@ -187,12 +187,10 @@ def test_a_change_of_one_service_shares_everything_else() -> None:
     assert later[ResourceKind.ASSIGNMENT]["users"].revision == after.revision
 
 
-def test_a_provenance_changes_no_byte() -> None:
+def test_a_new_provenance_changes_no_byte() -> None:
     before = compiled(loaded(ORDERS))
     tables = before.gateway_resources(PROFILE)
-    other = replace(
-        ORDERS, provenance=Provenance(Cause.CHECK_WARNING, "somebody", "for another reason", 7.0), since=3.0
-    )
+    other = replace(ORDERS, provenance=Provenance(Cause.CHECK_WARNING, "ann", "for another reason", 7.0), since=3.0)
     later = before.advance(changed(loaded(ORDERS), other), NO_INTENT, {}).gateway_resources(PROFILE)
     assert later[ResourceKind.ASSIGNMENT]["orders"].version == tables[ResourceKind.ASSIGNMENT]["orders"].version
     assert later[ResourceKind.ASSIGNMENT]["orders"].delta is tables[ResourceKind.ASSIGNMENT]["orders"].delta
@@ -270,28 +268,28 @@ def test_every_resource_that_another_one_names_exists(intent: Intent) -> None:
 
 
 def test_a_new_service_encodes_no_declared_route_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+    encoded: list[str] = []
 
-    def counted(route: Route, splits: TrafficSplits) -> Iterator[Any]:
-        made.append(route.name)
+    def recorded(route: Route, splits: TrafficSplits) -> Iterator[Any]:
+        encoded.append(route.name)
         return route_entries(route, splits)
 
-    monkeypatch.setattr(route_configuration, "route_entries", counted)
+    monkeypatch.setattr(route_configuration, "route_entries", recorded)
     hosts = [Route(f"h{n}", hosts=(f"h{n}.example",), to=(Target(Selector("orders")),)) for n in range(5)]
-    anywhere = [Route(f"a{n}", to=(Target(Selector("users")),)) for n in range(5)]
-    intent = Intent((*hosts, *anywhere))
+    any_host = [Route(f"a{n}", to=(Target(Selector("users")),)) for n in range(5)]
+    intent = Intent((*hosts, *any_host))
     before = compiled(loaded(ORDERS), intent)
     before.gateway_resources(PROFILE)
     declared = [route.name for route in intent.routes]
-    assert [name for name in made if not name.startswith("default:")] == declared
-    made.clear()
+    assert [name for name in encoded if not name.startswith("default:")] == declared
+    encoded.clear()
     snapshot = changed(loaded(ORDERS), listing("fresh", "f1", 9))
     later = before.advance(snapshot, intent, {})
     later.gateway_resources(PROFILE)
-    snapshot, wider = changed(snapshot, USERS), Intent((*intent.routes, Route("new", to=anywhere[0].to)))
+    snapshot, wider = changed(snapshot, USERS), Intent((*intent.routes, Route("new", to=any_host[0].to)))
     more = later.advance(snapshot, wider, {})
     more.gateway_resources(PROFILE)
-    assert [name for name in made if not name.startswith("default:")] == ["new"]
+    assert [name for name in encoded if not name.startswith("default:")] == ["new"]
     assert encoded_tables(more) == encoded_tables(compiled(snapshot, wider))
 
 
@@ -310,7 +308,7 @@ def test_a_service_among_many_comes_and_goes_without_a_change_of_routes(scheme: 
         {"fresh?h2", "fresh?h2&only"},
     )
     assert later[ResourceKind.ROUTES] is tables[ResourceKind.ROUTES]
-    emptied = after.advance(gone(snapshot, fresh), intent, {})
+    emptied = after.advance(removed(snapshot, fresh), intent, {})
     assert emptied.gateway_resources(PROFILE)[ResourceKind.ROUTES] is tables[ResourceKind.ROUTES]
     assert encoded_tables(after) == encoded_tables(compiled(snapshot, intent))
 
@@ -323,7 +321,7 @@ def test_another_epoch_drops_unknown_services() -> None:
     assert encoded_tables(after) == encoded_tables(compiled(loaded(ORDERS)))
 
 
-def test_a_name_is_left_out_until_it_is_resolved() -> None:
+def test_an_instance_is_left_out_until_its_host_name_is_resolved() -> None:
     named = listing("orders", "o1", address="one.example")
     before = compiled(loaded(named))
     assert not decode_resource(before.gateway_resources(PROFILE)[ResourceKind.ASSIGNMENT]["orders"]).endpoints
@@ -404,14 +402,14 @@ def test_advancing_equals_compiling_from_scratch(
         if data.draw(st.booleans()):
             now = now.advance(snapshot, data.draw(st.sampled_from(intents)), {})
             data.draw(st.sampled_from(PROFILES).map(now.gateway_resources))
-            called(now, names)
+            grpc_resources(now, names)
     intent = data.draw(st.sampled_from(intents))
     now = now.advance(snapshot, intent, {})
     fresh = compiled(snapshot, intent)
     assert [encoded_tables(now, profile) for profile in PROFILES] == [
         encoded_tables(fresh, profile) for profile in PROFILES
     ]
-    assert called(now, names) == called(fresh, names)
+    assert grpc_resources(now, names) == grpc_resources(fresh, names)
 
 
 @given(st.lists(common.listings(), max_size=6, unique_by=lambda item: item.key), strategies.intents(), st.randoms())

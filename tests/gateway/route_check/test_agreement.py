@@ -21,8 +21,7 @@ from adsum.gateway.intent import default_routes
 from adsum.gateway.intent.actions import Redirect, Target
 from adsum.gateway.intent.cors import Cors
 from adsum.gateway.intent.intent import Intent
-from adsum.gateway.intent.matches import HeaderMatch, MatchKind, QueryMatch
-from adsum.gateway.intent.matches import PathMatch as Where
+from adsum.gateway.intent.matches import HeaderMatch, MatchKind, PathMatch, QueryMatch
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.profile import GatewayProfile
@@ -43,48 +42,52 @@ def to(service: str, weight: int = 1, **selected: Any) -> Target:
 
 
 ROUTES = (
-    Route("exact", path=Where(EXACT, "/a/b"), to=(to("users"),), rewrite="/exact"),
-    Route("prefix", path=Where(PREFIX, "/a"), to=(to("users"),), rewrite="/"),
-    Route("longer", path=Where(PREFIX, "/a/b/c/"), to=(to("orders"),), rewrite="/new/"),
-    Route("regex", path=Where(REGEX, r"/o/([0-9]+)(/.*)?"), to=(to("orders"),), rewrite=r"/n\2/\1"),
-    Route("posts", path=Where(PREFIX, "/m"), methods=("POST", "PATCH", "PUT"), to=(to("users"),)),
+    Route("exact", path=PathMatch(EXACT, "/a/b"), to=(to("users"),), rewrite="/exact"),
+    Route("prefix", path=PathMatch(PREFIX, "/a"), to=(to("users"),), rewrite="/"),
+    Route("longer", path=PathMatch(PREFIX, "/a/b/c/"), to=(to("orders"),), rewrite="/new/"),
+    Route("regex", path=PathMatch(REGEX, r"/o/([0-9]+)(/.*)?"), to=(to("orders"),), rewrite=r"/n\2/\1"),
+    Route("posts", path=PathMatch(PREFIX, "/m"), methods=("POST", "PATCH", "PUT"), to=(to("users"),)),
     Route(
         "canary",
-        path=Where(PREFIX, "/m"),
+        path=PathMatch(PREFIX, "/m"),
         headers=(HeaderMatch("x-canary", EXACT, "1"),),
         to=(to("orders", tags=("canary",)),),
     ),
     Route(
         "not-canary",
-        path=Where(PREFIX, "/m"),
+        path=PathMatch(PREFIX, "/m"),
         headers=(HeaderMatch("x-canary", PREFIX, "0", invert=True),),
         to=(to("users"),),
     ),
-    Route("absent", path=Where(PREFIX, "/h"), headers=(HeaderMatch("x-canary", invert=True),), to=(to("users"),)),
+    Route("absent", path=PathMatch(PREFIX, "/h"), headers=(HeaderMatch("x-canary", invert=True),), to=(to("users"),)),
     Route(
         "present",
-        path=Where(PREFIX, "/h"),
+        path=PathMatch(PREFIX, "/h"),
         headers=(HeaderMatch("x-canary"),),
         query=(QueryMatch("v"),),
         to=(to("users"),),
     ),
-    Route("query", path=Where(PREFIX, "/h"), query=(QueryMatch("v", REGEX, "[0-9]+"),), to=(to("orders"),)),
-    Route("split", path=Where(PREFIX, "/s"), to=(to("orders", 1), to("users", 3)), rewrite="/split"),
-    Route("away", path=Where(PREFIX, "/away"), redirect=Redirect(scheme="https", prefix="/here/", status=308)),
-    Route("moved", path=Where(EXACT, "/moved"), redirect=Redirect(host="new.example", port=8443, path="/m")),
-    Route("shop", hosts=("shop.example",), path=Where(PREFIX, "/a"), to=(to("orders"),)),
+    Route("query", path=PathMatch(PREFIX, "/h"), query=(QueryMatch("v", REGEX, "[0-9]+"),), to=(to("orders"),)),
+    Route("split", path=PathMatch(PREFIX, "/s"), to=(to("orders", 1), to("users", 3)), rewrite="/split"),
+    Route("away", path=PathMatch(PREFIX, "/away"), redirect=Redirect(scheme="https", prefix="/here/", status=308)),
+    Route("moved", path=PathMatch(EXACT, "/moved"), redirect=Redirect(host="new.example", port=8443, path="/m")),
+    Route("shop", hosts=("shop.example",), path=PathMatch(PREFIX, "/a"), to=(to("orders"),)),
     Route("shops", hosts=("*.shop.example", "*.example"), to=(to("users"),)),
     Route(
-        "first", path=Where(PREFIX, "/"), headers=(HeaderMatch("x-first", EXACT, "yes"),), to=(to("users"),), priority=9
+        "first",
+        path=PathMatch(PREFIX, "/"),
+        headers=(HeaderMatch("x-first", EXACT, "yes"),),
+        to=(to("users"),),
+        priority=9,
     ),
     Route(
-        "asked",
-        path=Where(PREFIX, "/cors"),
+        "preflight",
+        path=PathMatch(PREFIX, "/cors"),
         methods=("PUT",),
         to=(to("users"),),
         cors=Cors(("https://*.shop.example",), ("PUT",)),
     ),
-    Route("empty", path=Where(PREFIX, "/empty"), to=(to("nobody"),)),
+    Route("empty", path=PathMatch(PREFIX, "/empty"), to=(to("nobody"),)),
 )
 
 
@@ -149,22 +152,22 @@ class ComparedGateway:
 
 
 @contextmanager
-def grouped(*, hosts: bool) -> Iterator[None]:
-    """With `hosts`, makes all hosts share one virtual host, as they do with many routes for any host."""
-    with patch.object(host_groups, "MAX_REPEATED_ROUTES", 1 if hosts else host_groups.MAX_REPEATED_ROUTES):
+def grouped_hosts(*, shared: bool) -> Iterator[None]:
+    """If `shared`, all hosts share one virtual host, as they do with many routes for any host."""
+    with patch.object(host_groups, "MAX_REPEATED_ROUTES", 1 if shared else host_groups.MAX_REPEATED_ROUTES):
         yield
 
 
 @pytest.fixture(
     scope="module",
     params=[(0, False), (MAX_OWN_DEFAULT_ROUTES, False), (0, True)],
-    ids=["few-services", "many-services", "hosts-together"],
+    ids=["few-services", "many-services", "shared-hosts"],
 )
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComparedGateway]:
-    """A gateway with few services, each with default routes of its own, or with many, which one pattern finds."""
-    more, together = request.param
-    with grouped(hosts=together):
-        gateway = ComparedGateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"), more)
+    """A gateway with few services, which have default routes of their own, or with many, which one pattern finds."""
+    crowd, shared = request.param
+    with grouped_hosts(shared=shared):
+        gateway = ComparedGateway(Intent(ROUTES), tmp_path_factory.mktemp("gateway"), crowd)
     yield gateway
     gateway.close()
 
@@ -248,7 +251,7 @@ def test_a_route_check_agrees_with_envoy(gateway: ComparedGateway, request: Chec
     gateway.check(request)
 
 
-def answering(route: Route) -> Route:
+def redirecting(route: Route) -> Route:
     """Returns a route with the same conditions that redirects to its own name, so that no service is needed."""
     conditions = {name: getattr(route, name) for name in ("hosts", "path", "methods", "headers", "query", "priority")}
     return Route(route.name, redirect=Redirect(path=f"/{route.name}"), **conditions)
@@ -272,14 +275,14 @@ any_requests = st.builds(
 )
 
 
-@pytest.mark.parametrize("together", [False, True], ids=["hosts-apart", "hosts-together"])
-@given(routes=strategies.route_sets(most=12), requests=st.lists(any_requests, min_size=40, max_size=60))
+@pytest.mark.parametrize("shared", [False, True], ids=["one-host-each", "shared-hosts"])
+@given(routes=strategies.route_sets(max_routes=12), requests=st.lists(any_requests, min_size=40, max_size=60))
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_envoy_compares_any_routes_in_the_order_of_the_route_check(
-    tmp_path: Path, routes: tuple[Route, ...], requests: list[CheckedRequest], together: bool
+    tmp_path: Path, routes: tuple[Route, ...], requests: list[CheckedRequest], shared: bool
 ) -> None:
-    with grouped(hosts=together):
-        gateway = ComparedGateway(Intent(tuple(map(answering, routes))), tmp_path)
+    with grouped_hosts(shared=shared):
+        gateway = ComparedGateway(Intent(tuple(map(redirecting, routes))), tmp_path)
     try:
         for request in requests:
             gateway.check(request)

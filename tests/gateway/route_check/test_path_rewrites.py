@@ -6,7 +6,7 @@ from adsum.gateway.route_check import path_rewrites
 
 
 @pytest.mark.parametrize(
-    ("stem", "prefix", "path", "after"),
+    ("stem", "prefix", "path", "rewritten"),
     [
         ("/a", "/", "/a", "/"),
         ("/a", "/", "/a/", "/"),
@@ -19,5 +19,5 @@ from adsum.gateway.route_check import path_rewrites
         ("", "/b", "/", "/b/"),
     ],
 )
-def test_a_slash_is_neither_doubled_nor_lost(stem: str, prefix: str, path: str, after: str) -> None:
-    assert path_rewrites.replace_prefix(stem, prefix, path) == after
+def test_a_slash_is_neither_doubled_nor_lost(stem: str, prefix: str, path: str, rewritten: str) -> None:
+    assert path_rewrites.replace_prefix(stem, prefix, path) == rewritten

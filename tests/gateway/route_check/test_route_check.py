@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from adsum.gateway.intent.actions import (
-    Target,
-)
+from adsum.gateway.intent.actions import Target
 from adsum.gateway.intent.intent import Intent
 from adsum.gateway.intent.matches import HeaderMatch, MatchKind
 from adsum.gateway.intent.routes import Route

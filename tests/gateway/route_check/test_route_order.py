@@ -3,9 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.gateway.intent.actions import (
-    Target,
-)
+from adsum.gateway.intent.actions import Target
 from adsum.gateway.intent.matches import HeaderMatch, MatchKind, PathMatch, QueryMatch
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
@@ -52,11 +50,13 @@ def test_the_more_specific_route_comes_first() -> None:
 
 
 @given(st.permutations([Route(name, to=TO) for name in "dbca"]))
-def test_routes_that_are_alike_are_ordered_by_name(routes: list[Route]) -> None:
+def test_equally_specific_routes_are_ordered_by_name(routes: list[Route]) -> None:
     assert [route.name for route in route_order.RouteOrder(routes).for_any_host()] == ["a", "b", "c", "d"]
 
 
-@given(strategies.route_sets(most=12), strategies.host_patterns | st.sampled_from(["x.shop.example", "*.x.example"]))
+@given(
+    strategies.route_sets(max_routes=12), strategies.host_patterns | st.sampled_from(["x.shop.example", "*.x.example"])
+)
 def test_the_routes_for_a_host_are_all_that_match_it(routes: tuple[Route, ...], host: str) -> None:
     found = route_order.RouteOrder(routes).for_host(host)
     assert {route.name for route in found} == {

@@ -1,1 +1,1 @@
-"""Envoy's messages: how the catalog and the intent are encoded for gateways and gRPC clients."""
+"""The encoding of the catalog and the intent as Envoy's messages, for gateways and gRPC clients."""

@@ -16,7 +16,7 @@ from adsum.gateway.patterns import host_patterns
 
 MAX_TARGET_WEIGHT: Final = 1_000
 MAX_HEADER_EDITS: Final = 32
-"""Headers that a route sets, and as many that it adds, and removes; more are refused."""
+"""Headers that a route may set. It may add as many, and remove as many; more are refused."""
 MAX_RETRY_ATTEMPTS: Final = 10
 """The largest number of retries of one request that a route may set."""
 MAX_RATE_LIMIT_REQUESTS: Final = 1_000_000
@@ -81,7 +81,7 @@ class Redirect:
 
 
 class RetryOn(StrEnum):
-    """The outcomes of a try that can be retried, in Envoy's words.
+    """The outcomes of a try after which a request can be retried, by Envoy's names.
 
     See Envoy's router filter, `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
     """
@@ -126,7 +126,7 @@ class Retries:
             raise Invalid("on", "must not repeat")
 
     def conditions(self, *, idempotent: bool) -> tuple[RetryOn, ...]:
-        """Returns the outcomes after which a request with an idempotent, or another, method is retried."""
+        """Returns the outcomes after which a request is retried. `idempotent`: its method is idempotent."""
         if not self.attempts:
             return ()
         failures = self.on if idempotent or self.unsafe else ()

@@ -1,4 +1,4 @@
-"""CORS: which web pages of other origins may call a route (fetch.spec.whatwg.org, "CORS protocol")."""
+"""CORS: the origins whose web pages may call a route (fetch.spec.whatwg.org, "CORS protocol")."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MAX_WILDCARD_ORIGIN_LENGTH: Final = 70
 MAX_CORS_NAMES: Final = 64
 """Methods, allowed headers or exposed headers of a route; more are refused."""
 MAX_PREFLIGHT_AGE: Final = 86_400.0
-"""Seconds for which browsers cache the response to a preflight at most: no browser caches it longer."""
+"""The longest `max_age` in seconds: no browser caches the response to a preflight longer."""
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}://(\*\.)?[a-z0-9_.-]{1,253}(:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """The origins whose pages may call: `https://shop.example`, `https://*.shop.example`, or `*` for all.
+    """The origins whose pages may call a route: `https://shop.example`, `https://*.shop.example`, or `*` for all.
 
     The gateway answers preflights. `methods` and `headers` may contain `*`. `max_age` is in seconds.
     """
@@ -56,7 +56,7 @@ class Cors:
             raise Invalid("credentials", "can't be allowed for the origin *: name the origins")
 
     def allows(self, origin: str) -> bool:
-        """Returns whether pages of that origin may call."""
+        """Returns whether pages of that origin may call the route."""
         return any(pattern in (ANY_ORIGIN, origin) or _matches_wildcard(pattern, origin) for pattern in self.origins)
 
 

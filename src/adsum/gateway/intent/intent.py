@@ -14,7 +14,8 @@ from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.intent.upstreams import HASH_POLICIES, LbPolicy, Upstream
 
 MAX_CACHED_DEFAULTS: Final = 16_384
-"""Services whose default settings are cached, since every change of the catalog reads them."""
+"""Services whose default settings are cached; past it, the least recently used are made again. Every change of the
+catalog reads them."""
 MAX_SELECTORS: Final = 10_000
 """Different selectors in all routes together; past it, a route that adds one is refused. Each selector has a cluster,
 and gateways name all clusters when they connect: the xDS dialect's `MAX_NAMES` depends on it."""
@@ -40,10 +41,10 @@ class Intent:
 
     def __post_init__(self) -> None:
         if len({route.name for route in self.routes}) != len(self.routes):
-            raise Invalid("routes", "must not have two routes of one name")
+            raise Invalid("routes", "must not have two routes with one name")
         for service, upstream in self.upstreams.items():
             if service != upstream.service:
-                raise Invalid(f"upstreams.{service}", f"must be of that service, not of {upstream.service}")
+                raise Invalid(f"upstreams.{service}", f"must be for that service, not for {upstream.service}")
 
     def upstream(self, service: str) -> Upstream:
         """Returns the service's upstream, or the default one."""
@@ -63,21 +64,21 @@ class Intent:
         return {selector.service for route in self.routes for selector in route.selectors} | self.upstreams.keys()
 
     def check_size(self, field: str) -> None:
-        """Raises `Invalid`, naming `field`, if the routes have more selectors than gateways can be sent."""
+        """Raises `Invalid`, naming `field`, if the routes have more than `MAX_SELECTORS` different selectors."""
         if sum(len(route.to) + 1 for route in self.routes) <= MAX_SELECTORS:
             return  # So few targets can't have more selectors, and counting targets is cheaper than naming clusters.
         count = len(self.selectors())
         if count > MAX_SELECTORS:
             raise Invalid(
                 field,
-                f"gives all routes together {count} different choices of instances, more than the {MAX_SELECTORS} "
+                f"brings all routes together to {count} different choices of instances; at most {MAX_SELECTORS} are "
                 "allowed: use fewer different tags and metadata",
             )
 
     def hash_policies(self) -> dict[str, LbPolicy]:
         """Returns the policy of each service that a route with `hash` targets.
 
-        It is the upstream's policy if that one hashes, else a ring hash.
+        It is the upstream's policy if that policy hashes, else a ring hash.
         """
         services = {target.selector.service for route in self.routes if route.hash is not None for target in route.to}
         policies = {service: self.upstream(service).policy for service in services}

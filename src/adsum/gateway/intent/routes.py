@@ -1,4 +1,4 @@
-"""Routes: which requests go where. Routes are frozen, and their constructor raises `Invalid`, naming the field."""
+"""Routes: conditions on requests, and the action for requests that meet them. Constructors raise `Invalid`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BACKSLASH: Final = re.compile(r"\\(.?)")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    r"""A route takes requests that meet all its conditions, and sends them `to` its targets or answers a `redirect`.
+    r"""A route takes requests that meet all its conditions. It sends them `to` its targets or answers with `redirect`.
 
     `rewrite` replaces the matched prefix, or the whole path if the path condition is exact or a regex; with a regex,
     `\1` stands for its first group. Timeouts are seconds. `timeout` bounds the whole response with all its tries;
@@ -84,7 +84,7 @@ class Route:
 
     @property
     def selectors(self) -> list[Selector]:
-        """Returns the selectors of the targets and of the mirror."""
+        """The selectors of the targets and of the mirror."""
         return [target.selector for target in self.to] + ([self.mirror.selector] if self.mirror is not None else [])
 
     def __post_init__(self) -> None:
@@ -122,7 +122,7 @@ class Route:
 
     def _check_targets(self) -> None:
         if bool(self.to) is (self.redirect is not None):
-            raise Invalid("to", "must name a service unless the route has a redirect, and can't be combined with one")
+            raise Invalid("to", "must name a service, or the route must have a redirect, and not both")
         validation.whole_number("to", len(self.to), 0, MAX_TARGETS)
         names = [target.selector.name for target in self.to]
         if len(set(names)) != len(names):

@@ -48,7 +48,7 @@ class Selector:
 
     @property
     def selects_all(self) -> bool:
-        """Whether the selector means every instance of its service."""
+        """True if the selector selects every instance of its service."""
         return not (self.tags or self.metadata or self.without_tags or self.without_metadata)
 
     @property
@@ -76,7 +76,7 @@ class Selector:
         return text[: MAX_SELECTOR_NAME_LENGTH - len(digest)] + digest
 
     def selects(self, instance: Instance) -> bool:
-        """Returns whether the selector means that instance of its service."""
+        """Returns whether the selector selects that instance of its service."""
         has = instance.metadata.get
         return (
             all(tag in instance.tags for tag in self.tags)

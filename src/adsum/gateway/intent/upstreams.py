@@ -61,7 +61,7 @@ class OutlierSettings:
     ejections that are over. At most `max_share` of the instances are ejected at once, so that a single instance never
     is. `consecutive` 0 turns ejection off.
 
-    A response of 500 is not a failure here: it shows that the instance is reachable and its program has a bug.
+    A response of 500 is not a failure here: the instance is reachable, and its program has a bug.
     """
 
     consecutive: int = 5
@@ -84,8 +84,8 @@ class UpstreamLimits:
 
     The retry budget is `retries` at once, or `retry_share` of the running and waiting requests, whichever is more. When
     an instance is killed, all its requests are retried at once: in measurements with up to 60 callers at 3 instances,
-    25 retries failed no request and 20 failed some. With 25, a failing service got 1.5 times the load of 60 callers,
-    and a smaller factor of more callers; of fewer than about 30 callers, every failure is retried.
+    no request failed with 25 retries, and some failed with 20. With 25, a failing service got 1.5 times the load of 60
+    callers, and with more callers a smaller factor. With fewer than about 30 callers, every failure is retried.
     """
 
     connections: int = 10_000

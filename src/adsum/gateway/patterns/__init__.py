@@ -1,1 +1,1 @@
-"""Patterns of hosts, regular expressions, and normalized paths, with the meaning that they have at gateways."""
+"""Host patterns, regular expressions and path normalization, with the meaning that they have at gateways."""

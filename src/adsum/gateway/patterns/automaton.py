@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 NON_ASCII_BIT: Final = 128
-"""The bit of `CharacterClass` for all non-ASCII bytes: expressions are ASCII and do not distinguish between them."""
+"""The bit of `CharacterClass` for all non-ASCII bytes. Expressions are ASCII, so they can't tell them apart."""
 ALL_CHARACTERS: Final = (1 << (NON_ASCII_BIT + 1)) - 1
 """The bits of all characters."""
 MAX_CACHED_STATE_SETS: Final = 256
@@ -66,7 +66,7 @@ RegexNode = CharacterClass | Concatenation | Alternation | Repetition | Capturin
 
 
 class _Step(NamedTuple):
-    """A state that may come next, and the group edges at the current position of the value, before that state."""
+    """A state that may come next, and the edges of groups (`_Edge`) that are passed before it."""
 
     state: int
     edges: tuple[int, ...]
@@ -95,7 +95,7 @@ class Automaton:
         return bool(states >> self._end & 1)
 
     def captured_groups(self, value: str, count: int) -> tuple[str | None, ...] | None:
-        """Returns the text of each group in a match of the whole value, None for an unused group; None: no match."""
+        """Returns the texts of the groups in a match of the whole value (None: unused); None if there is no match."""
         edges: dict[int, int] = {}
         steps = self._first
         for position, states in enumerate(self._alive(value)):

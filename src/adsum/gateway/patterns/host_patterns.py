@@ -1,16 +1,18 @@
-"""Host patterns: an exact name, or `*.` and a name for every host below it. Which patterns match a host, in order."""
+"""Host patterns: an exact host, or `*.` and a name for every host below that name. A more exact pattern ranks first."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from adsum.core.errors import Invalid
 from adsum.core.validation import MAX_ADDRESS_LENGTH, quoted
 
 WILDCARD: Final = "*."
+ANY_HOST_RANK: Final = (2, 0)
+"""The rank of an empty set of patterns, which matches every host. It comes after all other ranks."""
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT: Final = re.compile(r":[^:\]]*$")
@@ -21,7 +23,7 @@ def check_host_pattern(field: str, value: str) -> None:
 
     That is a host name in lower case, an IPv4 or [IPv6] address, or `*.` and a host name.
     """
-    name = value.removeprefix("*.")
+    name = value.removeprefix(WILDCARD)
     if len(value) <= MAX_ADDRESS_LENGTH and _NAME.fullmatch(name):
         return
     if ipv6 := _ipv6(value):
@@ -62,7 +64,7 @@ def authority_regex(pattern: str) -> str:
 
 
 def covering_patterns(host: str) -> Iterator[str]:
-    """Yields every pattern that covers the host, or the host pattern."""
+    """Yields every pattern that covers the host or host pattern, itself included."""
     yield host
     at = host.find(".")
     while at >= 0:
@@ -71,13 +73,13 @@ def covering_patterns(host: str) -> Iterator[str]:
         at = host.find(".", at + 1)
 
 
-def rank(patterns: Iterable[str], host: str) -> tuple[int, int] | None:
+def rank(patterns: Collection[str], host: str) -> tuple[int, int] | None:
     """Returns the rank of the best pattern that matches the host; a lower rank is more exact. None: no pattern matches.
 
-    Exact names come before wildcards, and longer wildcards before shorter ones. No patterns at all match every host,
-    with the last rank.
+    Exact hosts come before wildcards, and longer wildcards before shorter ones. An empty set of patterns has
+    `ANY_HOST_RANK`.
     """
+    if not patterns:
+        return ANY_HOST_RANK
     ranks = [(pattern.startswith(WILDCARD), -len(pattern)) for pattern in patterns if covers(pattern, host)]
-    if ranks:
-        return min(ranks)
-    return None if any(True for _ in patterns) else (2, 0)
+    return min(ranks, default=None)

@@ -1,1 +1,1 @@
-"""The encoded resources of a revision, compiled from the catalog and the intent at the cost of what changed."""
+"""The encoded resources of a revision. Compiling the next revision costs time only for what changed."""

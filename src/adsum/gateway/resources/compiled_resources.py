@@ -1,6 +1,6 @@
 """All resources of gateways and gRPC clients at one revision, compiled from the catalog and the intent.
 
-A change costs the encoding of what it touches: the resources of one service, and a copy of the table that holds them.
+A change costs the encoding of the resources of one service, and a copy of the table that has them.
 Unchanged resources and tables are the same objects as at the revision before, so that they are recognized by identity.
 """
 
@@ -39,8 +39,9 @@ _Value = TypeVar("_Value")
 class CompiledResources:
     """The resources of one revision. They never change; tables are compiled on first use.
 
-    `unrouted`: the assignments of targets that share a route's requests with others and that no route leads to now,
-    because none of their instances takes requests.
+    `unrouted`: the names of the assignments to which no route leads now, because none of their instances takes
+    requests. Only targets that share a route's requests with others, and services with instances of both versions of
+    HTTP, can have such assignments.
     """
 
     def __init__(self, encoder: ResourceEncoder, unrouted: Set[str] = frozenset()) -> None:

@@ -32,9 +32,9 @@ from adsum.gateway.resources.service_intents import ServiceIntents
 MAX_OWN_DEFAULT_ROUTES: Final = 32
 """Services and routes up to which each service has default routes of its own.
 
-A request is compared with these routes one after the other, and each service that comes or goes sends every gateway the
-whole table again. Past the bound, one pattern finds any service by its name, which costs a request as much as about 30
-routes (measured: 7 µs of 60).
+A request is compared with these routes one after the other, and with each service that comes or goes, every gateway
+receives the whole table again. Past the bound, one pattern finds any service by its name. The pattern costs a request
+as much time as about 30 routes (measured: 7 µs of 60).
 """
 MAX_CACHED_CLUSTERS: Final = 32_768
 """Encoded clusters in the cache: most changes of a service do not change its cluster."""
@@ -59,9 +59,10 @@ def relevant_profile(kind: ResourceKind, profile: GatewayProfile) -> GatewayProf
 
 
 class ResourceEncoder:
-    """Encodes resources from a snapshot, the intent, and what both give for routes.
+    """Encodes resources from a snapshot, the intent, and the traffic splits that follow from both.
 
     `addresses` has the IP of each host name that is an instance's address. Instances at other host names are left out.
+    `encoded_routes` has the entries of declared routes that are encoded already.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class ResourceEncoder:
     def encode(
         self, kind: ResourceKind, profile: GatewayProfile, services: Set[str] | tuple[()]
     ) -> dict[str, Resource]:
-        """Returns the resources of a kind by name: of these services, or all of a kind that is not by service."""
+        """Returns the resources of a kind by name. Only clusters and assignments depend on `services`."""
         if kind is ResourceKind.CLUSTER:
             resources = [item for service in sorted(services) for item in self._clusters(service, profile.roots)]
         elif kind is ResourceKind.ASSIGNMENT:
@@ -122,9 +123,10 @@ class ResourceEncoder:
 
     @cached_property
     def own_splits(self) -> Mapping[str, TrafficSplit]:
-        """The splits of the services with default routes of their own, beside the pattern for all services.
+        """The splits of the services with default routes of their own. One pattern finds all other services.
 
-        With few services, own routes cost a gateway less time for each request.
+        Services with instances of both versions and services with an upstream have routes of their own. With few
+        services, all have: that costs a gateway less time for each request.
         """
         intents, splits = self.intents, self.splits
         own = {name: splits.splits.get(name, ALL_HTTP1) for name in splits.mixed | intents.intent.upstreams.keys()}

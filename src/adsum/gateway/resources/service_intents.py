@@ -1,4 +1,4 @@
-"""The intent by service: the selectors, the upstream and the policy of each."""
+"""The intent indexed by service: the selectors, the upstream and the policy of a service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _default_selectors(service: str) -> Mapping[str, Selector]:
 
 
 class ServiceIntents:
-    """An intent indexed by service, computed once. Services that the intent does not name have the defaults."""
+    """An index of an intent by service. Services that the intent does not name have the defaults."""
 
     def __init__(self, intent: Intent) -> None:
         self.intent = intent

@@ -1,1 +1,1 @@
-"""The route check: it finds the route that takes a request, as a gateway does, without a gateway."""
+"""The route check, which finds the route of a request without a gateway; the order of routes, and path rewrites."""

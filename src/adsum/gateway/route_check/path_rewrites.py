@@ -1,4 +1,4 @@
-"""The rewrites of paths that routes ask for, as gateways do them."""
+"""The rewrites of request paths by routes, as gateways do them."""
 
 from __future__ import annotations
 

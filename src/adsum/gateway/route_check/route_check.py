@@ -1,4 +1,4 @@
-"""The route check: which route takes a request, and why, decided as a gateway decides it."""
+"""The route check: finds the route that takes a request, and the reasons, as a gateway would."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from adsum.gateway.route_check.availability import Availability, active_targets,
 NO_ROUTE_STATUS = 404
 """The status with which a gateway answers a request that no route takes."""
 _BLANKS = " \t"
-"""Characters around a header's value that are not part of it (RFC 9110, section 5.5)."""
+"""Characters that may stand around a header's value and are not part of it (RFC 9110, section 5.5)."""
 _ORIGIN, _REQUEST_METHOD = "origin", "access-control-request-method"
 
 

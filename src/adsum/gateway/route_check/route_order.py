@@ -1,8 +1,9 @@
 """The order in which routes are compared with a request: the more specific route first.
 
-It follows Kubernetes' Gateway API (HTTPRouteRule, "matches"): exact hosts before wildcards before any host, then the
-path, the method, and the number of header and query conditions. A route's `priority` comes before all that. A regex
-comes before prefixes, as in Envoy Gateway: behind them, a catch-all prefix would hide it. Ties are broken by name.
+A route with a higher `priority` comes first. Routes of one priority are ordered as in Kubernetes' Gateway API
+(HTTPRouteRule, "matches"): exact hosts before wildcards before any host, then by the path, the method, and the number
+of header and query conditions. A regex comes before prefixes, as in Envoy Gateway: otherwise a prefix for all paths
+would hide it. Ties are broken by name.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ from adsum.gateway.patterns import host_patterns
 
 _PATHS: Final = {MatchKind.EXACT: 0, MatchKind.REGEX: 1, MatchKind.PREFIX: 2}
 
-ANY_HOST_RANK: Final = (2, 0)
-"""The rank of a route without hosts: it comes after all routes with hosts."""
-
 _Key = tuple[int, tuple[int, int], tuple[int, int], bool, int, int, str]
 
 
@@ -31,7 +29,7 @@ class RouteOrder:
         self._by_pattern: defaultdict[str, list[Route]] = defaultdict(list)
         for route in routes:
             if not route.hosts:
-                self._any_host.append((_key(route, ANY_HOST_RANK), route))
+                self._any_host.append((_key(route, host_patterns.ANY_HOST_RANK), route))
             for pattern in route.hosts:
                 self._by_pattern[pattern].append(route)
         self._any_host.sort(key=_first)
@@ -63,12 +61,12 @@ class RouteOrder:
     def for_patterns(self, patterns: Iterable[str]) -> list[tuple[Route, str]]:
         """Returns the routes for hosts of these patterns, each with the pattern that matches ("": any host).
 
-        The routes of each single host are in order. A route can occur again after its first place.
+        The routes of each single host are in order. A route can occur several times; its first place counts.
         """
         covering = {wider for pattern in patterns for wider in host_patterns.covering_patterns(pattern)}
         found = [(key, "", route) for key, route in self._any_host]
         for pattern in covering & self._by_pattern.keys():
-            rank = host_patterns.rank((pattern,), pattern) or ANY_HOST_RANK
+            rank = host_patterns.rank((pattern,), pattern) or host_patterns.ANY_HOST_RANK
             found += [(_key(route, rank), pattern, route) for route in self._by_pattern[pattern]]
         return [(route, pattern) for _, pattern, route in sorted(found, key=lambda entry: entry[:2])]
 

@@ -1,1 +1,1 @@
-"""Clusters and their endpoints: how gateways reach the instances of a service."""
+"""Clusters, their endpoints and TLS: the messages by which gateways reach the instances of a service."""

@@ -34,9 +34,9 @@ _BEST_FIRST: Final = tuple(Status)
 class AssignmentReader(Enum):
     """The client that an assignment is for.
 
-    gRPC uses HEALTHY endpoints only, so that degraded endpoints are sent as healthy ones of a lower priority. A gRPC
+    gRPC uses HEALTHY endpoints only, so degraded endpoints are sent to it as healthy ones that are used last. A gRPC
     channel uses TLS to all instances or to none (gRFC A29), and our channels use none. So instances with TLS are left
-    out, since they must receive nothing in plain text.
+    out: they must receive nothing in plain text.
     """
 
     ENVOY = "envoy"
@@ -44,7 +44,7 @@ class AssignmentReader(Enum):
 
 
 class _LocalityKey(NamedTuple):
-    """The locality of an endpoint. Priorities are used in order; zones of one priority share requests by weight."""
+    """The locality of an endpoint. Priority 0 is used first; zones of one priority share requests by weight."""
 
     priority: int
     zone: str
@@ -72,8 +72,8 @@ def assignment(
 ) -> Any:
     """Returns the assignment of a cluster. Endpoints in `zone` come before those in other zones ("": no preference).
 
-    A host name as address is replaced by its IP in `addresses`; without an IP, the instance is left out. Instances with
-    TLS are left out for gRPC. Of the rest, the assignment has the instances for which `is_member` is true.
+    `addresses` has the IPs of host names; an instance whose host name is missing there is left out. Instances with TLS
+    are left out for gRPC. Of the rest, the assignment has the instances for which `is_member` is true.
     """
     reachable = [
         item for item in listings if reader is AssignmentReader.ENVOY or item.instance.scheme not in TLS_SCHEMES
@@ -89,10 +89,10 @@ def assignment(
 
 
 def _without_starting(listings: Sequence[Listing]) -> Sequence[Listing]:
-    """Returns the listings without starting instances, unless there are no others to call.
+    """Returns the listings without starting instances, unless all others are draining or in maintenance.
 
-    Starting instances thus count for no panic. A process that takes over an address is starting at first. Clients that
-    know only addresses thereby drop the process before and its failures, and begin anew with the new process.
+    So starting instances do not count toward the panic threshold. A process that takes over an address is starting at
+    first. Envoy and gRPC know instances by address alone: the gap makes them forget the failures of the previous one.
     """
     started = [item for item in listings if item.status is not Status.STARTING]
     return started if any(item.status not in DECLARED_STATUSES for item in started) else listings

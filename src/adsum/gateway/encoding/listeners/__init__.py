@@ -1,1 +1,1 @@
-"""Listeners: how gateways accept requests, filter them, log them and answer them themselves."""
+"""Listeners, their HTTP filters, access logs and local replies."""

@@ -1,7 +1,7 @@
-"""The HTTP filters of a gateway. All are always present but disabled; a route enables those that it needs.
+"""The HTTP filters of a gateway. All but the router are disabled; a route enables those that it needs.
 
-So a change of routes leaves the listener unchanged and drains no connection, and a request pays only for the filters of
-its route.
+All of them are always present, so a change of routes leaves the listener unchanged and drains no connection. A request
+costs time only for the filters of its route.
 
 The buckets of rate limits are sent separately from the routes. Envoy recreates everything in a route configuration,
 with full buckets, whenever any route or service comes or goes. It recreates separate buckets only when a rate limit

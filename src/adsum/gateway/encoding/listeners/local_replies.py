@@ -27,16 +27,14 @@ CAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:cause)%"
 """The cause why the gateway can't reach a service's instances; empty if it knows none."""
 LIMITS_OPERATOR: Final = "%METADATA(CLUSTER:adsum:limits)%"
 CAUSE_CLAUSE_OPERATOR: Final = "%METADATA(CLUSTER:adsum:clause)%"
-"""The cause as a further clause of a sentence."""
+"""The cause as a clause that follows a sentence: it begins with a semicolon."""
 
 
 class _Reply(NamedTuple):
-    """The text of a local reply with one of the response flags, or with a status.
-
-    See Envoy's "Access logging", `%RESPONSE_FLAGS%`.
-    """
+    """The text of a local reply."""
 
     on: Sequence[str] | int
+    """The response flags, of which one must occur (Envoy's "Access logging", `%RESPONSE_FLAGS%`), or the status."""
     title: str
     detail: str
     is_temporary: bool = False
@@ -53,13 +51,15 @@ _REPLIES: Final = (
     _Reply(("NR",), "No such route", _NO_ROUTE),
     # The default routes for all services found no cluster of that name (see `default_entries`).
     _Reply(("NC",), "No such route", _NO_ROUTE, has_reason=False, status=404, has_route=False),
-    _Reply(("NC",), "Service unknown", "the gateway does not know the service of this route yet", True),
-    _Reply(("UH",), "No healthy instance", f"no instance of {SERVICE_OPERATOR} can take requests now", True),
+    _Reply(("NC",), "Service unknown", "the gateway does not know the service of this route yet", is_temporary=True),
+    _Reply(
+        ("UH",), "No healthy instance", f"no instance of {SERVICE_OPERATOR} can take requests now", is_temporary=True
+    ),
     _Reply(
         ("UO",),
         "Too many requests",
         f"the gateway has reached a limit of the upstream {SERVICE_OPERATOR}, one of: {LIMITS_OPERATOR}",
-        True,
+        is_temporary=True,
     ),
     _Reply(("UT",), "Timed out", f"{SERVICE_OPERATOR} did not answer within the route's timeout"),
     _Reply(
@@ -76,8 +76,8 @@ _REPLIES: Final = (
         ("UF",),
         "Instance unreachable",
         f"the instances of {SERVICE_OPERATOR} that were tried can't be reached",
-        True,
-        False,
+        is_temporary=True,
+        has_reason=False,
     ),
     _Reply(
         ("UC", "UR", "LR"),
@@ -88,19 +88,19 @@ _REPLIES: Final = (
         ("URX",),
         "Instance unreachable",
         f"the instances of {SERVICE_OPERATOR} that were tried can't be reached",
-        True,
-        False,
+        is_temporary=True,
+        has_reason=False,
     ),
     _Reply(
         400,
         "Malformed request",
-        "a request must have one host and one length of its body; all but the body must be ASCII, with other "
-        "characters percent-encoded in the path, and without a zero byte there",
+        "a request must have one host and one length of its body; everything but the body must be ASCII; other "
+        "characters in the path must be percent-encoded, and the path may not have a zero byte",
     ),
     _Reply(405, "Method not allowed", "%LOCAL_REPLY_BODY%"),
     _Reply(431, "Headers too large", "a request may have at most 100 headers, and 60 KiB of headers and path"),
     _Reply(413, "Body too large", "the body is larger than the route's max_body"),
-    _Reply(429, "Rate limited", "the route's rate limit is used up", True),
+    _Reply(429, "Rate limited", "the route's rate limit is used up", is_temporary=True),
 )
 """The first reply that matches is used."""
 _OTHER: Final = _Reply(400, "Refused", "the gateway refuses this request: %RESPONSE_CODE_DETAILS%")

@@ -1,7 +1,7 @@
 """Groups of hosts that share one of Envoy's virtual hosts.
 
 Envoy tries no other virtual host when no route of the chosen one takes a request. So each virtual host repeats the
-routes for any host. Where many hosts would repeat many such routes, several hosts share a virtual host, in which each
+routes for any host. If many hosts would repeat many such routes, several hosts share a virtual host, in which each
 route has a condition on its host. The table then grows with the number of routes and hosts, and not with their product.
 A request is compared with at most about twice as many routes as there are for any host, or with `MAX_REPEATED_ROUTES`.
 """
@@ -15,8 +15,8 @@ from typing import Final
 from adsum.gateway.route_check.route_order import RouteOrder
 
 MAX_REPEATED_ROUTES: Final = 1_000
-"""Repeated routes in all virtual hosts together before hosts share one. With more hosts and shared routes than that, it
-is the number of both together."""
+"""Repeated routes in all virtual hosts together; past it, hosts share virtual hosts. If hosts and shared routes
+together are more than that, their number is the bound."""
 
 
 def group_hosts(order: RouteOrder) -> list[list[str]]:

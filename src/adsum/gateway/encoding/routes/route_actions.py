@@ -44,7 +44,7 @@ _REDIRECT: Final = {
 
 
 class RouteTraffic(NamedTuple):
-    """Requests that are split alike: gRPC calls alone (`grpc`), or all requests without a more specific entry."""
+    """Requests that are split alike: gRPC calls alone (`grpc`), or all requests that no entry before takes."""
 
     splits: TrafficSplits
     grpc: bool = False
@@ -82,7 +82,7 @@ def set_forwarding(
         action.regex_rewrite.substitution = path_form.rewrite
     elif path_form.rewrite:
         action.prefix_rewrite = path_form.rewrite
-    # Envoy's default of 15 s would end streams. A gRPC caller's own deadline holds whatever it is.
+    # Envoy's default of 15 s would end streams. Without a timeout, a gRPC caller's deadline holds, however long it is.
     action.timeout.CopyFrom(messages.duration(route.timeout or 0.0))
     if route.timeout is None:
         action.max_stream_duration.grpc_timeout_header_max.CopyFrom(messages.duration(0.0))
@@ -160,6 +160,6 @@ def add_header_edits(edits: HeaderEdits, to_add: Any, to_remove: Any) -> None:
 
 
 def add_vary_by_origin(to_add: Any) -> None:
-    """Adds `Vary: Origin`, so that caches do not serve an origin the response for another one."""
+    """Adds `Vary: Origin`, so that caches do not answer an origin with the response for another one."""
     option = to_add.add(append_action=_ADD)
     option.header.key, option.header.value = "vary", "Origin"

@@ -32,7 +32,7 @@ FORWARDED_HOST_HEADER: Final = "x-forwarded-host"
 
 
 class EncodedRoutes:
-    """A cache of the encoded entries of declared routes. They are valid while the route and its splits are the same."""
+    """A cache of the encoded entries of declared routes. An entry is valid while its route and splits are the same."""
 
     def __init__(self, cache: Mapping[str, _EncodedRoute] = MappingProxyType({})) -> None:
         self._cache = dict(cache)

@@ -21,7 +21,7 @@ from adsum.gateway.intent.routes import Route
 
 
 class _MethodGroup(NamedTuple):
-    """Methods (none: all without a more specific entry), and the outcomes after which requests are retried."""
+    """Methods (none: all that no entry before takes), and the outcomes after which their requests are retried."""
 
     methods: Sequence[str]
     retry_on: Sequence[RetryOn]
