@@ -14,7 +14,7 @@ from adsum.core.selection import WeightedEndpoint
 
 
 def choices(*weights: float) -> list[WeightedEndpoint]:
-    """One choice per weight, with the ids i-000, i-001 …"""
+    """Returns one choice per weight, with the ids i-000, i-001 …"""
     return [choice(f"i-{index:03}", weight) for index, weight in enumerate(weights)]
 
 
@@ -27,7 +27,7 @@ def build(name: str, candidates: Sequence[WeightedEndpoint], seed: int = 1, prev
 
 
 def picks(picker: Picker, count: int, **given: object) -> list[str]:
-    """The ids of `count` picks, each with its own key."""
+    """Returns the ids of `count` picks, each with its own key."""
     return [picker.pick(f"key-{index}", **given).id for index in range(count)]  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ def detector(ids: list[str] = TEN, **limits: float) -> OutlierDetector:
 
 
 def fail(outliers: OutlierDetector, id: str, now: float, times: int = 5) -> EjectionEvent | None:
-    """The last event after `times` failures."""
+    """Returns the last event after `times` failures."""
     return [outliers.record_call(id, False, now) for _ in range(times)][-1]
 
 
