@@ -66,7 +66,7 @@ class ScriptedSource:
         )
 
     def emit(self, *events: ServiceUpdate | ConnectionLost | Exception | None, service: str = "orders") -> None:
-        """Send events to the watch. An exception is raised there; None ends the watch."""
+        """Sends events to the watch. An exception is raised there; None ends the watch."""
         for event in events:
             self._events[service].put_nowait(event)
 
@@ -142,7 +142,7 @@ class FakeStream:
         self._chunks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
 
     def send(self, *chunks: bytes | Exception | None) -> None:
-        """Send bytes. An exception breaks the stream; None ends it."""
+        """Sends bytes. An exception breaks the stream; None ends it."""
         for chunk in chunks:
             self._chunks.put_nowait(chunk)
 

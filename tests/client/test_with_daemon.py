@@ -131,7 +131,7 @@ asyncio.run(main())
 
 
 async def newcomer(url: str, cache: Path) -> str:
-    """The output of a program that starts, picks once, and ends."""
+    """Returns the output of a program that starts, picks once, and ends."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", NEWCOMER, url, str(cache), stdout=asyncio.subprocess.PIPE
     )

@@ -173,7 +173,7 @@ async def test_no_endpoint_states_its_reason(fixture: ChannelFixture) -> None:
     with pytest.raises(NoEndpoint) as nobody:
         fixture.channel.pick(exclude={"c"})
     assert str(nobody.value) == (
-        "no endpoint of orders: all 1 usable are excluded (1 excluded ids); the view is 65 s old; "
+        "no endpoint of orders: every usable endpoint is excluded (1 usable, 1 excluded); the view is 65 s old; "
         "the registry is not connected (a: connection refused)"
     )
 

@@ -79,7 +79,7 @@ class WatchFixture:
         return [stream for stream in self.net.streams if not stream.closed]
 
     async def beat(self, seconds: float, every: float = 1.0) -> None:
-        """Let time pass, with heartbeats on the open streams of nodes that do not hang."""
+        """Lets time pass, with heartbeats on the open streams of nodes that do not hang."""
         for _ in range(round(seconds / every)):
             for stream in self.open:
                 if stream.node not in self.net.hanging:

@@ -36,11 +36,11 @@ class RegistrarFixture:
         return self.client.register("orders", port, **{"id": f"o{port}", **options})
 
     def takeover(self) -> Takeover:
-        """The takeover of the latest registration."""
+        """Returns the takeover of the latest registration."""
         return self.source.listed["orders", "o8000"].takeover
 
     def requests(self) -> list[str]:
-        """The requests since the last call of this, without those for the address."""
+        """Returns the requests since the last call of this, without those for the address."""
         calls = [call for call in self.source.calls if call != "address"]
         self.source.calls.clear()
         return calls

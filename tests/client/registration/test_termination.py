@@ -41,7 +41,7 @@ class BlockProgram:
         self._daemon = daemon
 
     async def in_its_body(self) -> None:
-        """Return once the program is in its body and listed, and, for a server, answers."""
+        """Returns once the program is in its body and listed, and, for a server, answers."""
         await self.child.wait_for_output("in the body")
         if self.kind in SERVING:
             await wait_until(self._answers)
@@ -57,7 +57,7 @@ class BlockProgram:
             return False
 
     def causes(self, id: str = "o1") -> list[tuple[str, str]]:
-        """The causes and reasons of the instance's changes, the newest first, without those of checks."""
+        """Returns the causes and reasons of the instance's changes, the newest first, without those of checks."""
         answer = httpx.get(
             f"{self._daemon.url}/api/v1/changes", params={"service": "orders", "id": id}, trust_env=False
         )

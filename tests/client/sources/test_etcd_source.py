@@ -42,7 +42,7 @@ def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
 
 
 async def until(true: Callable[[], object], patience: float = 40.0) -> None:
-    """Return once `true()` is true. Waits in real time."""
+    """Returns once `true()` is true. Waits in real time."""
     async with asyncio.timeout(patience):
         while not true():  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
@@ -53,12 +53,12 @@ def ids(resolver: Resolver) -> set[str]:
 
 
 def written(etcd: EtcdProcess, key: str, value: bytes) -> None:
-    """Write a key as another program would."""
+    """Writes a key as another program would."""
     etcd.call("KV/Put", _fields(key.encode(), value))
 
 
 def _fields(*parts: bytes) -> bytes:
-    """A protobuf message of strings, numbered from 1."""
+    """Returns a protobuf message of strings, numbered from 1."""
     return b"".join(bytes([number << 3 | 2]) + _length(part) + part for number, part in enumerate(parts, 1))
 
 
@@ -67,7 +67,7 @@ def _length(part: bytes) -> bytes:
 
 
 async def _kept(etcd: EtcdProcess, directory: bytes) -> KeyValue:
-    """The only key of a directory."""
+    """Returns the only key of a directory."""
     connection = EtcdClient(EtcdAddress.parse(etcd.url), Random())
     try:
         (kept,) = (await connection.read_all(directory)).key_values
@@ -242,7 +242,7 @@ class ScriptedEtcdSource:
             yield event
 
     async def events(self) -> list[ServiceUpdate | ConnectionLost]:
-        """Every event until the script ends."""
+        """Returns every event until the script ends."""
         events = []
         async with aclosing(self.source.watch("orders", lambda: None)) as stream:
             async for event in stream:

@@ -65,7 +65,7 @@ class KnownPosition:
 async def receive(
     source: RegistrySource, count: int, position: KnownPosition | None = None
 ) -> list[ServiceUpdate | ConnectionLost]:
-    """The first `count` events of a watch of orders."""
+    """Returns the first `count` events of a watch of orders."""
     position = position or KnownPosition()
     events: list[ServiceUpdate | ConnectionLost] = []
     async with aclosing(source.watch("orders", lambda: position.now)) as stream:
@@ -79,7 +79,7 @@ async def receive(
 
 
 def source_of(*urls: str) -> RegistrySource:
-    """A source that asks the nodes in this order."""
+    """Returns a source that asks the nodes in this order."""
     source = RegistrySource(
         urls, actor="tester", consumer=ConsumerIdentity("test"), clock=SystemClock(), rng=ShortestPause(1)
     )

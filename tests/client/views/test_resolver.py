@@ -337,7 +337,7 @@ class CountingViewCache(ViewCache):
 
 
 async def at_least(cache: CountingViewCache, count: int) -> None:
-    """Wait in real time, since writes happen on a thread."""
+    """Waits in real time, since writes happen on a thread."""
     async with asyncio.timeout(10.0):
         while len(cache.saved) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.001)

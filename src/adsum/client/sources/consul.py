@@ -88,7 +88,7 @@ class ConsulSource:
     async def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """Follow a service by blocking queries: the next one is sent as soon as there was an answer."""
+        """Follows a service by blocking queries: the next one is sent as soon as there was an answer."""
         backoff = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE)
         rate_limit = TokenBucket(QUERIES_PER_SECOND, QUERY_BURST)
         query, current = _resume(position()), dict[str, Endpoint]()
@@ -112,7 +112,7 @@ class ConsulSource:
                 yield ServiceUpdate(at, full=True, changed=endpoints, age=age)
 
     async def _query(self, service: str, index: int) -> tuple[int, dict[str, Endpoint], float]:
-        """The new index, the endpoints by id, and their age in seconds.
+        """Returns the new index, the endpoints by id, and their age in seconds.
 
         Raises `NodeUnreachable`, `ProtocolViolation`, `RegistryRefused` and `RegistryUnavailable`.
         """
@@ -152,7 +152,7 @@ class ConsulSource:
         return wire.RenewalResult(_EPOCH, 0, len(leases) - len(lost), lost)
 
     async def _renew(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
-        """Renew one lease. Returns why it is lost; None: it was renewed."""
+        """Renews one lease. Returns why it is lost; None: it was renewed."""
         registration = self._registered.get(Key(lease.service, lease.id))
         if registration is None:
             return "unknown"
@@ -182,7 +182,7 @@ class ConsulSource:
             raise RegistrationConflict(conflict_message(other.key, other.place, registration))
 
     async def _has_lapsed(self, registration: Registration) -> bool:
-        """Whether the agent reports that the process has stopped renewing."""
+        """Returns whether the agent reports that the process has stopped renewing."""
         reply = await self._ask("GET", "/agent/checks")
         if reply.status != 200:
             raise _refusal(reply)
@@ -190,12 +190,12 @@ class ConsulSource:
         return check is not None and check.status == "critical"
 
     async def _holder(self, key: Key) -> str | None:
-        """The holder that registered the instance at this agent; None: the agent does not list it."""
+        """Returns the holder that registered the instance at this agent; None: the agent does not list it."""
         found = await self._find(key)
         return (found.meta or {}).get(services.HOLDER, "") if found is not None else None
 
     async def _find(self, key: Key) -> services.ConsulService | None:
-        """The instance as this agent lists it; None if it does not."""
+        """Returns the instance as this agent lists it; None if it does not."""
         reply = await self._ask("GET", f"/agent/service/{_part(services.consul_id(*key))}")
         if reply.status == 404:
             return None
@@ -204,7 +204,7 @@ class ConsulSource:
         return _decode(reply, services.ConsulService)
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.WriteResult:
-        """Put the instance into maintenance mode. Raises `DrainUnacknowledged` after a drain that was to wait."""
+        """Puts the instance into maintenance mode. Raises `DrainUnacknowledged` after a drain that was to wait."""
         if Key(service, id) not in self._registered:
             raise UnknownInstance(service, id)
         is_drain = body.status == "draining"
@@ -232,7 +232,7 @@ class ConsulSource:
         return wire.WriteResult(_EPOCH, 0)
 
     async def local_address(self) -> str:
-        """The agent's advertised address if the agent is on this host; else this host's address on the way to it."""
+        """Returns this host's address on the way to the agent; if the agent is on this host, its advertised address."""
         host, _, port = self._address.host.rpartition(":")
         try:
             address = await outbound_address_to_any([(host.strip("[]"), int(port))], AGENT_TIMEOUT)
@@ -241,7 +241,7 @@ class ConsulSource:
         return await self._advertised_address() if address == LOOPBACK else address
 
     async def _advertised_address(self) -> str:
-        """The address that the agent advertises; 127.0.0.1 if the token does not allow the question."""
+        """Returns the address that the agent advertises; 127.0.0.1 if the token does not allow that request."""
         reply = await self._ask("GET", "/agent/self")
         if reply.status != 200:
             return LOOPBACK
@@ -254,13 +254,13 @@ class ConsulSource:
         await self._transport.close()
 
     async def _write(self, path: str, body: object, params: QueryParams = ()) -> None:
-        """Send a write to the agent. Raises `RegistryUnavailable` and `RegistryRefused`."""
+        """Sends a write to the agent. Raises `RegistryUnavailable` and `RegistryRefused`."""
         reply = await self._ask("PUT", path, body, params)
         if reply.status != 200:
             raise _refusal(reply)
 
     async def _ask(self, method: str, path: str, body: object = None, params: QueryParams = ()) -> TransportReply:
-        """Send a request within `AGENT_TIMEOUT`. Raises `RegistryUnavailable`."""
+        """Sends a request within `AGENT_TIMEOUT`. Raises `RegistryUnavailable`."""
         try:
             return await self._send(method, path, body=body, params=params, timeout=AGENT_TIMEOUT)
         except NodeUnreachable as error:
@@ -269,7 +269,7 @@ class ConsulSource:
     async def _send(
         self, method: str, path: str, *, timeout: float, body: object = None, params: QueryParams = ()
     ) -> TransportReply:
-        """Send a request. Raises `NodeUnreachable`."""
+        """Sends a request. Raises `NodeUnreachable`."""
         encoded = msgspec.json.encode(body) if body is not None else None
         headers = {**self._headers, "Content-Type": "application/json"} if encoded is not None else self._headers
         url = f"{self._address.url}/v1{path}"
@@ -277,7 +277,7 @@ class ConsulSource:
 
 
 def _resume(position: ViewPosition | None) -> BlockingQuery:
-    """A query that resumes from `position` if that is one of Consul's; else a new query."""
+    """Returns a query that resumes from `position` if that is one of Consul's; else a new query."""
     epoch, _, resets = position.epoch.partition("-") if position is not None else ("", "", "")
     if position is None or epoch != _EPOCH or not resets.isdigit():
         return BlockingQuery()
@@ -289,7 +289,7 @@ def _part(text: str) -> str:
 
 
 def _decode(reply: TransportReply, kind: type[T]) -> T:
-    """The decoded body. Raises `ProtocolViolation`."""
+    """Returns the decoded body. Raises `ProtocolViolation`."""
     try:
         return msgspec.json.decode(reply.body, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -297,12 +297,12 @@ def _decode(reply: TransportReply, kind: type[T]) -> T:
 
 
 def _is_missing(reply: TransportReply) -> bool:
-    """Whether the agent does not know the check: status 404, or, before Consul 1.12, 500 with this text."""
+    """Returns whether the agent does not know the check: status 404, or, before Consul 1.12, 500 with this text."""
     return reply.status == 404 or (reply.status == 500 and b"does not have associated TTL" in reply.body)
 
 
 def _refusal(reply: TransportReply) -> RegistryRefused | RegistryUnavailable:
-    """The error for an answer that is not 200. 5xx and 429 concern the agent, others the request."""
+    """Returns the error for an answer that is not 200. 5xx and 429 concern the agent, others the request."""
     text = reply.body[:200].decode(errors="replace").strip() or "without an explanation"
     if reply.status >= 500 or reply.status == 429:
         return RegistryUnavailable(f"the agent answered {reply.status}: {text}")

@@ -98,7 +98,7 @@ class EtcdSource:
     async def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """Follow a service: read it whole, then every change; and whole again after each lost connection."""
+        """Follows a service: reads it whole, then every change, and reads it whole again after each lost connection."""
         backoff = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE)
         while True:
             if (resumed := position()) is not None:
@@ -115,7 +115,7 @@ class EtcdSource:
             await self._clock.sleep(self._rng.uniform(0.0, backoff.next(self._rng)))
 
     async def _connection(self, service: str) -> AsyncGenerator[ServiceUpdate, None]:
-        """Yield the updates of one connection, in one epoch. Raises `EtcdError`."""
+        """Yields the updates of one connection, in one epoch. Raises `EtcdError`."""
         directory = naming.directory(self._address.prefix, service)
         read_start = self._history.begin_read()
         result = await self._etcd.read_all(directory)
@@ -176,7 +176,7 @@ class EtcdSource:
         return wire.WriteResult(_EPOCH, 0, ttl)
 
     async def _put(self, registration: Registration, lease: int, takeover: Takeover) -> None:
-        """Put the key of the instance, and delete the keys of processes that give way.
+        """Puts the key of the instance, and deletes the keys of processes that give way.
 
         Raises `EtcdError` and `RegistrationConflict`.
         """
@@ -198,10 +198,10 @@ class EtcdSource:
         raise EtcdUnreachable("other processes keep registering at the same place")
 
     async def _gives_way(self, key_value: KeyValue, registration: Registration, takeover: Takeover) -> bool:
-        """Whether the key is of another process that gives way. False: it does not concern the registration.
+        """Returns True if the key belongs to another process that gives way, False if it does not concern us.
 
-        Raises `RegistrationConflict` if that process stays. A key under a lease is of a process that renews: etcd
-        deletes it when the lease lapses.
+        Raises `RegistrationConflict` if that process does not give way. The process of a key under a lease is alive:
+        etcd deletes the key when the lease lapses.
         """
         instance = registration.instance
         other = naming.decode(instance.service, key_value.value)
@@ -238,7 +238,7 @@ class EtcdSource:
         return wire.RenewalResult(_EPOCH, 0, len(leases) - len(lost), lost)
 
     async def _renew(self, lease: wire.LeaseBody) -> _LossReason | None:
-        """Renew one lease. Returns why it is lost; None: it was renewed, or need not be. Raises `EtcdError`."""
+        """Renews one lease. Returns why it is lost; None: it was renewed, or need not be. Raises `EtcdError`."""
         key = Key(lease.service, lease.id)
         registered = self._registered.get(key)
         if registered is None:
@@ -264,7 +264,7 @@ class EtcdSource:
         return None if found is not None and alive else "unknown"
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.WriteResult:
-        """Drain an instance by deleting its key; no other status is possible.
+        """Drains an instance by deleting its key; no other status is possible.
 
         Raises `DrainUnacknowledged` after a drain that was to wait, and `LeaseLost` if the instance was registered
         again in this process.
@@ -290,7 +290,7 @@ class EtcdSource:
         return wire.WriteResult(_EPOCH, 0)
 
     async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.WriteResult:
-        """Delete the key, unless another process has taken it over.
+        """Deletes the key, unless another process has taken it over.
 
         Raises `LeaseLost` if the instance was registered again in this process.
         """
@@ -309,7 +309,7 @@ class EtcdSource:
         return wire.WriteResult(_EPOCH, 0)
 
     async def _delete(self, registered: _Registered) -> None:
-        """Delete the key if it is still ours: a key that another process took over has another lease.
+        """Deletes the key if it is still ours: a key that another process took over has another lease.
 
         Raises `EtcdError`.
         """
@@ -322,7 +322,7 @@ class EtcdSource:
             await self._etcd.commit([Unchanged(key, found.revision)], [Delete(key)])
 
     async def local_address(self) -> str:
-        """The address of this host on the way to a member on another host; 127.0.0.1 if all members are here."""
+        """Returns this host's address on the way to a member on another host; 127.0.0.1 if all are on this host."""
         try:
             return await outbound_address_to_any(self._address.host_ports, LOOKUP_TIMEOUT)
         except OSError as error:
@@ -339,14 +339,14 @@ class EtcdSource:
 
 
 def _belongs_to(key_value: KeyValue, registered: _Registered) -> bool:
-    """Whether a key holds what was registered here."""
+    """Returns whether a key holds what was registered here."""
     instance = naming.decode(registered.instance.service, key_value.value)
     same_id = instance is not None and instance.id == registered.instance.id
     return same_id and naming.holder(key_value.value) == registered.holder
 
 
 def _by_id(keys: dict[bytes, _KeyState]) -> dict[str, Endpoint]:
-    """The endpoints by id; of two keys with one id the one that was written last."""
+    """Returns the endpoints by id; of two keys with one id the one that was written last."""
     in_order = sorted(keys.values(), key=itemgetter(0))
     return {endpoint.id: endpoint for _, endpoint in in_order if endpoint is not None}
 
