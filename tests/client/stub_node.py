@@ -25,8 +25,8 @@ def http_reply(status: int, body: bytes) -> bytes:
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body)
 
 
-async def until(fact: Callable[[], bool], within: float = 20.0) -> None:
-    """Returns once `fact()` is true. Waits in real time."""
+async def until(fact: Callable[[], object], within: float = 40.0) -> None:
+    """Waits in real time until `fact()` is true."""
     async with asyncio.timeout(within):
         while not fact():  # noqa: ASYNC110
             await asyncio.sleep(0.002)

@@ -5,11 +5,10 @@ The agent runs the checks that an instance declares. Consumers can't acknowledge
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from random import Random
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -27,6 +26,7 @@ from adsum.client.local_address import LOOPBACK, outbound_address_to_any
 from adsum.client.native.hedged_requests import HEDGE_DELAY
 from adsum.client.native.transport import QueryParams, Transport, TransportReply
 from adsum.client.registration.reachability import is_reachable
+from adsum.client.sources.single_renewals import LossReason, renew_singly
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.consul import services
 from adsum.consul.address import ConsulAddress
@@ -48,8 +48,6 @@ AGENT_TIMEOUT: Final = 5.0
 """Seconds that the agent has to answer other requests, and a query beyond its wait."""
 DRAIN_SETTLE_TIME: Final = 1.0
 """Seconds that a drain waits after the agent has taken it, until Consul's servers have passed it on to consumers."""
-MAX_CONCURRENT_RENEWALS: Final = 16
-"""Renewals that are under way at once; Consul takes one lease per request."""
 MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.25, 10.0
 """Seconds, bounds of the pause after the agent did not answer."""
 
@@ -139,19 +137,13 @@ class ConsulSource:
         return wire.WriteResult(_EPOCH, 0, registration.ttl)
 
     async def renew(self, leases: Sequence[wire.LeaseBody], node_timeout: float) -> wire.RenewalResult:
-        lost: list[wire.LostLease] = []
         try:
-            async with asyncio.timeout(max(1.0, 2 * node_timeout)):
-                for start in range(0, len(leases), MAX_CONCURRENT_RENEWALS):
-                    some = leases[start : start + MAX_CONCURRENT_RENEWALS]
-                    reasons = await asyncio.gather(*map(self._renew, some))
-                    results = zip(some, reasons, strict=True)
-                    lost += [wire.LostLease(lease.service, lease.id, reason) for lease, reason in results if reason]
+            lost = await renew_singly(leases, self._renew, node_timeout)
         except TimeoutError:
             raise RegistryUnavailable(f"{self._address} did not answer in time") from None
         return wire.RenewalResult(_EPOCH, 0, len(leases) - len(lost), lost)
 
-    async def _renew(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
+    async def _renew(self, lease: wire.LeaseBody) -> LossReason | None:
         """Renews one lease. Returns why it is lost; None: it was renewed."""
         registration = self._registered.get(Key(lease.service, lease.id))
         if registration is None:

@@ -6,14 +6,13 @@ health checking but the lease, and consumers can't acknowledge a drain; both nee
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from random import Random
-from typing import Final, Literal
+from typing import Final
 
 from adsum import wire
 from adsum.client.consumer_identity import ConsumerIdentity
@@ -21,6 +20,7 @@ from adsum.client.errors import DrainUnacknowledged, RegistryRefused, RegistryUn
 from adsum.client.local_address import outbound_address_to_any
 from adsum.client.native.hedged_requests import HEDGE_DELAY
 from adsum.client.registration.reachability import is_reachable
+from adsum.client.sources.single_renewals import LossReason, renew_singly
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.core.backoff import Backoff
 from adsum.core.catalog.takeover import ClaimStrength, Takeover, claim_strength, conflict_message
@@ -45,8 +45,6 @@ REFRESH_INTERVAL: Final = 3.0
 """Seconds between two updates that only confirm the view of a quiet service."""
 LOOKUP_TIMEOUT: Final = 5.0
 """Seconds that the look-up of a member's name may take."""
-MAX_CONCURRENT_RENEWALS: Final = 16
-"""Renewals that are under way at once."""
 MAX_REGISTER_TRIES: Final = 3
 """Tries of a registration while others change the same keys; after that the registrar tries again later."""
 MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.25, 5.0
@@ -56,7 +54,6 @@ MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.25, 5.0
 _EPOCH: Final = "etcd"
 """The epoch of registrations. It never changes: each renewal checks whether the key is still there."""
 _ANOTHER_HISTORY: Final = "etcd was wiped or restored; reading everything again"
-_LossReason = Literal["unknown", "superseded"]
 _KeyState = tuple[int, Endpoint | None]
 """The revision at which a key was written, and the endpoint that it stands for, if it is valid."""
 
@@ -223,21 +220,15 @@ class EtcdSource:
         return True
 
     async def renew(self, leases: Sequence[wire.LeaseBody], node_timeout: float) -> wire.RenewalResult:
-        lost: list[wire.LostLease] = []
         try:
-            async with asyncio.timeout(max(1.0, 2 * node_timeout)):
-                for start in range(0, len(leases), MAX_CONCURRENT_RENEWALS):
-                    some = leases[start : start + MAX_CONCURRENT_RENEWALS]
-                    reasons = await asyncio.gather(*map(self._renew, some))
-                    results = zip(some, reasons, strict=True)
-                    lost += [wire.LostLease(lease.service, lease.id, reason) for lease, reason in results if reason]
+            lost = await renew_singly(leases, self._renew, node_timeout)
         except EtcdError as error:
             raise _translate(error) from None
         except TimeoutError:
             raise RegistryUnavailable(f"{self._address} did not answer in time") from None
         return wire.RenewalResult(_EPOCH, 0, len(leases) - len(lost), lost)
 
-    async def _renew(self, lease: wire.LeaseBody) -> _LossReason | None:
+    async def _renew(self, lease: wire.LeaseBody) -> LossReason | None:
         """Renews one lease. Returns why it is lost; None: it was renewed, or need not be. Raises `EtcdError`."""
         key = Key(lease.service, lease.id)
         registered = self._registered.get(key)
@@ -251,7 +242,7 @@ class EtcdSource:
         ended = registered.drained or self._registered.get(key) is not registered
         return None if ended else reason
 
-    async def _keep_alive(self, registered: _Registered) -> _LossReason | None:
+    async def _keep_alive(self, registered: _Registered) -> LossReason | None:
         alive = True
         try:
             if registered.lease:
