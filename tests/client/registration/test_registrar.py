@@ -426,11 +426,11 @@ async def test_an_unexpected_error_does_not_end_renewals(
 ) -> None:
     await fixture.register().start()
 
-    def fail(call: str) -> None:
+    async def fail(*_: object) -> None:
         raise ValueError("surprise")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fixture.source, "_record", fail)
+        patch.setattr(fixture.source, "renew", fail)
         await fixture.clock.advance(30.0)
     fixture.requests()
     await fixture.clock.advance(10.0)

@@ -68,7 +68,7 @@ class WatchConnection:
         self.heartbeat = 0.0
         """Seconds between heartbeats, as the node states them; 0.0 if it states none."""
         self.close_reason = ""
-        """Why the connection ended, as a clause; "" while it is open."""
+        """The reason why the connection ended, as a clause; "" while it is open."""
         self._api = api
         self._request = request
         self._clock = clock

@@ -149,7 +149,7 @@ class ConsulSource:
         if registration is None:
             return "unknown"
         if registration.ttl is not None:
-            reply = await self._ask("PUT", f"/agent/check/pass/{_part(services.ttl_check_id(registration))}")
+            reply = await self._request("PUT", f"/agent/check/pass/{_part(services.ttl_check_id(registration))}")
             if reply.status == 200:
                 return None
             if not _is_missing(reply):
@@ -175,7 +175,7 @@ class ConsulSource:
 
     async def _has_lapsed(self, registration: Registration) -> bool:
         """Returns whether the agent reports that the process has stopped renewing."""
-        reply = await self._ask("GET", "/agent/checks")
+        reply = await self._request("GET", "/agent/checks")
         if reply.status != 200:
             raise _refusal(reply)
         check = _decode(reply, dict[str, services.ConsulCheck]).get(services.ttl_check_id(registration))
@@ -188,7 +188,7 @@ class ConsulSource:
 
     async def _find(self, key: Key) -> services.ConsulService | None:
         """Returns the instance as this agent lists it; None if it does not."""
-        reply = await self._ask("GET", f"/agent/service/{_part(services.consul_id(*key))}")
+        reply = await self._request("GET", f"/agent/service/{_part(services.consul_id(*key))}")
         if reply.status == 404:
             return None
         if reply.status != 200:
@@ -234,7 +234,7 @@ class ConsulSource:
 
     async def _advertised_address(self) -> str:
         """Returns the address that the agent advertises; 127.0.0.1 if the token does not allow that request."""
-        reply = await self._ask("GET", "/agent/self")
+        reply = await self._request("GET", "/agent/self")
         if reply.status != 200:
             return LOOPBACK
         return str(_decode(reply, _AgentSelf).member.get("Addr") or LOOPBACK)
@@ -247,11 +247,11 @@ class ConsulSource:
 
     async def _write(self, path: str, body: object, params: QueryParams = ()) -> None:
         """Sends a write to the agent. Raises `RegistryUnavailable` and `RegistryRefused`."""
-        reply = await self._ask("PUT", path, body, params)
+        reply = await self._request("PUT", path, body, params)
         if reply.status != 200:
             raise _refusal(reply)
 
-    async def _ask(self, method: str, path: str, body: object = None, params: QueryParams = ()) -> TransportReply:
+    async def _request(self, method: str, path: str, body: object = None, params: QueryParams = ()) -> TransportReply:
         """Sends a request within `AGENT_TIMEOUT`. Raises `RegistryUnavailable`."""
         try:
             return await self._send(method, path, body=body, params=params, timeout=AGENT_TIMEOUT)

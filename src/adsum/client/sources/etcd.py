@@ -50,7 +50,6 @@ MAX_REGISTER_TRIES: Final = 3
 MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.25, 5.0
 """Seconds, bounds of the pause before the service is read again."""
 
-
 _EPOCH: Final = "etcd"
 """The epoch of registrations. It never changes: each renewal checks whether the key is still there."""
 _ANOTHER_HISTORY: Final = "etcd was wiped or restored; reading everything again"
