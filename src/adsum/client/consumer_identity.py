@@ -25,7 +25,7 @@ class ConsumerIdentity:
 
     @property
     def id(self) -> str:
-        """32 hex digits."""
+        """The id, 32 hex digits."""
         if self._pid != os.getpid():
             self._id, self._pid = secrets.token_hex(16), os.getpid()
         return self._id
@@ -36,7 +36,7 @@ class ConsumerIdentity:
 
     @property
     def name(self) -> str:
-        """One line of at most `MAX_NAME_LENGTH` characters."""
+        """The name for people, one line of at most `MAX_NAME_LENGTH` characters."""
         return one_line(self._name or default_consumer_name())
 
 

@@ -86,7 +86,7 @@ def default_address() -> str:
 
 
 def default_id(port: int, address: str = "", host: str | None = None) -> str:
-    """`<host>-<address>-<port>`; `address` "" is `default_address()`.
+    """Returns `<host>-<address>-<port>`; `address` "" stands for `default_address()`.
 
     It is the same after a restart, so that the instance takes its own entry again, and differs on another host of the
     same name.

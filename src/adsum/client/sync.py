@@ -82,7 +82,7 @@ class SyncClient:
         return resolver
 
     def register(self, service: str, port: int, **options: Any) -> SyncRegistrar:
-        """Returns a registrar: `with client.register("orders", 8000): …`. See `Client.register`."""
+        """Returns a registrar, see `Client.register`: `with client.register("orders", 8000): …`. Raises `Invalid`."""
 
         async def make(client: Client) -> Registrar:
             return client.register(service, port, **options)

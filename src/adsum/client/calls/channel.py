@@ -170,7 +170,7 @@ class Channel:
             return self._budget.withdraw(self._now())
 
     def now(self) -> float:
-        """Returns the monotonic time in seconds, as the channel counts it."""
+        """Returns the monotonic time of the channel's clock, in seconds."""
         return self._now()
 
     @property

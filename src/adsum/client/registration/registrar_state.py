@@ -102,7 +102,7 @@ class DrainResult:
 
 
 def _list(consumers: Sequence[ConsumerView], count: int) -> str:
-    """`: checkout[4711]@web1 at 10.0.0.7 (no heartbeat for 8 s), …`; "" for no consumers."""
+    """Returns `: checkout[4711]@web1 at 10.0.0.7 (no heartbeat for 8 s), …`; "" for no consumers."""
     if not consumers:
         return ""
     names = [_describe(consumer) for consumer in consumers[:MAX_NAMED_CONSUMERS]]

@@ -78,7 +78,7 @@ class RegistrationLoop:
 
     @property
     def name(self) -> str:
-        """SERVICE/ID, for logs."""
+        """The name in logs, SERVICE/ID."""
         return "/".join(self.key)
 
     @property

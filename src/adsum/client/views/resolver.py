@@ -159,7 +159,10 @@ class Resolver:
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     async def watch(self) -> AsyncGenerator[View, None]:
-        """Yields the current view, if there is one, then every new one until `close`. A slow reader skips views."""
+        """Yields the current view, if there is one, then every new one until `close`.
+
+        A reader that is slow skips to the latest view.
+        """
         woken, shown = asyncio.Event(), None
         self._watch_events.add(woken)
         try:
@@ -272,7 +275,7 @@ class Resolver:
             event.set()
 
     def _settle(self) -> None:
-        """Starts the task that ends the settling time, if the state settles."""
+        """Starts the task that ends the settling time, if the view is settling."""
         deadline = self._state.next_deadline()
         if deadline is None or (self._settle_task is not None and not self._settle_task.done()):
             return
