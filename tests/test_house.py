@@ -222,7 +222,6 @@ def test_a_client_loads_nothing_of_gateways() -> None:
 
 PRIVATE = {
     "balance/test_keyed_policies.py": {"_counts"},
-    "client/registration/test_registrar.py": {"_ask"},
     "client/sources/test_registry_source.py": {"_clock", "_urls"},
     "client/native/test_service_watch.py": {"_urls"},
     "core/liveness/test_leases.py": {"_heap", "_leases", "_services"},

@@ -1,6 +1,6 @@
 """Adsum: service discovery. The library is `adsum.Client` (or `adsum.SyncClient`); the registry is `adsum serve`.
 
-Names are imported at first use, so that `import adsum` costs nothing.
+Names are imported at first use, so that `import adsum` is quick.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ _EXPORTS: Final = {
     "adsum.balance.slow_start": ("SlowStart",),
     "adsum.client.calls.call": ("Call", "Try"),
     "adsum.client.calls.channel": ("Channel",),
-    "adsum.client.client": ("Client",),
-    "adsum.client.errors": ("RegistryRefused", "RegistryUnavailable"),
     "adsum.client.calls.failures": ("CallFailed", "FailureKind"),
     "adsum.client.calls.options": ("CallOptions", "ChannelOptions"),
     "adsum.client.calls.pick": ("Pick",),
+    "adsum.client.client": ("Client",),
+    "adsum.client.errors": ("RegistryRefused", "RegistryUnavailable"),
     "adsum.client.registration.registrar": ("Registrar",),
-    "adsum.client.views.resolver": ("Resolver",),
     "adsum.client.registration.registrar_state": ("DrainResult",),
     "adsum.client.sync": ("SyncChannel", "SyncClient", "SyncRegistrar", "SyncResolver"),
+    "adsum.client.views.resolver": ("Resolver",),
     "adsum.client.views.view": ("View",),
     "adsum.core.errors": ("AdsumError", "Invalid", "LeaseLost", "UnknownInstance"),
     "adsum.core.model": ("Check", "CheckKind", "Endpoint", "Instance", "Status"),

@@ -1,8 +1,7 @@
-"""Builds choices and counts picks for the tests of load balancing."""
+"""Builds candidates and pickers, and counts picks, for the tests of load balancing."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
@@ -14,7 +13,7 @@ from adsum.core.selection import WeightedEndpoint
 
 
 def choices(*weights: float) -> list[WeightedEndpoint]:
-    """One choice per weight, with the ids i-000, i-001 …"""
+    """Returns one choice per weight, with the ids i-000, i-001 …"""
     return [choice(f"i-{index:03}", weight) for index, weight in enumerate(weights)]
 
 
@@ -26,10 +25,6 @@ def build(name: str, candidates: Sequence[WeightedEndpoint], seed: int = 1, prev
     return policy(name).build(candidates, LoadTracker(), Random(seed), previous)
 
 
-def picks(picker: Picker, count: int, **given: object) -> list[str]:
-    """The ids of `count` picks, each with its own key."""
-    return [picker.pick(f"key-{index}", **given).id for index in range(count)]  # type: ignore[arg-type]
-
-
-def shares(picker: Picker, count: int) -> dict[str, float]:
-    return {id: times / count for id, times in Counter(picks(picker, count)).items()}
+def picks(picker: Picker, count: int, **options: object) -> list[str]:
+    """Returns the ids of `count` picks, each with its own key."""
+    return [picker.pick(f"key-{index}", **options).id for index in range(count)]  # type: ignore[arg-type]

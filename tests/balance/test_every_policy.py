@@ -73,7 +73,7 @@ def test_an_endpoint_of_weight_zero_is_not_picked_while_another_has_a_weight(nam
     assert set(picks(build(name, choices(0, 1, 0, 2)), 2_000)) == {"i-001", "i-003"}
 
 
-def test_if_all_weights_are_zero_all_are_picked_alike(name: str) -> None:
+def test_if_all_weights_are_zero_all_are_picked_equally_often(name: str) -> None:
     candidates = choices(0, 0, 0)
     assert_by_weight(
         name, Counter(picks(build(name, candidates), MANY)), {candidate.endpoint.id: 1.0 for candidate in candidates}
@@ -92,7 +92,7 @@ def test_the_heavy_endpoint_can_be_excluded(name: str) -> None:
 
 
 @pytest.mark.parametrize("weights", [(1,), (1, 1, 1), (1, 2, 3)])
-def test_if_all_are_excluded_that_is_an_error(name: str, weights: tuple[float, ...]) -> None:
+def test_excluding_every_endpoint_is_an_error(name: str, weights: tuple[float, ...]) -> None:
     picker = build(name, choices(*weights))
     with pytest.raises(NoEndpoint, match="excluded"):
         picker.pick("key", {candidate.endpoint.id for candidate in picker.choices})
@@ -149,6 +149,6 @@ def test_repeated_rebuilds_leave_no_endpoint_out(name: str) -> None:
     assert_by_weight(name, counts, {"i-000": 1, "i-001": 2, "i-002": 3})
 
 
-def test_an_unknown_policy_is_refused_with_the_names_there_are() -> None:
+def test_an_unknown_policy_is_refused_with_the_names_of_all_policies() -> None:
     with pytest.raises(UnknownPolicy, match=r"nonsense.*round_robin.*maglev"):
         policy("nonsense")

@@ -19,7 +19,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def moved(before: Picker, after: Picker, leaver: str = "", comer: str = "") -> float:
-    """The share of keys that moved although neither the leaver nor the comer had them."""
+    """Returns the share of keys that moved although neither the leaver nor the comer had them."""
     pairs = zip(picks(before, KEYS), picks(after, KEYS), strict=True)
     return sum(old not in (new, leaver) and new != comer for old, new in pairs) / KEYS
 

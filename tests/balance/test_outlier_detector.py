@@ -11,14 +11,14 @@ from adsum.core.errors import Invalid
 TEN = [f"i-{index}" for index in range(10)]
 
 
-def detector(ids: list[str] = TEN, **limits: float) -> OutlierDetector:
-    outliers = OutlierDetector(OutlierOptions(**limits))  # type: ignore[arg-type]
+def detector(ids: list[str] = TEN, **options: float) -> OutlierDetector:
+    outliers = OutlierDetector(OutlierOptions(**options))  # type: ignore[arg-type]
     outliers.update_endpoints(ids)
     return outliers
 
 
 def fail(outliers: OutlierDetector, id: str, now: float, times: int = 5) -> EjectionEvent | None:
-    """The last event after `times` failures."""
+    """Returns the last event after `times` failures."""
     return [outliers.record_call(id, False, now) for _ in range(times)][-1]
 
 
@@ -95,13 +95,13 @@ def test_a_sweep_does_not_reset_consecutive_failures() -> None:
     assert fail(outliers, "i-3", 11.0, times=1) is not None
 
 
-@pytest.mark.parametrize(("endpoints", "out"), [(0, 0), (1, 0), (2, 1), (5, 1), (19, 1), (20, 2), (100, 10)])
-def test_a_tenth_may_be_ejected_at_least_one_but_never_the_only_one(endpoints: int, out: int) -> None:
+@pytest.mark.parametrize(("endpoints", "ejected"), [(0, 0), (1, 0), (2, 1), (5, 1), (19, 1), (20, 2), (100, 10)])
+def test_a_tenth_may_be_ejected_at_least_one_but_never_the_only_one(endpoints: int, ejected: int) -> None:
     ids = [f"i-{index}" for index in range(endpoints)]
     outliers = detector(ids)
     for id in ids:
         fail(outliers, id, 0.0)
-    assert len(outliers.ejected) == OutlierOptions().max_ejected(endpoints) == out
+    assert len(outliers.ejected) == OutlierOptions().max_ejected(endpoints) == ejected
 
 
 def test_an_endpoint_that_still_fails_is_ejected_when_there_is_room() -> None:
@@ -199,8 +199,9 @@ def test_the_next_deadline_is_the_first_end_of_an_ejection_or_sweep() -> None:
 
 def test_every_cause_has_a_move_and_only_ejections_are_counted() -> None:
     assert {cause for _, cause in MOVES} == set(EjectionCause)
-    for (place, _), (to, more) in MOVES.items():
-        assert more == (1 if (place, to) == (EjectionState.ACTIVE, EjectionState.EJECTED) else -1 if place is to else 0)
+    for (before, _), (after, change) in MOVES.items():
+        ejects = (before, after) == (EjectionState.ACTIVE, EjectionState.EJECTED)
+        assert change == (1 if ejects else -1 if before is after else 0)
 
 
 ACTIONS = st.lists(st.tuples(st.integers(0, 29), st.booleans(), st.floats(0.0, 20.0)), max_size=150)

@@ -13,7 +13,7 @@ WEIGHTS = st.lists(st.integers(1, 12), min_size=1, max_size=8)
 
 
 @given(WEIGHTS, st.integers(0, 1_000), st.integers(0, 50))
-def test_every_cycle_gives_each_exactly_its_weight(weights: list[int], seed: int, skipped: int) -> None:
+def test_every_cycle_gives_every_endpoint_exactly_its_weight(weights: list[int], seed: int, skipped: int) -> None:
     picker = build("round_robin", choices(*weights), seed)
     picks(picker, skipped)
     for _ in range(3):

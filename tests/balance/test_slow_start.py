@@ -19,12 +19,12 @@ def test_aggression_changes_the_curve() -> None:
 
 
 def test_slow_start_is_off_by_default() -> None:
-    ramps = SlowStartTracker(SlowStart())
-    ramps.update_endpoints(["a"], 0.0)
-    ramps.update_endpoints(["a", "b"], 1.0)
+    tracker = SlowStartTracker(SlowStart())
+    tracker.update_endpoints(["a"], 0.0)
+    tracker.update_endpoints(["a", "b"], 1.0)
     assert SlowStart().factor(0.0) == 1.0
-    assert not ramps.factors(1.0)
-    assert ramps.next_change() is None
+    assert not tracker.factors(1.0)
+    assert tracker.next_change() is None
 
 
 def test_a_window_shorter_than_a_second_has_no_factor_above_one() -> None:
@@ -32,38 +32,38 @@ def test_a_window_shorter_than_a_second_has_no_factor_above_one() -> None:
 
 
 def test_endpoints_of_the_first_view_have_their_full_weight() -> None:
-    ramps = SlowStartTracker(SlowStart(window=30.0))
-    ramps.update_endpoints(["a", "b"], 100.0)
-    assert not ramps.factors(100.0)
+    tracker = SlowStartTracker(SlowStart(window=30.0))
+    tracker.update_endpoints(["a", "b"], 100.0)
+    assert not tracker.factors(100.0)
 
 
 def test_a_later_endpoint_rises_step_by_step_to_its_full_weight() -> None:
-    ramps = SlowStartTracker(SlowStart(window=30.0))
-    ramps.update_endpoints(["a"], 100.0)
-    ramps.update_endpoints(["a", "b"], 200.0)
-    assert ramps.factors(200.0) == {"b": 0.1}
-    assert ramps.next_change() == 200.0 + RAMP_INTERVAL
-    assert ramps.factors(215.0) == {"b": 0.5}
-    assert not ramps.factors(230.0)
-    assert ramps.next_change() is None
+    tracker = SlowStartTracker(SlowStart(window=30.0))
+    tracker.update_endpoints(["a"], 100.0)
+    tracker.update_endpoints(["a", "b"], 200.0)
+    assert tracker.factors(200.0) == {"b": 0.1}
+    assert tracker.next_change() == 200.0 + RAMP_INTERVAL
+    assert tracker.factors(215.0) == {"b": 0.5}
+    assert not tracker.factors(230.0)
+    assert tracker.next_change() is None
 
 
 def test_a_later_view_does_not_restart_slow_start() -> None:
-    ramps = SlowStartTracker(SlowStart(window=30.0))
-    ramps.update_endpoints([], 0.0)
-    ramps.update_endpoints(["a"], 10.0)
-    ramps.update_endpoints(["a", "b"], 25.0)
-    assert ramps.factors(25.0) == {"a": 0.5, "b": 0.1}
+    tracker = SlowStartTracker(SlowStart(window=30.0))
+    tracker.update_endpoints([], 0.0)
+    tracker.update_endpoints(["a"], 10.0)
+    tracker.update_endpoints(["a", "b"], 25.0)
+    assert tracker.factors(25.0) == {"a": 0.5, "b": 0.1}
 
 
 def test_an_endpoint_that_was_unusable_starts_slowly_again() -> None:
-    ramps = SlowStartTracker(SlowStart(window=30.0))
-    ramps.update_endpoints(["a", "b"], 0.0)
-    ramps.update_endpoints(["a"], 10.0)
-    ramps.update_endpoints(["a", "b"], 20.0)
-    assert ramps.factors(20.0) == {"b": 0.1}
-    ramps.update_endpoints(["a"], 21.0)
-    assert not ramps.factors(21.0)
+    tracker = SlowStartTracker(SlowStart(window=30.0))
+    tracker.update_endpoints(["a", "b"], 0.0)
+    tracker.update_endpoints(["a"], 10.0)
+    tracker.update_endpoints(["a", "b"], 20.0)
+    assert tracker.factors(20.0) == {"b": 0.1}
+    tracker.update_endpoints(["a"], 21.0)
+    assert not tracker.factors(21.0)
 
 
 @pytest.mark.parametrize("wrong", [{"window": -1.0}, {"aggression": 0.0}, {"min_factor": 0.0}])

@@ -89,7 +89,7 @@ def test_an_endpoint_that_fails_fast_does_not_look_fast() -> None:
     assert {picker.pick().id for _ in range(50)} == {"i-001"}
 
 
-def test_ages_far_apart_can_be_compared() -> None:
+def test_latencies_of_very_different_age_can_be_compared() -> None:
     loads = LoadTracker()
     picker = policy("peak_ewma").build(choices(1, 1), loads, Random(1))
     finished(loads, "i-000", 5.0, now=0.0)

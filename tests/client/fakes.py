@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from adsum.client.errors import NodeNotConnected, RegistryUnavailable
 from adsum.client.native.transport import QueryParams, TransportReply
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
+from adsum.client.views.resolver import Resolver
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import Endpoint, Instance, Status
 from adsum.wire import ConsumerView, LeaseBody, LostLease, OverrideBody, RegistrationBody, RenewalResult, WriteResult
@@ -33,6 +34,11 @@ def delta_update(
     return ServiceUpdate(ViewPosition(epoch, revision), False, by_id, frozenset(removed), since=since, age=age)
 
 
+def ids(resolver: Resolver) -> set[str]:
+    """Returns the ids of the endpoints in the view."""
+    return {endpoint.id for endpoint in resolver.view.endpoints}
+
+
 class ScriptedSource:
     """Implements `Source`: sends the events that a test emits, and records every call."""
 
@@ -44,7 +50,7 @@ class ScriptedSource:
         """The services of each good-bye."""
         self.positions: list[ViewPosition | None] = []
         """The consumer's position at the start of each watch."""
-        self.applied: list[ViewPosition] = []
+        self.acknowledged: list[ViewPosition] = []
         """The positions of the updates that the consumer has acknowledged by requesting the next one."""
         self.open_watches = 0
         self.down = False
@@ -66,7 +72,7 @@ class ScriptedSource:
         )
 
     def emit(self, *events: ServiceUpdate | ConnectionLost | Exception | None, service: str = "orders") -> None:
-        """Send events to the watch. An exception is raised there; None ends the watch."""
+        """Sends events to the watch. An exception is raised there; None ends the watch."""
         for event in events:
             self._events[service].put_nowait(event)
 
@@ -81,12 +87,12 @@ class ScriptedSource:
                     raise event
                 yield event
                 if isinstance(event, ServiceUpdate):
-                    self.applied.append(event.position)
+                    self.acknowledged.append(event.position)
         finally:
             self.open_watches -= 1
 
     async def register(self, service: str, id: str, body: RegistrationBody) -> WriteResult:
-        self._ask(f"register {id}")
+        self._record(f"register {id}")
         if self.refuse is not None:
             raise self.refuse
         self.listed[service, id] = body
@@ -94,7 +100,7 @@ class ScriptedSource:
         return WriteResult(self.epoch, 1, body.ttl)
 
     async def renew(self, leases: Sequence[LeaseBody], node_timeout: float) -> RenewalResult:
-        self._ask(f"renew {' '.join(lease.id for lease in leases)}")
+        self._record(f"renew {' '.join(lease.id for lease in leases)}")
         lost = [LostLease(lease.service, lease.id, "superseded") for lease in leases if lease.id in self.superseded]
         lost += [
             LostLease(lease.service, lease.id, "unknown")
@@ -104,19 +110,19 @@ class ScriptedSource:
         return RenewalResult(self.epoch, 1, len(leases) - len(lost), lost)
 
     async def override(self, service: str, id: str, body: OverrideBody) -> WriteResult:
-        self._ask(f"override {id}")
+        self._record(f"override {id}")
         if (service, id) not in self.listed:
             raise UnknownInstance(service, id)
         self.overrides.append(body)
         return WriteResult(self.epoch, 2, unacknowledged=self.unacknowledged, waiting=self.waiting, lost=self.lost)
 
     async def deregister(self, service: str, id: str, reason: str, holder: str) -> WriteResult:
-        self._ask(f"deregister {id}")
+        self._record(f"deregister {id}")
         self.listed.pop((service, id), None)
         return WriteResult(self.epoch, 3)
 
     async def local_address(self) -> str:
-        self._ask("address")
+        self._record("address")
         return self.address
 
     async def send_goodbye(self, services: Sequence[str] = ()) -> None:
@@ -125,7 +131,7 @@ class ScriptedSource:
     async def close(self) -> None:
         self.closed = True
 
-    def _ask(self, call: str) -> None:
+    def _record(self, call: str) -> None:
         self.calls.append(call)
         if self.down:
             raise RegistryUnavailable("it is down")
@@ -142,7 +148,7 @@ class FakeStream:
         self._chunks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
 
     def send(self, *chunks: bytes | Exception | None) -> None:
-        """Send bytes. An exception breaks the stream; None ends it."""
+        """Sends bytes. An exception breaks the stream; None ends it."""
         for chunk in chunks:
             self._chunks.put_nowait(chunk)
 
@@ -167,7 +173,7 @@ class FakeTransport:
         """Method and URL, without a query."""
         self.bodies: list[bytes | None] = []
         self.fresh: list[bool] = []
-        """For each request, whether it asked for a new connection."""
+        """For each request, whether it was to use a new connection."""
         self.answer = TransportReply(200, {}, b"")
         self.idle_closes = 0
         """The number of times that idle connections were closed."""

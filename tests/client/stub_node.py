@@ -13,7 +13,7 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection
 
 
 def sse_event(name: str, body: wire.ResponseBody, id: str = "") -> bytes:
-    """The bytes of one event."""
+    """Returns the bytes of one event."""
     return b"event: %s\n%sdata: %s\n\n" % (name.encode(), f"id: {id}\n".encode() if id else b"", wire.encode(body))
 
 
@@ -25,8 +25,8 @@ def http_reply(status: int, body: bytes) -> bytes:
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body)
 
 
-async def until(fact: Callable[[], bool], within: float = 20.0) -> None:
-    """Return once `fact()` is true. Waits in real time."""
+async def until(fact: Callable[[], object], within: float = 40.0) -> None:
+    """Waits in real time until `fact()` is true."""
     async with asyncio.timeout(within):
         while not fact():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
@@ -83,7 +83,7 @@ class StubNode:
 
 @asynccontextmanager
 async def stub_node() -> AsyncIterator[StubNode]:
-    """A stub node on a free port."""
+    """Yields a stub node on a free port."""
     node = StubNode()
     server = await asyncio.start_server(node.serve, "127.0.0.1", 0)
     node.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -96,6 +96,6 @@ async def stub_node() -> AsyncIterator[StubNode]:
 
 @asynccontextmanager
 async def hung_node() -> AsyncIterator[str]:
-    """The URL of a node that accepts connections and never answers, like a stopped process."""
+    """Yields the URL of a node that accepts connections and never answers, like a stopped process."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -23,7 +23,7 @@ def no_actor_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _recorded(client: Client) -> str:
-    """The author of an instance that the client registers."""
+    """Returns the author of an instance that the client registers."""
     async with client.register("orders", 8000, id="o1", drain_wait=0.0, signals=False):
         return (await client.api.instance("orders", "o1")).instance.actor
 

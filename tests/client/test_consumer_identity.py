@@ -17,15 +17,15 @@ def test_a_consumer_keeps_its_id_for_its_life() -> None:
 
 
 def test_a_service_that_is_followed_again_has_a_new_consumer_id() -> None:
-    following = ServiceConsumers(ConsumerIdentity("shop"))
-    first = following.consumer_for("orders")
-    assert following.consumer_for("users") is first
-    assert following.retire(["orders"]) == [(first.id, ["orders"])]
-    second = following.consumer_for("orders")
+    consumers = ServiceConsumers(ConsumerIdentity("shop"))
+    first = consumers.consumer_for("orders")
+    assert consumers.consumer_for("users") is first
+    assert consumers.retire(["orders"]) == [(first.id, ["orders"])]
+    second = consumers.consumer_for("orders")
     assert (second.id != first.id, second.name) == (True, "shop")
-    assert following.consumer_for("users") is first
-    assert following.retire(()) == [(first.id, ()), (second.id, ())]
-    assert following.consumer_for("orders").id not in (first.id, second.id)
+    assert consumers.consumer_for("users") is first
+    assert consumers.retire(()) == [(first.id, ()), (second.id, ())]
+    assert consumers.consumer_for("orders").id not in (first.id, second.id)
 
 
 def test_a_forked_child_has_its_own_consumer_id(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_a_forked_child_has_its_own_consumer_id(monkeypatch: pytest.MonkeyPatch)
     ("program", "name"),
     [("/opt/checkout.py", "checkout.py"), ("/opt/shop/__main__.py", "shop"), ("-c", "python"), ("", "python")],
 )
-def test_the_default_name_is_for_people(program: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_name_is_program_process_and_host(program: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [program])
     assert re.fullmatch(rf"{re.escape(name)}\[{os.getpid()}\]@.+", ConsumerIdentity().name)
 

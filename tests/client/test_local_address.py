@@ -22,10 +22,10 @@ def test_the_outbound_address_to_this_host_is_loopback(peer: tuple[str, int]) ->
 
 
 @pytest.mark.parametrize(
-    ("address", "ours"), [("127.0.0.1", True), ("192.0.2.77", False), ("localhost", False), ("fe80::1", False)]
+    ("address", "local"), [("127.0.0.1", True), ("192.0.2.77", False), ("localhost", False), ("fe80::1", False)]
 )
-def test_an_address_is_local_while_this_host_has_it(address: str, ours: bool) -> None:
-    assert is_local(address) is ours
+def test_an_address_is_local_while_this_host_has_it(address: str, local: bool) -> None:
+    assert is_local(address) is local
 
 
 async def test_the_first_host_that_is_not_this_one_decides_the_outbound_address(

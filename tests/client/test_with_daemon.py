@@ -101,14 +101,14 @@ async def test_every_call_of_the_api_is_answered(daemon: RunningDaemon) -> None:
         detail = await api.instance("orders", "o1")
         assert (detail.instance.actor, detail.lease) == ("tester", "held")
         assert (await api.status()).instances == 2
-        renewed = await api.renew([LeaseBody("orders", "o1"), LeaseBody("orders", "nobody")])
+        renewed = await api.renew([LeaseBody("orders", "o1"), LeaseBody("orders", "unknown")])
         assert (renewed.renewed, [lost.reason for lost in renewed.lost]) == (1, ["unknown"])
         assert (await api.resume("orders", "o1")).epoch
         assert (await api.changes("orders")).epoch
         with pytest.raises(UnknownInstance):
-            await api.instance("orders", "nobody")
+            await api.instance("orders", "unknown")
         with pytest.raises(LeaseLost):
-            await api.deregister("orders", "o1", holder="somebody else")
+            await api.deregister("orders", "o1", holder="another process")
         with pytest.raises(Invalid) as refused:
             await client.register("orders", 8003, id="o3", address="169.254.169.254", check="tcp").start()
         assert "address" in refused.value.field
@@ -131,7 +131,7 @@ asyncio.run(main())
 
 
 async def newcomer(url: str, cache: Path) -> str:
-    """The output of a program that starts, picks once, and ends."""
+    """Returns the output of a program that starts, picks once, and ends."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", NEWCOMER, url, str(cache), stdout=asyncio.subprocess.PIPE
     )

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from adsum.client.calls.call import FailureKind
 from adsum.client.calls.channel import Channel
+from adsum.client.calls.failures import FailureKind
 from adsum.client.calls.options import CallOptions
 from adsum.client.client import Client
 from adsum.client.views.view import View

@@ -1,4 +1,4 @@
-"""The ejection of endpoints: the options, and the moves between active and ejected as a table."""
+"""The ejection of endpoints: its options, and the moves between active and ejected as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adsum.core.errors import Invalid
 
 
 class EjectionState(StrEnum):
-    """The state of an endpoint, as this consumer treats it."""
+    """The state of an endpoint at one consumer."""
 
     ACTIVE = "active"
     EJECTED = "ejected"
@@ -30,7 +30,7 @@ class EjectionCause(StrEnum):
     CALM_INTERVAL = "calm-interval"
     """An interval passed without an ejection."""
     TIME_SERVED = "time-served"
-    """The ejection time is over."""
+    """The time of the ejection is over."""
     LIMIT_LOWERED = "limit-lowered"
     """The service has fewer endpoints now, so fewer may be ejected."""
     PROCESS_REPLACED = "process-replaced"
@@ -50,8 +50,8 @@ MOVES: Final[Mapping[tuple[EjectionState, EjectionCause], tuple[EjectionState, i
 )
 """The state after each cause, and the change to the number of counted ejections.
 
-A pair that is not in the table can't happen: calls that end while their endpoint is ejected are not counted, and only
-an ejected endpoint can serve its time or be replaced there.
+Other pairs do not happen: calls that end while their endpoint is ejected are not counted, and the last three causes
+only concern ejected endpoints.
 """
 
 
@@ -86,7 +86,7 @@ class OutlierOptions:
                 raise Invalid(field, f"must be {low:g} to {high:g}")
 
     def max_ejected(self, endpoints: int) -> int:
-        """The number of endpoints that may be ejected at once, of so many."""
+        """Returns the number of endpoints that may be ejected at once if there are `endpoints` in all."""
         if not self.max_ejected_share:
             return 0
         return min(max(1, int(self.max_ejected_share * endpoints)), max(0, endpoints - 1))
@@ -97,7 +97,7 @@ class OutlierOptions:
         return max(1, ceil(self.max_ejection_time / self.base_ejection_time))
 
     def ejection_time(self, ejections: int) -> float:
-        """The length of the n-th ejection in seconds, where n is `ejections`."""
+        """Returns the length of the n-th ejection in seconds, where n is `ejections`."""
         longest = max(self.base_ejection_time, self.max_ejection_time)
         return min(self.base_ejection_time * ejections, longest)
 

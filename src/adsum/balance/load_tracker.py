@@ -14,11 +14,11 @@ from typing import Final
 LATENCY_DECAY: Final = 10.0
 """Seconds after which the weight of a latency has fallen to 1/e."""
 MIN_FAILURE_LATENCY: Final = 1.0
-"""Seconds, the least latency that a failed call counts with: an endpoint that fails fast must not look fast."""
+"""Seconds, the lowest latency with which a failed call is counted: an endpoint that fails fast must not look fast."""
 
 
 class EndpointLoad:
-    """The load of one endpoint: calls `in_flight`, and `latency`, the peak EWMA in seconds at the time `observed_at`.
+    """The load of one endpoint: the calls `in_flight`, and `latency`, the peak EWMA in seconds at `observed_at`.
 
     `latency` is 0.0 before the first call has ended. It rises to a higher observation at once and falls to lower ones
     by exp(-elapsed / decay), after finagle's `PeakEwma.scala`.
@@ -34,13 +34,13 @@ class EndpointLoad:
         self._lock = lock
 
     def finish(self, ok: bool, latency: float, now: float) -> None:
-        """Record that a call that was started has ended after `latency` seconds."""
+        """Records that a call that was started has ended after `latency` seconds."""
         with self._lock:
             self.in_flight -= 1
             self._observe(latency if ok else max(latency, self.latency, MIN_FAILURE_LATENCY), now)
 
     def cancel(self) -> None:
-        """Record that a call that was started has ended without a result for the endpoint."""
+        """Records that a call that was started has ended without a result for the endpoint."""
         with self._lock:
             self.in_flight -= 1
 
@@ -62,21 +62,21 @@ class LoadTracker:
         self._loads: dict[str, EndpointLoad] = {}
 
     def load_of(self, id: str) -> EndpointLoad:
-        """The load of the endpoint, created if needed."""
+        """Returns the load of the endpoint, and creates it if needed."""
         load = self._loads.get(id)
         return load if load is not None else self._loads.setdefault(id, EndpointLoad(self.decay, self._lock))
 
     def start(self, id: str) -> EndpointLoad:
-        """Count a call to the endpoint as in flight. End it once, with the load's `finish` or `cancel`."""
+        """Counts a call to the endpoint as in flight. End it once, with the load's `finish` or `cancel`."""
         load = self._loads.get(id) or self.load_of(id)
         with self._lock:
             load.in_flight += 1
         return load
 
     def retain(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> None:
-        """Drop the loads of endpoints that are not in `ids` and have no call in flight, and those in `replaced`.
+        """Drops the loads of ids that are not in `ids` and have no call in flight, and of the ids in `replaced`.
 
-        The ids in `replaced` belong to other processes now; calls in flight end at the loads of the processes before.
+        The ids in `replaced` belong to other processes now. Calls in flight are still counted at the dropped loads.
         """
         kept = set(ids)
         for id, load in list(self._loads.items()):

@@ -1,8 +1,8 @@
-"""Maglev: a key always goes to the same endpoint, shares are even to one slot, and a pick is one look-up.
+"""Maglev: a key always goes to the same endpoint, shares are exact to one slot, and a pick is one look-up.
 
 D. E. Eisenbud et al., "Maglev: a fast and reliable software network load balancer" (NSDI 2016), section 3.4: each
 endpoint has its own order of preference over the slots of a table, and takes its next free slot in its turn. With
-weights, as in Envoy, the k-th turn of an endpoint comes at k / weight.
+weights, as in Envoy, the k-th turn of an endpoint comes at the time k / weight.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class MaglevPicker:
         return endpoint
 
     def _pick_other(self, slot: int, exclude: Set[str]) -> Endpoint:
-        """The owner of the next slot that is not excluded; the same for every consumer."""
+        """Returns the first endpoint after `slot` that is not excluded; the same for every consumer."""
         for step in range(1, TABLE_SIZE):
             endpoint = self._members[self.slots[(slot + step) % TABLE_SIZE]]
             if endpoint.id not in exclude:
@@ -79,7 +79,7 @@ def _shape(members: list[Endpoint], weights: list[float]) -> tuple[list[str], li
 
 
 def _fill(members: list[Endpoint], weights: list[float]) -> list[int]:
-    """The table: for each slot the index of its owner among the members."""
+    """Returns the table: for each slot, the index of its member."""
     hashes = [hash_pair(endpoint.id) for endpoint in members]
     next_slots = [first % TABLE_SIZE for first, _ in hashes]
     skips = [second % (TABLE_SIZE - 1) + 1 for _, second in hashes]
@@ -98,9 +98,9 @@ def _fill(members: list[Endpoint], weights: list[float]) -> list[int]:
 
 
 def _turns(weights: list[float]) -> Iterator[int]:
-    """Yield for ever the index of the member whose turn it is. Every member has its first turn before any second one.
+    """Yields the index of the next member for ever. Every member has its first turn before any has its second.
 
-    Members of equal weight have their turns together, so that the heap only holds the different weights.
+    Members of equal weight have their turns together, so that the heap holds each weight only once.
     """
     lanes: dict[float, list[int]] = {}
     for index, weight in enumerate(weights):

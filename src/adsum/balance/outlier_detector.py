@@ -1,9 +1,9 @@
-"""Outlier detection: this consumer ejects endpoints for a while that fail while others do not.
+"""Outlier detection: a consumer ejects, for a while, endpoints that fail while others do not.
 
 Passive outlier detection after Envoy ("Outlier detection") and gRPC's A50. An endpoint is ejected when it fails several
 times in a row. It is also ejected when a sweep at the end of an interval finds a failure rate that is too high in
-itself, or far above the mean. Each ejection lasts longer than the one before, and each calm interval takes one off the
-count. The share of ejected endpoints is bounded; when more fail, the panic threshold takes over.
+itself, or far above the mean. Each ejection lasts longer than the one before, and each calm interval lowers the count
+of ejections by one. The share of ejected endpoints is bounded; when more fail, the panic threshold takes over.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RATE_TOLERANCE: Final = 1e-9
 
 
 class CallRecord:
-    """The counts of calls and ejections of one endpoint."""
+    """The record of one endpoint: its state, and its counts of calls and ejections."""
 
     __slots__ = ("consecutive_failures", "ejected_until", "ejections", "failures", "id", "state", "successes")
 
@@ -31,7 +31,7 @@ class CallRecord:
         self.clear()
 
     def clear(self) -> None:
-        """Forget every call."""
+        """Forgets every call."""
         self.consecutive_failures = self.successes = self.failures = 0
 
     @property
@@ -77,7 +77,7 @@ class OutlierDetector:
         self._sweep_at: float | None = None
 
     def update_endpoints(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> list[EjectionEvent]:
-        """Set the ids of all endpoints, usable or not; the records of others are dropped.
+        """Sets the ids of all endpoints, usable or not; the records of others are dropped.
 
         The ids in `replaced` belong to other processes than before, whose records start empty. If fewer endpoints than
         before may be ejected, those whose time ends first become active.
@@ -94,7 +94,7 @@ class OutlierDetector:
         ]
 
     def record_call(self, id: str, ok: bool, now: float) -> EjectionEvent | None:
-        """Count a call that ended. Calls to ejected and unknown endpoints are not counted."""
+        """Counts a call that ended. Calls to ejected and unknown endpoints are not counted."""
         record = self._records.get(id)
         if record is None or record.state is EjectionState.EJECTED:
             return None
@@ -112,7 +112,7 @@ class OutlierDetector:
         return None
 
     def tick(self, now: float) -> list[EjectionEvent]:
-        """End the ejections that are over, and sweep if an interval is over. An early or late call does no harm."""
+        """Ends the ejections that are over, and sweeps if an interval is over. An early or late call does no harm."""
         over = [record for record in self._ejected_records() if record.ejected_until <= now]
         events = [self._move(record, EjectionCause.TIME_SERVED) for record in over]
         if self._sweep_at is not None and self._sweep_at <= now:
@@ -120,14 +120,14 @@ class OutlierDetector:
         return events
 
     def next_deadline(self) -> float | None:
-        """The time of the next `tick`; None while there is nothing to wait for."""
+        """Returns the time of the next `tick`; None while there is nothing to wait for."""
         times = [self._records[id].ejected_until for id in self.ejected]
         if self._sweep_at is not None:
             times.append(self._sweep_at)
         return min(times, default=None)
 
     def _sweep(self, now: float) -> list[EjectionEvent]:
-        """Judge the interval that ends, lower the counts of ejections, and begin the next interval if it is needed."""
+        """Judges the interval that ends, lowers the counts of ejections, and begins the next interval if needed."""
         events = self._judge(now)
         is_needed = False
         for record in self._records.values():
@@ -160,11 +160,11 @@ class OutlierDetector:
         return len(self.ejected) < self.options.max_ejected(len(self._records))
 
     def _ejected_records(self) -> list[CallRecord]:
-        """The records of ejected endpoints; those whose time ends first come first."""
+        """Returns the records of ejected endpoints; those whose time ends first come first."""
         return sorted((self._records[id] for id in self.ejected), key=lambda record: (record.ejected_until, record.id))
 
     def _move(self, record: CallRecord, cause: EjectionCause, now: float = 0.0) -> EjectionEvent:
-        """Follow the table of moves. `now` is needed for ejections; an endpoint that becomes active starts empty."""
+        """Follows the table of moves. `now` is needed for ejections; an endpoint that becomes active starts empty."""
         before = record.state
         record.state, change = MOVES[before, cause]
         record.ejections = min(record.ejections + change, self.options.max_counted_ejections)

@@ -36,11 +36,14 @@ class TwoChoicesPicker:
         return self._members[second if self.is_busier(first, second) else first]
 
     def is_busier(self, first: int, second: int) -> bool:
-        """Whether the first of two members, given by index, has the higher load per weight. False for a tie."""
+        """Returns whether the first of two members, given by index, has the higher load per weight. False for a tie."""
         raise NotImplementedError
 
     def _pick_other(self, exclude: Set[str]) -> Endpoint:
-        """The better of the first two samples that are not excluded, or the only one found in a bounded number."""
+        """Returns the less busy of the first two samples that are not excluded, or the only one that was found.
+
+        The number of draws is bounded. If no sample can be used, every endpoint is looked at.
+        """
         found = -1
         for _ in range(EXTRA_SAMPLES + len(exclude)):
             for index in self._sample_pair():

@@ -37,8 +37,8 @@ class PeakEwma:
 class PeakEwmaPicker(TwoChoicesPicker):
     """Compares the cost of two endpoints.
 
-    Both latencies fall by exp(-elapsed / decay) since they were observed. In the comparison the current time cancels
-    out, and only the difference of the two times is left. So a pick needs no clock.
+    Both latencies have fallen by exp(-elapsed / decay) since they were observed. In the comparison the current time
+    cancels out: only the difference between the two times of observation counts. So a pick needs no clock.
     """
 
     __slots__ = ("_decay",)

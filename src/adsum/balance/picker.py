@@ -12,7 +12,7 @@ from adsum.core.model import Endpoint
 from adsum.core.selection import WeightedEndpoint
 
 EXTRA_SAMPLES: Final = 8
-"""The samples that a random policy draws, plus one per excluded endpoint, before it looks at every endpoint (O(n))."""
+"""The number of draws, plus one for each excluded endpoint, after which a policy looks at every endpoint (O(n))."""
 
 
 class NoEndpoint(AdsumError):
@@ -28,7 +28,7 @@ class Picker(Protocol):
         ...
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
-        """Pick an endpoint, at once.
+        """Picks an endpoint, without waiting.
 
         Hash policies return the same endpoint for the same `hash_key`, and any endpoint by weight without one; other
         policies ignore it. The ids in `exclude` are not picked, for example those already tried. Raises `NoEndpoint`
@@ -42,13 +42,13 @@ class Policy(Protocol):
 
     @property
     def keyed(self) -> bool:
-        """Whether it picks by `hash_key`. Then slow start is left out, since it would move keys at each step."""
+        """True if the policy picks by `hash_key`. Slow start is then off, since it would move keys at each step."""
         ...
 
     def build(
         self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
     ) -> Picker:
-        """Build a picker of `choices`, whose weights are at least 0.
+        """Builds a picker of `choices`, whose weights are at least 0.
 
         Endpoints of weight 0 are picked only if no other weight is there. `previous` is the picker that this one
         replaces; where the algorithm allows, its work and its position are carried over.
@@ -69,7 +69,10 @@ EMPTY_PICKER: Final = EmptyPicker()
 
 
 def pickable(choices: Sequence[WeightedEndpoint]) -> tuple[list[Endpoint], list[float]]:
-    """The endpoints that can be picked and their weights: those above 0, or, without any, all with the same weight."""
+    """Returns the endpoints that can be picked, and their weights: those with a weight above 0.
+
+    If there are none, all endpoints can be picked, with the same weight.
+    """
     weighted = [choice for choice in choices if choice.weight > 0.0]
     if not weighted:
         return [choice.endpoint for choice in choices], [1.0] * len(choices)
@@ -77,12 +80,15 @@ def pickable(choices: Sequence[WeightedEndpoint]) -> tuple[list[Endpoint], list[
 
 
 def all_equal(weights: Sequence[float]) -> bool:
-    """Whether all weights are the same."""
+    """Returns whether all weights are the same."""
     return weights.count(weights[0]) == len(weights)
 
 
 def sample_remaining(members: Sequence[Endpoint], weights: Sequence[float], exclude: Set[str], rng: Random) -> Endpoint:
-    """A random endpoint by weight that is not excluded. Exact and O(n), for when a few samples did not find one."""
+    """Returns a random endpoint by weight that is not excluded. O(n), for when a few samples found none.
+
+    Raises `NoEndpoint` if all are excluded.
+    """
     remaining = [index for index, endpoint in enumerate(members) if endpoint.id not in exclude]
     if not remaining:
         raise NoEndpoint(f"all {len(members)} endpoints are excluded")

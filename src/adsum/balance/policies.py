@@ -1,4 +1,4 @@
-"""The policies by name. To add one: write its file, add a line here, and pass the contract suite."""
+"""The load balancing policies by name. To add one: write its file, add a line here, and pass the contract suite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLICIES: Final[Mapping[str, str]] = MappingProxyType(
         "maglev": "adsum.balance.maglev:Maglev",
     }
 )
-"""Name → import path, imported when chosen."""
+"""Name of a policy → import path of its class, which is imported when the policy is chosen."""
 
 
 class UnknownPolicy(AdsumError):
@@ -32,7 +32,7 @@ class UnknownPolicy(AdsumError):
 
 
 def policy(name: str) -> Policy:
-    """The policy of that name, with its default settings. Raises `UnknownPolicy`."""
+    """Returns the policy of that name, with its default settings. Raises `UnknownPolicy`."""
     if name not in POLICIES:
         raise UnknownPolicy(name)
     module, _, class_name = POLICIES[name].partition(":")

@@ -1,7 +1,7 @@
 """A retry budget: retries are limited to a share of the calls, so that they can't multiply the load of an outage.
 
-After finagle's `RetryBudget` and tower's `TpsBudget`: every first try deposits, every retry withdraws, and both are
-forgotten after the window. A minimum per second lets clients with few calls retry at all.
+After finagle's `RetryBudget` and tower's `TpsBudget`: the first try of every call makes a deposit, every retry makes a
+withdrawal, and both are forgotten after the window. A minimum per second lets clients with few calls retry at all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WINDOW_SLOTS: Final = 10
 
 
 class RetryBudget:
-    """The number of retries that are still allowed. Not thread-safe."""
+    """Counts calls and retries, and decides whether another retry is allowed. Not thread-safe."""
 
     def __init__(
         self, ratio: float = RETRY_RATIO, floor: float = MIN_RETRIES_PER_SECOND, window: float = BUDGET_WINDOW
@@ -41,11 +41,11 @@ class RetryBudget:
         self._newest = 0
 
     def deposit(self, now: float) -> None:
-        """Record the first try of a call."""
+        """Records the first try of a call."""
         self._slots[self._slot(now)] += self._gain
 
     def withdraw(self, now: float) -> bool:
-        """Return whether a retry is allowed; if so, record it."""
+        """Returns whether a retry is allowed, and records it if so."""
         slot = self._slot(now)
         if self._balance() < self._price:
             return False
@@ -53,7 +53,7 @@ class RetryBudget:
         return True
 
     def left(self, now: float) -> int:
-        """The number of retries that would be allowed now."""
+        """Returns the number of retries that would be allowed now."""
         self._slot(now)
         return max(0, int(self._balance() / self._price))
 
@@ -61,7 +61,7 @@ class RetryBudget:
         return self._reserve + sum(self._slots)
 
     def _slot(self, now: float) -> int:
-        """The index of the slot for `now`. Slots that have left the window are emptied."""
+        """Returns the index of the slot for `now`. Slots that have left the window are emptied."""
         newest = int(now // self._length)
         for passed in range(min(WINDOW_SLOTS, newest - self._newest)):
             self._slots[(newest - passed) % WINDOW_SLOTS] = 0.0

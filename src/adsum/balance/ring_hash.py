@@ -22,7 +22,7 @@ from adsum.core.selection import WeightedEndpoint
 POINTS_PER_ENDPOINT: Final = 160
 """The points of an endpoint of mean weight."""
 MAX_RING_POINTS: Final = 65_536
-"""The points on the ring. With more than 410 endpoints each gets fewer, at least one, and shares become uneven."""
+"""The points on the ring. From 410 endpoints on, each gets fewer points, at least one, and shares become uneven."""
 
 
 class RingHash:
@@ -56,7 +56,7 @@ class RingHashPicker:
             self._redraw(before)
 
     def _redraw(self, before: dict[str, int]) -> None:
-        """Remove the points of endpoints whose number of points has changed, and add their new points."""
+        """Removes the points of endpoints whose number of points has changed, and adds their new points."""
         owner = self._owner.copy()
         changed = sorted({id for id, _ in before.items() ^ self._counts.items()})
         for id in changed:
@@ -80,7 +80,7 @@ class RingHashPicker:
         return self._endpoints[id]
 
     def _pick_other(self, index: int, exclude: Set[str]) -> Endpoint:
-        """The owner of the next point that is not excluded; the same for every consumer."""
+        """Returns the first endpoint after the point `index` that is not excluded; the same for every consumer."""
         points = self._points
         for step in range(1, len(points)):
             id = self._owner[points[(index + step) % len(points)]]
@@ -90,6 +90,6 @@ class RingHashPicker:
 
 
 def _counts(weights: list[float]) -> list[int]:
-    """The number of points of each endpoint."""
+    """Returns the number of points of each endpoint."""
     per_weight = min(POINTS_PER_ENDPOINT * len(weights), MAX_RING_POINTS) / sum(weights)
     return [max(1, round(weight * per_weight)) for weight in weights]

@@ -1,9 +1,9 @@
 """Smooth weighted round robin: in every cycle each endpoint gets exactly its weight, spread over the cycle.
 
 The shares over a cycle are those of nginx's smooth weighted round robin, which looks at every peer for each pick. This
-one is earliest deadline first. Endpoints of equal weight form a lane. A lane of n endpoints of weight w is due at the
-times (k + ½) / (n·w) of a virtual time in which one cycle of integer weights takes 1, and its endpoints take turns. A
-pick costs O(log lanes), and O(1) if all weights are equal.
+one is earliest deadline first. Endpoints of equal weight form a lane, and take turns. A lane of n endpoints of weight w
+is due at the virtual times (k + ½) / (n·w). One cycle of integer weights takes a virtual time of 1. A pick costs
+O(log lanes), and O(1) if all weights are equal.
 
 The state is one mark in virtual time, so that a new picker goes on where the previous one was. The first mark is
 random, so that many consumers do not start with the same endpoint.
@@ -23,14 +23,16 @@ from adsum.core.model import Endpoint
 from adsum.core.selection import WeightedEndpoint
 
 VirtualTime = tuple[float, float]
-"""The latest deadline that was served, and the negative weight of its lane: of equal deadlines heavy lanes go first."""
+"""A deadline, and the negative weight of its lane: of equal deadlines, that of the heavier lane comes first. A `mark`
+is the latest deadline that was served."""
 
 MIN_WEIGHT_SHARE: Final = 1e-6
-"""The least weight that determines the random start, as a share of the greatest: an endpoint of less weight may wait
-longer for its first pick than for later ones."""
+"""The lowest weight that counts for the random start, as a share of the highest weight. An endpoint of lower weight may
+wait longer for its first pick than for later ones."""
 
 PICKS_PER_BLOCK: Final = 64
-"""The picks that are computed at a time if weights differ. A rebuild discards at most this many."""
+"""The number of picks that are computed at a time if weights differ. A rebuild discards those that are left, and the
+new picker computes them again."""
 
 
 class RoundRobin:
@@ -54,7 +56,7 @@ class RoundRobin:
 
 
 class RotationPicker:
-    """Picks endpoints of equal weight in order. Two threads at the same instant may get the same one."""
+    """Picks endpoints of equal weight in order. Two threads that pick at the same time may get the same one."""
 
     __slots__ = ("_members", "_next", "_weight", "choices")
 
@@ -79,7 +81,7 @@ class RotationPicker:
         return members[index]
 
     def _pick_other(self, index: int, exclude: Set[str]) -> Endpoint:
-        """The next endpoint in order that is not excluded: at most one step per excluded endpoint."""
+        """Returns the next endpoint in order that is not excluded: at most one step per excluded endpoint."""
         members = self._members
         for step in range(1, len(members)):
             other = (index + step) % len(members)
@@ -90,7 +92,7 @@ class RotationPicker:
 
 
 class WeightLane:
-    """Endpoints of one weight: the picks that the lane has had, and those that it gets in a unit of virtual time."""
+    """The endpoints of one weight, with the number of picks `served` so far and the picks per unit of virtual time."""
 
     __slots__ = ("members", "picks_per_cycle", "served", "weight")
 
@@ -102,9 +104,9 @@ class WeightLane:
 
 
 class WeightedRotationPicker:
-    """Picks endpoints of different weights: from the lane with the earliest deadline, the next endpoint in order.
+    """Picks endpoints of different weights: the next endpoint in order from the lane with the earliest deadline.
 
-    The next picks are computed a block at a time, so that most picks take one off a list.
+    Picks are computed a block at a time, so that most picks only take one from a list.
     """
 
     __slots__ = ("_heap", "_lock", "_marks", "_members", "_rng", "_upcoming", "_weights", "choices")
@@ -146,7 +148,7 @@ class WeightedRotationPicker:
         return endpoint
 
     def _pick_other(self, exclude: Set[str]) -> Endpoint:
-        """The next endpoint that is not excluded; an endpoint that is passed over loses its turn."""
+        """Returns the next endpoint that is not excluded; excluded endpoints lose their turns."""
         for _ in range(EXTRA_SAMPLES + len(exclude)):
             endpoint = self.pick()
             if endpoint.id not in exclude:
@@ -154,7 +156,7 @@ class WeightedRotationPicker:
         return sample_remaining(self._members, self._weights, exclude, self._rng)
 
     def _compute_block(self) -> None:
-        """Compute the next block of picks, in reverse, and the mark after each, which follow the current mark."""
+        """Computes the next block of picks and the mark after each. Both lists are in reverse order."""
         with self._lock:
             if self._upcoming:
                 return
@@ -172,12 +174,15 @@ class WeightedRotationPicker:
 
 
 def _random_mark(weights: list[float], rng: Random) -> VirtualTime:
-    """A random time within the cycle of the slowest lane."""
+    """Returns a random time within the cycle of the slowest lane."""
     return rng.random() / max(min(weights), max(weights) * MIN_WEIGHT_SHARE), 0.0
 
 
 def _served(picks_per_cycle: float, weight: float, mark: VirtualTime) -> int:
-    """The picks that a lane has had at the mark. Found by comparing, so that rounding can't serve a pick twice."""
+    """Returns the number of picks that a lane has had at the mark.
+
+    The number is found by comparing deadlines, so that no rounding error serves a pick twice.
+    """
     served = max(0, int(mark[0] * picks_per_cycle) - 1)
     while ((served + 0.5) / picks_per_cycle, -weight) <= mark:
         served += 1

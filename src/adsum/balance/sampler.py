@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from adsum.balance.picker import all_equal
 
 MAX_REDRAWS: Final = 4
-"""The number of times that a second index is drawn again when it equals the first; then the first is used twice."""
+"""The number of times that a second index is drawn while it equals the first; after that the first is used twice."""
 
 
 class Sampler(Protocol):
@@ -22,12 +22,12 @@ class Sampler(Protocol):
     def sample(self) -> int: ...
 
     def sample_pair(self) -> tuple[int, int]:
-        """Two indices, different if possible; the first is drawn exactly by weight."""
+        """Returns two indices, different if possible; the first is drawn exactly by weight."""
         ...
 
 
 def sampler(weights: Sequence[float], rng: Random) -> Sampler:
-    """The cheapest exact sampler for these weights: at least one, all above 0."""
+    """Returns the cheapest exact sampler for these weights. There is at least one, and all are above 0."""
     return UniformSampler(len(weights), rng) if all_equal(weights) else WeightedSampler(weights, rng)
 
 
@@ -53,7 +53,7 @@ class UniformSampler:
 
 
 class WeightedSampler:
-    """Draws indices by weight. Every column of the alias table holds one index, or parts of two."""
+    """Draws indices by weight. Each column of the alias table holds one index, or parts of two."""
 
     __slots__ = ("_alias", "_bar", "_count", "_random")
 

@@ -1,4 +1,4 @@
-"""Slow start: the share of calls of an endpoint that has just become usable rises gradually.
+"""Slow start: an endpoint that has just become usable gets few calls at first, and gradually more.
 
 The factor is Envoy's ("Slow start mode"): max(min_factor, (max(age, 1 s) / window) ** (1 / aggression)).
 """
@@ -41,7 +41,7 @@ class SlowStart:
             raise Invalid("min_factor", "must be a share above 0, at most 1")
 
     def factor(self, age: float) -> float:
-        """The factor for the weight of an endpoint that became usable `age` seconds ago."""
+        """Returns the factor for the weight of an endpoint that became usable `age` seconds ago."""
         if age >= self.window:
             return 1.0
         risen: float = (max(age, 1.0) / self.window) ** (1.0 / self.aggression)
@@ -58,9 +58,9 @@ class SlowStartTracker:
         self._updated_at = -inf
 
     def update_endpoints(self, usable: Iterable[str], now: float, replaced: Set[str] = frozenset()) -> None:
-        """Set the ids that are usable from now on. Those in `replaced` belong to other processes, and start again.
+        """Sets the ids that are usable from now on. Those in `replaced` belong to other processes, and start again.
 
-        Endpoints of the first view have the factor 1.0, since nobody knows for how long they have been usable. An
+        Endpoints of the first view have the factor 1.0, since it is not known for how long they have been usable. An
         endpoint that stops being usable starts again when it is usable again.
         """
         if not self._slow_start.window:
@@ -73,7 +73,7 @@ class SlowStartTracker:
         self._ramping = {id for id in self._ramping if id in self._since} | (self._since.keys() - before.keys())
 
     def factors(self, now: float) -> Mapping[str, float]:
-        """The factor of each endpoint that is still rising; all others have 1.0."""
+        """Returns the factor of each endpoint that is still rising; all others have 1.0."""
         if not self._ramping or self._since is None:
             return _NO_FACTORS
         self._updated_at = now
@@ -82,5 +82,5 @@ class SlowStartTracker:
         return {id: self._slow_start.factor(ages[id]) for id in self._ramping}
 
     def next_change(self) -> float | None:
-        """The time at which to call `factors` again and rebuild the picker; None if no factor rises."""
+        """Returns the time at which to call `factors` again and rebuild the picker; None if no factor rises."""
         return self._updated_at + RAMP_INTERVAL if self._ramping else None

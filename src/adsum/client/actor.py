@@ -14,7 +14,7 @@ ACTOR_VARIABLE: Final = "ADSUM_ACTOR"
 
 
 def configured_actor(actor: str) -> str:
-    """`actor`, else the value of `ADSUM_ACTOR`, stripped; "" if neither is set.
+    """Returns `actor`, else the value of `ADSUM_ACTOR`, stripped; "" if neither is set.
 
     Raises `Invalid` for what a registry refuses: more than `MAX_TEXT_LENGTH` characters, or more than one line.
     """
@@ -25,7 +25,7 @@ def configured_actor(actor: str) -> str:
 
 
 def default_actor() -> str:
-    """`user@host`, cut to `MAX_TEXT_LENGTH` characters."""
+    """Returns `user@host`, cut to `MAX_TEXT_LENGTH` characters."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # A container may run as a user id without a name.

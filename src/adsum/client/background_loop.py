@@ -32,7 +32,7 @@ class BackgroundLoop:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine on the loop and return its result. An exception in the waiting thread cancels it."""
+        """Runs the coroutine on the loop and returns its result. An exception in the waiting thread cancels it."""
         if self.is_current_thread:
             coroutine.close()
             raise RuntimeError("the synchronous client can't wait inside its own loop")
@@ -44,11 +44,11 @@ class BackgroundLoop:
             raise
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run the coroutine on the loop, without waiting for it."""
+        """Runs the coroutine on the loop, without waiting for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def pause(self) -> None:
-        """Stop the loop between two of its turns, until `resume`. Called before a fork.
+        """Stops the loop between two of its turns, until `resume`. Called before a fork.
 
         A child that is forked while this thread imports a module would hang when it imports the same module.
         """
@@ -59,12 +59,12 @@ class BackgroundLoop:
             is_paused.wait(FORK_PAUSE_TIMEOUT)
 
     def resume(self) -> None:
-        """Let the loop run again. Idempotent."""
+        """Lets the loop run again. Idempotent."""
         self._may_continue.set()
 
     @property
     def is_current_thread(self) -> bool:
-        """Whether the caller runs on the loop's own thread."""
+        """True if the caller runs on the loop's own thread."""
         return threading.current_thread() is self._thread
 
     @staticmethod
@@ -73,7 +73,7 @@ class BackgroundLoop:
         may_continue.wait(FORK_PAUSE_TIMEOUT)
 
     def stop(self) -> None:
-        """End the loop and its thread."""
+        """Ends the loop and its thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(JOIN_TIMEOUT)
 
@@ -94,11 +94,11 @@ class BackgroundLoop:
 _lock = threading.Lock()
 _current: BackgroundLoop | None = None
 _parent_loops: list[BackgroundLoop] = []
-"""Loops of the parent process. They are never used again, and kept so that nothing is closed in the parent's name."""
+"""Loops of the parent process. They are never used again, and are kept so that no finalizer closes anything of them."""
 
 
 def acquire() -> BackgroundLoop:
-    """The loop of this process, started if needed. Call `release` once for each call of this."""
+    """Returns the loop of this process, and starts it if needed. Call `release` once for each call of this."""
     global _current
     with _lock:
         if _current is None:
@@ -108,7 +108,7 @@ def acquire() -> BackgroundLoop:
 
 
 def release(background: BackgroundLoop) -> None:
-    """Give the loop back; the last user ends it."""
+    """Ends one use of the loop; the last release stops it."""
     global _current
     with _lock:
         background.user_count -= 1
@@ -130,7 +130,7 @@ def _after_fork() -> None:
 
 
 def _reset_in_child() -> None:
-    """Give up the parent's loop in a forked child: its thread does not exist there, and its sockets are the parent's.
+    """Gives up the parent's loop in a forked child: its thread does not exist there, and its sockets are the parent's.
 
     A copy of a socket that stays open in the child would keep the registry waiting for a watcher that no longer reads.
     """

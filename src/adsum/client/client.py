@@ -1,4 +1,4 @@
-"""The client of one registry: it follows services and registers instances."""
+"""The asynchronous client of one registry: it follows services and registers instances."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ _log = logging.getLogger(__name__)
 
 
 class Client:
-    """The client of one registry; an async context manager. Without one, call `close`.
+    """The client of one registry; an async context manager. Outside an `async with` block, call `close` at the end.
 
-    It can be made anywhere and is used in one running event loop. Raises `Invalid`.
+    It can be created anywhere, and is used in one running event loop. Raises `Invalid`.
 
     - `urls`: the nodes of one registry, as a list or separated by commas (default: `ADSUM_URL`, else this host).
     - `zone`: the zone of this program (default: `ADSUM_ZONE`).
     - `cache`: the folder for the last good views; None is `$XDG_CACHE_HOME/adsum/views`, False keeps none. Cached views
       are used only while no registry answers.
-    - `cache_max_age`: seconds; an older cached view is still used, and every error says so.
+    - `cache_max_age`: seconds; an older cached view is still used, and every error states its age.
     - `actor`: recorded as the author of this program's changes (default: `ADSUM_ACTOR`, else user@host).
     - `name`: the name of this program in drains that wait for it (default: program, process id and host).
-    - `acknowledge`: False for a program that only looks, and calls nothing that it resolves: no drain waits for it.
+    - `acknowledge`: False for a program that only observes, and does not call what it resolves: no drain waits for it.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class Client:
         self._registrars: list[Registrar] = []
         self._cleanup: asyncio.Task[None] | None = None
         self._has_followed = False
-        """Whether any service was ever followed."""
+        """True once a service was followed."""
         self._closed = False
 
     def channel(self, service: str, options: ChannelOptions | None = None, **fields: Any) -> Channel:
-        """The channel to a service, the same one for the same options; `fields` are fields of `ChannelOptions`.
+        """Returns the channel to a service, the same one for the same options; `fields` are fields of `ChannelOptions`.
 
         With `fields`, the zone is the client's unless it is among them. Needs a running event loop. Raises `Invalid`
         and `UnknownPolicy`.
@@ -116,7 +116,7 @@ class Client:
         return channel
 
     def on_demand_channel(self, service: str, options: ChannelOptions | None = None) -> Channel:
-        """Like `channel`, for a name that came with a request and may be no service.
+        """Like `channel`, for a name that came with a request and may not be the name of a service.
 
         The channel is closed after `UNUSED_CHANNEL_TIMEOUT` seconds without an instance and without a `pick`.
         """
@@ -133,7 +133,7 @@ class Client:
         return channel
 
     async def _close_unused(self) -> None:
-        """Close on-demand channels that were unused for too long, and drop what is closed."""
+        """Closes on-demand channels that were unused for too long, and drops closed channels and resolvers."""
         while True:
             await self._clock.sleep(UNUSED_CHANNEL_TIMEOUT / 2)
             since = self._clock.now() - UNUSED_CHANNEL_TIMEOUT
@@ -144,7 +144,7 @@ class Client:
             self._resolvers = {name: resolver for name, resolver in self._resolvers.items() if not resolver.closed}
 
     def resolver(self, service: str) -> Resolver:
-        """The resolver of a service, the same one each time. It stays open until it or the client is closed.
+        """Returns the resolver of a service, the same one each time. It stays open until it or the client is closed.
 
         Needs a running event loop. Raises `Invalid`.
         """
@@ -189,7 +189,7 @@ class Client:
         holder: str = "",
         take_over: bool = False,
     ) -> Registrar:
-        """A registrar for one instance of a service; start it by `async with client.register("orders", 8000): …`.
+        """Returns a registrar for one instance; start it by `async with client.register("orders", 8000): …`.
 
         - `id`: default `<host>-<address>-<port>`.
         - `address`: default `ADSUM_ADDRESS`, else the address of this host on the way to the registry.
@@ -233,7 +233,7 @@ class Client:
         signals: bool = True,
         take_over: bool = False,
     ) -> Registrar:
-        """A registrar for a registration as it is; the other parameters are those of `register`.
+        """Returns a registrar for a registration as it is; the other parameters are those of `register`.
 
         Without `address` the address is determined when registering, and that of `registration` does not count. A
         registration without a holder gets one.
@@ -285,7 +285,7 @@ class Client:
         return self.source.api
 
     async def close(self) -> None:
-        """Deregister every instance without a drain, send good-byes, and close every connection. Idempotent."""
+        """Deregisters every instance without a drain, sends good-byes, and closes every connection. Idempotent."""
         if self._closed:
             return
         await asyncio.gather(*(registrar.stop() for registrar in self._registrars))

@@ -15,7 +15,7 @@ MAX_NAME_LENGTH: Final = 128
 
 
 class ConsumerIdentity:
-    """The id and name of a consumer. The id stays the same for the life of the process; a forked child gets its own."""
+    """The id and name of a consumer. The id stays the same for the life of the process; a forked child has its own."""
 
     def __init__(self, name: str = "") -> None:
         """`name` is shown to people when a drain waits for this program; default: `default_consumer_name()`."""
@@ -25,26 +25,26 @@ class ConsumerIdentity:
 
     @property
     def id(self) -> str:
-        """32 hex digits."""
+        """The id, 32 hex digits."""
         if self._pid != os.getpid():
             self._id, self._pid = secrets.token_hex(16), os.getpid()
         return self._id
 
     def successor(self) -> ConsumerIdentity:
-        """A new identity with the same name."""
+        """Returns a new identity with the same name."""
         return ConsumerIdentity(self._name)
 
     @property
     def name(self) -> str:
-        """One line of at most `MAX_NAME_LENGTH` characters."""
+        """The name for people, one line of at most `MAX_NAME_LENGTH` characters."""
         return one_line(self._name or default_consumer_name())
 
 
 class ServiceConsumers:
-    """The identity under which a program follows each service: the same for all, until a good-bye for one was sent.
+    """The identities under which a program follows services: one for all, until it sends a good-bye for a service.
 
-    A good-bye may arrive late. So a service that is followed again is followed under a new identity, which the late
-    good-bye does not end.
+    A service that is followed again after its good-bye is followed under a new identity. A good-bye that arrives late
+    does not end that one.
     """
 
     def __init__(self, consumer: ConsumerIdentity) -> None:
@@ -53,13 +53,13 @@ class ServiceConsumers:
         """Service → the identity that follows it since its good-bye."""
 
     def consumer_for(self, service: str) -> ConsumerIdentity:
-        """The identity that follows the service from now on."""
+        """Returns the identity that follows the service from now on."""
         return self._successors.get(service, self._consumer)
 
     def retire(self, services: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
-        """Stop following these services (none: all) under their identities.
+        """Stops following these services (none: all) under their identities.
 
-        Returns the good-byes to send: the id of a consumer, and its services (none: all).
+        Returns the good-byes to send: pairs of the id of a consumer and its services (none: all).
         """
         if not services:
             retired = [self._consumer, *self._successors.values()]
@@ -71,12 +71,12 @@ class ServiceConsumers:
 
 
 def default_consumer_name() -> str:
-    """The program, its process id and its host: `checkout.py[4711]@web1`."""
+    """Returns the program, its process id and its host: `checkout.py[4711]@web1`."""
     return f"{_program()}[{os.getpid()}]@{platform.node()}"
 
 
 def one_line(text: str) -> str:
-    """The text without line ends and unprintable characters, cut to `MAX_NAME_LENGTH`."""
+    """Returns the text without line ends and unprintable characters, cut to `MAX_NAME_LENGTH`."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(printable.split())[:MAX_NAME_LENGTH]
 

@@ -6,7 +6,7 @@ from adsum.core.errors import AdsumError, UnknownInstance
 
 
 class RegistryUnavailable(AdsumError):
-    """No registry node gave a usable answer. `reason` has one clause for each node that was asked.
+    """No registry node gave a usable answer. `reason` has one clause for each node that was tried.
 
     `declined`: a node answered that it can't serve the request now. Otherwise it may be that no node runs.
     """
@@ -35,7 +35,7 @@ class DrainUnacknowledged(AdsumError):
 
 
 class AnswerOverdue(AdsumError):
-    """A registry node took a request that waits, and did not answer within its `wait` seconds."""
+    """A registry node accepted a request that waits, and did not answer within its `wait` seconds."""
 
     def __init__(self, wait: float) -> None:
         super().__init__(f"the registry has not answered within {wait:g} s, so it is not known who confirmed")
@@ -43,7 +43,7 @@ class AnswerOverdue(AdsumError):
 
 
 class AnswerLost(AdsumError):
-    """A registry node took a request that waits and was lost, and no node answered before `wait` seconds had passed."""
+    """A registry node accepted a request that waits and was lost, and no node answered within the `wait` seconds."""
 
     def __init__(self, wait: float, loss: str, latest_failure: str = "") -> None:
         """`loss`: how that node was lost, as a clause; `latest_failure`: the failure of the latest attempt."""
@@ -54,7 +54,7 @@ class AnswerLost(AdsumError):
 
 
 class InstanceForgotten(UnknownInstance):
-    """An instance is unknown after its node was lost in the middle of a waiting call, though that node knew it.
+    """The node that had accepted a request about an instance was lost, and the instance is unknown since.
 
     The registry lost its state, or the instance left.
     """

@@ -25,7 +25,7 @@ _INVALID_IN_ID = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def outbound_address(peer: tuple[Any, ...]) -> str:
-    """The address of this host from which packets to `peer` leave; `peer` is a socket address with an IP.
+    """Returns the address of this host from which packets to `peer` leave; `peer` is a socket address with an IP.
 
     Connecting a UDP socket only looks up the route and sends nothing. For a peer on this host it is 127.0.0.1: an
     instance on the registry's own host is listed under loopback. Raises `OSError` if there is no route.
@@ -61,7 +61,7 @@ async def outbound_address_to_any(hosts: Iterable[tuple[str, int]], lookup_timeo
 
 
 def is_local(address: str) -> bool:
-    """Whether this host has that IP address now; False for a host name."""
+    """Returns whether this host has that IP address now; False for a host name."""
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -72,7 +72,7 @@ def is_local(address: str) -> bool:
 
 
 def default_address() -> str:
-    """The value of `ADSUM_ADDRESS`, else the address from which packets to the outside leave.
+    """Returns the value of `ADSUM_ADDRESS`, else the address from which packets to the outside leave.
 
     127.0.0.1 if there is no route.
     """
@@ -86,7 +86,7 @@ def default_address() -> str:
 
 
 def default_id(port: int, address: str = "", host: str | None = None) -> str:
-    """`<host>-<address>-<port>`; `address` "" is `default_address()`.
+    """Returns `<host>-<address>-<port>`; `address` "" stands for `default_address()`.
 
     It is the same after a restart, so that the instance takes its own entry again, and differs on another host of the
     same name.

@@ -57,7 +57,7 @@ class SyncClient:
         _clients.add(self)
 
     def channel(self, service: str, options: ChannelOptions | None = None, **fields: Any) -> SyncChannel:
-        """The channel to a service, the same one for the same options. Raises `Invalid` and `UnknownPolicy`."""
+        """Returns the channel to a service, the same one for the same options. Raises `Invalid` and `UnknownPolicy`."""
         key = (service, options, tuple(sorted(fields.items())))
         with self._lock:
             channel = self._channels.get(key)
@@ -76,13 +76,13 @@ class SyncClient:
         return channel
 
     def resolver(self, service: str) -> SyncResolver:
-        """The resolver of a service. Raises `Invalid`."""
+        """Returns the resolver of a service. Raises `Invalid`."""
         resolver = SyncResolver(self, service)
         resolver.open()
         return resolver
 
     def register(self, service: str, port: int, **options: Any) -> SyncRegistrar:
-        """A registrar like that of `Client.register`: `with client.register("orders", 8000): …`. Raises `Invalid`."""
+        """Returns a registrar, see `Client.register`: `with client.register("orders", 8000): …`. Raises `Invalid`."""
 
         async def make(client: Client) -> Registrar:
             return client.register(service, port, **options)
@@ -94,7 +94,7 @@ class SyncClient:
         return registrar
 
     def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
-        """Run `await work(client)` on the background loop and return its result.
+        """Runs `await work(client)` on the background loop and returns its result.
 
         `client` is the asynchronous client.
         """
@@ -102,12 +102,12 @@ class SyncClient:
         return loop.run(_await(work, client))
 
     def submit(self, work: Callable[[Client], Awaitable[T]]) -> Future[T]:
-        """Start `await work(client)` on the background loop, without waiting for it."""
+        """Starts `await work(client)` on the background loop, without waiting for it."""
         loop, client = self._start()
         return loop.submit(_await(work, client))
 
     def close(self) -> None:
-        """Deregister every instance without a drain, and close every connection. Idempotent."""
+        """Deregisters every instance without a drain, sends good-byes, and closes every connection. Idempotent."""
         with self._lock:
             running, self._running, self._closed = self._running, None, True
         if running is not None:
@@ -135,7 +135,7 @@ class SyncClient:
             return self._running
 
     def reset_after_fork(self) -> None:
-        """Start again at first use. Called in a forked child, where the parent's loop does not run."""
+        """Starts again at first use. Called in a forked child, where the parent's loop does not run."""
         self._lock, self._running = RLock(), None
         for channel in (*self._channels.values(), *self._on_demand_channels):
             channel.reset_after_fork()
@@ -174,7 +174,7 @@ class SyncChannel:
         return (self._channel or self.open()).call(idempotent=idempotent, hash_key=hash_key, options=options)
 
     def ready(self, timeout: float = READY_TIMEOUT) -> None:
-        """Return once `pick` finds an endpoint. Raises `NoEndpoint` after `timeout` seconds."""
+        """Waits until `pick` finds an endpoint. Raises `NoEndpoint` after `timeout` seconds."""
         channel = self._channel or self.open()
         self._client.run(lambda _: channel.ready(timeout))
 
@@ -202,7 +202,7 @@ class SyncChannel:
             self._channel.close_soon()
 
     def open(self) -> Channel:
-        """The asynchronous channel, which is made on the background loop at first use in this process."""
+        """Makes the asynchronous channel of this process on the background loop, and returns it."""
 
         async def make(client: Client) -> Channel:
             if self._on_demand:
@@ -213,7 +213,7 @@ class SyncChannel:
         return channel
 
     def reset_after_fork(self) -> None:
-        """Open the channel again at first use. Called in a forked child."""
+        """Opens the channel again at first use. Called in a forked child."""
         self._channel = None
 
 
@@ -233,7 +233,7 @@ class SyncResolver:
         return self.open().connected
 
     def watch(self) -> Generator[View, None, None]:
-        """Yield the current view, if there is one, then each new one, until the client is closed."""
+        """Yields the current view, if there is one, then every new one, until the client is closed."""
         views = self.open().watch()
         try:
             while True:
@@ -246,7 +246,7 @@ class SyncResolver:
                 self._client.run(lambda _: views.aclose())
 
     def open(self) -> Resolver:
-        """The asynchronous resolver of this process."""
+        """Returns the asynchronous resolver of this process, and starts it if needed."""
 
         async def make(client: Client) -> Resolver:
             return client.resolver(self.service)
@@ -334,7 +334,7 @@ class SyncRegistrar:
             block.leave(error)
 
     def _may(self, action: str) -> bool:
-        """Whether this process registered the instance, so that it may do `action`."""
+        """Returns whether this process registered the instance, so that it may do `action`."""
         may = os.getpid() == self._pid
         if not may:
             _log.debug(

@@ -8,8 +8,8 @@ from typing import Final
 from adsum.ports import Clock
 
 MAX_SLEEP_OVERRUN: Final = 0.5
-"""Seconds; a sleep that ends later than this after its time shows that this program was suspended. Then silence says
-nothing about the registry."""
+"""Seconds; a sleep that ends later than this after its deadline shows that this program was suspended. The silence of
+the registry until then means nothing."""
 
 
 class Wakeup:
@@ -20,11 +20,11 @@ class Wakeup:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """End the current sleep, or the next one if there is none."""
+        """Ends the current sleep, or the next one if there is none."""
         self._woken.set()
 
     async def wait(self, deadline: float | None) -> None:
-        """Return at `deadline` (monotonic seconds; None: never) or when woken."""
+        """Sleeps until `deadline` (monotonic seconds; None: for ever) or until woken."""
         if deadline is None:
             await self._woken.wait()
         else:

@@ -21,7 +21,7 @@ from tests.client.fakes import endpoint
 
 
 class CountingChannel:
-    """Implements `call.CallChannel` with a list of endpoints and a clock of its own, and counts picks."""
+    """Implements `CallChannel` with a list of endpoints and its own clock, and records picks."""
 
     service = "orders"
 
@@ -57,9 +57,9 @@ class CountingChannel:
         raise NoEndpoint("no endpoint is left")
 
     def record_result(self, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
-        taken = self.time - pick.started_at if latency is None else latency
-        load.finish(ok, taken, self.time)
-        self.ends.append((pick.endpoint.id, ok, taken))
+        duration = self.time - pick.started_at if latency is None else latency
+        load.finish(ok, duration, self.time)
+        self.ends.append((pick.endpoint.id, ok, duration))
 
     def begin_call(self) -> None:
         self.deposits += 1
@@ -242,7 +242,7 @@ def test_a_failed_call_states_the_service_each_try_and_the_reason_for_the_end() 
         "orders: no answer after 2 tries: 10.0.0.1:8000 (i0): connection refused after 3 ms; "
         "10.0.0.1:8001 (i1): no answer after 1 s. Not tried again: at most 2 tries are allowed."
     )
-    assert [try_.kind for try_ in failed.value.tries] == [FailureKind.CONNECT, FailureKind.TIMEOUT]
+    assert [attempt.kind for attempt in failed.value.tries] == [FailureKind.CONNECT, FailureKind.TIMEOUT]
 
 
 def test_a_cancelled_call_does_not_count_for_the_endpoint() -> None:

@@ -99,9 +99,9 @@ async def test_an_endpoint_that_left_or_drains_is_not_picked(fixture: ChannelFix
 async def test_the_picker_is_rebuilt_before_an_update_is_acknowledged(fixture: ChannelFixture) -> None:
     await fixture.receive(full_update(1, endpoint("a"), endpoint("b")))
     fixture.source.emit(delta_update(1, 2, endpoint("a", Status.DRAINING)))
-    while len(fixture.source.applied) < 2:
+    while len(fixture.source.acknowledged) < 2:
         await run_until_idle(1)
-        if len(fixture.source.applied) == 2:
+        if len(fixture.source.acknowledged) == 2:
             assert set(fixture.picked(4)) == {"b"}
 
 
@@ -170,10 +170,10 @@ async def test_no_endpoint_states_its_reason(fixture: ChannelFixture) -> None:
         fixture.channel.pick()
     await fixture.receive(delta_update(2, 3, endpoint("c")), ConnectionLost("a: connection refused"))
     await fixture.clock.advance(65.0)
-    with pytest.raises(NoEndpoint) as nobody:
+    with pytest.raises(NoEndpoint) as raised:
         fixture.channel.pick(exclude={"c"})
-    assert str(nobody.value) == (
-        "no endpoint of orders: all 1 usable are excluded (1 excluded ids); the view is 65 s old; "
+    assert str(raised.value) == (
+        "no endpoint of orders: every usable endpoint is excluded (1 usable, 1 excluded); the view is 65 s old; "
         "the registry is not connected (a: connection refused)"
     )
 
@@ -259,9 +259,9 @@ async def test_every_error_warns_of_a_cached_view_older_than_cache_max_age(tmp_p
     source.emit(ConnectionLost("it is down"))
     await channel.ready()
     warning = "the view was cached on this host 2 h ago and is older than cache_max_age (60 min)"
-    with pytest.raises(NoEndpoint) as nobody:
+    with pytest.raises(NoEndpoint) as raised:
         channel.pick(exclude={"a"})
-    assert warning in str(nobody.value)
+    assert warning in str(raised.value)
     call = channel.call(idempotent=True, options=CallOptions(tries=1))
     call.next_try().record_failure(FailureKind.CONNECT, "connection refused")
     with pytest.raises(CallFailed) as failed:

@@ -62,12 +62,12 @@ def test_changes_follow_the_requested_position_then_the_update_before() -> None:
 
 def test_several_changes_of_one_update_are_merged() -> None:
     batcher = EventBatcher("orders", ViewPosition("e1", 4))
-    gone = [wire.RemovedInstance("a", "deregistered", "me"), wire.RemovedInstance("b", "deregistered", "me")]
+    removed = [wire.RemovedInstance("a", "deregistered", "me"), wire.RemovedInstance("b", "deregistered", "me")]
     (update,) = updates(
         batcher,
         event("open", wire.WatchOpened("e1", 7, False, "w1")),
         event("change", wire.ServiceChange("orders", 4, 5, [instance("a")])),
-        event("change", wire.ServiceChange("orders", 5, 6, [], gone)),
+        event("change", wire.ServiceChange("orders", 5, 6, [], removed)),
         event("change", wire.ServiceChange("orders", 6, 7, [instance("b", port=81)])),
         SYNCED,
     )
@@ -123,7 +123,7 @@ def test_an_invalid_instance_does_not_hide_the_others() -> None:
 
 
 @pytest.mark.parametrize("wrong", [SYNCED, SseEvent("open", b"{"), SseEvent("service", b'{"epoch": 1}')])
-def test_an_event_against_the_protocol_is_a_protocol_violation(wrong: SseEvent) -> None:
+def test_an_invalid_event_is_a_protocol_violation(wrong: SseEvent) -> None:
     with pytest.raises(ProtocolViolation):
         EventBatcher("orders", None).add(wrong)
 

@@ -24,7 +24,7 @@ class AnsweringNodes:
         self.cancelled: list[str] = []
         self.discarded: list[str] = []
 
-    async def ask(self, node: str, on_progress: OnProgress) -> str:
+    async def request(self, node: str, on_progress: OnProgress) -> str:
         self.on_progress[node] = on_progress
         try:
             return str(await self.answers[node])
@@ -35,14 +35,14 @@ class AnsweringNodes:
     async def discard(self, answer: str) -> None:
         self.discarded.append(answer)
 
-    async def begin(self, silence: float | None = HEDGE_DELAY) -> asyncio.Task[str]:
-        answering = first_answer(self.nodes, self.ask, self.clock, hedge_delay=silence, discard=self.discard)
+    async def begin(self, hedge_delay: float | None = HEDGE_DELAY) -> asyncio.Task[str]:
+        answering = first_answer(self.nodes, self.request, self.clock, hedge_delay=hedge_delay, discard=self.discard)
         task = asyncio.create_task(answering)
         await run_until_idle()
         return task
 
 
-async def test_only_one_node_is_asked_if_it_answers_in_time() -> None:
+async def test_only_one_node_is_tried_if_it_answers_in_time() -> None:
     fixture = AnsweringNodes()
     task = await fixture.begin()
     await fixture.clock.advance(HEDGE_DELAY - 0.01)
@@ -51,7 +51,7 @@ async def test_only_one_node_is_asked_if_it_answers_in_time() -> None:
     assert list(fixture.on_progress) == [fixture.first]
 
 
-async def test_a_silent_node_loses_to_the_first_that_answers_and_is_asked_last_afterwards() -> None:
+async def test_a_silent_node_loses_to_the_first_that_answers_and_is_tried_last_afterwards() -> None:
     fixture = AnsweringNodes()
     task = await fixture.begin()
     await fixture.clock.advance(HEDGE_DELAY)
@@ -106,7 +106,7 @@ async def test_a_node_that_sends_bytes_is_not_silent() -> None:
 
 async def test_a_request_without_hedging_is_sent_to_one_node_at_a_time() -> None:
     fixture = AnsweringNodes()
-    task = await fixture.begin(silence=None)
+    task = await fixture.begin(hedge_delay=None)
     await fixture.clock.advance(60.0)
     assert list(fixture.on_progress) == [fixture.first]
     fixture.answers[fixture.first].set_exception(NodeUnreachable("it did not answer in time"))
@@ -122,7 +122,7 @@ async def test_a_refusal_is_an_answer() -> None:
     assert list(fixture.on_progress) == [fixture.first]
 
 
-async def test_when_no_node_answers_the_error_names_each() -> None:
+async def test_when_no_node_answers_the_error_names_every_node() -> None:
     fixture = AnsweringNodes()
     for url, answer in fixture.answers.items():
         answer.set_exception(NodeUnreachable(f"no way to {url[-1]}"))
@@ -140,7 +140,7 @@ async def test_an_answer_that_comes_too_late_is_closed() -> None:
     assert {await task, *fixture.discarded} == {"one", "two"}
 
 
-async def test_giving_up_leaves_nothing_behind() -> None:
+async def test_a_cancelled_request_leaves_no_task() -> None:
     fixture = AnsweringNodes()
     task = await fixture.begin()
     await fixture.clock.advance(HEDGE_DELAY)
@@ -153,11 +153,11 @@ async def test_giving_up_leaves_nothing_behind() -> None:
 async def test_no_error_shows_the_password_of_a_url() -> None:
     nodes = RegistryNodes(["http://me:hidden@a", "http://me:hidden@b"], Random(1))
 
-    async def ask(node: str, on_progress: OnProgress) -> str:
+    async def request(node: str, on_progress: OnProgress) -> str:
         raise NodeUnreachable("refused")
 
     with pytest.raises(RegistryUnavailable, match="http://a: refused") as failed:
-        await first_answer(nodes, ask, FakeClock(), hedge_delay=HEDGE_DELAY)
+        await first_answer(nodes, request, FakeClock(), hedge_delay=HEDGE_DELAY)
     assert "hidden" not in str(failed.value)
     with pytest.raises(Invalid, match="such as") as wrong:
         parse_urls("http://me:hidden@[")

@@ -10,14 +10,14 @@ from adsum.core.errors import Invalid
 URLS = ["http://a:1", "http://b:1", "http://c:1"]
 
 
-def test_a_node_that_answers_is_asked_again() -> None:
+def test_a_node_that_answers_is_tried_first_again() -> None:
     nodes = RegistryNodes(URLS, Random(1))
     first = nodes.current(0.0)
     nodes.mark_answered(first)
     assert nodes.current(0.0) == first
 
 
-def test_a_node_that_failed_is_asked_last() -> None:
+def test_a_node_that_failed_is_tried_last() -> None:
     nodes = RegistryNodes(URLS, Random(1))
     first = nodes.current(0.0)
     nodes.mark_failed(first)
@@ -34,7 +34,7 @@ def test_a_second_failure_of_a_node_changes_nothing() -> None:
     assert nodes.order(0.0) == order
 
 
-def test_a_node_that_hung_is_asked_after_one_that_failed_later_until_its_time_is_over() -> None:
+def test_a_node_that_hung_is_tried_after_one_that_failed_later_until_its_penalty_is_over() -> None:
     nodes = RegistryNodes(URLS, Random(1))
     one, two, three = nodes.order(0.0)
     nodes.mark_hung(one, 0.0)

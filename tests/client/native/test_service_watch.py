@@ -44,7 +44,7 @@ def opened(*, heartbeat: float = 3.0, watch: str = "w1") -> bytes:
 
 
 class WatchFixture:
-    """A consumer that watches orders at two nodes, of which it asks A first."""
+    """A consumer that watches orders at two nodes, of which it tries A first."""
 
     def __init__(self, *urls: str, heartbeat: float = 3.0, seed: int = 1) -> None:
         self.clock = FakeClock()
@@ -79,7 +79,7 @@ class WatchFixture:
         return [stream for stream in self.net.streams if not stream.closed]
 
     async def beat(self, seconds: float, every: float = 1.0) -> None:
-        """Let time pass, with heartbeats on the open streams of nodes that do not hang."""
+        """Lets time pass, with heartbeats on the open streams of nodes that do not hang."""
         for _ in range(round(seconds / every)):
             for stream in self.open:
                 if stream.node not in self.net.hanging:
@@ -129,7 +129,7 @@ async def test_a_node_that_hangs_after_its_first_bytes_delays_the_first_view_by_
     await fixture.close()
 
 
-async def test_a_single_hung_node_is_given_up_after_a_while() -> None:
+async def test_a_connection_to_a_hung_node_is_closed_after_a_while() -> None:
     fixture = WatchFixture(A)
     fixture.net.hanging.add(A)
     await fixture.clock.advance(FIRST_UPDATE_TIMEOUT + 0.01)
@@ -239,13 +239,13 @@ async def test_connect_pauses_are_short_while_drains_wait_and_grow_afterwards() 
         await run_until_idle()
         fixture.net.refusing |= {A, B}
         fixture.open[0].send(NodeUnreachable("connection reset"))
-        begun = fixture.clock.now()
+        began = fixture.clock.now()
         tries = [0.0]
         for _ in range(600):
             before = len(fixture.net.streams)
             await fixture.clock.advance(0.05)
             if len(fixture.net.streams) > before:
-                tries.append(fixture.clock.now() - begun)
+                tries.append(fixture.clock.now() - began)
         firsts.append(tries[1])
         for earlier, later in pairwise(tries):
             (awaited if earlier < lost_after(DEFAULT_HEARTBEAT) else after).append(later - earlier)
@@ -256,7 +256,7 @@ async def test_connect_pauses_are_short_while_drains_wait_and_grow_afterwards() 
     assert min(after) < 1.0, "a pause is drawn from 0 to its bound"
 
 
-async def test_the_registry_counts_as_lost_only_after_every_node_was_asked() -> None:
+async def test_the_registry_counts_as_lost_only_after_every_node_was_tried() -> None:
     fixture = WatchFixture()
     fixture.net.refusing |= {A, B}
     await run_until_idle()
@@ -293,7 +293,7 @@ async def test_a_suspended_program_reads_what_arrived_before_it_judges_its_node(
     assert fixture.api.nodes.current(fixture.clock.now()) == A
 
 
-async def test_closing_a_watch_while_it_connects_leaves_nothing_behind() -> None:
+async def test_closing_a_watch_while_it_connects_leaves_no_task() -> None:
     fixture = WatchFixture()
     fixture.net.hanging |= {A, B}
     await fixture.clock.advance(HEDGE_DELAY + 0.1)

@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[CountingServer]:
         yield counting
 
 
-async def _asked(transport: Transport, server: CountingServer) -> bytes:
+async def _requested(transport: Transport, server: CountingServer) -> bytes:
     return (await transport.request("GET", server.url, timeout=20.0)).body
 
 
@@ -51,17 +51,17 @@ async def _streamed(transport: Transport, server: CountingServer) -> bytes:
 
 async def test_requests_share_a_connection_and_streams_never_do(server: CountingServer) -> None:
     transport = Transport(None)
-    assert [await _asked(transport, server) for _ in range(2)] == [b"1", b"1"]
+    assert [await _requested(transport, server) for _ in range(2)] == [b"1", b"1"]
     assert [await _streamed(transport, server) for _ in range(2)] == [b"2", b"3"]
-    assert await _asked(transport, server) == b"1"
+    assert await _requested(transport, server) == b"1"
     await transport.close()
 
 
 async def test_a_fresh_request_uses_a_new_connection(server: CountingServer) -> None:
     transport = Transport(None)
-    assert await _asked(transport, server) == b"1"
+    assert await _requested(transport, server) == b"1"
     assert (await transport.request("GET", server.url, timeout=20.0, fresh=True)).body == b"2"
-    assert await _asked(transport, server) == b"1"
+    assert await _requested(transport, server) == b"1"
     await transport.close()
 
 
@@ -87,18 +87,18 @@ async def test_the_host_header_is_that_of_the_url(address: str) -> None:
 
 async def test_closed_idle_connections_are_not_used_again(server: CountingServer) -> None:
     transport = Transport(None)
-    assert await _asked(transport, server) == b"1"
+    assert await _requested(transport, server) == b"1"
     await transport.close_idle()
-    assert await _asked(transport, server) == b"2"
+    assert await _requested(transport, server) == b"2"
     await transport.close()
 
 
 async def test_a_registry_with_a_later_major_protocol_is_an_error_that_says_to_upgrade(server: CountingServer) -> None:
     transport = Transport(None)
     server.protocol = b"2.0"
-    for ask in (_asked, _streamed):
+    for send in (_requested, _streamed):
         with pytest.raises(NodeUnreachable, match=r"it speaks version '2.0' .* here speaks 1.0: upgrade"):
-            await ask(transport, server)
+            await send(transport, server)
     await transport.close()
 
 
@@ -106,5 +106,5 @@ async def test_a_registry_with_a_later_major_protocol_is_an_error_that_says_to_u
 async def test_a_registry_with_this_major_protocol_or_none_is_accepted(server: CountingServer, protocol: bytes) -> None:
     transport = Transport(None)
     server.protocol = protocol
-    assert await _asked(transport, server) == b"1"
+    assert await _requested(transport, server) == b"1"
     await transport.close()

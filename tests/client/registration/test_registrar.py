@@ -36,11 +36,11 @@ class RegistrarFixture:
         return self.client.register("orders", port, **{"id": f"o{port}", **options})
 
     def takeover(self) -> Takeover:
-        """The takeover of the latest registration."""
+        """Returns the takeover of the latest registration."""
         return self.source.listed["orders", "o8000"].takeover
 
     def requests(self) -> list[str]:
-        """The requests since the last call of this, without those for the address."""
+        """Returns the requests since the last call of this, without those for the address."""
         calls = [call for call in self.source.calls if call != "address"]
         self.source.calls.clear()
         return calls
@@ -280,10 +280,10 @@ async def test_a_drain_names_the_consumers_that_were_lost(
     caplog.set_level("INFO")
     registrar = fixture.register()
     await registrar.start()
-    fixture.source.lost = [ConsumerView("laptop", "10.0.0.9:5", reason="nothing was heard of it for 8 s")]
+    fixture.source.lost = [ConsumerView("laptop", "10.0.0.9:5", reason="no heartbeat for 8 s")]
     drained = await registrar.drain()
     assert (drained.done, drained.lost_count, [consumer.name for consumer in drained.lost]) == (True, 1, ["laptop"])
-    assert "1 lost consumer was not waited for: laptop at 10.0.0.9:5 (nothing was heard of it for 8 s)" in caplog.text
+    assert "1 lost consumer was not waited for: laptop at 10.0.0.9:5 (no heartbeat for 8 s)" in caplog.text
 
 
 async def test_an_instance_that_leaves_during_its_registration_is_drained(fixture: RegistrarFixture) -> None:
@@ -426,11 +426,11 @@ async def test_an_unexpected_error_does_not_end_renewals(
 ) -> None:
     await fixture.register().start()
 
-    def fail(call: str) -> None:
+    async def fail(*_: object) -> None:
         raise ValueError("surprise")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fixture.source, "_ask", fail)
+        patch.setattr(fixture.source, "renew", fail)
         await fixture.clock.advance(30.0)
     fixture.requests()
     await fixture.clock.advance(10.0)

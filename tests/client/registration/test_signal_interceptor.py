@@ -23,7 +23,7 @@ def received() -> Iterator[list[int]]:
 
 def test_the_servers_own_handler_runs_after_ours(received: list[int]) -> None:
     resumes: list[Callable[[], None]] = []
-    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
+    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, kills: resumes.append(resume))
     assert interceptor.install()
     os.kill(os.getpid(), signal.SIGUSR1)
     assert (len(resumes), received) == (1, [])
@@ -34,7 +34,7 @@ def test_the_servers_own_handler_runs_after_ours(received: list[int]) -> None:
 
 def test_a_second_signal_takes_effect_at_once_and_only_once(received: list[int]) -> None:
     resumes: list[Callable[[], None]] = []
-    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, final: resumes.append(resume))
+    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, kills: resumes.append(resume))
     interceptor.install()
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -45,25 +45,25 @@ def test_a_second_signal_takes_effect_at_once_and_only_once(received: list[int])
 
 
 def test_removing_keeps_a_handler_that_was_installed_later(received: list[int]) -> None:
-    def others(number: int, frame: object) -> None: ...
+    def later(number: int, frame: object) -> None: ...
 
-    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
+    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, kills: None)
     interceptor.install()
-    signal.signal(signal.SIGUSR1, others)
+    signal.signal(signal.SIGUSR1, later)
     interceptor.remove()
-    assert signal.getsignal(signal.SIGUSR1) is others
+    assert signal.getsignal(signal.SIGUSR1) is later
 
 
 def test_ignored_signals_stay_ignored() -> None:
     previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    assert not SignalInterceptor([signal.SIGUSR1], lambda resume, final: None).install()
+    assert not SignalInterceptor([signal.SIGUSR1], lambda resume, kills: None).install()
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     signal.signal(signal.SIGUSR1, previous)
 
 
 def test_only_the_main_thread_can_install_an_interceptor() -> None:
     installed: list[bool] = []
-    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, final: None)
+    interceptor = SignalInterceptor([signal.SIGUSR1], lambda resume, kills: None)
     thread = threading.Thread(target=lambda: installed.append(interceptor.install()))
     thread.start()
     thread.join()
@@ -73,10 +73,10 @@ def test_only_the_main_thread_can_install_an_interceptor() -> None:
 DYING = """
 import os, signal, time
 from adsum.client.registration.signal_interceptor import SignalInterceptor
-def first(resume, final):
-    print("last:", final, flush=True)
+def shut_down_first(resume, kills):
+    print("kills:", kills, flush=True)
     resume()
-SignalInterceptor([signal.SIGTERM], first).install()
+SignalInterceptor([signal.SIGTERM], shut_down_first).install()
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(60)
 """
@@ -84,4 +84,4 @@ time.sleep(60)
 
 def test_a_process_without_a_handler_dies_after_the_callback() -> None:
     done = subprocess.run([sys.executable, "-c", DYING], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.returncode) == ("last: True\n", -signal.SIGTERM), done.stderr
+    assert (done.stdout, done.returncode) == ("kills: True\n", -signal.SIGTERM), done.stderr

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -27,8 +28,8 @@ SERVING = ("server", "uvicorn", "uvloop-uvicorn", "group", "another-task", "seve
 class BlockProgram:
     """A program of `tests.client.registration.block_programs`, and the changes that the registry recorded for it."""
 
-    def __init__(self, place: ScenarioSandbox, daemon: RunningDaemon, kind: str, *wrapper: str) -> None:
-        self.kind, self.port = kind, place.port()
+    def __init__(self, sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str, *wrapper: str) -> None:
+        self.kind, self.port = kind, sandbox.port()
         argv = (
             *wrapper,
             *([sys.executable] if wrapper else []),
@@ -37,18 +38,17 @@ class BlockProgram:
             kind,
             str(self.port),
         )
-        self.child: ScenarioProcess = place.run(kind, *argv, ADSUM_URL=daemon.url)
+        self.child: ScenarioProcess = sandbox.run(kind, *argv, ADSUM_URL=daemon.url)
         self._daemon = daemon
 
     async def in_its_body(self) -> None:
-        """Return once the program is in its body and listed, and, for a server, answers."""
+        """Returns once the program is in its body and listed, and, for a server, answers."""
         await self.child.wait_for_output("in the body")
         if self.kind in SERVING:
             await wait_until(self._answers)
         if "uvicorn" in self.kind:
-            await asyncio.sleep(
-                3 * MIN_HANDLER_CHECK_PAUSE
-            )  # Until the block has noticed the server's signal handlers.
+            # Until the block has noticed the server's signal handlers.
+            await asyncio.sleep(3 * MIN_HANDLER_CHECK_PAUSE)
 
     def _answers(self) -> bool:
         try:
@@ -57,22 +57,33 @@ class BlockProgram:
             return False
 
     def causes(self, id: str = "o1") -> list[tuple[str, str]]:
-        """The causes and reasons of the instance's changes, the newest first, without those of checks."""
+        """Returns the causes and reasons of the instance's changes, the newest first, without those of checks."""
         answer = httpx.get(
             f"{self._daemon.url}/api/v1/changes", params={"service": "orders", "id": id}, trust_env=False
         )
         changes = answer.json()["changes"]
-        return [(each["cause"], each.get("reason", "")) for each in changes if not each["cause"].startswith("check")]
+        return [
+            (change["cause"], change.get("reason", "")) for change in changes if not change["cause"].startswith("check")
+        ]
+
+
+@contextmanager
+def silent_consumer(daemon: RunningDaemon) -> Iterator[None]:
+    """A consumer that follows the service and acknowledges no drain."""
+    params = {"service": "orders", "acks": "true"}
+    with httpx.stream("GET", f"{daemon.url}/api/v1/watch", params=params, trust_env=False) as stream:
+        assert stream.status_code == 200
+        yield
 
 
 DRAINED = [("deregistered", "the provider stopped"), ("drained", "the provider is stopping"), ("registered", "")]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[ScenarioSandbox]:
-    found = ScenarioSandbox(tmp_path)
-    yield found
-    found.close()
+def sandbox(tmp_path: Path) -> Iterator[ScenarioSandbox]:
+    sandbox = ScenarioSandbox(tmp_path)
+    yield sandbox
+    sandbox.close()
 
 
 @pytest.mark.parametrize(
@@ -90,9 +101,9 @@ def place(tmp_path: Path) -> Iterator[ScenarioSandbox]:
     ],
 )
 async def test_sigterm_drains_and_deregisters_and_the_program_cleans_up(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop() == TERMINATED, program.child.stderr
     assert program.child.stdout == "in the body\ncleaned up\n"
@@ -103,9 +114,9 @@ async def test_sigterm_drains_and_deregisters_and_the_program_cleans_up(
 
 @pytest.mark.parametrize("kind", ["uvloop-sleep", "server", "grpc", "sync-wait"])
 async def test_sigint_drains_and_deregisters_and_raises_keyboard_interrupt(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop(signal.SIGINT) == -signal.SIGINT, program.child.stderr
     assert program.child.stdout == "in the body\ncleaned up\n"
@@ -115,9 +126,9 @@ async def test_sigint_drains_and_deregisters_and_raises_keyboard_interrupt(
 
 @pytest.mark.parametrize("kind", ["own-loop-handler", "sync-own-handler"])
 async def test_a_program_with_its_own_sigterm_handler_still_has_it_called(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop() == 0, program.child.stderr
     assert "after the block\ncleaned up\n" in program.child.stdout
@@ -128,9 +139,9 @@ async def test_a_program_with_its_own_sigterm_handler_still_has_it_called(
 
 
 async def test_all_instances_of_a_process_are_drained_at_the_same_time(
-    place: ScenarioSandbox, daemon: RunningDaemon
+    sandbox: ScenarioSandbox, daemon: RunningDaemon
 ) -> None:
-    program = BlockProgram(place, daemon, "several")
+    program = BlockProgram(sandbox, daemon, "several")
     await program.in_its_body()
     assert await program.child.stop() == TERMINATED, program.child.stderr
     assert program.causes("o1") == program.causes("o2") == DRAINED
@@ -138,9 +149,9 @@ async def test_all_instances_of_a_process_are_drained_at_the_same_time(
 
 @pytest.mark.parametrize("kind", ["signals-off", "sync-signals-off"])
 async def test_with_signals_off_sigterm_kills_as_usual(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop() == KILLED
     assert program.causes() == [("registered", "")]
@@ -148,15 +159,12 @@ async def test_with_signals_off_sigterm_kills_as_usual(
 
 @pytest.mark.parametrize("kind", ["uvicorn", "sync-server"])
 async def test_calls_are_answered_until_consumers_have_acknowledged(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
     """While a consumer has not acknowledged the drain, the drain lasts and the server serves."""
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
-    with httpx.stream(
-        "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
-    ) as mute:
-        assert mute.status_code == 200
+    with silent_consumer(daemon):
         began = time.monotonic()
         program.child.send_signal(signal.SIGTERM)
         await wait_until(lambda: ("drained", "the provider is stopping") in program.causes())
@@ -169,14 +177,11 @@ async def test_calls_are_answered_until_consumers_have_acknowledged(
 
 @pytest.mark.parametrize(("kind", "status"), [("server", KILLED), ("sync-server", KILLED)])
 async def test_a_second_sigterm_kills_at_once(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str, status: int
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str, status: int
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
-    with httpx.stream(
-        "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
-    ) as mute:
-        assert mute.status_code == 200
+    with silent_consumer(daemon):
         program.child.send_signal(signal.SIGTERM)
         await wait_until(lambda: ("drained", "the provider is stopping") in program.causes())
         assert await program.child.stop() == status
@@ -185,14 +190,11 @@ async def test_a_second_sigterm_kills_at_once(
 
 @pytest.mark.parametrize("kind", ["server", "sync-server"])
 async def test_a_second_sigint_ends_the_drain_and_deregisters(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
-    with httpx.stream(
-        "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
-    ) as mute:
-        assert mute.status_code == 200
+    with silent_consumer(daemon):
         program.child.send_signal(signal.SIGINT)
         await wait_until(lambda: ("drained", "the provider is stopping") in program.causes())
         began = time.monotonic()
@@ -201,10 +203,12 @@ async def test_a_second_sigint_ends_the_drain_and_deregisters(
     assert program.causes() == DRAINED
 
 
-async def test_adsum_run_exits_with_the_status_of_such_a_program(place: ScenarioSandbox, daemon: RunningDaemon) -> None:
-    port = place.port()
+async def test_adsum_run_exits_with_the_status_of_such_a_program(
+    sandbox: ScenarioSandbox, daemon: RunningDaemon
+) -> None:
+    port = sandbox.port()
     command = ("-m", "adsum", "run", "--service", "wrapped", "--port", str(port), "--", sys.executable)
-    child = place.run(
+    child = sandbox.run(
         "run", *command, "-m", "tests.client.registration.block_programs", "server", str(port), ADSUM_URL=daemon.url
     )
     await child.wait_for_output("in the body")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,9 +14,10 @@ import pytest
 
 from adsum.client.client import Client
 from adsum.client.errors import RegistryRefused
-from adsum.client.views.resolver import Resolver
 from adsum.core.errors import Invalid
 from adsum.core.model import Status
+from tests.client.fakes import ids
+from tests.client.stub_node import until
 from tests.support.fake_consul import FakeConsulAgent
 from tests.support.programs import need
 
@@ -29,16 +30,6 @@ async def agent() -> AsyncIterator[FakeConsulAgent]:
     await agent.start()
     yield agent
     await agent.stop()
-
-
-async def until(true: Callable[[], object], patience: float = 40.0) -> None:
-    async with asyncio.timeout(patience):
-        while not true():  # noqa: ASYNC110 - over a socket
-            await asyncio.sleep(0.01)
-
-
-def ids(resolver: Resolver) -> set[str]:
-    return {endpoint.id for endpoint in resolver.view.endpoints}
 
 
 async def test_an_instance_on_the_agents_host_has_the_agents_address(agent: FakeConsulAgent) -> None:
@@ -151,7 +142,7 @@ async def test_a_cached_view_survives_an_agent_that_lost_everything(agent: FakeC
         assert resolver.view.epoch == "consul-1"
 
 
-async def test_another_http_server_is_reported_as_no_consul() -> None:
+async def test_another_http_server_is_reported_as_not_consul() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
@@ -185,13 +176,13 @@ def consul() -> Iterator[str]:
     process.wait(20.0)
 
 
-async def test_on_a_real_consul(consul: str) -> None:
+async def test_an_instance_passes_and_drains_on_a_real_consul(consul: str) -> None:
     async with httpx.AsyncClient(base_url=f"http://{consul}", trust_env=False) as http, asyncio.timeout(30.0):
-        led = False
-        while not led:
+        has_leader = False
+        while not has_leader:
             await asyncio.sleep(0.1)
             with suppress(httpx.HTTPError):
-                led = bool((await http.get("/v1/status/leader")).text.strip('"\n'))
+                has_leader = bool((await http.get("/v1/status/leader")).text.strip('"\n'))
     url = f"consul://{consul}"
     async with Client(url, cache=False) as provider, Client(url, cache=False) as consumer:
         resolver = consumer.resolver("orders")

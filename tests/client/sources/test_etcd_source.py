@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ from adsum.etcd.address import EtcdAddress
 from adsum.etcd.client import EtcdClient
 from adsum.etcd.values import Header, KeyValue, RangeResult
 from adsum.etcd.watch import EtcdWatchEvent, KeyEvent, ResyncRequired, RevisionEvents, WatchInterrupted, WatchProgress
+from tests.client.fakes import ids
+from tests.client.stub_node import until
 from tests.support.etcd_process import EtcdProcess
 from tests.support.fake_etcd import FakeEtcd
 
@@ -41,24 +43,13 @@ def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
         yield etcd
 
 
-async def until(true: Callable[[], object], patience: float = 40.0) -> None:
-    """Return once `true()` is true. Waits in real time."""
-    async with asyncio.timeout(patience):
-        while not true():  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.02)
-
-
-def ids(resolver: Resolver) -> set[str]:
-    return {endpoint.id for endpoint in resolver.view.endpoints}
-
-
-def written(etcd: EtcdProcess, key: str, value: bytes) -> None:
-    """Write a key as another program would."""
+def write_key(etcd: EtcdProcess, key: str, value: bytes) -> None:
+    """Writes a key as another program would."""
     etcd.call("KV/Put", _fields(key.encode(), value))
 
 
 def _fields(*parts: bytes) -> bytes:
-    """A protobuf message of strings, numbered from 1."""
+    """Returns a protobuf message of strings, numbered from 1."""
     return b"".join(bytes([number << 3 | 2]) + _length(part) + part for number, part in enumerate(parts, 1))
 
 
@@ -66,8 +57,8 @@ def _length(part: bytes) -> bytes:
     return bytes([len(part)]) if len(part) < 128 else bytes([len(part) & 0x7F | 0x80, len(part) >> 7])
 
 
-async def _kept(etcd: EtcdProcess, directory: bytes) -> KeyValue:
-    """The only key of a directory."""
+async def _only_key(etcd: EtcdProcess, directory: bytes) -> KeyValue:
+    """Returns the only key of a directory."""
     connection = EtcdClient(EtcdAddress.parse(etcd.url), Random())
     try:
         (kept,) = (await connection.read_all(directory)).key_values
@@ -76,19 +67,19 @@ async def _kept(etcd: EtcdProcess, directory: bytes) -> KeyValue:
     return kept
 
 
-async def test_go_programs_read_what_we_write_and_we_read_what_others_write(etcd: EtcdProcess) -> None:
+async def test_instances_are_keys_in_the_format_of_other_programs(etcd: EtcdProcess) -> None:
     async with Client(f"{etcd.url}?prefix=/svc/", cache=False) as client:
         resolver = client.resolver("orders")
         async with client.register("orders", 8001, address="10.0.0.1", id="o1", ttl=TTL, drain_wait=0.0):
-            kept = await _kept(etcd, b"/svc/orders/")
+            kept = await _only_key(etcd, b"/svc/orders/")
             assert kept.key == b"/svc/orders/10.0.0.1:8001"
             value = json.loads(kept.value)
             assert (value["Op"], value["Addr"], value["Metadata"]) == (0, "10.0.0.1:8001", None)
-            written(etcd, "/svc/orders/10.0.0.2:8002", b'{"Op":0,"Addr":"10.0.0.2:8002","Metadata":null}')
-            written(etcd, "/svc/orders/deep/er", b'{"addr":"[fd00::1]:80"}')
-            written(etcd, "/svc/orders/plain", b"10.0.0.3:8003")
-            written(etcd, "/svc/orders/junk", b'{"Addr":7}')
-            written(etcd, "/svc/orders-admin/x", b"10.0.0.9:1")
+            write_key(etcd, "/svc/orders/10.0.0.2:8002", b'{"Op":0,"Addr":"10.0.0.2:8002","Metadata":null}')
+            write_key(etcd, "/svc/orders/deep/er", b'{"addr":"[fd00::1]:80"}')
+            write_key(etcd, "/svc/orders/plain", b"10.0.0.3:8003")
+            write_key(etcd, "/svc/orders/junk", b'{"Addr":7}')
+            write_key(etcd, "/svc/orders-admin/x", b"10.0.0.9:1")
             await until(lambda: len(ids(resolver)) == 4)
             found = {endpoint.authority for endpoint in resolver.view.endpoints}
             assert found == {"10.0.0.1:8001", "10.0.0.2:8002", "10.0.0.3:8003", "[fd00::1]:80"}
@@ -152,18 +143,18 @@ async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
     renewals = 0
     renew = etcd_source.EtcdSource.renew
 
-    async def counted(self: etcd_source.EtcdSource, *given: Any) -> Any:
+    async def counted(self: etcd_source.EtcdSource, *arguments: Any) -> Any:
         nonlocal renewals
-        renewed = await renew(self, *given)
+        renewed = await renew(self, *arguments)
         renewals += 1
         return renewed
 
     monkeypatch.setattr(etcd_source.EtcdSource, "renew", counted)
-    elsewhere = EtcdClient(EtcdAddress.parse(etcd.url), Random())
+    other = EtcdClient(EtcdAddress.parse(etcd.url), Random())
 
     async def write() -> None:
         while True:
-            await elsewhere.put(b"/elsewhere", b"")
+            await other.put(b"/elsewhere", b"")
 
     async with Client(etcd.url, cache=False) as client:
         registrars = [client.register(f"s{n % 10}", 8000 + n, id=f"i{n}", ttl=TTL, drain_wait=0.0) for n in range(100)]
@@ -171,17 +162,17 @@ async def test_many_registrars_and_resolvers_beside_many_writes_are_one_history(
         writing = asyncio.create_task(write())
         await asyncio.gather(*(registrar.start(20.0) for registrar in registrars))
         await until(lambda: renewals >= 4 and all(len(ids(resolver)) == 10 for resolver in resolvers))
-        assert {each.view.epoch.partition("-")[2] for each in resolvers} == {"0"}
+        assert {resolver.view.epoch.partition("-")[2] for resolver in resolvers} == {"0"}
         writing.cancel()
         await asyncio.gather(*(registrar.stop() for registrar in registrars))
         await until(lambda: not any(ids(resolver) for resolver in resolvers))
-    await elsewhere.close()
+    await other.close()
     assert not caplog.messages
 
 
 async def test_a_cached_view_survives_an_etcd_that_lost_everything(etcd: EtcdProcess, tmp_path: Path) -> None:
     for n in range(20):
-        written(etcd, "orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"o%d"}}' % n)
+        write_key(etcd, "orders/10.0.0.1:80", b'{"Addr":"10.0.0.1:80","Adsum":{"id":"o%d"}}' % n)
     async with Client(etcd.url, cache=tmp_path / "views") as client:
         resolver = client.resolver("orders")
         await until(lambda: ids(resolver) == {"o19"})
@@ -193,14 +184,14 @@ async def test_a_cached_view_survives_an_etcd_that_lost_everything(etcd: EtcdPro
         resolver = client.resolver("orders")
         await until(lambda: resolver.connected)
         assert not resolver.problem
-        written(etcd, "orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80","Adsum":{"id":"new"}}')
+        write_key(etcd, "orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80","Adsum":{"id":"new"}}')
         await until(lambda: ids(resolver) == {"o19", "new"})
 
 
 async def test_registration_and_watch_survive_expiring_auth_tokens(tmp_path: Path) -> None:
     with EtcdProcess(tmp_path, "--auth-token", "simple", "--auth-token-ttl", "2") as etcd:
         for method, *fields in (("UserAdd", "root", "s3cret"), ("RoleAdd", "root"), ("UserGrantRole", "root", "root")):
-            etcd.call(f"Auth/{method}", _fields(*(each.encode() for each in fields)))
+            etcd.call(f"Auth/{method}", _fields(*(field.encode() for field in fields)))
         etcd.call("Auth/AuthEnable", b"")
         url = etcd.url.replace("://", "://root:s3cret@")
         ttl = 9.0  # Renewed every 3 s, each time with a token that has expired.
@@ -227,13 +218,13 @@ class ScriptedEtcdSource:
         self, monkeypatch: pytest.MonkeyPatch, *connections: tuple[RangeResult, Sequence[EtcdWatchEvent]]
     ) -> None:
         self._connections = list(connections)
-        monkeypatch.setattr(EtcdClient, "read_all", self._everything)
+        monkeypatch.setattr(EtcdClient, "read_all", self._read_all)
         monkeypatch.setattr(etcd_source, "watch", self._watch)
         monkeypatch.setattr(etcd_source, "REFRESH_INTERVAL", 0.0)
         monkeypatch.setattr(etcd_source, "MIN_RECONNECT_PAUSE", 0.001)
         self.source = etcd_source.EtcdSource(["etcd://h"], actor="", clock=SystemClock(), rng=Random(1))
 
-    async def _everything(self, prefix: bytes) -> RangeResult:
+    async def _read_all(self, prefix: bytes) -> RangeResult:
         assert prefix == b"orders/"
         return self._connections[0][0]
 
@@ -242,7 +233,7 @@ class ScriptedEtcdSource:
             yield event
 
     async def events(self) -> list[ServiceUpdate | ConnectionLost]:
-        """Every event until the script ends."""
+        """Returns every event until the script ends."""
         events = []
         async with aclosing(self.source.watch("orders", lambda: None)) as stream:
             async for event in stream:
@@ -260,7 +251,7 @@ def _put(revision: int, id: str) -> KeyValue:
     return KeyValue(f"orders/{id}".encode(), b'{"Addr":"10.0.0.1:80","Adsum":{"id":"%s"}}' % id.encode(), revision)
 
 
-def _seen(revision: int, id: str) -> RevisionEvents:
+def _change(revision: int, id: str) -> RevisionEvents:
     put = _put(revision, id)
     return RevisionEvents(revision, (KeyEvent(put.key, put),))
 
@@ -268,10 +259,10 @@ def _seen(revision: int, id: str) -> RevisionEvents:
 async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[EtcdWatchEvent] = [
         WatchProgress(_header(20)),
-        _seen(12, "b"),
+        _change(12, "b"),
         WatchProgress(_header(30)),
         WatchProgress(_header(25)),
-        _seen(21, "c"),
+        _change(21, "c"),
         WatchInterrupted("over"),
     ]
     scripted = ScriptedEtcdSource(monkeypatch, (RangeResult(_header(10), (_put(9, "a"),)), events))
@@ -283,7 +274,7 @@ async def test_a_change_that_a_progress_answer_overtook_is_shown(monkeypatch: py
     assert state.position == ("7-0", 21)
 
 
-async def test_an_etcd_that_went_back_behind_a_progress_answer_is_another_history(
+async def test_an_etcd_whose_revision_went_back_behind_a_progress_answer_is_another_history(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Writes to other keys count too, though the service has no change."""
@@ -350,7 +341,7 @@ async def test_of_two_keys_with_one_id_the_one_that_was_written_last_is_shown(et
     async with Client(etcd.url, cache=False) as client:
         resolver = client.resolver("orders")
         for port in (80, 82, 81):
-            written(etcd, f"orders/10.0.0.1:{port}", b'{"Addr":"10.0.0.1:%d","Adsum":{"id":"o1"}}' % port)
+            write_key(etcd, f"orders/10.0.0.1:{port}", b'{"Addr":"10.0.0.1:%d","Adsum":{"id":"o1"}}' % port)
             await until(partial(_is_at, resolver, port))
 
 

@@ -65,7 +65,7 @@ class KnownPosition:
 async def receive(
     source: RegistrySource, count: int, position: KnownPosition | None = None
 ) -> list[ServiceUpdate | ConnectionLost]:
-    """The first `count` events of a watch of orders."""
+    """Returns the first `count` events of a watch of orders."""
     position = position or KnownPosition()
     events: list[ServiceUpdate | ConnectionLost] = []
     async with aclosing(source.watch("orders", lambda: position.now)) as stream:
@@ -79,7 +79,7 @@ async def receive(
 
 
 def source_of(*urls: str) -> RegistrySource:
-    """A source that asks the nodes in this order."""
+    """Returns a source that tries the nodes in this order."""
     source = RegistrySource(
         urls, actor="tester", consumer=ConsumerIdentity("test"), clock=SystemClock(), rng=ShortestPause(1)
     )
@@ -178,7 +178,7 @@ async def test_an_update_is_acknowledged_when_the_next_one_is_requested(node: St
         await anext(events)
         node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 8, 15.0)))
         await source.deregister("orders", "z", "", "")  # Everything sent earlier has arrived by now.
-        assert [each.partition("?")[0] for each in node.requests] == [
+        assert [request.partition("?")[0] for request in node.requests] == [
             "GET /api/v1/watch",
             "DELETE /api/v1/services/orders/instances/z",
         ]
@@ -201,13 +201,13 @@ async def test_closing_a_watch_closes_its_connection(node: StubNode) -> None:
 
 async def test_a_request_goes_to_the_next_node_when_one_fails(node: StubNode) -> None:
     node.answer = http_reply(200, wire.encode(wire.WriteResult("e1", 3, 15.0)))
-    async with stub_node() as ill:
-        ill.answer = http_reply(503, wire.encode(wire.Problem("Unavailable", 503, "the store is away")))
-        source = source_of(DEAD, ill.url, node.url)
+    async with stub_node() as failing:
+        failing.answer = http_reply(503, wire.encode(wire.Problem("Unavailable", 503, "the store is away")))
+        source = source_of(DEAD, failing.url, node.url)
         assert (await source.deregister("orders", "a", "because", "h")).revision == 3
         assert source.api.nodes.current(0.0) == node.url
         assert node.requests == ["DELETE /api/v1/services/orders/instances/a?reason=because&holder=h"]
-        source.api.nodes._urls = [DEAD, ill.url]
+        source.api.nodes._urls = [DEAD, failing.url]
         with pytest.raises(RegistryUnavailable, match="the store is away"):
             await source.deregister("orders", "a", "", "")
         await source.close()
@@ -298,10 +298,10 @@ async def test_a_write_that_must_not_arrive_twice_reaches_one_node_only(node: St
 async def test_a_late_answer_to_a_drain_is_overdue_and_not_unavailable(node: StubNode) -> None:
     async with hung_node() as hung:
         source = source_of(hung)
-        begun = source._clock.now()
+        began = source._clock.now()
         with pytest.raises(AnswerOverdue, match="not known who confirmed"):
             await source.override("orders", "a", wire.OverrideBody("draining", wait=0.2))
-        assert source._clock.now() - begun < 0.2 + WAIT_ANSWER_MARGIN + 0.5
+        assert source._clock.now() - began < 0.2 + WAIT_ANSWER_MARGIN + 0.5
         await source.close()
 
 
@@ -335,9 +335,9 @@ async def test_the_time_to_find_a_node_is_subtracted_from_the_wait(node: StubNod
 async def test_a_consumer_sends_its_goodbye_to_every_node_within_a_bounded_time(node: StubNode) -> None:
     async with hung_node() as hung, stub_node() as other:
         source = source_of(hung, node.url, DEAD, other.url)
-        begun = source._clock.now()
+        began = source._clock.now()
         await source.send_goodbye(["orders"])
-        assert source._clock.now() - begun < GOODBYE_TIMEOUT + 0.5
+        assert source._clock.now() - began < GOODBYE_TIMEOUT + 0.5
         for receiver in (node, other):
             (request,) = receiver.requests
             assert re.fullmatch(r"DELETE /api/v1/consumers/[0-9a-f]{32}\?service=orders", request)

@@ -17,7 +17,7 @@ from adsum.client.views.resolver import Resolver
 from adsum.client.views.view_cache import CachedView, ViewCache
 from adsum.config.serve import ServeConfig
 from adsum.core.model import Endpoint, Instance, Status
-from tests.client.fakes import endpoint
+from tests.client.fakes import endpoint, ids
 from tests.client.stub_node import until
 from tests.support.etcd_process import EtcdProcess
 from tests.support.fake_consul import FakeConsulAgent
@@ -31,10 +31,10 @@ class InstanceSource(Protocol):
 
     url: str
 
-    async def away(self) -> None: ...
+    async def stop(self) -> None: ...
 
-    async def back(self) -> None:
-        """Start again, with all state lost."""
+    async def restart(self) -> None:
+        """Starts again, with all state lost."""
         ...
 
     async def close(self) -> None: ...
@@ -49,10 +49,10 @@ class RegistryInstanceSource:
     def _run(port: int) -> RunningDaemon:
         return RunningDaemon(ServeConfig(listen=f"127.0.0.1:{port}", xds="off", store="memory:", node="test"))
 
-    async def away(self) -> None:
+    async def stop(self) -> None:
         await asyncio.to_thread(self._daemon.stop)
 
-    async def back(self) -> None:
+    async def restart(self) -> None:
         self._daemon = await asyncio.to_thread(self._run, int(self.url.rpartition(":")[2]))
 
     async def close(self) -> None:
@@ -64,10 +64,10 @@ class EtcdInstanceSource:
         self._etcd = EtcdProcess(folder).__enter__()
         self.url = self._etcd.url
 
-    async def away(self) -> None:
+    async def stop(self) -> None:
         self._etcd.kill()
 
-    async def back(self) -> None:
+    async def restart(self) -> None:
         self._etcd.wipe()
         self._etcd.start()
 
@@ -80,10 +80,10 @@ class ConsulInstanceSource:
         self._agent = agent
         self.url = agent.url
 
-    async def away(self) -> None:
+    async def stop(self) -> None:
         await self._agent.stop()
 
-    async def back(self) -> None:
+    async def restart(self) -> None:
         await self._agent.restore(3)
         await self._agent.start()
 
@@ -102,10 +102,6 @@ async def source(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         source = RegistryInstanceSource() if request.param == "registry" else EtcdInstanceSource(tmp_path)
     yield source
     await source.close()
-
-
-def ids(resolver: Resolver) -> set[str]:
-    return {endpoint.id for endpoint in resolver.view.endpoints}
 
 
 async def seen(resolver: Resolver, *wanted: str) -> None:
@@ -192,20 +188,20 @@ async def test_a_later_registration_at_the_same_place_takes_over_and_the_earlier
         short_lived = first.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0)
         await earlier.start(10.0)
         await short_lived.start(10.0)
-        shown: set[frozenset[str]] = set()
+        views: set[frozenset[str]] = set()
         async with (
             second.register("orders", 8001, id="o1", ttl=ttl, drain_wait=0.0),
             second.register("orders", 8002, id="o2", ttl=ttl, drain_wait=0.0),
         ):
             await seen(resolver, "o1", "o2")
-            resolver.subscribe(lambda view: shown.add(frozenset(endpoint.id for endpoint in view.endpoints)))
-            await short_lived.stop("before it could learn of it")
+            resolver.subscribe(lambda view: views.add(frozenset(endpoint.id for endpoint in view.endpoints)))
+            await short_lived.stop("before it has noticed the take-over")
             await until(lambda: earlier.state is RegistrarState.WAITING)
             await earlier.stop()
-            # A registration that is made now is seen after everything that those two did.
+            # A registration that is made now is seen after the requests of those two.
             async with second.register("orders", 8003, id="o3", ttl=ttl, drain_wait=0.0):
                 await seen(resolver, "o1", "o2", "o3")
-            assert all({"o1", "o2"} <= each for each in shown)
+            assert all({"o1", "o2"} <= listed for listed in views)
         await seen(resolver)
 
 
@@ -294,10 +290,10 @@ async def test_views_stay_during_an_outage_and_registrations_come_back_by_themse
         async with provider.register("orders", 8001, id="o1", ttl=TTL, drain_wait=0.0) as registrar:
             await seen(resolver, "o1")
             watching = asyncio.create_task(_note(resolver, lengths))
-            await source.away()
+            await source.stop()
             await until(lambda: not resolver.connected)
             await asyncio.sleep(2 * TTL)
-            await source.back()
+            await source.restart()
             async with Client(source.url, cache=False) as newcomer:
                 await seen(newcomer.resolver("orders"), "o1")
             await seen(resolver, "o1")
@@ -312,20 +308,20 @@ async def _note(resolver: Resolver, lengths: set[int]) -> None:
 
 
 async def test_a_registration_during_an_outage_is_listed_as_soon_as_the_source_is_back(source: InstanceSource) -> None:
-    await source.away()
+    await source.stop()
     async with Client(source.url, cache=False) as client:
         registrar = client.register("orders", 8001, id="o1", address="10.0.0.1", ttl=TTL, drain_wait=0.0)
         await registrar.start(0.2)
         assert not registrar.registered
         resolver = client.resolver("orders")
-        await source.back()
+        await source.restart()
         await seen(resolver, "o1")
         await registrar.stop()
 
 
 async def test_an_unregistered_service_has_an_empty_view(source: InstanceSource) -> None:
     async with Client(source.url, cache=False) as client:
-        await seen(client.resolver("nobody"))
+        await seen(client.resolver("unknown"))
 
 
 @pytest.mark.parametrize(
@@ -348,5 +344,5 @@ async def test_a_cached_view_is_used_soon_when_the_source_does_not_answer(url: s
 
 
 async def test_the_cache_fallback_delay_is_half_a_second_for_each_node() -> None:
-    for url, patience in (("http://a:1,http://b:1,http://c:1", 1.5), ("etcd://a,b", 1.0), ("consul://a", 0.5)):
-        assert Client(url, cache=False).source.cache_fallback_delay == patience
+    for url, delay in (("http://a:1,http://b:1,http://c:1", 1.5), ("etcd://a,b", 1.0), ("consul://a", 0.5)):
+        assert Client(url, cache=False).source.cache_fallback_delay == delay

@@ -87,10 +87,10 @@ async def test_a_lagging_node_does_not_refresh_the_view(fixture: ResolverFixture
 
 async def test_an_update_is_acknowledged_only_after_listeners_have_seen_it(fixture: ResolverFixture) -> None:
     seen: list[tuple[int, int]] = []
-    fixture.resolver.subscribe(lambda view: seen.append((view.revision, len(fixture.source.applied))))
+    fixture.resolver.subscribe(lambda view: seen.append((view.revision, len(fixture.source.acknowledged))))
     await fixture.receive(full_update(5, endpoint("a")))
     assert seen == [(0, 0), (5, 0)]
-    assert fixture.source.applied == [("e1", 5)]
+    assert fixture.source.acknowledged == [("e1", 5)]
 
 
 async def test_an_unexpected_error_does_not_freeze_the_view(
@@ -119,7 +119,7 @@ async def test_a_listener_that_fails_does_not_stop_the_others(
 
     def failing(view: View) -> None:
         if view.endpoints:
-            raise ValueError("follower")
+            raise ValueError("listener")
 
     fixture.resolver.subscribe(failing)
     fixture.resolver.subscribe(seen.append)
@@ -307,8 +307,8 @@ async def test_a_cached_view_is_used_rather_than_an_older_view_of_a_lagging_node
 async def test_a_cached_view_older_than_cache_max_age_is_used_with_a_warning(tmp_path: Path) -> None:
     cache = ViewCache(tmp_path, ["http://a:1"])
     cache.save("orders", CACHED)
-    for bound, warning in ((80.0, "is older than cache_max_age (80 s)"), (100.0, "")):
-        fixture = ResolverFixture(cache, cache_max_age=bound)
+    for max_age, warning in ((80.0, "is older than cache_max_age (80 s)"), (100.0, "")):
+        fixture = ResolverFixture(cache, cache_max_age=max_age)
         assert fixture.resolver.view_warning == ""
         fixture.resolver.start()
         await fixture.receive(ConnectionLost("it is down"))
@@ -336,8 +336,8 @@ class CountingViewCache(ViewCache):
         self.saved.append(view)
 
 
-async def at_least(cache: CountingViewCache, count: int) -> None:
-    """Wait in real time, since writes happen on a thread."""
+async def until_saved(cache: CountingViewCache, count: int) -> None:
+    """Waits until `count` views were saved; in real time, since writes happen on a thread."""
     async with asyncio.timeout(10.0):
         while len(cache.saved) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
@@ -349,7 +349,7 @@ async def test_changes_are_written_together_and_heartbeats_now_and_then() -> Non
     fixture.resolver.start()
     await fixture.receive(full_update(1, endpoint("a")))
     await fixture.clock.advance(FIRST_WRITE_DELAY)
-    await at_least(cache, 1)
+    await until_saved(cache, 1)
     assert [saved.position.revision for saved in cache.saved] == [1], (
         "written soon, since the program may live for a second only"
     )
@@ -357,13 +357,13 @@ async def test_changes_are_written_together_and_heartbeats_now_and_then() -> Non
     await fixture.clock.advance(WRITE_DELAY - 0.1)
     assert len(cache.saved) == 1
     await fixture.clock.advance(0.2)
-    await at_least(cache, 2)
+    await until_saved(cache, 2)
     assert [saved.position.revision for saved in cache.saved] == [1, 3]
     await fixture.receive(delta_update(3, 4))
     await fixture.clock.advance(REWRITE_INTERVAL / 2)
     assert len(cache.saved) == 2
     await fixture.clock.advance(REWRITE_INTERVAL)
-    await at_least(cache, 3)
+    await until_saved(cache, 3)
     assert cache.saved[-1].position.revision == 4
     await fixture.receive(delta_update(4, 5, removed=["a"]))
     await fixture.resolver.close()
@@ -376,7 +376,7 @@ async def test_a_settling_view_is_not_cached() -> None:
     fixture.resolver.start()
     await fixture.receive(full_update(1, endpoint("a")))
     await fixture.clock.advance(2.0)
-    await at_least(cache, 1)
+    await until_saved(cache, 1)
     await fixture.receive(full_update(1, epoch="e2"))
     await fixture.clock.advance(SETTLING_TIME - 1.0)
     assert [saved.position.epoch for saved in cache.saved] == ["e1"]

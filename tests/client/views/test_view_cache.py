@@ -58,13 +58,13 @@ def test_an_empty_cache_loads_nothing_and_logs_nothing(cache: ViewCache, caplog:
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize("place", [0, 5, 20, 80, 90, 150, -1])
+@pytest.mark.parametrize("index", [0, 5, 20, 80, 90, 150, -1])
 def test_a_view_with_one_byte_changed_is_ignored(
-    cache: ViewCache, place: int, caplog: pytest.LogCaptureFixture
+    cache: ViewCache, index: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.save("orders", VIEW)
     content = bytearray(file(cache).read_bytes())
-    content[place] ^= 1
+    content[index] ^= 1
     file(cache).write_bytes(content)
     assert cache.load("orders") is None
     assert "is ignored" in caplog.text
@@ -80,7 +80,7 @@ def test_a_file_of_another_format_is_ignored(
     assert "is ignored" in caplog.text
 
 
-def test_a_cut_file_is_ignored(cache: ViewCache) -> None:
+def test_a_truncated_file_is_ignored(cache: ViewCache) -> None:
     cache.save("orders", VIEW)
     file(cache).write_bytes(file(cache).read_bytes()[:-10])
     assert cache.load("orders") is None

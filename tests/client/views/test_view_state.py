@@ -122,11 +122,11 @@ def test_an_empty_update_within_an_epoch_empties_the_view() -> None:
 
 
 any_update = st.builds(
-    lambda epoch, revision, is_whole, back, present, gone: ServiceUpdate(
+    lambda epoch, revision, is_full, back, present, removed: ServiceUpdate(
         ViewPosition(epoch, revision),
-        is_whole,
+        is_full,
         {id: endpoint(id) for id in present},
-        frozenset(gone - present),
+        frozenset(removed - present),
         since=max(0, revision - back),
     ),
     st.sampled_from(["e1", "e2"]),
@@ -142,11 +142,11 @@ any_update = st.builds(
 def test_positions_only_grow_and_another_epoch_needs_a_full_update(updates: list[ServiceUpdate]) -> None:
     state = ViewState()
     for now, update in enumerate(updates):
-        before, shown = state.position, state.endpoints
+        before, endpoints = state.position, state.endpoints
         try:
-            taken = state.apply(update, float(now))
+            effect = state.apply(update, float(now))
         except RevisionGap:
-            assert (state.position, state.endpoints) == (before, shown)
+            assert (state.position, state.endpoints) == (before, endpoints)
             continue
         if state.position is None or before is None:
             continue
@@ -154,6 +154,8 @@ def test_positions_only_grow_and_another_epoch_needs_a_full_update(updates: list
             assert state.position.revision >= before.revision
         else:
             assert update.full
-            assert {endpoint.id for endpoint in shown} - update.removed <= {endpoint.id for endpoint in state.endpoints}
-        if taken is not UpdateEffect.CHANGED:
-            assert state.endpoints == shown
+            assert {endpoint.id for endpoint in endpoints} - update.removed <= {
+                endpoint.id for endpoint in state.endpoints
+            }
+        if effect is not UpdateEffect.CHANGED:
+            assert state.endpoints == endpoints

@@ -22,9 +22,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from adsum.balance.picker import NoEndpoint
-from adsum.client.calls.failures import FIRST_ERROR_STATUS, RETRY_RULES, RETRYABLE_STATUSES, CallFailed, FailedTry
-from adsum.client.calls.failures import IDEMPOTENT_METHODS as IDEMPOTENT_METHODS
-from adsum.client.calls.failures import FailureKind as FailureKind
+from adsum.client.calls.failures import (
+    FIRST_ERROR_STATUS,
+    RETRY_RULES,
+    RETRYABLE_STATUSES,
+    CallFailed,
+    FailedTry,
+    FailureKind,
+)
 from adsum.client.calls.options import CallOptions
 from adsum.client.calls.pick import Pick
 from adsum.core.backoff import Backoff
@@ -82,7 +87,7 @@ class Try:
 
     @property
     def is_open(self) -> bool:
-        """Whether the try has not ended yet."""
+        """True if the try has not ended yet."""
         return self._pick.is_open
 
     @property
@@ -91,13 +96,13 @@ class Try:
         return max(0.0, self._call.now() - self._pick.started_at - self.pause)
 
     def record_failure(self, kind: FailureKind, text: str) -> None:
-        """Record that no answer came, for the reason `text`, a clause. Then call `Call.next_try`."""
+        """Records that no answer came, for the reason `text`, a clause. Then call `Call.next_try`."""
         if self.is_open and self._latency is None:
             self._call.plan_retry(kind)
             self._end_as(kind, text)
 
     def should_retry(self, status: int) -> bool:
-        """Record the status of an answer whose head has arrived, and return whether to retry.
+        """Records the status of an answer whose head has arrived, and returns whether to retry.
 
         True: discard the answer and call `Call.next_try`. False: the answer stands; call `finish` when its body was
         read or closed.
@@ -113,11 +118,11 @@ class Try:
         return False
 
     def finish(self, ok: bool = True) -> None:
-        """Record that the answer's body was read or closed; `ok` is False if it broke off. Idempotent."""
+        """Records that the answer's body was read or closed; `ok` is False if it broke off. Idempotent."""
         self._pick.done(ok, self._latency)
 
     def abandon(self) -> None:
-        """End the try without a result, because the caller no longer needs it. The endpoint's record does not change.
+        """Ends the try without a result, because the caller no longer needs it. The endpoint's record does not change.
 
         Idempotent.
         """
@@ -169,13 +174,16 @@ class Call:
         return None if self._deadline is None else max(0.0, self._deadline - self.now())
 
     def deadline_error(self, attempt: Try) -> CallFailed:
-        """The error to raise when the deadline passes while the answer's body is being read."""
+        """Returns the error to raise when the deadline passes while the answer's body is being read."""
         text = "its answer was not read to the end"
         self.failed_tries.append(FailedTry(attempt.endpoint, FailureKind.TIMEOUT, text, attempt.elapsed))
         return self._failure(self._deadline_reason())
 
     def next_try(self) -> Try:
-        """The next try. Raises `NoEndpoint` if there is none for the first, `CallFailed` if no more are allowed."""
+        """Returns the next try, and abandons the one before if it is open.
+
+        Raises `NoEndpoint` if there is no endpoint for the first try, and `CallFailed` if no more tries are allowed.
+        """
         if self._current is not None:
             self._current.abandon()
         if self._stop_reason:
@@ -195,12 +203,12 @@ class Call:
         return self._current
 
     def plan_retry(self, kind: FailureKind) -> bool:
-        """Return whether a failure of this kind is retried; if so, take the retry from the retry budget."""
+        """Returns whether a failure of this kind is retried, and takes the retry from the retry budget if so."""
         self._stop_reason = self._refuse_retry(kind)
         return not self._stop_reason
 
     def _refuse_retry(self, kind: FailureKind) -> str:
-        """The reason not to try again; "" if there is none."""
+        """Returns the reason not to try again; "" if there is none."""
         if not (self._idempotent or RETRY_RULES[kind].always_retryable):
             return "the request had been sent and is not idempotent, so it may have taken effect"
         if self._try_count >= self._options.tries:
@@ -214,7 +222,7 @@ class Call:
         return ""
 
     def _pick(self) -> tuple[Pick, float]:
-        """Pick an endpoint that was not tried yet; when all were tried, any endpoint, after a pause."""
+        """Picks an endpoint that was not tried yet; when all were tried, any endpoint, after a pause."""
         pause = 0.0
         try:
             pick = self._channel.pick(self._hash_key, self._tried_ids or None)

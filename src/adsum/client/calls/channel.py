@@ -34,9 +34,8 @@ from adsum.core.selection import USABLE_STATUSES, Selection, select_endpoints
 from adsum.ports import Clock
 
 READY_TIMEOUT: Final = 5.0
-"""Seconds that `ready` waits by default: longer than it takes to ask nine nodes of which eight hang
+"""Seconds that `ready` waits by default: longer than it takes to try nine nodes of which eight hang
 (see `native.hedged_requests`)."""
-
 TIMER_ERROR_PAUSE: Final = 1.0
 """Seconds before the timer runs again after an unexpected error."""
 
@@ -84,7 +83,7 @@ class Channel:
         )
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Pick:
-        """Choose an endpoint at once. End the pick with `done` or `cancel`, or use it as a context manager.
+        """Chooses an endpoint at once. End the pick with `done` or `cancel`, or use it as a context manager.
 
         `hash_key` is the key for hash policies; the ids in `exclude` are not picked. Raises `NoEndpoint`, whose message
         gives the reason.
@@ -99,11 +98,11 @@ class Channel:
     def call(
         self, *, idempotent: bool, hash_key: bytes | str | None = None, options: CallOptions | None = None
     ) -> Call:
-        """A call that tries endpoints until one answers; see `adsum.client.calls.call`."""
+        """Returns a call that tries endpoints until one answers; see `adsum.client.calls.call`."""
         return Call(self, options or self.options.calls, idempotent=idempotent, hash_key=hash_key)
 
     async def ready(self, timeout: float = READY_TIMEOUT) -> None:
-        """Return once `pick` finds an endpoint. Raises `NoEndpoint` after `timeout` seconds."""
+        """Waits until `pick` finds an endpoint. Raises `NoEndpoint` after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 await self._usable.wait()
@@ -111,7 +110,7 @@ class Channel:
             raise NoEndpoint(self.explain_no_endpoint(frozenset())) from None
 
     def keep_open(self) -> None:
-        """Keep the channel open even while the service has no instance, until its user or the client closes it."""
+        """Keeps the channel open even if the service has no instance, until its user or the client closes it."""
         self._is_kept_open = True
 
     @property
@@ -123,7 +122,7 @@ class Channel:
         return None if self._is_kept_open or self.resolver.view.endpoints else self._last_miss
 
     def close_soon(self) -> None:
-        """Close the channel without waiting, unless it is kept open. Works from any thread."""
+        """Closes the channel without waiting, unless it is kept open. Works from any thread."""
         self._call_on_loop(self._close_unless_kept_open)
 
     def _close_unless_kept_open(self) -> None:
@@ -132,7 +131,7 @@ class Channel:
             self._close_task = self._loop.create_task(self.close())
 
     async def close(self) -> None:
-        """Stop following the view. Picks go on with the last view, and drains do not wait for them.
+        """Stops following the view. Picks go on with the last view, and drains do not wait for them.
 
         If nothing else follows the service, the client sends a good-bye for it to the registry. Idempotent.
         """
@@ -145,7 +144,7 @@ class Channel:
         await self.resolver.close_if_unused()
 
     def record_result(self, pick: Pick, load: EndpointLoad, ok: bool, latency: float | None) -> None:
-        """Record how a pick ended in the load and the outlier detector. `Pick` calls this once, from any thread."""
+        """Records how a pick ended in the load and the outlier detector. `Pick` calls this once, from any thread."""
         now = self._now()
         load.finish(ok, now - pick.started_at if latency is None else latency, now)
         endpoint = pick.endpoint
@@ -161,17 +160,17 @@ class Channel:
             self._call_on_loop(self._wakeup.wake)
 
     def begin_call(self) -> None:
-        """Add a call to the retry budget."""
+        """Adds a call to the retry budget."""
         with self._lock:
             self._budget.deposit(self._now())
 
     def take_retry(self) -> bool:
-        """Return whether the retry budget allows one more retry; if so, take it from the budget."""
+        """Returns whether the retry budget allows one more retry, and takes it from the budget if so."""
         with self._lock:
             return self._budget.withdraw(self._now())
 
     def now(self) -> float:
-        """The monotonic time in seconds, as the channel counts it."""
+        """Returns the monotonic time of the channel's clock, in seconds."""
         return self._now()
 
     @property
@@ -195,7 +194,7 @@ class Channel:
         return self.resolver.view_warning
 
     def explain_no_endpoint(self, exclude: Set[str]) -> str:
-        """A sentence that says why no endpoint can be picked, for the log of the calling program."""
+        """Returns a sentence with the reason why no endpoint can be picked, for the log of the calling program."""
         view, usable = self.resolver.view, self.usable_count
         registry = f"the registry is {'' if self.resolver.connected else 'not '}connected{self._problem()}"
         if view.origin is ViewOrigin.NONE:
@@ -205,7 +204,7 @@ class Channel:
         if not view.endpoints:
             return f"no endpoint of {self.service}: none is registered; {state}"
         if usable:
-            excluded = f"all {usable} usable are excluded ({len(exclude)} excluded ids)"
+            excluded = f"every usable endpoint is excluded ({usable} usable, {len(exclude)} excluded)"
             return f"no endpoint of {self.service}: {excluded}; {state}"
         counts: dict[str, int] = {}
         for endpoint in view.endpoints:
@@ -234,7 +233,7 @@ class Channel:
         self._rebuild()
 
     def _rebuild_soon(self) -> None:
-        """Rebuild once for everything that happens in this turn of the loop."""
+        """Rebuilds once for everything that happens in this turn of the loop."""
         if not self._rebuilding:
             self._rebuilding = True
             self._loop.call_soon(self._rebuild)
@@ -256,7 +255,7 @@ class Channel:
         self._wakeup.wake()
 
     async def _run_timer(self) -> None:
-        """Run the outlier sweeps and the slow-start steps when they are due."""
+        """Runs the outlier sweeps and the slow-start steps when they are due."""
         while True:
             self._deadline = self._next_deadline()
             await self._wakeup.wait(self._deadline)

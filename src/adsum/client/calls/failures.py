@@ -15,7 +15,7 @@ from adsum.core.model import Endpoint
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be sent twice (RFC 9110, 9.2.2)."""
 RETRYABLE_STATUSES: Final = frozenset({502, 503, 504})
-"""Statuses by which an endpoint says that it can't serve the request; another endpoint may."""
+"""Statuses of an endpoint that can't serve the request; another endpoint may."""
 FIRST_ERROR_STATUS: Final = 500
 """The lowest status that counts against the endpoint."""
 
@@ -39,9 +39,9 @@ class RetryRule(NamedTuple):
     """The consequences of a kind of failure."""
 
     always_retryable: bool
-    """Whether a retry is safe for every request, since the request can't have arrived."""
+    """True if a retry is safe for every request, since the request can't have arrived."""
     counts_against_endpoint: bool
-    """Whether the failure counts against the endpoint in load and outlier detection."""
+    """True if the failure counts against the endpoint in load and outlier detection."""
 
 
 RETRY_RULES: Final[Mapping[FailureKind, RetryRule]] = MappingProxyType(
@@ -70,7 +70,7 @@ class FailedTry:
 
 
 class CallFailed(AdsumError):
-    """A call that got no answer: `tries` are the failed tries, `reason` says why there was no further try."""
+    """A call that got no answer: `tries` are the failed tries, `reason` is the reason why there was no further try."""
 
     def __init__(self, service: str, tries: tuple[FailedTry, ...], reason: str) -> None:
         count = "1 try" if len(tries) == 1 else f"{len(tries)} tries"

@@ -13,7 +13,9 @@ from adsum.core.errors import Invalid
 from adsum.core.selection import OVERPROVISIONING, PANIC_THRESHOLD, SelectionOptions
 
 MAX_TRIES: Final = 100
+"""More tries of a call are refused."""
 MAX_CALL_TIME: Final = 86_400.0
+"""Seconds; a longer timeout or deadline is refused."""
 DEFAULT_POLICY: Final = "least_request"
 """Picks the less busy of two endpoints drawn at random: it needs no tuning, and slow endpoints get fewer calls."""
 
@@ -40,7 +42,7 @@ class CallOptions:
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
-    """The way a channel chooses endpoints and retries calls.
+    """The options of a channel: how it chooses endpoints and retries calls.
 
     `zone` is the consumer's own zone ("": no preference). `outliers` None turns ejection off. `retry_ratio` is the
     number of retries allowed per call, and `retry_floor` the number allowed per second in any case. `calls` holds for

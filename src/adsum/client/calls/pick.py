@@ -34,17 +34,17 @@ class Pick:
 
     @property
     def is_open(self) -> bool:
-        """Whether the call has not ended yet."""
+        """True if the call has not ended yet."""
         return self._load is not None
 
     def done(self, ok: bool = True, latency: float | None = None) -> None:
-        """End the call. `ok`: the endpoint did its part. `latency` is in seconds; None: the time since the pick."""
+        """Ends the call. `ok` False counts against the endpoint. `latency`: seconds; None: the time since the pick."""
         load, self._load = self._load, None
         if load is not None:
             self._owner.record_result(self, load, ok, latency)
 
     def cancel(self) -> None:
-        """End the call without a result for the endpoint."""
+        """Ends the call without a result for the endpoint."""
         load, self._load = self._load, None
         if load is not None:
             load.cancel()

@@ -1,4 +1,4 @@
-"""Acknowledges to a registry node the revision that the consumer routes by, which drains wait for."""
+"""Acknowledges revisions to a registry node: the consumer routes by them. Drains wait for that."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Acknowledgements:
         self._task: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Stop sending. Idempotent."""
+        """Stops sending. Idempotent."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def acknowledge(self, update: ServiceUpdate, watch: str) -> None:
-        """Acknowledge `update`: the consumer routes by it. `watch` is the id of the watch at the node.
+        """Acknowledges `update`: the consumer routes by it. `watch` is the id of the watch at the node.
 
         Sent only if a drain may wait for it, and once after connecting, when the node does not know the consumer yet.
         """

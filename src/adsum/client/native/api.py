@@ -2,7 +2,7 @@
 
 Bodies and answers are those of `adsum.wire`. When a node fails, every request goes to the next one. Reads, and writes
 that do no harm when they arrive twice, go to the next node as soon as one is silent (`client.native.hedged_requests`).
-All other writes, and requests that wait at the registry and so are silent anyway, first look for a node that answers.
+Before any other write, and before a request that waits at the registry, the client looks for a node that answers.
 
 Requests that a drain depends on (drains, acknowledgements, good-byes, deregistering) use new connections. An idle
 connection may have been cut off unnoticed, and then the answer would come too late.
@@ -34,7 +34,7 @@ class RegistryApi(RequestSender):
     """The native API of one registry. Every method raises `RegistryUnavailable` if no node answers."""
 
     async def services(self) -> wire.ServiceList:
-        """Every service, with the number of its instances by status."""
+        """Returns every service, with the number of its instances by status."""
         return await self.send("GET", "/services", wire.ServiceList)
 
     async def service(
@@ -46,7 +46,7 @@ class RegistryApi(RequestSender):
         zone: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> wire.ServiceView:
-        """The instances of a service that match every filter."""
+        """Returns the instances of a service that match every filter."""
         params = [("status", value) for value in status] + [("tag", value) for value in tag]
         if zone is not None:
             params.append(("zone", zone))
@@ -54,22 +54,22 @@ class RegistryApi(RequestSender):
         return await self.send("GET", _service_path(service), wire.ServiceView, params=params)
 
     async def instance(self, service: str, id: str) -> wire.InstanceDetail:
-        """One instance, with its checks and its lease. Raises `UnknownInstance`."""
+        """Returns one instance, with its checks and its lease. Raises `UnknownInstance`."""
         return await self.send("GET", _instance_path(service, id), wire.InstanceDetail, instance=(service, id))
 
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.WriteResult:
-        """Register an instance. Raises `RegistrationConflict` if a live process has the id or the place."""
+        """Registers an instance. Raises `RegistrationConflict` if a live process has the id or the place."""
         return await self.send("PUT", _instance_path(service, id), wire.WriteResult, body=body)
 
     async def renew(self, leases: Sequence[wire.LeaseBody], *, timeout: float = REQUEST_TIMEOUT) -> wire.RenewalResult:
-        """Renew leases. `timeout`: seconds that one node has to answer; the next one is asked within half of it."""
+        """Renews leases. `timeout`: seconds that one node has to answer; after half of it the next one is tried too."""
         body, hedge_delay = wire.RenewBody(list(leases)), min(HEDGE_DELAY, timeout / 2)
         return await self.send(
             "POST", "/renew", wire.RenewalResult, body=body, timeout=timeout, hedge_delay=hedge_delay
         )
 
     async def deregister(self, service: str, id: str, *, reason: str = "", holder: str = "") -> wire.WriteResult:
-        """Deregister an instance. Raises `LeaseLost` if `holder` is given and does not hold the lease any more."""
+        """Deregisters an instance. Raises `LeaseLost` if `holder` is given and no longer holds the lease."""
         params = [(name, value) for name, value in (("reason", reason), ("holder", holder)) if value]
         # Without a holder, a late copy of the request might deregister the next process that takes the id.
         hedge_delay = HEDGE_DELAY if holder else None
@@ -84,7 +84,7 @@ class RegistryApi(RequestSender):
         )
 
     async def forget(self, service: str, *, reason: str = "") -> wire.WriteResult:
-        """Forget a service that has no instances. Raises `RegistryRefused` if it has some."""
+        """Forgets a service that has no instances. Raises `RegistryRefused` if it has some."""
         try:
             return await self.send(
                 "DELETE", _service_path(service), wire.WriteResult, params=_reason(reason), hedge_delay=None
@@ -93,7 +93,7 @@ class RegistryApi(RequestSender):
             raise RegistryRefused(409, str(error)) from None
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.WriteResult:
-        """Declare a status that outranks the checks, such as draining.
+        """Declares a status that outranks the checks, such as draining.
 
         Returns within `body.wait` and `WAIT_ANSWER_MARGIN` seconds. Raises `UnknownInstance` and `LeaseLost`, and
         `AnswerOverdue` or `AnswerLost` if the override may have taken effect but no answer came in time.
@@ -117,10 +117,10 @@ class RegistryApi(RequestSender):
         acknowledged: Sequence[str] = (),
         goodbyes: Sequence[str] = (),
     ) -> wire.AcknowledgementReport:
-        """The consumers of one node that have not acknowledged that revision after `wait` seconds.
+        """Returns the consumers of one node that have not acknowledged that revision after `wait` seconds.
 
-        `consumers`: ids to look for at that node; `acknowledged` and `goodbyes`: ids of consumers that, as other nodes
-        know, have acknowledged or said good-bye.
+        `consumers`: ids to look for at that node. `acknowledged` and `goodbyes`: ids of consumers that have
+        acknowledged or sent a good-bye at other nodes.
         """
         known = [*(("consumer", id) for id in consumers), *(("acknowledged", id) for id in acknowledged)]
         known += (("goodbye", id) for id in goodbyes)
@@ -132,60 +132,60 @@ class RegistryApi(RequestSender):
         return await self.send_waiting("GET", path, wire.AcknowledgementReport, encode, wait)
 
     async def resume(self, service: str, id: str, *, reason: str = "") -> wire.WriteResult:
-        """Remove an override, so that lease and checks determine the status again. Raises `UnknownInstance`."""
+        """Removes an override, so that lease and checks determine the status again. Raises `UnknownInstance`."""
         path = f"{_instance_path(service, id)}/override"
         return await self.send(
             "DELETE", path, wire.WriteResult, params=_reason(reason), instance=(service, id), hedge_delay=None
         )
 
     async def changes(self, service: str = "", id: str = "", limit: int = 100) -> wire.ChangeList:
-        """Recorded changes, of one service or instance if given, the newest first."""
+        """Returns recorded changes, of one service or instance if given, the newest first."""
         params = [(name, value) for name, value in (("service", service), ("id", id)) if value]
         return await self.send("GET", "/changes", wire.ChangeList, params=[*params, ("limit", str(limit))])
 
     async def routes(self) -> wire.RouteList:
-        """Every route, by name."""
+        """Returns every route, by name."""
         return await self.send("GET", "/routes", wire.RouteList)
 
     async def route(self, name: str) -> wire.RouteView:
-        """One route. Raises `RegistryRefused` (404) if it is not declared."""
+        """Returns one route. Raises `RegistryRefused` (404) if it is not declared."""
         return await self.send("GET", f"/routes/{_part(name)}", wire.RouteView)
 
     async def edits(self, name: str = "", limit: int = 100) -> wire.EditList:
-        """Recorded edits of routes and upstreams, of one name if given, the newest first."""
+        """Returns recorded edits of routes and upstreams, of one name if given, the newest first."""
         params = [("name", name)] if name else []
         return await self.send("GET", "/intent/history", wire.EditList, params=[*params, ("limit", str(limit))])
 
     async def put_route(self, name: str, body: wire.RouteBody, *, reason: str = "") -> wire.WriteResult:
-        """Declare a route, or replace it."""
+        """Declares a route, or replaces it."""
         path = f"/routes/{_part(name)}"
         return await self.send("PUT", path, wire.WriteResult, body=body, params=_reason(reason), hedge_delay=None)
 
     async def remove_route(self, name: str, *, reason: str = "") -> wire.WriteResult:
-        """Withdraw a route."""
+        """Withdraws a route."""
         path = f"/routes/{_part(name)}"
         return await self.send("DELETE", path, wire.WriteResult, params=_reason(reason), hedge_delay=None)
 
     async def check_route(self, body: wire.CheckRouteBody) -> wire.VerdictView:
-        """The route that a request would take, and its targets."""
+        """Returns the route that a request would take, and its targets."""
         return await self.send("POST", "/check-route", wire.VerdictView, body=body)
 
     async def upstreams(self) -> wire.UpstreamList:
-        """Every upstream, by service."""
+        """Returns every upstream, by service."""
         return await self.send("GET", "/upstreams", wire.UpstreamList)
 
     async def put_upstream(self, service: str, body: wire.UpstreamBody, *, reason: str = "") -> wire.WriteResult:
-        """Declare an upstream, or replace it."""
+        """Declares an upstream, or replaces it."""
         path = f"/upstreams/{_part(service)}"
         return await self.send("PUT", path, wire.WriteResult, body=body, params=_reason(reason), hedge_delay=None)
 
     async def remove_upstream(self, service: str, *, reason: str = "") -> wire.WriteResult:
-        """Withdraw an upstream."""
+        """Withdraws an upstream."""
         path = f"/upstreams/{_part(service)}"
         return await self.send("DELETE", path, wire.WriteResult, params=_reason(reason), hedge_delay=None)
 
     async def replace_intent(self, body: wire.IntentBody, *, prune: bool = False, reason: str = "") -> wire.WriteResult:
-        """Declare all routes and upstreams at once; those that are not in `body` are withdrawn.
+        """Declares all routes and upstreams at once; those that are not in `body` are withdrawn.
 
         Raises `Invalid` for an empty body unless `prune` is true.
         """
@@ -193,11 +193,11 @@ class RegistryApi(RequestSender):
         return await self.send("PUT", "/intent", wire.WriteResult, body=body, params=params, hedge_delay=None)
 
     async def status(self) -> wire.NodeStatus:
-        """The status of the node that answers."""
+        """Returns the status of the node that answers."""
         return await self.send("GET", "/status", wire.NodeStatus)
 
     async def acknowledge(self, node: str, watch: str, revision: int) -> None:
-        """Acknowledge a revision at the node that serves the watch: the consumer routes by it.
+        """Acknowledges a revision at the node that serves the watch: the consumer routes by it.
 
         Raises `NodeUnreachable`.
         """
@@ -207,7 +207,7 @@ class RegistryApi(RequestSender):
         must_not_decline(reply)
 
     async def send_goodbye(self, consumer: str, services: Sequence[str] = ()) -> None:
-        """Tell every node that the consumer no longer calls these services (none: any service).
+        """Sends a good-bye to every node: the consumer no longer calls these services (none: any service).
 
         Best effort, for at most `GOODBYE_TIMEOUT` seconds; never raises for a node that does not answer.
         """
@@ -220,7 +220,7 @@ class RegistryApi(RequestSender):
 
 
 def _part(text: str) -> str:
-    """The text as one part of a path."""
+    """Returns the text as one part of a path."""
     return quote(text, safe="")
 
 
@@ -233,5 +233,5 @@ def _instance_path(service: str, id: str) -> str:
 
 
 def _reason(reason: str) -> QueryParams:
-    """The parameter with the reason of a write, which is recorded."""
+    """Returns the parameter with the reason of a write, which is recorded."""
     return [("reason", reason)] if reason else []

@@ -31,7 +31,7 @@ class EventBatcher:
         self._begin(full=False)
 
     def add(self, event: SseEvent) -> ServiceUpdate | None:
-        """Add an event. Returns the update that it completes, else None. Unknown events are ignored.
+        """Adds an event. Returns the update that it completes, else None. Unknown events are ignored.
 
         Raises `ProtocolViolation`.
         """

@@ -1,4 +1,4 @@
-"""Hedged requests: when a registry node is silent, the next node is asked too, and the first answer counts."""
+"""Hedged requests: when a registry node is silent, the next node is tried too, and the first answer counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
 HEDGE_DELAY: Final = 0.5
-"""Seconds without a byte from a node after which the next node is asked too."""
+"""Seconds without a byte from a node after which the next node is tried too."""
 
 T = TypeVar("T")
 OnProgress = Callable[[], None]
@@ -30,9 +30,9 @@ async def first_answer(
     hedge_delay: float | None = HEDGE_DELAY,
     discard: Callable[[T], Awaitable[None]] | None = None,
 ) -> T:
-    """Return the answer of the node that answers first.
+    """Returns the answer of the node that answers first.
 
-    The next node is asked when a node failed or was silent for `hedge_delay` seconds (None: only when it failed, for
+    The next node is tried when a node failed or was silent for `hedge_delay` seconds (None: only when it failed, for
     requests that must not arrive twice). When a node has answered, the other requests are cancelled, and nodes that
     were silent for `hedge_delay` count as hung. `discard` closes an answer that came too late to be used. Raises
     `RegistryUnavailable` if no node answers.
@@ -77,17 +77,17 @@ class _Attempt(Generic[T]):
         self._progress_at = self._clock.now()
 
     def silent_at(self, hedge_delay: float | None) -> float | None:
-        """The time at which the node counts as silent unless bytes arrive; None: never."""
+        """Returns the time at which the node counts as silent unless bytes arrive; None: never."""
         return None if hedge_delay is None else self._progress_at + hedge_delay
 
     def is_silent(self, hedge_delay: float | None) -> bool:
-        """Whether the node has been silent for the hedge delay."""
+        """Returns whether the node has been silent for the hedge delay."""
         silent_at = self.silent_at(hedge_delay)
         return silent_at is not None and self._clock.now() >= silent_at
 
 
 async def _wait_for_any(attempts: Sequence[_Attempt[T]], deadline: float | None, clock: Clock) -> None:
-    """Return when an attempt has ended, at the latest at `deadline`."""
+    """Waits until an attempt has ended, at the latest until `deadline`."""
     tasks: list[asyncio.Future[Any]] = [attempt.task for attempt in attempts]
     timer = None if deadline is None else asyncio.ensure_future(clock.sleep(deadline - clock.now()))
     try:
@@ -104,7 +104,7 @@ def _mark_hung(nodes: RegistryNodes, others: Sequence[_Attempt[T]], hedge_delay:
 
 
 async def _end(attempts: Sequence[_Attempt[T]], discard: Callable[[T], Awaitable[None]] | None) -> None:
-    """Cancel the attempts that are under way, and close the answers that arrived meanwhile."""
+    """Cancels the attempts that are under way, and closes the answers that arrived meanwhile."""
     for attempt in attempts:
         attempt.task.cancel()
     results = await asyncio.gather(*(attempt.task for attempt in attempts), return_exceptions=True)

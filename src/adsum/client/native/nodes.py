@@ -1,4 +1,4 @@
-"""The nodes of a registry in the order to ask them: those that answer, then those that failed, then those that hang."""
+"""The nodes of a registry in the order in which to try them: those that answer, those that failed, those that hung."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adsum.etcd import address as etcd
 DEFAULT_URL: Final = "http://127.0.0.1:23786"
 """The address where `adsum serve` listens by default."""
 HUNG_NODE_PENALTY: Final = 30.0
-"""Seconds for which a node that hung is asked after all others; after that it ranks like a node that failed."""
+"""Seconds for which a node that hung is tried after all others; after that it ranks like a node that failed."""
 
 
 class RegistryNodes:
@@ -34,24 +34,24 @@ class RegistryNodes:
         return list(self._urls)
 
     def order(self, now: float) -> list[str]:
-        """The URL of every node once, in the order in which to ask them."""
+        """Returns the URL of every node once, in the order in which to try them."""
         return sorted(self._urls, key=lambda url: self._hung_until.get(url, now) > now)
 
     def current(self, now: float) -> str:
-        """The URL of the node to ask first."""
+        """Returns the URL of the node to try first."""
         return self.order(now)[0]
 
     def mark_answered(self, url: str) -> None:
-        """Record that the node answered, so it does not hang."""
+        """Records that the node answered, so it does not hang."""
         self._hung_until.pop(url, None)
 
     def mark_failed(self, url: str) -> None:
-        """Record that the node refused or failed: it is asked after the others from now on."""
+        """Records that the node refused or failed: it is tried after the others from now on."""
         self._urls.remove(url)
         self._urls.append(url)
 
     def mark_hung(self, url: str, now: float) -> None:
-        """Record that the node was silent for too long: it is asked last for `HUNG_NODE_PENALTY` seconds."""
+        """Records that the node was silent for too long: it is tried last for `HUNG_NODE_PENALTY` seconds."""
         self.mark_failed(url)
         self._hung_until[url] = now + HUNG_NODE_PENALTY
 
@@ -60,9 +60,10 @@ class RegistryNodes:
 
 
 def parse_urls(urls: str | Sequence[str], field: str = "url") -> tuple[str, ...]:
-    """The URLs in `"http://a:23786,http://b:23786"` or in a list, without a slash at the end and without duplicates.
+    """Returns the URLs in text such as `http://a:23786,http://b:23786`, or in a list.
 
-    The address of an etcd or of a Consul agent is left as it is. Raises `Invalid`.
+    They have no slash at the end and no duplicates. The address of an etcd or of a Consul agent is left as it is.
+    Raises `Invalid`.
     """
     if isinstance(urls, str) and urls.startswith(etcd.SCHEME):
         etcd.EtcdAddress.parse(urls, field)

@@ -42,20 +42,20 @@ class RequestSender:
         self.headers: dict[str, str] = {wire.ACTOR_HEADER: actor} if actor else {}
 
     async def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Closes every connection. Idempotent."""
         await self.transport.close()
 
     async def find_responsive_node(self, timeout: float = REQUEST_TIMEOUT) -> str:
-        """The URL of a node that answers within `timeout` seconds; requests go to that node first from now on.
+        """Returns the URL of a node that answers within `timeout` seconds; requests go to that node first from now on.
 
         Raises `RegistryUnavailable`.
         """
 
-        async def ask(node: str, on_progress: OnProgress) -> str:  # noqa: ARG001 - the answer is one piece
+        async def request(node: str, on_progress: OnProgress) -> str:  # noqa: ARG001 - the answer is one piece
             await self.send_to(node, "GET", "/healthz", timeout=timeout, fresh=True)
             return node
 
-        return await first_answer(self.nodes, ask, self._clock)
+        return await first_answer(self.nodes, request, self._clock)
 
     async def send(
         self,
@@ -70,21 +70,21 @@ class RequestSender:
         hedge_delay: float | None = HEDGE_DELAY,
         fresh: bool = False,
     ) -> T:
-        """Send a request and return its answer, decoded as `kind`.
+        """Sends a request and returns its answer, decoded as `kind`.
 
         `path` is below `API_PATH`. `instance` is the service and id that the request is about, for errors.
-        `hedge_delay`: seconds of silence after which the next node is asked too; None for a request that must not
+        `hedge_delay`: seconds of silence after which the next node is tried too; None for a request that must not
         arrive twice, which goes to a node that has just answered. `fresh`: over a new connection. Raises
         `RegistryUnavailable`, or the error that the answer states.
         """
         encoded = wire.encode(body) if body is not None else None
 
-        async def ask(node: str, on_progress: OnProgress) -> T:  # noqa: ARG001 - the answer is one piece
-            return await self._ask(node, method, path, kind, encoded, params, instance, timeout, fresh)
+        async def request(node: str, on_progress: OnProgress) -> T:  # noqa: ARG001 - the answer is one piece
+            return await self._request(node, method, path, kind, encoded, params, instance, timeout, fresh)
 
         if hedge_delay is None and len(self.nodes) > 1:
             await self.find_responsive_node()
-        return await first_answer(self.nodes, ask, self._clock, hedge_delay=hedge_delay)
+        return await first_answer(self.nodes, request, self._clock, hedge_delay=hedge_delay)
 
     async def send_waiting(
         self,
@@ -97,21 +97,21 @@ class RequestSender:
         instance: tuple[str, str] = ("", ""),
         fresh: bool = False,
     ) -> T:
-        """Send a request that waits at the registry for up to `wait` seconds.
+        """Sends a request that waits at the registry for up to `wait` seconds.
 
         `encode` returns the body and the parameters for the seconds that are left. Raises what `WaitingRequest.run`
         raises.
         """
         margin = WAIT_ANSWER_MARGIN if wait else REQUEST_TIMEOUT
 
-        async def ask(node: str, seconds_left: float) -> T:
+        async def request(node: str, seconds_left: float) -> T:
             body, params = encode(seconds_left)
-            return await self._ask(node, method, path, kind, body, params, instance, seconds_left + margin, fresh)
+            return await self._request(node, method, path, kind, body, params, instance, seconds_left + margin, fresh)
 
         async def find_node(seconds_left: float) -> str:
             return await self.find_responsive_node(min(REQUEST_TIMEOUT, seconds_left + margin))
 
-        return await WaitingRequest(self.nodes, self._clock, wait).run(ask, find_node)
+        return await WaitingRequest(self.nodes, self._clock, wait).run(request, find_node)
 
     async def send_to(
         self,
@@ -124,7 +124,7 @@ class RequestSender:
         timeout: float,
         fresh: bool,
     ) -> TransportReply:
-        """Send a request to one node, once; `path` is the whole path. Raises `NodeUnreachable`."""
+        """Sends a request to one node, once; `path` is the whole path. Raises `NodeUnreachable`."""
         headers = dict(self.headers)
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -132,7 +132,7 @@ class RequestSender:
             method, node + path, body=body, params=params, headers=headers, timeout=timeout, fresh=fresh
         )
 
-    async def _ask(
+    async def _request(
         self,
         node: str,
         method: str,
@@ -144,7 +144,7 @@ class RequestSender:
         timeout: float,
         fresh: bool,
     ) -> T:
-        """The answer of one node.
+        """Sends a request to one node and returns its answer, decoded as `kind`.
 
         Raises `NodeUnreachable` and `ProtocolViolation` if another node may serve the request, or the error that the
         answer states.
@@ -174,7 +174,7 @@ def _decode(reply: TransportReply, kind: type[T], instance: tuple[str, str]) -> 
 
 
 def _refusal(reply: TransportReply, instance: tuple[str, str]) -> AdsumError:
-    """The error that an answer states."""
+    """Returns the error that an answer states."""
     problem = _problem(reply)
     if any(instance) and reply.status == 404:
         return UnknownInstance(*instance)

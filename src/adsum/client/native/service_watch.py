@@ -33,8 +33,8 @@ from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
 MAX_STORE_AGE: Final = 6.0
-"""Seconds since a node reached its store after which another node is tried. Plus a heartbeat, that is sooner than the
-other nodes count a node as lost that is cut off from them and from the store."""
+"""Seconds; if a node has not reached its store for so long, another node is tried. Even one heartbeat later, the other
+nodes do not yet count a node as lost that is cut off from them and from the store."""
 MIN_FAILOVER_INTERVAL: Final = 60.0
 """Seconds between two such tries: if no node reaches the store, another node is no better."""
 MAX_CONNECT_PAUSE: Final = 5.0
@@ -47,7 +47,7 @@ CATCH_UP_TIME: Final = 0.1
 
 
 class RegistryAccess:
-    """The registry as the watches of one client share it: its nodes, its heartbeat, the time of the next failover."""
+    """The state that the watches of one client share: the nodes, their heartbeat, and the time of the next failover."""
 
     def __init__(self, api: RegistryApi, clock: Clock, rng: Random) -> None:
         self.api = api
@@ -105,14 +105,14 @@ class ServiceWatch:
             await self._close()
 
     async def _sleep(self, deadline: float | None) -> None:
-        """Wait until something happens, at the latest until `deadline`."""
+        """Waits until something happens, at the latest until `deadline`."""
         await self._wakeup.wait(deadline)
         if deadline is not None and self._clock.now() - deadline > MAX_SLEEP_OVERRUN:
             # This program was suspended: read what has arrived meanwhile before the node is judged.
             await self._clock.sleep(CATCH_UP_TIME)
 
     async def _switch(self) -> ConnectionLost | None:
-        """Switch to the new connection if it is ready."""
+        """Switches to the new connection if it is ready."""
         if self._connecting is None or not self._connecting.done():
             return None
         task, self._connecting = self._connecting, None
@@ -130,7 +130,10 @@ class ServiceWatch:
         return None
 
     async def _examine(self) -> ConnectionLost | None:
-        """Replace the current connection if it has ended; open another one beside it if it has become suspect."""
+        """Schedules another connection if the current one has ended or has become suspect.
+
+        An ended connection is closed; a suspect one stays open.
+        """
         connection, nodes, now = self._current, self._registry.api.nodes, self._clock.now()
         if connection is None:
             return None
@@ -149,23 +152,23 @@ class ServiceWatch:
         return None
 
     def _connect_if_due(self) -> None:
-        """Start to connect if it is time."""
+        """Starts to connect if it is time."""
         if self._connecting is None and self._connect_at is not None and self._clock.now() >= self._connect_at:
             self._connect_at = None
             self._connecting = asyncio.create_task(self._open_connection(), name=f"adsum-connect-{self._service}")
             self._connecting.add_done_callback(lambda _: self._wakeup.wake())
 
     async def _open_connection(self) -> WatchConnection:
-        """A connection to the node that sends its first update first. Raises `RegistryUnavailable`."""
+        """Returns a connection to the node that sends its first update first. Raises `RegistryUnavailable`."""
         registry, request = self._registry, WatchRequest(self._service, self._position(), self._consumer)
 
-        async def ask(node: str, on_progress: OnProgress) -> WatchConnection:
+        async def connect(node: str, on_progress: OnProgress) -> WatchConnection:
             return await open_watch_connection(registry.api, node, request, self._clock, registry.rng, on_progress)
 
-        return await first_answer(registry.api.nodes, ask, self._clock, discard=WatchConnection.close)
+        return await first_answer(registry.api.nodes, connect, self._clock, discard=WatchConnection.close)
 
     def _fail_over_if_stale(self, connection: WatchConnection, update: ServiceUpdate) -> None:
-        """Try another node if this one has lost its store and so sends old state."""
+        """Schedules a connection to another node if this one has lost its store, and so sends an old state."""
         registry, now = self._registry, self._clock.now()
         if connection is not self._current:
             return
@@ -176,18 +179,21 @@ class ServiceWatch:
         self._connect_within(MAX_FIRST_RETRY_DELAY)
 
     def _next_pause(self) -> float:
-        """The longest pause after an attempt that failed, in seconds."""
+        """Returns the longest pause after an attempt that failed, in seconds."""
         pause = self._backoff.next(self._registry.rng)
         is_awaited = self._clock.now() - self._updated_at < lost_after(self._registry.heartbeat)
         return min(pause, MAX_AWAITED_CONNECT_PAUSE) if is_awaited else pause
 
     def _connect_within(self, max_pause: float) -> None:
-        """Schedule the next attempt at a random time within `max_pause` seconds, unless one is under way."""
+        """Schedules the next attempt at a random time within `max_pause` seconds, unless one is under way."""
         if self._connecting is None:
             self._connect_at = self._clock.now() + self._registry.rng.uniform(0.0, max_pause)
 
     def _suspect_at(self) -> float | None:
-        """The time at which the connection becomes suspect; None: it is suspect already, or has an update ready."""
+        """Returns the time at which the connection becomes suspect.
+
+        None: there is no connection, it is suspect already, or it has an update ready.
+        """
         silent_since = self._current.silent_since if self._current is not None else None
         if silent_since is None or self._is_suspect:
             return None
@@ -204,6 +210,5 @@ class ServiceWatch:
             for result in await asyncio.gather(connecting, return_exceptions=True):
                 if isinstance(result, WatchConnection):
                     await result.close()
-
         if self._current is not None:
             await self._current.close()

@@ -33,7 +33,10 @@ class SseParser:
         self._clear()
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
-        """The events that `chunk` completes. Raises `ProtocolViolation` if one is longer than `MAX_EVENT_BYTES`."""
+        """Returns the events that `chunk` completes.
+
+        Raises `ProtocolViolation` if an event is longer than `MAX_EVENT_BYTES`.
+        """
         self._buffer += chunk
         self._size += len(chunk)
         events, start, end = [], 0, len(self._buffer)

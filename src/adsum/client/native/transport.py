@@ -78,7 +78,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         fresh: bool = False,
     ) -> TransportReply:
-        """Send one request; with `fresh` over a new connection.
+        """Sends one request; with `fresh` over a new connection.
 
         Raises `NodeUnreachable` if no complete answer arrives within `timeout` seconds.
         """
@@ -94,7 +94,7 @@ class Transport:
     async def stream(
         self, url: str, *, idle: float, params: QueryParams, headers: Mapping[str, str]
     ) -> AsyncIterator[tuple[TransportReply, AsyncIterator[bytes]]]:
-        """Yield the head of an endless answer and its body in chunks.
+        """Yields the head of an endless answer and its body in chunks.
 
         Raises `NodeUnreachable`, also when no byte arrives for `idle` seconds.
         """
@@ -117,7 +117,7 @@ class Transport:
         body: bytes | None,
         pool: httpcore.AsyncConnectionPool,
     ) -> AbstractAsyncContextManager[httpcore.Response]:
-        """Send a request and yield the head of its answer. Each phase may take `wait` seconds."""
+        """Sends a request and yields the head of its answer. Each phase may take `wait` seconds."""
         # Set here, because httpcore leaves out the brackets around an IPv6 address.
         host = urlsplit(url).netloc.rpartition("@")[2]
         timeouts = {"connect": min(wait, CONNECT_TIMEOUT), "read": wait, "write": wait, "pool": wait}
@@ -130,19 +130,19 @@ class Transport:
         )
 
     async def close_idle(self) -> None:
-        """Close the idle connections, which may have been cut off unnoticed."""
+        """Closes the idle connections, which may have been cut off unnoticed."""
         for connection in self._http.connections:
             if isinstance(connection, httpcore.AsyncHTTPConnection) and connection.is_idle():
                 await connection.aclose()
 
     async def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Closes every connection. Idempotent."""
         await self._fresh.aclose()
         await self._http.aclose()
 
 
 def _reply(answer: httpcore.Response, body: bytes) -> TransportReply:
-    """The answer. Raises `NodeUnreachable` if it uses a later major version of the protocol."""
+    """Returns the answer. Raises `NodeUnreachable` if it uses a later major version of the protocol."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
     version = headers.get(wire.PROTOCOL_HEADER.lower(), "")
     if _major(version) > _major(wire.PROTOCOL):
@@ -152,13 +152,13 @@ def _reply(answer: httpcore.Response, body: bytes) -> TransportReply:
 
 
 def _major(version: str) -> int:
-    """The major version in MAJOR.MINOR; 0 for other text, such as none from a registry without protocol versions."""
+    """Returns the major version in MAJOR.MINOR; 0 for other text, such as "" from a registry without a version."""
     major = version.partition(".")[0]
     return int(major) if major.isascii() and major.isdecimal() and len(major) < 9 else 0
 
 
 async def _read(answer: httpcore.Response, max_bytes: int) -> bytes:
-    """The body. Raises `NodeUnreachable` if it is longer than `max_bytes`."""
+    """Returns the body. Raises `NodeUnreachable` if it is longer than `max_bytes`."""
     parts, size = [], 0
     async for chunk in answer.aiter_stream():
         parts.append(chunk)
@@ -169,7 +169,7 @@ async def _read(answer: httpcore.Response, max_bytes: int) -> bytes:
 
 
 def _unreachable(error: Exception) -> NodeUnreachable:
-    """The error with a message; some errors of httpcore have none."""
+    """Returns the error with a message; some errors of httpcore have none."""
     if isinstance(error, httpcore.ConnectTimeout):
         return NodeNotConnected("it did not accept a connection in time")
     if isinstance(error, (httpcore.TimeoutException, TimeoutError)):

@@ -44,12 +44,12 @@ class WaitingRequest:
         self._latest: RegistryUnavailable | None = None
         """The error of the latest round of attempts."""
         self._all_declined = True
-        """Whether every node that received the request declined it."""
+        """True if every node that received the request declined it."""
 
     async def run(
         self, request: Callable[[str, float], Awaitable[T]], find_node: Callable[[float], Awaitable[str]]
     ) -> T:
-        """Return the answer of the node that waits to the end.
+        """Returns the answer of the node that waits to the end.
 
         `request(node, seconds)` makes one node wait for that long; it must do no harm when it arrives again.
         `find_node(seconds)` finds a node that answers within that time. Raises `RegistryUnavailable` if no node took

@@ -1,4 +1,4 @@
-"""One connection of a watch: it reads updates, and knows how long it has been silent."""
+"""One connection of a watch: it reads updates, and records since when it has been silent."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
 FIRST_UPDATE_TIMEOUT: Final = 5.0
-"""Seconds of silence after which a connection is given up that has not sent its first complete update."""
+"""Seconds of silence after which a connection that has not sent its first complete update is closed."""
 IDLE_TIMEOUT: Final = 120.0
-"""Seconds of silence after which a connection is closed. Its watch has looked for another one long before."""
+"""Seconds of silence after which a connection is closed. Its watch has opened another one long before."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
-    """The request of a watch. Without a consumer it only observes, and no drain waits for it."""
+    """The request that opens a watch. Without a consumer the watch only observes, and no drain waits for it."""
 
     service: str
     since: ViewPosition | None
@@ -68,7 +68,7 @@ class WatchConnection:
         self.heartbeat = 0.0
         """Seconds between heartbeats, as the node states them; 0.0 if it states none."""
         self.close_reason = ""
-        """Why the connection ended, as a clause; "" while it is open."""
+        """The reason why the connection ended, as a clause; "" while it is open."""
         self._api = api
         self._request = request
         self._clock = clock
@@ -81,7 +81,7 @@ class WatchConnection:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the connection has ended and every update was taken."""
+        """True if the connection has ended and every update was taken."""
         return bool(self.close_reason) and self._update is None
 
     @property
@@ -90,7 +90,7 @@ class WatchConnection:
         return None if self._update is not None else self._progress_at
 
     def take_update(self) -> ServiceUpdate | None:
-        """The next update; None if there is none yet."""
+        """Returns the next update; None if there is none yet."""
         update, self._update = self._update, None
         if update is not None:
             self._progress_at = self._clock.now()
@@ -98,12 +98,12 @@ class WatchConnection:
         return update
 
     def acknowledge(self, update: ServiceUpdate) -> None:
-        """Acknowledge `update`, which came over this connection: the consumer routes by it."""
+        """Acknowledges `update`, which came over this connection: the consumer routes by it."""
         if self._acknowledgements is not None and not self.close_reason:
             self._acknowledgements.acknowledge(update, self._watch)
 
     async def close(self) -> None:
-        """Close the connection and stop sending acknowledgements. Idempotent."""
+        """Closes the connection and stops sending acknowledgements. Idempotent."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if self._acknowledgements is not None:
@@ -121,15 +121,11 @@ class WatchConnection:
         self.on_change()
 
     async def _read_updates(self) -> None:
-        """Read until the connection ends. Raises `NodeUnreachable` and `ProtocolViolation`."""
+        """Reads until the connection ends. Raises `NodeUnreachable` and `ProtocolViolation`."""
         batcher, parser = EventBatcher(self._request.service, self._request.since), SseParser()
         url, headers = f"{self.node}{API_PATH}/watch", {**self._api.headers, **self._request.headers()}
-        async with self._api.transport.stream(
-            url, idle=IDLE_TIMEOUT, params=self._request.params(), headers=headers
-        ) as (
-            reply,
-            chunks,
-        ):
+        stream = self._api.transport.stream(url, idle=IDLE_TIMEOUT, params=self._request.params(), headers=headers)
+        async with stream as (reply, chunks):
             if reply.status != 200:
                 raise NodeUnreachable(f"it answered the watch with status {reply.status}")
             self._note_progress()
@@ -146,7 +142,7 @@ class WatchConnection:
         self.on_change()
 
     async def _offer(self, update: ServiceUpdate) -> None:
-        """Wait until the update is taken. Nothing is read meanwhile, so that the registry coalesces changes."""
+        """Waits until the update is taken. Nothing is read meanwhile, so that the registry coalesces changes."""
         self._taken.clear()
         self._update = update
         self.on_change()
@@ -156,7 +152,7 @@ class WatchConnection:
 async def open_watch_connection(
     api: RegistryApi, node: str, request: WatchRequest, clock: Clock, rng: Random, on_progress: Callable[[], None]
 ) -> WatchConnection:
-    """A connection that has its first update ready. `on_progress` is called whenever bytes arrive.
+    """Returns a connection that has its first update ready. `on_progress` is called whenever bytes arrive.
 
     Raises `NodeUnreachable`.
     """

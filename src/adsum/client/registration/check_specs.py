@@ -1,4 +1,4 @@
-"""Checks written as text, for parameters and flags.
+"""Parses checks that are written as text, in parameters and flags.
 
 http:/health                    GET http://<address>:<port>/health, any 2xx passes
 https:8443:/health              another port, with TLS
@@ -37,7 +37,7 @@ _RANGE = re.compile(r"(\d{3})(?:-(\d{3}))?")
 
 
 def parse_check(text: str, field: str = "check") -> Check:
-    """The check that `text` describes. Raises `Invalid`, with `field` or `field` and the option's name."""
+    """Returns the check that `text` describes. Raises `Invalid`, with `field` or `field` and the option's name."""
     head, _, options = text.strip().partition("?")
     prefix, _, rest = head.partition(":")
     if prefix not in CHECK_PREFIXES:
@@ -56,7 +56,10 @@ def parse_check(text: str, field: str = "check") -> Check:
 
 
 def parse_checks(texts: Iterable[str | Check], field: str = "checks") -> tuple[Check, ...]:
-    """Several checks; text is parsed. Checks of one name are numbered (`http`, `http-2`). Raises `Invalid`."""
+    """Returns several checks, parsed where they are text. Checks of one name are numbered (`http`, `http-2`).
+
+    Raises `Invalid`.
+    """
     checks: list[Check] = []
     for index, text in enumerate(texts):
         check = parse_check(text, f"{field}[{index}]") if isinstance(text, str) else text
@@ -67,7 +70,7 @@ def parse_checks(texts: Iterable[str | Check], field: str = "checks") -> tuple[C
 
 
 def _port_and_target(rest: str, field: str) -> tuple[int | None, str]:
-    """The port and the target of `8081:/health`. Text that does not start with a digit is all target."""
+    """Returns the port and the target of text such as `8081:/health`; the port is None if no digit comes first."""
     if not rest[:1].isdigit():
         return None, rest
     number, _, target = rest.partition(":")
@@ -95,7 +98,6 @@ def _options(text: str, field: str) -> dict[str, Any]:
             near = difflib.get_close_matches(name, _OPTIONS, 1)
             hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(_OPTIONS)}"
             raise Invalid(field, f"{quoted(name)} is not an option of a check; {hint}")
-
         values[name] = _OPTIONS[name](value, f"{field}.{name}")
     return values
 

@@ -11,8 +11,8 @@ from adsum.client.sources.source import Source
 class InstanceAddress:
     """The configured address, else `ADSUM_ADDRESS`, else the address of this host on the way to the source.
 
-    An address that was determined is kept while this host has it. On a host with several addresses, another route to
-    the registry does not move the instance.
+    The address of this host is determined again only when this host no longer has it. So on a host with several
+    addresses, another route to the registry does not move the instance.
     """
 
     def __init__(self, configured: str | None, source: Source) -> None:
@@ -22,7 +22,7 @@ class InstanceAddress:
         self._was_local = False
 
     async def find(self) -> str:
-        """The address to register. Raises `RegistryUnavailable`."""
+        """Returns the address to register. Raises `RegistryUnavailable`."""
         if self._configured:
             return self._configured
         if not self._found or not is_local(self._found):
@@ -32,5 +32,5 @@ class InstanceAddress:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether this host has lost the address that was determined."""
+        """True if this host has lost the address that was determined."""
         return self._was_local and not is_local(self._found)

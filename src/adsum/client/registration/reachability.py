@@ -1,4 +1,4 @@
-"""A check from this host whether a TCP port accepts connections."""
+"""Checks from this host whether a TCP port accepts connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REACHABILITY_TIMEOUT: Final = 1.0
 
 
 async def is_reachable(address: str, port: int) -> bool:
-    """Whether the address accepts a connection on this port. The connection is closed at once."""
+    """Returns whether the address accepts a connection on this port. The connection is closed at once."""
     try:
         async with asyncio.timeout(REACHABILITY_TIMEOUT):
             _, writer = await asyncio.open_connection(address, port)

@@ -88,11 +88,11 @@ class Registrar:
 
     @property
     def registered(self) -> bool:
-        """Whether the registry lists the instance, as far as this program knows."""
+        """True if the registry lists the instance, as far as this program knows."""
         return self.state is RegistrarState.REGISTERED
 
     async def await_registration(self, wait: float) -> bool:
-        """Wait up to `wait` seconds for a registration that is under way. Returns whether the instance is listed."""
+        """Waits up to `wait` seconds for a registration that is under way. Returns whether the instance is listed."""
         await self._loop.wait_for_answer(wait)
         return self.registered
 
@@ -107,7 +107,7 @@ class Registrar:
         return self._loop.instance
 
     async def start(self, wait: float = START_TIMEOUT) -> None:
-        """Register. Returns when that is done, at the latest after `wait` seconds; then it goes on in the background.
+        """Registers. Returns when that is done, at the latest after `wait` seconds; then it goes on in the background.
 
         It also goes on in the background if a live process has the id: the instance is listed once that process lapses,
         leaves or stops answering. Raises `Invalid` or `RegistryRefused` if the registry refuses the registration
@@ -126,7 +126,7 @@ class Registrar:
             raise refusal
 
     async def drain(self, wait: float | None = None, reason: str = "") -> DrainResult:
-        """Stop consumers from starting new calls to this instance.
+        """Stops consumers from starting new calls to this instance.
 
         Returns when every cooperating consumer has acknowledged that, at the latest after `wait` seconds (default:
         `drain_wait`) and `DRAIN_ANSWER_MARGIN`. Never raises for a registry that is down.
@@ -151,7 +151,7 @@ class Registrar:
         return drained
 
     async def stop(self, reason: str = "") -> None:
-        """Deregister, within `STOP_TIMEOUT` seconds. Idempotent; never raises for a registry that is down.
+        """Deregisters, within `STOP_TIMEOUT` seconds. Idempotent; never raises for a registry that is down.
 
         After a drain it has the time that the drain left, and at least `MIN_STOP_TIMEOUT` seconds.
         """
@@ -171,16 +171,16 @@ class Registrar:
             _log.warning("%s: not deregistered, it will leave by expiry: %s", self._loop.name, reason)
 
     async def detach(self) -> None:
-        """Stop renewing without deregistering, because another process is about to register the same instance.
+        """Stops renewing without deregistering, because another process is about to register the same instance.
 
         If no process does, the instance leaves by expiry. Idempotent.
         """
         await self._loop.end()
 
     async def shut_down(self, *, interrupt_drain: bool = False) -> None:
-        """Drain the instance if it is listed, then stop; once for all callers.
+        """Drains the instance if it is listed, and deregisters it. Later calls wait for the first one.
 
-        `interrupt_drain` ends a drain that is under way.
+        With `interrupt_drain` a later call ends the drain instead, and deregisters at once.
         """
         if self._shutdown is None:
             self._shutdown = asyncio.create_task(self._shut_down(), name=f"adsum-shutdown-{self._loop.name}")
@@ -192,7 +192,7 @@ class Registrar:
         await self._shutdown
 
     def set_shutdown_hook(self, hook: Callable[[], Awaitable[None]], timeout: float) -> None:
-        """Make `shut_down` await `hook()` once the instance is deregistered, for example to stop a server.
+        """Makes `shut_down` await `hook()` once the instance is deregistered, for example to stop a server.
 
         The hook may take `timeout` seconds.
         """

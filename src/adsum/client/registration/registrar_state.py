@@ -32,11 +32,13 @@ class RegistrarEvent(StrEnum):
 
     STARTED = "started"
     ACCEPTED = "accepted"
-    FORGOTTEN = "unknown"
+    FORGOTTEN = "forgotten"
+    """The registry no longer lists the instance."""
     TAKEN = "taken"
     """The registry refused the registration in favour of another process, or lists another process under the id."""
     SUPERSEDED = "superseded"
-    ADDRESS_CHANGED = "moved"
+    """A later registrar of this program has the id."""
+    ADDRESS_CHANGED = "address-changed"
     """This host has another address now."""
     STOPPED = "stopped"
 
@@ -75,7 +77,7 @@ class DrainResult:
 
     @classmethod
     def from_answer(cls, written: WriteResult) -> DrainResult:
-        """The result in the registry's answer to a drain that waited."""
+        """Returns the result in the registry's answer to a drain that waited."""
         waiting, lost = tuple(written.waiting), tuple(written.lost)
         reason = ""
         if written.unacknowledged:
@@ -91,7 +93,7 @@ class DrainResult:
         )
 
     def __str__(self) -> str:
-        """A clause for logs that names the consumers that have not confirmed and those that were lost."""
+        """Returns a clause for logs that names the consumers that have not confirmed and those that were lost."""
         clause = self.reason or "no cooperating consumer calls any more"
         if not self.lost_count:
             return clause
@@ -100,7 +102,7 @@ class DrainResult:
 
 
 def _list(consumers: Sequence[ConsumerView], count: int) -> str:
-    """`: checkout[4711]@web1 at 10.0.0.7 (no heartbeat for 8 s), …`; "" for no consumers."""
+    """Returns `: checkout[4711]@web1 at 10.0.0.7 (no heartbeat for 8 s), …`; "" for no consumers."""
     if not consumers:
         return ""
     names = [_describe(consumer) for consumer in consumers[:MAX_NAMED_CONSUMERS]]

@@ -78,7 +78,7 @@ class RegistrationLoop:
 
     @property
     def name(self) -> str:
-        """SERVICE/ID, for logs."""
+        """The name in logs, SERVICE/ID."""
         return "/".join(self.key)
 
     @property
@@ -101,14 +101,14 @@ class RegistrationLoop:
         return self._epoch
 
     def start(self) -> bool:
-        """Begin to register in the background. Returns False if it was started or ended before."""
+        """Begins to register in the background. Returns False if it was started or ended before."""
         if not self._move(RegistrarEvent.STARTED):
             return False
         self._register_soon()
         return True
 
     async def end(self) -> None:
-        """Stop registering and renewing, without deregistering. Idempotent."""
+        """Stops registering and renewing, without deregistering. Idempotent."""
         self._renewals.remove(self)
         task, self._task = self._task, None
         if task is not None:
@@ -117,13 +117,13 @@ class RegistrationLoop:
         self._move(RegistrarEvent.STOPPED)
 
     async def wait_for_answer(self, wait: float) -> None:
-        """Return when no registration is under way, at the latest after `wait` seconds."""
+        """Waits until no registration is under way, at the latest for `wait` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self._no_request.wait()
 
     def on_lease_lost(self, reason: str) -> None:
-        """Register again, unless a later registrar of this program has taken the id. Called by `Renewals`."""
+        """Registers again, unless a later registrar of this program has taken the id. Called by `Renewals`."""
         self._renewals.remove(self)
         if reason == "replaced":
             if self._move(RegistrarEvent.SUPERSEDED):
@@ -134,14 +134,14 @@ class RegistrationLoop:
             self._register_soon()
 
     def on_lease_renewed(self) -> None:
-        """Register again if this host's address has changed. Called by `Renewals`."""
+        """Registers again if this host's address has changed. Called by `Renewals`."""
         if self._address.is_outdated and self._move(RegistrarEvent.ADDRESS_CHANGED):
             _log.warning("%s: the address of this host has changed; registering at the new one", self.name)
             self._renewals.remove(self)
             self._register_soon()
 
     async def declare_draining(self, wait: float) -> DrainResult:
-        """Declare the instance draining and wait up to `wait` seconds for consumers to acknowledge that.
+        """Declares the instance draining, and waits up to `wait` seconds for consumers to acknowledge that.
 
         Raises what `Source.override` and `Source.register` raise.
         """
@@ -160,7 +160,7 @@ class RegistrationLoop:
         return DrainResult.from_answer(written)
 
     def _move(self, event: RegistrarEvent) -> bool:
-        """Follow the table of states. Returns whether `event` changed the state."""
+        """Follows the table of states. Returns whether `event` changed the state."""
         after = MOVES.get((self.state, event))
         moved = after is not None and after is not self.state
         self.state = after or self.state
@@ -170,7 +170,7 @@ class RegistrationLoop:
         self._task = asyncio.create_task(self._register(), name=f"adsum-register-{self.name}")
 
     async def _register(self) -> None:
-        """Try until the registration is accepted, however long that takes."""
+        """Tries until the registration is accepted, however long that takes."""
         backoff = Backoff(MIN_REGISTER_PAUSE, MAX_REGISTER_PAUSE)
         while self.state in (RegistrarState.REGISTERING, RegistrarState.WAITING):
             pause = backoff.next(self._rng)
@@ -191,7 +191,7 @@ class RegistrationLoop:
             await self._clock.sleep(self._rng.uniform(pause / 2, pause))
 
     def _note_conflict(self, error: RegistrationConflict) -> None:
-        """Another process is listed. Log that once, and go on trying."""
+        """Records that another process is listed, and logs that once."""
         self._move(RegistrarEvent.TAKEN)
         self.first_answer.set()
         if not self.conflict:
@@ -218,11 +218,11 @@ class RegistrationLoop:
             await self._override(0.0)
 
     async def _with_address(self) -> Registration:
-        """The registration with an address that callers can reach. Raises `RegistryUnavailable`."""
+        """Returns the registration with an address that callers can reach. Raises `RegistryUnavailable`."""
         self.instance = replace(self._registration.instance, address=await self._address.find())
         return replace(self._registration, instance=self.instance)
 
     async def _override(self, wait: float) -> WriteResult:
-        """Declare the instance draining. The answer names the consumers that have not acknowledged within `wait` s."""
+        """Declares the instance draining. The answer names the consumers that have not acknowledged within `wait` s."""
         body = OverrideBody("draining", self.draining_reason or "", holder=self.holder, wait=wait)
         return await self._source.override(*self.key, body)

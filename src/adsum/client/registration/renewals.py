@@ -1,4 +1,4 @@
-"""Renews all leases of one process in one request per interval."""
+"""Renews all leases of one client in one request per interval."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Renewals:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, owner: LeaseOwner) -> None:
-        """Renew this lease too, after one interval. An earlier owner of the same id loses its lease as `replaced`."""
+        """Renews this lease too, after one interval. An earlier owner of the same id loses its lease as `replaced`."""
         for earlier in [other for other in self._owners if other is not owner and _key(other) == _key(owner)]:
             # At once: a source answers by id, so it would give both owners the same answer.
             earlier.on_lease_lost("replaced")
@@ -85,12 +85,12 @@ class Renewals:
             self._task = asyncio.create_task(self._run(), name="adsum-renew")
 
     def remove(self, owner: LeaseOwner) -> None:
-        """Stop renewing this lease; nothing happens if it was not renewed."""
+        """Stops renewing this lease; nothing happens if it was not renewed."""
         with suppress(ValueError):
             self._owners.remove(owner)
 
     async def close(self) -> None:
-        """Stop renewing all leases. Idempotent."""
+        """Stops renewing all leases. Idempotent."""
         self._owners.clear()
         task, self._task = self._task, None
         if task is not None:
@@ -106,7 +106,7 @@ class Renewals:
             self._due = self._clock.now() + pause if self._owners else None
 
     async def _round(self) -> float:
-        """Renew every lease once. Returns the seconds until the next round."""
+        """Renews every lease once. Returns the seconds until the next round."""
         owners = list(self._owners)
         try:
             for start in range(0, len(owners), MAX_RENEWALS):
@@ -136,7 +136,7 @@ class Renewals:
                 owner.on_lease_lost(reason or "unknown")
 
     def _interval(self) -> float:
-        """Seconds until the next round, and the longest pause after a failure: no lease may lapse meanwhile."""
+        """Returns the seconds until the next round. A pause after a failure is at most as long: no lease may lapse."""
         return min(map(self._delay, self._owners), default=MAX_RENEWED_TTL)
 
     def _delay(self, owner: LeaseOwner) -> float:

@@ -11,10 +11,9 @@ from typing import Any
 
 
 class SignalInterceptor:
-    """Calls `on_signal(resume, kills)` when a signal arrives; after `resume()` the signal takes its usual effect.
+    """Calls `on_signal(resume, kills)` when a signal arrives. After `resume()` the signal has its usual effect.
 
-    `kills`: that effect ends the process at once, without cleaning up. A second signal takes effect without waiting.
-    Signals can be intercepted in the main thread only: `install` returns whether it did.
+    `kills`: that effect ends the process at once, without cleaning up. A second signal has its effect without waiting.
     """
 
     def __init__(self, signals: Iterable[int], on_signal: Callable[[Callable[[], None], bool], None]) -> None:
@@ -26,7 +25,10 @@ class SignalInterceptor:
         self._passed_on: set[int] = set()
 
     def install(self) -> bool:
-        """Install the handlers. Ignored signals, as under nohup, and those handled outside Python are left alone."""
+        """Installs the handlers. Signals that are ignored, as under nohup, or handled outside Python are left alone.
+
+        Returns False if it installed none. That is always so outside the main thread.
+        """
         if threading.current_thread() is not threading.main_thread():
             return False
         for number in self._signals:
@@ -37,7 +39,7 @@ class SignalInterceptor:
         return bool(self._previous)
 
     def remove(self) -> None:
-        """Restore the previous handlers, except where another one was installed since."""
+        """Restores the previous handlers, except where another one was installed since."""
         if threading.current_thread() is threading.main_thread():
             for number, previous in self._previous.items():
                 if signal.getsignal(number) == self._handle:
@@ -67,6 +69,6 @@ class SignalInterceptor:
             os.kill(os.getpid(), number)
 
     def _resume(self, number: int) -> None:
-        """Send the signal again, so that the main thread passes it on. Works from any thread."""
+        """Sends the signal again, so that the main thread passes it on. Works from any thread."""
         if number not in self._passed_on:
             os.kill(self._pid, number)

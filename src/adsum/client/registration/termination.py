@@ -29,8 +29,8 @@ from adsum.client.registration.signal_interceptor import SignalInterceptor
 
 MIN_HANDLER_CHECK_PAUSE, MAX_HANDLER_CHECK_PAUSE = 0.1, 5.0
 """Seconds, bounds of the pause between two checks whether a server in a block has installed a signal handler of its
-own. Ours must be called first. Each pause is twice the one before; a signal before the check stops the server
-undrained."""
+own. Ours must be called first. Each pause is twice the one before; a signal before the check stops the server without a
+drain."""
 EVENT_LOOP_MODULES: Final = ("asyncio", "uvloop")
 """Modules whose Python handlers are placeholders: their event loop handles the signal itself, whatever is installed."""
 
@@ -43,7 +43,7 @@ class Terminated(SystemExit):
 
 
 class TerminationStage(Enum):
-    """The progress of the end of the process."""
+    """The stages in which a process ends."""
 
     RUNNING = "running"
     FINISHING = "finishing"
@@ -55,7 +55,7 @@ class TerminationStage(Enum):
 
 
 class RegistrationBlock:
-    """A registrar's block that is entered: how to shut it down, and how to end its body.
+    """A registrar's block: it can be shut down, and its body can be ended.
 
     `shut_down` starts draining and deregistering, which ends within `timeout` seconds. `task` runs the body; None: the
     main thread runs it, without an event loop.
@@ -65,17 +65,17 @@ class RegistrationBlock:
         self.shut_down = shut_down
         self.timeout = timeout
         self.body_ended = False
-        """Whether the body has ended, so that nothing is left to interrupt."""
+        """True if the body has ended, so that nothing is left to interrupt."""
         self._task = task
         self._interrupted = 0
         """The number of the signal that ends the body, or 0."""
         self._cancelled = False
-        """Whether the task was cancelled for the signal. A body that survives that goes on."""
+        """True if the task was cancelled for the signal. A body that survives that goes on."""
         self._handler_check: asyncio.TimerHandle | None = None
         self._entered = False
 
     def enter(self) -> None:
-        """React to signals from now on, if this is the main thread."""
+        """Reacts to signals from now on, if this is the main thread."""
         if threading.current_thread() is threading.main_thread():
             self._entered = True
             _termination.enter(self)
@@ -83,13 +83,19 @@ class RegistrationBlock:
                 self._check_handlers(MIN_HANDLER_CHECK_PAUSE)
 
     def ended_by_second_signal(self, error: BaseException | None) -> bool:
-        """Whether a second signal ended the body before the drain of the first was over. Call it as the body ends."""
+        """Returns whether a second signal ended the body before the drain of the first one was over.
+
+        Called when the body has ended with `error`, or without one.
+        """
         self.body_ended = True
         interrupted = self._entered and isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
         return interrupted and _termination.stage is TerminationStage.FINISHING
 
     def leave(self, error: BaseException | None) -> None:
-        """Stop reacting to signals; `error` ended the body. Raises `Terminated` if SIGTERM must end the process."""
+        """Stops reacting to signals. `error` is the exception that ended the body.
+
+        Raises `Terminated` if SIGTERM must end the process.
+        """
         if not self._entered:
             return
         self._entered = False
@@ -104,7 +110,7 @@ class RegistrationBlock:
             raise Terminated(pending)
 
     def interrupt(self, number: int) -> bool:
-        """End the body. Returns False if only an exception in the main thread can do that."""
+        """Ends the body. Returns False if only an exception in the main thread can do that."""
         if self._task is None or self._task.done():
             return False
         self._interrupted = number
@@ -117,7 +123,7 @@ class RegistrationBlock:
             self._task.cancel()
 
     def _check_handlers(self, pause: float) -> None:
-        """Put our handler first where a server in the body has installed its own, now and again later."""
+        """Puts our handler first where a server in the body has installed its own, now and again later."""
         _termination.reclaim_handlers()
         loop = asyncio.get_running_loop()
         next_pause = min(2 * pause, MAX_HANDLER_CHECK_PAUSE)
@@ -125,7 +131,7 @@ class RegistrationBlock:
 
 
 def task_block(shut_down: Callable[[], Coroutine[Any, Any, None]], timeout: float) -> RegistrationBlock:
-    """A block whose body runs in the current task."""
+    """Returns a block whose body runs in the current task."""
     loop = asyncio.get_running_loop()
     return RegistrationBlock(
         lambda: asyncio.run_coroutine_threadsafe(shut_down(), loop), asyncio.current_task(), timeout
@@ -133,7 +139,7 @@ def task_block(shut_down: Callable[[], Coroutine[Any, Any, None]], timeout: floa
 
 
 def thread_block(shut_down: Callable[[], Future[None]], timeout: float) -> RegistrationBlock:
-    """A block whose body runs without an event loop; `shut_down` runs on another thread."""
+    """Returns a block whose body runs without an event loop; `shut_down` runs on another thread."""
     return RegistrationBlock(shut_down, None, timeout)
 
 
@@ -153,7 +159,7 @@ class Termination:
         self._pending = 0
 
     def enter(self, block: RegistrationBlock) -> None:
-        """Add a block. Like every method but `_finished` and `_overdue`, it is called in the main thread only."""
+        """Adds a block. Like every method but `_finished` and `_overdue`, it is called in the main thread only."""
         self._blocks.append(block)
         if len(self._blocks) == 1:
             self.stage, self._pending = TerminationStage.RUNNING, 0
@@ -163,7 +169,7 @@ class Termination:
             self._add_layer(sigterm + [signal.SIGINT] * _is_python_default())
 
     def leave(self, block: RegistrationBlock) -> int:
-        """Remove a block; the last one restores the handlers. Returns the signal that must still take effect, or 0."""
+        """Removes a block; the last one restores the handlers. Returns the signal that must still take effect, or 0."""
         if block not in self._blocks or os.getpid() != self._pid:
             return 0
         with self._lock:
@@ -176,7 +182,7 @@ class Termination:
         return self._uninstall()
 
     def reclaim_handlers(self) -> None:
-        """Put our handler first again where the program has installed another one for SIGTERM."""
+        """Puts our handler first again where the program has installed another one for SIGTERM."""
         current = signal.getsignal(signal.SIGTERM)
         ours = [self._end, *(layer.handler for layer in self._layers)]
         if self.stage is TerminationStage.RUNNING and current not in ours and _is_python_function(signal.SIGTERM):
@@ -201,7 +207,7 @@ class Termination:
         return self._pending
 
     def _shut_down_first(self, resume: Callable[[], None], _kills: bool) -> None:
-        """Shut the blocks down, then let the signal take effect."""
+        """Shuts the blocks down, then lets the signal take effect."""
         if self.stage is not TerminationStage.RUNNING:
             resume()
             return
@@ -227,7 +233,7 @@ class Termination:
                 self._take_effect()
 
     def _overdue(self) -> None:
-        """Let the signal take effect although the blocks are not shut down, because the loop of a body hangs."""
+        """Lets the signal take effect although the blocks are not shut down, because the loop of a body hangs."""
         with self._lock:
             self._take_effect()
 
@@ -237,7 +243,7 @@ class Termination:
             resume()
 
     def _end(self, number: int, _: FrameType | None) -> None:
-        """Handle SIGTERM where it would kill the process."""
+        """Handles SIGTERM where it would kill the process."""
         if os.getpid() != self._pid or self.stage is not TerminationStage.FINISHED:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -253,13 +259,13 @@ class Termination:
 
 
 def _is_python_function(number: int) -> bool:
-    """Whether a Python function handles the signal, and not an event loop by itself."""
+    """Returns whether a Python function handles the signal, rather than an event loop."""
     handler = signal.getsignal(number)
     return callable(handler) and str(getattr(handler, "__module__", "")).partition(".")[0] not in EVENT_LOOP_MODULES
 
 
 def _is_python_default() -> bool:
-    """Whether SIGINT does what Python does by default: raise KeyboardInterrupt, or cancel what asyncio.run runs."""
+    """Returns whether SIGINT has Python's own handler: it raises KeyboardInterrupt, or cancels asyncio.run's task."""
     handler = signal.getsignal(signal.SIGINT)
     if isinstance(handler, functools.partial):
         return isinstance(getattr(handler.func, "__self__", None), asyncio.Runner)

@@ -26,7 +26,7 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType(
 def open_source(
     urls: Sequence[str], *, actor: str, consumer: ConsumerIdentity | None, clock: Clock, rng: Random
 ) -> Source:
-    """The source at `urls`, which `adsum.client.native.nodes.parse_urls` has returned: all of one kind.
+    """Returns the source at `urls`, which `adsum.client.native.nodes.parse_urls` has returned: all of one kind.
 
     Without a `consumer` the source only observes, and no drain waits for this program.
     """

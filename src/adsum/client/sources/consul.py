@@ -5,11 +5,10 @@ The agent runs the checks that an instance declares. Consumers can't acknowledge
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from random import Random
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -27,6 +26,7 @@ from adsum.client.local_address import LOOPBACK, outbound_address_to_any
 from adsum.client.native.hedged_requests import HEDGE_DELAY
 from adsum.client.native.transport import QueryParams, Transport, TransportReply
 from adsum.client.registration.reachability import is_reachable
+from adsum.client.sources.single_renewals import LossReason, renew_singly
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.consul import services
 from adsum.consul.address import ConsulAddress
@@ -48,8 +48,6 @@ AGENT_TIMEOUT: Final = 5.0
 """Seconds that the agent has to answer other requests, and a query beyond its wait."""
 DRAIN_SETTLE_TIME: Final = 1.0
 """Seconds that a drain waits after the agent has taken it, until Consul's servers have passed it on to consumers."""
-MAX_CONCURRENT_RENEWALS: Final = 16
-"""Renewals that are under way at once; Consul takes one lease per request."""
 MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.25, 10.0
 """Seconds, bounds of the pause after the agent did not answer."""
 
@@ -88,7 +86,7 @@ class ConsulSource:
     async def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """Follow a service by blocking queries: the next one is sent as soon as there was an answer."""
+        """Follows a service by blocking queries: the next one is sent as soon as there was an answer."""
         backoff = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE)
         rate_limit = TokenBucket(QUERIES_PER_SECOND, QUERY_BURST)
         query, current = _resume(position()), dict[str, Endpoint]()
@@ -112,7 +110,7 @@ class ConsulSource:
                 yield ServiceUpdate(at, full=True, changed=endpoints, age=age)
 
     async def _query(self, service: str, index: int) -> tuple[int, dict[str, Endpoint], float]:
-        """The new index, the endpoints by id, and their age in seconds.
+        """Returns the new index, the endpoints by id, and their age in seconds.
 
         Raises `NodeUnreachable`, `ProtocolViolation`, `RegistryRefused` and `RegistryUnavailable`.
         """
@@ -139,25 +137,19 @@ class ConsulSource:
         return wire.WriteResult(_EPOCH, 0, registration.ttl)
 
     async def renew(self, leases: Sequence[wire.LeaseBody], node_timeout: float) -> wire.RenewalResult:
-        lost: list[wire.LostLease] = []
         try:
-            async with asyncio.timeout(max(1.0, 2 * node_timeout)):
-                for start in range(0, len(leases), MAX_CONCURRENT_RENEWALS):
-                    some = leases[start : start + MAX_CONCURRENT_RENEWALS]
-                    reasons = await asyncio.gather(*map(self._renew, some))
-                    results = zip(some, reasons, strict=True)
-                    lost += [wire.LostLease(lease.service, lease.id, reason) for lease, reason in results if reason]
+            lost = await renew_singly(leases, self._renew, node_timeout)
         except TimeoutError:
             raise RegistryUnavailable(f"{self._address} did not answer in time") from None
         return wire.RenewalResult(_EPOCH, 0, len(leases) - len(lost), lost)
 
-    async def _renew(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
-        """Renew one lease. Returns why it is lost; None: it was renewed."""
+    async def _renew(self, lease: wire.LeaseBody) -> LossReason | None:
+        """Renews one lease. Returns why it is lost; None: it was renewed."""
         registration = self._registered.get(Key(lease.service, lease.id))
         if registration is None:
             return "unknown"
         if registration.ttl is not None:
-            reply = await self._ask("PUT", f"/agent/check/pass/{_part(services.ttl_check_id(registration))}")
+            reply = await self._request("PUT", f"/agent/check/pass/{_part(services.ttl_check_id(registration))}")
             if reply.status == 200:
                 return None
             if not _is_missing(reply):
@@ -182,21 +174,21 @@ class ConsulSource:
             raise RegistrationConflict(conflict_message(other.key, other.place, registration))
 
     async def _has_lapsed(self, registration: Registration) -> bool:
-        """Whether the agent reports that the process has stopped renewing."""
-        reply = await self._ask("GET", "/agent/checks")
+        """Returns whether the agent reports that the process has stopped renewing."""
+        reply = await self._request("GET", "/agent/checks")
         if reply.status != 200:
             raise _refusal(reply)
         check = _decode(reply, dict[str, services.ConsulCheck]).get(services.ttl_check_id(registration))
         return check is not None and check.status == "critical"
 
     async def _holder(self, key: Key) -> str | None:
-        """The holder that registered the instance at this agent; None: the agent does not list it."""
+        """Returns the holder that registered the instance at this agent; None: the agent does not list it."""
         found = await self._find(key)
         return (found.meta or {}).get(services.HOLDER, "") if found is not None else None
 
     async def _find(self, key: Key) -> services.ConsulService | None:
-        """The instance as this agent lists it; None if it does not."""
-        reply = await self._ask("GET", f"/agent/service/{_part(services.consul_id(*key))}")
+        """Returns the instance as this agent lists it; None if it does not."""
+        reply = await self._request("GET", f"/agent/service/{_part(services.consul_id(*key))}")
         if reply.status == 404:
             return None
         if reply.status != 200:
@@ -204,7 +196,7 @@ class ConsulSource:
         return _decode(reply, services.ConsulService)
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.WriteResult:
-        """Put the instance into maintenance mode. Raises `DrainUnacknowledged` after a drain that was to wait."""
+        """Puts the instance into maintenance mode. Raises `DrainUnacknowledged` after a drain that was to wait."""
         if Key(service, id) not in self._registered:
             raise UnknownInstance(service, id)
         is_drain = body.status == "draining"
@@ -232,7 +224,7 @@ class ConsulSource:
         return wire.WriteResult(_EPOCH, 0)
 
     async def local_address(self) -> str:
-        """The agent's advertised address if the agent is on this host; else this host's address on the way to it."""
+        """Returns this host's address on the way to the agent; if the agent is on this host, its advertised address."""
         host, _, port = self._address.host.rpartition(":")
         try:
             address = await outbound_address_to_any([(host.strip("[]"), int(port))], AGENT_TIMEOUT)
@@ -241,8 +233,8 @@ class ConsulSource:
         return await self._advertised_address() if address == LOOPBACK else address
 
     async def _advertised_address(self) -> str:
-        """The address that the agent advertises; 127.0.0.1 if the token does not allow the question."""
-        reply = await self._ask("GET", "/agent/self")
+        """Returns the address that the agent advertises; 127.0.0.1 if the token does not allow that request."""
+        reply = await self._request("GET", "/agent/self")
         if reply.status != 200:
             return LOOPBACK
         return str(_decode(reply, _AgentSelf).member.get("Addr") or LOOPBACK)
@@ -254,13 +246,13 @@ class ConsulSource:
         await self._transport.close()
 
     async def _write(self, path: str, body: object, params: QueryParams = ()) -> None:
-        """Send a write to the agent. Raises `RegistryUnavailable` and `RegistryRefused`."""
-        reply = await self._ask("PUT", path, body, params)
+        """Sends a write to the agent. Raises `RegistryUnavailable` and `RegistryRefused`."""
+        reply = await self._request("PUT", path, body, params)
         if reply.status != 200:
             raise _refusal(reply)
 
-    async def _ask(self, method: str, path: str, body: object = None, params: QueryParams = ()) -> TransportReply:
-        """Send a request within `AGENT_TIMEOUT`. Raises `RegistryUnavailable`."""
+    async def _request(self, method: str, path: str, body: object = None, params: QueryParams = ()) -> TransportReply:
+        """Sends a request within `AGENT_TIMEOUT`. Raises `RegistryUnavailable`."""
         try:
             return await self._send(method, path, body=body, params=params, timeout=AGENT_TIMEOUT)
         except NodeUnreachable as error:
@@ -269,7 +261,7 @@ class ConsulSource:
     async def _send(
         self, method: str, path: str, *, timeout: float, body: object = None, params: QueryParams = ()
     ) -> TransportReply:
-        """Send a request. Raises `NodeUnreachable`."""
+        """Sends a request. Raises `NodeUnreachable`."""
         encoded = msgspec.json.encode(body) if body is not None else None
         headers = {**self._headers, "Content-Type": "application/json"} if encoded is not None else self._headers
         url = f"{self._address.url}/v1{path}"
@@ -277,7 +269,7 @@ class ConsulSource:
 
 
 def _resume(position: ViewPosition | None) -> BlockingQuery:
-    """A query that resumes from `position` if that is one of Consul's; else a new query."""
+    """Returns a query that resumes from `position` if that is one of Consul's; else a new query."""
     epoch, _, resets = position.epoch.partition("-") if position is not None else ("", "", "")
     if position is None or epoch != _EPOCH or not resets.isdigit():
         return BlockingQuery()
@@ -289,7 +281,7 @@ def _part(text: str) -> str:
 
 
 def _decode(reply: TransportReply, kind: type[T]) -> T:
-    """The decoded body. Raises `ProtocolViolation`."""
+    """Returns the decoded body. Raises `ProtocolViolation`."""
     try:
         return msgspec.json.decode(reply.body, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -297,12 +289,12 @@ def _decode(reply: TransportReply, kind: type[T]) -> T:
 
 
 def _is_missing(reply: TransportReply) -> bool:
-    """Whether the agent does not know the check: status 404, or, before Consul 1.12, 500 with this text."""
+    """Returns whether the agent does not know the check: status 404, or, before Consul 1.12, 500 with this text."""
     return reply.status == 404 or (reply.status == 500 and b"does not have associated TTL" in reply.body)
 
 
 def _refusal(reply: TransportReply) -> RegistryRefused | RegistryUnavailable:
-    """The error for an answer that is not 200. 5xx and 429 concern the agent, others the request."""
+    """Returns the error for an answer that is not 200. 5xx and 429 concern the agent, others the request."""
     text = reply.body[:200].decode(errors="replace").strip() or "without an explanation"
     if reply.status >= 500 or reply.status == 429:
         return RegistryUnavailable(f"the agent answered {reply.status}: {text}")

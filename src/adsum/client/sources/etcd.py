@@ -6,14 +6,13 @@ health checking but the lease, and consumers can't acknowledge a drain; both nee
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from random import Random
-from typing import Final, Literal
+from typing import Final
 
 from adsum import wire
 from adsum.client.consumer_identity import ConsumerIdentity
@@ -21,6 +20,7 @@ from adsum.client.errors import DrainUnacknowledged, RegistryRefused, RegistryUn
 from adsum.client.local_address import outbound_address_to_any
 from adsum.client.native.hedged_requests import HEDGE_DELAY
 from adsum.client.registration.reachability import is_reachable
+from adsum.client.sources.single_renewals import LossReason, renew_singly
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.core.backoff import Backoff
 from adsum.core.catalog.takeover import ClaimStrength, Takeover, claim_strength, conflict_message
@@ -45,18 +45,14 @@ REFRESH_INTERVAL: Final = 3.0
 """Seconds between two updates that only confirm the view of a quiet service."""
 LOOKUP_TIMEOUT: Final = 5.0
 """Seconds that the look-up of a member's name may take."""
-MAX_CONCURRENT_RENEWALS: Final = 16
-"""Renewals that are under way at once."""
 MAX_REGISTER_TRIES: Final = 3
 """Tries of a registration while others change the same keys; after that the registrar tries again later."""
 MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE = 0.25, 5.0
 """Seconds, bounds of the pause before the service is read again."""
 
-
 _EPOCH: Final = "etcd"
 """The epoch of registrations. It never changes: each renewal checks whether the key is still there."""
 _ANOTHER_HISTORY: Final = "etcd was wiped or restored; reading everything again"
-_LossReason = Literal["unknown", "superseded"]
 _KeyState = tuple[int, Endpoint | None]
 """The revision at which a key was written, and the endpoint that it stands for, if it is valid."""
 
@@ -98,7 +94,7 @@ class EtcdSource:
     async def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """Follow a service: read it whole, then every change; and whole again after each lost connection."""
+        """Follows a service: reads it whole, then every change, and reads it whole again after each lost connection."""
         backoff = Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE)
         while True:
             if (resumed := position()) is not None:
@@ -115,7 +111,7 @@ class EtcdSource:
             await self._clock.sleep(self._rng.uniform(0.0, backoff.next(self._rng)))
 
     async def _connection(self, service: str) -> AsyncGenerator[ServiceUpdate, None]:
-        """Yield the updates of one connection, in one epoch. Raises `EtcdError`."""
+        """Yields the updates of one connection, in one epoch. Raises `EtcdError`."""
         directory = naming.directory(self._address.prefix, service)
         read_start = self._history.begin_read()
         result = await self._etcd.read_all(directory)
@@ -176,7 +172,7 @@ class EtcdSource:
         return wire.WriteResult(_EPOCH, 0, ttl)
 
     async def _put(self, registration: Registration, lease: int, takeover: Takeover) -> None:
-        """Put the key of the instance, and delete the keys of processes that give way.
+        """Puts the key of the instance, and deletes the keys of processes that give way.
 
         Raises `EtcdError` and `RegistrationConflict`.
         """
@@ -198,10 +194,10 @@ class EtcdSource:
         raise EtcdUnreachable("other processes keep registering at the same place")
 
     async def _gives_way(self, key_value: KeyValue, registration: Registration, takeover: Takeover) -> bool:
-        """Whether the key is of another process that gives way. False: it does not concern the registration.
+        """Returns True if the key belongs to another process that gives way, False if it does not concern us.
 
-        Raises `RegistrationConflict` if that process stays. A key under a lease is of a process that renews: etcd
-        deletes it when the lease lapses.
+        Raises `RegistrationConflict` if that process does not give way. The process of a key under a lease is alive:
+        etcd deletes the key when the lease lapses.
         """
         instance = registration.instance
         other = naming.decode(instance.service, key_value.value)
@@ -223,22 +219,16 @@ class EtcdSource:
         return True
 
     async def renew(self, leases: Sequence[wire.LeaseBody], node_timeout: float) -> wire.RenewalResult:
-        lost: list[wire.LostLease] = []
         try:
-            async with asyncio.timeout(max(1.0, 2 * node_timeout)):
-                for start in range(0, len(leases), MAX_CONCURRENT_RENEWALS):
-                    some = leases[start : start + MAX_CONCURRENT_RENEWALS]
-                    reasons = await asyncio.gather(*map(self._renew, some))
-                    results = zip(some, reasons, strict=True)
-                    lost += [wire.LostLease(lease.service, lease.id, reason) for lease, reason in results if reason]
+            lost = await renew_singly(leases, self._renew, node_timeout)
         except EtcdError as error:
             raise _translate(error) from None
         except TimeoutError:
             raise RegistryUnavailable(f"{self._address} did not answer in time") from None
         return wire.RenewalResult(_EPOCH, 0, len(leases) - len(lost), lost)
 
-    async def _renew(self, lease: wire.LeaseBody) -> _LossReason | None:
-        """Renew one lease. Returns why it is lost; None: it was renewed, or need not be. Raises `EtcdError`."""
+    async def _renew(self, lease: wire.LeaseBody) -> LossReason | None:
+        """Renews one lease. Returns why it is lost; None: it was renewed, or need not be. Raises `EtcdError`."""
         key = Key(lease.service, lease.id)
         registered = self._registered.get(key)
         if registered is None:
@@ -251,7 +241,7 @@ class EtcdSource:
         ended = registered.drained or self._registered.get(key) is not registered
         return None if ended else reason
 
-    async def _keep_alive(self, registered: _Registered) -> _LossReason | None:
+    async def _keep_alive(self, registered: _Registered) -> LossReason | None:
         alive = True
         try:
             if registered.lease:
@@ -264,7 +254,7 @@ class EtcdSource:
         return None if found is not None and alive else "unknown"
 
     async def override(self, service: str, id: str, body: wire.OverrideBody) -> wire.WriteResult:
-        """Drain an instance by deleting its key; no other status is possible.
+        """Drains an instance by deleting its key; no other status is possible.
 
         Raises `DrainUnacknowledged` after a drain that was to wait, and `LeaseLost` if the instance was registered
         again in this process.
@@ -290,7 +280,7 @@ class EtcdSource:
         return wire.WriteResult(_EPOCH, 0)
 
     async def deregister(self, service: str, id: str, reason: str, holder: str) -> wire.WriteResult:
-        """Delete the key, unless another process has taken it over.
+        """Deletes the key, unless another process has taken it over.
 
         Raises `LeaseLost` if the instance was registered again in this process.
         """
@@ -309,7 +299,7 @@ class EtcdSource:
         return wire.WriteResult(_EPOCH, 0)
 
     async def _delete(self, registered: _Registered) -> None:
-        """Delete the key if it is still ours: a key that another process took over has another lease.
+        """Deletes the key if it is still ours: a key that another process took over has another lease.
 
         Raises `EtcdError`.
         """
@@ -322,7 +312,7 @@ class EtcdSource:
             await self._etcd.commit([Unchanged(key, found.revision)], [Delete(key)])
 
     async def local_address(self) -> str:
-        """The address of this host on the way to a member on another host; 127.0.0.1 if all members are here."""
+        """Returns this host's address on the way to a member on another host; 127.0.0.1 if all are on this host."""
         try:
             return await outbound_address_to_any(self._address.host_ports, LOOKUP_TIMEOUT)
         except OSError as error:
@@ -339,14 +329,14 @@ class EtcdSource:
 
 
 def _belongs_to(key_value: KeyValue, registered: _Registered) -> bool:
-    """Whether a key holds what was registered here."""
+    """Returns whether a key holds what was registered here."""
     instance = naming.decode(registered.instance.service, key_value.value)
     same_id = instance is not None and instance.id == registered.instance.id
     return same_id and naming.holder(key_value.value) == registered.holder
 
 
 def _by_id(keys: dict[bytes, _KeyState]) -> dict[str, Endpoint]:
-    """The endpoints by id; of two keys with one id the one that was written last."""
+    """Returns the endpoints by id; of two keys with one id the one that was written last."""
     in_order = sorted(keys.values(), key=itemgetter(0))
     return {endpoint.id: endpoint for _, endpoint in in_order if endpoint is not None}
 

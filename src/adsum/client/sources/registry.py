@@ -39,7 +39,7 @@ class RegistrySource:
     def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """Follow a service, switching to the next node when a connection breaks or a node hangs."""
+        """Follows a service, switching to the next node when a connection breaks or a node hangs."""
         consumer = self._consumers.consumer_for(service) if self._consumers is not None else None
         return ServiceWatch(self._registry, service, position, consumer).updates()
 
@@ -62,7 +62,7 @@ class RegistrySource:
         return await self.api.deregister(service, id, reason=reason, holder=holder)
 
     async def local_address(self) -> str:
-        """The address of this host on the way to a node on another host; 127.0.0.1 if all nodes are on this host."""
+        """Returns this host's address on the way to a node on another host; 127.0.0.1 if all are on this host."""
         urls = map(urlsplit, self.api.nodes.order(self._clock.now()))
         hosts = [(url.hostname or "", url.port or (443 if url.scheme == "https" else 80)) for url in urls]
         try:

@@ -56,7 +56,7 @@ class Source(Protocol):
     def watch(
         self, service: str, position: Callable[[], ViewPosition | None]
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
-        """Follow a service until closed with `aclose`, over connections that break.
+        """Follows a service until closed with `aclose`, over connections that break.
 
         `position` is called for each connection: it returns the position that the consumer has, to resume from.
         Requesting the next update acknowledges the one before: the consumer routes by it, and drains wait for that.
@@ -64,30 +64,30 @@ class Source(Protocol):
         ...
 
     async def register(self, service: str, id: str, body: RegistrationBody) -> WriteResult:
-        """Register an instance.
+        """Registers an instance.
 
         Raises `RegistrationConflict` if a live process has the id or the place and `body.takeover` does not take it.
         """
         ...
 
     async def renew(self, leases: Sequence[LeaseBody], node_timeout: float) -> RenewalResult:
-        """Renew leases. A node that does not answer within `node_timeout` seconds is left for the next one."""
+        """Renews leases. A node that does not answer within `node_timeout` seconds is left for the next one."""
         ...
 
     async def override(self, service: str, id: str, body: OverrideBody) -> WriteResult:
-        """Declare a status, such as draining, and wait up to `body.wait` seconds for consumers to acknowledge it."""
+        """Declares a status, such as draining, and waits up to `body.wait` seconds for consumers to acknowledge it."""
         ...
 
     async def deregister(self, service: str, id: str, reason: str, holder: str) -> WriteResult:
-        """Deregister an instance. Raises `LeaseLost` if another holder has registered it since."""
+        """Deregisters an instance. Raises `LeaseLost` if another holder has registered it since."""
         ...
 
     async def local_address(self) -> str:
-        """The address of this host on the way to the source."""
+        """Returns the address of this host on the way to the source."""
         ...
 
     def send_goodbye(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
-        """Send a good-bye: this program no longer calls these services (none: any service), so drains need not wait.
+        """Sends a good-bye: this program no longer calls these services (none: any service), so drains need not wait.
 
         The good-bye covers the watches that exist at this call, not those that begin later, even if it arrives after
         them. It is sent when the result is awaited. Best effort, bounded in time, never raises.
@@ -95,5 +95,5 @@ class Source(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Closes every connection. Idempotent."""
         ...

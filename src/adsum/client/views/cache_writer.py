@@ -31,7 +31,7 @@ class CacheWriter:
         self._delay = FIRST_WRITE_DELAY
 
     def schedule(self, view: CachedView, *, changed: bool) -> None:
-        """Make this the latest view, to be written when it is due."""
+        """Makes this the latest view, to be written when it is due."""
         now = self._clock.now()
         due = now + self._delay if changed else self._written_at + REWRITE_INTERVAL
         self._latest = view
@@ -40,7 +40,7 @@ class CacheWriter:
             self._wakeup.wake()
 
     async def run(self) -> None:
-        """Write what is due until cancelled, and then once more."""
+        """Writes what is due until cancelled, and then once more."""
         try:
             while True:
                 await self._wakeup.wait(self._due)
@@ -49,7 +49,6 @@ class CacheWriter:
         finally:
             if self._latest is not None:
                 # The task is cancelled and must not wait: write one small file, unsynced.
-
                 self._cache.save(self._service, self._latest)
 
     async def _write(self) -> None:

@@ -46,14 +46,14 @@ class Resolver:
         clock: Clock,
         rng: Random,
     ) -> None:
-        """`cache_max_age`: seconds; an older cached view is still used, and every error says so. Raises `Invalid`."""
+        """`cache_max_age`: seconds; an older cached view is still used, and errors state its age. Raises `Invalid`."""
         service_name("service", service)
         self._cache_max_age = cache_max_age
         self.service = service
         self.connected = False
-        """Whether the registry sends changes now."""
+        """True if the registry sends changes now."""
         self.problem = ""
-        """Why it does not, as a clause."""
+        """The reason why the view is not fresh, as a clause; "" if it is, or if no reason is known yet."""
         self._source = source
         self._clock = clock
         self._rng = rng
@@ -90,7 +90,7 @@ class Resolver:
         return f"the view was cached on this host {age} ago and is older than cache_max_age ({limit})"
 
     def start(self) -> None:
-        """Begin to follow the service. Idempotent."""
+        """Begins to follow the service. Idempotent."""
         if self._tasks or self._closed:
             return
         self._tasks.append(asyncio.create_task(self._run(), name=f"adsum-resolve-{self.service}"))
@@ -104,16 +104,16 @@ class Resolver:
         return self._closed
 
     def keep_open(self) -> None:
-        """Keep the resolver open when its last channel closes: its user reads the view directly."""
+        """Keeps the resolver open when its last channel closes: its user reads the view directly."""
         self._is_kept_open = True
 
     async def close_if_unused(self) -> None:
-        """Close the resolver if no channel, watcher or user needs it any more."""
+        """Closes the resolver if no channel, watcher or user needs it any more."""
         if not (self._is_kept_open or self._listeners or self._watch_events):
             await self.close()
 
     def use_cached_view(self) -> None:
-        """Show the view from disk, since no registry answers. Without a cached view nothing happens."""
+        """Shows the view from disk, since no registry answers. Without a cached view nothing happens."""
         cached, self._cached = self._cached, None
         if cached is None:
             return
@@ -131,7 +131,7 @@ class Resolver:
         self._publish()
 
     async def close(self, *, goodbye: bool = True) -> None:
-        """Stop following: watches end, and the view stays as it is. Idempotent.
+        """Stops following: watches end, and the view stays as it is. Idempotent.
 
         With `goodbye` the registry receives a good-bye, so that drains of this service do not wait for this program;
         without it the caller sends one.
@@ -140,7 +140,7 @@ class Resolver:
         if not (was_following and goodbye):
             await self._end_tasks()
             return
-        # Created first: the good-bye must not cover whoever follows the service from now on.
+        # Created first: the good-bye must not cover a watch that begins from now on.
         with closing(self._source.send_goodbye([self.service])) as sending:
             await self._end_tasks()
             await sending
@@ -153,13 +153,16 @@ class Resolver:
         self._wake()
 
     def subscribe(self, listener: ViewListener) -> Callable[[], None]:
-        """Call `listener` with the current view and at once with every new one. Returns a function that stops this."""
+        """Calls `listener` now with the current view, later with every new one. Returns a function that ends this."""
         self._listeners.append(listener)
         listener(self._view)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     async def watch(self) -> AsyncGenerator[View, None]:
-        """Yield the current view, if there is one, then each new one until `close`. Slow readers skip to the latest."""
+        """Yields the current view, if there is one, then every new one until `close`.
+
+        A reader that is slow skips to the latest view.
+        """
         woken, shown = asyncio.Event(), None
         self._watch_events.add(woken)
         try:
@@ -224,7 +227,7 @@ class Resolver:
         self._show(effect is UpdateEffect.CHANGED, self._clock.now() - update.age)
 
     def _cache_is_obsolete(self, update: ServiceUpdate) -> bool:
-        """Whether the state comes from a cached view of another epoch that is older than the settling time.
+        """Returns whether the state comes from a cached view of another epoch that is older than the settling time.
 
         Its instances would have registered again by now. After the registry was lost this does not hold: it may have
         come back empty just now.
@@ -272,7 +275,7 @@ class Resolver:
             event.set()
 
     def _settle(self) -> None:
-        """Start the task that ends the settling time, if the state settles."""
+        """Starts the task that ends the settling time, if the view is settling."""
         deadline = self._state.next_deadline()
         if deadline is None or (self._settle_task is not None and not self._settle_task.done()):
             return
@@ -296,14 +299,13 @@ class Resolver:
         self.use_cached_view()
 
     async def _await_silence(self) -> None:
-        """Show the cached view if the source has not answered within its `cache_fallback_delay`."""
+        """Shows the cached view if the source has not answered within its `cache_fallback_delay`."""
         delay = self._source.cache_fallback_delay
         while self._cached is not None:
             due = self._clock.now() + delay
             await self._clock.sleep(delay)
-            if (
-                self._clock.now() - due <= MAX_SLEEP_OVERRUN
-            ):  # Else this program was suspended and could read no answer.
+            was_suspended = self._clock.now() - due > MAX_SLEEP_OVERRUN  # Then no answer could be read.
+            if not was_suspended:
                 self.problem = self.problem or f"no answer within {delay:g} s"
                 self.use_cached_view()
 

@@ -11,7 +11,7 @@ from typing import Final
 from adsum.core.model import Endpoint
 
 DEFAULT_CACHE_MAX_AGE: Final = 3600.0
-"""Seconds; an older cached view is still used while no registry answers, and every error says so."""
+"""Seconds; an older cached view is still used while no registry answers, and every error states its age."""
 CACHE_MAX_AGE_LIMIT: Final = 315_360_000.0
 """Seconds (ten years); a greater `cache_max_age` is refused as a mistake."""
 
@@ -42,5 +42,5 @@ class View:
     _now: Callable[[], float] = field(default=_never, repr=False, compare=False)
 
     def age(self) -> float:
-        """Seconds since this was last known to be the newest view; infinite if no view has come yet."""
+        """Returns the seconds since this was last known to be the newest view; infinite if no view has come yet."""
         return max(0.0, self._now() - self.fresh_at) if self.origin is not ViewOrigin.NONE else inf

@@ -53,7 +53,7 @@ class ViewCache:
         self._log_level = logging.WARNING
 
     def load(self, service: str) -> CachedView | None:
-        """The cached view; None if there is none or if it is invalid, which is logged."""
+        """Returns the cached view; None if there is none or if it is invalid, which is logged."""
         path = self._path(service)
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
@@ -70,7 +70,7 @@ class ViewCache:
         return CachedView(ViewPosition(content.view.epoch, content.view.revision), endpoints, content.fresh_at)
 
     def save(self, service: str, view: CachedView) -> None:
-        """Replace the cached view of the service. An error is logged: the program runs without a cache.
+        """Replaces the cached view of the service. An error is logged: the program runs without a cache.
 
         An empty view of a service that was never cached leaves no file, since requests may bring any number of names.
         """

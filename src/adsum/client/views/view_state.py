@@ -3,8 +3,8 @@
 - Within an epoch, an update with a lower revision changes nothing: its node lags behind.
 - Another epoch is accepted only as a full update.
 - **Settling**: another epoch means that the registry lost its state, or is another registry. Instances register again
-  within seconds. So endpoints that the new epoch does not list stay in the view for `SETTLING_TIME`, unless the new
-  epoch says that they left. After that only the new epoch counts.
+  within seconds. So endpoints that the new epoch does not list stay in the view for `SETTLING_TIME`, unless they are
+  removed in the new epoch. After that only the new epoch counts.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ class UpdateEffect(StrEnum):
     """The effect of an update on the view."""
 
     CHANGED = "changed"
-    REFRESHED = "fresh"
+    REFRESHED = "refreshed"
+    """The endpoints are the same, and the view is fresh again."""
     BEHIND = "behind"
+    """The update is older than the view, and was ignored."""
 
 
 class RevisionGap(AdsumError):
@@ -58,11 +60,14 @@ class ViewState:
 
     @property
     def is_settling(self) -> bool:
-        """Whether endpoints of the epoch before are still in the view."""
+        """True if endpoints of the epoch before are still in the view."""
         return self._settles_at is not None
 
     def apply(self, update: ServiceUpdate, now: float) -> UpdateEffect:
-        """Apply an update. Raises `RevisionGap` if changes are missing; the view stays, `resume_from` turns None."""
+        """Applies an update. Raises `RevisionGap` if changes are missing; then the view stays as it is.
+
+        After a gap `resume_from` is None until a full update comes.
+        """
         ours, theirs = self.position, update.position
         same = ours is not None and ours.epoch == theirs.epoch
         if same and ours is not None and theirs.revision < ours.revision:
@@ -78,11 +83,11 @@ class ViewState:
         return UpdateEffect.CHANGED if changed else UpdateEffect.REFRESHED
 
     def next_deadline(self) -> float | None:
-        """The time of the next `tick`; None while nothing settles."""
+        """Returns the time of the next `tick`; None if the view is not settling."""
         return self._settles_at
 
     def tick(self, now: float) -> bool:
-        """End the settling time if it is over. Returns whether the view changed."""
+        """Ends the settling time if it is over. Returns whether the view changed."""
         if self._settles_at is None or now < self._settles_at:
             return False
         self._settles_at = None
@@ -109,7 +114,7 @@ class ViewState:
         return changed
 
     def _drop_kept(self, update: ServiceUpdate) -> None:
-        """Drop the kept endpoints that the new epoch mentions."""
+        """Drops the kept endpoints that the update changes or removes."""
         for id in [id for id in self._kept if id in update.changed or id in update.removed]:
             del self._kept[id]
         if not self._kept:
