@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 from adsum import wire
 from adsum.core.validation import quoted
+from adsum.mounts import FastPathFunction
 from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers.http.cross_origin import AllowedHosts, is_cross_origin
 from adsum.servers.http.limits import MAX_HEAD_BYTES
 from adsum.servers.http.sweeper import Sweeper
 from adsum.servers.http.uvicorn_adapter import UvicornConnection, status_line
-
-FastPathFunction = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
-"""Takes the target and the headers of a GET. Returns the status of the response and everything that follows the status
-line and the default headers; None if the request needs the ASGI application."""
 
 NOT_HTTP: Final = (400, "this is not a valid HTTP/1.1 request")
 HEAD_TOO_LARGE: Final = (431, f"the head of a request may have at most {MAX_HEAD_BYTES} bytes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, cast
@@ -12,7 +12,8 @@ from typing import Final, cast
 import uvicorn
 
 from adsum import wire
-from adsum.servers.http.connection import FastPathFunction, HttpConnection, closing_response
+from adsum.mounts import AsgiApp, FastPathFunction
+from adsum.servers.http.connection import HttpConnection, closing_response
 from adsum.servers.http.cross_origin import AllowedHosts
 from adsum.servers.http.limits import BACKLOG, HttpLimits, OnShed, ignore_shed
 from adsum.servers.http.sweeper import Sweeper
@@ -21,15 +22,13 @@ from adsum.servers.http.uvicorn_adapter import UvicornServer
 RETRY_AFTER_HEADER: Final = (b"retry-after", b"5")
 """Sent to a connection past the limit: after how many seconds to try again."""
 
-AsgiApplication = Callable[..., Awaitable[None]]
-
 
 class HttpServer:
     """Serves one ASGI application on sockets that are already bound."""
 
     def __init__(
         self,
-        app: AsgiApplication,
+        app: AsgiApp,
         sockets: Sequence[socket.socket],
         limits: HttpLimits | None = None,
         fast_path: FastPathFunction | None = None,
