@@ -12,9 +12,9 @@ from typing import Protocol
 
 AsgiApp = Callable[..., Awaitable[None]]
 """An ASGI application: scope, receive, send."""
-FastPathFunction = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
-"""Takes the target and the headers of a GET. Returns the status of the response and everything that follows the status
-line and the default headers; None if the request needs the ASGI application."""
+FastPathReply = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
+"""Returns the reply to a GET from its target and headers, if the reply needs no waiting: the status, and the bytes that
+follow the status line and the date. None: the application answers."""
 
 
 class StreamCall(Protocol):
@@ -56,12 +56,11 @@ class HttpPath:
     """An application on the node's HTTP server, for `prefix` and all paths below it.
 
     "" takes what no other prefix takes. The longest prefix wins. Paths reach the application whole, with their prefix.
-    `fast_path` must return None for paths below other prefixes: it may get them, too.
     """
 
     prefix: str
     app: AsgiApp
-    fast_path: FastPathFunction | None = None
+    fast_path: FastPathReply | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class HttpListener:
     remedy: str
     app: AsgiApp
     max_connections: int
-    fast_path: FastPathFunction | None = None
+    fast_path: FastPathReply | None = None
 
 
 @dataclass(frozen=True, slots=True)

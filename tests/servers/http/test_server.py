@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply
-from adsum.mounts import AsgiApp, FastPathFunction
+from adsum.mounts import AsgiApp, FastPathReply
 from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers import http
 from adsum.servers.http import HttpLimits, HttpServer, sweeper
@@ -59,7 +59,7 @@ async def _read_body(scope: dict[str, object], receive: Callable[..., Any], send
 
 @contextlib.asynccontextmanager
 async def _serving(
-    app: AsgiApp, fast_path: FastPathFunction | None = None, **limits: float
+    app: AsgiApp, fast_path: FastPathReply | None = None, **limits: float
 ) -> AsyncIterator[tuple[HttpServer, int]]:
     sockets = http.listen("127.0.0.1:0")
     server = HttpServer(app, sockets, HttpLimits(**limits), fast_path)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The gRPC server: grpc.aio with a generic method for each path."""
+"""The gRPC server: grpc.aio with one generic handler for all methods."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from adsum.core.addresses import split_host_port
 from adsum.core.errors import AdsumError
 from adsum.servers.grpc import connections
 from adsum.servers.grpc.options import FINAL_READ_TIMEOUT, MAX_CALLS, STOP_TIMEOUT, server_options
@@ -64,7 +65,7 @@ class GrpcCall:
         self._status = self._status or (grpc.StatusCode[code], message)
 
     def cut(self, reason: str) -> None:
-        """End the call now with UNAVAILABLE and that reason, although the peer may not read it."""
+        """End the call now with UNAVAILABLE and that reason, even if the peer does not read."""
         self.refuse("UNAVAILABLE", reason)
         if self._task is not None:
             self._task.cancel()
@@ -72,8 +73,8 @@ class GrpcCall:
     async def end(self) -> None:
         """Return when the last message is written and the status, if any, is sent.
 
-        If the peer reads neither within `FINAL_READ_TIMEOUT`, its connection is closed: it would hold the message for
-        ever.
+        If the peer does not read the message within `FINAL_READ_TIMEOUT`, its connection is closed: otherwise the
+        message would take memory for ever.
         """
         if not await self._written():
             _log.warning("the connection of %s is closed: the peer does not read its messages", self.peer)
@@ -95,7 +96,7 @@ class GrpcCall:
 
 
 def _retrieve_exception(writing: asyncio.Future[None]) -> None:
-    """Retrieve the exception of a write: asyncio logs exceptions that are never retrieved."""
+    """Retrieve the exception of a write, so that asyncio does not log it: `write` reports it."""
     if not writing.cancelled():
         writing.exception()
 
@@ -128,7 +129,7 @@ class GrpcServer:
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def stop(self) -> None:
-        """Accept no more, and end all calls within `STOP_TIMEOUT`. Idempotent."""
+        """Accept no more calls, and end all calls within `STOP_TIMEOUT`. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
             await server.stop(STOP_TIMEOUT)
@@ -136,11 +137,9 @@ class GrpcServer:
 
 def _check_bind(address: str) -> None:
     """Bind to HOST:PORT and close the socket: grpc does not report the system's error. Raises `GrpcListenError`."""
-    host, _, port = address.rpartition(":")
+    host, port = split_host_port(address)
     try:
-        found = socket.getaddrinfo(
-            host.removeprefix("[").removesuffix("]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, target in found:
             with socket.socket(family, kind, protocol) as trial:
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -150,6 +149,8 @@ def _check_bind(address: str) -> None:
 
 
 class _MethodsByPath(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """Finds the handler of a call by the path of its method."""
+
     def __init__(self, methods: Mapping[str, StreamMethod]) -> None:
         self._handlers = {
             path: grpc.stream_stream_rpc_method_handler(partial(_serve, method)) for path, method in methods.items()
@@ -160,6 +161,7 @@ class _MethodsByPath(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
 
 async def _serve(method: StreamMethod, _: object, context: Any) -> None:
+    """Serve one call. An exception of the method ends it with INTERNAL."""
     call = GrpcCall(context)
     try:
         await method(call)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from adsum import wire
 from adsum.core.validation import quoted
-from adsum.mounts import FastPathFunction
+from adsum.mounts import FastPathReply
 from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers.http.cross_origin import AllowedHosts, is_cross_origin
 from adsum.servers.http.limits import MAX_HEAD_BYTES
@@ -39,7 +39,7 @@ class HttpConnection(UvicornConnection):
         self,
         sweeper: Sweeper,
         allowed_hosts: AllowedHosts | None,
-        fast_path: FastPathFunction | None,
+        fast_path: FastPathReply | None,
         **uvicorn: Any,
     ) -> None:
         super().__init__(**uvicorn)

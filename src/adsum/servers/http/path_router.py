@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from adsum.mounts import AsgiApp, FastPathFunction, HttpPath
+from adsum.mounts import AsgiApp, FastPathReply, HttpPath
 
 
 class PathRouter:
@@ -30,7 +30,7 @@ class PathRouter:
         return self._paths[0][1] if len(self._paths) == 1 else self._serve
 
     @property
-    def fast_path(self) -> FastPathFunction | None:
+    def fast_path(self) -> FastPathReply | None:
         """The fast path of the server, None if no path has one.
 
         If only one path has one, it gets every plain GET, so that other applications do not slow it. It must return

@@ -12,7 +12,7 @@ from typing import Final, cast
 import uvicorn
 
 from adsum import wire
-from adsum.mounts import AsgiApp, FastPathFunction
+from adsum.mounts import AsgiApp, FastPathReply
 from adsum.servers.http.connection import HttpConnection, closing_response
 from adsum.servers.http.cross_origin import AllowedHosts
 from adsum.servers.http.limits import BACKLOG, HttpLimits, OnShed, ignore_shed
@@ -31,7 +31,7 @@ class HttpServer:
         app: AsgiApp,
         sockets: Sequence[socket.socket],
         limits: HttpLimits | None = None,
-        fast_path: FastPathFunction | None = None,
+        fast_path: FastPathReply | None = None,
         allowed_hosts: AllowedHosts | None = None,
         on_shed: OnShed = ignore_shed,
     ) -> None:
