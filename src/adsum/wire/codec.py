@@ -1,4 +1,4 @@
-"""Encodes and decodes JSON. Errors name the field."""
+"""The encoder and the decoder of JSON. Errors of the decoder name the field."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def encode(value: object) -> bytes:
 
 
 def decode(body: bytes | str, kind: type[T]) -> T:
-    """Decode and validate a body. Raises `Invalid`, with the field "" if the body is not JSON."""
+    """Decodes and validates a body. Raises `Invalid`, with the field "" if the body is not JSON."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:

@@ -1,4 +1,4 @@
-"""No peer, and no number of peers, stops the HTTP server. Tests use real sockets."""
+"""The limits of the HTTP server: no peers can stop it. Tests use real sockets."""
 
 from __future__ import annotations
 

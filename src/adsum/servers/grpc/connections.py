@@ -1,4 +1,4 @@
-"""Closes the TCP connection of a peer. grpc has no API for that."""
+"""Closing the TCP connection of a peer, for which grpc has no API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DESCRIPTORS: Final = Path("/dev/fd")
 
 
 def close_connection(peer: str) -> bool:
-    """Shut down the connections of a peer, IP:PORT as grpc writes it. Returns whether there was one.
+    """Shuts down the connections of a peer, IP:PORT as grpc writes it. Returns whether there was one.
 
     Reads every descriptor of the process, so call it in a thread.
     """

@@ -28,7 +28,7 @@ class GrpcListenError(AdsumError):
 class GrpcCall:
     """A call in progress, which reads and writes messages as bytes.
 
-    grpc can't end a call while it writes a message. So `refuse` and `cut` set the status, and `end` ends the call.
+    grpc can't end a call while it writes a message. So `refuse` and `cut` only set the status, and `end` ends the call.
     """
 
     def __init__(self, context: Any) -> None:
@@ -49,7 +49,7 @@ class GrpcCall:
         return message if isinstance(message, bytes) else None  # grpc has an object for EOF.
 
     async def write(self, message: bytes) -> None:
-        """Return when the transport has accepted the message. Raises `ConnectionError` if the call has ended."""
+        """Writes a message. Returns when the transport has taken it. Raises `ConnectionError` if the call has ended."""
         if self._status is not None:
             raise ConnectionError(self._status[1])
         # A task of its own: if the writer is cancelled, the message is still being written, and `end` waits for it.
@@ -61,17 +61,17 @@ class GrpcCall:
             raise ConnectionError(str(error)) from error
 
     def refuse(self, code: str, message: str) -> None:
-        """End the call with that status, without further messages. The first status counts."""
+        """Has the call end with this status, without further messages. The first status counts."""
         self._status = self._status or (grpc.StatusCode[code], message)
 
     def cut(self, reason: str) -> None:
-        """End the call now with UNAVAILABLE and that reason, even if the peer does not read."""
+        """Ends the call now with UNAVAILABLE and this reason, even if the peer does not read."""
         self.refuse("UNAVAILABLE", reason)
         if self._task is not None:
             self._task.cancel()
 
     async def end(self) -> None:
-        """Return when the last message is written and the status, if any, is sent.
+        """Ends the call. Returns when the last message is written and the status, if any, is sent.
 
         If the peer does not read the message within `FINAL_READ_TIMEOUT`, its connection is closed: otherwise the
         message would take memory for ever.
@@ -88,7 +88,7 @@ class GrpcCall:
                 await self._context.abort(code, message)
 
     async def _written(self) -> bool:
-        """Wait for `FINAL_READ_TIMEOUT` until no message is being written. Returns whether that is so."""
+        """Waits until no message is being written. Returns False after `FINAL_READ_TIMEOUT`."""
         if self._writing is None or self._writing.done():
             return True
         done, _ = await asyncio.wait([self._writing], timeout=FINAL_READ_TIMEOUT)
@@ -96,7 +96,7 @@ class GrpcCall:
 
 
 def _retrieve_exception(writing: asyncio.Future[None]) -> None:
-    """Retrieve the exception of a write, so that asyncio does not log it: `write` reports it."""
+    """Retrieves the exception of a write, so that asyncio does not log it: `write` reports it."""
     if not writing.cancelled():
         writing.exception()
 
@@ -115,7 +115,7 @@ class GrpcServer:
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str) -> str:
-        """Listen on HOST:PORT. Returns the address with its port when calls are accepted. Raises `GrpcListenError`."""
+        """Listens on HOST:PORT. Returns the address with its port when calls are accepted. Raises `GrpcListenError`."""
         _check_bind(address)
         server = grpc.aio.server(
             handlers=[_MethodsByPath(self._methods)], options=self._options, maximum_concurrent_rpcs=MAX_CALLS
@@ -129,14 +129,14 @@ class GrpcServer:
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def stop(self) -> None:
-        """Accept no more calls, and end all calls within `STOP_TIMEOUT`. Idempotent."""
+        """Stops accepting calls, and ends all calls within `STOP_TIMEOUT`. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
             await server.stop(STOP_TIMEOUT)
 
 
 def _check_bind(address: str) -> None:
-    """Bind to HOST:PORT and close the socket: grpc does not report the system's error. Raises `GrpcListenError`."""
+    """Binds to HOST:PORT and closes the socket: grpc does not report the system's error. Raises `GrpcListenError`."""
     host, port = split_host_port(address)
     try:
         found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -161,7 +161,7 @@ class _MethodsByPath(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
 
 async def _serve(method: StreamMethod, _: object, context: Any) -> None:
-    """Serve one call. An exception of the method ends it with INTERNAL."""
+    """Serves one call. An exception of the method ends it with INTERNAL."""
     call = GrpcCall(context)
     try:
         await method(call)

@@ -31,9 +31,9 @@ class AllowedHosts:
 
     @classmethod
     def for_sockets(cls, listen: str, sockets: Sequence[socket], names: Sequence[str]) -> AllowedHosts | None:
-        """Returns the host names of a server with these sockets.
+        """Returns the host names of a server with these sockets, None for all names.
 
-        Returns None, for all names, if other machines can reach the server and no names are given.
+        All names are allowed if other machines can reach the server and `names` is empty.
         """
         local = all(ipaddress.ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
         return cls((*names, split_host_port(listen)[0])) if names or local else None

@@ -20,7 +20,7 @@ from adsum.servers.http.sweeper import Sweeper
 from adsum.servers.http.uvicorn_adapter import UvicornServer
 
 RETRY_AFTER_HEADER: Final = (b"retry-after", b"5")
-"""Sent to a connection past the limit: after how many seconds to try again."""
+"""Sent to a connection past the limit: the seconds after which it may try again."""
 
 
 class HttpServer:
@@ -58,13 +58,13 @@ class HttpServer:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Return when connections are accepted."""
+        """Starts the server. Returns when it accepts connections."""
         serving = asyncio.create_task(self._server.serve(self._sockets), name="adsum-http")
         self._tasks = [serving, asyncio.create_task(self._sweeper.run(), name="adsum-sweep")]
         await asyncio.wait([serving, asyncio.ensure_future(self._server.up.wait())], return_when="FIRST_COMPLETED")
 
     async def stop(self) -> None:
-        """Accept no more, let responses finish within `HttpLimits.stop_timeout`, and close the rest. Idempotent."""
+        """Stops accepting, lets responses finish within `HttpLimits.stop_timeout`, and closes the rest. Idempotent."""
         if not self._tasks:
             return
         self._server.request_stop()
@@ -84,7 +84,7 @@ class HttpServer:
         return closing_response(503, "too many connections", headers)
 
     def set_max_connections(self, connections: int) -> None:
-        """Change the limit for new connections. Open ones stay."""
+        """Changes the limit for new connections. Open ones stay."""
         self._sweeper.limits = replace(self._sweeper.limits, max_connections=connections)
 
     @property
@@ -94,7 +94,7 @@ class HttpServer:
 
     @property
     def max_connections(self) -> int:
-        """The number of connections that may be open."""
+        """The limit of open connections."""
         return self._sweeper.limits.max_connections
 
     @property
@@ -103,5 +103,5 @@ class HttpServer:
         return self._sweeper.stalled_connections
 
     def unsent_bytes(self) -> int:
-        """Returns how many bytes wait for these peers."""
+        """Returns how many bytes wait for peers that do not read their response."""
         return self._sweeper.unsent_bytes()
