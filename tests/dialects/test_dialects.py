@@ -150,6 +150,14 @@ def test_the_longest_prefix_of_whole_segments_takes_a_path() -> None:
     assert [answer and answer[1] for answer in taken.values()] == [b"/v1/health", b"/v1", b"/v1", b"", b""]
 
 
+def test_only_the_fast_path_of_the_longest_prefix_answers() -> None:
+    router = PathRouter([*_paths("", "/v1"), HttpPath("/v1/slow", _app), HttpPath("/v2", _app, lambda *_: None)])
+    assert router.fast_path is not None
+    assert router.fast_path(b"/v1/fast", ()) == (200, b"/v1")
+    assert router.fast_path(b"/v1/slow", ()) is None
+    assert router.fast_path(b"/v2/any", ()) is None
+
+
 @pytest.mark.parametrize("prefixes", [("/v1",), ("", "/v1", "/v1"), ()])
 def test_mounted_paths_that_clash_are_refused(prefixes: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="must differ"):

@@ -169,7 +169,7 @@ async def test_nothing_is_called_renewed_while_no_node_is_certain_to_keep_it(etc
         etcd.kill()
         await _until(lambda: first.status().shards == second.status().shards == 0)
         for node in (first, second):
-            assert await _renewed(node, "nobody keeps") == set()
+            assert await _renewed(node, "no node keeps") == set()
         etcd.start()
         await _share(first, second)
         assert await _renewed(first) == await _renewed(second) == set(SERVICES)

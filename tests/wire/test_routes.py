@@ -115,8 +115,8 @@ def test_an_error_says_what_the_value_must_be(body: dict[str, Any], problem: str
 def test_the_error_for_an_unknown_choice_lists_all_choices() -> None:
     with pytest.raises(Invalid) as refused:
         decode('{"policy": "leastrequest"}', UpstreamBody)
-    words = "round_robin, least_request, random, ring_hash or maglev, not 'leastrequest'"
-    assert str(refused.value) == f"policy: must be {words}"
+    choices = "round_robin, least_request, random, ring_hash or maglev, not 'leastrequest'"
+    assert str(refused.value) == f"policy: must be {choices}"
 
 
 def test_names_of_default_routes_are_reserved() -> None:

@@ -29,7 +29,7 @@ KINDS: tuple[type[Any], ...] = (
     wire.WatchOpened,
     wire.Problem,
 )
-"""Bodies that one end decodes from the other."""
+"""Bodies that the node decodes from a client, or a client from the node."""
 
 MINIMAL = {"port": 8000}
 CHECK = {"name": "web", "kind": "http"}
@@ -50,15 +50,15 @@ def attempt(body: bytes | str, kind: type[T]) -> T | Invalid:
         return refused
 
 
-def arrived(body: wire.RegistrationBody) -> wire.RegistrationBody:
-    """Returns the body as the other end decodes it."""
+def transferred(body: wire.RegistrationBody) -> wire.RegistrationBody:
+    """Returns the body as its receiver decodes it."""
     return wire.decode(wire.encode(body), wire.RegistrationBody)
 
 
 @given(strategies.registrations)
 @settings(max_examples=60)
 def test_a_registration_arrives_as_it_was_sent(registration: Registration) -> None:
-    body = arrived(wire.RegistrationBody.from_registration(registration))
+    body = transferred(wire.RegistrationBody.from_registration(registration))
     assert body.to_registration(*registration.key, peer="192.0.2.1") == registration
 
 
@@ -285,14 +285,14 @@ def test_any_valid_registration_arrives_as_it_was_sent(body: object) -> None:
     except Invalid:
         return
     assert (
-        arrived(wire.RegistrationBody.from_registration(registration)).to_registration("s", "i", "192.0.2.1")
+        transferred(wire.RegistrationBody.from_registration(registration)).to_registration("s", "i", "192.0.2.1")
         == registration
     )
 
 
 @pytest.mark.parametrize("piece", [" - at `$", " - at `$[", "unknown field `", "["])
 def test_an_error_takes_linear_time_for_any_body(piece: str) -> None:
-    """A pattern that searched to the end of the message from each of these would take hours, and exceed the timeout."""
+    """A pattern that searches to the end of the message from each of these takes hours, and exceeds the timeout."""
     body = wire.encode({piece * 200_000: 1})
     with pytest.raises(Invalid) as refused:
         wire.decode(body, wire.RegistrationBody)

@@ -57,7 +57,7 @@ class Peers:
             names = ", ".join(sorted(peer.name for peer, reply in zip(peers, replies, strict=True) if reply is None))
             if names:
                 raise KeeperUnavailable(f"{names} can't be asked to renew what it keeps; another node may reach it")
-            raise KeeperUnavailable(f"nobody keeps {min(unanswered)} at the moment, so it can't be renewed; try again")
+            raise KeeperUnavailable(f"no node keeps the leases of {min(unanswered)} at the moment; try again")
         lost = dict.fromkeys(lease for answer in answers for lease in answer.lost)
         return [
             lease

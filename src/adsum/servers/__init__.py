@@ -1,0 +1,1 @@
+"""The transports of a node: servers for HTTP, gRPC, TCP and UDP."""

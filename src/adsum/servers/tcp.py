@@ -7,21 +7,22 @@ import contextlib
 import logging
 from typing import Final
 
+from adsum.core.addresses import format_host_port, split_host_port
 from adsum.core.errors import AdsumError
 from adsum.mounts import TcpHandler
 
 READ_BUFFER_BYTES: Final = 64 * 1024
-"""Bytes that a connection's reader buffers, and the longest line that `readline` returns; past it the peer waits."""
+"""Bytes of a line that `readline` returns, at most. Past twice as many unread bytes the peer waits."""
 
 _log = logging.getLogger("adsum.tcp")
 
 
 class TcpListenError(AdsumError):
-    """The address can't be listened on; the message is for the operator."""
+    """The server can't listen on an address. The message is for the operator."""
 
 
 class TcpServer:
-    """Runs `handler` for each connection; past `max_connections` new connections are closed at once."""
+    """Runs `handler` for each connection. Past `max_connections` a new connection is closed at once."""
 
     def __init__(self, handler: TcpHandler, max_connections: int) -> None:
         self._handler = handler
@@ -30,18 +31,16 @@ class TcpServer:
         self._server: asyncio.Server | None = None
 
     async def start(self, address: str) -> str:
-        """Listens on HOST:PORT and returns the bound HOST:PORT. Raises `TcpListenError`."""
-        host, _, port = address.rpartition(":")
+        """Listens on HOST:PORT. Returns the address with its port. Raises `TcpListenError`."""
+        host, port = split_host_port(address)
         try:
-            self._server = await asyncio.start_server(
-                self._serve, host.removeprefix("[").removesuffix("]"), int(port), limit=READ_BUFFER_BYTES
-            )
+            self._server = await asyncio.start_server(self._serve, host, int(port), limit=READ_BUFFER_BYTES)
         except OSError as error:
             raise TcpListenError(f"can't listen on {address}: {error.strerror or error}") from None
-        return f"{host}:{self._server.sockets[0].getsockname()[1]}"
+        return format_host_port(host, self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Stops listening and cancels the handlers of open connections; idempotent."""
+        """Stops listening, and cancels the handlers of open connections. Idempotent."""
         if self._server is not None:
             self._server.close()
         for task in list(self._tasks):

@@ -1,4 +1,4 @@
-"""The JSON of the native API, for both ends: its bodies, and their conversion to values of the model and back.
+"""The JSON bodies of the native API, and their conversion to values of the model and back. Node and client share them.
 
 `decode` decodes and validates a body in one step: the structs check types, bounds and unknown fields, the constructors
 of the model check invariants. Encoded bodies leave out fields with their default value.
@@ -89,20 +89,20 @@ _LAZY: Final = MappingProxyType(
         "EmptyTarget": "documents",
         "IntentBody": "documents",
         "IntentCache": "documents",
-        "parse_document": "documents",
-        "SkippedRouteView": "verdict",
         "RouteBody": "routes",
         "RouteList": "documents",
         "RouteView": "documents",
+        "SkippedRouteView": "verdict",
         "UpstreamBody": "upstreams",
         "UpstreamList": "documents",
         "UpstreamView": "documents",
         "VerdictView": "verdict",
         "encode_route": "documents",
         "encode_upstream": "documents",
+        "parse_document": "documents",
     }
 )
-"""Names about gateways, and the modules that have them. A program that only calls and registers never loads these."""
+"""Name about gateways → its module, loaded on first use. A program that only calls and registers never loads one."""
 
 
 def __getattr__(name: str) -> Any:

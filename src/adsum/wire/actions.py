@@ -66,7 +66,7 @@ class TargetBody(SelectorBody, frozen=True):
 
 
 class MirrorBody(RequestBody, frozen=True):
-    """A target of copies: `share` of the requests are copied to it."""
+    """The target of mirrored requests: it gets copies of `share` of the requests."""
 
     to: SelectorBody
     share: Fraction = 1.0
@@ -76,7 +76,7 @@ class MirrorBody(RequestBody, frozen=True):
 
 
 class RedirectBody(RequestBody, frozen=True):
-    """A redirect. Empty fields keep the part of the request's URL."""
+    """A redirect. A field that is empty keeps this part of the request's URL."""
 
     scheme: str = ""
     host: str = ""

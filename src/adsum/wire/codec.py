@@ -1,4 +1,4 @@
-"""Encodes and decodes JSON. Errors name the field."""
+"""The encoder and the decoder of JSON. Errors of the decoder name the field."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 MAX_PROBLEM_LENGTH: Final = 200
 """Characters of a problem, or of the path of its field, in an error. Both may contain text of the sender."""
 
-_AT: Final = " - at `$"
+_PATH_MARK: Final = " - at `$"
 """Precedes the path, at the end of msgspec's message. Text of the sender before it may contain the same characters."""
-_MENTIONED = re.compile(r"(?P<how>unknown|required) field `(?P<name>[^`]*)`")
+_FIELD_PROBLEM = re.compile(r"(?P<kind>unknown|required) field `(?P<name>[^`]*)`")
 
 
 def encode(value: object) -> bytes:
@@ -28,7 +28,7 @@ def encode(value: object) -> bytes:
 
 
 def decode(body: bytes | str, kind: type[T]) -> T:
-    """Decode and validate a body. Raises `Invalid`, with the field "" if the body is not JSON."""
+    """Decodes and validates a body. Raises `Invalid`, with the field "" if the body is not JSON."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -71,13 +71,11 @@ _UNIQUE: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str, pars
 
 def _invalid(message: str, kind: object) -> Invalid:
     """Returns the error for a message of msgspec, such as "Expected `int` <= 65535 - at `$.port`"."""
-    problem, at, path = message.rpartition(_AT)
-    problem, path = (problem, path.removesuffix("`").removeprefix(".")) if at else (message, "")
-    mentioned = _MENTIONED.search(problem)
-    if mentioned:
-        name = mentioned["name"]
-        known = mentioned["how"] != "unknown"
-        suggestion = None if known else suggestions.suggest_field(kind, path, name[:MAX_PROBLEM_LENGTH])
+    problem, mark, path = message.rpartition(_PATH_MARK)
+    problem, path = (problem, path.removesuffix("`").removeprefix(".")) if mark else (message, "")
+    if found := _FIELD_PROBLEM.search(problem):
+        name, is_unknown = found["name"], found["kind"] == "unknown"
+        suggestion = suggestions.suggest_field(kind, path, name[:MAX_PROBLEM_LENGTH]) if is_unknown else None
         problem += f"; did you mean `{suggestion}`?" if suggestion else ""
         path = f"{path}.{name}" if path else name
     else:

@@ -1,4 +1,4 @@
-"""Explains the errors of the JSON decoder to people: what the value must be."""
+"""Explanations of the errors of the JSON decoder: they say what the value must be."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PARTS: Final[Mapping[str, str]] = {"str": "characters", "array": "values", "obj
 def explain_decode_error(problem: str, kind: object, path: str) -> str:
     """Returns what the value at `path` of a body of `kind` must be. A problem of another form is returned as it is."""
     if found := _GOT.fullmatch(problem):
-        wanted = [_KINDS.get(kind, kind) for kind in found["kinds"].split(" | ") if kind != "null"]
+        wanted = [_KINDS.get(name, name) for name in found["kinds"].split(" | ") if name != "null"]
         return f"must be {join_alternatives(wanted)}, not {_KINDS.get(found['got'], found['got'])}"
     if found := _BOUND.fullmatch(problem):
         return f"must be {_SIGNS[found['sign']]}{float(found['bound']):.12g}"

@@ -1,4 +1,4 @@
-"""Routes and upstreams as documents that the registry stores, and the intent that all documents make."""
+"""Routes and upstreams as documents that the registry stores, and the intent that all documents together declare."""
 
 from __future__ import annotations
 
@@ -114,15 +114,15 @@ class RouteView(ResponseBody, frozen=True):
 
     @staticmethod
     def from_document(document: Document, snapshot: Snapshot) -> RouteView:
-        why, route = document.provenance, parse_document(document.key, document.body)
-        targets = [target.selector for target in route.to if target.weight] if isinstance(route, Route) else []
-        empty = [EmptyTarget(to.name, availability(to, snapshot)) for to in targets]
+        provenance, route = document.provenance, parse_document(document.key, document.body)
+        selectors = [target.selector for target in route.to if target.weight] if isinstance(route, Route) else []
+        targets = [EmptyTarget(selector.name, availability(selector, snapshot)) for selector in selectors]
         return RouteView(
             decode(document.body, RouteBody),
-            why.actor,
-            round(why.at, 3),
-            [target for target in empty if target.availability is not Availability.AVAILABLE],
-            why.peer,
+            provenance.actor,
+            round(provenance.at, 3),
+            [target for target in targets if target.availability is not Availability.AVAILABLE],
+            provenance.peer,
         )
 
 
@@ -154,8 +154,8 @@ class UpstreamView(ResponseBody, frozen=True):
 
     @staticmethod
     def from_document(document: Document) -> UpstreamView:
-        why = document.provenance
-        return UpstreamView(decode(document.body, UpstreamBody), why.actor, round(why.at, 3), why.peer)
+        body, provenance = decode(document.body, UpstreamBody), document.provenance
+        return UpstreamView(body, provenance.actor, round(provenance.at, 3), provenance.peer)
 
 
 class UpstreamList(ResponseBody, frozen=True):
@@ -200,18 +200,18 @@ class EditView(ResponseBody, frozen=True):
 
     @staticmethod
     def from_recorded(recorded: RecordedEdit) -> EditView:
-        title, why = recorded.key, recorded.provenance
+        key, provenance = recorded.key, recorded.provenance
         before, after = (
             {name: Raw(value) for name, value in part.items()} for part in (recorded.before, recorded.after)
         )
         return EditView(
             recorded.revision,
-            title.kind,
-            title.name,
+            key.kind,
+            key.name,
             recorded.kind,
-            why.actor,
-            round(why.at, 3),
-            why.reason,
+            provenance.actor,
+            round(provenance.at, 3),
+            provenance.reason,
             before,
             after,
             [*recorded.omitted],
@@ -237,12 +237,12 @@ def encode_upstream(service: str, body: UpstreamBody) -> bytes:
 
 
 @lru_cache(maxsize=MAX_PARSED_DOCUMENTS)
-def parse_document(title: DocumentKey, body: bytes) -> Route | Upstream | str:
+def parse_document(key: DocumentKey, body: bytes) -> Route | Upstream | str:
     """Returns the route or upstream of a document. Returns the problem, as a text, if the document can't be read."""
     try:
-        if title.kind is DocumentKind.ROUTE:
-            return decode(body, RouteBody).to_route(title.name)
-        return decode(body, UpstreamBody).to_upstream(title.name)
+        if key.kind is DocumentKind.ROUTE:
+            return decode(body, RouteBody).to_route(key.name)
+        return decode(body, UpstreamBody).to_upstream(key.name)
     except AdsumError as error:
         return str(error)
 
@@ -253,25 +253,26 @@ class IntentCache:
     def __init__(self) -> None:
         self._latest: tuple[Documents | None, Intent] = (None, NO_INTENT)
         self.unreadable: dict[str, str] = {}
-        """Documents that could not be read, with the problem.
+        """The problem of each document that could not be read, by the key of the document.
 
-        A later version wrote them. The intent is without them.
+        A later version of Adsum wrote these documents. The intent is without them.
         """
 
     def get(self, documents: Documents) -> Intent:
+        """Returns the intent of the documents."""
         known, intent = self._latest
         if known is not documents:
             routes: list[Route] = []
             upstreams: dict[str, Upstream] = {}
             self.unreadable = {}
             for document in (*documents.of_kind(DocumentKind.ROUTE), *documents.of_kind(DocumentKind.UPSTREAM)):
-                read = parse_document(document.key, document.body)
-                if isinstance(read, Route):
-                    routes.append(read)
-                elif isinstance(read, Upstream):
-                    upstreams[read.service] = read
+                parsed = parse_document(document.key, document.body)
+                if isinstance(parsed, Route):
+                    routes.append(parsed)
+                elif isinstance(parsed, Upstream):
+                    upstreams[parsed.service] = parsed
                 else:
-                    self.unreadable[str(document.key)] = read
+                    self.unreadable[str(document.key)] = parsed
             intent = Intent(tuple(routes), MappingProxyType(upstreams))
             self._latest = documents, intent
         return intent

@@ -1,4 +1,4 @@
-"""The fields that an instance declares, in the bodies that have them: `RegistrationBody` and `InstanceView`.
+"""The fields that an instance declares, as both `RegistrationBody` and `InstanceView` have them.
 
 A new field of `core.model.Instance` needs a field of the same name in both bodies, and nothing here.
 """
@@ -16,8 +16,10 @@ from msgspec import Struct
 from adsum.core.model import Instance
 from adsum.wire.interning import intern_pairs, intern_texts
 
-NAMES: Final = tuple(field.name for field in dataclasses.fields(Instance) if field.name not in ("service", "id"))
-"""The fields that both bodies have. Service and id may stand in the path or in the body around them."""
+DECLARED_FIELDS: Final = tuple(
+    field.name for field in dataclasses.fields(Instance) if field.name not in ("service", "id")
+)
+"""The names of these fields. Service and id are not among them: the path or the surrounding body has them."""
 
 _SHARED: Final[Mapping[str, Callable[[Any], Any]]] = {
     "scheme": intern,
@@ -27,14 +29,14 @@ _SHARED: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 """The functions that share equal values of many instances, by field."""
 
-_values = attrgetter(*NAMES)
-_share = tuple((number, _SHARED[name]) for number, name in enumerate(NAMES) if name in _SHARED)
-_ADDRESS: Final = NAMES.index("address")
+_values = attrgetter(*DECLARED_FIELDS)
+_sharers = tuple((number, _SHARED[name]) for number, name in enumerate(DECLARED_FIELDS) if name in _SHARED)
+_ADDRESS: Final = DECLARED_FIELDS.index("address")
 
 
 def fields_of(instance: Instance) -> dict[str, Any]:
     """Returns the declared fields of an instance, as arguments for a body."""
-    fields = dict(zip(NAMES, _values(instance), strict=True))
+    fields = dict(zip(DECLARED_FIELDS, _values(instance), strict=True))
     fields["metadata"] = dict(instance.metadata)
     return fields
 
@@ -42,7 +44,7 @@ def fields_of(instance: Instance) -> dict[str, Any]:
 def to_instance(service: str, id: str, body: Struct, *, address: str | None = None) -> Instance:
     """Returns the instance with the fields of a body. `address` replaces that of the body. Raises `Invalid`."""
     values = list(_values(body))
-    for number, share in _share:
+    for number, share in _sharers:
         values[number] = share(values[number])
     if address is not None:
         values[_ADDRESS] = address

@@ -1,4 +1,4 @@
-"""Keeps equal values once. Most values of a catalog repeat, so this saves most of their memory."""
+"""Shared values: equal values are kept once. Most values of a catalog repeat, so this saves most of their memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_INTERNED_VALUES: Final = 1_024
 """Different values of each kind that are remembered. Past it the value that was used longest ago is forgotten."""
 
 MAX_INTERNED_LENGTH: Final = 4 * 1024
-"""Characters of a value that is remembered. That bounds each kind to some 16 MB."""
+"""Characters of a value that is remembered. A longer one is not shared. That bounds each kind to some 16 MB."""
 
 
 def intern_texts(values: Sequence[str]) -> tuple[str, ...]:

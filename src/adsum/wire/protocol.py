@@ -49,7 +49,7 @@ PATTERN_DESCRIPTIONS: Final = {
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="One DNS label")]
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 
-# Rules that the model checks. They stand in the schema as well, so that callers know them.
+# Rules that the model checks. The schema states them as well, so that callers know them.
 TEXT_SCHEMA: Final = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"}
 TAGS_SCHEMA: Final = {
     "uniqueItems": True,

@@ -104,7 +104,7 @@ class RegistrationBody(RequestBody, frozen=True):
     """An instance, and how it proves that it is alive. The path has its service and id.
 
     Without `address`, the address of the caller is listed. `ttl` and `grace` are in seconds; `ttl` null: no lease.
-    `holder` names the process that holds the lease. `takeover` rules what the registration may take from other
+    `holder` names the process that holds the lease. `takeover` limits what the registration may take from other
     processes: `usual` the id of a process that is not live, and the instance's own address and port; `never` nothing of
     a live process; `force` anything.
     """

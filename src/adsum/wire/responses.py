@@ -1,4 +1,4 @@
-"""Responses to writes, lists, and questions about the registry itself.
+"""Bodies of responses: results of writes, lists, and the status of the registry.
 
 The docstrings of these classes are descriptions in the OpenAPI document.
 """
@@ -34,7 +34,7 @@ class ConsumerView(ResponseBody, frozen=True):
 class WriteResult(ResponseBody, frozen=True):
     """The result of a write. It is durable, and visible from `revision` on.
 
-    `ttl`: seconds before which the lease must be renewed. After a drain with `wait`: `unacknowledged` is the number of
+    `ttl`: renew the lease within so many seconds. After a drain with `wait`: `unacknowledged` is the number of
     cooperating consumers that had not acknowledged it in time, and `waiting` names some of them. `lost_count` is the
     number of consumers that were not waited for because they were silent for too long, and `lost` names some of them.
     """
@@ -52,8 +52,8 @@ class AcknowledgementReport(ResponseBody, frozen=True):
     """The cooperating consumers of one node that have not acknowledged a revision of a service.
 
     `unacknowledged`, `waiting`, `lost` and `lost_count` are those of `WriteResult`. `ids` are the ids of these
-    consumers, for other nodes to look for. Of the consumers in the query, `acknowledged` have acknowledged at this
-    node, and `goodbyes` have said good-bye to it.
+    consumers, for other nodes to look for. `acknowledged` and `goodbyes` are those consumers of the
+    query that have acknowledged at this node, or have said good-bye to it.
     """
 
     epoch: str

@@ -13,8 +13,8 @@ from adsum.wire.responses import ResponseBody
 class InstanceView(ResponseBody, frozen=True):
     """An instance as consumers see it. `cause`, `actor` and `reason` are those of its latest change.
 
-    `since` is when it got its status, on the wall clock. `process` is a digest of the holder, left out if there is
-    none: it changes when another process takes the id.
+    `since` is when it got its status, on the wall clock. `process` is a digest of the holder, "" if there is none. It
+    changes when another process takes the id.
     """
 
     id: str
@@ -48,7 +48,7 @@ class InstanceView(ResponseBody, frozen=True):
 
     @staticmethod
     def from_endpoint(endpoint: Endpoint) -> InstanceView:
-        """Returns the view of an endpoint. It has no cause, actor, reason and time."""
+        """Returns the view of an endpoint, without cause, actor, reason and time."""
         instance = endpoint.instance
         return InstanceView(
             id=instance.id, status=endpoint.status, **fields_of(instance), process=endpoint.holder_digest
@@ -84,8 +84,8 @@ class RemovedInstance(ResponseBody, frozen=True):
 
     @staticmethod
     def from_change(change: Change) -> RemovedInstance:
-        why = change.provenance
-        return RemovedInstance(change.key.id, why.cause, why.actor, why.reason, round(why.at, 3))
+        id, provenance = change.key.id, change.provenance
+        return RemovedInstance(id, provenance.cause, provenance.actor, provenance.reason, round(provenance.at, 3))
 
 
 class ServiceChange(ResponseBody, frozen=True):

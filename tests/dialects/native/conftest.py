@@ -20,7 +20,7 @@ async def api() -> AsyncIterator[NativeApi]:
 @pytest.fixture
 async def sharded_api() -> AsyncIterator[NativeApi]:
     """One of several nodes. It keeps `orders`; no node keeps `users`."""
-    api = NativeApi(shares=FakeSharding("orders"))
+    api = NativeApi(sharding=FakeSharding("orders"))
     await api.registry.start()
     await api.register("orders", "o1", ttl=10)
     await api.register("users", "u1", ttl=10)

@@ -108,13 +108,13 @@ class NativeApi:
     """A registry with the native dialect. Its clock stands still."""
 
     def __init__(
-        self, store: Store | None = None, shares: Sharding | None = None, heartbeat: float = DEFAULT_HEARTBEAT
+        self, store: Store | None = None, sharding: Sharding | None = None, heartbeat: float = DEFAULT_HEARTBEAT
     ) -> None:
         self.clock = FakeClock()
         self.observer = RecordingObserver()
         self.store = FakeStore()
         self.registry = Registry(store or self.store, self.clock, self.observer, heartbeat)
-        self.keeper = Keeper(self.registry, NoProbe(), self.clock, self.observer, Random(1), sharding=shares)
+        self.keeper = Keeper(self.registry, NoProbe(), self.clock, self.observer, Random(1), sharding=sharding)
         self.outcomes: dict[str, Outcome] = {}
         self.native = Native(
             self.registry,
@@ -126,7 +126,7 @@ class NativeApi:
             latest_outcomes=self._outcomes,
             status=lambda: wire.NodeStatus("n", "0", True, "e", 1, "memory:", 0.0, 0.0),
             exposition=lambda: b"adsum_up 1\n",
-            peers=Peers(shares, self.clock, Random(1)) if shares is not None else None,
+            peers=Peers(sharding, self.clock, Random(1)) if sharding is not None else None,
             node="n1",
         )
 
@@ -136,7 +136,7 @@ class NativeApi:
     async def request(
         self, method: str, target: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> ApiResult:
-        """Send a request, and return the whole response. A body that is not bytes is sent as JSON."""
+        """Sends a request. Returns the whole response. A body that is not bytes is sent as JSON."""
         raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         sent_headers = dict(headers or {})
         if body is not None and headers is None:
@@ -190,13 +190,13 @@ class NativeApi:
                 await watch.task
 
     async def register(self, service: str, id: str, **body: object) -> ApiResult:
-        """Register an instance."""
+        """Registers an instance."""
         response = await self.request("PUT", f"/api/v1/services/{service}/instances/{id}", {"port": 8000, **body})
         assert response.status in (200, 201), response.body
         return response
 
     async def deregister(self, service: str, id: str, query: str = "") -> ApiResult:
-        """Deregister an instance."""
+        """Deregisters an instance."""
         response = await self.request("DELETE", f"/api/v1/services/{service}/instances/{id}{query}")
         assert response.status == 200, response.body
         return response

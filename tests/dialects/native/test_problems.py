@@ -103,10 +103,10 @@ async def test_an_invalid_last_event_id_is_refused(api: NativeApi, last: str) ->
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}]
+    "headers", [{}, {"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}]
 )
-async def test_a_body_without_the_content_type_of_json_is_refused(api: NativeApi, given: dict[str, str]) -> None:
-    assert (await api.request("PUT", O1, b'{"port":1}', given)).status == 415
+async def test_a_body_without_the_content_type_of_json_is_refused(api: NativeApi, headers: dict[str, str]) -> None:
+    assert (await api.request("PUT", O1, b'{"port":1}', headers)).status == 415
 
 
 async def test_a_charset_in_the_content_type_is_accepted(api: NativeApi) -> None:
@@ -181,7 +181,7 @@ async def test_a_stale_or_isolated_node_is_not_ready_and_says_why(api: NativeApi
 async def test_a_bug_is_answered_with_500_and_logged_with_a_traceback(
     api: NativeApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def history(*given: object) -> list[object]:
+    async def history(*_: object) -> list[object]:
         raise ZeroDivisionError("a secret")
 
     monkeypatch.setattr(api.registry, "history", history)
@@ -193,6 +193,6 @@ async def test_a_bug_is_answered_with_500_and_logged_with_a_traceback(
 
 
 def test_every_error_that_a_caller_can_cause_has_a_status() -> None:
-    inside = {"AdsumError", "StoreConflict", "StoreOpenFailed", "ProbeUnavailable"}
-    named = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, AdsumError)}
-    assert {each for each in named if each.__name__ not in inside} <= problems.STATUSES.keys()
+    internal = {"AdsumError", "StoreConflict", "StoreOpenFailed", "ProbeUnavailable"}
+    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AdsumError)}
+    assert {kind for kind in kinds if kind.__name__ not in internal} <= problems.STATUSES.keys()

@@ -1,4 +1,4 @@
-"""The gRPC transport: what it refuses, what it bounds, and how it ends."""
+"""The statuses, the limits and the end of calls of the gRPC server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GrpcPeer:
         self.received: list[bytes] = []
         self.end: grpc.RpcError | None = None
         self.over = threading.Event()
-        """Set to send no more messages."""
+        """Set when the peer sends no more messages."""
         self.may_read = threading.Event()
         if reads:
             self.may_read.set()
@@ -65,14 +65,14 @@ class GrpcPeer:
 
 
 class EchoMethod:
-    """Echoes messages, and does what some of them command."""
+    """Echoes messages. Some messages are commands."""
 
     def __init__(self) -> None:
         self.calls: list[GrpcCall] = []
         self.gone = asyncio.Event()
         self.writes = 0
 
-    async def answer(self, call: GrpcCall) -> None:
+    async def serve(self, call: GrpcCall) -> None:
         self.calls.append(call)
         try:
             while (message := await call.read()) is not None:
@@ -91,7 +91,7 @@ class EchoMethod:
                     self._end(call, writing, refused=message.startswith(b"refuse"))
                     return
                 if message == b"fail":
-                    raise ValueError("our own mistake")
+                    raise ValueError("a bug")
                 while message == b"flood":
                     await call.write(b"x" * 100_000)
                     self.writes += 1
@@ -111,7 +111,7 @@ class EchoMethod:
 async def _serving(
     echo: EchoMethod, max_message: int = 1_000_000, address: str = "127.0.0.1:0"
 ) -> AsyncIterator[tuple[GrpcServer, str]]:
-    server = GrpcServer({METHOD: echo.answer}, max_message, 1_000)
+    server = GrpcServer({METHOD: echo.serve}, max_message, 1_000)
     address = await server.start(address)
     try:
         yield server, address
@@ -216,7 +216,7 @@ async def test_only_the_connection_of_a_peer_that_never_reads_is_closed(
         assert await other.ended() == ("OK", "")
         idle.close()
         other.close()
-    assert [record.levelname for record in caplog.records] == ["WARNING"], "and no traceback"
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "no traceback is logged"
 
 
 async def test_a_write_to_a_peer_that_left_raises_connection_error() -> None:

@@ -1,4 +1,4 @@
-"""Connections past the limit get a response, however many arrive together."""
+"""The acceptor answers every connection past the limit, however many arrive together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 async def _app(scope: object, receive: object, send: object) -> None:
-    """Answers no request."""
+    """Never responds."""
     await asyncio.Event().wait()
 
 
@@ -78,7 +78,7 @@ async def test_connections_wait_while_the_system_has_no_descriptor(
                     while not transports:  # noqa: ASYNC110 - the acceptor tries again after each failure
                         await asyncio.sleep(0.01)
         assert [record.getMessage() for record in caplog.records] == [
-            "connections can't be accepted now and wait: Too many open files"
+            "can't accept connections now, so they wait: Too many open files"
         ]
         acceptor.close()
         await acceptor.wait_closed()

@@ -1,4 +1,4 @@
-"""No peer, and no number of peers, stops the HTTP server. Tests use real sockets."""
+"""The limits of the HTTP server: no peers can stop it. Tests use real sockets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply
+from adsum.mounts import AsgiApp, FastPathReply
 from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers import http
 from adsum.servers.http import HttpLimits, HttpServer, sweeper
-from adsum.servers.http.connection import FastPathFunction, is_peer_timeout
+from adsum.servers.http.connection import is_peer_timeout
 from adsum.servers.http.limits import MAX_HEAD_BYTES
-from adsum.servers.http.server import AsgiApplication
 from tests.support.registry_daemon import RunningDaemon
 
 WAIT_TIMEOUT = 20.0
@@ -59,7 +59,7 @@ async def _read_body(scope: dict[str, object], receive: Callable[..., Any], send
 
 @contextlib.asynccontextmanager
 async def _serving(
-    app: AsgiApplication, fast_path: FastPathFunction | None = None, **limits: float
+    app: AsgiApp, fast_path: FastPathReply | None = None, **limits: float
 ) -> AsyncIterator[tuple[HttpServer, int]]:
     sockets = http.listen("127.0.0.1:0")
     server = HttpServer(app, sockets, HttpLimits(**limits), fast_path)  # type: ignore[arg-type]

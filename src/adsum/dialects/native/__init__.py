@@ -1,4 +1,4 @@
-"""The native HTTP API with Server-Sent Events; what travels is defined in `adsum.wire`."""
+"""The native dialect: the HTTP API with Server-Sent Events. `adsum.wire` defines its bodies."""
 
 from adsum.dialects.native.app import Native
 

@@ -1,4 +1,4 @@
-"""The native dialect: an ASGI application, and a fast path before it for reads that need no task."""
+"""The native API as an ASGI application, with a fast path before it for reads that need no task."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ OperationMethod = Callable[[ApiRequest], Awaitable[ApiResponse]]
 
 
 class Native:
-    """Serves the native HTTP API of a registry."""
+    """The native HTTP API of a registry, as an ASGI application."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Native:
         return reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serves one request."""
         began = self._clock.now()
         operation, response = await self._response(scope, receive)
         if isinstance(response, ApiReply):

@@ -1,4 +1,4 @@
-"""The types of ASGI that the dialect uses, so that it needs no server and no framework."""
+"""The types of ASGI that the dialect uses, and a whole response. The dialect needs no server and no framework."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ JSON: Final = (b"content-type", b"application/json")
 NO_STORE: Final = (b"cache-control", b"no-store")
 
 BODY_PIECE_BYTES: Final = 64 * 1024
-"""Bytes of a body that the server gets at a time. A longer body follows in pieces as the client reads it, so that a
-client that does not read makes the server hold one piece, and not a copy of the page."""
+"""Bytes of a body that the server gets at a time. A longer body follows in pieces as the client reads it: a client that
+does not read makes the server hold one piece, and not a copy of the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ApiReply:
         return b"%b\r\n%b" % (lines, self.body)
 
     async def respond(self, scope: Scope, _: Receive, send: Send, /) -> None:
-        """Send the response: in one write, if the server can and the body is short."""
+        """Sends the response: in one write, if the server can and the body is short."""
         send_response: SendResponse | None = (
             scope.get("state", {}).get(SEND_RESPONSE) if len(self.body) <= BODY_PIECE_BYTES else None
         )

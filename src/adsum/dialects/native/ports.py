@@ -25,7 +25,7 @@ class LeaseRenewer(Protocol):
         ...
 
     def renew(self, key: Key, holder: str = "") -> None:
-        """Renew a lease for another ttl. Raises `UnknownInstance` and `LeaseLost`."""
+        """Renews a lease for another ttl. Raises `UnknownInstance` and `LeaseLost`."""
         ...
 
     async def is_reachable(self, listing: Listing) -> bool:
@@ -42,11 +42,11 @@ class OtherNodes(Protocol):
         ...
 
     def keepers(self, service: str) -> Sequence[Peer]:
-        """Returns the nodes that may keep the service: none if this node keeps it, or if no node does now."""
+        """Returns the other nodes that may keep the service, none if this node keeps it or no node does now."""
         ...
 
     async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
-        """Have these nodes renew the leases that they keep. Returns the leases that could not be renewed.
+        """Has these nodes renew the leases that they keep. Returns the leases that could not be renewed.
 
         Raises `KeeperUnavailable` if the keeper of a lease does not answer.
         """
@@ -55,10 +55,10 @@ class OtherNodes(Protocol):
     async def wait_for_acknowledgements(
         self, query_here: AckQuery, service: str, revision: int, wait: float
     ) -> wire.AcknowledgementReport:
-        """Wait until the consumers of all nodes have acknowledged a revision of a service, at most `wait` seconds.
+        """Waits until the consumers of all nodes have acknowledged a revision of a service, at most `wait` seconds.
 
-        `query_here` asks this node. Returns the consumers that have not, at most a second late, even if other nodes do
-        not answer.
+        `query_here` queries this node. Returns the consumers that have not. If other nodes do not answer, it returns at
+        most a second late.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The gRPC transport: grpc.aio in the event loop of the node. It passes messages as bytes, with limits on peers."""
+"""The gRPC transport: grpc.aio in the event loop of the node, with messages as bytes and with limits on peers."""
 
 from adsum.servers.grpc.server import GrpcListenError, GrpcServer
 

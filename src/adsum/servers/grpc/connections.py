@@ -1,4 +1,4 @@
-"""Closes the TCP connection of a peer. grpc has no API for that."""
+"""Closing the TCP connection of a peer, for which grpc has no API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DESCRIPTORS: Final = Path("/dev/fd")
 
 
 def close_connection(peer: str) -> bool:
-    """Shut down the connections of a peer, given as grpc writes it: IP:PORT. Returns whether there was one.
+    """Shuts down the connections of a peer, IP:PORT as grpc writes it. Returns whether there was one.
 
     Reads every descriptor of the process, so call it in a thread.
     """
@@ -31,7 +31,7 @@ def close_connection(peer: str) -> bool:
 
 
 def _shut_down_if(descriptor: int, peer: str) -> bool:
-    # A duplicate, because grpc may close the descriptor meanwhile, and another connection may get its number.
+    # A duplicate: grpc may close the descriptor meanwhile, and the system may reuse its number for another connection.
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         if connection.family not in (socket.AF_INET, socket.AF_INET6) or _name(connection.getpeername()) != peer:
             return False

@@ -9,10 +9,10 @@ from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, lost_after, stale_
 MAX_CALLS: Final = 12_000
 """Concurrent calls. Past it a new call is refused with RESOURCE_EXHAUSTED."""
 MAX_CALLS_PER_CONNECTION: Final = 1_000
-"""Concurrent calls on one connection. The peer delays further calls."""
+"""Concurrent calls on one connection. Past it the peer holds back new calls."""
 MAX_PENDING_CALLS: Final = 20_000
 """Calls that wait to be accepted, for instance when all clients reconnect. Past it some are refused, past twice as many
-all. grpc's default of 1,000 refuses gateways after a restart."""
+all are. grpc's default of 1,000 refuses gateways after a restart."""
 MAX_METADATA_BYTES: Final = 16 * 1024
 """Bytes of the metadata of a call. A call with more is refused."""
 KEEPALIVE_TIME: Final = stale_after(DEFAULT_HEARTBEAT)
@@ -27,7 +27,7 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 FINAL_READ_TIMEOUT: Final = 5.0
 """Seconds in which the peer of an ended call must read the last message; then its connection is closed."""
 STOP_TIMEOUT: Final = 1.0
-"""Seconds in which calls may end when the server stops."""
+"""Seconds for calls to end when the server stops; then they are cancelled."""
 
 
 def server_options(max_message: int, connections: int) -> list[tuple[str, Any]]:

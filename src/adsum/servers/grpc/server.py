@@ -1,4 +1,4 @@
-"""The gRPC server: grpc.aio with a generic method for each path."""
+"""The gRPC server: grpc.aio with one generic handler for all methods."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from adsum.core.addresses import split_host_port
 from adsum.core.errors import AdsumError
 from adsum.servers.grpc import connections
 from adsum.servers.grpc.options import FINAL_READ_TIMEOUT, MAX_CALLS, STOP_TIMEOUT, server_options
@@ -27,7 +28,7 @@ class GrpcListenError(AdsumError):
 class GrpcCall:
     """A call in progress, which reads and writes messages as bytes.
 
-    grpc can't end a call while it writes a message. So `refuse` and `cut` set the status, and `end` ends the call.
+    grpc can't end a call while it writes a message. So `refuse` and `cut` only set the status, and `end` ends the call.
     """
 
     def __init__(self, context: Any) -> None:
@@ -48,7 +49,7 @@ class GrpcCall:
         return message if isinstance(message, bytes) else None  # grpc has an object for EOF.
 
     async def write(self, message: bytes) -> None:
-        """Return when the transport has accepted the message. Raises `ConnectionError` if the call has ended."""
+        """Writes a message. Returns when the transport has taken it. Raises `ConnectionError` if the call has ended."""
         if self._status is not None:
             raise ConnectionError(self._status[1])
         # A task of its own: if the writer is cancelled, the message is still being written, and `end` waits for it.
@@ -60,20 +61,20 @@ class GrpcCall:
             raise ConnectionError(str(error)) from error
 
     def refuse(self, code: str, message: str) -> None:
-        """End the call with that status, without further messages. The first status counts."""
+        """Has the call end with this status, without further messages. The first status counts."""
         self._status = self._status or (grpc.StatusCode[code], message)
 
     def cut(self, reason: str) -> None:
-        """End the call now with UNAVAILABLE and that reason, although the peer may not read it."""
+        """Ends the call now with UNAVAILABLE and this reason, even if the peer does not read."""
         self.refuse("UNAVAILABLE", reason)
         if self._task is not None:
             self._task.cancel()
 
     async def end(self) -> None:
-        """Return when the last message is written and the status, if any, is sent.
+        """Ends the call. Returns when the last message is written and the status, if any, is sent.
 
-        If the peer reads neither within `FINAL_READ_TIMEOUT`, its connection is closed: it would hold the message for
-        ever.
+        If the peer does not read the message within `FINAL_READ_TIMEOUT`, its connection is closed: otherwise the
+        message would take memory for ever.
         """
         if not await self._written():
             _log.warning("the connection of %s is closed: the peer does not read its messages", self.peer)
@@ -87,7 +88,7 @@ class GrpcCall:
                 await self._context.abort(code, message)
 
     async def _written(self) -> bool:
-        """Wait for `FINAL_READ_TIMEOUT` until no message is being written. Returns whether that is so."""
+        """Waits until no message is being written. Returns False after `FINAL_READ_TIMEOUT`."""
         if self._writing is None or self._writing.done():
             return True
         done, _ = await asyncio.wait([self._writing], timeout=FINAL_READ_TIMEOUT)
@@ -95,7 +96,7 @@ class GrpcCall:
 
 
 def _retrieve_exception(writing: asyncio.Future[None]) -> None:
-    """Retrieve the exception of a write: asyncio logs exceptions that are never retrieved."""
+    """Retrieves the exception of a write, so that asyncio does not log it: `write` reports it."""
     if not writing.cancelled():
         writing.exception()
 
@@ -114,7 +115,7 @@ class GrpcServer:
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str) -> str:
-        """Listen on HOST:PORT. Returns the address with its port when calls are accepted. Raises `GrpcListenError`."""
+        """Listens on HOST:PORT. Returns the address with its port when calls are accepted. Raises `GrpcListenError`."""
         _check_bind(address)
         server = grpc.aio.server(
             handlers=[_MethodsByPath(self._methods)], options=self._options, maximum_concurrent_rpcs=MAX_CALLS
@@ -128,19 +129,17 @@ class GrpcServer:
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def stop(self) -> None:
-        """Accept no more, and end all calls within `STOP_TIMEOUT`. Idempotent."""
+        """Stops accepting calls, and ends all calls within `STOP_TIMEOUT`. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
             await server.stop(STOP_TIMEOUT)
 
 
 def _check_bind(address: str) -> None:
-    """Bind to HOST:PORT and close the socket: grpc does not report the system's error. Raises `GrpcListenError`."""
-    host, _, port = address.rpartition(":")
+    """Binds to HOST:PORT and closes the socket: grpc does not report the system's error. Raises `GrpcListenError`."""
+    host, port = split_host_port(address)
     try:
-        found = socket.getaddrinfo(
-            host.removeprefix("[").removesuffix("]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, target in found:
             with socket.socket(family, kind, protocol) as trial:
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -150,6 +149,8 @@ def _check_bind(address: str) -> None:
 
 
 class _MethodsByPath(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """Finds the handler of a call by the path of its method."""
+
     def __init__(self, methods: Mapping[str, StreamMethod]) -> None:
         self._handlers = {
             path: grpc.stream_stream_rpc_method_handler(partial(_serve, method)) for path, method in methods.items()
@@ -160,6 +161,7 @@ class _MethodsByPath(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
 
 async def _serve(method: StreamMethod, _: object, context: Any) -> None:
+    """Serves one call. An exception of the method ends it with INTERNAL."""
     call = GrpcCall(context)
     try:
         await method(call)

@@ -1,7 +1,7 @@
-"""An acceptor takes the connections of one listening socket, and answers those that exceed the limits.
+"""An acceptor accepts the connections of one listening socket, and answers those that exceed the limits.
 
-The server of an event loop accepts every waiting connection before any other code runs. A burst of connections then
-takes the last file descriptor, and the others end without a response.
+The servers of asyncio accept every waiting connection before other code can refuse one. A burst of connections then
+takes the last file descriptor, and the rest end without a response.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 MAX_ACCEPTS_PER_TURN: Final = 64
 """Connections that are accepted before other tasks of the event loop run."""
 ACCEPT_RETRY_DELAY: Final = 0.5
-"""Seconds without accepting after the system had no descriptor or memory for a connection. Further ones wait."""
+"""Seconds until the next try after the system had no descriptor or memory for a connection. Connections wait."""
 DISCARD_READ_BYTES: Final = 64 * 1024
 """Bytes that are read at a time from a refused connection, and discarded. A close with unread bytes resets the
 connection, and the peer may not see the response."""
@@ -26,6 +26,7 @@ LINGER_TIMEOUT: Final = 1.0
 MAX_LINGERING_CONNECTIONS: Final = 32
 """Refused connections that are read at a time. Further ones are closed at once."""
 RESOURCE_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors with which the system refuses a connection because descriptors or memory are used up."""
 
 _log = logging.getLogger("adsum.http")
 
@@ -49,16 +50,16 @@ class Acceptor:
         """Refused connections that are still read."""
         self._retry: asyncio.TimerHandle | None = None
         self._lacks_resources = False
-        """True if the system had no resources for the latest connection."""
+        """True if the system had no descriptor or memory for the latest connection."""
 
     def start(self, backlog: int) -> None:
-        """Accept connections. `backlog`: how many may wait in the system's queue."""
+        """Accepts connections. `backlog`: how many may wait in the system's queue."""
         self._sock.setblocking(False)
         self._sock.listen(backlog)
         self._loop.add_reader(self._sock, self._accept)
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stops accepting."""
         if self._retry is not None:
             self._retry.cancel()
         self._loop.remove_reader(self._sock)
@@ -66,7 +67,7 @@ class Acceptor:
             task.cancel()
 
     async def wait_closed(self) -> None:
-        """Return when every accepted connection has its protocol."""
+        """Returns when every accepted connection has its protocol."""
         await asyncio.gather(*self._arriving, return_exceptions=True)
 
     def _accept(self) -> None:
@@ -79,7 +80,7 @@ class Acceptor:
                 if error.errno not in RESOURCE_ERRNOS:
                     raise
                 if not self._lacks_resources:
-                    _log.error("connections can't be accepted now and wait: %s", error.strerror)
+                    _log.error("can't accept connections now, so they wait: %s", error.strerror)
                 self._lacks_resources = True
                 self._loop.remove_reader(self._sock)
                 self._retry = self._loop.call_later(ACCEPT_RETRY_DELAY, self._loop.add_reader, self._sock, self._accept)
@@ -116,7 +117,7 @@ class Acceptor:
         task.add_done_callback(self._lingering.discard)
 
     async def _linger(self, connection: socket.socket) -> None:
-        """Read until the peer has read its refusal and closes."""
+        """Reads and discards until the peer has read its refusal and closes."""
         with connection, suppress(OSError, TimeoutError):
             async with asyncio.timeout(LINGER_TIMEOUT):
                 while await self._loop.sock_recv(connection, DISCARD_READ_BYTES):

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 from adsum import wire
 from adsum.core.validation import quoted
+from adsum.mounts import FastPathReply
 from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers.http.cross_origin import AllowedHosts, is_cross_origin
 from adsum.servers.http.limits import MAX_HEAD_BYTES
 from adsum.servers.http.sweeper import Sweeper
 from adsum.servers.http.uvicorn_adapter import UvicornConnection, status_line
-
-FastPathFunction = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
-"""Takes the target and the headers of a GET. Returns the status of the response and everything that follows the status
-line and the default headers; None if the request needs the ASGI application."""
 
 NOT_HTTP: Final = (400, "this is not a valid HTTP/1.1 request")
 HEAD_TOO_LARGE: Final = (431, f"the head of a request may have at most {MAX_HEAD_BYTES} bytes")
@@ -26,8 +23,8 @@ USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
 """The socket option that ends a connection when the peer's system acknowledges nothing; None if the platform has
 none."""
 PEER_TIMEOUT_ERRNOS: Final = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
-"""Errors with which the system ends a connection when the peer acknowledges nothing. It reports the last obstacle: for
-a sleeping host in the same network that is EHOSTUNREACH."""
+"""Errors with which the system ends a connection when the peer acknowledges nothing. It reports the last obstacle:
+EHOSTUNREACH for a sleeping host in the same network."""
 HOST_ADVICE: Final = "use an address or localhost, or allow the name with --host-name"
 CROSS_ORIGIN: Final = (
     403,
@@ -36,13 +33,13 @@ CROSS_ORIGIN: Final = (
 
 
 class HttpConnection(UvicornConnection):
-    """A connection with a bound on everything that the peer can make the server hold."""
+    """A connection with limits on everything that the peer can make the server hold."""
 
     def __init__(
         self,
         sweeper: Sweeper,
         allowed_hosts: AllowedHosts | None,
-        fast_path: FastPathFunction | None,
+        fast_path: FastPathReply | None,
         **uvicorn: Any,
     ) -> None:
         super().__init__(**uvicorn)
@@ -59,13 +56,13 @@ class HttpConnection(UvicornConnection):
         """True if the connection ended because the peer's system acknowledged nothing for too long."""
 
     def abort(self) -> None:
-        """Close without a response."""
+        """Closes without a response."""
         self._sweeper.on_shed("aborted")
         self.disconnect_requests()
         self.abort_transport()
 
     def refuse(self, code: int, detail: str) -> None:
-        """Answer a request that can't be read, and close. Aborts if a response is under way, which would be spoilt."""
+        """Answers a request that can't be read, and closes. Aborts if this would break a response that is under way."""
         self._sweeper.request_completed(self)
         if self.has_begun_response:
             self.abort()
@@ -132,7 +129,7 @@ class HttpConnection(UvicornConnection):
         return len(self.target) + sum(len(name) + len(value) for name, value in self.header_fields)
 
     def _browser_refusal(self) -> tuple[int, str] | None:
-        """Returns why the request is refused if a foreign web page may have caused it (see `cross_origin`)."""
+        """Returns status and detail of a refusal if a foreign page may have caused the request (see `cross_origin`)."""
         hosts = self._allowed_hosts
         if hosts is not None:
             for name, value in self.header_fields:
@@ -144,7 +141,7 @@ class HttpConnection(UvicornConnection):
         return CROSS_ORIGIN if method != b"GET" and is_cross_origin(method, self.header_fields) else None
 
     def _answer_fast(self) -> bool:
-        """Answer without a task. Returns whether the fast path has a response."""
+        """Answers without a task. Returns False, and writes nothing, if the fast path has no response."""
         if self._fast_path is None or not self.can_answer_without_task():
             return False
         response = self._fast_path(self.target, self.header_fields)

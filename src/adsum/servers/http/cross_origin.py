@@ -1,8 +1,8 @@
-"""Checks that recognize requests which a foreign web page causes a browser on this machine to send.
+"""Checks against foreign web pages: a page of another site may make a browser on this machine send requests here.
 
-A page may point a host name of its own at this server (DNS rebinding), and then read and write as if it came from here.
-Its requests have that name in Host. A page may also send across origins whatever a form can send. Browsers report that
-in Sec-Fetch-Site or Origin. Programs other than browsers send neither header, and pass these checks.
+A page may point a host name of its own site at this server (DNS rebinding), and then read and write as if the page were
+from this server. Its requests have that name in Host. A page may also send across origins whatever a form can send.
+Browsers report that in Sec-Fetch-Site or Origin. Programs other than browsers send neither header, and pass.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from socket import socket
 from typing import Final
 
-from adsum.servers.http.sockets import host_part
+from adsum.core.addresses import split_host_port
 
 MAX_CACHED_HOSTS: Final = 1_024
 """Host headers that are remembered as allowed. Further ones are checked each time."""
@@ -31,15 +31,15 @@ class AllowedHosts:
 
     @classmethod
     def for_sockets(cls, listen: str, sockets: Sequence[socket], names: Sequence[str]) -> AllowedHosts | None:
-        """Returns the host names of a server with these sockets.
+        """Returns the host names of a server with these sockets, None for all names.
 
-        Returns None, for all names, if other machines can reach the server and no names are given.
+        All names are allowed if other machines can reach the server and `names` is empty.
         """
         local = all(ipaddress.ip_address(sock.getsockname()[0]).is_loopback for sock in sockets)
-        return cls((*names, host_part(listen))) if names or local else None
+        return cls((*names, split_host_port(listen)[0])) if names or local else None
 
     def allows(self, host: bytes) -> bool:
-        """Returns whether Host names this server."""
+        """Returns whether the value of Host names this server."""
         name = _name(host.decode("latin-1"))
         is_allowed = name in self._names or name.endswith(".localhost") or _is_address(name)
         if is_allowed and len(self.cached) < MAX_CACHED_HOSTS:

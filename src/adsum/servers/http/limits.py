@@ -22,14 +22,15 @@ class HttpLimits:
     max_connections: int = 20_000
     """Open connections. A further one is answered with 503 and closed."""
     request_timeout: float = 30.0
-    """From the first byte of a request to its last. A slower one is answered with 408, and its connection closed."""
+    """The time from the first byte of a request to its last. A slower one is answered with 408, and closed."""
     idle_timeout: int = 75
-    """A connection without a request for so long is closed."""
+    """The time after which a connection without a request is closed."""
     stall_timeout: float = 30.0
-    """A peer that takes fewer than `min_read_bytes` of its response in so long is disconnected."""
+    """The time in which a peer must take `min_read_bytes` of its response; otherwise it is disconnected."""
     min_read_bytes: int = 32 * 1024
+    """See `stall_timeout`."""
     max_unsent_bytes: int = 256 * 1024 * 1024
-    """Bytes that wait for all peers together. Past it the peers that have not read for the longest are disconnected."""
+    """Bytes that wait for all peers together. Past it the peers that have not read for longest are disconnected."""
     stop_timeout: int = 5
     """The time for responses to finish when the server stops."""
 
@@ -39,4 +40,4 @@ OnShed = Callable[[str], None]
 
 
 def ignore_shed(_: str) -> None:
-    """An `OnShed` that does nothing."""
+    """Does nothing: the `OnShed` of a server that counts no connections."""

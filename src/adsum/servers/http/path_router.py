@@ -19,43 +19,43 @@ class PathRouter:
         prefixes = [path.prefix for path in paths]
         if prefixes.count("") != 1 or len(set(prefixes)) < len(prefixes):
             raise ValueError(f"mounted paths must differ, and one must be the empty one, not {prefixes}")
-        self._paths = sorted(
-            ((path.prefix.encode(), path.app) for path in paths), key=lambda path: len(path[0]), reverse=True
-        )
-        self._fast_paths = sorted(
-            ((path.prefix.encode(), path.fast_path) for path in paths if path.fast_path is not None),
-            key=lambda path: len(path[0]),
-            reverse=True,
-        )
+        self._paths = [
+            (path.prefix.encode(), path.app, path.fast_path)
+            for path in sorted(paths, key=lambda path: len(path.prefix), reverse=True)
+        ]
 
     @property
     def app(self) -> AsgiApp:
-        """The application for the server: the only one itself, so that a single mount costs nothing."""
+        """The application of the server. With one path it is the application of that path, so routing costs nothing."""
         return self._paths[0][1] if len(self._paths) == 1 else self._serve
 
     @property
     def fast_path(self) -> FastPathReply | None:
-        """The fast path for the server: the only one itself, so that a second application does not slow it."""
-        if len(self._fast_paths) > 1:
+        """The fast path of the server, None if no path has one.
+
+        If only one path has one, it gets every plain GET, so that other applications do not slow it. It must return
+        None for paths below the prefixes of other applications.
+        """
+        fast_paths = [fast_path for _, _, fast_path in self._paths if fast_path is not None]
+        if len(fast_paths) > 1:
             return self._reply
-        return self._fast_paths[0][1] if self._fast_paths else None
+        return fast_paths[0] if fast_paths else None
 
     async def _serve(self, scope: dict[str, Any], receive: object, send: object) -> None:
         path: bytes = scope["raw_path"]
-        for prefix, app in self._paths:
+        for prefix, app, _ in self._paths:
             if _is_below(path, prefix):
                 await app(scope, receive, send)
                 return
 
     def _reply(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, bytes] | None:
         path = target.partition(b"?")[0]
-        for prefix, reply in self._fast_paths:
+        for prefix, _, fast_path in self._paths:
             if _is_below(path, prefix):
-                answer = reply(target, headers)
-                if answer is not None:
-                    return answer
+                return fast_path(target, headers) if fast_path is not None else None
         return None
 
 
 def _is_below(path: bytes, prefix: bytes) -> bool:
+    """Returns whether the path is the prefix, or begins with the segments of the prefix."""
     return not prefix or (path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, cast
@@ -12,16 +12,15 @@ from typing import Final, cast
 import uvicorn
 
 from adsum import wire
-from adsum.servers.http.connection import FastPathFunction, HttpConnection, closing_response
+from adsum.mounts import AsgiApp, FastPathReply
+from adsum.servers.http.connection import HttpConnection, closing_response
 from adsum.servers.http.cross_origin import AllowedHosts
 from adsum.servers.http.limits import BACKLOG, HttpLimits, OnShed, ignore_shed
 from adsum.servers.http.sweeper import Sweeper
 from adsum.servers.http.uvicorn_adapter import UvicornServer
 
 RETRY_AFTER_HEADER: Final = (b"retry-after", b"5")
-"""Sent to a connection past the limit: after how many seconds to try again."""
-
-AsgiApplication = Callable[..., Awaitable[None]]
+"""Sent to a connection past the limit: the seconds after which it may try again."""
 
 
 class HttpServer:
@@ -29,10 +28,10 @@ class HttpServer:
 
     def __init__(
         self,
-        app: AsgiApplication,
+        app: AsgiApp,
         sockets: Sequence[socket.socket],
         limits: HttpLimits | None = None,
-        fast_path: FastPathFunction | None = None,
+        fast_path: FastPathReply | None = None,
         allowed_hosts: AllowedHosts | None = None,
         on_shed: OnShed = ignore_shed,
     ) -> None:
@@ -59,13 +58,13 @@ class HttpServer:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Return when connections are accepted."""
+        """Starts the server. Returns when it accepts connections."""
         serving = asyncio.create_task(self._server.serve(self._sockets), name="adsum-http")
         self._tasks = [serving, asyncio.create_task(self._sweeper.run(), name="adsum-sweep")]
         await asyncio.wait([serving, asyncio.ensure_future(self._server.up.wait())], return_when="FIRST_COMPLETED")
 
     async def stop(self) -> None:
-        """Accept no more, let responses finish within `HttpLimits.stop_timeout`, and close the rest. Idempotent."""
+        """Stops accepting, lets responses finish within `HttpLimits.stop_timeout`, and closes the rest. Idempotent."""
         if not self._tasks:
             return
         self._server.request_stop()
@@ -85,7 +84,7 @@ class HttpServer:
         return closing_response(503, "too many connections", headers)
 
     def set_max_connections(self, connections: int) -> None:
-        """Change the limit for new connections. Open ones stay."""
+        """Changes the limit for new connections. Open ones stay."""
         self._sweeper.limits = replace(self._sweeper.limits, max_connections=connections)
 
     @property
@@ -95,7 +94,7 @@ class HttpServer:
 
     @property
     def max_connections(self) -> int:
-        """The number of connections that may be open."""
+        """The limit of open connections."""
         return self._sweeper.limits.max_connections
 
     @property
@@ -104,5 +103,5 @@ class HttpServer:
         return self._sweeper.stalled_connections
 
     def unsent_bytes(self) -> int:
-        """Returns how many bytes wait for these peers."""
+        """Returns how many bytes wait for peers that do not read their response."""
         return self._sweeper.unsent_bytes()

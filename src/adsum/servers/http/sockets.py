@@ -1,11 +1,11 @@
-"""Listening sockets. They are bound before the node starts, so that a port in use needs no clean-up."""
+"""Listening sockets, bound before the node starts: if the port is in use, there is nothing to stop again."""
 
 from __future__ import annotations
 
 import socket
 from typing import Any
 
-from adsum.core.addresses import format_host_port
+from adsum.core.addresses import format_host_port, split_host_port
 from adsum.core.errors import AdsumError
 
 
@@ -15,7 +15,7 @@ class ListenError(AdsumError):
 
 def listen(address: str) -> list[socket.socket]:
     """Returns sockets that are bound to HOST:PORT and do not accept yet. Raises `ListenError`."""
-    host, port = host_part(address), address.rpartition(":")[2]
+    host, port = split_host_port(address)
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ListenError(f"can't listen on {address!r}: it must be HOST:PORT, such as 127.0.0.1:23786")
     sockets: list[socket.socket] = []
@@ -31,12 +31,8 @@ def listen(address: str) -> list[socket.socket]:
     return sockets
 
 
-def host_part(address: str) -> str:
-    """Returns the HOST of HOST:PORT, without the brackets of an IPv6 address."""
-    return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
-
-
 def _bind(family: int, target: tuple[Any, ...]) -> socket.socket:
+    """Returns a socket that is bound to an address as `getaddrinfo` returns it. A socket on :: accepts IPv4, too."""
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

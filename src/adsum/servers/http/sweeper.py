@@ -19,11 +19,11 @@ class SweptConnection(Protocol):
         ...
 
     def refuse(self, code: int, detail: str) -> None:
-        """Answer with that problem, and close."""
+        """Answers with this problem, and closes."""
         ...
 
     def abort(self) -> None:
-        """Close without a response."""
+        """Closes without a response."""
         ...
 
 
@@ -34,24 +34,24 @@ class Sweeper:
         self.limits = limits
         self.on_shed = on_shed
         self._incomplete: dict[SweptConnection, float] = {}
-        """Since when part of a request is there; the oldest first."""
+        """Connection with part of a request → when its first byte arrived. The oldest comes first."""
         self._stalled: dict[SweptConnection, tuple[float, int]] = {}
-        """Since when a peer does not read, and how many bytes waited for it then."""
+        """Connection whose peer does not read → since when, and how many bytes waited for the peer then."""
 
     def request_started(self, connection: SweptConnection) -> None:
-        """Part of a request has arrived."""
+        """Notes that part of a request has arrived: its time limit runs from the first part on."""
         self._incomplete.setdefault(connection, asyncio.get_running_loop().time())
 
     def request_completed(self, connection: SweptConnection) -> None:
-        """No request is incomplete any more."""
+        """Notes that no request of the connection is incomplete any more."""
         self._incomplete.pop(connection, None)
 
     def peer_stalled(self, connection: SweptConnection) -> None:
-        """The peer does not read its response."""
+        """Notes that the peer does not read its response."""
         self._stalled[connection] = asyncio.get_running_loop().time(), connection.unsent_bytes()
 
     def peer_resumed(self, connection: SweptConnection) -> None:
-        """The peer has taken most of what waited for it."""
+        """Notes that the peer has taken most of the bytes that waited for it."""
         self._stalled.pop(connection, None)
 
     def unsent_bytes(self) -> int:
@@ -64,25 +64,25 @@ class Sweeper:
         return len(self._stalled)
 
     def remove(self, connection: SweptConnection) -> None:
-        """The connection has ended."""
+        """Forgets a connection that has ended."""
         self.request_completed(connection)
         self.peer_resumed(connection)
 
     def close_pending(self) -> None:
-        """End, because the server stops, the connections that it would have to wait for."""
+        """Ends connections that would delay a stop of the server: incomplete requests, and peers that do not read."""
         for connection in list(self._stalled):
             connection.abort()
         for connection in list(self._incomplete):
             connection.refuse(503, "the node is stopping")
 
     async def run(self) -> None:
-        """Sweep every `SWEEP_INTERVAL` seconds, until cancelled."""
+        """Sweeps every `SWEEP_INTERVAL` seconds, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL)
             self.sweep(asyncio.get_running_loop().time())
 
     def sweep(self, now: float) -> None:
-        """End the connections that exceed the limits. `now` is on the clock of the event loop."""
+        """Ends the connections that exceed the limits. `now` is on the clock of the event loop."""
         for connection, since in list(self._incomplete.items()):
             if now - since < self.limits.request_timeout:
                 break  # The rest is younger.

@@ -149,7 +149,7 @@ class UvicornConnection(HttpToolsProtocol):
         return self.transport.get_write_buffer_size()
 
     def abort_transport(self) -> None:
-        """Close now; what the peer has not taken is lost."""
+        """Closes now. Bytes that the peer has not taken are lost."""
         self.transport.abort()
 
     def can_answer_without_task(self) -> bool:
@@ -167,18 +167,18 @@ class UvicornConnection(HttpToolsProtocol):
         )
 
     def write_response(self, status: int, encoded: bytes) -> None:
-        """Write a response. `encoded` is everything that follows the status line and the default headers."""
+        """Writes a response. `encoded` is everything that follows the status line and the default headers."""
         self.transport.write(b"".join((STATUS_LINE[status], _encoded(self.server_state.default_headers), encoded)))
 
     def write_last_response(self, status: int, encoded: bytes) -> None:
-        """Write a response as `write_response` does, and close the connection when the peer has taken it."""
+        """Writes a response as `write_response` does, and closes the connection when the peer has taken it."""
         self.write_response(status, encoded)
         self.transport.close()
 
     def answer_latest(self, status: int, encoded: bytes) -> bool:
-        """Answer the request whose task started last, in one write. uvicorn takes two, and wakes the peer for each.
+        """Answers the request whose task started last, in one write. uvicorn takes two, and wakes the peer for each.
 
-        Returns False, and writes nothing, where the response needs ASGI.
+        Returns False, and writes nothing, if the response needs ASGI.
         """
         cycle = self._latest
         if cycle is None or self.flow.write_paused or not cycle.keep_alive or cycle.scope["method"] == "HEAD":
@@ -192,7 +192,7 @@ class UvicornConnection(HttpToolsProtocol):
         return True
 
     def write_chunk(self, data: bytes) -> bool:
-        """Write a chunk of the response that is under way, at once.
+        """Writes a chunk of the response that is under way, at once.
 
         Returns False, and writes nothing, if the response is not chunked, has ended, or waits for the peer to read.
         """
@@ -205,7 +205,7 @@ class UvicornConnection(HttpToolsProtocol):
         return True
 
     def disconnect_requests(self) -> None:
-        """Report the end of the connection to requests under way, and drop the requests that wait behind them."""
+        """Reports the end of the connection to requests under way, and drops the requests that wait behind them."""
         self.pipeline.clear()
         for cycle in (self._latest, self.cycle):
             if cycle is not None and not cycle.response_complete:
@@ -213,10 +213,11 @@ class UvicornConnection(HttpToolsProtocol):
                 cycle.message_event.set()
 
     def stop_idle_timer(self) -> None:
+        """Keeps the idle timeout from closing the connection."""
         self._unset_keepalive_if_required()
 
     def restart_idle_timer(self) -> None:
-        """Close the connection after the idle timeout, unless a request comes."""
+        """Has the connection closed after the idle timeout, unless a request comes."""
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
@@ -229,10 +230,10 @@ class UvicornConnection(HttpToolsProtocol):
         self.disconnect_requests()
         super().connection_lost(exc)
         if self._latest is not None:
-            self._latest.scope["state"].clear()  # It holds methods of ours, and would keep this object alive.
+            self._latest.scope["state"].clear()  # The state holds methods of this object, and would keep it alive.
 
     def eof_received(self) -> None:
-        """A peer that closes its side counts as gone: nothing more is written to it."""
+        """Treats a peer that closes its side as disconnected: nothing more is written to it."""
         self.disconnect_requests()
 
     def on_message_begin(self) -> None:
@@ -287,12 +288,12 @@ class UvicornServer(uvicorn.Server):
         return self.server_state.default_headers
 
     def request_stop(self) -> None:
-        """Have `serve` end soon."""
+        """Makes `serve` return soon."""
         self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the daemon."""
+        """Leaves signals to the daemon."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -26,9 +26,11 @@ NAMES = ("carts", "orders", "users")
 STEP = st.tuples(st.sampled_from(NAMES), st.integers(0, 5), st.booleans())
 
 
-def _change(name: str, n: int, there: bool, port: int) -> Change:
-    instance, why = Instance(name, f"i{n}", "10.0.0.1", port), Provenance(Cause.REGISTERED, "tester", at=float(port))
-    return Change(instance.key, Listing(Registration(instance), why) if there else None, why)
+def _change(name: str, n: int, is_listed: bool, port: int) -> Change:
+    instance = Instance(name, f"i{n}", "10.0.0.1", port)
+    provenance = Provenance(Cause.REGISTERED, "tester", at=float(port))
+    listing = Listing(Registration(instance), provenance) if is_listed else None
+    return Change(instance.key, listing, provenance)
 
 
 def _catalog(snapshot: Snapshot) -> dict[str, dict[str, int]]:
@@ -44,12 +46,12 @@ def _apply(view: dict[str, dict[str, int]], text: bytes) -> dict[str, dict[str, 
     for event in parse_events(text):
         data = event.data
         if event.kind == "service":
-            view[data["service"]] = {each["id"]: each["port"] for each in data["instances"]}
+            view[data["service"]] = {instance["id"]: instance["port"] for instance in data["instances"]}
         elif event.kind == "change":
             known = view.setdefault(data["service"], {})
-            known.update({each["id"]: each["port"] for each in data.get("changed", [])})
-            for each in data.get("removed", []):
-                known.pop(each["id"], None)
+            known.update({instance["id"]: instance["port"] for instance in data.get("changed", [])})
+            for removed in data.get("removed", []):
+                known.pop(removed["id"], None)
     return {name: known for name, known in view.items() if known}
 
 
@@ -59,7 +61,7 @@ def _events() -> WatchEvents:
 
 @given(st.lists(st.lists(STEP, min_size=1, max_size=4), max_size=30), st.integers(0, 2**32), st.integers(1, 8))
 @settings(deadline=None)
-def test_applying_every_group_gives_the_catalog(steps: list[list[Any]], seed: int, trail: int) -> None:
+def test_applying_every_group_gives_the_catalog(steps: list[list[Any]], seed: int, max_changes: int) -> None:
     rng, events = Random(seed), _events()
     snapshot = snapshots.load_snapshot(FullState("e", 0, []))
     views: dict[frozenset[str] | None, tuple[int, dict[str, dict[str, int]]]] = {
@@ -67,14 +69,17 @@ def test_applying_every_group_gives_the_catalog(steps: list[list[Any]], seed: in
         frozenset({"orders"}): (0, {}),
         frozenset({"orders", "users"}): (0, {}),
     }
-    before, service_snapshot.MAX_RECENT_CHANGES = service_snapshot.MAX_RECENT_CHANGES, trail  # type: ignore[misc]
+    before, service_snapshot.MAX_RECENT_CHANGES = service_snapshot.MAX_RECENT_CHANGES, max_changes  # type: ignore[misc]
     try:
         for revision, batch in enumerate(steps, 1):
-            changes = [_change(name, n, there, 1_000 + revision * 10 + m) for m, (name, n, there) in enumerate(batch)]
+            changes = [
+                _change(name, n, is_listed, 1_000 + revision * 10 + number)
+                for number, (name, n, is_listed) in enumerate(batch)
+            ]
             snapshot = snapshot.apply(Batch(revision, changes))
-            for services, (shown, view) in views.items():
+            for services, (since, view) in views.items():
                 if rng.random() < 0.6:
-                    group = events.changes_since(snapshot, services, shown, 0.0)
+                    group = events.changes_since(snapshot, services, since, 0.0)
                     view = _apply(view, group) if group else view
                     truth = {k: v for k, v in _catalog(snapshot).items() if services is None or k in services}
                     assert view == truth
@@ -89,12 +94,12 @@ def test_applying_every_group_gives_the_catalog(steps: list[list[Any]], seed: in
 def test_an_updated_page_equals_a_new_one(steps: list[Any], seed: int) -> None:
     rng = Random(seed)
     snapshot = snapshots.load_snapshot(FullState("e", 0, []))
-    sheet = ServiceJson("e", snapshot.service("orders"))
-    for revision, (_, n, there) in enumerate(steps, 1):
-        snapshot = snapshot.apply(Batch(revision, [_change("orders", n, there, 1_000 + revision)]))
+    page = ServiceJson("e", snapshot.service("orders"))
+    for revision, (_, n, is_listed) in enumerate(steps, 1):
+        snapshot = snapshot.apply(Batch(revision, [_change("orders", n, is_listed, 1_000 + revision)]))
         if rng.random() < 0.5:
-            sheet.update(snapshot.service("orders"))
-            assert sheet.body == wire.encode(wire.ServiceView.from_snapshot("e", snapshot.service("orders")))
+            page.update(snapshot.service("orders"))
+            assert page.body == wire.encode(wire.ServiceView.from_snapshot("e", snapshot.service("orders")))
 
 
 def test_a_watch_resumes_from_the_oldest_remembered_revision() -> None:

@@ -18,11 +18,11 @@ LOST_AFTER = lost_after(DEFAULT_HEARTBEAT)
 
 async def test_a_consumer_that_never_acknowledged_delays_no_drain(api: NativeApi) -> None:
     await api.register("orders", "o1")
-    async with api.watch("?service=orders&acks=true&name=mute") as mute:
-        await mute.next_group()
+    async with api.watch("?service=orders&acks=true&name=silent") as silent:
+        await silent.next_group()
         await api.clock.advance(LOST_AFTER)
         response = (await api.request("PUT", f"{O1}/override", {"status": "draining", "wait": 30})).json
-    assert [each["name"] for each in response["lost"]] == ["mute"]
+    assert [consumer["name"] for consumer in response["lost"]] == ["silent"]
     assert "unacknowledged" not in response
 
 
@@ -40,7 +40,7 @@ async def test_a_drain_responds_when_cooperating_consumers_have_acknowledged_it(
         assert (await api.request("POST", acknowledge, {"revision": group[-1].data["revision"]})).status == 204
         assert (await drain).json == {"epoch": "e1", "revision": 2}
         again = await api.request("PUT", f"{O1}/override", {"status": "draining", "wait": 60})
-        assert again.json["revision"] == 2, "they have acknowledged it already"
+        assert again.json["revision"] == 2, "the consumers have acknowledged it already"
 
 
 async def test_a_repeated_drain_waits_for_the_revision_of_the_first(api: NativeApi) -> None:
@@ -58,8 +58,8 @@ async def test_a_drain_reports_and_logs_consumers_that_have_not_acknowledged(
     api: NativeApi, caplog: pytest.LogCaptureFixture
 ) -> None:
     await api.register("orders", "o1")
-    async with api.watch("?acks=true&consumer=c1&name=web") as mute:
-        await mute.next_group()
+    async with api.watch("?acks=true&consumer=c1&name=web") as silent:
+        await silent.next_group()
         began = api.clock.wall()
         drain = asyncio.create_task(api.request("PUT", f"{O1}/override", {"status": "draining", "wait": 5}))
         await api.clock.advance(4.9)
@@ -87,7 +87,7 @@ async def test_a_drain_waits_for_disconnected_consumers_and_names_lost_ones(api:
     await api.clock.advance(0.4)
     response = (await drain).json
     assert "unacknowledged" not in response
-    assert (response["lost_count"], [each["name"] for each in response["lost"]]) == (1, ["web"])
+    assert (response["lost_count"], [consumer["name"] for consumer in response["lost"]]) == (1, ["web"])
 
 
 async def test_a_consumer_that_reconnects_and_acknowledges_ends_the_wait(api: NativeApi) -> None:
@@ -116,7 +116,7 @@ async def test_a_good_bye_ends_the_wait_for_its_consumer(api: NativeApi, query: 
         assert (response.status, response.body) == (204, b"")
         assert (await drain).json == {"epoch": "e1", "revision": 2}
     again = await api.request("PUT", f"{O1}/override", {"status": "draining", "reason": "again", "wait": 10})
-    assert again.json == {"epoch": "e1", "revision": 3}, "nor for its watch that ended later"
+    assert again.json == {"epoch": "e1", "revision": 3}, "a later end of its watch changes nothing"
 
 
 async def test_a_good_bye_counts_only_for_its_service_and_consumer(api: NativeApi) -> None:
@@ -131,8 +131,8 @@ async def test_a_good_bye_counts_only_for_its_service_and_consumer(api: NativeAp
 @pytest.mark.parametrize("waiting", ["drain", "query of another node", "query for a later revision"])
 async def test_a_stopping_node_ends_waits_for_consumers_with_503(api: NativeApi, waiting: str) -> None:
     await api.register("orders", "o1")
-    async with api.watch("?acks=true") as mute:
-        await mute.next_group()
+    async with api.watch("?acks=true") as silent:
+        await silent.next_group()
         if waiting == "drain":
             pending = api.request("PUT", f"{O1}/override", {"status": "draining", "wait": 60})
         else:
@@ -160,8 +160,8 @@ async def test_the_time_of_the_write_counts_as_waiting(api: NativeApi, monkeypat
         return await commit(*args)
 
     monkeypatch.setattr(api.store, "commit", slow)
-    async with api.watch("?acks=true") as mute:
-        await mute.next_group()
+    async with api.watch("?acks=true") as silent:
+        await silent.next_group()
         drain = asyncio.create_task(api.request("PUT", f"{O1}/override", {"status": "draining", "wait": 5}))
         await api.clock.advance(5.1)
         assert drain.done()
@@ -214,9 +214,9 @@ async def test_a_registry_that_lost_its_state_waits_for_consumers_from_before(ap
 
 
 async def test_a_node_that_has_not_received_the_change_stands_for_its_consumers(api: NativeApi) -> None:
-    asking = asyncio.create_task(api.request("GET", "/api/v1/services/orders/unacknowledged?revision=9&wait=0.5"))
+    query = asyncio.create_task(api.request("GET", "/api/v1/services/orders/unacknowledged?revision=9&wait=0.5"))
     await api.clock.advance(0.6)
-    (view,) = (await asking).json["waiting"]
+    (view,) = (await query).json["waiting"]
     assert view["node"] == "n1"
     assert "has not received the change" in view["reason"]
 

@@ -20,7 +20,7 @@ SHOP: dict[str, Any] = {"hosts": ["shop.example"], "path": {"prefix": "/orders"}
 
 async def names(api: NativeApi) -> list[str]:
     """Returns the names of all routes."""
-    return [each["route"]["name"] for each in (await api.request("GET", ROUTES)).json["routes"]]
+    return [view["route"]["name"] for view in (await api.request("GET", ROUTES)).json["routes"]]
 
 
 async def test_a_declared_route_is_stored_with_its_actor(api: NativeApi) -> None:
@@ -176,7 +176,7 @@ async def test_the_history_of_routes_has_actor_reason_and_changed_fields(api: Na
     await api.request("PUT", "/api/v1/intent?reason=canary", body, JSON | {"Adsum-Actor": "bob"})
     await api.request("DELETE", f"{ROUTES}/shop?reason=over", None, {"Adsum-Actor": "eve"})
     found = (await api.request("GET", "/api/v1/intent/history?document=route&name=shop")).json
-    assert [(each["revision"], each["edit"], each["actor"], each["reason"]) for each in found["edits"]] == [
+    assert [(edit["revision"], edit["edit"], edit["actor"], edit["reason"]) for edit in found["edits"]] == [
         (3, "withdrawn", "eve", "over"),
         (2, "changed", "bob", "canary"),
         (1, "declared", "ann", "launch"),
@@ -185,6 +185,6 @@ async def test_the_history_of_routes_has_actor_reason_and_changed_fields(api: Na
     assert found["edits"][0]["before"]["to"] == split
     assert found["edits"][2]["after"].items() >= SHOP.items()
     everything = (await api.request("GET", "/api/v1/intent/history?limit=2")).json["edits"]
-    assert [(each["document"], each["name"]) for each in everything] == [("route", "shop"), ("upstream", "users")]
+    assert [(edit["document"], edit["name"]) for edit in everything] == [("route", "shop"), ("upstream", "users")]
     refused = await api.request("GET", "/api/v1/intent/history?document=listener")
     assert (refused.status, refused.json["field"]) == (422, "document")

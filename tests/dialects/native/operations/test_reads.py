@@ -21,11 +21,11 @@ async def test_a_service_is_read_with_epoch_revision_and_age(api: NativeApi) -> 
     assert response.status == 200
     view = wire.decode(response.body, wire.ServiceView)
     assert (view.epoch, view.service, view.revision) == ("e1", "orders", 1)
-    assert [(each.id, each.address, each.zone, each.cause) for each in view.instances] == [
+    assert [(instance.id, instance.address, instance.zone, instance.cause) for instance in view.instances] == [
         ("o1", "10.0.0.1", "eu", "registered")
     ]
     assert response.headers["adsum-epoch"] == "e1"
-    assert response.headers["adsum-revision"] == "2", "the catalog's, not the service's"
+    assert response.headers["adsum-revision"] == "2", "the revision of the catalog, not of the service"
     assert response.headers["adsum-age"] == "0"
     assert response.headers["cache-control"] == "no-cache"
 
@@ -37,9 +37,9 @@ async def test_the_age_is_that_of_the_store(api: NativeApi) -> None:
 
 
 async def test_a_service_without_registrations_is_empty(api: NativeApi) -> None:
-    response = await api.request("GET", "/api/v1/services/nobody")
+    response = await api.request("GET", "/api/v1/services/unknown")
     assert response.status == 200
-    assert response.json == {"epoch": "e1", "service": "nobody", "revision": 0, "instances": []}
+    assert response.json == {"epoch": "e1", "service": "unknown", "revision": 0, "instances": []}
 
 
 async def test_without_an_address_that_of_the_caller_is_listed(api: NativeApi) -> None:
@@ -94,10 +94,10 @@ async def test_filters_select_instances(api: NativeApi, query: str, ids: list[st
     await api.request("PUT", f"{ORDERS}/instances/b/override", {"status": "draining"})
     for _ in range(2):
         response = await api.request("GET", f"{ORDERS}?{query}")
-        assert [each["id"] for each in response.json["instances"]] == ids
+        assert [instance["id"] for instance in response.json["instances"]] == ids
     await api.deregister("orders", "a")
     response = await api.request("GET", f"{ORDERS}?{query}")
-    assert [each["id"] for each in response.json["instances"]] == [id for id in ids if id != "a"]
+    assert [instance["id"] for instance in response.json["instances"]] == [id for id in ids if id != "a"]
 
 
 async def test_each_filter_has_an_etag_of_its_own(api: NativeApi) -> None:
@@ -119,12 +119,12 @@ async def test_the_list_counts_instances_by_status(api: NativeApi) -> None:
     await api.register("orders", "o1")
     await api.register("orders", "o2")
     await api.request("PUT", f"{ORDERS}/instances/o1/override", {"status": "maintenance"})
-    listed = wire.decode((await api.request("GET", "/api/v1/services")).body, wire.ServiceList)
-    assert [(each.name, each.instances, each.status_counts) for each in listed.services] == [
+    page = wire.decode((await api.request("GET", "/api/v1/services")).body, wire.ServiceList)
+    assert [(service.name, service.instances, service.status_counts) for service in page.services] == [
         ("orders", 2, {"maintenance": 1, "passing": 1}),
         ("users", 1, {"passing": 1}),
     ]
-    assert listed.revision == 4
+    assert page.revision == 4
 
 
 async def test_an_instance_is_read_with_its_lease_and_checks(api: NativeApi) -> None:
@@ -141,18 +141,18 @@ async def test_history_is_newest_first_and_can_be_filtered(api: NativeApi) -> No
     await api.register("orders", "o1")
     await api.register("users", "u1")
     await api.deregister("orders", "o1", "?reason=scaled+down")
-    every = wire.decode((await api.request("GET", "/api/v1/changes")).body, wire.ChangeList)
-    assert [(each.service, each.cause, each.reason) for each in every.changes] == [
+    page = wire.decode((await api.request("GET", "/api/v1/changes")).body, wire.ChangeList)
+    assert [(change.service, change.cause, change.reason) for change in page.changes] == [
         ("orders", "deregistered", "scaled down"),
         ("users", "registered", ""),
         ("orders", "registered", ""),
     ]
-    narrow = await api.request("GET", "/api/v1/changes?service=orders&id=o1&limit=1")
-    assert [each["cause"] for each in narrow.json["changes"]] == ["deregistered"]
+    filtered = await api.request("GET", "/api/v1/changes?service=orders&id=o1&limit=1")
+    assert [change["cause"] for change in filtered.json["changes"]] == ["deregistered"]
     assert len((await api.request("GET", "/api/v1/changes?id=u1")).json["changes"]) == 1
 
 
-async def _waits(api: NativeApi, query: str, headers: dict[str, str] | None = None) -> asyncio.Task[ApiResult]:
+async def _long_poll(api: NativeApi, query: str, headers: dict[str, str] | None = None) -> asyncio.Task[ApiResult]:
     task = asyncio.create_task(api.request("GET", f"{ORDERS}{query}", headers=headers))
     await run_until_idle()
     return task
@@ -160,7 +160,7 @@ async def _waits(api: NativeApi, query: str, headers: dict[str, str] | None = No
 
 async def test_a_long_poll_answers_when_the_service_changes(api: NativeApi) -> None:
     await api.register("orders", "o1")
-    task = await _waits(api, "?after=1&wait=60")
+    task = await _long_poll(api, "?after=1&wait=60")
     await api.register("users", "u1")
     await run_until_idle()
     assert not task.done(), "nothing of orders has changed"
@@ -186,12 +186,14 @@ async def test_a_long_poll_waits_for_another_etag(api: NativeApi) -> None:
     await api.register("orders", "o1")
     etag = {"if-none-match": (await api.request("GET", ORDERS)).headers["etag"]}
     assert (await api.request("GET", f"{ORDERS}?wait=0.01", headers=etag)).status == 304
-    assert (await api.request("GET", f"{ORDERS}?wait=300&tag=blue", headers=etag)).status == 200, "another page's"
+    assert (await api.request("GET", f"{ORDERS}?wait=300&tag=blue", headers=etag)).status == 200, (
+        "the tag of another page"
+    )
     blue = {"if-none-match": (await api.request("GET", f"{ORDERS}?tag=blue")).headers["etag"]}
-    task = await _waits(api, "?wait=60&tag=blue", blue)
+    task = await _long_poll(api, "?wait=60&tag=blue", blue)
     await api.register("orders", "o2", tags=["blue"])
     response = await task
-    assert (response.status, [each["id"] for each in response.json["instances"]]) == (200, ["o2"])
+    assert (response.status, [instance["id"] for instance in response.json["instances"]]) == (200, ["o2"])
 
 
 async def test_a_long_poll_of_the_list_waits_for_any_change(api: NativeApi) -> None:
@@ -205,7 +207,7 @@ async def test_a_long_poll_of_the_list_waits_for_any_change(api: NativeApi) -> N
 
 async def test_a_long_poll_ends_with_503_when_the_node_stops(api: NativeApi) -> None:
     await api.register("orders", "o1")
-    task = await _waits(api, "?after=1&wait=300")
+    task = await _long_poll(api, "?after=1&wait=300")
     api.registry.watches.end()
     response = await task
     assert (response.status, response.json["detail"]) == (503, "the node is stopping")

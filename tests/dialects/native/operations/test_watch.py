@@ -11,9 +11,9 @@ from adsum.consumers import Consumer
 from adsum.core.catalog import service_snapshot
 from adsum.core.catalog.changes import FullState
 from adsum.core.model import Instance, Listing, Registration
-from adsum.core.provenance import Cause as C
-from adsum.core.provenance import Provenance
+from adsum.core.provenance import Cause, Provenance
 from adsum.dialects.native.events import watch_stream
+from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK
 from tests.dialects.native.native_api import NativeApi, WatchEvent
 from tests.support.fakes import run_until_idle
 
@@ -23,14 +23,14 @@ def _kinds(group: list[WatchEvent]) -> list[str]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds."""
+    """Waits until the condition holds."""
     async with asyncio.timeout(10.0):
         while not condition():  # noqa: ASYNC110 - heartbeats follow the clock of the event loop
             await asyncio.sleep(0.005)
 
 
 async def _pass_wake_interval(api: NativeApi) -> None:
-    """Let the minimum interval between two wakes pass."""
+    """Lets the minimum interval between two wakes pass."""
     api.clock.jump(1.0)
     await run_until_idle()
 
@@ -50,7 +50,7 @@ async def test_a_new_watch_begins_with_the_full_state(api: NativeApi) -> None:
     expected = {"epoch": "e1", "revision": 2, "full": True, "watch": "", "age": 0.0, "heartbeat": 3.0}
     assert opened.data | {"watch": ""} == expected
     assert service.kind == "service"
-    assert [each["id"] for each in service.data["instances"]] == ["o1"]
+    assert [instance["id"] for instance in service.data["instances"]] == ["o1"]
     assert (synced.kind, synced.id, synced.data["revision"]) == ("synced", "e1:2", 2)
     assert not opened.id
     assert not service.id, "only the end of a group has an id to resume from"
@@ -65,7 +65,7 @@ async def test_a_change_and_its_synced_event_come_in_one_write(api: NativeApi) -
         assert watch.writes[-1].count(b"\n\n") == 2
     view = wire.decode(json.dumps(change.data), wire.ServiceChange)
     assert (view.service, view.since, view.revision) == ("orders", 1, 2)
-    assert [each.id for each in view.changed] == ["o2"]
+    assert [instance.id for instance in view.changed] == ["o2"]
     assert synced.id == "e1:2"
 
 
@@ -132,8 +132,8 @@ async def test_a_watch_resumes_from_its_position(api: NativeApi, header: bool) -
         opened, change, synced = await watch.next_group()
     assert opened.data["full"] is False
     assert change.kind == "change"
-    assert [each["id"] for each in change.data["changed"]] == ["o2"]
-    assert [each["id"] for each in change.data["removed"]] == ["o1"]
+    assert [instance["id"] for instance in change.data["changed"]] == ["o2"]
+    assert [removed["id"] for removed in change.data["removed"]] == ["o1"]
     assert synced.id == "e1:3"
 
 
@@ -166,20 +166,20 @@ async def test_a_watch_that_missed_too_many_changes_begins_with_the_full_state(
 
 
 @pytest.mark.parametrize("query", ["?service=orders", ""])
-@pytest.mark.parametrize(("shown", "whole", "missed"), [(1, True, 0), (2, False, 2), (3, False, 1), (4, False, 0)])
-async def test_a_watch_resumes_from_the_compact_revision_and_none_before(
-    api: NativeApi, monkeypatch: pytest.MonkeyPatch, query: str, shown: int, whole: bool, missed: int
+@pytest.mark.parametrize(("since", "is_full", "missed"), [(1, True, 0), (2, False, 2), (3, False, 1), (4, False, 0)])
+async def test_a_watch_resumes_from_the_compact_revision_and_no_earlier_one(
+    api: NativeApi, monkeypatch: pytest.MonkeyPatch, query: str, since: int, is_full: bool, missed: int
 ) -> None:
     monkeypatch.setattr(service_snapshot, "MAX_RECENT_CHANGES", 2)
     for n in range(4):
         await api.register("orders", f"o{n}")
-    async with api.watch(query, {"Last-Event-ID": f"e1:{shown}"}) as watch:
+    async with api.watch(query, {"Last-Event-ID": f"e1:{since}"}) as watch:
         opened, *rest = await watch.next_group()
-    # A watch of all services resumes nevertheless: only the service whose changes are forgotten comes whole.
-    assert opened.data["full"] is (whole and bool(query))
-    assert _kinds(rest) == (["service"] if whole else ["change"] if missed else []) + ["synced"]
+    # A watch of all services resumes nevertheless: only the service whose changes are forgotten comes in full.
+    assert opened.data["full"] is (is_full and bool(query))
+    assert _kinds(rest) == (["service"] if is_full else ["change"] if missed else []) + ["synced"]
     if rest[0].kind == "change":
-        assert [each["id"] for each in rest[0].data["changed"]] == [f"o{n}" for n in range(4 - missed, 4)]
+        assert [instance["id"] for instance in rest[0].data["changed"]] == [f"o{n}" for n in range(4 - missed, 4)]
 
 
 async def test_an_instance_that_returns_comes_as_removed_and_as_changed(api: NativeApi) -> None:
@@ -192,8 +192,8 @@ async def test_an_instance_that_returns_comes_as_removed_and_as_changed(api: Nat
         await api.register("orders", "o1", zone="eu")
         api.registry.watches.publish(None)
         addition, synced = await watch.next_group()
-    assert ([each["id"] for each in removal.data["removed"]], removal.data.get("changed", [])) == (["o1"], [])
-    assert ([each["zone"] for each in addition.data["changed"]], addition.data["since"]) == (["eu"], 2)
+    assert ([removed["id"] for removed in removal.data["removed"]], removal.data.get("changed", [])) == (["o1"], [])
+    assert ([instance["zone"] for instance in addition.data["changed"]], addition.data["since"]) == (["eu"], 2)
     assert synced.id == "e1:3"
 
 
@@ -222,11 +222,11 @@ async def test_a_new_epoch_comes_as_another_open_event(api: NativeApi) -> None:
         await _pass_wake_interval(api)
         instance = Instance("orders", "x", "10.0.0.9", 80)
         api.store.replace_history(
-            FullState("e2", 7, [(7, Listing(Registration(instance), Provenance(C.REGISTERED, "a")))])
+            FullState("e2", 7, [(7, Listing(Registration(instance), Provenance(Cause.REGISTERED, "a")))])
         )
         opened, service, synced = await watch.next_group()
     assert (opened.kind, opened.data["full"], opened.data["epoch"]) == ("open", True, "e2")
-    assert [each["id"] for each in service.data["instances"]] == ["x"]
+    assert [instance["id"] for instance in service.data["instances"]] == ["x"]
     assert synced.id == "e2:7"
 
 
@@ -239,11 +239,11 @@ async def test_a_burst_of_changes_comes_in_few_groups(api: NativeApi, monkeypatc
         began = now()
         for n in range(100):
             await api.register("orders", f"o{n}")
-        shown = groups = 0
-        while shown < 100:
+        revision = groups = 0
+        while revision < 100:
             *changes, synced = await watch.next_group()
-            ids += [each["id"] for change in changes for each in change.data["changed"]]
-            shown, groups = synced.data["revision"], groups + 1
+            ids += [instance["id"] for change in changes for instance in change.data["changed"]]
+            revision, groups = synced.data["revision"], groups + 1
         assert groups <= 2 + (now() - began) / 0.2
     assert sorted(ids) == sorted(f"o{n}" for n in range(100)), "each instance once"
 
@@ -263,11 +263,11 @@ async def test_watches_in_one_slot_share_the_bytes_of_a_heartbeat() -> None:
     api = NativeApi(heartbeat=0.1)
     await api.registry.start()
     written: list[bytes] = []
-    more = {"adsum.send_chunk": lambda text: not written.append(text)}  # type: ignore[func-returns-value]
+    state = {SEND_CHUNK: lambda text: not written.append(text)}  # type: ignore[func-returns-value]
     async with (
-        api.watch("?service=orders", state=more) as one,
-        api.watch("?service=users", state=more) as two,
-        api.watch("", state=more) as every,
+        api.watch("?service=orders", state=state) as one,
+        api.watch("?service=users", state=state) as two,
+        api.watch("", state=state) as every,
     ):
         for watch in (one, two, every):
             await watch.next_group()
@@ -280,17 +280,17 @@ async def test_a_consumer_has_the_id_name_and_address_of_its_watch(api: NativeAp
     await api.register("orders", "o1")
     async with api.watch("?service=orders&acks=true&consumer=c1&name=web%20shop") as watch:
         await watch.next_group()
-    standing = await api.registry.watches.consumers.wait_for_acknowledgements("orders", 1, 0.0)
-    (pending,) = standing.waiting
+    status = await api.registry.watches.consumers.wait_for_acknowledgements("orders", 1, 0.0)
+    (pending,) = status.waiting
     assert pending.consumer == Consumer("c1", "web shop", "10.1.2.3", acks_immediately=True)
 
 
 async def test_each_connection_without_a_consumer_id_is_a_consumer_of_its_own(api: NativeApi) -> None:
     async with api.watch("?acks=true") as one, api.watch("?acks=true") as two:
-        for each in (one, two):
-            await each.next_group()
-        standing = await api.registry.watches.consumers.wait_for_acknowledgements("orders", 1, 0.0)
-        assert len({pending.consumer.id for pending in standing.waiting}) == 2
+        for watch in (one, two):
+            await watch.next_group()
+        status = await api.registry.watches.consumers.wait_for_acknowledgements("orders", 1, 0.0)
+        assert len({pending.consumer.id for pending in status.waiting}) == 2
 
 
 @pytest.mark.parametrize("query", ["?service=orders", "?service=orders&acks=false&consumer=c1"])
@@ -313,17 +313,17 @@ async def test_an_invalid_id_or_name_of_a_consumer_is_refused(api: NativeApi, qu
 async def test_a_consumer_is_lost_at_once_when_its_system_acknowledges_nothing(
     api: NativeApi, is_peer_lost: bool, waiting: int
 ) -> None:
-    async with api.watch("?acks=true", state={"adsum.abort_if_silent": lambda _: lambda: is_peer_lost}) as watch:
+    async with api.watch("?acks=true", state={ABORT_IF_SILENT: lambda _: lambda: is_peer_lost}) as watch:
         await watch.next_group()
-    standing = await api.registry.watches.consumers.wait_for_acknowledgements("orders", 1, 0.0)
-    assert (len(standing.waiting), len(standing.lost)) == (waiting, 1 - waiting)
+    status = await api.registry.watches.consumers.wait_for_acknowledgements("orders", 1, 0.0)
+    assert (len(status.waiting), len(status.lost)) == (waiting, 1 - waiting)
 
 
 async def test_watches_of_the_same_services_share_their_bytes(api: NativeApi) -> None:
     await api.register("orders", "o1")
     async with api.watch("?service=orders") as one, api.watch("?service=orders") as two:
-        for each in (one, two):
-            await each.next_group()
+        for watch in (one, two):
+            await watch.next_group()
         await api.register("orders", "o2")
         assert await one.next_write() is await two.next_write()
 

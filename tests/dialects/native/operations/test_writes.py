@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from adsum.core.errors import CatalogFull, Overloaded, StoreUnavailable
+from adsum.core.errors import CatalogFull, Overloaded, RegistrationConflict, StoreUnavailable
 from adsum.core.model import Key, Listing
 from tests.dialects.native.native_api import JSON, NativeApi
 
@@ -24,10 +24,10 @@ async def test_a_lease_without_a_keeper_is_refused_and_the_others_are_renewed(
 ) -> None:
     sharded_api.clock.jump(5.0)
     again = ("PUT", "/api/v1/services/users/instances/u1", {"port": 8000, "ttl": 10})
-    for asking in (("POST", "/api/v1/services/users/instances/u1/renew"), ("POST", "/api/v1/renew", BOTH), again):
-        response = await sharded_api.request(*asking)
+    for request in (("POST", "/api/v1/services/users/instances/u1/renew"), ("POST", "/api/v1/renew", BOTH), again):
+        response = await sharded_api.request(*request)
         assert (response.status, response.headers["retry-after"]) == (503, "1")
-        assert "nobody keeps users" in response.json["detail"]
+        assert "no node keeps the leases of users" in response.json["detail"]
     assert sharded_api.keeper.leases.deadline(Key("orders", "o1")) == sharded_api.clock.now() + 10
     assert sharded_api.keeper.leases.deadline(Key("users", "u1")) is None
 
@@ -38,12 +38,12 @@ async def test_a_node_that_forwards_renewals_gets_the_services_that_are_not_kept
 
 
 @pytest.mark.parametrize(
-    "asking", [("POST", "/api/v1/renew", BOTH), ("GET", "/api/v1/services/orders/unacknowledged", None)]
+    "request_args", [("POST", "/api/v1/renew", BOTH), ("GET", "/api/v1/services/orders/unacknowledged", None)]
 )
 async def test_a_request_forwarded_to_another_node_is_refused(
-    sharded_api: NativeApi, asking: tuple[str, str, object]
+    sharded_api: NativeApi, request_args: tuple[str, str, object]
 ) -> None:
-    response = await sharded_api.request(*asking, JSON | {"Adsum-Forwarded-To": "n2"})
+    response = await sharded_api.request(*request_args, JSON | {"Adsum-Forwarded-To": "n2"})
     assert (response.status, response.headers["content-type"]) == (421, "application/problem+json")
     assert response.json["title"] == "Misdirected Request"
     assert sharded_api.keeper.leases.deadline(Key("orders", "o1")) is None
@@ -53,7 +53,7 @@ async def test_the_actor_is_recorded(api: NativeApi) -> None:
     headers = JSON | {"Adsum-Actor": "deploy-7"}
     await api.request("PUT", O1, {"port": 1}, headers)
     await api.request("DELETE", O1)
-    assert [each.provenance.actor for each in api.store.recorded] == ["10.1.2.3", "deploy-7"]
+    assert [change.provenance.actor for change in api.store.recorded] == ["10.1.2.3", "deploy-7"]
 
 
 async def test_the_address_of_the_caller_is_recorded_beside_a_claimed_actor(api: NativeApi) -> None:
@@ -62,12 +62,13 @@ async def test_the_address_of_the_caller_is_recorded_beside_a_claimed_actor(api:
     assert (await api.request("GET", O1)).json["peer"] == "10.1.2.3"
     await api.request("DELETE", O1)
     changes = (await api.request("GET", "/api/v1/changes")).json["changes"]
-    assert [(each["actor"], each.get("peer", "")) for each in changes] == [("10.1.2.3", ""), ("deploy-7", "10.1.2.3")]
+    actors = [(change["actor"], change.get("peer", "")) for change in changes]
+    assert actors == [("10.1.2.3", ""), ("deploy-7", "10.1.2.3")]
 
 
 @pytest.mark.parametrize("name", ["łukasz@høst", "deploy-7", "日本"])
 async def test_an_actor_may_have_any_name(api: NativeApi, name: str) -> None:
-    """Its bytes come as UTF-8; read as Latin-1 some of them were control characters."""
+    """The bytes of the header are UTF-8. As Latin-1, some of them would be control characters."""
     headers = JSON | {"Adsum-Actor": name.encode().decode("latin-1")}
     assert (await api.request("PUT", O1, {"port": 80}, headers)).status == 201
     assert (await api.request("GET", O1)).json["instance"]["actor"] == name
@@ -153,13 +154,13 @@ async def test_a_failed_write_says_when_to_try_again(
     assert ("retry-after" in response.headers) == (status == 503)
 
 
-def _answering(api: NativeApi, monkeypatch: pytest.MonkeyPatch, answers: bool) -> list[str]:
-    """Have every place answer a probe, or none; the places that are probed."""
-    probed = []
+def _fake_probes(api: NativeApi, monkeypatch: pytest.MonkeyPatch, *, reachable: bool) -> list[str]:
+    """Makes every place reachable, or none. Returns the list of the places that are probed."""
+    probed: list[str] = []
 
     async def probe(listing: Listing) -> bool:
         probed.append(str(listing.instance.place))
-        return answers
+        return reachable
 
     monkeypatch.setattr(api.keeper, "is_reachable", probe)
     return probed
@@ -168,15 +169,15 @@ def _answering(api: NativeApi, monkeypatch: pytest.MonkeyPatch, answers: bool) -
 async def test_the_id_of_a_live_process_is_refused_and_can_be_forced(
     api: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probed = _answering(api, monkeypatch, answers=True)
+    probed = _fake_probes(api, monkeypatch, reachable=True)
     await api.register("orders", "o1", address="10.0.0.1", holder="h1")
-    wanted = {"port": 8000, "address": "10.0.0.2", "holder": "h2"}
-    response = await api.request("PUT", O1, wanted)
+    body = {"port": 8000, "address": "10.0.0.2", "holder": "h2"}
+    response = await api.request("PUT", O1, body)
     assert (response.status, response.json["title"]) == (409, "Conflict")
     for part in ("orders/o1", "http://10.0.0.1:8000", "http://10.0.0.2:8000", "takeover=force"):
         assert part in response.json["detail"]
     assert probed == ["http://10.0.0.1:8000"]
-    response = await api.request("PUT", O1, {**wanted, "takeover": "force"})
+    response = await api.request("PUT", O1, {**body, "takeover": "force"})
     assert (response.status, response.json["revision"]) == (200, 2)
     (lost,) = (await api.request("POST", "/api/v1/renew", {"leases": [_lease("h1")]})).json["lost"]
     assert lost["reason"] == "superseded"
@@ -185,7 +186,7 @@ async def test_the_id_of_a_live_process_is_refused_and_can_be_forced(
 async def test_the_id_of_an_unreachable_process_is_taken_over_at_once(
     api: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probed = _answering(api, monkeypatch, answers=False)
+    probed = _fake_probes(api, monkeypatch, reachable=False)
     await api.register("orders", "o1", address="10.0.0.1", holder="h1")
     await api.register("orders", "o1", address="10.0.0.2", holder="h2")
     assert probed == ["http://10.0.0.1:8000"]
@@ -196,10 +197,25 @@ async def test_the_id_of_an_unreachable_process_is_taken_over_at_once(
     )
 
 
+async def test_an_id_that_changes_hands_during_the_probe_is_refused_with_409(
+    api: NativeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def probe(listing: Listing) -> bool:
+        await api.register("orders", "o1", address="10.0.0.3", holder="h3", takeover="force")
+        return False
+
+    await api.register("orders", "o1", address="10.0.0.1", holder="h1")
+    monkeypatch.setattr(api.keeper, "is_reachable", probe)
+    response = await api.request("PUT", O1, {"port": 8000, "address": "10.0.0.2", "holder": "h2"})
+    assert (response.status, response.json["title"]) == (409, "Conflict")
+    assert "http://10.0.0.3:8000" in response.json["detail"]
+    assert [type(error) for _, error in api.observer.refusals] == [RegistrationConflict]
+
+
 async def test_a_registration_without_a_holder_takes_nothing_from_a_live_process(
     api: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _answering(api, monkeypatch, answers=True)
+    _fake_probes(api, monkeypatch, reachable=True)
     await api.register("orders", "o1", address="10.0.0.1", holder="h1")
     for path, body in ((O1, {"address": "10.6.6.6"}), (O1, {"weight": 9}), (O2, {})):
         response = await api.request("PUT", path, {"port": 8000, "address": "10.0.0.1", **body})
@@ -209,14 +225,14 @@ async def test_a_registration_without_a_holder_takes_nothing_from_a_live_process
 
 
 async def test_another_holder_shows_as_another_process_and_stays_secret(api: NativeApi) -> None:
-    seen = []
+    digests = []
     for holder in ("h1", "h1", "h2", ""):
         await api.register("orders", "o1", holder=holder, takeover="force")
         page = (await api.request("GET", "/api/v1/services/orders")).body.decode()
         assert holder == "" or holder not in page
-        seen.append(json.loads(page)["instances"][0].get("process"))
-    assert seen[0] == seen[1] != seen[2]
-    assert seen[3] is None
+        digests.append(json.loads(page)["instances"][0].get("process"))
+    assert digests[0] == digests[1] != digests[2]
+    assert digests[3] is None
 
 
 def _lease(holder: str) -> dict[str, str]:

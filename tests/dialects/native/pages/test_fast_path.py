@@ -18,9 +18,9 @@ def _split(text: bytes) -> tuple[dict[str, str], bytes]:
 async def test_the_fast_path_responds_as_the_router_does(api: NativeApi) -> None:
     await api.register("orders", "o1")
     response = await api.request("GET", ORDERS.decode())
-    answer = api.native.fast_path(ORDERS, [])
-    assert answer is not None
-    assert (answer.status, *_split(answer.text)) == (200, response.headers, response.body)
+    reply = api.native.fast_path(ORDERS, [])
+    assert reply is not None
+    assert (reply.status, *_split(reply.text)) == (200, response.headers, response.body)
     tag = [(b"accept", b"*/*"), (b"if-none-match", response.headers["etag"].encode())]
     unchanged = api.native.fast_path(ORDERS, tag)
     again = await api.request("GET", ORDERS.decode(), headers={"if-none-match": response.headers["etag"]})
@@ -47,14 +47,14 @@ async def test_the_fast_path_states_the_current_age(api: NativeApi) -> None:
     await api.register("orders", "o1")
     api.native.fast_path(ORDERS, [])
     api.store.age_seconds = 1.5
-    answer = api.native.fast_path(ORDERS, [])
-    assert answer is not None
-    assert _split(answer.text)[0]["adsum-age"] == "1.500"
+    reply = api.native.fast_path(ORDERS, [])
+    assert reply is not None
+    assert _split(reply.text)[0]["adsum-age"] == "1.500"
 
 
 @pytest.mark.parametrize(
     "target",
-    [b"/", b"/api/v1/services", b"/api/v1/services/", b"/api/v1/services/nobody", ORDERS + b"?wait=1", b"\xff"],
+    [b"/", b"/api/v1/services", b"/api/v1/services/", b"/api/v1/services/unknown", ORDERS + b"?wait=1", b"\xff"],
 )
 async def test_other_requests_need_the_router(api: NativeApi, target: bytes) -> None:
     await api.register("orders", "o1")

@@ -44,8 +44,8 @@ async def test_instances_that_left_the_catalog_are_freed_when_other_pages_need_m
     api.observer.batches.clear()
     gc.collect()
     assert pages.size <= limit
-    known = [each for each in gc.get_objects() if isinstance(each, Listing)]
-    assert "emptied" not in {each.key.service for each in known}
+    listings = [value for value in gc.get_objects() if isinstance(value, Listing)]
+    assert "emptied" not in {listing.key.service for listing in listings}
 
 
 async def test_a_page_larger_than_the_limit_is_kept_while_it_is_the_only_one(api: NativeApi) -> None:

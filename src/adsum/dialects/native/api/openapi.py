@@ -19,10 +19,10 @@ _REF: Final = "#/components/schemas/{name}"
 _IN_PATH = re.compile(r"{(\w+)}")
 
 COMMON_PROBLEMS: Final = (400, 404, 405, 500)
-"""Statuses of failure of every operation: any request may be malformed, or sent to the wrong place."""
+"""Error statuses of every operation: any request may be malformed, or have a wrong path or method."""
 HEADER_TYPES: Final = {wire.ACTOR_HEADER: wire.Text, "Last-Event-ID": PositionText}
 BODY_PROBLEMS: Final = (408, 413, 415)
-"""Further statuses of failure of operations with a body."""
+"""Further error statuses of operations with a body."""
 WITHOUT_ACTOR: Final = frozenset({"renew", "renew_many", "acknowledge", "check_route", "say_goodbye"})
 """Operations other than GET that record no actor."""
 RESPONSE_HEADERS: Final = {

@@ -32,8 +32,8 @@ class QueryParameter:
 class ApiOperation:
     """An operation of the API.
 
-    `responses` maps each status of success to the type of its body: a struct, a media type, or None for no body.
-    `problems` lists the statuses of failure.
+    `responses` maps each success status to the type of its body: a struct, a media type, or None for no body.
+    `problems` lists the error statuses.
     """
 
     name: str

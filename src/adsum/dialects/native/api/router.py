@@ -13,26 +13,26 @@ MAX_PATH_LENGTH: Final = 1_024
 """Characters of a path. A longer path is unknown."""
 
 
-class _Node:
+class _SegmentNode:
     """A node of the tree of path segments."""
 
     __slots__ = ("fixed", "operations", "parameter")
 
     def __init__(self) -> None:
-        self.fixed: dict[str, _Node] = {}
-        self.parameter: _Node | None = None
+        self.fixed: dict[str, _SegmentNode] = {}
+        self.parameter: _SegmentNode | None = None
         self.operations: dict[str, ApiOperation] = {}
 
 
 class Router:
-    """Looks operations up, segment by segment. A fixed segment has precedence over a path parameter."""
+    """Finds operations, segment by segment. A fixed segment has precedence over a path parameter."""
 
     def __init__(self, operations: Iterable[ApiOperation]) -> None:
-        self._root = _Node()
+        self._root = _SegmentNode()
         for operation in operations:
             node = self._root
             for segment in operation.path.split("/")[1:]:
-                node = _step(node, segment)
+                node = _add_segment(node, segment)
             node.operations[operation.method] = operation
             if operation.method == "GET" and not operation.is_endless:
                 node.operations["HEAD"] = operation
@@ -61,9 +61,10 @@ class Router:
         raise UnknownPath("no operation has this path; /docs lists all operations")
 
 
-def _step(node: _Node, segment: str) -> _Node:
+def _add_segment(node: _SegmentNode, segment: str) -> _SegmentNode:
+    """Returns the child of a node for a segment of the path of an operation. Adds it if there is none."""
     if segment.startswith("{"):
         if node.parameter is None:
-            node.parameter = _Node()
+            node.parameter = _SegmentNode()
         return node.parameter
-    return node.fixed.setdefault(segment, _Node())
+    return node.fixed.setdefault(segment, _SegmentNode())

@@ -1,4 +1,4 @@
-"""The groups of events that a watch sends: its first one, and those that follow."""
+"""The groups of events that a watch sends: the first group, and the groups that follow."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class EventGroups:
         self._events = events
         self._rng = rng
 
-    def opening(
+    def first_group(
         self, services: WatchedServices, since: WatchPosition | None, token: str
     ) -> tuple[WatchPosition, bytes, bytes]:
-        """Returns the first group of a watch, or of a new epoch: the position after it, the `open` event, the rest.
+        """Returns the first group of a watch or of a new epoch: the position after it, the `open` event, the rest.
 
         The group has the full state, unless the watch can resume at `since`.
         """
@@ -61,13 +61,13 @@ class EventGroups:
         opened = wire.WatchOpened(snapshot.epoch, snapshot.revision, is_full, token, age, self._registry.heartbeat)
         return WatchPosition(snapshot.epoch, snapshot.revision), encode_event("open", wire.encode(opened)), group
 
-    def following(
+    def next_group(
         self, services: WatchedServices, position: WatchPosition, token: str
     ) -> tuple[WatchPosition, bytes, bytes]:
-        """Returns the group that follows a position, as `opening` does. The group is empty if nothing changed."""
+        """Returns the group that follows a position, as `first_group` does. The group is empty if nothing changed."""
         snapshot = self._registry.snapshot
         if snapshot.epoch != position.epoch or (services is None and position.revision < snapshot.default_revision):
-            return self.opening(services, None, token)
+            return self.first_group(services, None, token)
         group = self._events.changes_since(snapshot, services, position.revision, self._age())
         return WatchPosition(snapshot.epoch, snapshot.revision), b"", group
 
@@ -75,8 +75,8 @@ class EventGroups:
         """Returns the `synced` event that a quiet watch sends."""
         return synced_event(self._registry.snapshot, self._age())
 
-    def retry(self) -> bytes:
-        """Returns the field that tells a client when to reconnect: a random time, so that clients come one by one."""
+    def retry_field(self) -> bytes:
+        """Returns the `retry` field: the time until the client reconnects, random so that clients come one by one."""
         return b"retry: %d\n\n" % (jittered(RETRY_SECONDS, self._rng, share=0.5) * 1000)
 
     @property
@@ -90,5 +90,5 @@ class EventGroups:
         return self._registry.watches.is_ended
 
     def _age(self) -> float:
-        """Returns the age, rounded to a tenth of a second: watches with the same age share their bytes."""
+        """Returns the age of the state in seconds, rounded to a tenth: watches with the same age share their bytes."""
         return round(self._registry.age(), 1)

@@ -9,16 +9,16 @@ from random import Random
 from typing import Final, Generic, TypeVar
 
 SLOT_SECONDS: Final = 0.1
-"""Seconds between two slots of the timer. Each slot has so few streams that others are not delayed."""
+"""Seconds between two slots of the timer. With so many slots, each has too few streams to delay other requests."""
 
 S = TypeVar("S")
 
 
 class HeartbeatTimer(Generic[S]):
-    """Calls back for each stream every `interval` seconds. Each stream has a random slot within the interval."""
+    """A timer that sends a heartbeat over each stream every `interval` seconds, in a random slot of this interval."""
 
     def __init__(self, interval: float, rng: Random, send: Callable[[Collection[S]], None]) -> None:
-        """`send` sends the heartbeats of the streams in one slot. It makes the bytes once for all of them."""
+        """`send` is called with the streams of one slot, and sends the heartbeats of all of them."""
         self._rng = rng
         self._send = send
         self._slots: list[set[S]] = [set() for _ in range(max(1, round(interval / SLOT_SECONDS)))]
@@ -28,7 +28,7 @@ class HeartbeatTimer(Generic[S]):
 
     @contextlib.contextmanager
     def scheduled(self, stream: S) -> Iterator[None]:
-        """Send heartbeats over the stream while the context is open."""
+        """Sends heartbeats over the stream while the context is open."""
         slot = self._rng.choice(self._slots)
         slot.add(stream)
         if self._timer is None:

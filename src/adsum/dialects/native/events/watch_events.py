@@ -61,7 +61,7 @@ class WatchEvents:
 
     def _since(self, snapshot: Snapshot, services: WatchedServices, since: int) -> Iterator[bytes]:
         for service in changed_services(snapshot, services, since):
-            base = _before(service, since)
+            base = _last_change_until(service, since)
             key = (snapshot.epoch, service.name, base, service.revision)
             yield self._changes.get(key, lambda: self._change(snapshot, service, base))  # noqa: B023  # called at once
 
@@ -73,7 +73,7 @@ class WatchEvents:
 
 
 def changed_services(snapshot: Snapshot, services: WatchedServices, since: int) -> Iterator[ServiceSnapshot]:
-    """Returns the watched services that changed after `since`."""
+    """Yields the watched services that changed after `since`."""
     if services is not None:
         yield from (service for service in _named(snapshot, services) if service.revision > since)
     else:
@@ -86,8 +86,8 @@ def synced_event(snapshot: Snapshot, age: float) -> bytes:
     return encode_event("synced", body, id=f"{snapshot.epoch}:{snapshot.revision}")
 
 
-def _before(service: ServiceSnapshot, since: int) -> int:
-    """Returns the revision of the last change up to `since`: watches with the same state share events."""
+def _last_change_until(service: ServiceSnapshot, since: int) -> int:
+    """Returns the revision of the last change up to `since`, so that watches with the same state share events."""
     if since < service.compact_revision:
         return since
     revisions = (change.revision for change in reversed(service.recent_changes) if change.revision <= since)

@@ -21,7 +21,7 @@ from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, AbortIfSilent, SendChunk
 from adsum.watches import Watch
 
 MAX_WRITE_BYTES: Final = 64 * 1024
-"""Bytes of one write. A longer group takes several, each when the client has read most of those before."""
+"""Bytes of one write. A longer group takes several. Each waits until the client has read most of those before."""
 
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -66,7 +66,7 @@ class WatchStream:
         self.status = 200
 
     async def respond(self, scope: Scope, receive: Receive, send: Send, /) -> None:
-        """Send events until the client disconnects or the registry stops."""
+        """Sends events until the client disconnects or the registry stops."""
         watch = self._watch
         state = scope.get("state", {})
         abort_if_silent: AbortIfSilent = state.get(ABORT_IF_SILENT, _never_abort)
@@ -76,7 +76,7 @@ class WatchStream:
                 try:
                     await send(_START)
                     await self._send_opening(send)
-                    self._push_by(state.get(SEND_CHUNK))
+                    self._enable_push(state.get(SEND_CHUNK))
                     while not peer.disconnected:
                         has_changed = await watch.changed()
                         if self._groups.are_ended:
@@ -89,39 +89,40 @@ class WatchStream:
             watch.push = None
             self._on_end(self._token)
 
-    # The groups are local variables of these methods, so that a quiet watch holds no bytes.
+    # The groups are local variables of these methods: a quiet watch keeps no bytes alive.
 
     async def _send_opening(self, send: Send) -> None:
-        self._position, opened, group = self._groups.opening(self._watch.services, self._since, self._token)
-        await _send_text(send, self._groups.retry() + opened)
+        self._position, opened, group = self._groups.first_group(self._watch.services, self._since, self._token)
+        await _send_text(send, self._groups.retry_field() + opened)
         await _send_text(send, group)
 
     async def _send_following(self, send: Send, has_changed: bool) -> None:
-        self._position, opened, group = self._groups.following(self._watch.services, self._position, self._token)
+        self._position, opened, group = self._groups.next_group(self._watch.services, self._position, self._token)
         if opened:
             await _send_text(send, opened)
         if group or not has_changed:
             await _send_text(send, group or self._groups.heartbeat())
 
-    def _push_by(self, send_chunk: SendChunk | None) -> None:
-        """Write changes as soon as they are published, while the client reads. That saves waking the task."""
+    def _enable_push(self, send_chunk: SendChunk | None) -> None:
+        """Has changes written as soon as they are published, while the client reads. That saves waking the task."""
         if send_chunk is not None:
             self._send_chunk = send_chunk
             self._watch.push = self._push
 
     def _push(self) -> bool:
+        """Writes the next group. Returns False, and writes nothing, where the stream's task must write."""
         if self._groups.are_ended:
             return False
-        position, opened, group = self._groups.following(self._watch.services, self._position, self._token)
+        position, opened, group = self._groups.next_group(self._watch.services, self._position, self._token)
         if opened or len(group) > MAX_WRITE_BYTES or (group and not self._send_chunk(group)):
             return False
         self._position = position
         return True
 
     def send_heartbeat(self, snapshot: Snapshot, position: WatchPosition, heartbeat: bytes) -> None:
-        """Write the heartbeat at once if nothing has changed and the client reads. Otherwise wake the stream's task.
+        """Writes the heartbeat at once if nothing has changed and the client reads. Otherwise wakes the stream's task.
 
-        `position` is the one of the snapshot.
+        `position` is that of the snapshot.
         """
         is_current = self._position == position or self._is_current(snapshot)
         if is_current and self._watch.can_push() and self._send_chunk(heartbeat):
@@ -138,7 +139,7 @@ class WatchStream:
 
 
 async def _send_text(send: Send, text: bytes) -> None:
-    """Send the text in writes of at most `MAX_WRITE_BYTES`: a slow client makes the server hold no more than one."""
+    """Sends the text in writes of at most `MAX_WRITE_BYTES`: a slow client makes the server hold no more than one."""
     for start in range(0, len(text), MAX_WRITE_BYTES):
         part = text if len(text) <= MAX_WRITE_BYTES else text[start : start + MAX_WRITE_BYTES]
         await send({"type": "http.response.body", "body": part, "more_body": True})

@@ -82,7 +82,7 @@ class OverrideOperations:
     ) -> wire.AcknowledgementReport:
         """Returns the result of `waiting`.
 
-        Raises `WaitEnded` with the problem when the node stops: it receives no acknowledgements then.
+        Raises `WaitEnded` with the problem when the node stops: from then on it receives no acknowledgements.
         """
         report = asyncio.ensure_future(waiting)
         stopping = asyncio.ensure_future(self._registry.watches.wait_until_ended())
@@ -99,13 +99,13 @@ class OverrideOperations:
     async def _query_here(
         self, service: str, revision: int, wait: float, consumers: Sequence[str], hints: ConsumerHints
     ) -> wire.AcknowledgementReport:
-        """Wait until the consumers of this node have acknowledged the revision, at most `wait` seconds (an `AckQuery`).
+        """Waits until the consumers of this node have acknowledged the revision, at most `wait` seconds.
 
-        `consumers`: ids of consumers of other nodes, to look for here.
+        Implements `AckQuery`.         `consumers`: ids of consumers of other nodes, to look for here.
         """
         deadline = self._clock.now() + wait
         if not await self._registry.wait_for_revision(revision, wait):
-            # A consumer can't acknowledge a revision that its node has not shown. The node stands for all of them.
+            # No consumer can acknowledge a revision that its node has not sent, so the report names the node.
             snapshot = self._registry.snapshot
             this_node = wire.ConsumerView(name=self._node, node=self._node, reason=REVISION_NOT_REACHED)
             return wire.AcknowledgementReport(snapshot.epoch, snapshot.revision, 1, [this_node])
@@ -143,7 +143,7 @@ def _without_id(view: wire.ConsumerView) -> wire.ConsumerView:
 
 
 def _log_unacknowledged(key: Key, body: wire.OverrideBody, report: wire.AcknowledgementReport) -> None:
-    """Log the consumers that have not acknowledged a drain within its wait, and the lost ones."""
+    """Logs the consumers that have not acknowledged a drain within its wait, and the lost ones."""
     if report.unacknowledged:
         _log.warning(
             "%s is %s; after %g s, %d had not acknowledged it: %s%s",

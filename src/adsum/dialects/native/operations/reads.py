@@ -65,7 +65,7 @@ class ReadOperations:
         revision: Callable[[], int],
         instance_filter: InstanceFilter | None = None,
     ) -> None:
-        """Wait while the caller has the current revision, at most the `wait` of the request.
+        """Waits while the caller has the current revision, at most the `wait` of the request.
 
         Raises `WaitEnded` if the node stops meanwhile.
         """

@@ -1,4 +1,4 @@
-"""A decision that records what it decided."""
+"""A decision that records its latest result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from adsum.core.catalog.draft import CatalogView
 
 
 class RecordedDecision:
-    """A decision with its latest result. The registry may decide several times before it commits."""
+    """A decision that records its latest result. The registry may call it several times before it commits."""
 
     def __init__(self, decision: Decision) -> None:
         self._decision = decision

@@ -1,4 +1,4 @@
-"""Watches, and what cooperating consumers report about theirs."""
+"""Watches, and the acknowledgements and good-byes of cooperating consumers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class WatchOperations:
         self._heartbeats = HeartbeatTimer[WatchStream](registry.heartbeat, rng, self._send_heartbeats)
 
     async def watch(self, request: ApiRequest) -> WatchStream:
-        """Returns a stream that the caller sends at once.
+        """Opens a watch. Returns its stream, which must be sent.
 
         Raises `Invalid`, `MalformedRequest`, `NotReady` and `Overloaded`.
         """
@@ -62,13 +62,13 @@ class WatchOperations:
         return WatchStream(self._groups, self._heartbeats, watch, since, token, self._remove)
 
     async def _catch_up(self, since: WatchPosition | None) -> None:
-        """Wait until this node has the revision that the client has from another node. Raises `NotReady`.
+        """Waits until this node has the revision that the client has from another node. Raises `NotReady`.
 
-        A revision past the newest one does not exist. The stream then begins with the full state.
+        A revision past the newest one of the registry does not exist. The stream then begins with the full state.
         """
         registry = self._registry
-        is_ahead = since is not None and since.epoch == registry.snapshot.epoch
-        if since is None or not is_ahead or since.revision <= registry.snapshot.revision or not registry.age():
+        has_epoch = since is not None and since.epoch == registry.snapshot.epoch
+        if since is None or not has_epoch or since.revision <= registry.snapshot.revision or not registry.age():
             return
         has_caught_up = await registry.wait_for_revision(since.revision, CATCH_UP_TIMEOUT)
         if not has_caught_up and registry.age() > CATCH_UP_TIMEOUT:
@@ -94,7 +94,7 @@ class WatchOperations:
         self._cooperating.pop(token, None)
 
     def _send_heartbeats(self, streams: Collection[WatchStream]) -> None:
-        """Send a heartbeat over each stream. Streams that can write at once share its bytes."""
+        """Sends a heartbeat over each stream. Streams that can write at once share its bytes."""
         if streams and not self._groups.are_ended:
             snapshot, heartbeat = self._registry.snapshot, self._groups.heartbeat()
             position = WatchPosition(snapshot.epoch, snapshot.revision)

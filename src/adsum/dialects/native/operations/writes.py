@@ -1,4 +1,4 @@
-"""Registrations, and the renewal of leases."""
+"""Registration and deregistration of instances, and the renewal of leases."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class WriteOperations:
     async def _list(
         self, registration: Registration, takeover: Takeover, caller: Caller
     ) -> tuple[RecordedDecision, int]:
-        """List the instance. A process that stands in its way is probed first, once. Raises `RegistrationConflict`."""
+        """Lists the instance. A process that already has the id is probed, once. Raises `RegistrationConflict`."""
         decision = RecordedDecision(decisions.register(registration, caller, takeover))
         try:
             return decision, await self._registry.write(decision)
@@ -55,7 +55,10 @@ class WriteOperations:
                 raise RegistrationConflict(str(conflict)) from None
             unreachable = {conflict.listing.registration.identity}
         decision = RecordedDecision(decisions.register(registration, caller, takeover, unreachable))
-        return decision, await self._registry.write(decision)
+        try:
+            return decision, await self._registry.write(decision)
+        except ProbeRequired as conflict:  # Another process took the id during the probe.
+            raise RegistrationConflict(str(conflict)) from None
 
     async def deregister(self, request: ApiRequest) -> ApiReply:
         reason, holder = request.query.get("reason", ""), request.query.get("holder", "")
@@ -88,7 +91,7 @@ class WriteOperations:
         return ApiReply(200, wire.encode(result))
 
     async def _renew(self, leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
-        """Renew the leases that this node keeps, and have other nodes renew theirs. Returns the lost leases.
+        """Renews the leases that this node keeps, and has other nodes renew theirs. Returns the lost leases.
 
         Raises `KeeperUnavailable` if no node can renew one of the leases. The others are renewed nevertheless.
         """
@@ -106,16 +109,16 @@ class WriteOperations:
             for lost_there in await asyncio.gather(*renewals):
                 lost += lost_there
         if without_keeper:
-            raise KeeperUnavailable(f"nobody keeps {without_keeper} at the moment, so it can't be renewed; try again")
+            raise KeeperUnavailable(f"no node keeps the leases of {without_keeper} at the moment; try again")
         return lost
 
     def _renew_kept(self, leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
-        """Renew leases that this node keeps. Returns the lost ones."""
+        """Renews leases that this node keeps. Returns the lost ones."""
         reasons = ((lease, self._renew_one(lease)) for lease in leases)
         return [wire.LostLease(lease.service, lease.id, reason) for lease, reason in reasons if reason is not None]
 
     def _renew_one(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
-        """Renew a lease. Returns why it is lost, None if it is renewed."""
+        """Renews a lease. Returns why it is lost, None if it is renewed."""
         try:
             self._keeper.renew(Key(lease.service, lease.id), lease.holder)
         except UnknownInstance:

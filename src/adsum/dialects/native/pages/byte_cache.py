@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 
 
 class ByteCache:
-    """Keeps at most `max_bytes`. Drops what was used longest ago first, and never keeps a value larger than that."""
+    """Keeps at most `max_bytes`, and no value that is larger. Drops the value that was used longest ago first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

@@ -30,13 +30,13 @@ class ServiceReplies:
 
 
 class FastPath:
-    """Answers plain GETs of known services whose pages are short. These need no task."""
+    """Answers plain GETs of known services with short pages: these need no task."""
 
     def __init__(self, registry: Registry, pages: Pages) -> None:
         self._registry = registry
         self._pages = pages
         self._replies: dict[bytes, ServiceReplies] = {}
-        """By request target; current while the catalog has this snapshot and this age."""
+        """Request target → responses. They are current while the catalog has `_snapshot` and `_age`."""
         self._snapshot, self._age = registry.snapshot, 0.0
 
     def reply(self, target: bytes, headers: Headers) -> EncodedReply | None:

@@ -30,7 +30,7 @@ _AGE: Final = wire.AGE_HEADER.lower().encode()
 
 
 class ServiceJson:
-    """A service as JSON, in one piece per instance. An update encodes only the instances that changed."""
+    """A service as JSON, with one piece per instance. An update encodes only the instances that changed."""
 
     __slots__ = ("_pieces", "body", "epoch", "service")
 
@@ -48,7 +48,7 @@ class ServiceJson:
         return EMPTY_PAGE_BYTES + self.service.size
 
     def update(self, service: ServiceSnapshot) -> None:
-        """Update the page to a later snapshot of the same epoch."""
+        """Updates the page to a later snapshot of the same epoch."""
         before, self.service = self.service, service
         diff = service.diff_since(before.revision)
         if diff is None:
@@ -119,7 +119,7 @@ class Pages:
     """The pages of services that are read.
 
     They take at most as much memory as registrations may, counted in the same way. Past it the page that was read
-    longest ago is dropped, so that a page without readers does not keep instances that left the catalog.
+    longest ago is dropped: otherwise a page without readers would keep instances that left the catalog.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -142,7 +142,7 @@ class Pages:
         return self._service_json(snapshot, service).body
 
     def page(self, name: str, instance_filter: InstanceFilter | None) -> Page:
-        """Returns the newest page of a service, with the instances that match. An unknown service has none."""
+        """Returns the newest page of a service, with the instances that match. An unknown service has no instances."""
         snapshot, age = self._registry.snapshot, self._registry.age()
         service = snapshot.service(name)
         if instance_filter is None:
@@ -197,7 +197,7 @@ class Pages:
         self.size -= self._services.pop(name).size
 
     def _drop_emptied(self, snapshot: Snapshot) -> None:
-        """Drop the pages of services without instances. An empty page is made quickly."""
+        """Drops the pages of services without instances. An empty page is quickly made again."""
         last, self._checked_at = self._checked_at, (snapshot.epoch, snapshot.revision)
         if last == self._checked_at:
             return

@@ -101,7 +101,7 @@ class ApiRequest:
         return target is not None
 
     def close(self) -> None:
-        """Release the memory of the body: the request is answered."""
+        """Releases the memory of the body, when the request is answered."""
         reserved, self._reserved = self._reserved, 0
         self._body_memory.release(reserved)
 
@@ -154,7 +154,7 @@ class ApiRequest:
 
 @contextmanager
 def json_errors() -> Iterator[None]:
-    """Raise `MalformedRequest` in place of `Invalid` for a body that is not JSON at all."""
+    """Raises `MalformedRequest` in place of `Invalid` for a body that is not JSON at all."""
     try:
         yield
     except Invalid as error:
@@ -164,7 +164,7 @@ def json_errors() -> Iterator[None]:
 
 
 def require_unique_keys(body: bytes) -> None:
-    """Check that no object in a decoded body has a key twice. Raises `MalformedRequest`."""
+    """Checks that no object in a decoded body has a key twice. Raises `MalformedRequest`."""
     repeated = wire.find_repeated_key(body)
     if repeated is not None:
         raise MalformedRequest(repeated, "must be given only once in an object")

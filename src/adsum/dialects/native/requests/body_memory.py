@@ -1,4 +1,4 @@
-"""The memory for request bodies: from their first byte until the request is answered."""
+"""The memory for request bodies. A body takes it from its first byte until its request is answered."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class BodyMemory:
         """Bytes that are reserved."""
 
     def reserve(self, size: int) -> None:
-        """Reserve so many bytes more. Raises `Overloaded`, and reserves none, past the limit."""
+        """Reserves so many bytes more. Past the limit reserves none, and raises `Overloaded`."""
         if self.size + size > MAX_BODY_MEMORY:
             raise Overloaded("the memory for request bodies")
         self.size += size
 
     def release(self, size: int) -> None:
-        """Release so many bytes."""
+        """Releases so many bytes."""
         self.size -= size
