@@ -27,8 +27,8 @@ SERVING = ("server", "uvicorn", "uvloop-uvicorn", "group", "another-task", "seve
 class BlockProgram:
     """A program of `tests.client.registration.block_programs`, and the changes that the registry recorded for it."""
 
-    def __init__(self, place: ScenarioSandbox, daemon: RunningDaemon, kind: str, *wrapper: str) -> None:
-        self.kind, self.port = kind, place.port()
+    def __init__(self, sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str, *wrapper: str) -> None:
+        self.kind, self.port = kind, sandbox.port()
         argv = (
             *wrapper,
             *([sys.executable] if wrapper else []),
@@ -37,7 +37,7 @@ class BlockProgram:
             kind,
             str(self.port),
         )
-        self.child: ScenarioProcess = place.run(kind, *argv, ADSUM_URL=daemon.url)
+        self.child: ScenarioProcess = sandbox.run(kind, *argv, ADSUM_URL=daemon.url)
         self._daemon = daemon
 
     async def in_its_body(self) -> None:
@@ -69,7 +69,7 @@ DRAINED = [("deregistered", "the provider stopped"), ("drained", "the provider i
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[ScenarioSandbox]:
+def sandbox(tmp_path: Path) -> Iterator[ScenarioSandbox]:
     found = ScenarioSandbox(tmp_path)
     yield found
     found.close()
@@ -90,9 +90,9 @@ def place(tmp_path: Path) -> Iterator[ScenarioSandbox]:
     ],
 )
 async def test_sigterm_drains_and_deregisters_and_the_program_cleans_up(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop() == TERMINATED, program.child.stderr
     assert program.child.stdout == "in the body\ncleaned up\n"
@@ -103,9 +103,9 @@ async def test_sigterm_drains_and_deregisters_and_the_program_cleans_up(
 
 @pytest.mark.parametrize("kind", ["uvloop-sleep", "server", "grpc", "sync-wait"])
 async def test_sigint_drains_and_deregisters_and_raises_keyboard_interrupt(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop(signal.SIGINT) == -signal.SIGINT, program.child.stderr
     assert program.child.stdout == "in the body\ncleaned up\n"
@@ -115,9 +115,9 @@ async def test_sigint_drains_and_deregisters_and_raises_keyboard_interrupt(
 
 @pytest.mark.parametrize("kind", ["own-loop-handler", "sync-own-handler"])
 async def test_a_program_with_its_own_sigterm_handler_still_has_it_called(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop() == 0, program.child.stderr
     assert "after the block\ncleaned up\n" in program.child.stdout
@@ -128,9 +128,9 @@ async def test_a_program_with_its_own_sigterm_handler_still_has_it_called(
 
 
 async def test_all_instances_of_a_process_are_drained_at_the_same_time(
-    place: ScenarioSandbox, daemon: RunningDaemon
+    sandbox: ScenarioSandbox, daemon: RunningDaemon
 ) -> None:
-    program = BlockProgram(place, daemon, "several")
+    program = BlockProgram(sandbox, daemon, "several")
     await program.in_its_body()
     assert await program.child.stop() == TERMINATED, program.child.stderr
     assert program.causes("o1") == program.causes("o2") == DRAINED
@@ -138,9 +138,9 @@ async def test_all_instances_of_a_process_are_drained_at_the_same_time(
 
 @pytest.mark.parametrize("kind", ["signals-off", "sync-signals-off"])
 async def test_with_signals_off_sigterm_kills_as_usual(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     assert await program.child.stop() == KILLED
     assert program.causes() == [("registered", "")]
@@ -148,10 +148,10 @@ async def test_with_signals_off_sigterm_kills_as_usual(
 
 @pytest.mark.parametrize("kind", ["uvicorn", "sync-server"])
 async def test_calls_are_answered_until_consumers_have_acknowledged(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
     """While a consumer has not acknowledged the drain, the drain lasts and the server serves."""
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     with httpx.stream(
         "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
@@ -169,9 +169,9 @@ async def test_calls_are_answered_until_consumers_have_acknowledged(
 
 @pytest.mark.parametrize(("kind", "status"), [("server", KILLED), ("sync-server", KILLED)])
 async def test_a_second_sigterm_kills_at_once(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str, status: int
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str, status: int
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     with httpx.stream(
         "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
@@ -185,9 +185,9 @@ async def test_a_second_sigterm_kills_at_once(
 
 @pytest.mark.parametrize("kind", ["server", "sync-server"])
 async def test_a_second_sigint_ends_the_drain_and_deregisters(
-    place: ScenarioSandbox, daemon: RunningDaemon, kind: str
+    sandbox: ScenarioSandbox, daemon: RunningDaemon, kind: str
 ) -> None:
-    program = BlockProgram(place, daemon, kind)
+    program = BlockProgram(sandbox, daemon, kind)
     await program.in_its_body()
     with httpx.stream(
         "GET", f"{daemon.url}/api/v1/watch", params={"service": "orders", "acks": "true"}, trust_env=False
@@ -201,10 +201,12 @@ async def test_a_second_sigint_ends_the_drain_and_deregisters(
     assert program.causes() == DRAINED
 
 
-async def test_adsum_run_exits_with_the_status_of_such_a_program(place: ScenarioSandbox, daemon: RunningDaemon) -> None:
-    port = place.port()
+async def test_adsum_run_exits_with_the_status_of_such_a_program(
+    sandbox: ScenarioSandbox, daemon: RunningDaemon
+) -> None:
+    port = sandbox.port()
     command = ("-m", "adsum", "run", "--service", "wrapped", "--port", str(port), "--", sys.executable)
-    child = place.run(
+    child = sandbox.run(
         "run", *command, "-m", "tests.client.registration.block_programs", "server", str(port), ADSUM_URL=daemon.url
     )
     await child.wait_for_output("in the body")
