@@ -1,4 +1,4 @@
-"""Mounts: what a dialect asks the node to serve, as paths of its HTTP server or as listeners of their own.
+"""Mounts: the paths of the HTTP server and the listeners that a node opens for a dialect.
 
 A dialect describes these and opens no socket. `adsum.listeners` opens them.
 """
@@ -13,8 +13,8 @@ from typing import Protocol
 AsgiApp = Callable[..., Awaitable[None]]
 """An ASGI application: scope, receive, send."""
 FastPathReply = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
-"""Returns the reply to a GET from its target and headers, if the reply needs no waiting: the status, and the bytes that
-follow the status line and the date. None: the application answers."""
+"""Returns the reply to a GET with this target and these headers: the status, and the bytes that follow the status line
+and the date. Returns None if the reply is not ready, so that the application must answer."""
 
 
 class StreamCall(Protocol):
@@ -55,7 +55,7 @@ TcpHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[No
 class HttpPath:
     """An application on the node's HTTP server, for `prefix` and all paths below it.
 
-    "" takes what no other prefix takes. The longest prefix wins. Paths reach the application whole, with their prefix.
+    The longest prefix wins; "" matches every path. The application gets whole paths, with their prefix.
     """
 
     prefix: str
@@ -68,7 +68,7 @@ class HttpListener:
     """An HTTP server of its own for one application.
 
     `address` is HOST:PORT, port 0 for a free one. `remedy` ends the error if the address can't be used: it names the
-    setting. This holds for all listeners.
+    setting. Both mean the same for all listeners.
     """
 
     address: str
