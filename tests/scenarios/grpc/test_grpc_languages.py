@@ -130,7 +130,7 @@ async def test_no_call_fails_while_instances_and_the_registry_restart(
         await b.stop(signal.SIGKILL)
         await all_call(callers, "c")
         lost = failures(callers)
-        assert all(len(each) == 1 for each in lost.values()), (
+        assert all(len(failed) == 1 for failed in lost.values()), (
             f"more calls failed than the one in flight at the killed server: {lost}"
         )
         await node.stop(signal.SIGKILL)

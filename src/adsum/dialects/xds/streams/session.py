@@ -222,7 +222,7 @@ class StreamSession:
         return response
 
     def _follow_clusters(self, clusters: Iterable[str]) -> None:
-        """Sends assignments of changed clusters again, since clients need them; awaits subscriptions for new clusters."""
+        """Sends assignments of changed clusters again, as clients need them; awaits subscriptions for new clusters."""
         assignments = self._subscriptions.get(ResourceKind.ASSIGNMENT)
         for name in clusters:
             if name in self._resources or self._subscribers.find(ResourceKind.ASSIGNMENT, name) is None:
