@@ -37,25 +37,25 @@ BENCHMARKS: Final = {
     "pick": "the choice of an endpoint, for each policy",
     "change": "one change of a large catalog, at the node and at a consumer",
 }
-"""Name → what it measures. Each is the module of that name, with a function `run(options)`."""
+"""Name → description. A benchmark is the module of its name, with a function `run(options)`."""
 
 FOLDER: Final = Path("build")
 """The folder of stores and logs while it runs. It is inside the project, which is on a real disk."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    arguments_given = _parser().parse_args(arguments)
-    names = arguments_given.only or list(BENCHMARKS)
+    parsed = _parser().parse_args(arguments)
+    names = parsed.only or list(BENCHMARKS)
     _raise_file_limit()
     began, load_average = time.monotonic(), machine.load_average()
-    results = [(name, _run(name, arguments_given.quick)) for name in names]
+    results = [(name, _run(name, parsed.quick)) for name in names]
     print(render(results))
     print(f"\n{machine.describe()}")
     seconds = time.monotonic() - began
-    print(f"{time.strftime('%Y-%m-%d')}, {seconds:.0f} s{', quick' if arguments_given.quick else ''}; {load_average}")
-    if arguments_given.json:
+    print(f"{time.strftime('%Y-%m-%d')}, {seconds:.0f} s{', quick' if parsed.quick else ''}; {load_average}")
+    if parsed.json:
         document = {name: [asdict(result) for result in block] for name, block in results}
-        arguments_given.json.write_text(json.dumps({"machine": machine.describe(), "results": document}, indent=1))
+        parsed.json.write_text(json.dumps({"machine": machine.describe(), "results": document}, indent=1))
     if any(isinstance(result, SkippedResult) and result.is_failure for _, block in results for result in block):
         raise SystemExit(1)
 

@@ -52,9 +52,9 @@ def run(options: RunOptions) -> list[Result]:
 def _node_row(size: int, services: int) -> ResultRow:
     node = _Node(workload.listing(number, name) for number, name in _names(size, services))
     steps = _steps(node.change)
-    where = "one service" if services == 1 else f"{services:,} services"
+    place = "one service" if services == 1 else f"{services:,} services"
     return _row(
-        f"a change of one instance of {size:,} in {where}: apply + page + event", steps, ("apply", "page", "event")
+        f"a change of one instance of {size:,} in {place}: apply + page + event", steps, ("apply", "page", "event")
     )
 
 

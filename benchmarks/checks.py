@@ -49,12 +49,11 @@ def run(options: RunOptions) -> list[Result]:
             raise load.WrongAnswers(f"{result.failed} of {checks} registrations failed")
         _wait_until_all_pass(node, checks)
         log_progress("  checks")
-        time.sleep(
-            options.seconds(INTERVAL, 1.0)
-        )  # The first probes of all checks come close together, and are not measured.
+        # The first probes of all checks come close together, and are not measured.
+        time.sleep(options.seconds(INTERVAL, 1.0))
         seconds = options.seconds(25.0, 3.0)
         before, began = node.cpu(), time.monotonic()
-        lags = _watch(node, seconds)
+        lags = _lags(node, seconds)
         share = (node.cpu() - before) / (time.monotonic() - began)
         _wait_until_all_pass(node, checks)
     p99 = quantile(sorted(lags), 0.99)
@@ -83,7 +82,7 @@ def _wait_until_all_pass(node: BenchmarkNode, checks: int) -> None:
         time.sleep(0.25)
 
 
-def _watch(node: BenchmarkNode, seconds: float) -> list[float]:
+def _lags(node: BenchmarkNode, seconds: float) -> list[float]:
     """Returns the lags, read twice as often as the node updates them."""
     end = time.monotonic() + seconds
     lags = []

@@ -2,8 +2,8 @@
 
 The watchers are connections of another process that reads as fast as it can. A delay is the time from sending the
 registration, so that its commit is included, until a watcher has read the change; delays are pooled over all watchers
-and changes. A burst is made by one caller for each change. etcd has fewer watchers, since each of its streams takes a
-hundred kilobytes.
+and changes. In a burst, each change is made by a caller of its own. etcd has fewer watchers, since each of its streams
+takes a hundred kilobytes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ INSTANCES: Final = 100
 PREFIX: Final = b"bench/orders/"
 
 Change = Callable[[Sequence[int]], list[float]]
+"""Makes a change for each mark, and returns the times at which they were sent."""
 
 
 @dataclass(slots=True)
@@ -155,7 +156,7 @@ def registration_changes(node: BenchmarkNode) -> Change:
         made = callers.call_count(
             node.port, record_send_times(sent, request, marks), len(marks), callers.Http1Connection, count=len(marks)
         )
-        return _made(made, sent)
+        return _check_all_made(made, sent)
 
     return change
 
@@ -171,13 +172,13 @@ def _puts(peer: BenchmarkEtcd) -> Change:
         made = callers.call_count(
             peer.port, record_send_times(sent, request, marks), len(marks), kind, count=len(marks)
         )
-        return _made(made, sent)
+        return _check_all_made(made, sent)
 
     return change
 
 
-def _made(made: LoadRunResult, sent: list[float]) -> list[float]:
-    """Returns when the changes were sent. Raises `WrongAnswers` unless all of them succeeded."""
+def _check_all_made(made: LoadRunResult, sent: list[float]) -> list[float]:
+    """Returns the times at which the changes were sent. Raises `WrongAnswers` unless all of them succeeded."""
     if made.failed or made.requests != len(sent):
         raise WrongAnswers(f"{made.requests} of {len(sent)} changes were made")
     return sent
@@ -193,8 +194,8 @@ def watch_protocol(node: BenchmarkNode) -> WatchProtocol:
 def _etcd_watch_protocol() -> WatchProtocol:
     call = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.headers(etcd_messages.WATCH))
     watch = http2.frame(http2.DATA, 0, 1, http2.message(etcd_messages.watch_prefix(PREFIX)))
-    settled = http2.frame(http2.SETTINGS, http2.ACK, 0)
-    return WatchProtocol(http2.connection_preface() + settled + call + watch, etcd_messages.CREATED, b"mark-")
+    settings_ack = http2.frame(http2.SETTINGS, http2.ACK, 0)
+    return WatchProtocol(http2.connection_preface() + settings_ack + call + watch, etcd_messages.CREATED, b"mark-")
 
 
 def _rows(result: FanoutResult) -> list[Result]:

@@ -1,6 +1,6 @@
 """Requests of 64 callers through the gateway, beside a static Envoy, nginx and HAProxy in front of the same instances.
 
-Rounds are interleaved, and ratios are taken round by round. CPU is that of the proxy alone.
+Rounds are interleaved, and ratios are taken round by round. Only the CPU of the proxy counts.
 """
 
 from __future__ import annotations

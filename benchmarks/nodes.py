@@ -64,7 +64,7 @@ def _fan_out(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
 
 
 def _registered(options: RunOptions, nodes: Sequence[BenchmarkNode], peer: BenchmarkEtcd) -> list[ResultRow]:
-    """The number of connections is the same in both rounds: spread over the nodes, or all to etcd."""
+    """Measures registrations through all nodes, beside etcd's puts from the same number of connections."""
     seconds = options.seconds(4.0, 0.5)
     ids = names()
     requests = [workload.puts(node.port, ids) for node in nodes]
@@ -130,15 +130,15 @@ def _until_agreed(nodes: Sequence[BenchmarkNode]) -> None:
 
 
 def _renewed(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> ResultRow:
-    """Each program renews its own lease, at any node; two of three renewals must be forwarded."""
+    """Measures single renewals: each program renews its own lease at any node, so two of three are forwarded."""
     count, services = options.count(3_000, 300), 300
     for part in _spread_over(nodes, workload.puts(nodes[0].port, workload.spread(count, services)), count):
         if part.failed:
             raise WrongAnswers(f"{part.failed} registrations failed")
-    names = list(workload.spread(count, services))
-    texts = cycle(workload.renewal(nodes[0].port, service, id) for service, id in names)
+    leases = list(workload.spread(count, services))
+    renewals = cycle(workload.renewal(nodes[0].port, service, id) for service, id in leases)
     before = sum(node.cpu() for node in nodes)
-    loads = _spread_over(nodes, texts, options.count(30_000, 600))
+    loads = _spread_over(nodes, renewals, options.count(30_000, 600))
     spent = sum(node.cpu() for node in nodes) - before
     if failed := sum(load.failed for load in loads):
         raise WrongAnswers(f"{failed} renewals failed")
@@ -175,7 +175,7 @@ def _joined(parts: Sequence[LoadRunResult]) -> LoadRunResult:
 
 
 async def _failed_over(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> list[ResultRow]:
-    """Measures from kill -9 of a node until the others keep its services, and until its watchers watch another node."""
+    """Measures the times from kill -9 of a node until others keep its services, and until its watchers are back."""
     logging.getLogger("adsum").setLevel(logging.ERROR)  # The node is killed on purpose.
     rng = Random(1)
     urls = [f"http://127.0.0.1:{node.port}" for node in nodes]
@@ -203,7 +203,7 @@ async def _failed_over(options: RunOptions, nodes: Sequence[BenchmarkNode]) -> l
 
 
 def _adopted(nodes: Sequence[BenchmarkNode]) -> float:
-    """Kills the first node, and returns when the others keep its services."""
+    """Kills the first node. Returns the time at which the others keep its services."""
     nodes[0].kill()
     _until_shared(nodes[1:])
     return time.monotonic()

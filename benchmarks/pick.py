@@ -69,7 +69,7 @@ def _picker(options: RunOptions, name: str, size: int) -> float:
 async def _channel(options: RunOptions, name: str, size: int) -> tuple[float, float]:
     """Returns the seconds of a pick, and of a pick with its `done`."""
     clock, rng = SystemClock(), Random(1)
-    resolver = Resolver(workload.SERVICE, _Fixed(size), cache=None, clock=clock, rng=rng)
+    resolver = Resolver(workload.SERVICE, _FixedSource(size), cache=None, clock=clock, rng=rng)
     channel = Channel(resolver, ChannelOptions(policy=name), clock=clock, rng=rng)
     resolver.start()
     await channel.ready(60.0)
@@ -101,7 +101,7 @@ def _best(options: RunOptions, picks: Callable[[], object]) -> float:
     return min(repeat(picks, number=turns, repeat=options.count(7, 2))) / turns / len(KEYS)
 
 
-class _Fixed:
+class _FixedSource:
     """A source with one view that never changes."""
 
     cache_fallback_delay = 1.0

@@ -63,7 +63,7 @@ def _routed(options: RunOptions) -> ResultRow:
             _deregister(node, old)
             while _answer_through(gateway, connection) != new:
                 pass
-            time.sleep(0.05)  # Changes that are close together are coalesced; targets each is measured alone.
+            time.sleep(0.05)  # Changes that are close together are coalesced; here each is measured alone.
     delays.sort()
     p50, p99 = median(delays), quantile(delays, 0.99)
     return ResultRow(
@@ -123,8 +123,8 @@ class _Stream:
 
 
 async def _pushed(options: RunOptions, node: BenchmarkNode, many: int) -> ResultRow:
-    where = {"address": "127.0.0.1", "port": 1, "ttl": None}
-    node.put(f"/api/v1/services/{SERVICE}/instances/o0", where)
+    registration = {"address": "127.0.0.1", "port": 1, "ttl": None}
+    node.put(f"/api/v1/services/{SERVICE}/instances/o0", registration)
     channel_options = [("grpc.use_local_subchannel_pool", 1)]
     connections = -(-many // STREAMS_PER_CONNECTION)
     channels = [grpc.aio.insecure_channel(node.xds, options=channel_options) for _ in range(connections)]
@@ -139,7 +139,7 @@ async def _pushed(options: RunOptions, node: BenchmarkNode, many: int) -> Result
         await asyncio.sleep(0.2)
         began = time.monotonic()
         await asyncio.to_thread(
-            node.put, f"/api/v1/services/{SERVICE}/instances/o{turn + 1}", {**where, "port": 2 + turn}
+            node.put, f"/api/v1/services/{SERVICE}/instances/o{turn + 1}", {**registration, "port": 2 + turn}
         )
         async with asyncio.timeout(REQUEST_TIMEOUT):
             await asyncio.gather(*receiving)

@@ -54,12 +54,12 @@ def _rounds(
 
 
 def names() -> Iterator[tuple[str, str]]:
-    """Returns (service, id) of ever new instances."""
+    """Returns an endless iterator over (service, id) of new instances."""
     return ((f"s-{number % SERVICES:02}", f"i-{number:06}") for number in count())
 
 
 def puts() -> Iterator[bytes]:
-    """Returns the same registrations as PutRequests."""
+    """Yields the same registrations as PutRequests."""
     for number, (service, id) in enumerate(names()):
         yield etcd_messages.put(f"bench/{service}/{id}".encode(), workload.body(number))
 

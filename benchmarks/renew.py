@@ -1,7 +1,7 @@
 """100,000 leases with a ttl of 30 s on one node, renewed in batches every 10 s.
 
-Also the time to register the instances, their memory, and the time of a restart with all of them in the store. They are
-spread over 1,000 services.
+It also measures the time to register the instances, their memory, and the time of a restart with all of them in the
+store. They are spread over 1,000 services.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def node_load(scenario: UsageScenario, nodes: int, uneven: float) -> NodeLoad:
 
 
 def imbalance(nodes: int, draws: int) -> tuple[float, float]:
-    """Returns the median and the maximum, over draws, of the busiest node's shards by its fair share."""
+    """Returns the shards of the busiest node by its fair share: the median and the maximum over random node ids."""
     rng = Random(1)
     found = []
     for _ in range(draws):

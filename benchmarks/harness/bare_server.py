@@ -1,4 +1,4 @@
-"""The least that uvicorn can do: an application that answers every request with the same bytes. Run as a process."""
+"""A minimal uvicorn server that answers every request with the same bytes. Run as a process: PORT BODY_FILE."""
 
 from __future__ import annotations
 

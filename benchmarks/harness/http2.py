@@ -1,4 +1,4 @@
-"""Just enough HTTP/2 (RFC 9113) and gRPC to call etcd, as cheaply as the callers over HTTP/1.1.
+"""A minimal HTTP/2 (RFC 9113) and gRPC client for etcd, as cheap as the callers over HTTP/1.1.
 
 Headers of answers are not decoded: a call that succeeds has a message, one that fails has only a status.
 """

@@ -43,8 +43,8 @@ class ServiceTarget(MeasuredProcess):
 
     def register(self, node: BenchmarkNode, id: str) -> None:
         """Registers it without a lease."""
-        where = {"address": "127.0.0.1", "port": self.port, "ttl": None}
-        node.put(f"/api/v1/services/{SERVICE}/instances/{id}", where)
+        registration = {"address": "127.0.0.1", "port": self.port, "ttl": None}
+        node.put(f"/api/v1/services/{SERVICE}/instances/{id}", registration)
 
 
 def envoy_path() -> str:
@@ -121,8 +121,8 @@ def featured_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
             http_filter["typed_config"] = _json(http_filters.rate_limit_buckets(()).typed_config)
     manager["route_config"] = _json(RouteConfiguration.FromString(routes))
     upstream = Upstream(SERVICE)
-    nobody = TlsPeers(has_host_names=False, ips=())
-    cluster = _json(clusters.cluster(SERVICE, upstream, LbPolicy.LEAST_REQUEST, HttpVersion.HTTP1, nobody, ""))
+    no_tls = TlsPeers(has_host_names=False, ips=())
+    cluster = _json(clusters.cluster(SERVICE, upstream, LbPolicy.LEAST_REQUEST, HttpVersion.HTTP1, no_tls, ""))
     del cluster["eds_cluster_config"]
     cluster |= {"type": "STATIC", "load_assignment": _assignment(ports)}
     return {"stats_config": stats_config(), "static_resources": {"listeners": [listener], "clusters": [cluster]}}

@@ -36,25 +36,25 @@ class BenchmarkNode(MeasuredProcess):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.xds = f"127.0.0.1:{free_port()}"
-        places = [f"127.0.0.1:{self.port}", store, self.xds]
-        super().__init__("adsum", [sys.executable, "-c", _SERVE, *places], folder)
+        arguments = [f"127.0.0.1:{self.port}", store, self.xds]
+        super().__init__("adsum", [sys.executable, "-c", _SERVE, *arguments], folder)
         self.start_seconds = self.wait_until(lambda: is_ready(self.url))
         """Seconds from the start of the process until it was ready."""
 
     def get(self, path: str) -> bytes:
         """Sends a GET and returns the body of the answer. Raises `HTTPError`."""
-        return self._ask(Request(self.url + path))
+        return self._send(Request(self.url + path))
 
     def put(self, path: str, body: Mapping[str, object]) -> bytes:
         """Sends a PUT of JSON and returns the body of the answer. Raises `HTTPError`."""
         headers = {"content-type": "application/json"}
-        return self._ask(Request(self.url + path, json.dumps(body).encode(), headers, method="PUT"))
+        return self._send(Request(self.url + path, json.dumps(body).encode(), headers, method="PUT"))
 
     def post(self, path: str, body: bytes) -> bytes:
         """Sends a POST of JSON and returns the body of the answer. Raises `HTTPError`."""
-        return self._ask(Request(self.url + path, body, {"content-type": "application/json"}))
+        return self._send(Request(self.url + path, body, {"content-type": "application/json"}))
 
-    def _ask(self, request: Request) -> bytes:
+    def _send(self, request: Request) -> bytes:
         with urlopen(request, timeout=REQUEST_TIMEOUT) as answer:
             body: bytes = answer.read()
         return body

@@ -14,7 +14,7 @@ HEADINGS: Final = ("measurement", "ours", "peer", "ratio", "aim", "met?")
 class ResultRow:
     """One result. `values` are the numbers for programs, in SI units.
 
-    `ratio` is how many times better than the peer it is: above 1.0 is better, for rates and costs alike. `is_met` is
+    `ratio` compares the result with the peer's: above 1.0 is better, for rates and costs alike. `is_met` is
     None if there is no aim.
     """
 

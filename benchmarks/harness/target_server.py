@@ -14,7 +14,7 @@ import uvloop
 BODY = sys.argv[2].encode() if len(sys.argv) > 2 else b"ok"
 
 
-class _Answering(asyncio.Protocol):
+class _AnswerProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
@@ -24,7 +24,7 @@ class _Answering(asyncio.Protocol):
 
 
 async def main(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(_Answering, "127.0.0.1", port, backlog=1024)
+    server = await asyncio.get_running_loop().create_server(_AnswerProtocol, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
 

@@ -22,8 +22,9 @@ QUIET_BEFORE_CHANGE: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class WatchProtocol:
-    """The watch protocol of one server: the request that opens a watch, the bytes that show that it is open, and the
-    bytes that each answer has once.
+    """The watch protocol of one server.
+
+    `request` opens a watch, `ready_marker` shows that it is open, and `answer_marker` is in each answer once.
     """
 
     request: bytes
@@ -33,9 +34,9 @@ class WatchProtocol:
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """When changes were sent, and when each watcher had received all of them: sorted, on the monotonic clock.
+    """The times at which changes were sent, and at which each watcher had received all of them.
 
-    `answer_counts` is how many answers each watcher got.
+    They are sorted, on the monotonic clock. `answer_counts` are the numbers of answers that watchers got.
     """
 
     sent_at: list[float]
@@ -105,7 +106,7 @@ class WatcherPool:
 
 
 def record_send_times(sent_at: list[float], request: Callable[[int], bytes], marks: Sequence[int]) -> Iterator[bytes]:
-    """Returns the requests one by one, and records in `sent_at` when each is sent."""
+    """Yields the requests, and adds to `sent_at` the time at which each is sent."""
     for mark in marks:
         text = request(mark)
         sent_at.append(monotonic())

@@ -40,7 +40,7 @@ class WatcherConnection:
     marks: int = 0
     """One bit for each received mark."""
     received_at: float = 0.0
-    """When the last of them was received."""
+    """The time at which the last of them was received."""
     answer_count: int = 0
     tail: bytes = b""
 
@@ -69,18 +69,18 @@ class WatcherProcess:
             left -= len(batch)
             end = monotonic() + CONNECT_TIMEOUT
             while not all(watcher.is_ready for watcher in batch) and monotonic() < end:
-                self._listen(0.1)
+                self._poll(0.1)
         return sum(watcher.is_ready for watcher in self._by_descriptor.values())
 
     def deliver(self, first: int, count: int, answer_marker: bytes, timeout: float) -> dict[str, object]:
-        """Waits until all have received this many marks; returns when each had, and its count of the marker."""
+        """Waits until all have received this many marks; returns the times and the counts of the marker."""
         self._first, self._wanted, self._answer_marker = first, (1 << count) - 1, answer_marker
         for watcher in self._by_descriptor.values():
             watcher.marks, watcher.received_at, watcher.answer_count = 0, 0.0, 0
         self._missing = len(self._by_descriptor)
         end = monotonic() + timeout
         while self._missing and not self._lost and monotonic() < end:
-            self._listen(0.05)
+            self._poll(0.05)
         watchers = self._by_descriptor.values()
         received = sorted(watcher.received_at for watcher in watchers if watcher.marks == self._wanted)
         return {
@@ -97,7 +97,7 @@ class WatcherProcess:
         self._epoll.register(peer.fileno(), select.EPOLLIN)
         return watcher
 
-    def _listen(self, timeout: float) -> None:
+    def _poll(self, timeout: float) -> None:
         for file, _ in self._epoll.poll(timeout):
             watcher = self._by_descriptor[file]
             size = watcher.peer.recv_into(self._buffer)

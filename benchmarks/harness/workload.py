@@ -45,7 +45,7 @@ def renewal(port: int, service: str, id: str) -> bytes:
 
 
 def puts(node_port: int, names: Iterator[tuple[str, str]], **more: object) -> Iterator[bytes]:
-    """Returns the HTTP/1.1 requests that register these (service, id) at the node with that port."""
+    """Yields the HTTP/1.1 requests that register these (service, id) at the node with that port."""
     for number, (service, id) in enumerate(names):
         yield put(node_port, service, id, body(number, **more))
 
@@ -57,7 +57,7 @@ def spread(count: int, services: int) -> Iterator[tuple[str, str]]:
 
 
 def instance(number: int, service: str = SERVICE) -> Instance:
-    """Returns the same instance as a value of the model."""
+    """Returns the instance of `body` as a value of the model."""
     return Instance(
         service,
         f"i-{number:06}",
@@ -75,8 +75,8 @@ def endpoint(number: int, service: str = SERVICE) -> Endpoint:
 
 def listing(number: int, service: str = SERVICE) -> Listing:
     """Returns the listing of an instance."""
-    why = Provenance(Cause.REGISTERED, "127.0.0.1", at=1.0)
-    return Listing(Registration(instance(number, service), ttl=60.0), why, since=1.0)
+    provenance = Provenance(Cause.REGISTERED, "127.0.0.1", at=1.0)
+    return Listing(Registration(instance(number, service), ttl=60.0), provenance, since=1.0)
 
 
 def change(listed: Listing) -> Change:

@@ -98,7 +98,7 @@ class Listeners:
         self.log_limits()
 
     def log_limits(self) -> None:
-        """Logs how many connections there may be, and what to do if file descriptors allow fewer than configured."""
+        """Logs the limits of connections, and a remedy if file descriptors allow fewer than configured."""
         wanted, limits = self._config.max_connections, self._limits
         _log.info("up to %d HTTP connections, and %d of other listeners, at a time", limits.http, limits.grpc)
         if limits.http < wanted:
@@ -135,7 +135,7 @@ class Listeners:
 
 
 class _HttpListenerServer:
-    """An HTTP server of its own for one dialect, with the same rules for host names as the node's HTTP server."""
+    """The server of an `HttpListener`, with the same rules for host names as the node's HTTP server."""
 
     def __init__(
         self, listener: HttpListener, connections: int, host_names: tuple[str, ...], on_shed: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""Mounts: the paths of the node's HTTP server and the listeners of their own that a dialect needs.
+"""Mounts: the paths of the HTTP server and the listeners that a node opens for a dialect.
 
 A dialect describes them and opens no socket. `adsum.listeners` opens them.
 """
@@ -56,8 +56,7 @@ TcpHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[No
 class HttpPath:
     """An application on the node's HTTP server, for `prefix` and all paths below it.
 
-    The longest prefix of a path wins, so "" gets the paths that no other prefix matches. The application gets the
-    complete path, with its prefix.
+    The longest prefix wins; "" matches every path. The application gets whole paths, with their prefix.
     """
 
     prefix: str
@@ -69,8 +68,8 @@ class HttpPath:
 class HttpListener:
     """An HTTP server of its own for one application.
 
-    `address` is HOST:PORT; port 0 picks a free port. `remedy` is the end of the error if the address can't be used: it
-    names the setting. Both are the same for all kinds of listeners.
+    `address` is HOST:PORT, port 0 for a free one. `remedy` ends the error if the address can't be used: it names the
+    setting. Both mean the same for all listeners.
     """
 
     address: str

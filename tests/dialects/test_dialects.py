@@ -47,10 +47,10 @@ async def daemon(table: None) -> AsyncIterator[Daemon]:
 
 @pytest.mark.parametrize("name", dialects.DIALECTS)
 def test_the_settings_of_a_dialect_are_flags_of_serve(name: str) -> None:
-    room = dialects.DIALECTS[name].removesuffix(".dialect")
-    if util.find_spec(f"{room}.settings") is None:
+    package = dialects.DIALECTS[name].removesuffix(".dialect")
+    if util.find_spec(f"{package}.settings") is None:
         return
-    declared = [value for value in vars(import_module(f"{room}.settings")).values() if _is_settings(value)]
+    declared = [value for value in vars(import_module(f"{package}.settings")).values() if _is_settings(value)]
     assert declared
     assert set(declared) <= set(dialects.DialectSettings.__bases__), "add the class to DialectSettings"
 
@@ -67,7 +67,9 @@ async def test_a_node_mounts_paths_and_ports_of_a_dialect_that_is_only_in_the_ta
         answers = [(await http.get(daemon.urls[0] + path)).text for path in ("/tiny", "/tiny/x?y=1", "/v1")]
         assert answers[:2] == ["/tiny: orders", "/tiny/x: orders"]
         assert "tiny" not in answers[2]
-        assert [each["id"] for each in (await http.get(url)).json()["instances"]] == ["o1"], "the fast path still works"
+        assert [instance["id"] for instance in (await http.get(url)).json()["instances"]] == ["o1"], (
+            "the fast path still works"
+        )
         own, tcp, udp = daemon.addresses["tiny"]
         assert (await http.get(f"http://{own}/anything")).text == "/anything: orders"
         (traffic,) = (await http.get(f"{daemon.urls[0]}/api/v1/status")).json()["traffic"]
@@ -79,9 +81,9 @@ async def test_a_node_mounts_paths_and_ports_of_a_dialect_that_is_only_in_the_ta
         assert await reader.readline() == b"orders\n"
         second_reader, second = await asyncio.open_connection(*tcp.split(":"))
         assert await second_reader.read() == b"", "one connection is the limit"
-        for each in (writer, second):
-            each.close()
-            await each.wait_closed()
+        for stream in (writer, second):
+            stream.close()
+            await stream.wait_closed()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         datagrams.settimeout(WAIT_TIMEOUT)
         host, _, port = udp.partition(":")
@@ -115,7 +117,7 @@ async def test_a_taken_port_of_a_dialect_is_refused_with_its_remedy(table: None)
             await node.start()
 
 
-def test_settings_of_a_dialect_are_checked_and_handed_to_it_typed() -> None:
+def test_settings_of_a_dialect_are_checked_and_an_unknown_dialect_is_a_key_error() -> None:
     with pytest.raises(Invalid, match="tiny: must not be nowhere, whatever the store is"):
         TinyServeConfig(store="memory:", tiny="nowhere")
     with pytest.raises(KeyError):
@@ -134,7 +136,7 @@ def _fast_path(prefix: str, target: bytes, headers: object) -> tuple[int, bytes]
     return 200, prefix.encode()
 
 
-def test_one_application_and_one_fast_path_are_served_without_a_detour() -> None:
+def test_a_single_application_and_a_single_fast_path_are_called_directly() -> None:
     (only,) = _paths("")
     router = PathRouter([only])
     assert router.app is only.app

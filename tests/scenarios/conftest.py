@@ -13,7 +13,7 @@ from tests.support.programs import need
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[ScenarioSandbox]:
+def sandbox(tmp_path: Path) -> Iterator[ScenarioSandbox]:
     """A folder, ports and processes for this test alone."""
     found = ScenarioSandbox(tmp_path)
     yield found
@@ -27,8 +27,8 @@ def envoy() -> None:
 
 
 @pytest.fixture
-async def door(place: ScenarioSandbox, envoy: None) -> AsyncIterator[GatewayLoad]:
+async def gateway_load(sandbox: ScenarioSandbox, envoy: None) -> AsyncIterator[GatewayLoad]:
     """A gateway under load, not started yet, with a sandbox for its registry."""
-    found = GatewayLoad(place)
+    found = GatewayLoad(sandbox)
     yield found
     await found.http.aclose()

@@ -25,10 +25,10 @@ CHECK = "http:/health?interval=500ms&timeout=5s&rise=1&fall=2"
 class GatewayLoad:
     """A gateway and its callers."""
 
-    def __init__(self, place: ScenarioSandbox) -> None:
-        self.place = place
-        self.xds = f"127.0.0.1:{place.port()}"
-        self.listen = f"127.0.0.1:{place.port()}"
+    def __init__(self, sandbox: ScenarioSandbox) -> None:
+        self.sandbox = sandbox
+        self.xds = f"127.0.0.1:{sandbox.port()}"
+        self.listen = f"127.0.0.1:{sandbox.port()}"
         self.url = f"http://{self.listen}"
         self.answered: Counter[str] = Counter()
         """Answered calls by the id of the instance."""
@@ -37,13 +37,13 @@ class GatewayLoad:
 
     async def start_registry(self, store: str = "", *options: str) -> ScenarioProcess:
         """Starts, or restarts, the registry of the gateway."""
-        return await self.place.start_registry(store, "--xds", self.xds, *options)
+        return await self.sandbox.start_registry(store, "--xds", self.xds, *options)
 
     async def start_gateway(self, *options: str, **environ: str) -> ScenarioProcess:
         """Starts the gateway and returns once it listens."""
         addresses = ["--listen", self.listen, "--xds", self.xds, "--monitor", "off", "--access-log", "off"]
         program = ["-m", "adsum", "gateway", *addresses, "--concurrency", "1", *options]
-        gateway = self.place.run("gateway", *program, **environ)
+        gateway = self.sandbox.run("gateway", *program, **environ)
         await gateway.wait_for_output("listens on")
         return gateway
 
@@ -87,10 +87,10 @@ class GatewayLoad:
             await asyncio.sleep(pace)
 
 
-def start_wrapped_instance(place: ScenarioSandbox, id: str, *options: str) -> ScenarioProcess:
+def start_wrapped_instance(sandbox: ScenarioSandbox, id: str, *options: str) -> ScenarioProcess:
     """Starts an instance of orders as a program under `adsum run`."""
     program = [sys.executable, "-m", "tests.scenarios.instance_server"]
-    return place.adsum("run", "--service", "orders", "--id", id, "--check", CHECK, *options, "--", *program)
+    return sandbox.adsum("run", "--service", "orders", "--id", id, "--check", CHECK, *options, "--", *program)
 
 
 async def register(api: JsonApi, service: str, found: InstanceServer, id: str = "") -> None:

@@ -36,13 +36,13 @@ class ClusterNode(ScenarioProcess):
 class RegistryCluster:
     """The nodes, the members of etcd, and proxies: from each node to each member, and from other nodes to each node."""
 
-    def __init__(self, place: ScenarioSandbox, members: Sequence[EtcdProcess]) -> None:
-        self.place = place
+    def __init__(self, sandbox: ScenarioSandbox, members: Sequence[EtcdProcess]) -> None:
+        self.sandbox = sandbox
         self.members = members
         self.etcd_wires: list[list[TcpProxy]] = []
         self.node_wires: list[TcpProxy] = []
         self.nodes: list[ClusterNode] = []
-        self._ports = [(place.port(), place.port()) for _ in range(NODES)]
+        self._ports = [(sandbox.port(), sandbox.port()) for _ in range(NODES)]
 
     @property
     def urls(self) -> str:
@@ -62,7 +62,7 @@ class RegistryCluster:
 
     def _node(self, number: int) -> ClusterNode:
         store = "etcd://" + ",".join(f"127.0.0.1:{wire.port}" for wire in self.etcd_wires[number])
-        return ClusterNode(self.place.folder, number, *self._ports[number], store, self.node_wires[number].port)
+        return ClusterNode(self.sandbox.folder, number, *self._ports[number], store, self.node_wires[number].port)
 
     async def restart_node(self, number: int) -> None:
         """Starts a killed node again."""
@@ -102,11 +102,11 @@ class RegistryCluster:
 
 
 @asynccontextmanager
-async def running_cluster(place: ScenarioSandbox) -> AsyncIterator[RegistryCluster]:
+async def running_cluster(sandbox: ScenarioSandbox) -> AsyncIterator[RegistryCluster]:
     """Runs a cluster whose nodes know one another."""
     async with AsyncExitStack() as stack:
-        members = stack.enter_context(etcd_process.etcd_cluster(place.folder))
-        found = RegistryCluster(place, members)
+        members = stack.enter_context(etcd_process.etcd_cluster(sandbox.folder))
+        found = RegistryCluster(sandbox, members)
         stack.push_async_callback(found.close)
         await found.start()
         yield found

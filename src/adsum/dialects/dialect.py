@@ -1,4 +1,7 @@
-"""A dialect: one wire language about the catalog. The base class of all of them, and what a node hands to each."""
+"""The base class of dialects, and the parts of the node that a dialect may use.
+
+A dialect is one wire language about the catalog.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,7 @@ class DialectContext:
     intent: Callable[[Snapshot], Intent]
     """The routes and upstreams of a snapshot; the same object until they change."""
     node_status: Callable[[], wire.NodeStatus]
+    """Returns the status of this node."""
     metrics_text: Callable[[], bytes]
     """All metrics in Prometheus's text format."""
 

@@ -25,7 +25,7 @@ class UdpServer:
         host, port = split_host_port(address)
         try:
             loop = asyncio.get_running_loop()
-            self._transport, _ = await loop.create_datagram_endpoint(self._protocol, local_addr=(host, port))
+            self._transport, _ = await loop.create_datagram_endpoint(self._protocol, local_addr=(host, int(port)))
         except OSError as error:
             raise UdpListenError(f"can't listen on {address}: {error.strerror or error}") from None
         return format_host_port(host, self._transport.get_extra_info("sockname")[1])

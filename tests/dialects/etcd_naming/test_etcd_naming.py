@@ -49,7 +49,7 @@ def commit(etcd: EtcdProcess, *operations: Operation) -> None:
     asyncio.run(work())
 
 
-def kept(etcd: EtcdProcess | FakeEtcd, prefix: str) -> dict[str, Any]:
+def keys_below(etcd: EtcdProcess | FakeEtcd, prefix: str) -> dict[str, Any]:
     """Returns every key below a prefix, with its decoded value."""
 
     async def work() -> dict[str, Any]:
@@ -84,15 +84,15 @@ def drain(daemon: RunningDaemon, id: str, wait: float) -> int:
     return int(result.get("unacknowledged", 0))
 
 
-def why(daemon: RunningDaemon, id: str) -> str:
+def last_reason(daemon: RunningDaemon, id: str) -> str:
     """Returns the reason of the newest change."""
     changes = httpx.get(f"{daemon.url}/api/v1/changes", params={"id": id}).json()["changes"]
     return str(max(changes, key=lambda change: change["revision"])["reason"])
 
 
 def register(daemon: RunningDaemon, service: str, id: str, port: int) -> None:
-    there = f"{daemon.url}/api/v1/services/{service}/instances/{id}"
-    httpx.put(there, json={"address": "10.0.0.1", "port": port, "ttl": None}).raise_for_status()
+    url = f"{daemon.url}/api/v1/services/{service}/instances/{id}"
+    httpx.put(url, json={"address": "10.0.0.1", "port": port, "ttl": None}).raise_for_status()
 
 
 def test_usable_instances_are_keys_in_etcd_and_no_others(etcd: EtcdProcess) -> None:
@@ -100,23 +100,23 @@ def test_usable_instances_are_keys_in_etcd_and_no_others(etcd: EtcdProcess) -> N
     try:
         register(daemon, "orders", "o1", 1)
         register(daemon, "orders", "o2", 2)
-        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:2"})
-        value = kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]
+        until(lambda: keys_below(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:2"})
+        value = keys_below(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]
         assert (value["Op"], value["Addr"], value["Metadata"]) == (0, "10.0.0.1:1", None)
         override = f"{daemon.url}/api/v1/services/orders/instances/o1/override"
         httpx.put(override, json={"status": "draining"}).raise_for_status()
-        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:2"})
+        until(lambda: keys_below(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:2"})
         httpx.delete(override).raise_for_status()
         register(daemon, "orders", "o2", 3)
-        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:3"})
+        until(lambda: keys_below(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:1", "/svc/orders/10.0.0.1:3"})
         assert listed(daemon, "orders").keys() == {"o1", "o2"}, "published keys are not listed"
     finally:
         daemon.stop()
-    assert len(kept(etcd, "/svc/")) == 2, "resolvers keep their instances while the registry restarts"
+    assert len(keys_below(etcd, "/svc/")) == 2, "resolvers keep their instances while the registry restarts"
     daemon = serve(f"{etcd.url}?prefix=/svc/")  # A registry that starts with an empty catalog takes the keys over.
     try:
         register(daemon, "orders", "o9", 9)
-        until(lambda: kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:9"})
+        until(lambda: keys_below(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:9"})
     finally:
         daemon.stop()
 
@@ -126,15 +126,15 @@ def test_a_drain_returns_when_the_key_is_gone_and_reports_when_it_is_not(etcd: E
     try:
         for number in range(1, 4):
             register(daemon, "orders", f"o{number}", number)
-        until(lambda: len(kept(etcd, "/svc/")) == 3)
+        until(lambda: len(keys_below(etcd, "/svc/")) == 3)
         assert drain(daemon, "o1", 20.0) == 0
-        assert kept(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:2", "/svc/orders/10.0.0.1:3"}
+        assert keys_below(etcd, "/svc/").keys() == {"/svc/orders/10.0.0.1:2", "/svc/orders/10.0.0.1:3"}
         etcd.kill()
         assert drain(daemon, "o2", 0.5) == 1
         etcd.start()
         etcd.wait()
         assert drain(daemon, "o3", 20.0) == 0
-        assert kept(etcd, "/svc/") == {}
+        assert keys_below(etcd, "/svc/") == {}
     finally:
         daemon.stop()
 
@@ -154,7 +154,7 @@ def test_an_external_instance_is_listed_with_its_origin_until_its_key_is_gone(et
         assert found["10.0.0.2:80"]["metadata"] == {"origin": "etcd-naming"}
         assert found.keys() == {"taken", "10.0.0.2:80"}
         assert found["taken"]["address"] == "10.0.0.1", "an instance that registered with the registry is not replaced"
-        assert kept(etcd, "/svc/orders/").keys() == {
+        assert keys_below(etcd, "/svc/orders/").keys() == {
             "/svc/orders/10.0.0.1:1",
             "/svc/orders/10.0.0.2:80",
             "/svc/orders/x",
@@ -163,13 +163,13 @@ def test_an_external_instance_is_listed_with_its_origin_until_its_key_is_gone(et
         assert [(change["cause"], change["actor"]) for change in changes] == [("registered", "etcd-naming")]
         commit(etcd, Delete(b"/svc/orders/10.0.0.2:80"))
         until(lambda: listed(daemon, "orders").keys() == {"taken"})
-        assert why(daemon, "10.0.0.2:80") == "its key in etcd is gone"
+        assert last_reason(daemon, "10.0.0.2:80") == "its key in etcd is gone"
         commit(etcd, Put(b"/svc/orders/10.0.0.6:80", b'{"Addr":"10.0.0.6:80"}'))
         until(lambda: listed(daemon, "orders").keys() == {"taken", "10.0.0.6:80"})
         body = {"address": "10.0.0.6", "port": 80, "ttl": None}
         httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o6", json=body).raise_for_status()
         until(lambda: listed(daemon, "orders").keys() == {"taken", "o6"})
-        assert why(daemon, "10.0.0.6:80") == "registered with the registry as well"
+        assert last_reason(daemon, "10.0.0.6:80") == "registered with the registry as well"
         httpx.delete(f"{daemon.url}/api/v1/services/orders/instances/o6").raise_for_status()
         commit(etcd, Delete(b"/svc/orders/10.0.0.6:80"))
         until(lambda: listed(daemon, "orders").keys() == {"taken"})
@@ -200,20 +200,20 @@ def test_published_keys_come_back_within_seconds_after_etcd_has_lost_them(each_e
     try:
         url = f"{daemon.url}/api/v1/services/orders/instances"
         httpx.put(f"{url}/o1", json={"address": "10.0.0.1", "port": 80, "ttl": None}).raise_for_status()
-        until(lambda: kept(etcd, "orders/"))
+        until(lambda: keys_below(etcd, "orders/"))
         etcd.kill()
         etcd.save()
         etcd.start()
         etcd.wait()
         httpx.put(f"{url}/o2", json={"address": "10.0.0.2", "port": 80, "ttl": None}).raise_for_status()
-        until(lambda: len(kept(etcd, "orders/")) == 2)
+        until(lambda: len(keys_below(etcd, "orders/")) == 2)
         for lose in (etcd.restore, etcd.wipe):
             etcd.kill()
             lose()
             etcd.start()
             etcd.wait()
             lost = time.monotonic()
-            until(lambda: set(kept(etcd, "orders/")) == {"orders/10.0.0.1:80", "orders/10.0.0.2:80"})
+            until(lambda: set(keys_below(etcd, "orders/")) == {"orders/10.0.0.1:80", "orders/10.0.0.2:80"})
             assert time.monotonic() - lost < LEASE_TTL / 6, "before the session would have been renewed"
     finally:
         daemon.stop()
@@ -223,12 +223,12 @@ def test_a_full_catalog_delays_no_other_service(etcd: EtcdProcess, caplog: pytes
     daemon = serve(f"{etcd.url}?prefix=/svc/")
     try:
         register(daemon, "zoo", "z1", 1)
-        until(lambda: len(kept(etcd, "/svc/")) == 1)
+        until(lambda: len(keys_below(etcd, "/svc/")) == 1)
         daemon.registry.max_catalog_bytes = daemon.registry.snapshot.size
         commit(etcd, Put(b"/svc/ants/10.0.0.2:80", b'{"Addr":"10.0.0.2:80"}'))
         until(lambda: "not all instances that are registered in etcd are listed: registrations take" in caplog.text)
         register(daemon, "zoo", "z1", 2)
-        until(lambda: kept(etcd, "/svc/zoo/").keys() == {"/svc/zoo/10.0.0.1:2"})
+        until(lambda: keys_below(etcd, "/svc/zoo/").keys() == {"/svc/zoo/10.0.0.1:2"})
         daemon.registry.max_catalog_bytes *= 3
         until(lambda: listed(daemon, "ants").keys() == {"10.0.0.2:80"})
         assert caplog.text.count("not all instances that are registered") == 1
@@ -243,12 +243,12 @@ def test_an_external_key_is_never_overwritten(etcd: EtcdProcess) -> None:
     try:
         register(daemon, "orders", "o1", 1)
         register(daemon, "orders", "o2", 2)
-        until(lambda: "/svc/orders/10.0.0.1:2" in kept(etcd, "/svc/"))
-        assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] == "theirs"
+        until(lambda: "/svc/orders/10.0.0.1:2" in keys_below(etcd, "/svc/"))
+        assert keys_below(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] == "theirs"
         assert listed(daemon, "orders").keys() == {"o1", "o2"}, "the external key is not listed a second time"
         commit(etcd, Delete(b"/svc/orders/10.0.0.1:1"))
-        until(lambda: "/svc/orders/10.0.0.1:1" in kept(etcd, "/svc/"))
-        assert kept(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] is None, "the key is free, and published"
+        until(lambda: "/svc/orders/10.0.0.1:1" in keys_below(etcd, "/svc/"))
+        assert keys_below(etcd, "/svc/")["/svc/orders/10.0.0.1:1"]["Metadata"] is None, "the key is free, and published"
     finally:
         daemon.stop()
 
@@ -294,7 +294,7 @@ def test_without_a_prefix_naming_shares_etcd_with_the_store(
         register(daemon, "orders", "o1", 1)
         commit(etcd, Put(b"orders/10.0.0.2:80", b'{"Addr":"10.0.0.2:80"}'))
         until(lambda: listed(daemon, "orders").keys() == {"o1", "10.0.0.2:80"})
-        until(lambda: kept(etcd, "orders/").keys() == {"orders/10.0.0.1:1", "orders/10.0.0.2:80"})
+        until(lambda: keys_below(etcd, "orders/").keys() == {"orders/10.0.0.1:1", "orders/10.0.0.2:80"})
         assert [record for record in caplog.records if record.name == "adsum.etcd-naming"] == []
     finally:
         daemon.stop()

@@ -13,17 +13,17 @@ from tests.scenarios.processes import ScenarioRegistry, ScenarioSandbox
 class RegistryProcess:
     """A registry that keeps its addresses over restarts, and starts with an empty catalog each time."""
 
-    def __init__(self, place: ScenarioSandbox) -> None:
-        self.place = place
-        self.xds = f"127.0.0.1:{place.port()}"
+    def __init__(self, sandbox: ScenarioSandbox) -> None:
+        self.sandbox = sandbox
+        self.xds = f"127.0.0.1:{sandbox.port()}"
 
     async def start(self) -> ScenarioRegistry:
         """Starts it, and returns when it is ready."""
-        return await self.place.start_registry("memory:", "--xds", self.xds)
+        return await self.sandbox.start_registry("memory:", "--xds", self.xds)
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[RegistryProcess]:
-    place = ScenarioSandbox(tmp_path)
-    yield RegistryProcess(place)
-    place.close()
+    sandbox = ScenarioSandbox(tmp_path)
+    yield RegistryProcess(sandbox)
+    sandbox.close()

@@ -150,7 +150,7 @@ def _bootstrap(name: str, profile: GatewayProfile, xds: str, admin: int, *, delt
             }
         ],
     }
-    where = {"address": {"socket_address": {"address": host, "port_value": int(port)}}}
+    endpoint = {"address": {"socket_address": {"address": host, "port_value": int(port)}}}
     options = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     registry = {
         "name": "registry",
@@ -162,7 +162,7 @@ def _bootstrap(name: str, profile: GatewayProfile, xds: str, admin: int, *, delt
                 "explicit_http_config": {"http2_protocol_options": {}},
             }
         },
-        "load_assignment": {"cluster_name": "registry", "endpoints": [{"lb_endpoints": [{"endpoint": where}]}]},
+        "load_assignment": {"cluster_name": "registry", "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
     }
     return {
         "node": {"id": name, "cluster": "test", "metadata": profile.metadata()},

@@ -92,9 +92,9 @@ class FakeCompiled(CompiledResources):
         found: dict[ResourceKind, dict[str, Resource]] = {kind: {} for kind in (CDS, EDS, LDS, RDS)}
         for name, service in snapshot.services.items():
             ports = sorted(
-                each.instance.port
-                for each in service.listings.values()
-                if addresses.get(each.instance.address, each.instance.address)[0].isdigit()
+                listing.instance.port
+                for listing in service.listings.values()
+                if addresses.get(listing.instance.address, listing.instance.address)[0].isdigit()
             )
             found[CDS][name] = resource(CDS, name, 1)
             found[EDS][name] = assignment(name, ports)
@@ -180,11 +180,11 @@ def decode(message: bytes, *, delta: bool) -> ReceivedResponse:
     """Decodes a response."""
     if delta:
         response = DeltaDiscoveryResponse.FromString(message)
-        contents = {each.name: each.resource.value for each in response.resources}
+        contents = {named.name: named.resource.value for named in response.resources}
         kind = ResourceKind(response.type_url)
         return ReceivedResponse(kind, response.nonce, contents, list(response.removed_resources))
     response = DiscoveryResponse.FromString(message)
-    contents = {_name(each): each.value for each in response.resources}
+    contents = {_name(packed): packed.value for packed in response.resources}
     return ReceivedResponse(ResourceKind(response.type_url), response.nonce, contents, [])
 
 

@@ -20,7 +20,7 @@ def serve(name: str) -> None:
     server = grpc.server(ThreadPoolExecutor(4))
     handlers = {"Name": grpc.unary_unary_rpc_method_handler(answer)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Names", handlers),))
-    _say(str(server.add_insecure_port("127.0.0.1:0")))
+    _print_line(str(server.add_insecure_port("127.0.0.1:0")))
     server.start()
     server.wait_for_termination()
 
@@ -28,17 +28,17 @@ def serve(name: str) -> None:
 def call(target: str) -> None:
     """Calls without end, and prints a line for each answer."""
     with grpc.insecure_channel(target) as channel:
-        ask = channel.unary_unary(METHOD, None, None)
+        method = channel.unary_unary(METHOD, None, None)
         while True:
             try:
-                line = ask(b"", timeout=10.0).decode()
+                line = method(b"", timeout=10.0).decode()
             except grpc.RpcError as error:
                 line = f"{error.code().name} {error.details()}"
-            _say(line)
+            _print_line(line)
             time.sleep(0.01)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

@@ -26,7 +26,7 @@ async def test_it_follows_registrations_drains_and_deregistrations(
 ) -> None:
     await registry.start()
     with instances("a", "b") as servers, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with JsonApi(registry.place.url) as api:
+        async with JsonApi(registry.sandbox.url) as api:
             await _register(api, "orders", "a", servers["a"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a")
             await _register(api, "orders", "b", servers["b"].port)
@@ -53,7 +53,7 @@ async def test_it_keeps_routing_while_the_registry_is_down_and_after_it_restarts
 ) -> None:
     node = await registry.start()
     with instances("a", "b", "c") as servers, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with JsonApi(registry.place.url) as api:
+        async with JsonApi(registry.sandbox.url) as api:
             await _register(api, "orders", "a", servers["a"].port)
             await _register(api, "users", "b", servers["b"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a")
@@ -87,7 +87,7 @@ async def test_a_rate_limit_counts_over_all_hosts_and_survives_other_changes(
 ) -> None:
     await registry.start()
     with instances("a") as servers, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with JsonApi(registry.place.url) as api:
+        async with JsonApi(registry.sandbox.url) as api:
 
             async def declare(route: str, requests: int = 3, **more: object) -> None:
                 limit = {"requests": requests, "per": "1h"}
@@ -129,7 +129,7 @@ async def test_callers_of_a_rejected_cluster_get_the_reason_and_other_services_d
 ) -> None:
     await registry.start()
     with instances("a") as servers, envoy(registry.xds, tmp_path, delta=delta) as gateway:
-        async with JsonApi(registry.place.url) as api:
+        async with JsonApi(registry.sandbox.url) as api:
             await _register(api, "orders", "a", servers["a"].port)
             await asyncio.to_thread(gateway.answers, "/orders/1", "a")
             await api.put("/upstreams/typo", tls={"ca": "/no/such/folder/authorities.pem"})
@@ -157,12 +157,12 @@ async def test_the_status_shows_its_reason_for_a_rejection(registry: RegistryPro
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with envoy(registry.xds, tmp_path, port=taken.getsockname()[1]):
             await node.wait_for_output("gw1 rejects its listeners")
-            async with JsonApi(registry.place.url) as api:
+            async with JsonApi(registry.sandbox.url) as api:
                 (view,) = (await api.get("/status"))["gateways"]
                 assert address in view["rejections"]["listeners"]
-                metrics = (await api.http.get(f"{registry.place.url}/metrics")).text
+                metrics = (await api.http.get(f"{registry.sandbox.url}/metrics")).text
                 assert 'adsum_xds_rejections_total{kind="listeners"} 1.0' in metrics
-            status = registry.place.adsum("status")
+            status = registry.sandbox.adsum("status")
             await status.wait()
             assert "gw1" in status.stdout
             assert address in status.stdout

@@ -20,7 +20,7 @@ class GrpcCallerProcess:
             "xds_servers": [{"server_uri": registry.xds, "channel_creds": [{"type": "insecure"}]}],
             "node": {"id": "caller"},
         }
-        self._child = registry.place.run(
+        self._child = registry.sandbox.run(
             "caller", *PEER, "call", f"xds:///{service}", GRPC_XDS_BOOTSTRAP_CONFIG=json.dumps(bootstrap)
         )
 
@@ -48,7 +48,7 @@ class GrpcCallerProcess:
 
 
 async def _server(registry: RegistryProcess, api: JsonApi, name: str) -> ScenarioProcess:
-    server = registry.place.run(name, *PEER, "serve", name)
+    server = registry.sandbox.run(name, *PEER, "serve", name)
     await wait_until(lambda: "\n" in server.stdout)
     await _register(api, name, server)
     return server
@@ -63,7 +63,7 @@ async def test_it_follows_registrations_drains_and_deregistrations_and_outlives_
     registry: RegistryProcess,
 ) -> None:
     node = await registry.start()
-    async with JsonApi(registry.place.url) as api:
+    async with JsonApi(registry.sandbox.url) as api:
         a = await _server(registry, api, "a")
         client = GrpcCallerProcess(registry, "orders")
         await client.answered_by("a")

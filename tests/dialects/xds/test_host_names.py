@@ -17,7 +17,7 @@ from adsum.dialects.xds import host_names
 from adsum.dialects.xds.host_names import REFRESH_INTERVAL, RETRY_INTERVAL, HostNameResolver
 from tests.support.fakes import FakeClock, run_until_idle
 
-WHY = Provenance(Cause.REGISTERED, "tester")
+PROVENANCE = Provenance(Cause.REGISTERED, "tester")
 
 
 class HostNameWorld:
@@ -29,7 +29,7 @@ class HostNameWorld:
         self.looked_up: list[str] = []
         self.changes = 0
         self.snapshot = snapshots.load_snapshot(FullState("e", 0, []))
-        self.addresses = HostNameResolver(
+        self.resolver = HostNameResolver(
             self.clock, Random(1), lambda ip: "not there" if ip.startswith("10.") else None, self._changed
         )
 
@@ -44,13 +44,13 @@ class HostNameWorld:
 
     async def list(self, id: str, address: str | None, service: str = "orders") -> None:
         """Registers an instance at this address, or deregisters it (None)."""
-        listing = Listing(Registration(Instance(service, id, address, 80)), WHY) if address else None
-        batch = Batch(self.snapshot.revision + 1, [Change(Key(service, id), listing, WHY)])
+        listing = Listing(Registration(Instance(service, id, address, 80)), PROVENANCE) if address else None
+        batch = Batch(self.snapshot.revision + 1, [Change(Key(service, id), listing, PROVENANCE)])
         await self.follow(self.snapshot.apply(batch))
 
     async def follow(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.addresses.follow(snapshot)
+        self.resolver.follow(snapshot)
         await run_until_idle()
 
 
@@ -59,7 +59,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HostNameWorld]
     found = HostNameWorld()
     monkeypatch.setattr(host_names, "look_up", found.look_up)
     yield found
-    await found.addresses.close()
+    await found.resolver.close()
 
 
 async def test_names_are_looked_up_when_they_appear_and_addresses_never(world: HostNameWorld) -> None:
@@ -68,7 +68,7 @@ async def test_names_are_looked_up_when_they_appear_and_addresses_never(world: H
     await world.list("b", "192.0.2.9")
     await world.list("c", "2001:db8::1")
     assert world.looked_up == ["a.example"]
-    assert world.addresses.addresses == {"a.example": "192.0.2.1"}
+    assert world.resolver.addresses == {"a.example": "192.0.2.1"}
     assert world.changes == 1
 
 
@@ -78,7 +78,7 @@ async def test_a_failed_look_up_keeps_the_last_address(world: HostNameWorld) -> 
     world.answers = {}
     await world.clock.advance(3 * REFRESH_INTERVAL)
     assert len(world.looked_up) > 2
-    assert world.addresses.addresses == {"a.example": "192.0.2.1"}
+    assert world.resolver.addresses == {"a.example": "192.0.2.1"}
     assert world.changes == 1
 
 
@@ -87,27 +87,27 @@ async def test_an_address_stays_while_it_is_among_the_answers(world: HostNameWor
     await world.list("a", "a.example")
     world.answers = {"a.example": ["192.0.2.2", "192.0.2.1"]}
     await world.clock.advance(2 * REFRESH_INTERVAL)
-    assert world.addresses.addresses == {"a.example": "192.0.2.1"}
+    assert world.resolver.addresses == {"a.example": "192.0.2.1"}
     world.answers = {"a.example": ["192.0.2.3"]}
-    before = world.addresses.addresses
+    before = world.resolver.addresses
     await world.clock.advance(2 * REFRESH_INTERVAL)
-    assert world.addresses.addresses == {"a.example": "192.0.2.3"}
-    assert world.addresses.addresses is not before, "an address table is never changed in place"
+    assert world.resolver.addresses == {"a.example": "192.0.2.3"}
+    assert world.resolver.addresses is not before, "an address table is never changed in place"
 
 
 async def test_a_name_without_an_address_is_looked_up_again_soon(world: HostNameWorld) -> None:
     await world.list("a", "a.example")
-    assert world.addresses.addresses == {}
+    assert world.resolver.addresses == {}
     world.answers = {"a.example": ["192.0.2.1"]}
     await world.clock.advance(2 * RETRY_INTERVAL)
-    assert world.addresses.addresses == {"a.example": "192.0.2.1"}
+    assert world.resolver.addresses == {"a.example": "192.0.2.1"}
 
 
 async def test_denied_addresses_are_ignored(world: HostNameWorld) -> None:
     world.answers = {"a.example": ["10.0.0.1", "fe80::1%eth0", "192.0.2.5"], "b.example": ["10.0.0.1"]}
     await world.list("a", "a.example")
     await world.list("b", "b.example")
-    assert world.addresses.addresses == {"a.example": "192.0.2.5"}
+    assert world.resolver.addresses == {"a.example": "192.0.2.5"}
 
 
 async def test_names_of_deregistered_instances_are_dropped(world: HostNameWorld) -> None:
@@ -116,9 +116,9 @@ async def test_names_of_deregistered_instances_are_dropped(world: HostNameWorld)
     await world.list("a", "a.example", "users")
     await world.list("b", "b.example")
     await world.list("a", None)
-    assert set(world.addresses.addresses) == {"a.example", "b.example"}, "users has an instance with it, too"
+    assert set(world.resolver.addresses) == {"a.example", "b.example"}, "users has an instance with it, too"
     await world.list("a", None, "users")
-    assert set(world.addresses.addresses) == {"b.example"}
+    assert set(world.resolver.addresses) == {"b.example"}
     before = len(world.looked_up)
     await world.clock.advance(1.5 * REFRESH_INTERVAL)
     assert set(world.looked_up[before:]) == {"b.example"}
@@ -128,4 +128,4 @@ async def test_names_are_those_of_the_current_epoch(world: HostNameWorld) -> Non
     world.answers = {"a.example": ["192.0.2.1"]}
     await world.list("a", "a.example")
     await world.follow(Snapshot("e2", 0, MappingProxyType({}), 0, 0))
-    assert world.addresses.addresses == {}
+    assert world.resolver.addresses == {}

@@ -28,19 +28,19 @@ ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 DELTA, SOTW = f"{ADS}/DeltaAggregatedResources", f"{ADS}/StreamAggregatedResources"
 LRS = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats"
 METRICS = "/envoy.service.metrics.v3.MetricsService/StreamMetrics"
-SHAPE = GatewayProfile(listen=("127.0.0.1:8080",)).metadata()
+PROFILE = GatewayProfile(listen=("127.0.0.1:8080",)).metadata()
 
 
 class RawGrpcPeer:
     """A peer that sends given messages, and keeps the messages that it receives."""
 
-    def __init__(self, place: str, method: str = DELTA) -> None:
+    def __init__(self, address: str, method: str = DELTA) -> None:
         self.received: list[bytes] = []
         self.end: grpc.RpcError | None = None
         self._messages: list[bytes] = []
         self._condition = threading.Condition()
         self._is_closed = False
-        self._channel = grpc.insecure_channel(place, [("grpc.use_local_subchannel_pool", 1)])
+        self._channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
         self._call = self._channel.stream_stream(method, None, None)(self._requests())
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -87,8 +87,8 @@ class RawGrpcPeer:
 class WellBehavedGateway(RawGrpcPeer):
     """A gateway that follows the protocol: it subscribes to one assignment, and acknowledges."""
 
-    def __init__(self, place: str, node: str = "good") -> None:
-        super().__init__(place)
+    def __init__(self, address: str, node: str = "good") -> None:
+        super().__init__(address)
         self._acked = 0
         self.send(request_bytes(CDS, node=node))
         self.send(request_bytes(EDS, "orders"))
@@ -101,19 +101,23 @@ class WellBehavedGateway(RawGrpcPeer):
                 DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce).SerializeToString()
             )
             self._acked += 1
-        last = [each for each in map(DeltaDiscoveryResponse.FromString, self.received) if each.type_url == EDS.value]
+        last = [
+            response
+            for response in map(DeltaDiscoveryResponse.FromString, self.received)
+            if response.type_url == EDS.value
+        ]
         if not last or not last[-1].resources:
             return []
         assignment = ClusterLoadAssignment.FromString(last[-1].resources[0].resource.value)
         return sorted(
-            each.endpoint.address.socket_address.port_value
+            endpoint.endpoint.address.socket_address.port_value
             for locality in assignment.endpoints
-            for each in locality.lb_endpoints
+            for endpoint in locality.lb_endpoints
         )
 
 
 def request_bytes(
-    kind: Any, *names: str, node: str = "", agent: str = "envoy", metadata: Any = SHAPE, **more: Any
+    kind: Any, *names: str, node: str = "", agent: str = "envoy", metadata: Any = PROFILE, **more: Any
 ) -> bytes:
     """Encodes a request."""
     request = DeltaDiscoveryRequest(type_url=getattr(kind, "value", kind), resource_names_subscribe=names, **more)
@@ -180,8 +184,8 @@ MISBEHAVIOURS = {
     "no node": (DELTA, request_bytes(CDS), "must have a node"),
     "long node": (DELTA, request_bytes(CDS, node="x" * (MAX_NODE_LENGTH + 1)), "a node's id, program and version"),
     "lines in the node": (DELTA, request_bytes(CDS, node="a\nb"), "a node's id, program and version"),
-    "no shape": (DELTA, request_bytes(CDS, node="x", metadata={}), "adsum"),
-    "strange shape": (DELTA, request_bytes(CDS, node="x", metadata={"adsum": {"listen": ["everywhere"]}}), "listen"),
+    "no profile": (DELTA, request_bytes(CDS, node="x", metadata={}), "adsum"),
+    "invalid profile": (DELTA, request_bytes(CDS, node="x", metadata={"adsum": {"listen": ["everywhere"]}}), "listen"),
     "long name": (DELTA, request_bytes(EDS, "x" * (MAX_NAME_LENGTH + 1), node="x"), "a name or version"),
     "long nonce": (DELTA, request_bytes(EDS, node="x", response_nonce="x" * (MAX_NAME_LENGTH + 1)), "a nonce"),
     "long version": (
@@ -221,10 +225,10 @@ MISBEHAVIOURS = {
 def test_a_peer_that_violates_the_protocol_is_refused_with_the_reason_and_no_other(
     world: MisbehavingPeersWorld, name: str
 ) -> None:
-    method, message, words = MISBEHAVIOURS[name]
+    method, message, reason = MISBEHAVIOURS[name]
     code, details = world.connect(method).send(message).status()
     assert code == "INVALID_ARGUMENT"
-    assert words in details
+    assert reason in details
     world.check()
     [refused] = httpx.get(f"{world.daemon.url}/api/v1/status").json()["refused_streams"]
     assert (refused["code"], refused["reason"], refused["count"]) == (code, details, 1)
@@ -251,8 +255,8 @@ def test_unknown_kinds_and_wrong_nonces_are_ignored(world: MisbehavingPeersWorld
     until(lambda: len(peer.received) >= 2)
     world.check()
     status = httpx.get(f"{world.daemon.url}/api/v1/status").json()
-    assert sorted(each["node"] for each in status["gateways"]) == ["good", "odd"]
-    assert not any("rejections" in each for each in status["gateways"])
+    assert sorted(view["node"] for view in status["gateways"]) == ["good", "odd"]
+    assert not any("rejections" in view for view in status["gateways"])
 
 
 def test_a_flood_of_requests_delays_no_other_peer(world: MisbehavingPeersWorld) -> None:
@@ -282,8 +286,8 @@ def test_load_reports_become_metrics_of_tries_by_instance(world: MisbehavingPeer
     report.node.id = "good"
     for name in ("orders", "no-service-of-ours"):
         part = report.cluster_stats.add(cluster_name=name).upstream_locality_stats.add()
-        one = part.upstream_endpoint_stats.add(total_issued_requests=7, total_error_requests=1)
-        one.address.socket_address.address, one.address.socket_address.port_value = "127.0.0.1", world.port
+        stats = part.upstream_endpoint_stats.add(total_issued_requests=7, total_error_requests=1)
+        stats.address.socket_address.address, stats.address.socket_address.port_value = "127.0.0.1", world.port
     peer.send(report.SerializeToString(), report.SerializeToString())
     until(lambda: 'adsum_instance_tries_total{instance="a",service="orders"} 14.0' in world.metrics())
     assert 'adsum_instance_tries_failed_total{instance="a",service="orders"} 2.0' in world.metrics()

@@ -18,9 +18,9 @@ INSTANCES = 4
 CHECK = "http:/health?interval=500ms&timeout=5s&rise=1&fall=2"
 
 
-def _wrapped(place: ScenarioSandbox, id: str, *options: str) -> ScenarioProcess:
+def _wrapped(sandbox: ScenarioSandbox, id: str, *options: str) -> ScenarioProcess:
     program = [sys.executable, "-m", "tests.scenarios.instance_server"]
-    return place.adsum("run", "--service", "orders", "--id", id, "--check", CHECK, *options, "--", *program)
+    return sandbox.adsum("run", "--service", "orders", "--id", id, "--check", CHECK, *options, "--", *program)
 
 
 async def _listed(api: JsonApi, *ids: str) -> None:
@@ -36,13 +36,13 @@ async def _left(api: JsonApi, id: str) -> list[dict[str, Any]]:
     return changes
 
 
-async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: ScenarioSandbox) -> None:
-    await place.start_registry()
+async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
     ids = [f"o{n}" for n in range(INSTANCES)]
-    running = {id: _wrapped(place, id) for id in ids}
+    running = {id: _wrapped(sandbox, id) for id in ids}
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(JsonApi(place.url))
-        client = await stack.enter_async_context(Client(place.url, cache=False))
+        api = await stack.enter_async_context(JsonApi(sandbox.url))
+        client = await stack.enter_async_context(Client(sandbox.url, cache=False))
         await _listed(api, *ids)
         channel = client.channel("orders")
         await wait_until(lambda: channel.usable_count == INSTANCES)
@@ -50,7 +50,7 @@ async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: Sce
             await wait_until(lambda: len(caller.answered) == INSTANCES)
             for n, old in enumerate(ids):
                 ids[n] = new = f"{old}-again"
-                running[new] = _wrapped(place, new)
+                running[new] = _wrapped(sandbox, new)
                 assert await running[old].stop() == 0, running[old].stderr
                 await _listed(api, *ids)
             await wait_until(lambda: set(ids) <= set(caller.answered))
@@ -62,13 +62,13 @@ async def test_a_rolling_restart_of_wrapped_programs_fails_no_request(place: Sce
             assert ("draining", "received SIGTERM") in [(change["status"], change.get("reason")) for change in before]
 
 
-async def test_kill_9_of_an_instance_fails_no_idempotent_request(place: ScenarioSandbox) -> None:
-    await place.start_registry()
+async def test_kill_9_of_an_instance_fails_no_idempotent_request(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
     ids = [f"o{n}" for n in range(3)]
-    running = {id: _wrapped(place, id, "--ttl", "2s", "--grace", "1s") for id in ids}
+    running = {id: _wrapped(sandbox, id, "--ttl", "2s", "--grace", "1s") for id in ids}
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(JsonApi(place.url))
-        client = await stack.enter_async_context(Client(place.url, cache=False))
+        api = await stack.enter_async_context(JsonApi(sandbox.url))
+        client = await stack.enter_async_context(Client(sandbox.url, cache=False))
         await _listed(api, *ids)
         channel = client.channel("orders")
         await wait_until(lambda: channel.usable_count == len(ids))

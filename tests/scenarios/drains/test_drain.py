@@ -36,11 +36,11 @@ async def orders(client: Client) -> AsyncIterator[dict[str, tuple[InstanceServer
         yield found
 
 
-def consumers(place: ScenarioSandbox, count: int) -> list[ScenarioProcess]:
-    return [place.run(f"consumer{n}", "-m", "tests.scenarios.service_caller", "orders", "") for n in range(count)]
+def consumers(sandbox: ScenarioSandbox, count: int) -> list[ScenarioProcess]:
+    return [sandbox.run(f"consumer{n}", "-m", "tests.scenarios.service_caller", "orders", "") for n in range(count)]
 
 
-async def _drained_by(n: int, place: ScenarioSandbox, api: JsonApi, registrar: Registrar) -> float:
+async def _drained_by(n: int, sandbox: ScenarioSandbox, api: JsonApi, registrar: Registrar) -> float:
     """Drains the instance in one of three ways. Returns the monotonic instant when the drain had returned."""
     if n % 5 in (0, 2, 4):
         answer = await api.put(
@@ -51,23 +51,23 @@ async def _drained_by(n: int, place: ScenarioSandbox, api: JsonApi, registrar: R
         drained = await registrar.drain(30.0, "deploy")
         assert drained.done, drained
     else:
-        command = place.adsum("drain", f"orders/{registrar.id}", "--wait", "--reason", "deploy")
+        command = sandbox.adsum("drain", f"orders/{registrar.id}", "--wait", "--reason", "deploy")
         assert await command.wait() == 0, command.stderr
     return time.monotonic()
 
 
-async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(place: ScenarioSandbox) -> None:
-    await place.start_registry()
+async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
     rng = Random(3)
-    async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, orders(client) as serving:
-        calling = consumers(place, CONSUMERS)
+    async with JsonApi(sandbox.url) as api, Client(sandbox.url, cache=False) as client, orders(client) as serving:
+        calling = consumers(sandbox, CONSUMERS)
         for child in calling:
             await child.wait_for_output("calling")
         for n, id in enumerate(islice(cycle(IDS), ROUNDS)):
             drained_instance, registrar = serving[id]
             before = len(drained_instance.calls)
             await wait_until(lambda d=drained_instance, b=before: len(d.calls) > b + 10)  # type: ignore[misc]
-            at = await _drained_by(n, place, api, registrar)
+            at = await _drained_by(n, sandbox, api, registrar)
             await asyncio.sleep(rng.uniform(0.05, 0.3))  # Under load, so that a violation has time to happen.
             since = [call for call in drained_instance.calls if call.chosen > at]
             assert not since, f"round {n}: {len(since)} calls were begun up to {since[-1].chosen - at:.4f} s after"
@@ -82,10 +82,10 @@ async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(place: Sce
         assert all(change["actor"] and change["reason"] == "deploy" for change in causes)
 
 
-async def test_a_drain_reports_a_consumer_that_hangs_after_its_wait(place: ScenarioSandbox) -> None:
-    await place.start_registry()
-    async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, orders(client) as serving:
-        calling = consumers(place, 2)
+async def test_a_drain_reports_a_consumer_that_hangs_after_its_wait(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
+    async with JsonApi(sandbox.url) as api, Client(sandbox.url, cache=False) as client, orders(client) as serving:
+        calling = consumers(sandbox, 2)
         for child in calling:
             await child.wait_for_output("calling")
         calling[0].send_signal(signal.SIGSTOP)
@@ -93,7 +93,7 @@ async def test_a_drain_reports_a_consumer_that_hangs_after_its_wait(place: Scena
         answer = await api.put(override, status="draining", wait=1.0)
         assert answer["unacknowledged"] == 1
         at = time.monotonic()
-        command = place.adsum("drain", "orders/o2", "--timeout", "1s")
+        command = sandbox.adsum("drain", "orders/o2", "--timeout", "1s")
         assert await command.wait() == 124
         assert "1 consumer" in command.stderr
         calling[0].send_signal(signal.SIGCONT)
@@ -104,17 +104,17 @@ async def test_a_drain_reports_a_consumer_that_hangs_after_its_wait(place: Scena
         assert not [call for call in serving["o1"][0].calls if call.chosen > at]
 
 
-async def test_a_drain_right_after_a_restart_waits_for_the_consumers_before_it(place: ScenarioSandbox) -> None:
-    node = await place.start_registry()
-    async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, orders(client) as serving:
-        async with Client(place.url, cache=False) as consumer:
+async def test_a_drain_right_after_a_restart_waits_for_the_consumers_before_it(sandbox: ScenarioSandbox) -> None:
+    node = await sandbox.start_registry()
+    async with JsonApi(sandbox.url) as api, Client(sandbox.url, cache=False) as client, orders(client) as serving:
+        async with Client(sandbox.url, cache=False) as consumer:
             channel = consumer.channel("orders")
             await wait_until(lambda: channel.usable_count == len(IDS))
             async with load(channel) as caller:
                 await node.stop(signal.SIGKILL)
                 await wait_until(lambda: not channel.resolver.connected)
                 await asyncio.sleep(OUTAGE)
-                await place.start_registry()
+                await sandbox.start_registry()
                 answer = await api.put("/services/orders/instances/o1/override", status="draining", wait=30.0)
                 at = time.monotonic()
                 assert answer.get("unacknowledged", 0) == 0

@@ -57,10 +57,10 @@ async def manual_consumer(url: str) -> AsyncIterator[ManualConsumer]:
         yield found
 
 
-async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is_back(place: ScenarioSandbox) -> None:
-    await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
-    proxy = await TcpProxy(place.node_port).open()
-    async with JsonApi(place.url) as api:
+async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is_back(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
+    proxy = await TcpProxy(sandbox.node_port).open()
+    async with JsonApi(sandbox.url) as api:
         registered = await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
         async with manual_consumer(f"http://127.0.0.1:{proxy.port}") as consumer:
             await consumer.acknowledge(registered["revision"])
@@ -68,7 +68,7 @@ async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is
         began = time.monotonic()
         drain = asyncio.create_task(api.put(OVERRIDE, status="draining", wait=10))
         await asyncio.sleep(0.3)
-        async with manual_consumer(place.url) as back:
+        async with manual_consumer(sandbox.url) as back:
             assert not drain.done()
             await back.acknowledge(registered["revision"] + 1)
             answer = await drain
@@ -77,20 +77,20 @@ async def test_a_consumer_behind_a_proxy_that_restarts_is_waited_for_until_it_is
 
 
 async def test_a_consumer_that_does_not_come_back_is_named_as_waited_for_and_then_as_lost(
-    place: ScenarioSandbox,
+    sandbox: ScenarioSandbox,
 ) -> None:
-    node = await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
-    async with JsonApi(place.url) as api:
+    node = await sandbox.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
+    async with JsonApi(sandbox.url) as api:
         await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
-        async with manual_consumer(place.url):
+        async with manual_consumer(sandbox.url):
             pass
-        command = place.adsum("drain", "orders/o1", "--timeout", "500ms")
+        command = sandbox.adsum("drain", "orders/o1", "--timeout", "500ms")
         assert await command.wait() == 124
         assert "1 consumer has not confirmed within 0.5 s" in command.stderr
         assert "web at 127.0.0.1 (known to n1): its connection ended without a good-bye" in command.stderr
         assert "orders/o1 is draining; after 0.5 s, 1 had not acknowledged it: 'web' at 127.0.0.1" in node.stderr
         began = time.monotonic()
-        command = place.adsum("drain", "orders/o1", "--timeout", "8s")
+        command = sandbox.adsum("drain", "orders/o1", "--timeout", "8s")
         assert await command.wait() == 0
         assert time.monotonic() - began < LOST_AFTER + 2.0
         assert "lost, and not waited for" in command.stderr
@@ -99,11 +99,11 @@ async def test_a_consumer_that_does_not_come_back_is_named_as_waited_for_and_the
         assert (status.get("consumers_departed", 0), status["consumers_lost"]) == (0, 1)
 
 
-async def test_a_mute_consumer_is_named_by_the_drain_that_it_holds_up(place: ScenarioSandbox) -> None:
-    await place.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
-    async with JsonApi(place.url) as api:
+async def test_a_mute_consumer_is_named_by_the_drain_that_it_holds_up(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry("", "--heartbeat", str(HEARTBEAT_INTERVAL))
+    async with JsonApi(sandbox.url) as api:
         await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
-        async with manual_consumer(place.url) as mute:
+        async with manual_consumer(sandbox.url) as mute:
             answer = await api.put(OVERRIDE, status="draining", wait=0.5)
             assert [entry["reason"] for entry in answer["waiting"]] == ["it is connected, and has not acknowledged"]
             await mute.wait_for_event("change")
@@ -115,20 +115,22 @@ def etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
         yield found
 
 
-async def test_a_drain_names_a_node_that_hangs_and_keeps_to_its_wait(place: ScenarioSandbox, etcd: EtcdProcess) -> None:
-    beside = ScenarioSandbox(place.folder / "beside")
+async def test_a_drain_names_a_node_that_hangs_and_keeps_to_its_wait(
+    sandbox: ScenarioSandbox, etcd: EtcdProcess
+) -> None:
+    beside = ScenarioSandbox(sandbox.folder / "beside")
     beside.folder.mkdir()
     try:
         options = ("--heartbeat", str(HEARTBEAT_INTERVAL))
-        await place.start_registry(etcd.url, *options, "--node", "well")
+        await sandbox.start_registry(etcd.url, *options, "--node", "well")
         hanging = await beside.start_registry(etcd.url, *options, "--node", "hangs")
-        async with JsonApi(place.url) as api:
+        async with JsonApi(sandbox.url) as api:
             registered = await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
             await _known(api, "hangs")
             async with manual_consumer(beside.url) as consumer:
                 await consumer.acknowledge(registered["revision"])
                 hanging.send_signal(signal.SIGSTOP)
-                command = place.adsum("drain", "orders/o1", "--timeout", "1s")
+                command = sandbox.adsum("drain", "orders/o1", "--timeout", "1s")
                 assert await command.wait() == 124, command.stderr
                 assert f"hangs at {beside.url}" in command.stderr
                 began = time.monotonic()

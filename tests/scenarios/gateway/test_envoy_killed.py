@@ -103,20 +103,20 @@ async def _kill_its_envoy(gateway: ScenarioProcess, call: Call) -> tuple[float, 
     return killed, made
 
 
-async def test_requests_fail_only_until_envoy_is_back_and_none_after_retries(door: GatewayLoad) -> None:
-    await door.start_registry()
+async def test_requests_fail_only_until_envoy_is_back_and_none_after_retries(gateway_load: GatewayLoad) -> None:
+    await gateway_load.start_registry()
 
     async def call() -> str:
         try:
-            answer = await door.http.get("/orders/")
+            answer = await gateway_load.http.get("/orders/")
         except httpx.TransportError as error:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         return answer.text if answer.status_code == 200 else f"{answer.status_code}: {answer.text}"
 
-    async with JsonApi(door.place.url) as api, running_instance("o1") as found:
+    async with JsonApi(gateway_load.sandbox.url) as api, running_instance("o1") as found:
         await register(api, "orders", found)
-        gateway = await door.start_gateway()
-        await door.wait_for_answer()
+        gateway = await gateway_load.start_gateway()
+        await gateway_load.wait_for_answer()
         killed, made = await _kill_its_envoy(gateway, call)
     assert made.unanswered == [], "Envoy answers nothing before it has its whole configuration"
     assert made.failed, "the kill had no effect"
@@ -124,15 +124,15 @@ async def test_requests_fail_only_until_envoy_is_back_and_none_after_retries(doo
     assert max(attempt.began for attempt in made.failed) <= made.back(killed)
 
 
-async def test_only_running_grpc_calls_are_lost_if_callers_wait_for_a_connection(door: GatewayLoad) -> None:
-    await door.start_registry()
-    door.place.run("serve", "-m", "tests.integrations.programs.grpc_programs", "serve", "o1")
+async def test_only_running_grpc_calls_are_lost_if_callers_wait_for_a_connection(gateway_load: GatewayLoad) -> None:
+    await gateway_load.start_registry()
+    gateway_load.sandbox.run("serve", "-m", "tests.integrations.programs.grpc_programs", "serve", "o1")
     options = [("grpc.default_authority", "names.localhost"), ("grpc.initial_reconnect_backoff_ms", 100)]
     options += [("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
-    async with JsonApi(door.place.url) as api:
+    async with JsonApi(gateway_load.sandbox.url) as api:
         await api.wait_for_statuses("names", lambda statuses: statuses == {"o1": "passing"})
-    gateway = await door.start_gateway()
-    async with grpc.aio.insecure_channel(door.listen, options) as channel:
+    gateway = await gateway_load.start_gateway()
+    async with grpc.aio.insecure_channel(gateway_load.listen, options) as channel:
         ask: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
 
         async def call() -> str:

@@ -34,17 +34,22 @@ async def echoing() -> AsyncIterator[int]:
         await server.stop(None)
 
 
-async def test_grpc_calls_continue_while_instances_of_other_schemes_come_and_go(door: GatewayLoad) -> None:
-    await door.start_registry("memory:")
+async def test_grpc_calls_continue_while_instances_of_other_schemes_come_and_go(gateway_load: GatewayLoad) -> None:
+    await gateway_load.start_registry("memory:")
     answers: list[str] = []
-    async with JsonApi(door.place.url) as api, echoing() as one, echoing() as two, running_instance("web") as web:
+    async with (
+        JsonApi(gateway_load.sandbox.url) as api,
+        echoing() as one,
+        echoing() as two,
+        running_instance("web") as web,
+    ):
         for port in (one, two):
             await api.put(
                 f"/services/orders/instances/g{port}", port=port, address="127.0.0.1", scheme="grpc", ttl=None
             )
-        await door.start_gateway()
+        await gateway_load.start_gateway()
         options = [("grpc.default_authority", "orders.localhost")]
-        async with grpc.aio.insecure_channel(door.listen, options) as channel:
+        async with grpc.aio.insecure_channel(gateway_load.listen, options) as channel:
             call = channel.unary_unary("/test.Echo/Say", None, None)
             assert await call(b"hello", timeout=SCENARIO_TIMEOUT, wait_for_ready=True) == b"hello"
 
@@ -63,7 +68,7 @@ async def test_grpc_calls_continue_while_instances_of_other_schemes_come_and_go(
 
             for _ in range(3):
                 await register(api, "orders", web)
-                await door.wait_for_answer("/orders/", "web")
+                await gateway_load.wait_for_answer("/orders/", "web")
                 await wait_for_answers()
                 await api.put("/services/orders/instances/web/override", status="maintenance")
                 await api.put(

@@ -56,27 +56,27 @@ async def _drained(api: JsonApi, instance: InstanceServer) -> AsyncIterator[None
 
 
 @pytest.mark.long
-async def test_a_hundred_operations_under_load_fail_no_request(door: GatewayLoad) -> None:
-    await door.start_registry()
+async def test_a_hundred_operations_under_load_fail_no_request(gateway_load: GatewayLoad) -> None:
+    await gateway_load.start_registry()
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(JsonApi(door.place.url))
-        client = await stack.enter_async_context(Client(door.place.url, cache=False))
+        api = await stack.enter_async_context(JsonApi(gateway_load.sandbox.url))
+        client = await stack.enter_async_context(Client(gateway_load.sandbox.url, cache=False))
         instances = RegisteredInstances(client, stack)
         for number in range(3):
             await instances.add(number)
         started = ["p0", "p1"]
-        programs = deque(start_wrapped_instance(door.place, id) for id in started)
+        programs = deque(start_wrapped_instance(gateway_load.sandbox, id) for id in started)
         await api.wait_for_statuses("orders", lambda statuses: list(statuses.values()) == ["passing"] * 5)
-        await door.start_gateway()
-        await door.wait_for_answer()
-        async with door.load(workers=CALLERS, pace=PACE):
+        await gateway_load.start_gateway()
+        await gateway_load.wait_for_answer()
+        async with gateway_load.load(workers=CALLERS, pace=PACE):
             for turn in range(TURNS):
                 restarts = turn % (TURNS // RESTARTS) == 0
                 if restarts:
                     started.append(f"p{len(started)}")
-                    programs.append(start_wrapped_instance(door.place, started[-1]))
+                    programs.append(start_wrapped_instance(gateway_load.sandbox, started[-1]))
                 newest = await instances.add(turn + 3)
-                await wait_until(lambda newest=newest: newest.calls, lambda: door.failures[:3])  # type: ignore[misc]
+                await wait_until(lambda newest=newest: newest.calls, lambda: gateway_load.failures[:3])  # type: ignore[misc]
                 async with _drained(api, instances.running[1][0]):
                     await instances.remove_oldest()
                 if restarts:
@@ -85,8 +85,11 @@ async def test_a_hundred_operations_under_load_fail_no_request(door: GatewayLoad
                     old = programs.popleft()
                     assert await old.stop() == 0, old.stderr
             expected = {instance.id for instance, _ in instances.running} | set(started[-2:])
-            before = door.answered.copy()
-            await wait_until(lambda: all(door.answered[id] > before[id] for id in expected), lambda: door.failures[:3])
-        assert door.failures == []
+            before = gateway_load.answered.copy()
+            await wait_until(
+                lambda: all(gateway_load.answered[id] > before[id] for id in expected),
+                lambda: gateway_load.failures[:3],
+            )
+        assert gateway_load.failures == []
         assert len(started) == 2 + RESTARTS
-        assert set(started) <= door.answered.keys(), "every restarted program was called"
+        assert set(started) <= gateway_load.answered.keys(), "every restarted program was called"

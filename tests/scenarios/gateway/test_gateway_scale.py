@@ -95,28 +95,30 @@ class GrpcCallerOutput:
 
 
 @pytest.mark.long
-async def test_all_services_are_reached_while_instances_change_and_the_registry_is_killed(door: GatewayLoad) -> None:
-    node = await door.start_registry()
+async def test_all_services_are_reached_while_instances_change_and_the_registry_is_killed(
+    gateway_load: GatewayLoad,
+) -> None:
+    node = await gateway_load.start_registry()
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(JsonApi(door.place.url))
+        api = await stack.enter_async_context(JsonApi(gateway_load.sandbox.url))
         plain = [
             await stack.enter_async_context(running_instance(str(number)))
             for number in range(INSTANCES_PER_SERVICE + 1)
         ]
-        servers = door.place.run(
+        servers = gateway_load.sandbox.run(
             "servers", "-m", "tests.scenarios.many_grpc_services", "serve", str(INSTANCES_PER_SERVICE + 1)
         )
         await wait_until(lambda: servers.stdout.count("\n") == INSTANCES_PER_SERVICE + 1, lambda: servers.stderr)
         catalog = ScaleCatalog(
-            door.place, api, [server.port for server in plain], [int(line) for line in servers.stdout.split()]
+            gateway_load.sandbox, api, [server.port for server in plain], [int(line) for line in servers.stdout.split()]
         )
         await catalog.fill(PLAIN + GRPC)
-        await door.start_gateway()
+        await gateway_load.start_gateway()
         program = ("-m", "tests.scenarios.many_grpc_services", "call", ",".join(GRPC_SAMPLE))
-        grpc_calls = GrpcCallerOutput(door.place.run("caller", *program, ADSUM_GRPC_XDS=door.xds))
+        grpc_calls = GrpcCallerOutput(gateway_load.sandbox.run("caller", *program, ADSUM_GRPC_XDS=gateway_load.xds))
         for service in PLAIN:
-            await door.wait_for_answer(f"/{service}/")
-        async with door.load(*(f"/{service}/" for service in SAMPLE)):
+            await gateway_load.wait_for_answer(f"/{service}/")
+        async with gateway_load.load(*(f"/{service}/" for service in SAMPLE)):
             await grpc_calls.wait_for_rounds(2)
 
             async def change(*services: str) -> None:
@@ -126,25 +128,27 @@ async def test_all_services_are_reached_while_instances_change_and_the_registry_
                     await (
                         grpc_calls.wait_for_answer_by(service, INSTANCES_PER_SERVICE)
                         if service in GRPC
-                        else door.wait_for_answer(f"/{service}/", str(INSTANCES_PER_SERVICE))
+                        else gateway_load.wait_for_answer(f"/{service}/", str(INSTANCES_PER_SERVICE))
                     )
 
             async def keep_calling() -> None:
-                seen = door.answered.total()
-                await wait_until(lambda: door.answered.total() > seen + 2 * len(SAMPLE), lambda: door.failures[:3])
+                seen = gateway_load.answered.total()
+                await wait_until(
+                    lambda: gateway_load.answered.total() > seen + 2 * len(SAMPLE), lambda: gateway_load.failures[:3]
+                )
                 await grpc_calls.wait_for_rounds(2)
 
             await change(*SAMPLE[:10], *GRPC_SAMPLE[:2])
             await node.stop(signal.SIGKILL)
             await keep_calling()
-            node = await door.start_registry()
+            node = await gateway_load.start_registry()
             await change(*SAMPLE[10:15], *GRPC_SAMPLE[2:3])
             await node.stop(signal.SIGKILL)
-            await door.start_registry("memory:")
+            await gateway_load.start_registry("memory:")
             # Instances that are not back within `SETTLING_TIME` are removed, so those that are called come back first.
             await asyncio.gather(keep_calling(), catalog.fill([*dict.fromkeys((*GRPC, *SAMPLE, *PLAIN))]))
             await change(*SAMPLE[15:20], *GRPC_SAMPLE[3:5])
             await keep_calling()
-        assert door.failures == []
+        assert gateway_load.failures == []
         assert grpc_calls.failures == []
-        assert {str(number) for number in range(INSTANCES_PER_SERVICE + 1)} <= door.answered.keys()
+        assert {str(number) for number in range(INSTANCES_PER_SERVICE + 1)} <= gateway_load.answered.keys()

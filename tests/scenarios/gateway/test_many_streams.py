@@ -88,12 +88,12 @@ async def _list(api: JsonApi, service: str, port: int) -> None:
     await api.put(f"/services/{service}/instances/o{port}", port=port, address="127.0.0.1", ttl=None)
 
 
-async def test_two_thousand_streams_receive_a_change_and_a_new_stream_is_served(place: ScenarioSandbox) -> None:
-    xds = f"127.0.0.1:{place.port()}"
+async def test_two_thousand_streams_receive_a_change_and_a_new_stream_is_served(sandbox: ScenarioSandbox) -> None:
+    xds = f"127.0.0.1:{sandbox.port()}"
     async with AsyncExitStack() as stack, asyncio.timeout(3 * SCENARIO_TIMEOUT):
         connections = stack.enter_context(many_files())
-        await place.start_registry("memory:", "--xds", xds)
-        api = await stack.enter_async_context(JsonApi(place.url))
+        await sandbox.start_registry("memory:", "--xds", xds)
+        api = await stack.enter_async_context(JsonApi(sandbox.url))
         options = [("grpc.use_local_subchannel_pool", 1)]
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(xds, options)) for _ in range(connections + 1)
@@ -102,7 +102,7 @@ async def test_two_thousand_streams_receive_a_change_and_a_new_stream_is_served(
             await _list(api, service, FIRST)
         streams = [BareStream(channels[n % connections], f"many-{n}", "orders") for n in range(STREAMS)]
         await _hold(streams)
-        metrics = (await api.http.get(f"{place.url}/metrics")).text
+        metrics = (await api.http.get(f"{sandbox.url}/metrics")).text
         assert f'adsum_xds_streams{{program="envoy"}} {STREAMS:.1f}\n' in metrics
 
         hearing = asyncio.gather(*(stream.wait_for_port(SECOND) for stream in streams))

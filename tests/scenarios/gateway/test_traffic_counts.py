@@ -21,20 +21,20 @@ from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioProcess
 class CountedGateway:
     """A gateway, the registries at `xds` that it follows, and a caller that counts its answers."""
 
-    def __init__(self, place: ScenarioSandbox) -> None:
-        self.place = place
-        self.xds = [f"127.0.0.1:{place.port()}" for _ in range(2)]
-        self._listen, self.monitor = f"127.0.0.1:{place.port()}", f"http://127.0.0.1:{place.port()}"
+    def __init__(self, sandbox: ScenarioSandbox) -> None:
+        self.sandbox = sandbox
+        self.xds = [f"127.0.0.1:{sandbox.port()}" for _ in range(2)]
+        self._listen, self.monitor = f"127.0.0.1:{sandbox.port()}", f"http://127.0.0.1:{sandbox.port()}"
         self.got: Counter[tuple[str, int]] = Counter()
         self.http = httpx.AsyncClient(base_url=f"http://{self._listen}", timeout=SCENARIO_TIMEOUT, trust_env=False)
 
     async def serve(self) -> ScenarioRegistry:
-        return await self.place.start_registry("memory:", "--xds", self.xds[0])
+        return await self.sandbox.start_registry("memory:", "--xds", self.xds[0])
 
     async def open(self, *xds: str) -> ScenarioProcess:
         addresses = ["--listen", self._listen, "--xds", ",".join(xds or self.xds[:1]), "--access-log", "off"]
         options = ["--monitor", self.monitor.removeprefix("http://"), "--concurrency", "2", "--node", "gw"]
-        gateway = self.place.run("gateway", "-m", "adsum", "gateway", *addresses, *options)
+        gateway = self.sandbox.run("gateway", "-m", "adsum", "gateway", *addresses, *options)
         await gateway.wait_for_output("listens on")
         return gateway
 
@@ -87,8 +87,8 @@ def _counts(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture
-async def counting(place: ScenarioSandbox, envoy: None) -> AsyncIterator[CountedGateway]:
-    found = CountedGateway(place)
+async def counting(sandbox: ScenarioSandbox, envoy: None) -> AsyncIterator[CountedGateway]:
+    found = CountedGateway(sandbox)
     yield found
     await found.close()
 
@@ -109,7 +109,7 @@ async def test_requests_and_errors_are_counted_as_callers_saw_them_and_not_by_tr
     await counting.serve()
     await counting.open()
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(JsonApi(counting.place.url))
+        api = await stack.enter_async_context(JsonApi(counting.sandbox.url))
         there = [await stack.enter_async_context(running_instance(f"o{n}")) for n in range(3)]
         for server in there:
             await _register(api, "orders", server)
@@ -135,14 +135,14 @@ async def test_requests_and_errors_are_counted_as_callers_saw_them_and_not_by_tr
         assert 0 < gateway["p50"] <= gateway["p99"] < SCENARIO_TIMEOUT
         orders = next(row for row in status["traffic"] if row["service"] == "orders")
         assert 0 < orders["p50"] <= orders["p99"] < SCENARIO_TIMEOUT
-        metrics = (await api.http.get(f"{counting.place.url}/metrics")).text
+        metrics = (await api.http.get(f"{counting.sandbox.url}/metrics")).text
         requests, errors = counting.counts_of("empty")
         assert f'adsum_gateway_service_requests_total{{gateway="gw",service="empty"}} {requests}.0' in metrics
         assert f'adsum_gateway_service_errors_total{{gateway="gw",service="empty"}} {errors}.0' in metrics
         assert f'adsum_gateway_requests_total{{gateway="gw"}} {counting.all[0]}.0' in metrics
         assert "adsum-" not in metrics, "clusters of Envoy's own are no services"
 
-        command = counting.place.adsum("status")
+        command = counting.sandbox.adsum("status")
         assert await command.wait() == 0
         rows = [line.split() for line in command.stdout.splitlines()]
         assert ["SERVICE", "REQUESTS", "ERRORS", "P50", "P99"] in rows
@@ -154,7 +154,7 @@ async def test_a_restarted_registry_counts_nothing_twice_and_a_new_envoy_starts_
 ) -> None:
     node = await counting.serve()
     gateway = await counting.open()
-    async with running_instance("o1") as there, JsonApi(counting.place.url) as api:
+    async with running_instance("o1") as there, JsonApi(counting.sandbox.url) as api:
         await _register(api, "orders", there)
         await counting.answers("orders")
         await counting.call("orders", 10)
@@ -181,12 +181,12 @@ async def test_a_restarted_registry_counts_nothing_twice_and_a_new_envoy_starts_
 
 
 async def test_the_node_that_a_gateway_is_connected_to_shows_its_counts(counting: CountedGateway) -> None:
-    port = counting.place.port()
+    port = counting.sandbox.port()
     serve = ["-m", "adsum", "serve", "--listen", f"127.0.0.1:{port}", "--xds", counting.xds[1], "--store", "memory:"]
-    nodes = [await counting.serve(), counting.place.run("other", *serve)]
+    nodes = [await counting.serve(), counting.sandbox.run("other", *serve)]
     await nodes[1].wait_for_output("listens on")
     async with AsyncExitStack() as stack:
-        urls = [counting.place.url, f"http://127.0.0.1:{port}"]
+        urls = [counting.sandbox.url, f"http://127.0.0.1:{port}"]
         api = [await stack.enter_async_context(JsonApi(url)) for url in urls]
         there = await stack.enter_async_context(running_instance("o1"))
         for node_api in api:

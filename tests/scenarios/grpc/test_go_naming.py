@@ -54,13 +54,13 @@ async def served() -> AsyncIterator[int]:
 
 
 async def test_a_go_program_finds_registered_instances_and_follows_a_change(
-    place: ScenarioSandbox, program: str
+    sandbox: ScenarioSandbox, program: str
 ) -> None:
-    with EtcdProcess(place.folder) as etcd:
+    with EtcdProcess(sandbox.folder) as etcd:
         async with Client(etcd.url, cache=False) as client, served() as first, served() as second:
             one = client.register("my-service", first, id="o1", ttl=5.0)
             await one.start(10.0)
-            caller = place.program("caller", program, "dial", etcd.host_port, "etcd:///my-service")
+            caller = sandbox.program("caller", program, "dial", etcd.host_port, "etcd:///my-service")
             await caller.wait_for_output(f"127.0.0.1:{first}\n")
             two = client.register("my-service", second, id="o2", ttl=5.0)
             await two.start(10.0)
@@ -89,14 +89,14 @@ async def test_a_go_program_finds_registered_instances_and_follows_a_change(
     ],
 )
 async def test_a_go_program_finds_the_instances_of_a_registry_and_follows_a_drain(
-    place: ScenarioSandbox, program: str, prefix: str, target: str
+    sandbox: ScenarioSandbox, program: str, prefix: str, target: str
 ) -> None:
-    with EtcdProcess(place.folder) as etcd:
-        await place.start_registry("", "--etcd-naming", f"{etcd.url}?prefix={prefix}")
-        async with Client(place.url, cache=False) as client, served() as first, served() as second:
+    with EtcdProcess(sandbox.folder) as etcd:
+        await sandbox.start_registry("", "--etcd-naming", f"{etcd.url}?prefix={prefix}")
+        async with Client(sandbox.url, cache=False) as client, served() as first, served() as second:
             one = client.register("my-service", first, id="o1", scheme="grpc")
             await one.start(10.0)
-            caller = place.program("caller", program, "dial", etcd.host_port, target)
+            caller = sandbox.program("caller", program, "dial", etcd.host_port, target)
             await caller.wait_for_output(f"127.0.0.1:{first}\n")
             two = client.register("my-service", second, id="o2", scheme="grpc")
             await two.start(10.0)
@@ -107,15 +107,15 @@ async def test_a_go_program_finds_the_instances_of_a_registry_and_follows_a_drai
 
 
 async def test_an_instance_of_a_go_program_is_listed_until_its_lease_is_revoked(
-    place: ScenarioSandbox, program: str
+    sandbox: ScenarioSandbox, program: str
 ) -> None:
-    with EtcdProcess(place.folder) as etcd:
-        await place.start_registry("", "--etcd-naming", f"{etcd.url}?prefix=services/")
-        async with served() as port, JsonApi(place.url) as api, Client(place.url, cache=False) as registry_client:
+    with EtcdProcess(sandbox.folder) as etcd:
+        await sandbox.start_registry("", "--etcd-naming", f"{etcd.url}?prefix=services/")
+        async with served() as port, JsonApi(sandbox.url) as api, Client(sandbox.url, cache=False) as registry_client:
             id = f"127.0.0.1:{port}"
             async with Client(f"{etcd.url}?prefix=services/", cache=False) as etcd_client:
                 views = [client.channel("my-service").resolver for client in (registry_client, etcd_client)]
-                provider = place.program("provider", program, "register", etcd.host_port, "services/my-service", id)
+                provider = sandbox.program("provider", program, "register", etcd.host_port, "services/my-service", id)
                 await provider.wait_for_output("registered")
                 await api.wait_for_statuses("my-service", lambda found: found == {id: "passing"})
                 await wait_until(

@@ -16,15 +16,15 @@ PROGRAMS = "tests.integrations.programs.grpc_programs"
 class GrpcNamesRegistry:
     """The registry of a scenario, and programs that use it over xDS."""
 
-    def __init__(self, place: ScenarioSandbox) -> None:
-        self.place = place
-        self.xds = f"127.0.0.1:{place.port()}"
+    def __init__(self, sandbox: ScenarioSandbox) -> None:
+        self.sandbox = sandbox
+        self.xds = f"127.0.0.1:{sandbox.port()}"
 
     async def registry(self, store: str = "") -> ScenarioProcess:
-        return await self.place.start_registry(store, "--xds", self.xds)
+        return await self.sandbox.start_registry(store, "--xds", self.xds)
 
     def program(self, *argv: str) -> ScenarioProcess:
-        return self.place.run(argv[0], "-m", PROGRAMS, *argv, ADSUM_GRPC_XDS=self.xds)
+        return self.sandbox.run(argv[0], "-m", PROGRAMS, *argv, ADSUM_GRPC_XDS=self.xds)
 
 
 def _answers(caller: ScenarioProcess) -> Counter[str]:
@@ -40,15 +40,15 @@ async def _passing(api: JsonApi, *ids: str) -> None:
 
 
 @pytest.fixture
-def names(place: ScenarioSandbox) -> GrpcNamesRegistry:
-    return GrpcNamesRegistry(place)
+def names(sandbox: ScenarioSandbox) -> GrpcNamesRegistry:
+    return GrpcNamesRegistry(sandbox)
 
 
 @pytest.mark.parametrize("kind", ["", "sync-"], ids=["asyncio", "threads"])
 async def test_no_call_fails_while_servers_register_and_drain(names: GrpcNamesRegistry, kind: str) -> None:
     await names.registry()
     running = {name: names.program(f"{kind}serve", name) for name in ("a", "b")}
-    async with JsonApi(names.place.url) as api:
+    async with JsonApi(names.sandbox.url) as api:
         await _passing(api, "a", "b")
         caller = names.program(f"{kind}call", "names")
         await wait_until(lambda: {"a", "b"} <= _answers(caller).keys(), lambda: caller.stdout + caller.stderr)
@@ -68,7 +68,7 @@ async def test_no_call_fails_while_servers_register_and_drain(names: GrpcNamesRe
 async def test_calls_continue_while_the_registry_is_killed_and_restarted(names: GrpcNamesRegistry, store: str) -> None:
     node = await names.registry(store)
     a = names.program("serve", "a")
-    async with JsonApi(names.place.url) as api:
+    async with JsonApi(names.sandbox.url) as api:
         await _passing(api, "a")
         caller = names.program("call", "names")
         await wait_until(lambda: _answers(caller)["a"], lambda: caller.stdout + caller.stderr)
@@ -89,7 +89,7 @@ async def test_calls_continue_while_the_registry_is_killed_and_restarted(names: 
 async def test_calls_succeed_again_after_all_servers_were_gone(names: GrpcNamesRegistry, kind: str) -> None:
     await names.registry()
     ids = ("a", "b", "c")
-    async with JsonApi(names.place.url) as api:
+    async with JsonApi(names.sandbox.url) as api:
         running = [names.program(f"{kind}serve", id) for id in ids]
         await _passing(api, *ids)
         caller = names.program(f"{kind}call", "names")
@@ -122,21 +122,21 @@ async def test_calls_to_an_unknown_service_fail_at_once_with_its_name(names: Grp
 
 async def test_the_bootstrap_for_other_languages_names_each_node_of_the_registry(names: GrpcNamesRegistry) -> None:
     nodes = ("10.0.0.1:23787", "10.0.0.2:23787")
-    printed = names.place.adsum("grpc-bootstrap", "--xds", ",".join(nodes))
+    printed = names.sandbox.adsum("grpc-bootstrap", "--xds", ",".join(nodes))
     assert await printed.wait() == 0
     servers = json.loads(printed.stdout)["xds_servers"]
     assert [server["server_uri"] for server in servers] == list(nodes)
     assert all(server["channel_creds"] == [{"type": "insecure"}] for server in servers)
-    invalid = names.place.adsum("grpc-bootstrap", "--xds", "nowhere")
+    invalid = names.sandbox.adsum("grpc-bootstrap", "--xds", "nowhere")
     assert await invalid.wait() == 78
     assert "HOST:PORT" in invalid.stderr
 
 
 async def test_nodes_are_joined_only_if_all_are_ip_addresses_of_one_family(names: GrpcNamesRegistry) -> None:
-    printed = names.place.adsum("grpc-bootstrap", "--joined", "--xds", "10.0.0.1:23787,10.0.0.2:23787")
+    printed = names.sandbox.adsum("grpc-bootstrap", "--joined", "--xds", "10.0.0.1:23787,10.0.0.2:23787")
     assert await printed.wait() == 0
     (server,) = json.loads(printed.stdout)["xds_servers"]
     assert server["server_uri"] == "ipv4:10.0.0.1:23787,10.0.0.2:23787"
-    invalid = names.place.adsum("grpc-bootstrap", "--joined", "--xds", "10.0.0.1:23787,n2:23787")
+    invalid = names.sandbox.adsum("grpc-bootstrap", "--joined", "--xds", "10.0.0.1:23787,n2:23787")
     assert await invalid.wait() == 78
     assert "--joined needs IP addresses of one family" in invalid.stderr

@@ -58,25 +58,25 @@ class LanguageCaller:
 class LanguageRegistry:
     """A registry, and servers that register with it."""
 
-    def __init__(self, place: ScenarioSandbox) -> None:
-        self.place = place
-        self.xds = f"127.0.0.1:{place.port()}"
+    def __init__(self, sandbox: ScenarioSandbox) -> None:
+        self.sandbox = sandbox
+        self.xds = f"127.0.0.1:{sandbox.port()}"
 
     async def registry(self) -> ScenarioProcess:
-        return await self.place.start_registry("", "--xds", self.xds)
+        return await self.sandbox.start_registry("", "--xds", self.xds)
 
     async def serve(self, api: JsonApi, name: str) -> ScenarioProcess:
-        child = self.place.run(name, "-m", NAMES, "sync-serve", name)
+        child = self.sandbox.run(name, "-m", NAMES, "sync-serve", name)
         await api.wait_for_statuses("names", lambda statuses: statuses.get(name) == "passing")
         return child
 
     async def caller(self, language: str, program: tuple[str, ...], *options: str) -> LanguageCaller:
         """Starts a caller with the bootstrap that `adsum grpc-bootstrap` prints with these options."""
-        printed = self.place.adsum("grpc-bootstrap", *options)
+        printed = self.sandbox.adsum("grpc-bootstrap", *options)
         assert await printed.wait() == 0, printed.stderr
-        bootstrap = self.place.folder / f"{language}.json"
+        bootstrap = self.sandbox.folder / f"{language}.json"
         bootstrap.write_text(printed.stdout)
-        child = self.place.program(language, *program, "xds:///names", GRPC_XDS_BOOTSTRAP=str(bootstrap))
+        child = self.sandbox.program(language, *program, "xds:///names", GRPC_XDS_BOOTSTRAP=str(bootstrap))
         return LanguageCaller(language, child)
 
 
@@ -107,13 +107,13 @@ def test_a_caller_in_each_language_is_built(language: str) -> None:
 
 
 async def test_no_call_fails_while_instances_and_the_registry_restart(
-    place: ScenarioSandbox, programs: dict[str, tuple[str, ...]]
+    sandbox: ScenarioSandbox, programs: dict[str, tuple[str, ...]]
 ) -> None:
-    names = LanguageRegistry(place)
+    names = LanguageRegistry(sandbox)
     node = await names.registry()
-    async with JsonApi(place.url) as api:
+    async with JsonApi(sandbox.url) as api:
         a, b = await asyncio.gather(names.serve(api, "a"), names.serve(api, "b"))
-        dead = f"127.0.0.1:{place.port()}"
+        dead = f"127.0.0.1:{sandbox.port()}"
         # Node.js uses only the first node; the others also work with one that is down.
         callers = [
             await names.caller(language, program, "--xds", names.xds if language == "node" else f"{dead},{names.xds}")
@@ -130,7 +130,7 @@ async def test_no_call_fails_while_instances_and_the_registry_restart(
         await b.stop(signal.SIGKILL)
         await all_call(callers, "c")
         lost = failures(callers)
-        assert all(len(each) == 1 for each in lost.values()), (
+        assert all(len(failed) == 1 for failed in lost.values()), (
             f"more calls failed than the one in flight at the killed server: {lost}"
         )
         await node.stop(signal.SIGKILL)
@@ -142,12 +142,12 @@ async def test_no_call_fails_while_instances_and_the_registry_restart(
 
 
 async def test_a_client_of_joined_nodes_moves_to_another_node_when_its_own_is_killed(
-    place: ScenarioSandbox, programs: dict[str, tuple[str, ...]]
+    sandbox: ScenarioSandbox, programs: dict[str, tuple[str, ...]]
 ) -> None:
-    ports = [(place.node_port, place.port()), (place.port(), place.port())]
-    with EtcdProcess(place.folder) as etcd:
+    ports = [(sandbox.node_port, sandbox.port()), (sandbox.port(), sandbox.port())]
+    with EtcdProcess(sandbox.folder) as etcd:
         nodes = [
-            place.program(
+            sandbox.program(
                 f"node{number}", *ADSUM_COMMAND, "serve", "--node", f"n{number}", "--store", etcd.url,
                 "--listen", f"127.0.0.1:{port}", "--xds", f"127.0.0.1:{xds}",
             )
@@ -155,8 +155,8 @@ async def test_a_client_of_joined_nodes_moves_to_another_node_when_its_own_is_ki
         ]  # fmt: skip
         for node in nodes:
             await node.wait_for_output("listens on")
-        names = LanguageRegistry(place)
-        place.url = ",".join(f"http://127.0.0.1:{port}" for port, _ in ports)
+        names = LanguageRegistry(sandbox)
+        sandbox.url = ",".join(f"http://127.0.0.1:{port}" for port, _ in ports)
         joined = ("--joined", "--xds", ",".join(f"127.0.0.1:{xds}" for _, xds in ports))
         async with JsonApi(f"http://127.0.0.1:{ports[1][0]}") as api:
             await names.serve(api, "a")

@@ -36,18 +36,18 @@ Misdeed = Callable[[int], Coroutine[None, None, None]]
 
 
 @asynccontextmanager
-async def good_client(place: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIterator[None]:
+async def good_client(sandbox: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIterator[None]:
     """Runs a client that registers, renews, calls and checks the node's health, and fails if it is disturbed."""
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(JsonApi(place.url))
-        provider = await stack.enter_async_context(Client(place.url, cache=False))
-        consumer = await stack.enter_async_context(Client(place.url, cache=False))
+        api = await stack.enter_async_context(JsonApi(sandbox.url))
+        provider = await stack.enter_async_context(Client(sandbox.url, cache=False))
+        consumer = await stack.enter_async_context(Client(sandbox.url, cache=False))
         serving = await stack.enter_async_context(running_instance("good"))
         await provider.register("good", serving.port, id="good", ttl=20.0).start(30.0)
         channel = consumer.channel("good")
         await channel.ready(30.0)
         memory = node.memory_bytes
-        healthy = asyncio.create_task(_healthy(place, api))
+        healthy = asyncio.create_task(_healthy(sandbox, api))
         caller = await stack.enter_async_context(load(channel, workers=1))
         yield
         healthy.cancel()
@@ -65,9 +65,9 @@ async def good_client(place: ScenarioSandbox, node: ScenarioRegistry) -> AsyncIt
         assert "Traceback" not in node.stderr, node.stderr[-4000:]
 
 
-async def _healthy(place: ScenarioSandbox, api: JsonApi) -> None:
+async def _healthy(sandbox: ScenarioSandbox, api: JsonApi) -> None:
     while True:
-        assert (await api.http.get(f"{place.url}/healthz")).status_code == 200
+        assert (await api.http.get(f"{sandbox.url}/healthz")).status_code == 200
         await asyncio.sleep(0.1)
 
 
@@ -96,46 +96,46 @@ def _vanish(connection: socket.socket) -> None:
     connection.close()
 
 
-async def _metric(place: ScenarioSandbox, name: str, expected: Callable[[float], bool]) -> None:
+async def _metric(sandbox: ScenarioSandbox, name: str, expected: Callable[[float], bool]) -> None:
     """Returns once a metric of the node is as expected."""
-    async with JsonApi(place.url) as api, asyncio.timeout(SCENARIO_TIMEOUT):
+    async with JsonApi(sandbox.url) as api, asyncio.timeout(SCENARIO_TIMEOUT):
         while True:
-            text = (await api.http.get(f"{place.url}/metrics")).text
+            text = (await api.http.get(f"{sandbox.url}/metrics")).text
             if expected(float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))):
                 return
             await asyncio.sleep(0.1)
 
 
-async def test_ten_thousand_idle_connections_disturb_no_client(place: ScenarioSandbox) -> None:
+async def test_ten_thousand_idle_connections_disturb_no_client(sandbox: ScenarioSandbox) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     count = min(IDLE, hard - 1_000) if hard != resource.RLIM_INFINITY else IDLE
-    node = await place.start_registry()
+    node = await sandbox.start_registry()
     idle: list[socket.socket] = []
     try:
-        async with good_client(place, node):
+        async with good_client(sandbox, node):
             for n in range(count):
-                connection = socket.create_connection(("127.0.0.1", place.node_port), timeout=SCENARIO_TIMEOUT)
+                connection = socket.create_connection(("127.0.0.1", sandbox.node_port), timeout=SCENARIO_TIMEOUT)
                 idle.append(connection)
                 if n % 100 == 0:
                     await asyncio.sleep(0)
-            await _metric(place, "adsum_connections", lambda found: found >= count)
-            with closing(socket.create_connection(("127.0.0.1", place.node_port))) as one_more:
+            await _metric(sandbox, "adsum_connections", lambda found: found >= count)
+            with closing(socket.create_connection(("127.0.0.1", sandbox.node_port))) as one_more:
                 one_more.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
                 one_more.settimeout(SCENARIO_TIMEOUT)
                 assert (await asyncio.to_thread(one_more.recv, 100)).startswith(b"HTTP/1.1 200")
             for connection in idle:
                 connection.close()
-            await _metric(place, "adsum_connections", lambda count: count < 20)
+            await _metric(sandbox, "adsum_connections", lambda count: count < 20)
     finally:
         for connection in idle:
             connection.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_malformed_requests_are_refused_or_closed_and_disturb_no_client(place: ScenarioSandbox) -> None:
-    node, rng = await place.start_registry(), Random(7)
-    port = place.node_port
+async def test_malformed_requests_are_refused_or_closed_and_disturb_no_client(sandbox: ScenarioSandbox) -> None:
+    node, rng = await sandbox.start_registry(), Random(7)
+    port = sandbox.node_port
 
     async def garbage(n: int) -> None:
         answer = await _said(port, rng.randbytes(rng.randrange(1, 5_000)) + b"\r\n\r\n")
@@ -178,12 +178,12 @@ async def test_malformed_requests_are_refused_or_closed_and_disturb_no_client(pl
     ]  # fmt: skip
     slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
     try:
-        async with good_client(place, node):
+        async with good_client(sandbox, node):
             async with asyncio.TaskGroup() as group:
                 for misdeed in misdeeds:
                     for n in range(20):
                         group.create_task(misdeed(n))
-            async with JsonApi(place.url) as api:
+            async with JsonApi(sandbox.url) as api:
                 assert await api.statuses("bad") == {}, "no malformed request registered an instance"
     finally:
         for connection in slow:
@@ -197,20 +197,20 @@ async def _byte(connection: socket.socket, byte: int) -> None:
 
 
 @pytest.mark.long
-async def test_watchers_that_vanish_or_never_read_disturb_no_client(place: ScenarioSandbox) -> None:
-    node, rng = await place.start_registry(), Random(17)
+async def test_watchers_that_vanish_or_never_read_disturb_no_client(sandbox: ScenarioSandbox) -> None:
+    node, rng = await sandbox.start_registry(), Random(17)
     request = b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
     async def comes_and_goes() -> None:
         for _ in range(2):
-            with closing(await _deaf(place, request[: rng.choice((10, len(request)))])) as connection:
+            with closing(await _deaf(sandbox, request[: rng.choice((10, len(request)))])) as connection:
                 await asyncio.sleep(rng.uniform(0.0, 0.5))
                 if rng.random() < 0.5:
                     _vanish(connection)
 
-    async with good_client(place, node), JsonApi(place.url) as api, AsyncExitStack() as stack:
+    async with good_client(sandbox, node), JsonApi(sandbox.url) as api, AsyncExitStack() as stack:
         metadata = {f"much-{n}": "x" * 1_000 for n in range(4)}
-        deaf = [stack.enter_context(closing(await _deaf(place, request))) for _ in range(DEAF)]
+        deaf = [stack.enter_context(closing(await _deaf(sandbox, request))) for _ in range(DEAF)]
         async with asyncio.TaskGroup() as group:
             for _ in range(WATCHERS):
                 group.create_task(comes_and_goes())
@@ -223,15 +223,15 @@ async def test_watchers_that_vanish_or_never_read_disturb_no_client(place: Scena
         assert b"event: synced" in text
         for connection in deaf:
             connection.close()
-        await _metric(place, "adsum_watches", lambda count: count == 1)
+        await _metric(sandbox, "adsum_watches", lambda count: count == 1)
 
 
-async def _deaf(place: ScenarioSandbox, request: bytes) -> socket.socket:
+async def _deaf(sandbox: ScenarioSandbox, request: bytes) -> socket.socket:
     """Opens a connection that sends the request and then reads nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     connection.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", place.node_port))
+    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", sandbox.node_port))
     connection.sendall(request)
     return connection
 
@@ -247,30 +247,30 @@ def _hear(connection: socket.socket) -> bytes:
     return text
 
 
-async def test_connections_past_the_limit_of_descriptors_are_answered_with_503(place: ScenarioSandbox) -> None:
+async def test_connections_past_the_limit_of_descriptors_are_answered_with_503(sandbox: ScenarioSandbox) -> None:
     """Open connections continue, and new ones are accepted once others have closed."""
     limit, many = 160, 400
-    xds = place.port()
+    xds = sandbox.port()
     serve = [
         "serve",
         "--listen",
-        f"127.0.0.1:{place.node_port}",
+        f"127.0.0.1:{sandbox.node_port}",
         "--xds",
         f"127.0.0.1:{xds}",
         "--store",
-        place.sqlite_url,
+        sandbox.sqlite_url,
     ]
     limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(limit)]
-    node = place.program("limited", *limited, *ADSUM_COMMAND, *serve)
+    node = sandbox.program("limited", *limited, *ADSUM_COMMAND, *serve)
     await node.wait_for_output("gateways and gRPC clients")
     await node.wait_for_output(
         f"the limit of open files is {limit}, which allows 43 connections at a time instead of 20000"
     )
     watch = b"GET /api/v1/watch?service=orders HTTP/1.1\r\nhost: localhost\r\n\r\n"
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(JsonApi(place.url))
+        api = await stack.enter_async_context(JsonApi(sandbox.url))
         await api.put("/services/orders/instances/o1", port=8000, ttl=None)
-        opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", place.node_port) for _ in range(many)))
+        opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", sandbox.node_port) for _ in range(many)))
         for _, writer in opened:
             stack.callback(writer.close)
             writer.write(watch)
@@ -278,13 +278,13 @@ async def test_connections_past_the_limit_of_descriptors_are_answered_with_503(p
         assert {b"200", b"503"} == {answer[9:12] for answer in answers}, "every connection gets an answer"
         assert 30 <= sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) < 43
         assert _descriptors(node.pid) < limit
-        metrics = (await api.http.get(f"{place.url}/metrics")).text
+        metrics = (await api.http.get(f"{sandbox.url}/metrics")).text
         assert (
             f'adsum_connections_shed_total{{status="503"}} {many - sum(b" 200 " in answer for answer in answers)}.0'
             in metrics
         )
         assert "adsum_connections_max 43.0" in metrics
-    async with JsonApi(place.url) as later:
+    async with JsonApi(sandbox.url) as later:
         await wait_until(lambda: "Traceback" not in node.stderr)
         assert await later.statuses("orders") == {"o1": "passing"}
 

@@ -38,9 +38,9 @@ ALWAYS = {"steady": ["registered"], "checked": ["check-passing", "registered"]}
 
 
 @pytest.fixture
-async def world(place: ScenarioSandbox, envoy: None, request: pytest.FixtureRequest) -> AsyncIterator[EtcdScenario]:
+async def world(sandbox: ScenarioSandbox, envoy: None, request: pytest.FixtureRequest) -> AsyncIterator[EtcdScenario]:
     """A cluster in use. `request.param` is the ttl of the instances that renew, in seconds."""
-    async with running_cluster(place) as found, AsyncExitStack() as stack:
+    async with running_cluster(sandbox) as found, AsyncExitStack() as stack:
         world = EtcdScenario(found, stack, getattr(request, "param", TTL))
         await world.open()
         yield world
@@ -98,9 +98,9 @@ class EtcdScenario:
 
     async def _open_gateway(self) -> None:
         """Starts a gateway that can connect to any node, and a caller at it."""
-        listen = f"127.0.0.1:{self.cluster.place.port()}"
+        listen = f"127.0.0.1:{self.cluster.sandbox.port()}"
         options = ["--listen", listen, "--xds", self.cluster.xds, "--monitor", "off", "--access-log", "off"]
-        gateway = self.cluster.place.adsum("gateway", *options, "--concurrency", "1")
+        gateway = self.cluster.sandbox.adsum("gateway", *options, "--concurrency", "1")
         await gateway.wait_for_output("listens on")
         http = httpx.AsyncClient(base_url=f"http://{listen}", timeout=10.0, trust_env=False)
         await self._stack.enter_async_context(http)

@@ -11,11 +11,11 @@ from tests.scenarios.processes import JsonApi, ScenarioSandbox, wait_until
 CHECK = "http:/health?interval=200ms&timeout=5s&rise=2&fall=3"
 
 
-async def test_a_failing_instance_is_critical_after_fall_and_passing_after_rise(place: ScenarioSandbox) -> None:
-    await place.start_registry()
+async def test_a_failing_instance_is_critical_after_fall_and_passing_after_rise(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(JsonApi(place.url))
-        client = await stack.enter_async_context(Client(place.url, cache=False))
+        api = await stack.enter_async_context(JsonApi(sandbox.url))
+        client = await stack.enter_async_context(Client(sandbox.url, cache=False))
         one, two = [await stack.enter_async_context(running_instance(f"o{n}")) for n in (1, 2)]
         for server in (one, two):
             await client.register("orders", server.port, id=server.id, check=CHECK, ttl=600).start(30.0)
@@ -39,10 +39,10 @@ async def test_a_failing_instance_is_critical_after_fall_and_passing_after_rise(
         assert all(change["cause"] and change["actor"] for change in history["changes"])
 
 
-async def test_a_redirect_is_not_followed(place: ScenarioSandbox) -> None:
-    await place.start_registry()
+async def test_a_redirect_is_not_followed(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(JsonApi(place.url))
+        api = await stack.enter_async_context(JsonApi(sandbox.url))
         one, elsewhere = [await stack.enter_async_context(running_instance(id)) for id in ("o1", "elsewhere")]
         one.health_status, one.location = b"302 Found", f"http://127.0.0.1:{elsewhere.port}/health"
         check = {"name": "web", "kind": "http", "path": "/health", "interval": 0.2, "fall": 1}
@@ -55,14 +55,14 @@ async def test_a_redirect_is_not_followed(place: ScenarioSandbox) -> None:
         assert "302" in detail["checks"][0]["note"]
 
 
-async def test_a_link_local_address_is_refused_with_its_field(place: ScenarioSandbox) -> None:
-    await place.start_registry()
-    async with JsonApi(place.url) as api:
+async def test_a_link_local_address_is_refused_with_its_field(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
+    async with JsonApi(sandbox.url) as api:
         for address in ("169.254.169.254", "fe80::1", "224.0.0.1"):
             path = "/services/orders/instances/o1"
             answer = await api.http.put(path, json={"port": 80, "address": address})
             assert (answer.status_code, answer.json()["field"]) == (422, "address")
-        command = place.adsum("register", "orders", "--port", "80", "--address", "169.254.169.254", "--ttl", "none")
+        command = sandbox.adsum("register", "orders", "--port", "80", "--address", "169.254.169.254", "--ttl", "none")
         assert await command.wait() == 2
         assert "address" in command.stderr
         assert await api.statuses("orders") == {}

@@ -81,13 +81,13 @@ async def _check(api: JsonApi, writers: list[AcknowledgedWriter]) -> None:
 
 
 @pytest.mark.long
-async def test_kill_9_under_load_loses_no_write_and_no_view_goes_backwards(place: ScenarioSandbox) -> None:
+async def test_kill_9_under_load_loses_no_write_and_no_view_goes_backwards(sandbox: ScenarioSandbox) -> None:
     rng, seen = Random(11), list[int]()
-    node = await place.start_registry()
-    async with JsonApi(place.url) as api, Client(place.url, cache=False) as client, AsyncExitStack() as stack:
+    node = await sandbox.start_registry()
+    async with JsonApi(sandbox.url) as api, Client(sandbox.url, cache=False) as client, AsyncExitStack() as stack:
         for n in range(STEADY):
             await client.register("steady", 8000, id=f"s{n}", ttl=TTL).start(30.0)
-        watcher, writers = SseWatcher(place.url), [AcknowledgedWriter(api, n) for n in range(WRITERS)]
+        watcher, writers = SseWatcher(sandbox.url), [AcknowledgedWriter(api, n) for n in range(WRITERS)]
         resolvers = [client.resolver("churn-0"), client.resolver("steady")]
         following = [
             asyncio.create_task(watcher.follow()),
@@ -100,7 +100,7 @@ async def test_kill_9_under_load_loses_no_write_and_no_view_goes_backwards(place
             await asyncio.sleep(rng.uniform(0.1, 0.6))
             await node.stop(signal.SIGKILL)
             await asyncio.gather(*writing)
-            node = await place.start_registry()
+            node = await sandbox.start_registry()
             await _check(api, writers)
         revision = (await api.get("/status"))["revision"]
         await wait_until(

@@ -12,14 +12,14 @@ TTL, GRACE = 2.0, 2.0
 """The guard needs a grace that is longer than the time between two renewals, a third of the ttl."""
 
 
-async def test_no_instance_is_removed_when_most_fall_silent_and_a_single_one_is(place: ScenarioSandbox) -> None:
-    await place.start_registry()
+async def test_no_instance_is_removed_when_most_fall_silent_and_a_single_one_is(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
     lease = ["--ttl", f"{TTL:g}s", "--grace", f"{GRACE:g}s"]
     children = {
-        f"o{n}": place.adsum("register", "orders", "--id", f"o{n}", "--port", f"{8000 + n}", *lease)
+        f"o{n}": sandbox.adsum("register", "orders", "--id", f"o{n}", "--port", f"{8000 + n}", *lease)
         for n in range(INSTANCES)
     }
-    async with JsonApi(place.url) as api:
+    async with JsonApi(sandbox.url) as api:
         await api.wait_for_statuses("orders", lambda statuses: [*statuses.values()] == ["passing"] * INSTANCES)
         silent = [f"o{n}" for n in range(6)]
         for id in silent:
@@ -29,7 +29,7 @@ async def test_no_instance_is_removed_when_most_fall_silent_and_a_single_one_is(
         async with asyncio.timeout(SCENARIO_TIMEOUT):
             while (await api.get("/status")).get("guards", {}) != {"orders": len(silent)}:
                 assert len(await api.statuses("orders")) == INSTANCES, "no instance is removed at any time"
-        assert f'adsum_guarded_expiries{{service="orders"}} {len(silent)}.0' in await _metrics(place)
+        assert f'adsum_guarded_expiries{{service="orders"}} {len(silent)}.0' in await _metrics(sandbox)
         for id in silent:
             assert (await api.get(f"/services/orders/instances/{id}"))["lease"] == "lapsed"
         for id in silent:
@@ -52,6 +52,6 @@ async def test_no_instance_is_removed_when_most_fall_silent_and_a_single_one_is(
         assert [change["id"] for change in gone] == ["o7"]
 
 
-async def _metrics(place: ScenarioSandbox) -> str:
-    async with JsonApi(place.url) as api:
-        return (await api.http.get(f"{place.url}/metrics")).text
+async def _metrics(sandbox: ScenarioSandbox) -> str:
+    async with JsonApi(sandbox.url) as api:
+        return (await api.http.get(f"{sandbox.url}/metrics")).text

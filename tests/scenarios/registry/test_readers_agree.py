@@ -82,16 +82,16 @@ async def _change(api: JsonApi, rng: Random) -> int:
     return int(written["revision"])
 
 
-async def test_three_ways_of_reading_agree_at_every_revision(place: ScenarioSandbox) -> None:
-    await place.start_registry()
+async def test_three_ways_of_reading_agree_at_every_revision(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
     rng, watched, polled, read = Random(8), ObservedStates(), ObservedStates(), ObservedStates()
-    watcher, first = SseWatcher(place.url, ["orders"]), SseWatcher(place.url, ["orders"])
+    watcher, first = SseWatcher(sandbox.url, ["orders"]), SseWatcher(sandbox.url, ["orders"])
 
     def shown() -> None:
         watched.see(watcher.revisions.get("orders", 0), watcher.services.get("orders", {}))
 
     watcher.on_synced = shown
-    async with JsonApi(place.url) as api, JsonApi(place.url) as polling, JsonApi(place.url) as reading:
+    async with JsonApi(sandbox.url) as api, JsonApi(sandbox.url) as polling, JsonApi(sandbox.url) as reading:
         readers = [
             asyncio.create_task(watcher.follow()),
             asyncio.create_task(_poll(polling, polled)),

@@ -12,8 +12,8 @@ import httpx
 from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, ScenarioSandbox, wait_until
 
 
-async def test_sigterm_ends_watches_and_long_polls_and_loses_no_acknowledged_write(place: ScenarioSandbox) -> None:
-    node = await place.start_registry()
+async def test_sigterm_ends_watches_and_long_polls_and_loses_no_acknowledged_write(sandbox: ScenarioSandbox) -> None:
+    node = await sandbox.start_registry()
     acknowledged: list[str] = []
 
     async def write() -> None:
@@ -23,7 +23,7 @@ async def test_sigterm_ends_watches_and_long_polls_and_loses_no_acknowledged_wri
                 await api.put(f"/services/orders/instances/{id}", port=8000)
                 acknowledged.append(id)
 
-    async with JsonApi(place.url) as api:
+    async with JsonApi(sandbox.url) as api:
         held = await api.put("/services/quiet/instances/q1", port=8000)
         watches = [asyncio.create_task(_watched(api)) for _ in range(5)]
         poll = {"after": str(held["revision"]), "wait": "60"}
@@ -39,8 +39,8 @@ async def test_sigterm_ends_watches_and_long_polls_and_loses_no_acknowledged_wri
         for answer in await asyncio.wait_for(asyncio.gather(*polls), SCENARIO_TIMEOUT):
             assert answer.status_code == 503, "the client should use another node"
         await asyncio.wait_for(writing, SCENARIO_TIMEOUT)
-    await place.start_registry()
-    async with JsonApi(place.url) as api:
+    await sandbox.start_registry()
+    async with JsonApi(sandbox.url) as api:
         listed = await api.statuses("orders")
         assert set(acknowledged) <= set(listed)
         assert len(listed) <= len(acknowledged) + 1, "at most one unacknowledged write is listed"
@@ -51,16 +51,16 @@ async def _watched(api: JsonApi) -> str:
         return (await answer.aread()).decode()
 
 
-async def test_a_second_node_on_the_same_file_or_port_fails_with_the_reason(place: ScenarioSandbox) -> None:
-    await place.start_registry()
+async def test_a_second_node_on_the_same_file_or_port_fails_with_the_reason(sandbox: ScenarioSandbox) -> None:
+    await sandbox.start_registry()
     taken = {
-        "store": ["--listen", f"127.0.0.1:{place.port()}", "--xds", "off", "--store", place.sqlite_url],
-        "listen": ["--listen", f"127.0.0.1:{place.node_port}", "--store", "memory:"],
+        "store": ["--listen", f"127.0.0.1:{sandbox.port()}", "--xds", "off", "--store", sandbox.sqlite_url],
+        "listen": ["--listen", f"127.0.0.1:{sandbox.node_port}", "--store", "memory:"],
     }
-    seconds = {name: place.adsum("serve", *options) for name, options in taken.items()}
+    seconds = {name: sandbox.adsum("serve", *options) for name, options in taken.items()}
     for name, second in seconds.items():
         assert await second.wait() not in (0, -signal.SIGKILL)
         assert len(second.stderr.strip().splitlines()) == 1, second.stderr
         assert re.match(r"adsum: .*(adsum\.db|127\.0\.0\.1)", second.stderr), (name, second.stderr)
-    async with JsonApi(place.url) as api:
+    async with JsonApi(sandbox.url) as api:
         assert (await api.get("/status"))["ready"]

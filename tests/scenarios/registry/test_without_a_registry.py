@@ -22,10 +22,10 @@ OUTAGE = 2.0
 class Orders:
     """A service of three instances with their provider, and a consumer."""
 
-    def __init__(self, place: ScenarioSandbox, stack: AsyncExitStack) -> None:
-        self._place = place
+    def __init__(self, sandbox: ScenarioSandbox, stack: AsyncExitStack) -> None:
+        self._place = sandbox
         self._stack = stack
-        self.cache = place.folder / "views"
+        self.cache = sandbox.folder / "views"
         self.serving: list[InstanceServer] = []
         self.registrars: list[Registrar] = []
 
@@ -46,22 +46,22 @@ class Orders:
         return serving
 
 
-async def test_calls_continue_without_a_registry_and_a_new_program_starts(place: ScenarioSandbox) -> None:
+async def test_calls_continue_without_a_registry_and_a_new_program_starts(sandbox: ScenarioSandbox) -> None:
     async with AsyncExitStack() as stack:
-        node, orders = await place.start_registry(), Orders(place, stack)
+        node, orders = await sandbox.start_registry(), Orders(sandbox, stack)
         await orders.start(ttl=600.0)
         async with load(orders.channel) as caller:
-            await wait_until(lambda: _kept(orders.cache, place.url) == {"o0", "o1", "o2"})
+            await wait_until(lambda: _kept(orders.cache, sandbox.url) == {"o0", "o1", "o2"})
             await node.stop(signal.SIGKILL)
             await wait_until(lambda: not orders.channel.resolver.connected)
             before = caller.answered.copy()
-            newcomer = place.run("newcomer", "-m", "tests.scenarios.service_caller", "orders", str(orders.cache))
+            newcomer = sandbox.run("newcomer", "-m", "tests.scenarios.service_caller", "orders", str(orders.cache))
             await newcomer.wait_for_output("calling")
             await asyncio.sleep(OUTAGE)
             assert "disk o0 o1 o2." in newcomer.stdout
             assert "live" not in newcomer.stdout
             assert set(caller.answered - before) == {"o0", "o1", "o2"}, "all instances were called without a registry"
-            await place.start_registry()
+            await sandbox.start_registry()
             await orders.registrars[0].stop("scaled down")
             late = await orders.add("late", ttl=600.0)
             await wait_until(
@@ -78,10 +78,10 @@ def _kept(cache: Path, url: str) -> set[str]:
     return {endpoint.id for endpoint in shelved.endpoints} if shelved is not None else set()
 
 
-async def test_instances_register_again_after_lost_state_and_no_view_shows_the_gap(place: ScenarioSandbox) -> None:
+async def test_instances_register_again_after_lost_state_and_no_view_shows_the_gap(sandbox: ScenarioSandbox) -> None:
     views: list[View] = []
     async with AsyncExitStack() as stack:
-        node, orders = await place.start_registry("memory:"), Orders(place, stack)
+        node, orders = await sandbox.start_registry("memory:"), Orders(sandbox, stack)
         await orders.start(ttl=3.0)
         before = orders.channel.resolver.view.epoch
         async with load(orders.channel) as caller:
@@ -89,7 +89,7 @@ async def test_instances_register_again_after_lost_state_and_no_view_shows_the_g
             await wait_until(lambda: caller.answered.total() > 10)
             await node.stop(signal.SIGKILL)
             await wait_until(lambda: not orders.channel.resolver.connected)
-            await place.start_registry("memory:")
+            await sandbox.start_registry("memory:")
             await wait_until(lambda: orders.channel.resolver.view.epoch not in ("", before))
             await wait_until(
                 lambda: all(

@@ -48,7 +48,7 @@ instances while a registry restarts, and lose them if it does not come back."""
 SYNC_INTERVAL: Final = 1.0
 """Seconds after which the services that this node keeps are checked again without a change."""
 PROPAGATION_DELAY: Final = 0.1
-"""Seconds from a change of keys until the programs that resolve them count as routing by it. They hear of it within
+"""Seconds from a change of keys until the programs that resolve them count as routing by it. They get it within
 milliseconds, and don't acknowledge."""
 MAX_TRANSACTION_KEYS: Final = 100
 """Keys that one transaction sets and deletes; more take several transactions."""
@@ -120,7 +120,7 @@ class EtcdNaming:
         await self._etcd.close()
 
     async def _on_lease(self, _: int) -> None:
-        """Publishes everything under a new lease: keys of the lease before are gone, or will be."""
+        """Publishes everything under a new lease, since the keys of the lease before are gone or will be."""
         self._published.clear()
         self._dirty.update(self._registry.snapshot.services)
 
@@ -138,7 +138,7 @@ class EtcdNaming:
         try:
             snapshot = self._registry.snapshot
             self._find_dirty(snapshot)
-            if self._is_loaded:  # Before that, listed instances would seem to have lost their keys.
+            if self._is_loaded:  # Until then, listed instances would seem to have lost their keys.
                 await self._settle()
                 asyncio.get_running_loop().call_later(PROPAGATION_DELAY, watch.acknowledge, snapshot.revision)
             backoff.reset()
@@ -178,7 +178,7 @@ class EtcdNaming:
                     raise
 
     async def _publish(self, service: ServiceSnapshot) -> None:
-        """Makes the keys of a service in etcd those of its usable instances."""
+        """Sets and deletes keys in etcd, so that a service has one for each usable instance."""
         if not self._session.is_held:
             raise EtcdUnreachable("there is no session with etcd")
         published = self._published.get(service.name)

@@ -27,8 +27,8 @@ MAX_GATEWAY_PROFILES: Final = 256
 MAX_INLINE_COMPILATION: Final = 100
 """Services or routes that are compiled in the event loop; more are compiled in a thread, and published after that."""
 SETTLING_TIME: Final = 30.0
-"""Seconds after a start with an empty catalog, or after the begin of another epoch, in which nothing is taken away from
-clients: instances register again by themselves, and registrars check about every 10 s."""
+"""Seconds after a start with an empty catalog, or after the beginning of another epoch, in which nothing is removed
+from clients: instances register again by themselves, and registrars check about every 10 s."""
 
 _log = logging.getLogger("adsum.xds")
 
@@ -56,7 +56,7 @@ class _Prepared(NamedTuple):
     source: _Source
     compiled: CompiledResources
 
-    def is_of(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
+    def matches(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> bool:
         return self.source.snapshot is snapshot and self.source.addresses is addresses
 
 
@@ -72,7 +72,7 @@ class Publisher:
         self._grpc = GrpcSubscribers(self._budget)
         self._source = _Source(snapshots.EMPTY_SNAPSHOT, NO_INTENT, {})
         self._settled_at: float | None = None
-        """When the epoch has settled, in monotonic seconds; None once it has."""
+        """The monotonic time at which the settling time ends; None if the epoch has settled."""
         self._departed_services: set[str] = set()
         """Services of which an instance leaves or has left while the epoch settles."""
         self.publication = 0
@@ -115,7 +115,7 @@ class Publisher:
         return bool(self._new_profiles()) or sum(group.session_count for group in self._groups()) > 1
 
     def _new_profiles(self) -> list[GatewayProfile]:
-        """Profiles whose gateways have nothing yet, although something was published."""
+        """Returns the profiles whose gateways have nothing yet, although something was published."""
         return [profile for profile, group in self._gateways.items() if self.publication and not group.publication]
 
     def prepare(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> None:
@@ -161,7 +161,7 @@ class Publisher:
         return self._grpc.has_subscriber(service)
 
     def leave(self, subscribers: Subscribers) -> None:
-        """Counts one client of this group less."""
+        """Removes one client from the count of its group. A group of gateways without any client is dropped."""
         subscribers.session_count -= 1
         if not subscribers.session_count:
             for profile in [profile for profile, group in self._gateways.items() if group is subscribers]:
@@ -176,7 +176,7 @@ class Publisher:
         publication, revision = self.publication + 1, snapshot.revision
         try:
             prepared, self._prepared = self._prepared, None
-            if prepared is None or not prepared.is_of(snapshot, addresses):
+            if prepared is None or not prepared.matches(snapshot, addresses):
                 prepared = self._compile(snapshot, addresses)
             source, compiled = prepared
             tables = [(group, compiled.gateway_resources(profile)) for profile, group in self._gateways.items()]
@@ -198,7 +198,7 @@ class Publisher:
         return None if is_first or is_released else notified
 
     def _publish_last_to_new_profiles(self) -> set[Subscriber]:
-        """Gives groups that have nothing yet what was published last."""
+        """Publishes the last resources to the groups that have none yet. Returns the sessions to push to."""
         notified: set[Subscriber] = set()
         for profile in self._new_profiles():
             resources = self._compiled.gateway_resources(profile)
@@ -207,14 +207,17 @@ class Publisher:
         return notified
 
     def _record_departures(self, snapshot: Snapshot, changed_services: Set[str] | None) -> bool:
-        """Returns whether one more service has an instance that leaves: its withheld assignments may be sent."""
+        """Records the services of which an instance leaves.
+
+        Returns whether there is a new one: its withheld assignments may be sent.
+        """
         before = len(self._departed_services)
         names = snapshot.services if changed_services is None else changed_services
         self._departed_services.update(name for name in names if _has_departures(snapshot.service(name)))
         return len(self._departed_services) > before
 
     def end_settling(self, now: float) -> bool:
-        """Returns whether the settling time has ended since the last call, so that withheld resources may be sent."""
+        """Ends the settling time if it is over. Returns True if so: withheld resources may be sent."""
         if self._settled_at is None or now < self._settled_at:
             return False
         self._settle(None)

@@ -1,6 +1,6 @@
 """Subscribers: groups of clients that get the same resources under the same names.
 
-Gateways with the same profile are a group, and so are all gRPC clients. A group knows who subscribed to what, and
+Gateways with the same profile are a group, and so are all gRPC clients. A group records the subscriptions, and
 notifies the sessions that a change concerns.
 """
 
@@ -39,7 +39,7 @@ class Subscriber(Protocol):
     """The session of one client, as a group knows it. It is hashed by identity."""
 
     def notify(self, kind: ResourceKind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
-        """Records that resources which it subscribed to have changed, or don't exist any more."""
+        """Records that resources to which it subscribes have changed, or don't exist any more."""
         ...
 
 
@@ -60,12 +60,12 @@ class NameBudget:
         self.size += size
 
     def release(self, name: str) -> None:
-        """Counts a name of one client no more."""
+        """Removes a name of one client from the count."""
         self.size -= NAME_OVERHEAD_BYTES + len(name)
 
 
 class Subscribers(ABC):
-    """A group of clients: what they get, at which publication, and who subscribed to what."""
+    """A group of clients: their resources, the publication of these, and the subscriptions."""
 
     forgets_all_kinds = False
     """True if all kinds lack what is not registered again after an epoch began; else only assignments do."""
@@ -115,14 +115,14 @@ class Subscribers(ABC):
         return selectors.service_of_cluster(assignment) in self.departed_services
 
     def subscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
-        """Notifies the session when one of these changes. Raises `StreamRefused`."""
+        """Subscribes a session to these names: it is notified when one of them changes. Raises `StreamRefused`."""
         for name in names:
             if session not in self._by_name.get((kind, name), _NO_SUBSCRIBERS):
                 self._budget.reserve(name)
                 self._by_name.setdefault((kind, name), set()).add(session)
 
     def unsubscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
-        """Notifies the session of these no more."""
+        """Ends the subscription of a session to these names."""
         for name in names:
             subscribed = self._by_name.get((kind, name))
             if subscribed is not None and session in subscribed:
@@ -132,7 +132,7 @@ class Subscribers(ABC):
                     del self._by_name[kind, name]
 
     def subscribe_all(self, session: Subscriber, kind: ResourceKind, *, all: bool) -> None:
-        """Notifies the session when anything of that kind changes, or no more if not `all`."""
+        """Starts (`all`) or ends the subscription of a session to all resources of that kind."""
         if all:
             self._by_kind.setdefault(kind, set()).add(session)
         else:
@@ -220,7 +220,7 @@ class GrpcSubscribers(Subscribers):
         return published if published is not None else self._find(kind, name)
 
     def names(self, kind: ResourceKind) -> Iterable[str]:
-        """Returns nothing: every name of a service may be resolved, so that "all" has no end."""
+        """Returns nothing: every name of a service may be resolved, so "all" would have no end."""
         return ()
 
     def substitute(self, cluster: str, cause: str) -> Resource | None:

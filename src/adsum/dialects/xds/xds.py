@@ -1,4 +1,4 @@
-"""xDS about a registry: publishes its snapshots to gateways and gRPC clients, and receives their reports."""
+"""xDS for a registry: publishes its snapshots to gateways and gRPC clients, and receives their reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from adsum.registry import Registry
 from adsum.watches import Watch
 
 SWEEP_INTERVAL: Final = 1.0
-"""Seconds between two searches for streams that stall, or that have waited for long enough."""
+"""Seconds between two searches for stalled streams, and for streams whose deferred responses are due."""
 
 _ADS: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 _LRS: Final = "/envoy.service.load_stats.v3.LoadReportingService"

@@ -26,7 +26,7 @@ class EnvoyLikeClient(FakeXdsClient):
         super().__init__(variant, session)
         self.unanswered: list[ResourceKind] = []
         self.has_rejected = False
-        """Whether it has rejected something, after which it may lack what routes name."""
+        """True once it has rejected something: from then on it may lack what routes name."""
         self.before: dict[ResourceKind, dict[str, str]] = {}
         self.names[EDS] = []
 
@@ -37,7 +37,7 @@ class EnvoyLikeClient(FakeXdsClient):
 
     def take(self) -> ReceivedResponse | None:
         """Applies one response without answering it."""
-        before = {kind: dict(has) for kind, has in self.resources.items()}
+        before = {kind: dict(table) for kind, table in self.resources.items()}
         response = self.receive()
         if response is not None:
             self.unanswered.append(response.kind)
@@ -75,7 +75,7 @@ class EnvoyLikeClient(FakeXdsClient):
         else:
             self.request(EDS, *sorted(wanted), nonce=self.nonces.get(EDS, ""))
         self.names[EDS] = sorted(wanted)
-        self.resources[EDS] = {name: each for name, each in self.resources.get(EDS, {}).items() if name in wanted}
+        self.resources[EDS] = {name: content for name, content in self.resources.get(EDS, {}).items() if name in wanted}
 
     def exchange_all(self) -> None:
         """Exchanges responses and answers until there are none."""
@@ -112,24 +112,24 @@ def routed(routes: str) -> set[str]:
 CHOSEN = st.frozensets(st.sampled_from(SERVICES))
 Step = tuple[str, dict[ResourceKind, dict[str, int]], frozenset[str]]
 PUBLICATIONS = st.tuples(st.just("publish"), st.builds(contents, CHOSEN, st.integers(1, 3), st.integers(1, 2)), CHOSEN)
-OTHERS: list[Step] = [(word, {}, frozenset()) for word in ("take", "take", "answer", "reject", "lose", "stale")]
+OTHERS: list[Step] = [(name, {}, frozenset()) for name in ("take", "take", "answer", "reject", "lose", "stale")]
 STEPS = st.lists(st.one_of(PUBLICATIONS, *map(st.just, OTHERS)), max_size=40)
 
 
 @pytest.mark.parametrize("variant", [delta, sotw], ids=["delta", "sotw"])
-@given(steps=STEPS, last=CHOSEN, last_vacated=CHOSEN)
+@given(steps=STEPS, last=CHOSEN, last_unrouted=CHOSEN)
 @settings(max_examples=150)
 def test_a_client_converges_and_its_routes_always_lead_to_warm_clusters(
-    variant: ModuleType, steps: list[Step], last: frozenset[str], last_vacated: frozenset[str]
+    variant: ModuleType, steps: list[Step], last: frozenset[str], last_unrouted: frozenset[str]
 ) -> None:
     subscribers = GatewaySubscribers()
     client = EnvoyLikeClient(variant, StreamSession(variant, subscribers))
     client.start()
     number = 0
-    for step, published, vacated in steps:
+    for step, published, unrouted in steps:
         if step == "publish":
             number += 1
-            subscribers.publish(resources(published), number, number, vacated)
+            subscribers.publish(resources(published), number, number, unrouted)
         elif step == "take":
             client.take()
         elif step == "answer":
@@ -143,10 +143,12 @@ def test_a_client_converges_and_its_routes_always_lead_to_warm_clusters(
             client = EnvoyLikeClient(variant, StreamSession(variant, subscribers))
             client.start()
     final = contents(last, 7, 7, 7)
-    subscribers.publish(resources(final), number + 1, number + 1, last_vacated)
+    subscribers.publish(resources(final), number + 1, number + 1, last_unrouted)
     client.exchange_all()
     assert client.session.is_current
-    expected = {kind: {name: content(each) for name, each in table.items()} for kind, table in resources(final).items()}
+    expected = {
+        kind: {name: content(resource) for name, resource in table.items()} for kind, table in resources(final).items()
+    }
     assert {kind: client.resources.get(kind, {}) for kind in (CDS, LDS, EDS)} == {
         kind: expected[kind] for kind in (CDS, LDS, EDS)
     }
@@ -167,7 +169,9 @@ def test_a_client_that_reconnects_gets_only_the_difference(
     subscribers.publish(new, 1, 1)
     client = FakeXdsClient(delta, StreamSession(delta, subscribers))
     for kind, names in ((CDS, ()), (EDS, sorted(before)), (LDS, ()), (RDS, ("main",))):
-        client.request(kind, *names, initial_resource_versions={name: each.version for name, each in old[kind].items()})
+        client.request(
+            kind, *names, initial_resource_versions={name: resource.version for name, resource in old[kind].items()}
+        )
     received = {kind: set[str]() for kind in ResourceKind}
     for client.now in (0.0, DEPENDENCY_TIMEOUT):  # It never subscribes to the assignments of new clusters.
         for response in client.settle():

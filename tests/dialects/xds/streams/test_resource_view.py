@@ -37,14 +37,14 @@ class RejectingClient(FakeXdsClient):
         self.subscribers = GatewaySubscribers()
         super().__init__(variant, StreamSession(variant, self.subscribers))
         self.wrong: dict[str, int] = {}
-        """The version of each cluster that it rejects, by name."""
+        """The content of each cluster that it rejects, by name."""
         self.refusals = 0
 
     def publish(self, contents: Contents, *, encrypted: bool = False) -> None:
         number = self.subscribers.publication + 1
-        of = resources(contents)
-        of[CDS] = {name: replace(each, has_tls=encrypted) for name, each in of[CDS].items()}
-        self.subscribers.publish(of, number, 10 * number)
+        tables = resources(contents)
+        tables[CDS] = {name: replace(resource, has_tls=encrypted) for name, resource in tables[CDS].items()}
+        self.subscribers.publish(tables, number, 10 * number)
 
     def connect(self) -> None:
         self.request(CDS)
@@ -55,25 +55,25 @@ class RejectingClient(FakeXdsClient):
         self.settle()
 
     def settle(self) -> list[ReceivedResponse]:
-        taken = []
+        responses = []
         while (response := self.receive()) is not None:
-            taken.append(response)
-            error = self._take_clusters(response) if response.kind is CDS else ""
+            responses.append(response)
+            error = self._apply_clusters(response) if response.kind is CDS else ""
             self.ack(response.kind, error)
-        return taken
+        return responses
 
-    def _take_clusters(self, response: ReceivedResponse) -> str:
+    def _apply_clusters(self, response: ReceivedResponse) -> str:
         clusters = {name: Cluster.FromString(content) for name, content in response.resources.items()}
-        refused = [name for name, each in clusters.items() if each.alt_stat_name == str(self.wrong.get(name))]
-        taken = [name for name, each in clusters.items() if name not in refused and not _is_substitute(each)]
-        known = self.names.get(EDS, [])
-        if set(taken) - set(known):
-            added = sorted(set(taken) - set(known))
+        rejected = [name for name, cluster in clusters.items() if cluster.alt_stat_name == str(self.wrong.get(name))]
+        accepted = [name for name, cluster in clusters.items() if name not in rejected and not _is_substitute(cluster)]
+        subscribed = self.names.get(EDS, [])
+        if set(accepted) - set(subscribed):
+            added = sorted(set(accepted) - set(subscribed))
             nonce = "" if self.is_delta else self.nonces.get(EDS, "")
-            self.request(EDS, *(added if self.is_delta else sorted({*known, *taken})), nonce=nonce)
-        self.refusals += bool(refused)
-        wrong = ", ".join(f"{name}: {WRONG}" for name in refused)
-        return f"Error adding/updating cluster(s) {wrong}" if refused else ""
+            self.request(EDS, *(added if self.is_delta else sorted({*subscribed, *accepted})), nonce=nonce)
+        self.refusals += bool(rejected)
+        wrong = ", ".join(f"{name}: {WRONG}" for name in rejected)
+        return f"Error adding/updating cluster(s) {wrong}" if rejected else ""
 
     def cluster(self, name: str) -> Cluster:
         return Cluster.FromString(bytes.fromhex(self.resources[CDS][name]))
@@ -213,9 +213,9 @@ def test_a_rejected_cluster_that_is_gone_is_neither_sent_nor_shown(client: Rejec
 def test_a_cluster_with_a_late_subscription_gets_no_substitute(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()
-    known = client.names[EDS]
+    subscribed = client.names[EDS]
     client.request(
-        EDS, *([] if client.is_delta else known), "typo", nonce="" if client.is_delta else client.nonces[EDS]
+        EDS, *([] if client.is_delta else subscribed), "typo", nonce="" if client.is_delta else client.nonces[EDS]
     )
     client.wrong = {}
     client.settle()

@@ -67,7 +67,7 @@ def long_intents(draw: st.DrawFn) -> Intent:
     return Intent((*intent.routes, *routes), MappingProxyType(dict(intent.upstreams)))
 
 
-shapes = st.builds(
+profiles = st.builds(
     GatewayProfile,
     st.lists(
         st.one_of(
@@ -87,7 +87,7 @@ shapes = st.builds(
 
 def _check_accepted(kind: ResourceKind, resources: Iterable[Resource], nonce: str = "1.1") -> None:
     """Checks that requests with the names and versions of these resources are accepted, in both variants."""
-    versions = {each.name: each.version for each in resources}
+    versions = {resource.name: resource.version for resource in resources}
     delta = DeltaDiscoveryRequest(type_url=kind.value, response_nonce=nonce, initial_resource_versions=versions)
     delta.resource_names_subscribe.extend(versions)
     delta.resource_names_unsubscribe.extend(versions)
@@ -100,13 +100,13 @@ def _check_accepted(kind: ResourceKind, resources: Iterable[Resource], nonce: st
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(long_intents(), st.lists(common.listings(), max_size=3, unique_by=lambda each: each.key), shapes)
+@given(long_intents(), st.lists(common.listings(), max_size=3, unique_by=lambda listing: listing.key), profiles)
 def test_every_name_and_version_that_is_sent_is_accepted_back(
-    intent: Intent, listings: list[Listing], shape: GatewayProfile
+    intent: Intent, listings: list[Listing], profile: GatewayProfile
 ) -> None:
-    snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, each) for each in listings]))
+    snapshot = snapshots.load_snapshot(FullState("e", 1, [(1, listing) for listing in listings]))
     compiled = NO_RESOURCES.advance(snapshot, intent, {})
-    for kind, table in compiled.gateway_resources(shape).items():
+    for kind, table in compiled.gateway_resources(profile).items():
         _check_accepted(kind, table.values())
         assert all(name.isascii() for name in table)
     for service in snapshot.services:
@@ -141,15 +141,15 @@ def test_no_selector_can_have_the_name_of_a_shortened_one() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(shapes)
-def test_the_profile_of_a_gateway_survives_its_metadata(shape: GatewayProfile) -> None:
+@given(profiles)
+def test_the_profile_of_a_gateway_survives_its_metadata(profile: GatewayProfile) -> None:
     request = DiscoveryRequest(type_url=ResourceKind.CLUSTER.value)
     request.node.id = "gw"
     request.node.user_agent_name = "envoy"
-    json_format.ParseDict(shape.metadata(), request.node.metadata)
+    json_format.ParseDict(profile.metadata(), request.node.metadata)
     node = parse_sotw(request.SerializeToString()).node()
     assert node is not None
-    assert GatewayProfile.from_metadata(node.metadata) == shape
+    assert GatewayProfile.from_metadata(node.metadata) == profile
 
 
 def test_a_gateway_with_the_maximum_of_resources_can_reconnect() -> None:

@@ -66,9 +66,10 @@ class SessionWorld:
         client.request(RDS, "main")
         client.settle()
 
-    def sees(self, contents: Contents) -> None:
+    def check_resources(self, contents: Contents) -> None:
         expected = {
-            kind: {name: content(each) for name, each in table.items()} for kind, table in resources(contents).items()
+            kind: {name: content(resource) for name, resource in table.items()}
+            for kind, table in resources(contents).items()
         }
         assert self.client.resources == expected
 
@@ -94,7 +95,7 @@ def test_nothing_is_answered_before_the_catalog_is_loaded(world: SessionWorld) -
 def test_a_client_that_subscribes_to_all_gets_all(world: SessionWorld) -> None:
     world.publish(ONE)
     world.connect()
-    world.sees(ONE)
+    world.check_resources(ONE)
     assert world.client.session.is_current
 
 
@@ -131,7 +132,7 @@ def test_routes_wait_until_the_clusters_that_they_name_are_warm(world: SessionWo
         client.receive()
     assert _kinds(client, before) == [CDS, EDS, RDS]
     assert list(client.responses[before + 1].resources) == ["b"]
-    world.sees(TWO)
+    world.check_resources(TWO)
 
 
 def test_an_assignment_that_lost_its_last_instance_is_sent_after_the_routes(world: SessionWorld) -> None:
@@ -151,12 +152,12 @@ def test_an_assignment_that_lost_its_last_instance_is_sent_after_the_routes(worl
     client.ack(RDS, error="no")
     client.settle()
     assert _kinds(client, before) == [EDS, RDS, EDS], "also if the routes are rejected"
-    world.sees(left)
+    world.check_resources(left)
     back = {**TWO, RDS: {"main": 4}}
     world.publish(back)
     client.settle()
     assert _kinds(client, before)[3:] == [EDS, RDS]
-    world.sees(back)
+    world.check_resources(back)
 
 
 def test_an_empty_assignment_does_not_wait_for_routes_that_are_unchanged_or_deferred(
@@ -235,7 +236,9 @@ def test_removals_come_last_and_in_the_opposite_order(world: SessionWorld) -> No
     assert _kinds(client, before) == [CDS, EDS, RDS, EDS, CDS]
     assert "b" not in client.resources[CDS]
     response = client.responses[-2]
-    assert list(response.resources) == ["b"], "an assignment is response, since its removal is ignored"
+    assert list(response.resources) == ["b"], (
+        "an empty assignment is sent, since clients ignore removals of assignments"
+    )
     assert response.removed == []
 
 
@@ -261,7 +264,7 @@ def test_one_response_of_a_kind_is_in_flight_and_versions_in_between_are_skipped
     client.ack(EDS)
     client.settle()
     assert len(client.responses) == before + 2
-    world.sees({**ONE, EDS: {"a": 5}})
+    world.check_resources({**ONE, EDS: {"a": 5}})
 
 
 def test_a_rejected_configuration_is_not_sent_again_until_it_changes(world: SessionWorld) -> None:
@@ -278,7 +281,7 @@ def test_a_rejected_configuration_is_not_sent_again_until_it_changes(world: Sess
     client.settle()
     assert world.client.session.subscriptions[EDS].rejection == ""
     assert world.client.session.is_current
-    world.sees({**ONE, EDS: {"a": 8}})
+    world.check_resources({**ONE, EDS: {"a": 8}})
 
 
 def test_all_resources_of_a_rejected_response_are_sent_again_when_one_changes(world: SessionWorld) -> None:
@@ -444,7 +447,7 @@ def test_too_many_names_end_the_stream(world: SessionWorld) -> None:
 
 
 def _versions(contents: Contents, kind: ResourceKind) -> dict[str, str]:
-    return {name: each.version for name, each in resources(contents)[kind].items()}
+    return {name: resource.version for name, resource in resources(contents)[kind].items()}
 
 
 def test_initial_versions_that_are_current_are_not_sent_again() -> None:
@@ -463,8 +466,8 @@ def test_initial_versions_that_are_gone_are_removed_and_outdated_ones_are_sent()
     client = world.client
     client.request(CDS, initial_resource_versions=_versions(TWO, CDS))
     client.request(EDS, "a", "b", initial_resource_versions=_versions(TWO, EDS))
-    response = client.settle()
-    assert [(each.kind, sorted(each.resources), each.removed) for each in response] == [
+    responses = client.settle()
+    assert [(response.kind, sorted(response.resources), response.removed) for response in responses] == [
         (CDS, [], []),
         (EDS, ["a"], []),
         (EDS, ["b"], []),
@@ -587,7 +590,7 @@ def test_another_epoch_takes_nothing_from_connected_clients(world: SessionWorld)
     world.client.settle()
     assert EDS not in _kinds(world.client, before)
     world.subscribers.is_settling = False
-    world.sees(MANY)
+    world.check_resources(MANY)
 
 
 def test_a_grpc_client_keeps_its_instances_and_gets_new_subscriptions() -> None:
@@ -626,8 +629,8 @@ def test_what_is_not_registered_again_is_removed_after_settling(world: SessionWo
     client.request(EDS, "a", **_initial(client, ONE, EDS))
     assert client.receive() is None
     world.subscribers.is_settling = False
-    response = client.settle()
-    assert [each.kind for each in response if each.kind is EDS] == [EDS]
+    responses = client.settle()
+    assert [response.kind for response in responses if response.kind is EDS] == [EDS]
     assert client.resources[CDS] == {}
 
 
@@ -643,9 +646,9 @@ def test_a_large_response_is_split() -> None:
     names = [f"{n:04}-{'x' * 480}" for n in range(1 + 2 * MAX_RESPONSE_BYTES // 1_000)]
     world.subscribers.publish({CDS: {name: resource(CDS, name, 1) for name in names}}, 1, 1)
     world.client.request(CDS)
-    response = world.client.settle()
-    assert len(response) > 1
-    assert all(sum(map(len, each.resources.values())) <= MAX_RESPONSE_BYTES for each in response)
+    responses = world.client.settle()
+    assert len(responses) > 1
+    assert all(sum(map(len, response.resources.values())) <= MAX_RESPONSE_BYTES for response in responses)
     assert set(world.client.resources[CDS]) == set(names)
 
 

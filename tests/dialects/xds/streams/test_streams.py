@@ -155,12 +155,12 @@ class StreamsWorld:
         await run_until_idle()
         return revision
 
-    async def settled(self, service: str, revision: int, wait: float) -> int:
+    async def unacknowledged(self, service: str, revision: int, wait: float) -> int:
         """Returns how many consumers have not acknowledged the revision after `wait` seconds."""
         return len((await self.registry.watches.consumers.wait_for_acknowledgements(service, revision, wait)).waiting)
 
-    def applied(self) -> Mapping[str, int]:
-        return {each.node: each.revision for each in self.xds.streams.statuses()}
+    def acknowledged(self) -> Mapping[str, int]:
+        return {status.node: status.revision for status in self.xds.streams.statuses()}
 
 
 @pytest.fixture
@@ -187,11 +187,11 @@ async def test_nothing_is_compiled_without_clients_and_a_new_client_gets_the_new
     world: StreamsWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[int] = []
-    follow = FakeCompiled.advance
+    advance = FakeCompiled.advance
 
     def counted(self: FakeCompiled, snapshot: Snapshot, *more: Any) -> FakeCompiled:
         compiled.append(snapshot.revision)
-        return follow(self, snapshot, *more)
+        return advance(self, snapshot, *more)
 
     monkeypatch.setattr(FakeCompiled, "advance", counted)
     await world.registry.start()
@@ -217,17 +217,17 @@ async def test_a_drain_waits_for_every_gateways_ack_and_the_ack_delay(world: Str
     await call.connect()
     revision = await world.register("bb")
     assert call.received[-1].kind is EDS
-    waiting = asyncio.create_task(world.settled("orders", revision, WAIT_TIMEOUT))
+    waiting = asyncio.create_task(world.unacknowledged("orders", revision, WAIT_TIMEOUT))
     await asyncio.sleep(2 * ACK_DELAY)
     assert not waiting.done()
     began = time.monotonic()
     await call.ack()
     assert await waiting == 0
     assert time.monotonic() - began >= ACK_DELAY * 0.9
-    assert world.applied() == {"gw1": revision}
+    assert world.acknowledged() == {"gw1": revision}
 
 
-async def _joined_and_applied(world: StreamsWorld, node: str = "gw1") -> FakeStreamCall:
+async def _joined_and_acknowledged(world: StreamsWorld, node: str = "gw1") -> FakeStreamCall:
     call = world.call()
     await call.connect(node)
     await asyncio.sleep(2 * ACK_DELAY)
@@ -237,10 +237,10 @@ async def _joined_and_applied(world: StreamsWorld, node: str = "gw1") -> FakeStr
 async def test_a_drain_waits_for_a_gateway_without_a_stream_until_it_is_lost(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
-    call = await _joined_and_applied(world)
+    call = await _joined_and_acknowledged(world)
     await call.close()
     revision = await world.register("bb")
-    assert await world.settled("orders", revision, 0.0) == 1
+    assert await world.unacknowledged("orders", revision, 0.0) == 1
     world.clock.jump(world.registry.watches.consumers.lost_after)
     state = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
     assert [pending.consumer.name for pending in state.lost] == ["gw1"]
@@ -253,7 +253,7 @@ async def test_an_observer_delays_no_drain(world: StreamsWorld) -> None:
     await call.request(CDS, node=HEALTH_PROBE_AGENT, agent=HEALTH_PROBE_AGENT)
     assert call.received, "it is answered"
     revision = await world.register("a")
-    assert await world.settled("orders", revision, 0.0) == 0
+    assert await world.unacknowledged("orders", revision, 0.0) == 0
     await call.close()
     world.clock.jump(world.registry.watches.consumers.lost_after)
     state = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
@@ -265,10 +265,10 @@ async def test_a_gateway_that_was_silent_for_long_is_lost_when_its_stream_ends(
 ) -> None:
     await world.registry.start()
     await world.register("a")
-    call = await _joined_and_applied(world)
+    call = await _joined_and_acknowledged(world)
     revision = await world.register("bb")
     world.clock.jump(world.registry.watches.consumers.lost_after)
-    assert await world.settled("orders", revision, 0.0) == 1, "its stream is open"
+    assert await world.unacknowledged("orders", revision, 0.0) == 1, "its stream is open"
     await call.close()
     state = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
     assert [pending.consumer.name for pending in state.lost] == ["gw1"]
@@ -278,22 +278,22 @@ async def test_a_gateway_that_was_silent_for_long_is_lost_when_its_stream_ends(
 async def test_a_drain_waits_for_a_gateway_whose_stream_was_cut(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
-    slow = await _joined_and_applied(world)
+    slow = await _joined_and_acknowledged(world)
     slow.can_write.clear()
     revision = await world.register("bb")
     await world.clock.advance(STALL_TIMEOUT + 2.0)
     assert slow.ended == "cut: responses were not read"
     await slow.close()
-    assert await world.settled("orders", revision, 0.0) == 1
+    assert await world.unacknowledged("orders", revision, 0.0) == 1
 
 
 async def test_a_gateway_that_reconnects_takes_the_place_of_the_one_that_left(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
-    await (await _joined_and_applied(world)).close()
+    await (await _joined_and_acknowledged(world)).close()
     revision = await world.register("bb")
-    back = await _joined_and_applied(world)
-    assert await world.settled("orders", revision, 0.0) == 0
+    back = await _joined_and_acknowledged(world)
+    assert await world.unacknowledged("orders", revision, 0.0) == 0
     assert world.registry.watches.consumers.departed_count == 0
     await back.close()
 
@@ -301,13 +301,13 @@ async def test_a_gateway_that_reconnects_takes_the_place_of_the_one_that_left(wo
 async def test_two_programs_with_one_node_id_acknowledge_separately(world: StreamsWorld) -> None:
     await world.registry.start()
     await world.register("a")
-    old, new = await _joined_and_applied(world), await _joined_and_applied(world)
+    old, new = await _joined_and_acknowledged(world), await _joined_and_acknowledged(world)
     revision = await world.register("bb")
     await new.ack()
     await asyncio.sleep(2 * ACK_DELAY)
-    assert await world.settled("orders", revision, 0.0) == 1
+    assert await world.unacknowledged("orders", revision, 0.0) == 1
     await old.close()
-    assert await world.settled("orders", revision, 0.0) == 1, "it keeps its configuration until it ends"
+    assert await world.unacknowledged("orders", revision, 0.0) == 1, "it keeps its configuration until it ends"
     await new.close()
 
 
@@ -320,7 +320,7 @@ async def test_no_drain_waits_for_a_gateway_that_gets_no_response_for_the_change
     await asyncio.sleep(2 * ACK_DELAY)
     world.clock.jump(1.0)
     revision = await world.register("x", "users")
-    assert await world.settled("users", revision, 0.0) == 0
+    assert await world.unacknowledged("users", revision, 0.0) == 0
 
 
 async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: StreamsWorld) -> None:
@@ -331,8 +331,8 @@ async def test_a_gateway_that_rejects_endpoints_does_not_route_by_them(world: St
     revision = await world.register("bb")
     await call.ack(error="not like this")
     await asyncio.sleep(2 * ACK_DELAY)
-    assert world.applied()["gw1"] < revision
-    assert await world.settled("orders", revision, 0.0) == 1
+    assert world.acknowledged()["gw1"] < revision
+    assert await world.unacknowledged("orders", revision, 0.0) == 1
     assert world.xds.streams.statuses()[0].rejections == {"assignments": "not like this"}
 
 
@@ -354,7 +354,7 @@ async def test_each_rejection_is_counted_and_each_different_one_logged(
 
 async def test_a_gateway_without_a_stream_is_shown_until_it_reconnects(world: StreamsWorld) -> None:
     def departed() -> list[tuple[str, float, int]]:
-        return [(each.node, away, each.revision) for away, each in world.xds.streams.departed_gateways()]
+        return [(status.node, away, status.revision) for away, status in world.xds.streams.departed_gateways()]
 
     await world.registry.start()
     await world.register("a")
@@ -388,10 +388,10 @@ async def test_a_refused_stream_is_logged_counted_shown_and_forgotten_after_a_wh
     assert [record.getMessage() for record in caplog.records] == [f"the stream of gw1 is refused: {LONG_NAME}"]
     refusals = world.xds.streams.refusals
     assert refusals.count == {"INVALID_ARGUMENT": 3}
-    assert [(each.node, each.peer, each.count, each.reason) for each in refusals.recent()] == [
+    assert [(client.node, client.peer, client.count, client.reason) for client in refusals.recent()] == [
         ("gw1", FakeStreamCall.peer, 3, LONG_NAME)
     ]
-    assert world.applied() == {}, "the client has left"
+    assert world.acknowledged() == {}, "the client has left"
     await world.clock.advance(REFUSAL_RETENTION + 1.0)
     assert refusals.recent() == []
 
@@ -403,7 +403,7 @@ async def test_a_stream_that_is_refused_at_its_first_request_is_shown_with_its_n
     request.node.id, request.node.user_agent_name = "stranger", "envoy"
     call.send(request)
     await run_until_idle()
-    assert [(each.node, each.code) for each in world.xds.streams.refusals.recent()] == [
+    assert [(client.node, client.code) for client in world.xds.streams.refusals.recent()] == [
         ("stranger", "INVALID_ARGUMENT")
     ]
 
@@ -415,7 +415,7 @@ def test_refusals_of_many_clients_are_bounded_in_the_log_and_in_memory(caplog: p
         for n in range(10 * MAX_REFUSED_CLIENTS):
             refusals.add(f"gw{n}", "192.0.2.1:1", "INVALID_ARGUMENT", "no")
         assert len(caplog.records) == MAX_LINES_PER_INTERVAL
-        assert [each.node for each in refusals.recent()][:1] == [f"gw{10 * MAX_REFUSED_CLIENTS - 1}"]
+        assert [client.node for client in refusals.recent()][:1] == [f"gw{10 * MAX_REFUSED_CLIENTS - 1}"]
         assert len(refusals.recent()) == MAX_REFUSED_CLIENTS
         clock.jump(LOG_INTERVAL)
         refusals.add(f"gw{10 * MAX_REFUSED_CLIENTS - 1}", "192.0.2.1:2", "INVALID_ARGUMENT", "no")
@@ -452,14 +452,14 @@ async def test_a_gateway_that_does_not_read_skips_versions_and_is_cut_after_the_
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Has everything compiled in a thread, which waits while the event is cleared."""
+    """Compiles everything in a thread, which waits while the event is cleared."""
     gate, loop = threading.Event(), threading.get_ident()
     gate.set()
-    follow = FakeCompiled.advance
+    advance = FakeCompiled.advance
 
     def gated(self: FakeCompiled, *source: Any) -> FakeCompiled:
         assert threading.get_ident() == loop or gate.wait(WAIT_TIMEOUT)
-        return follow(self, *source)
+        return advance(self, *source)
 
     monkeypatch.setattr(FakeCompiled, "advance", gated)
     monkeypatch.setattr(FakeCompiled, "is_compiled", lambda *_: False)
@@ -486,7 +486,7 @@ async def test_a_slow_compilation_blocks_nothing_and_is_pushed_when_it_is_done(
     await call.ack()
     await call.request(EDS, "orders")
     await call.ack()
-    await _until(lambda: world.applied() == {"gw1": first})
+    await _until(lambda: world.acknowledged() == {"gw1": first})
     gate.clear()
     before = len(call.received)
     await world.register("bb")
@@ -494,13 +494,13 @@ async def test_a_slow_compilation_blocks_nothing_and_is_pushed_when_it_is_done(
     late = world.call()
     await late.request(CDS, node="gw2")
     assert len(call.received) == before
-    assert await world.settled("orders", last, 0.0) == 2, "neither has acknowledged what was not sent yet"
+    assert await world.unacknowledged("orders", last, 0.0) == 2, "neither has acknowledged what was not sent yet"
     gate.set()
     await _until(lambda: len(call.received) == before + 1)
     await call.ack()
     await _until(lambda: len(call.received) == before + 2)
     await call.ack()
-    await _until(lambda: world.applied().get("gw1") == last)
+    await _until(lambda: world.acknowledged().get("gw1") == last)
     assert call.received[-1].kind is EDS
 
 
@@ -526,15 +526,15 @@ async def test_clients_keep_what_they_have_when_a_snapshot_can_not_be_compiled(
     await world.register("a")
     call = world.call()
     await call.connect()
-    before, applied = len(call.received), world.applied()
+    before, acknowledged = len(call.received), world.acknowledged()
     world.is_failing = True
     with caplog.at_level(logging.ERROR, "adsum.xds"):
         revision = await world.register("bb")
         await world.register("ccc")
     assert len(caplog.records) == 1, "logged once"
     assert len(call.received) == before
-    assert world.applied() == applied
-    assert await world.settled("orders", revision, 0.0) == 1
+    assert world.acknowledged() == acknowledged
+    assert await world.unacknowledged("orders", revision, 0.0) == 1
     other = world.call()
     await other.request(CDS, node="gw2", listen="127.0.0.1:8081")
     assert set(other.received[0].resources) == {"orders"}, "a new client gets what the others have"

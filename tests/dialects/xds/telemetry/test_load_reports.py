@@ -26,7 +26,7 @@ class LoadReportCall:
     peer = "192.0.2.1:1"
 
     def __init__(self, *reports: LoadStatsRequest) -> None:
-        self._reports = [each.SerializeToString() for each in reports]
+        self._reports = [report.SerializeToString() for report in reports]
         self.written: list[bytes] = []
         self.refused = ""
 
@@ -51,8 +51,8 @@ def _report(cluster: str, *endpoints: tuple[str, int, int, int], node: str = "gw
     for address, port, requests, errors in endpoints:
         part.total_issued_requests += requests
         part.total_error_requests += errors
-        one = part.upstream_endpoint_stats.add(total_issued_requests=requests, total_error_requests=errors)
-        one.address.socket_address.address, one.address.socket_address.port_value = address, port
+        stats = part.upstream_endpoint_stats.add(total_issued_requests=requests, total_error_requests=errors)
+        stats.address.socket_address.address, stats.address.socket_address.port_value = address, port
     return report
 
 
@@ -64,12 +64,12 @@ def _catalog(*ids: str) -> Snapshot:
     return snapshot
 
 
-def _known(service: str) -> bool:
+def _is_service(service: str) -> bool:
     return service == "orders"
 
 
 async def test_tries_are_counted_by_instance() -> None:
-    reports, snapshot = LoadReports(FakeClock(), _known, RefusalLog(FakeClock())), _catalog("a", "b")
+    reports, snapshot = LoadReports(FakeClock(), _is_service, RefusalLog(FakeClock())), _catalog("a", "b")
     first = _report("orders", ("127.0.0.1", 8000, 5, 1), ("127.0.0.1", 8001, 2, 0))
     call = LoadReportCall(first, _report("orders?tag=canary", ("127.0.0.1", 8000, 3, 0)))
     await reports.serve(call)
@@ -81,7 +81,7 @@ async def test_tries_are_counted_by_instance() -> None:
 
 
 async def test_an_instance_with_a_host_name_is_found_by_its_resolved_address() -> None:
-    reports, snapshot = LoadReports(FakeClock(), _known, RefusalLog(FakeClock())), EMPTY_SNAPSHOT
+    reports, snapshot = LoadReports(FakeClock(), _is_service, RefusalLog(FakeClock())), EMPTY_SNAPSHOT
     named = Registration(Instance("orders", "a", "app.example", 8000))
     snapshot = snapshot.apply(Batch(1, decisions.register(named, CALLER)(snapshot)))
     await reports.serve(LoadReportCall(_report("orders", ("192.0.2.7", 8000, 4, 0))))
@@ -94,7 +94,7 @@ async def test_instances_that_left_are_dropped_and_unknown_clusters_never_counte
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(load_reports, "MAX_REPORTED_ENDPOINTS", 2)
-    reports = LoadReports(FakeClock(), _known, RefusalLog(FakeClock()))
+    reports = LoadReports(FakeClock(), _is_service, RefusalLog(FakeClock()))
     endpoints = [("127.0.0.1", 8000 + n, 1, 0) for n in range(3)]
     await reports.serve(
         LoadReportCall(_report("orders", *endpoints), _report("adsum_registry", ("127.0.0.1", 1, 1, 0)))

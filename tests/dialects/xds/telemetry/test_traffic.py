@@ -56,6 +56,8 @@ class ConnectedGateways:
 
 
 class TrafficWorld:
+    """The traffic reports of one node, and the gateways that it configures."""
+
     def __init__(self, **clusters: tuple[str, ...]) -> None:
         self.gateways = ConnectedGateways(**(clusters or {"gw": ("orders", "orders?tag=canary", "users")}))
         self.clock = FakeClock()
@@ -201,7 +203,7 @@ def test_a_latency_is_dropped_after_one_to_two_windows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "counts", "found"),
+    ("rank", "counts", "latency"),
     [
         (0.5, (0, 0, 0), 0.0),
         (0.5, (4, 0, 0), 5.0),
@@ -210,5 +212,5 @@ def test_a_latency_is_dropped_after_one_to_two_windows() -> None:
         (1.0, (0, 3, 0), 20.0),
     ],
 )
-def test_a_quantile_lies_between_the_bounds_of_its_bucket(share: float, counts: tuple[int, ...], found: float) -> None:
-    assert quantile(share, (10.0, 20.0), counts) == found
+def test_a_quantile_lies_between_the_bounds_of_its_bucket(rank: float, counts: tuple[int, ...], latency: float) -> None:
+    assert quantile(rank, (10.0, 20.0), counts) == latency

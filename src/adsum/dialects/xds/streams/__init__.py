@@ -1,1 +1,1 @@
-"""The streams of xDS clients: requests, what each client has and lacks, and responses."""
+"""The streams of xDS clients: requests, subscriptions, the state of each client, and responses."""

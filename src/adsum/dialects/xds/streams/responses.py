@@ -60,7 +60,7 @@ def empty_assignment(name: str) -> Resource:
 
 @lru_cache(_CACHE_SIZE)
 def has_no_callable_endpoint(assignment: bytes) -> bool:
-    """Returns whether no endpoint gets calls in an assignment, which is encoded for delta."""
+    """Returns whether an assignment, as encoded for delta, has no endpoint that gets calls."""
     resource = DeltaDiscoveryResponse.FromString(assignment).resources[0].resource
     localities = ClusterLoadAssignment.FromString(resource.value).endpoints
     return all(endpoint.health_status in _UNCALLABLE for locality in localities for endpoint in locality.lb_endpoints)

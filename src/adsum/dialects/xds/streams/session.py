@@ -60,7 +60,7 @@ class StreamSession:
         self._examined_publication = -1
         """The publication at which those were examined last; those that may be sent by then are removed from them."""
         self._deferred_since: float | None = None
-        """Since when listeners, routes or removals wait for other responses; None while nothing waits."""
+        """The time since which listeners, routes or removals wait for other responses; None while nothing waits."""
         self._is_known_current = False
         """True if the client was found to be current, and nothing has happened since."""
         self.is_returning = False
@@ -102,7 +102,7 @@ class StreamSession:
         return change.rejection
 
     def notify(self, kind: ResourceKind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
-        """Records that resources which it subscribed to have changed, or don't exist any more."""
+        """Records that resources to which it subscribes have changed, or don't exist any more."""
         self._is_known_current = False
         subscription = self._subscriptions.get(kind)
         if subscription is not None:
@@ -222,7 +222,7 @@ class StreamSession:
         return response
 
     def _follow_clusters(self, clusters: Iterable[str]) -> None:
-        """Sends the assignments of changed clusters again, which need them; awaits subscriptions for new clusters."""
+        """Sends assignments of changed clusters again, as clients need them; awaits subscriptions for new clusters."""
         assignments = self._subscriptions.get(ResourceKind.ASSIGNMENT)
         for name in clusters:
             if name in self._resources or self._subscribers.find(ResourceKind.ASSIGNMENT, name) is None:
@@ -233,10 +233,11 @@ class StreamSession:
                 self._awaited.add(name)
 
     def _record_rejected_clusters(self, clusters: Collection[str], reason: str) -> None:
-        """Awaits no subscription for the clusters in a rejected response: the client has subscribed for those it took.
+        """Records the rejected clusters of a response, whose callers get the reason.
 
-        The client keeps its version of a cluster that it had before. Callers of the other clusters get the reason. So
-        do callers of a cluster that is to use TLS from now on, since the client's version sends plain text.
+        The client has subscribed to the assignments of the clusters that it accepted, so no further subscription is
+        awaited. It keeps its version of a cluster that it had before, and callers of that one get no reason, except if
+        the cluster is to use TLS from now on, since the client's version sends plain text.
         """
         assignments = self._subscriptions.get(ResourceKind.ASSIGNMENT)
         self._awaited.difference_update(clusters)

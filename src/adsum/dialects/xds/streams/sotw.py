@@ -20,7 +20,7 @@ FULL_STATE_KINDS: Final = LEGACY_WILDCARD_KINDS
 
 
 def receive(subscription: Subscription, request: ResourceRequest, resources: ResourceView) -> SubscriptionChange:
-    """Applies a request. An answer to an older response than the last changes nothing: the last gets an answer, too."""
+    """Applies a request. An answer to an older response changes nothing: the client will answer the last one, too."""
     if request.nonce and request.nonce != subscription.nonce:
         return SubscriptionChange("", (), ())
     rejection = request.error if request.nonce else ""

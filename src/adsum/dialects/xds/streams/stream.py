@@ -38,10 +38,10 @@ class AdsStream:
         """`variant` is the module `delta` or `sotw`."""
         self.call = call
         self.variant = variant
-        self.parse: Callable[[bytes], ReceivedRequest] = parse_delta if variant is delta else parse_sotw
+        self._parse: Callable[[bytes], ReceivedRequest] = parse_delta if variant is delta else parse_sotw
         self.connected_at = clock.wall()
         self.writing_since: float | None = None
-        """When the current write began; None while nothing is being written."""
+        """The time at which the current write began; None while nothing is being written."""
         self.unsent = 0
         """Bytes of the message that is being written."""
         self.responses_sent = 0
@@ -53,17 +53,21 @@ class AdsStream:
         self._ack_delay = ack_delay
         self._acked_at = 0.0
         self._unanswered_since: float | None = None
-        """When the first response was sent that the client has not answered; None if it has answered all."""
+        """The time of the first response that the client has not answered; None if it has answered all."""
         self._outgoing: asyncio.Future[bytes] | None = None
 
-    async def run(self, receive: Callable[[bytes], None]) -> None:
-        """Calls `receive` for each request until the peer ends the call, and raises what `receive` raises."""
+    async def run(self, receive: Callable[[ReceivedRequest], None]) -> None:
+        """Calls `receive` for each request until the peer ends the call.
+
+        Raises what `receive` raises, and `StreamRefused` for a request that can't be parsed.
+        """
         writing = asyncio.create_task(self._write(), name="adsum-xds-write")
         rate = RequestRate()
         try:
             while (request := await self.call.read()) is not None:
+                received = self._parse(request)
                 self._unanswered_since = None
-                receive(request)
+                receive(received)
                 delay = rate.delay(self._clock.now())
                 if delay:
                     await self._clock.sleep(delay)

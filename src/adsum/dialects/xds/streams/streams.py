@@ -1,4 +1,4 @@
-"""All xDS streams of this node: who joins and leaves, which stream gets its next response when, and which is ended."""
+"""All xDS streams of this node: clients that join and leave, the turns of responses, and streams that are ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adsum.core.errors import AdsumError, Invalid
 from adsum.dialects.xds.publisher import Publisher
 from adsum.dialects.xds.streams.ack_delay import AckDelay
 from adsum.dialects.xds.streams.errors import grpc_status, invalid_argument, resource_exhausted
-from adsum.dialects.xds.streams.request import ClientNode
+from adsum.dialects.xds.streams.request import ClientNode, ReceivedRequest
 from adsum.dialects.xds.streams.session import StreamSession
 from adsum.dialects.xds.streams.stream import AdsStream, JoinedClient
 from adsum.dialects.xds.subscribers import GatewaySubscribers, Subscriber
@@ -95,9 +95,8 @@ class Streams:
                 self._leave(stream.client)
                 self._record_departure(stream, stream.client)
 
-    def _receive(self, stream: AdsStream, data: bytes) -> None:
+    def _receive(self, stream: AdsStream, received: ReceivedRequest) -> None:
         """Processes a request. Raises `StreamRefused` and `Overloaded`."""
-        received = stream.parse(data)
         if stream.client is None:
             node = received.node()
             if node is None:
@@ -219,7 +218,7 @@ class Streams:
             self._turn.cancel()
 
     def count_by_program(self) -> Counter[str]:
-        """Returns how many streams there are of Envoys ("envoy") and of gRPC clients ("grpc")."""
+        """Returns the numbers of streams of Envoys ("envoy") and of gRPC clients ("grpc")."""
         nodes = (stream.client.node for stream in self._by_session.values() if stream.client is not None)
         return Counter("envoy" if node.is_envoy else "grpc" for node in nodes)
 

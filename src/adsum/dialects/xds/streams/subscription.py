@@ -1,4 +1,4 @@
-"""A client's subscription to one kind of resources: what it wants, what it has, and what must be sent.
+"""A client's subscription to one kind of resources: the names, the versions that it has, and what must be sent.
 
 Both variants share this.
 """
@@ -65,9 +65,9 @@ class Subscription:
         self.versions: dict[str, str] = {}
         """The version of every resource that the client has, or that is being sent to it."""
         self.pending: set[str] = set()
-        """Names of which something may have to be sent."""
+        """The names whose resources may have to be sent."""
         self.needs_response = False
-        """True if the client waits for a response even if there is nothing to send: it subscribed to all, of none."""
+        """True if the client has just subscribed to all resources: it needs a response even if there are none."""
         self.leaving: dict[str, Resource] = {}
         """Resources that the client has and must lose, once nothing refers to them; state-of-the-world repeats them."""
         self.in_flight: tuple[str, ...] | None = None
@@ -141,9 +141,9 @@ class Subscription:
             self.pending.add(name)
 
     def due(self, resources: ResourceView) -> tuple[list[Resource], list[str], list[str]]:
-        """Returns what to send, of all that is pending.
+        """Returns the pending resources and names, in three parts.
 
-        First the resources that the client lacks, then the names that it wants and that don't exist, then the names of
+        They are the resources that the client lacks, the names that it wants and that don't exist, and the names of
         resources that it has and that don't exist any more.
         """
         lacking: list[Resource] = []

@@ -35,9 +35,10 @@ class KindStatus:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One client. `since` is wall-clock seconds; `revision` is the one by which it routes, 0 while that is unknown.
+    """The status of one client's stream.
 
-    `node` is its node id, `client` its program and version, `peer` its IP:PORT.
+    `node` is the node id, `client` the program and version, `peer` IP:PORT, `since` the wall-clock seconds at which it
+    connected. `revision` is the one by which the client routes, 0 while that is unknown.
     """
 
     node: str

@@ -1,7 +1,7 @@
 """Parses the metrics that Envoy sends (MetricsService): answers, requests in progress, latencies, certificate expiry.
 
-A request counts once, when it is answered, whoever answered it and however often it was tried. Counters run since Envoy
-began; histograms have the latencies since the message before.
+A request counts once, when it is answered, by an instance or by Envoy itself, however often it was tried.
+Counters run since Envoy began; histograms have the latencies since the message before.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MESSAGE_TYPES: Final = protobufs.message_classes(
 )
 """The fields that are read, of envoy/service/metrics/v3/metrics_service.proto and Prometheus' metrics.proto."""
 ALL_CLUSTERS: Final = ""
-"""The cluster of metrics about all requests of a gateway, also those for no service."""
+"""The name that stands for all clusters in metrics about all requests, also those for no service."""
 
 _CLUSTER: Final = "cluster"
 _LISTENER: Final = "listener"
@@ -66,7 +66,7 @@ class RequestsInProgress(NamedTuple):
 
 
 class ReportedExpiry(NamedTuple):
-    """When the certificate of a gateway expires, in wall-clock seconds."""
+    """The expiry of a gateway's certificate, in wall-clock seconds."""
 
     at: int
 

@@ -26,15 +26,15 @@ class LatencyWindow:
 
     def add(self, counts: Iterable[int], now: float) -> None:
         """Adds counts, by bucket."""
-        self._turn(now)
+        self._rotate(now)
         self._now = _sum(self._now, counts)
 
     def counts(self, now: float) -> Sequence[int]:
-        """Returns the counts by bucket, of one to two times the last `LATENCY_WINDOW` seconds."""
-        self._turn(now)
+        """Returns the counts by bucket. They cover the last one to two times `LATENCY_WINDOW` seconds."""
+        self._rotate(now)
         return _sum(self._now, self._before)
 
-    def _turn(self, now: float) -> None:
+    def _rotate(self, now: float) -> None:
         elapsed = now - self._since
         if elapsed >= LATENCY_WINDOW:
             nothing = (0,) * len(self._now)

@@ -26,7 +26,7 @@ from adsum.mounts import StreamCall
 from adsum.ports import Clock
 
 LOAD_REPORT_INTERVAL: Final = 5
-"""Seconds between two load reports of a client; Envoy counts for a service from the first report on that follows it."""
+"""Seconds between two load reports of a client. Envoy counts the tries of a new service from its next report on."""
 MAX_REPORTED_ENDPOINTS: Final = 20_000
 """Endpoints (service, address, port) whose tries are kept; further ones are not counted, and those that left the
 catalog are dropped."""
@@ -61,7 +61,7 @@ class LoadReports:
     def by_instance(
         self, services: Mapping[str, ServiceSnapshot], addresses: Mapping[str, str]
     ) -> Iterator[tuple[Key, InstanceTries]]:
-        """Returns the tries at each instance since the node started, and drops those at instances that have left.
+        """Yields the tries at each instance since the node started, and drops those at instances that have left.
 
         `addresses` are the IP addresses of host names, since clients know only IP addresses.
         """

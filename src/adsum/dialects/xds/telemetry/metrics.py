@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def metrics(xds: Xds) -> Iterable[Metric]:
-    """Returns the metrics of streams, responses and rejections, and what gateways report of requests and tries."""
+    """Yields the metrics of streams, responses and rejections, and of the requests and tries that gateways report."""
     streams = xds.streams
     programs = GaugeMetricFamily("adsum_xds_streams", "Open streams of gateways and gRPC clients", labels=["program"])
     for program, count in sorted(streams.count_by_program().items()):
@@ -37,20 +37,22 @@ def _answered(xds: Xds) -> Iterable[Metric]:
     requests = CounterMetricFamily("adsum_gateway_requests", everything, labels=["gateway"])
     errors = CounterMetricFamily("adsum_gateway_errors", "Those of them answered with 5xx", labels=["gateway"])
     labels = ["gateway", "service"]
-    of_service = CounterMetricFamily(
+    service_requests = CounterMetricFamily(
         "adsum_gateway_service_requests",
         "Requests that the gateway answered for the service: each once, with the answer that its caller got",
         labels=labels,
     )
-    its_errors = CounterMetricFamily("adsum_gateway_service_errors", "Those of them answered with 5xx", labels=labels)
+    service_errors = CounterMetricFamily(
+        "adsum_gateway_service_errors", "Those of them answered with 5xx", labels=labels
+    )
     for gateway, service, answered, failed in xds.traffic.counts():
         if service:
-            of_service.add_metric([gateway, service], answered)
-            its_errors.add_metric([gateway, service], failed)
+            service_requests.add_metric([gateway, service], answered)
+            service_errors.add_metric([gateway, service], failed)
         else:
             requests.add_metric([gateway], answered)
             errors.add_metric([gateway], failed)
-    yield from (requests, errors, of_service, its_errors)
+    yield from (requests, errors, service_requests, service_errors)
 
 
 def _tries(xds: Xds) -> Iterable[Metric]:
@@ -61,7 +63,7 @@ def _tries(xds: Xds) -> Iterable[Metric]:
         labels=labels,
     )
     failed = CounterMetricFamily("adsum_instance_tries_failed", "Those of them that failed", labels=labels)
-    for key, load in sorted(xds.tries_by_instance(), key=lambda each: each[0]):
+    for key, load in sorted(xds.tries_by_instance(), key=lambda item: item[0]):
         tries.add_metric([*key], load.tries)
         failed.add_metric([*key], load.failed)
     yield from (tries, failed)

@@ -36,7 +36,7 @@ def _gateways(xds: Xds) -> list[wire.GatewayView]:
 
 
 def _gateway(status: StreamStatus, xds: Xds, *, is_newest: bool) -> wire.GatewayView:
-    """`is_newest`: traffic reports with this node id are about this stream, not about the Envoy that it replaces."""
+    """Returns the view of a client. `is_newest`: traffic reports with its node id are about this stream."""
     node = status.node if is_newest else ""
     summary = xds.traffic.gateway_summary(node)
     return wire.GatewayView(
@@ -56,7 +56,7 @@ def _gateway(status: StreamStatus, xds: Xds, *, is_newest: bool) -> wire.Gateway
 
 
 def _disconnected_gateways(xds: Xds) -> list[wire.DisconnectedGatewayView]:
-    """Gateways that have no stream to this node any more, the latest first."""
+    """Returns the gateways that have no stream to this node any more, the latest first."""
     return [
         wire.DisconnectedGatewayView(status.node, status.client, status.peer, round(seconds, 3), status.revision)
         for seconds, status in xds.streams.departed_gateways()
@@ -64,7 +64,7 @@ def _disconnected_gateways(xds: Xds) -> list[wire.DisconnectedGatewayView]:
 
 
 def _refused_streams(xds: Xds) -> list[wire.RefusedStreamView]:
-    """Clients whose streams were ended lately, the latest first."""
+    """Returns the clients whose streams were ended lately, the latest first."""
     return [
         wire.RefusedStreamView(client.node, client.peer, client.code, client.reason, round(client.at, 3), client.count)
         for client in xds.streams.refusals.recent()

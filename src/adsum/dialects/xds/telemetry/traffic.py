@@ -187,7 +187,7 @@ class TrafficReports:
         return counts
 
     def _services(self) -> Iterator[tuple[str, str, _Counts]]:
-        """Returns the counts by gateway and service, and drops those of clusters that are not published any more."""
+        """Yields the counts by gateway and service, and drops those of clusters that are not published any more."""
         for node, gateway in self._gateways.items():
             subscribers = self._gateway_subscribers(node)
             for cluster, counts in list(gateway.by_cluster.items()):
