@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def test_the_id_of_a_live_process_is_taken_only_with_take_over(
     registry: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    with socket.socket() as living:
-        living.bind(("127.0.0.1", 0))
-        living.listen()
-        port = str(living.getsockname()[1])
+    with socket.socket() as live:
+        live.bind(("127.0.0.1", 0))
+        live.listen()
+        port = str(live.getsockname()[1])
         holding = started("register", "cache", "--port", port, "--id", "c")
         assert holding.stderr is not None
         assert "is listed at" in holding.stderr.readline()
@@ -32,7 +32,7 @@ def test_the_id_of_a_live_process_is_taken_only_with_take_over(
             assert words in refused.err
         waiting = started(*arguments)
         assert waiting.stderr is not None
-        assert "is not listed yet: the id cache/c belongs to a living process" in waiting.stderr.readline()
+        assert "is not listed yet: the id cache/c belongs to a live process" in waiting.stderr.readline()
         assert adsum(*arguments, "--ttl", "none", "--take-over").code == 0
         assert adsum("resolve", "cache").out == "127.0.0.2:6379\n"
 
