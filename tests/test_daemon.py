@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -194,7 +193,7 @@ def _until_refused(url: str) -> None:
         except httpx.TransportError:
             return
         time.sleep(0.02)
-    raise AssertionError("it goes on")
+    raise AssertionError("the daemon still accepts connections")
 
 
 def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
@@ -211,7 +210,7 @@ def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
         assert process.signal_and_wait()[0] == 0
 
 
-def test_a_used_address_and_a_used_file_are_one_sentence(tmp_path: Path) -> None:
+def test_a_used_address_and_a_used_store_file_end_with_one_sentence(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'adsum.db'}"
     with _process(store=store) as first:
         taken: list[dict[str, object]] = [{"listen": first.url.removeprefix("http://")}, {"store": store}]
@@ -234,13 +233,13 @@ def test_systemd_is_notified_when_the_daemon_is_ready_and_when_it_stops(tmp_path
 
 def test_every_change_is_logged_with_cause_and_actor() -> None:
     with _process(log_format="json") as process:
-        there = f"{process.url}/api/v1/services/orders/instances/o1"
-        httpx.put(there, json={"port": 1}, headers={"Adsum-Actor": "deploy"})
-        httpx.delete(f"{there}?reason=scaled%20down")
+        instance = f"{process.url}/api/v1/services/orders/instances/o1"
+        httpx.put(instance, json={"port": 1}, headers={"Adsum-Actor": "deploy"})
+        httpx.delete(f"{instance}?reason=scaled%20down")
         _, errors = process.signal_and_wait()
     lines = [json.loads(line) for line in errors.splitlines()]
     changes = [line for line in lines if line["message"] == "change"]
-    assert [(each["cause"], each["actor"], each["status"], each["reason"]) for each in changes] == [
+    assert [(change["cause"], change["actor"], change["status"], change["reason"]) for change in changes] == [
         ("registered", "deploy", "passing", ""),
         ("deregistered", "127.0.0.1", "gone", "scaled down"),
     ]
@@ -307,9 +306,7 @@ def test_a_node_with_an_old_password_is_not_ready_until_its_file_has_the_new_one
             assert status["store_condition"]["trouble"] in status["unready_reason"]
             assert (status["ready"], status.get("shards", 0)) == (False, 0)
             assert httpx.get(f"{daemon.url}/readyz").status_code == 503
-            apart = re.search(r"^adsum_isolated_seconds (\S+)$", httpx.get(f"{daemon.url}/metrics").text, re.MULTILINE)
-            assert apart is not None
-            assert float(apart[1]) > 3.0
+            assert float(_metric(daemon.url, "adsum_isolated_seconds")) > 3.0
             written = httpx.put(f"{daemon.url}/api/v1/services/orders/instances/o1", json={"port": 1})
             assert (written.status_code, "user ID or password" in written.text) == (503, True)
             assert written.headers["retry-after"]
@@ -320,12 +317,12 @@ def test_a_node_with_an_old_password_is_not_ready_until_its_file_has_the_new_one
             daemon.stop()
 
 
-def _until(daemon: RunningDaemon, true: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+def _until(daemon: RunningDaemon, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Returns the status of the node once the condition holds."""
     deadline = time.monotonic() + DEADLINE
     while True:
         status_body: dict[str, Any] = httpx.get(f"{daemon.url}/api/v1/status").json()
-        if true(status_body):
+        if condition(status_body):
             return status_body
         assert time.monotonic() < deadline, status_body
         time.sleep(0.05)
@@ -338,12 +335,12 @@ def test_a_forbidden_address_is_refused(daemon: RunningDaemon, address: str) -> 
 
 
 async def test_a_refused_start_leaves_nothing_behind() -> None:
-    (bound,) = listen("127.0.0.1:0")
-    bound.listen()
-    daemon = Daemon(ServeConfig(listen=socket_url(bound).removeprefix("http://"), store="memory:", node="n"))
+    (listening,) = listen("127.0.0.1:0")
+    listening.listen()
+    daemon = Daemon(ServeConfig(listen=socket_url(listening).removeprefix("http://"), store="memory:", node="n"))
     with pytest.raises(ListenError):
         await daemon.start()
     await daemon.stop()
-    bound.close()
+    listening.close()
     with pytest.raises(Invalid):
         Daemon(ServeConfig(store="paper:", node="n"))

@@ -54,7 +54,7 @@ class Daemon:
     """A registry node. `start` and `stop` it in a running loop, or `run` it until a signal or a failure ends it."""
 
     def __init__(self, config: ServeConfig, logs: Logs | None = None, descriptor_limit: int = sys.maxsize) -> None:
-        """`descriptor_limit`: how many file descriptors the process may have."""
+        """`descriptor_limit`: the most file descriptors that the process may have."""
         self._config = config
         self._clock = SystemClock()
         self._started = self._clock.wall(), self._clock.now()
@@ -169,7 +169,8 @@ class Daemon:
         """Runs until SIGTERM or SIGINT; a second signal ends the process at once.
 
         `make_gateway` makes a gateway for the xDS address that it gets; the gateway runs as long as the node.
-        `reload_config` reads the settings again, on SIGHUP. Raises what ended the registry, if something did.
+        `reload_config` reads the settings again, on SIGHUP. Raises `AdsumError` if the registry fails, and the error of
+        the gateway if that fails.
         """
         ended, hung_up = asyncio.Event(), asyncio.Event()
         gateways: list[Gateway] = []
@@ -245,12 +246,12 @@ class Daemon:
 
     @property
     def addresses(self) -> Mapping[str, Sequence[str]]:
-        """HOST:PORT of each listener of a dialect's own, by the dialect's name; empty before `start`."""
+        """The addresses, HOST:PORT, of the listeners of each dialect, by its name; empty before `start`."""
         return self._listeners.addresses
 
     @property
     def xds(self) -> str:
-        """HOST:PORT of xDS; "" if it is off."""
+        """The listen address of xDS, HOST:PORT; "" if xDS is off."""
         return next(iter(self.addresses.get("xds", ())), "")
 
     def status(self) -> wire.NodeStatus:

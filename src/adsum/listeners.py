@@ -1,4 +1,4 @@
-"""The listeners of a node: its HTTP server, and the other servers that dialects mount."""
+"""The listeners of a node: its HTTP server, and the further listeners that dialects mount."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class _Server(Protocol):
 
 
 class Listeners:
-    """Opens what dialects mount, within the file descriptors of the process."""
+    """The HTTP server and the further listeners of a node, with limits that fit into its file descriptors."""
 
     def __init__(
-        self, config: NodeConfig, dialects: Mapping[str, Dialect], max_descriptors: int, on_shed: Callable[[str], None]
+        self, config: NodeConfig, dialects: Mapping[str, Dialect], descriptor_limit: int, on_shed: Callable[[str], None]
     ) -> None:
-        """`on_shed` is called with the HTTP status of each connection that a limit ended, or with "aborted"."""
+        """`on_shed` is called for each connection that a limit or a rule ended: with its HTTP status, or "aborted"."""
         mounts = [(name, mount) for name, dialect in dialects.items() for mount in dialect.mounts()]
         self._paths = [mount for _, mount in mounts if isinstance(mount, HttpPath)]
         self._listeners = [(name, mount) for name, mount in mounts if not isinstance(mount, HttpPath)]
-        self._max_descriptors = max_descriptors
+        self._descriptor_limit = descriptor_limit
         self._on_shed = on_shed
         self._wanted_by_dialects = sum(_max_connections(listener) for _, listener in self._listeners)
         self._config = config
@@ -47,7 +47,7 @@ class Listeners:
         self.urls: list[str] = []
         """The URLs of the HTTP server, once bound."""
         self.addresses: dict[str, list[str]] = {}
-        """Dialect → HOST:PORT of each of its listeners, once open."""
+        """The addresses, HOST:PORT, of the listeners of each dialect, by its name, once open."""
 
     @property
     def http_server(self) -> http.HttpServer:
@@ -59,7 +59,7 @@ class Listeners:
     def bind(self) -> None:
         """Binds the address of the HTTP server without accepting connections. Raises `ListenError`."""
         self._sockets = http.listen(self._config.listen)
-        self.urls = [http.socket_url(bound) for bound in self._sockets]
+        self.urls = [http.socket_url(listening) for listening in self._sockets]
 
     async def start(self) -> None:
         """Accepts connections, on the HTTP server first. Raises `AdsumError` if an address can't be used."""
@@ -86,8 +86,8 @@ class Listeners:
         if self._http is not None:
             await self._http.stop()
         sockets, self._sockets = self._sockets, []
-        for bound in sockets:
-            bound.close()
+        for listening in sockets:
+            listening.close()
 
     def reconfigure(self, config: NodeConfig) -> None:
         """Applies another `max_connections` to the HTTP server; open connections stay."""
@@ -105,12 +105,12 @@ class Listeners:
             _log.warning(
                 "the limit of open files is %d, which allows %d connections at a time instead of %d: raise it "
                 "(LimitNOFILE= of systemd, --ulimit nofile= of docker, ulimit -n)",
-                *(self._max_descriptors, limits.http, wanted),
+                *(self._descriptor_limit, limits.http, wanted),
             )
 
     def _connection_limits(self) -> ConnectionLimits:
         return connection_limits(
-            self._max_descriptors,
+            self._descriptor_limit,
             http=self._config.max_connections,
             grpc=self._wanted_by_dialects,
             probes=self._config.probes,

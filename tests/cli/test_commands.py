@@ -54,7 +54,7 @@ def test_ls_shows_services_and_instances_with_cause_and_age(orders: RunningDaemo
 
 def test_ls_filters_as_the_registry_does(orders: RunningDaemon, adsum: Adsum) -> None:
     found = json.loads(adsum("ls", "orders", "--tag", "b", "--metadata", "k=v", "--json").out)
-    assert [each["id"] for each in found["instances"]] == ["b"]
+    assert [instance["id"] for instance in found["instances"]] == ["b"]
     empty = adsum("ls", "orders", "--status", "critical")
     assert (empty.code, empty.out) == (0, "")
     assert adsum("ls", "orders", "--metadata", "k").code == 2
@@ -208,7 +208,7 @@ def test_resolve_waits_although_an_instance_is_cached(registry: RunningDaemon, a
 
 
 @pytest.mark.parametrize("command", ["drain", "maintenance", "resume", "deregister"])
-def test_a_command_that_writes_prints_the_answer_as_json(orders: RunningDaemon, adsum: Adsum, command: str) -> None:
+def test_a_command_that_writes_prints_the_response_as_json(orders: RunningDaemon, adsum: Adsum, command: str) -> None:
     before = json.loads(adsum("ls", "orders", "--json").out)
     result = adsum(command, "orders/a", "--json")
     written = json.loads(result.out)
@@ -222,7 +222,7 @@ def test_names_are_completed_from_the_registry(orders: RunningDaemon, monkeypatc
 
     def completed(command: str, incomplete: str) -> list[str]:
         shell = ShellComplete(root, {}, "adsum", "_ADSUM_COMPLETE")
-        return [each.value for each in shell.get_completions([command], incomplete)]
+        return [completion.value for completion in shell.get_completions([command], incomplete)]
 
     assert completed("resolve", "or") == ["orders"]
     assert completed("drain", "orders/") == ["orders/a", "orders/b"]
@@ -256,10 +256,10 @@ def test_resolve_waits_for_a_registry_that_is_just_starting(
         chosen.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{chosen.getsockname()[1]}"
     monkeypatch.setenv("ADSUM_URL", f"http://{place}")
-    found: list[RunningDaemon] = []
+    daemons: list[RunningDaemon] = []
 
     def start() -> None:
-        found.append(registry_daemon.RunningDaemon(ServeConfig(listen=place, store="memory:", xds="off")))
+        daemons.append(registry_daemon.RunningDaemon(ServeConfig(listen=place, store="memory:", xds="off")))
         register = [sys.executable, "-m", "adsum", "register", "orders", "--port", "8000", "--ttl", "none"]
         subprocess.run(register, check=True, capture_output=True)
 
@@ -270,8 +270,8 @@ def test_resolve_waits_for_a_registry_that_is_just_starting(
         assert (waited.code, waited.out) == (0, "127.0.0.1:8000\n"), waited.err
     finally:
         starting.join()
-        for each in found:
-            each.stop()
+        for daemon in daemons:
+            daemon.stop()
 
 
 def test_history_shows_cause_actor_and_reason(orders: RunningDaemon, adsum: Adsum) -> None:
@@ -283,7 +283,7 @@ def test_history_shows_cause_actor_and_reason(orders: RunningDaemon, adsum: Adsu
     assert "deregistered by ann (from 127.0.0.1): the machine is gone" in lines[1]
     assert "drained by ann (from 127.0.0.1): deploy" in lines[2]
     changes = json.loads(adsum("history", "orders", "--limit", "1", "--json").out)["changes"]
-    assert [(each["id"], each["actor"]) for each in changes] == [("a", "ann")]
+    assert [(change["id"], change["actor"]) for change in changes] == [("a", "ann")]
 
 
 @pytest.mark.parametrize("command", ["drain", "maintenance", "resume", "deregister"])

@@ -1,4 +1,4 @@
-"""The help of the command line, and how quickly it is shown."""
+"""The help of the command line, and what it imports."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_commands_that_read_or_change_one_thing_have_a_json_flag(name: str) -> N
         assert isinstance(command, click.Group)
         command = command.get_command(click.Context(command), part)
     assert command is not None
-    assert "--json" in [option for each in command.params for option in each.opts]
+    assert "--json" in [option for parameter in command.params for option in parameter.opts]
 
 
 def test_help_imports_none_of_the_commands() -> None:
@@ -91,6 +91,6 @@ def test_without_click_one_sentence_names_the_package() -> None:
 
 
 def test_an_example_file_in_help_keeps_its_lines(adsum: Adsum) -> None:
-    shown = adsum("route", "apply", "--help").out
-    assert "\\b" not in shown
-    assert '  name = "shop"\n' in shown
+    help = adsum("route", "apply", "--help").out
+    assert "\\b" not in help
+    assert '  name = "shop"\n' in help

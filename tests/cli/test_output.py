@@ -19,7 +19,7 @@ class FakeTerminal(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("stream", "environ", "wanted"),
+    ("stream", "environ", "expected"),
     [
         (FakeTerminal(), {"TERM": "xterm"}, True),
         (FakeTerminal(), {"TERM": "dumb"}, False),
@@ -34,20 +34,22 @@ class FakeTerminal(io.StringIO):
     ],
 )
 def test_colour_follows_the_usual_environment_variables(
-    stream: io.StringIO, environ: Mapping[str, str], wanted: bool
+    stream: io.StringIO, environ: Mapping[str, str], expected: bool
 ) -> None:
-    assert output.wants_colour(stream, environ) is wanted
+    assert output.wants_colour(stream, environ) is expected
 
 
-@pytest.mark.parametrize(("apart", "share", "shown"), [(0.0, 128, ["50%", "50%"]), (20.0, 0, ["nothing", "unknown"])])
+@pytest.mark.parametrize(
+    ("isolated_seconds", "shards", "shares"), [(0.0, 128, ["50%", "50%"]), (20.0, 0, ["nothing", "unknown"])]
+)
 def test_an_isolated_node_does_not_claim_to_know_the_shares_of_others(
-    apart: float, share: int, shown: list[str]
+    isolated_seconds: float, shards: int, shares: list[str]
 ) -> None:
     peers = [wire.PeerView("n2", "http://n2", 128)]
     node = wire.NodeStatus(
-        "n1", "0", True, "e", 1, "etcd:", 0.0, 0.0, isolated_seconds=apart, shards=share, peers=peers
+        "n1", "0", True, "e", 1, "etcd:", 0.0, 0.0, isolated_seconds=isolated_seconds, shards=shards, peers=peers
     )
-    assert [row[-1] for row in status.share_rows(node)] == shown
+    assert [row[-1] for row in status.share_rows(node)] == shares
 
 
 def test_a_piped_table_is_aligned_plain_text_without_empty_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,5 +161,5 @@ def test_a_table_without_rows_prints_its_header(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    output.print_table(("NODE", "AT"), [])
+    output.print_table(("NODE", "URL"), [])
     assert "NODE" in capsys.readouterr().out

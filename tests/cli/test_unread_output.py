@@ -43,9 +43,9 @@ def full_pipe() -> Iterator[int]:
 def start(full_pipe: int, tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     running: list[subprocess.Popen[bytes]] = []
     yield running
-    for each in running:
-        each.kill()
-        each.wait()
+    for process in running:
+        process.kill()
+        process.wait()
 
 
 def _start(running: list[subprocess.Popen[bytes]], pipe: int, folder: Path, *args: str) -> subprocess.Popen[bytes]:

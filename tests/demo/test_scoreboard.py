@@ -36,9 +36,9 @@ def test_retries_are_the_tries_beyond_the_requests() -> None:
 def test_a_failure_is_noted_and_counted() -> None:
     board, notes = _board()
     board.sent = 1
-    board.call_failed("nobody there")
-    assert [(note.kind, note.text) for note in notes] == [(NoteKind.BAD, "a request failed: nobody there")]
-    assert "failed: nobody there" in summary(board)
+    board.call_failed("no answer")
+    assert [(note.kind, note.text) for note in notes] == [(NoteKind.BAD, "a request failed: no answer")]
+    assert "failed: no answer" in summary(board)
 
 
 def test_the_display_shows_instances_shares_and_events() -> None:
@@ -49,10 +49,10 @@ def test_the_display_shows_instances_shares_and_events() -> None:
     )
     board.views["orders"] = View("orders", endpoints, "e", 3, ViewOrigin.LIVE)
     board.call_answered("orders/a", 0.1)
-    board.note(NoteKind.ACT, "calm")
-    shown = _text(board)
+    board.note(NoteKind.STEP, "calm")
+    text = _text(board)
     for word in ("http://orders", "a  ", "passing", "critical", "100%", "calm", "0 failed", "registry down"):
-        assert word in shown
+        assert word in text
 
 
 def test_counts_stay_separate_without_spaces() -> None:

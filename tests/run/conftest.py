@@ -37,11 +37,11 @@ server.serve_forever()
 """A program that does not use Adsum. SIGTERM kills it."""
 
 
-def eventually(what: str, done: Callable[[], object]) -> None:
-    """Wait until `done` is true; fail with `what` after the deadline."""
+def eventually(label: str, done: Callable[[], object]) -> None:
+    """Wait until `done` is true; fail with `label` after the deadline."""
     deadline = time.monotonic() + DEADLINE
     while not done():
-        assert time.monotonic() < deadline, f"waited for {what}"
+        assert time.monotonic() < deadline, f"waited for {label}"
         time.sleep(0.02)
 
 
@@ -102,13 +102,13 @@ def wrap(tmp_path: Path) -> Iterator[Wrap]:
         return running[-1]
 
     yield start
-    for each in running:
+    for wrapped in running:
         with suppress(FileNotFoundError):
-            for pid in each.children():
+            for pid in wrapped.children():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        each.process.kill()
-        each.process.wait()
+        wrapped.process.kill()
+        wrapped.process.wait()
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def test_a_signal_always_leads_to_a_later_phase(phase: ProgramPhase) -> None:
 
 
 def test_the_longest_path_drains_then_stops_then_kills() -> None:
-    way = [ProgramPhase.STARTING]
+    path = [ProgramPhase.STARTING]
     for event in (
         ProgramEvent.READY,
         ProgramEvent.SIGNALLED,
@@ -37,6 +37,6 @@ def test_the_longest_path_drains_then_stops_then_kills() -> None:
         ProgramEvent.NOT_STOPPED,
         ProgramEvent.EXITED,
     ):
-        way.append(MOVES[way[-1], event])
-    assert way == ORDER
-    assert all(ORDER.index(a) < ORDER.index(b) for a, b in pairwise(way))
+        path.append(MOVES[path[-1], event])
+    assert path == ORDER
+    assert all(ORDER.index(a) < ORDER.index(b) for a, b in pairwise(path))

@@ -85,8 +85,8 @@ async def test_the_address_of_a_listening_program_is_found(address: str) -> None
     listening = await asyncio.start_server(lambda _, writer: writer.close(), address, 0)
     port = listening.sockets[0].getsockname()[1]
     assert listening_addresses(port) == [address]
-    looked_at = "127.0.0.1" if address == "0.0.0.0" else address
-    assert first_answering_host(port, ["127.0.0.9", looked_at] if address != "0.0.0.0" else [looked_at]) == looked_at
+    host = "127.0.0.1" if address == "0.0.0.0" else address
+    assert first_answering_host(port, ["127.0.0.9", host] if address != "0.0.0.0" else [host]) == host
     listening.close()
 
 

@@ -34,7 +34,7 @@ def _history(daemon: RunningDaemon) -> list[tuple[str, str]]:
     from adsum import SyncClient
 
     with SyncClient(daemon.url, cache=False) as client:
-        found = client.run(lambda each: each.api.changes("orders"))
+        found = client.run(lambda client: client.api.changes("orders"))
     return [(change.cause, change.reason) for change in reversed(found.changes)]
 
 
@@ -46,7 +46,7 @@ def test_a_program_is_registered_when_it_answers_and_deregistered_when_it_is_sto
     listing = listing_of(daemon, "a")
     assert listing is not None
     assert listing.instance.authority == f"127.0.0.1:{port}"
-    eventually("it to pass", lambda: (each := listing_of(daemon, "a")) and each.status == "passing")
+    eventually("it to pass", lambda: (listing := listing_of(daemon, "a")) and listing.status == "passing")
     wrapped.signal(signal.SIGTERM)
     assert wrapped.code() == 128 + signal.SIGTERM
     assert UNDRAINED_WARNING not in wrapped.output
@@ -223,11 +223,11 @@ def test_a_program_starts_without_a_registry_and_registers_when_one_is_up(wrap: 
     from tests.support.registry_daemon import RunningDaemon
 
     other = claim_free_port(Random())
-    where = f"127.0.0.1:{other.port}"
-    wrapped = wrap(f"http://{where}", "--id", "a", "--port", str(port))
+    address = f"127.0.0.1:{other.port}"
+    wrapped = wrap(f"http://{address}", "--id", "a", "--port", str(port))
     wrapped.wait_for_output("up")
     wrapped.wait_for_output("not registered yet")
-    daemon = RunningDaemon(ServeConfig(listen=where, xds="off", store="memory:", node="test"))
+    daemon = RunningDaemon(ServeConfig(listen=address, xds="off", store="memory:", node="test"))
     try:
         eventually("it to be listed", lambda: listing_of(daemon, "a"))
     finally:

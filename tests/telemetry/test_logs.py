@@ -1,3 +1,5 @@
+"""Log lines, and the thread that writes them."""
+
 from __future__ import annotations
 
 import contextlib
@@ -17,9 +19,9 @@ from adsum.telemetry.sink import Sink
 def pipe() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
     yield reading, writing
-    for each in (reading, writing):
+    for fd in (reading, writing):
         with contextlib.suppress(OSError):
-            os.close(each)
+            os.close(fd)
 
 
 def test_a_line_for_people_shows_fields_and_quotes_texts_with_spaces() -> None:
@@ -57,7 +59,7 @@ def test_records_of_the_process_become_lines_until_closed(pipe: tuple[int, int])
     before = logging.getLogger().level, list(logging.getLogger().handlers)
     logs = Logs("info", "json", pipe[1])
     logging.getLogger("adsum.test").info("hello %s", "you")
-    logging.getLogger("adsum.test").debug("unheard")
+    logging.getLogger("adsum.test").debug("not logged")
     try:
         raise ValueError("broken")
     except ValueError:
@@ -71,20 +73,18 @@ def test_records_of_the_process_become_lines_until_closed(pipe: tuple[int, int])
 
 def test_a_full_pipe_blocks_no_writer(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink, "MAX_QUEUED_LINES", 100)
-    monkeypatch.setattr(sink, "CLOSE_TIMEOUT", 0.01)
     writer = Sink(pipe[1])
     for _ in range(10_000):
         writer.put(b"x" * 999 + b"\n")
-    writer.close()
+    writer.close(0.01)
     output = os.read(pipe[0], 10_000_000)
-    monkeypatch.setattr(sink, "CLOSE_TIMEOUT", 10.0)
     while b"log lines were lost" not in output:
         output += os.read(pipe[0], 10_000_000)
-    writer.close()
+    writer.close(10.0)
 
 
 def test_a_closed_pipe_is_ignored(pipe: tuple[int, int]) -> None:
     os.close(pipe[0])
     writer = Sink(pipe[1])
-    writer.put(b"anybody there?\n")
+    writer.put(b"a line\n")
     writer.close()

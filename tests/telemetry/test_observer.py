@@ -1,3 +1,5 @@
+"""Metrics and log lines of a registry's events."""
+
 from __future__ import annotations
 
 import json
@@ -36,7 +38,7 @@ def test_changes_are_counted_by_cause() -> None:
     assert values['adsum_commit_seconds_bucket{le="0.003"}'] == 1
 
 
-def test_a_guard_is_shown_while_it_holds_back_expiries() -> None:
+def test_a_guard_is_reported_while_it_holds_back_expiries() -> None:
     reading, writing = os.pipe()
     logs = Logs("info", "json", writing)
     telemetry = Telemetry(FakeClock(), logs)
@@ -79,21 +81,21 @@ def test_a_duration_counts_in_its_bucket_and_all_above() -> None:
     for took in (0.0001, 0.0002, 100.0):
         timings.observe("read", 200, took)
     (family,) = timings.collect()
-    buckets = {each.labels["le"]: each.value for each in family.samples if each.name.endswith("_bucket")}
+    buckets = {sample.labels["le"]: sample.value for sample in family.samples if sample.name.endswith("_bucket")}
     assert (buckets["0.0001"], buckets["0.0003"], buckets["30.0"], buckets["+Inf"]) == (1, 2, 2, 3)
-    (total,) = (each.value for each in family.samples if each.name.endswith("_sum"))
+    (total,) = (sample.value for sample in family.samples if sample.name.endswith("_sum"))
     assert total == 100.0003
 
 
 def test_the_lines_of_a_large_batch_are_formatted_in_the_writing_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: set[str] = set()
-    made_as_ever = observer.change_entry
+    threads: set[str] = set()
+    change_entry = observer.change_entry
 
-    def noted(revision: int, fact: Fact) -> LineEntry:
-        made.add(threading.current_thread().name)
-        return made_as_ever(revision, fact)
+    def record_thread(revision: int, fact: Fact) -> LineEntry:
+        threads.add(threading.current_thread().name)
+        return change_entry(revision, fact)
 
-    monkeypatch.setattr(observer, "change_entry", noted)
+    monkeypatch.setattr(observer, "change_entry", record_thread)
     reading, writing = os.pipe()
     logs = Logs("info", "json", writing)
     changes = [
@@ -103,7 +105,7 @@ def test_the_lines_of_a_large_batch_are_formatted_in_the_writing_thread(monkeypa
     Telemetry(FakeClock(), logs).committed(Batch(7, changes), 0.002)
     logs.close()
     lines_read = [json.loads(line) for line in os.read(reading, 1_000_000).splitlines()]
-    assert [line["id"] for line in lines_read] == [each.key.id for each in changes]
-    assert made == {"adsum-log"}
+    assert [line["id"] for line in lines_read] == [change.key.id for change in changes]
+    assert threads == {"adsum-log"}
     os.close(reading)
     os.close(writing)

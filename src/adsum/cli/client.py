@@ -16,8 +16,8 @@ from adsum.core.errors import Invalid
 
 T = TypeVar("T")
 
-_OTHERS: Final = {"consul": "the Consul agent", "etcd": "etcd"}
-"""Systems that can take the place of a registry, by the scheme of their address."""
+_SYSTEM_NAMES: Final = {"consul": "the Consul agent", "etcd": "etcd"}
+"""Scheme of an address → the name of the system there, which commands can use instead of a registry."""
 
 
 def make_client(settings: Settings) -> Client:
@@ -51,13 +51,13 @@ def run_with_client(settings: Settings, work: Callable[[Client], Awaitable[T]]) 
 
 def _unavailable(error: RegistryUnavailable, url: str) -> CommandFailed:
     """Returns the error of a command that got no usable answer: the reason, and what to do."""
-    other = _OTHERS.get(url.partition(":")[0])
-    problem = f"{other} does not answer: {error.reason}" if other else str(error)
+    system = _SYSTEM_NAMES.get(url.partition(":")[0])
+    problem = f"{system} does not answer: {error.reason}" if system else str(error)
     if error.declined:
         return CommandFailed(
             ExitCode.UNAVAILABLE, f"{problem} (try again when that is over; `adsum status` shows the state of a node)"
         )
-    server = "it" if other else "`adsum serve`"
+    server = "it" if system else "`adsum serve`"
     return CommandFailed(
         ExitCode.UNAVAILABLE, f"{problem} (is {server} running there? --url or ADSUM_URL sets the address)"
     )

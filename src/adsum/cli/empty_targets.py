@@ -11,7 +11,9 @@ from adsum.gateway.route_check.availability import Availability
 def messages(routes: Iterable[wire.RouteView]) -> list[str]:
     """Returns one message for each empty target of the routes."""
     return [
-        f"route {view.route.name} leads to {each.to}: {reason(each)}" for view in routes for each in view.empty_targets
+        f"route {view.route.name} leads to {target.to}: {reason(target)}"
+        for view in routes
+        for target in view.empty_targets
     ]
 
 

@@ -91,7 +91,7 @@ def _decorate(command: C, before_all: BeforeAll | None) -> Callable[..., Any]:
 
 async def _select(client: Client, service: str | None, at: str | None) -> list[InstanceRef]:
     """Returns the instances of one service or of all services, only those at `at` if it is given."""
-    names = [service] if service is not None else [each.name for each in (await client.api.services()).services]
+    names = [service] if service is not None else [listed.name for listed in (await client.api.services()).services]
     views = [await client.api.service(name) for name in names]
     return [
         InstanceRef(view.service, instance.id)

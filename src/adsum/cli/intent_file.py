@@ -15,7 +15,7 @@ from adsum.core.validation import quoted
 
 _TABLES: Final = {"routes": ("route", "name"), "upstreams": ("upstream", "service")}
 """List in the request body → the name of its tables in the file, and the key that names one of them."""
-_PLACE: Final = re.compile(r"(?P<list>routes|upstreams)(?:\[(?P<index>\d+)\])?\.?(?P<field>.*)")
+_FIELD_PATH: Final = re.compile(r"(?P<list>routes|upstreams)(?:\[(?P<index>\d+)\])?\.?(?P<field>.*)")
 
 
 def read_intent(file: Path) -> wire.IntentBody:
@@ -38,13 +38,13 @@ def read_intent(file: Path) -> wire.IntentBody:
 
 def _with_position(error: Invalid, body: Mapping[str, Any]) -> str:
     """Returns the error with its position in the file: `[[route]] 2 'shop': path.prefix: must …`."""
-    place = _PLACE.fullmatch(error.field)
-    if place is None:
+    match = _FIELD_PATH.fullmatch(error.field)
+    if match is None:
         return str(error)
-    head, key = _TABLES[place["list"]]
+    head, key = _TABLES[match["list"]]
     parts = [f"[[{head}]]"]
-    if place["index"] is not None:
-        table = body[place["list"]][int(place["index"])]
+    if match["index"] is not None:
+        table = body[match["list"]][int(match["index"])]
         name = table.get(key) if isinstance(table, dict) else None
-        parts[0] += f" {int(place['index']) + 1}" + (f" {quoted(name)}" if isinstance(name, str) else "")
-    return ": ".join([*parts, *filter(None, [place["field"]]), error.problem])
+        parts[0] += f" {int(match['index']) + 1}" + (f" {quoted(name)}" if isinstance(name, str) else "")
+    return ": ".join([*parts, *filter(None, [match["field"]]), error.problem])

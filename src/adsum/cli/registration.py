@@ -1,4 +1,4 @@
-"""Builds a registration from the settings. It imports no client code, so that `adsum run` starts its program early."""
+"""Builds a registration from the settings. It does not import `Client`: `adsum run` starts its program first."""
 
 from __future__ import annotations
 

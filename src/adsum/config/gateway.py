@@ -67,7 +67,7 @@ class GatewayConfig:
         default=10.0,
     )
     process_access: bool = _gateway_setting(
-        "Whether the gateway acts on Envoy's process from outside: on its listening sockets, /proc and shared memory. "
+        "Act on Envoy's process from outside: on its listening sockets, /proc and shared memory. "
         "Without it, a stop can reset connections that Envoy has not accepted yet, a stop after a failed reload takes "
         "the whole --drain-timeout, and a failed reload blocks further ones until the gateway is restarted "
         "(docs/envoy.md)",

@@ -14,7 +14,7 @@ from adsum.settings import check_range, setting
 class InstanceConfig:
     """The instance that `adsum run` and `adsum register` register. Its values are validated when it is made."""
 
-    service: str = setting("Name of the service that the instance provides", default="")
+    service: str = setting("Name of the service that the instance provides; `adsum run` requires it", default="")
     port: int = setting("Port that the instance listens on", default=0)
     id: str = setting("Id of the instance, unique within its service (default: <host>-<address>-<port>)", default="")
     address: str = setting(

@@ -66,7 +66,9 @@ class NodeConfig:
         default=OFF,
     )
     store: str = setting(
-        "Store of the catalog: memory:, sqlite:///PATH or etcd://HOST:PORT,…", default_factory=default_store
+        "Store of the catalog: memory:, sqlite:///PATH or etcd://HOST:PORT,… (default: a SQLite file in your data "
+        "folder)",
+        default_factory=default_store,
     )
     advertise: str = setting(
         "URL under which other nodes over the same etcd reach this node (default: the listen address; if the node "
@@ -74,7 +76,7 @@ class NodeConfig:
         metavar="URL",
         default="",
     )
-    node: str = setting("Name of this node", default_factory=platform.node)
+    node: str = setting("Name of this node (default: the host name)", default_factory=platform.node)
     log_level: str = setting("Least severe level to log: debug, info, warning or error", default="info", reloads=True)
     log_format: str = setting("Format of log lines: text or json", default="text")
     max_connections: int = setting(
@@ -173,9 +175,9 @@ class NodeConfig:
         allowed, denied = parse_networks("probe_allow", self.probe_allow), parse_networks("probe_deny", self.probe_deny)
         if not is_loopback(self.listen):
             denied += [
-                each
-                for each in LOOPBACK_NETWORKS
-                if not any(each.overlaps(net) for net in allowed if net.version == each.version)
+                loopback
+                for loopback in LOOPBACK_NETWORKS
+                if not any(loopback.overlaps(net) for net in allowed if net.version == loopback.version)
             ]
         return AddressPolicy(tuple(map(str, denied)), self.probe_allow)
 

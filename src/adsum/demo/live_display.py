@@ -18,12 +18,12 @@ from adsum.client.views.view import View
 from adsum.core.model import Endpoint
 from adsum.demo.scoreboard import Note, NoteKind, Scoreboard
 
-REFRESH: Final = 0.2
+REFRESH_INTERVAL: Final = 0.2
 """Seconds between two updates of the display."""
-BAR: Final = 24
+BAR_COLUMNS: Final = 24
 """Columns of a full bar."""
-SHOWN_NOTES: Final = 12
-"""Lines of the time line, if the terminal is high enough."""
+MAX_NOTES_SHOWN: Final = 12
+"""The most lines of the time line; fewer if the terminal is low."""
 
 _STATUS: Final = MappingProxyType(
     {
@@ -36,7 +36,7 @@ _STATUS: Final = MappingProxyType(
     }
 )
 _KIND: Final = MappingProxyType(
-    {NoteKind.ACT: "bold", NoteKind.CATALOG: "bright_black", NoteKind.GOOD: "green", NoteKind.BAD: "bold red"}
+    {NoteKind.STEP: "bold", NoteKind.CATALOG: "bright_black", NoteKind.GOOD: "green", NoteKind.BAD: "bold red"}
 )
 
 
@@ -56,13 +56,13 @@ async def live_display(board: Scoreboard, console: Console) -> AsyncIterator[Non
 async def _refresh(board: Scoreboard, live: Live, console: Console) -> None:
     while True:
         live.update(render(board, console.height), refresh=True)
-        await asyncio.sleep(REFRESH)
+        await asyncio.sleep(REFRESH_INTERVAL)
 
 
 def render(board: Scoreboard, height: int) -> Group:
     """Renders the scoreboard in at most `height` lines."""
     instances = sum(len(view.endpoints) for view in board.views.values()) + len(board.views)
-    room = max(3, min(SHOWN_NOTES, height - instances - 9))
+    room = max(3, min(MAX_NOTES_SHOWN, height - instances - 9))
     return Group(
         Panel(
             _services(board),
@@ -89,12 +89,12 @@ def _services(board: Scoreboard) -> Table:
 
 def _row(endpoint: Endpoint, share: float) -> tuple[Text, Text, Text, Text]:
     colour = _STATUS.get(endpoint.status, "")
-    filled = round(share * BAR)
+    filled = round(share * BAR_COLUMNS)
     return (
         Text(f"  {endpoint.id}"),
         Text(endpoint.status, style=colour),
         Text(endpoint.authority, style="bright_black"),
-        Text("█" * filled, style=colour) + Text("░" * (BAR - filled), style="bright_black") + f" {share:4.0%}",
+        Text("█" * filled, style=colour) + Text("░" * (BAR_COLUMNS - filled), style="bright_black") + f" {share:4.0%}",
     )
 
 

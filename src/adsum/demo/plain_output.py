@@ -13,7 +13,7 @@ from adsum.demo.scoreboard import Note, NoteKind, Scoreboard
 REPORT_INTERVAL: Final = 5.0
 """Seconds between two lines about the traffic."""
 
-_MARKS: Final = MappingProxyType({NoteKind.ACT: "▶", NoteKind.CATALOG: " ", NoteKind.GOOD: "✓", NoteKind.BAD: "✗"})
+_MARKS: Final = MappingProxyType({NoteKind.STEP: "▶", NoteKind.CATALOG: " ", NoteKind.GOOD: "✓", NoteKind.BAD: "✗"})
 
 
 def print_note(note: Note) -> None:

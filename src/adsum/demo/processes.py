@@ -17,8 +17,9 @@ from adsum.run.child_process import signal_name
 
 STOP_TIMEOUT: Final = 8.0
 """Seconds for all processes together to end; then they are killed."""
-POLL: Final = 0.05
-MAX_LAST_LINE: Final = 300
+POLL_INTERVAL: Final = 0.05
+"""Seconds between two checks whether a process has ended."""
+MAX_LAST_LINE_CHARS: Final = 300
 """Characters of the last line of a process's log that an error quotes."""
 
 
@@ -50,7 +51,7 @@ class DemoProcess:
     async def ended(self) -> None:
         """Return when the process has ended."""
         while self.running:  # noqa: ASYNC110 - the event loop does not watch this child
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_INTERVAL)
 
     def wait(self) -> None:
         """Reap the process after it was killed or has ended."""
@@ -61,7 +62,7 @@ class DemoProcess:
         code = self._process.returncode
         ending = f"exit code {code}" if code is not None and code >= 0 else signal_name(-(code or 0))
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return f"{ending}; its last output: {lines[-1][-MAX_LAST_LINE:]}" if lines else ending
+        return f"{ending}; its last output: {lines[-1][-MAX_LAST_LINE_CHARS:]}" if lines else ending
 
 
 class ProcessGroup:

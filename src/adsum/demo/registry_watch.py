@@ -11,7 +11,7 @@ from adsum.client.client import Client
 from adsum.core.errors import AdsumError
 from adsum.demo.scoreboard import NoteKind, Scoreboard
 
-POLL: Final = 0.25
+POLL_INTERVAL: Final = 0.25
 """Seconds between two reads of the history."""
 MAX_CHANGES_READ: Final = 100
 """The most changes that one read returns."""
@@ -37,7 +37,7 @@ async def watch_changes(client: Client, board: Scoreboard) -> None:
                 latest = change.revision
         except AdsumError:
             board.registry_up = False
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(POLL_INTERVAL)
 
 
 def format_change(change: wire.ChangeView) -> str:

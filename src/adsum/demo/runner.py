@@ -56,6 +56,7 @@ def summary(board: Scoreboard) -> str:
 
 
 async def run_scenario(folder: Path, board: Scoreboard, *, stay: bool, pace: float, live: bool) -> None:
+    """Run the scenario with its processes in `folder`; the scoreboard has the result. Raises `AdsumError`."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

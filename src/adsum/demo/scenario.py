@@ -18,11 +18,12 @@ from adsum.envoy.process.binary import INSTALL_HINT
 
 STEP_TIMEOUT: Final = 60.0
 """Seconds that a step may take on a busy machine; after that the demo fails and names the step."""
-SCENE: Final = 3.0
+SCENE_DURATION: Final = 3.0
 """Seconds that a scene takes at pace 1."""
-FIRST: Final = ("orders-1", "orders-2", "orders-3")
-USERS: Final = ("users-1", "users-2")
-POLL: Final = 0.02
+FIRST_ORDERS: Final = ("orders-1", "orders-2", "orders-3")
+FIRST_USERS: Final = ("users-1", "users-2")
+POLL_INTERVAL: Final = 0.02
+"""Seconds between two looks at a condition that a step waits for."""
 
 
 class Scenario:
@@ -38,12 +39,12 @@ class Scenario:
         """Start the registry, the first services and the gateway; returns when all of them are ready."""
         self._announce(f"starting a registry (SQLite) on {self._cluster.url}")
         await self._start_registry()
-        for id in USERS:
+        for id in FIRST_USERS:
             self._cluster.start_registering("users", id)
-        for id in FIRST:
+        for id in FIRST_ORDERS:
             self._cluster.start_wrapped("orders", id)
         self._announce("starting three orders (wrapped by `adsum run`) and two users (through the library)")
-        await self._until("the first instances to pass", lambda: self._passing_ids() >= {*FIRST, *USERS})
+        await self._until("the first instances to pass", lambda: self._passing_ids() >= {*FIRST_ORDERS, *FIRST_USERS})
         await self._start_gateway()
 
     async def run(self) -> None:
@@ -123,7 +124,7 @@ class Scenario:
                 if (await self._client.api.status()).ready:
                     return time.monotonic() - started_at
             except AdsumError:
-                await asyncio.sleep(POLL)
+                await asyncio.sleep(POLL_INTERVAL)
         raise DemoFailed(f"the registry did not answer within {STEP_TIMEOUT:g} s")
 
     async def _until(self, label: str, done: Callable[[], bool]) -> float:
@@ -137,18 +138,18 @@ class Scenario:
         self._cluster.processes.check_running()
         if time.monotonic() - started_at > STEP_TIMEOUT:
             raise DemoFailed(f"waited {STEP_TIMEOUT:g} s for {label}")
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(POLL_INTERVAL)
 
     def _passing_ids(self) -> set[str]:
         views = self._board.views.values()
         return {endpoint.id for view in views for endpoint in view.endpoints if endpoint.status is Status.PASSING}
 
     async def _show_scene(self) -> None:
-        await asyncio.sleep(SCENE / self._pace)
+        await asyncio.sleep(SCENE_DURATION / self._pace)
         self._cluster.processes.check_running()
 
     def _announce(self, text: str) -> None:
-        self._board.note(NoteKind.ACT, text)
+        self._board.note(NoteKind.STEP, text)
 
     def _measure(self, label: str, duration: float) -> None:
         self._board.measurements.append((label, f"{duration:.1f} s"))

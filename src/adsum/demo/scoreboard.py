@@ -22,7 +22,7 @@ MAX_FAILURES_KEPT: Final = 5
 class NoteKind(StrEnum):
     """The kind of a note."""
 
-    ACT = "act"
+    STEP = "step"
     """A step of the scenario."""
     CATALOG = "catalog"
     """A change in the catalog."""
@@ -73,7 +73,7 @@ class Scoreboard:
         note = Note(self.now(), kind, text)
         self.notes.append(note)
         self.changes += kind is NoteKind.CATALOG
-        if kind is NoteKind.ACT:
+        if kind is NoteKind.STEP:
             self.scene = text
         self.on_note(note)
 

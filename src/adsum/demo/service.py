@@ -19,7 +19,7 @@ import msgspec
 
 RESPONSE_TIME: Final = (0.004, 0.02)
 """Seconds that a response takes, at least and at most."""
-MAX_HEAD: Final = 16_384
+MAX_HEAD_BYTES: Final = 16_384
 """Bytes of the longest request head; the connection of a longer one is closed."""
 FINISH_TIMEOUT: Final = 5.0
 """Seconds for running requests to finish at shut-down."""
@@ -82,7 +82,7 @@ async def serve(name: str, port: int, id: str, *, register: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     service = DemoService(name, id)
-    server = await asyncio.start_server(service.answer, "127.0.0.1", port, limit=MAX_HEAD)
+    server = await asyncio.start_server(service.answer, "127.0.0.1", port, limit=MAX_HEAD_BYTES)
     async with _registered(name, port, id) if register else _unregistered():
         await ended.wait()
     server.close()

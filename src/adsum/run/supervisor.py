@@ -69,7 +69,7 @@ class Supervisor:
         self._signalled = False
         self._not_ready = False
         self._undrained = False
-        """Whether the program stopped while consumers may still have called it."""
+        """True if the program stopped while consumers may still have called it."""
         self._step: asyncio.Task[None] | None = None
         self._child: ChildProcess
         self._registrar: BackgroundRegistrar
@@ -159,9 +159,9 @@ class Supervisor:
     def _advice(self) -> str:
         """Returns advice about a program that did not answer."""
         elsewhere = [
-            each
-            for each in listening_addresses(self._plan.registration.instance.port)
-            if each not in WILDCARD_ADDRESSES
+            address
+            for address in listening_addresses(self._plan.registration.instance.port)
+            if address not in WILDCARD_ADDRESSES
         ]
         if elsewhere and not set(elsewhere) & set(self._plan.hosts):
             return f"a program listens on that port of {' and '.join(elsewhere)}: set --address to where it listens"

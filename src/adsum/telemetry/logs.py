@@ -40,6 +40,7 @@ def text_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
 
 
 LINE_FORMATS: Final[Mapping[str, LineFormat]] = MappingProxyType({"json": json_line, "text": text_line})
+"""Value of the setting `log_format` → its formatter."""
 
 
 class Logs:
@@ -60,7 +61,7 @@ class Logs:
         """Log lines of this level and above."""
         self._root.setLevel(level.upper())
         self.logs_changes = self._root.isEnabledFor(logging.INFO)
-        """Whether changes are logged: they have the level info."""
+        """True if changes are logged: their level is info."""
 
     def log(self, at: float, level: str, message: str, fields: LogFields) -> None:
         """Log one line; never waits."""

@@ -48,7 +48,7 @@ class Telemetry:
         self._batch = Histogram("adsum_batch_changes", "Changes in a batch", buckets=_SIZE_BUCKETS, registry=metrics)
         self._delivery = Histogram(
             "adsum_publish_seconds",
-            "Seconds from a commit until the last watcher has been shown it",
+            "Seconds from a commit until the last watch has sent it",
             buckets=_DURATION_BUCKETS,
             registry=metrics,
         )

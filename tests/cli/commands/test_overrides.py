@@ -58,7 +58,11 @@ def test_commands_act_on_all_instances_of_a_service_or_at_an_address(orders: Run
 
     def statuses() -> dict[str, str]:
         views = [json.loads(adsum("ls", service, "--json").out) for service in ("orders", "users")]
-        return {f"{view['service']}/{each['id']}": each["status"] for view in views for each in view["instances"]}
+        return {
+            f"{view['service']}/{instance['id']}": instance["status"]
+            for view in views
+            for instance in view["instances"]
+        }
 
     assert adsum("maintenance", "--at", "10.0.0.7", "--reason", "disks").code == 0
     changed = {key for key, status in statuses().items() if status == "maintenance"}
@@ -92,5 +96,5 @@ def test_a_drain_that_is_not_acknowledged_prints_json_too(orders: RunningDaemon,
         result = adsum("drain", "orders/a", "--timeout", "200ms", "--json")
     written = json.loads(result.out)
     assert (result.code, written["unacknowledged"]) == (124, 1)
-    assert [each["name"] for each in written["waiting"]] == ["web"]
+    assert [consumer["name"] for consumer in written["waiting"]] == ["web"]
     assert "1 consumer has not confirmed" in result.err

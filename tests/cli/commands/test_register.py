@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def test_the_id_of_a_live_process_is_taken_only_with_take_over(
     registry: RunningDaemon, adsum: Adsum, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    with socket.socket() as living:
-        living.bind(("127.0.0.1", 0))
-        living.listen()
-        port = str(living.getsockname()[1])
+    with socket.socket() as live:
+        live.bind(("127.0.0.1", 0))
+        live.listen()
+        port = str(live.getsockname()[1])
         holding = started("register", "cache", "--port", port, "--id", "c")
         assert holding.stderr is not None
         assert "is listed at" in holding.stderr.readline()

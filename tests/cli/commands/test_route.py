@@ -88,7 +88,7 @@ def test_targets_without_available_instances_are_named(adsum: Adsum, registry: R
         "target ordrs 0%: no service ordrs is registered (it never was, or was forgotten)",
     ]
     verdict = json.loads(adsum("route", "check", "/orders/7", "--json").out)
-    assert [(each["share"], each.get("availability", "available")) for each in verdict["to"]] == [
+    assert [(target["share"], target.get("availability", "available")) for target in verdict["to"]] == [
         (1.0, "available"),
         (0.0, "empty"),
         (0.0, "unknown"),
@@ -145,7 +145,7 @@ def test_apply_replaces_all_routes_and_prints_the_changes(adsum: Adsum, tmp_path
     assert adsum("route", "apply", str(file)).out.splitlines() == changes
     assert adsum("route", "apply", str(file)).out == ""
     listed = json.loads(adsum("route", "ls", "--json").out)
-    assert [(each["route"]["name"], each["route"]["timeout"]) for each in listed["routes"]] == [("shop", 15.0)]
+    assert [(view["route"]["name"], view["route"]["timeout"]) for view in listed["routes"]] == [("shop", 15.0)]
     file.write_text('[[route]]\nname = "shop"\nto = [{ service = "web" }]\npath = { prefix = "x" }\n')
     refused = adsum("route", "apply", str(file))
     assert refused.code == 78
@@ -184,8 +184,8 @@ def test_route_history_shows_actor_reason_and_both_values(adsum: Adsum, tmp_path
     file.write_text('[[route]]\nname = "shop"\nto = [{ service = "shop" }]\n')
     assert adsum("route", "apply", str(file), "--reason", "moved").code == 0
     adsum("route", "rm", "shop", "--reason", "closed")
-    shown = [line.split(maxsplit=4) for line in adsum("route", "history", "shop").out.splitlines()]
-    assert [" ".join(parts[-1:] if parts[0][0].isdigit() else parts) for parts in shown] == [
+    parts_of_lines = [line.split(maxsplit=4) for line in adsum("route", "history", "shop").out.splitlines()]
+    assert [" ".join(parts[-1:] if parts[0][0].isdigit() else parts) for parts in parts_of_lines] == [
         "route shop  withdrawn by ann: closed",
         '- to = [{"service":"shop"}]',
         "route shop  changed by ann: moved",
@@ -195,4 +195,4 @@ def test_route_history_shows_actor_reason_and_both_values(adsum: Adsum, tmp_path
         '+ to = [{"service":"web"}]',
     ]
     as_json = adsum("route", "history", "--limit", "1", "--json")
-    assert [each["edit"] for each in json.loads(as_json.out)["edits"]] == ["withdrawn"]
+    assert [edit["edit"] for edit in json.loads(as_json.out)["edits"]] == ["withdrawn"]

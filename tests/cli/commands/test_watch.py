@@ -20,7 +20,7 @@ def test_watch_prints_the_current_state_and_then_each_change(
     watching = started("watch", "orders", "--json")
     assert watching.stdout is not None
     first = [json.loads(watching.stdout.readline()) for _ in range(2)]
-    assert {(each["id"], each["status"], each["previous_status"]) for each in first} == {
+    assert {(change["id"], change["status"], change["previous_status"]) for change in first} == {
         ("a", "passing", ""),
         ("b", "passing", ""),
     }

@@ -18,7 +18,7 @@ from adsum.config.serve import ServeConfig
 from adsum.config.tables import TABLES
 from tests.cli.conftest import Adsum
 
-READABLE = (str, int, float, float | None, bool)
+PARSED_TYPES = (str, int, float, float | None, bool)
 
 
 def _file(folder: Path, text: str) -> str:
@@ -152,9 +152,9 @@ def test_a_command_lists_the_client_settings_that_it_uses_and_takes_no_others(
     adsum: Adsum, commands: str, used: set[str]
 ) -> None:
     spaced, *others = commands.split(",")
-    for command in (*([each] for each in spaced.split()), *(each.split() for each in others)):
-        shown = {line.split()[0] for line in adsum(*command, "--show-config").out.splitlines()}
-        assert shown & set(setting_fields(ClientConfig)) == used, command
+    for command in (*([word] for word in spaced.split()), *(other.split() for other in others)):
+        listed = {line.split()[0] for line in adsum(*command, "--show-config").out.splitlines()}
+        assert listed & set(setting_fields(ClientConfig)) == used, command
         help = adsum(*command, "--help").out
         assert {name for name in setting_fields(ClientConfig) if f"{flag_name(name)} " in help} == used, command
 
@@ -169,7 +169,7 @@ def test_every_setting_has_help_and_a_type_that_can_be_read(table: type) -> None
     for name, (field, kind) in setting_fields(table).items():
         assert field.metadata["help"], name
         assert not field.metadata["help"].endswith("."), "the flag's help adds it"
-        assert kind in (*READABLE, *MULTI_VALUE_TYPES), name
+        assert kind in (*PARSED_TYPES, *MULTI_VALUE_TYPES), name
 
 
 def test_defaults_are_valid_without_a_home() -> None:
@@ -240,7 +240,7 @@ def test_the_documented_file_holds_every_setting_and_loads(tmp_path: Path) -> No
 def test_a_registry_on_a_network_refuses_instances_on_its_own_loopback(
     listen: str, allow: tuple[str, ...], refused: bool
 ) -> None:
-    fence = ServeConfig(listen=listen, probe_allow=allow).address_policy()
+    policy = ServeConfig(listen=listen, probe_allow=allow).address_policy()
     for ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
-        assert (fence.denial_reason(ip) is not None) is refused, ip
-    assert fence.denial_reason("10.0.0.9") is None
+        assert (policy.denial_reason(ip) is not None) is refused, ip
+    assert policy.denial_reason("10.0.0.9") is None

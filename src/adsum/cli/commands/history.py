@@ -33,7 +33,7 @@ def history(loaded: Settings, key: InstanceRef, limit: int, as_json: bool) -> No
     if as_json:
         output.print_json(history)
     elif history.changes:
-        output.print_table(("TIME", "AGE", "INSTANCE", "STATUS", "CAUSE"), [_row(each) for each in history.changes])
+        output.print_table(("TIME", "AGE", "INSTANCE", "STATUS", "CAUSE"), [_row(change) for change in history.changes])
     if not history.changes:
         services = run_with_client(loaded, lambda client: client.api.services()).services
         names = [service.name for service in services]

@@ -15,6 +15,7 @@ from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.config.client import ClientConfig
+from adsum.core.addresses import format_host_port
 from adsum.core.model import Status
 
 _STATUS_ORDER: Final = tuple(Status)
@@ -25,7 +26,7 @@ _STATUS_ORDER: Final = tuple(Status)
 @click.option(
     "--status",
     multiple=True,
-    type=click.Choice([each.value for each in Status]),
+    type=click.Choice([status.value for status in Status]),
     help="Only instances with this status.",
 )
 @click.option("--tag", multiple=True, metavar="TEXT", help="Only instances with this tag.")
@@ -54,7 +55,7 @@ def ls(
 
     async def work(client: Client) -> tuple[wire.ServiceView, list[str]]:
         view = await client.api.service(service, status=status, tag=tag, zone=in_zone, metadata=pairs)
-        names = [] if view.instances else [each.name for each in (await client.api.services()).services]
+        names = [] if view.instances else [listed.name for listed in (await client.api.services()).services]
         return view, names
 
     view, names = run_with_client(loaded, work)
@@ -94,7 +95,7 @@ def _print_services(listed: wire.ServiceList, as_json: bool) -> None:
 def _row(instance: wire.InstanceView) -> tuple[str, ...]:
     return (
         instance.id,
-        f"{f'[{instance.address}]' if ':' in instance.address else instance.address}:{instance.port}",
+        format_host_port(instance.address, instance.port),
         instance.status,
         output.ago(instance.since),
         output.format_cause(instance.cause, instance.actor, instance.reason),

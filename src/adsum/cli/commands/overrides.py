@@ -68,9 +68,9 @@ def drain(
 ) -> None:
     """Stop calls to an instance, and wait until they have stopped.
 
-    When the exit code is 0, every cooperating consumer has confirmed that it no longer calls the instance. You can stop
-    the instance without losing a request. If consumers have not confirmed in time, the command names them, the exit
-    code is 124, and the instance stays draining. `adsum resume` ends the drain.
+    When the exit code is 0, every cooperating consumer has confirmed that it no longer calls the instance. You can then
+    stop the instance without losing a request. If consumers have not confirmed in time, the command names them, the
+    exit code is 124, and the instance stays draining. `adsum resume` ends the drain.
 
     A consumer that has been silent for some 8 s is lost: the command names it, but does not wait for it. If the
     registry restarts meanwhile, the command repeats the request when it is back.
@@ -136,7 +136,7 @@ def _lost_lines(result: wire.WriteResult) -> list[str]:
 
 
 def _consumer_lines(consumers: Sequence[wire.ConsumerView], count: int) -> list[str]:
-    """Returns a line for each of the consumers shown; there are `count` in all."""
+    """Returns a line for each of the first `MAX_CONSUMERS_SHOWN` consumers, of `count` in all."""
     lines = [f"  {_describe(consumer)}: {consumer.reason}" for consumer in consumers[:MAX_CONSUMERS_SHOWN]]
     return lines + ([f"  and {count - len(lines)} more"] if count > len(lines) else [])
 

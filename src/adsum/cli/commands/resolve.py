@@ -80,8 +80,8 @@ def resolve(
 
     Chooses as the client library does: among the instances that may be called, those of --zone first, and never one
     that drains. If no registry answers, the command uses the last view that a program on this host cached, and reports
-    its age. With --wait it first waits for a registry that refuses connections. If no instance may be called, the exit
-    code is 3 and the error gives the reason.
+    its age. With --wait it first waits if the registry refuses connections, because it may be starting. If no instance
+    may be called, the exit code is 3 and the error gives the reason.
 
     --json prints the chosen instances in the format of GET /api/v1/services/SERVICE.
     """
@@ -131,7 +131,7 @@ async def _wait_for_healthy_instance(client: Client, service: str, options: Sele
 async def _is_unresponsive(client: Client, service: str) -> bool:
     """Returns whether the registry does not answer at all; then a cached view is the best one available.
 
-    A registry that refuses connections may be about to start.
+    A registry that refuses connections is not unresponsive: it may be starting.
     """
     with suppress(NeedsRegistry, RegistryUnavailable):
         try:
@@ -198,7 +198,7 @@ async def _first_view(client: Client, service: str) -> View:
 
 async def _unknown_service(client: Client, service: str) -> str:
     try:
-        return unknown_service(service, [each.name for each in (await client.api.services()).services])
+        return unknown_service(service, [listed.name for listed in (await client.api.services()).services])
     except NeedsRegistry:
         return f"no instance of {service!r} is listed"
 

@@ -51,7 +51,8 @@ route.add_command(history)
     "--to",
     multiple=True,
     metavar="SERVICE[?tag=T&KEY=VALUE][@WEIGHT]",
-    help="Service that gets the requests, by weight; != instead of = selects instances without the tag or metadata.",
+    help="Service that gets the requests; may be given several times, with weights; != instead of = selects instances "
+    "without the tag or metadata.",
 )
 @click.option(
     "--host",
@@ -225,9 +226,9 @@ def check(
 ) -> None:
     """Show which route a request would take.
 
-    The output names the route, its target, and why the routes before it don't match. It holds for every gateway of this
-    registry; only default routes are a setting of each gateway. No request is sent to any service. --json prints the
-    response of POST /api/v1/check-route. The exit code is 3 if no route matches.
+    The output names the route, its target, and why the routes before it don't match. It is the same for every gateway
+    of this registry, except that each gateway has its own setting for default routes. No request is sent to any
+    service. --json prints the response of POST /api/v1/check-route. The exit code is 3 if no route matches.
     """
     headers = [(name.strip(), value.strip()) for name, _, value in (text.partition(":") for text in header)]
     body = wire.CheckRouteBody(request, method.upper(), headers, default_routes=not no_default_routes)

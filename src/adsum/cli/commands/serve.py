@@ -38,7 +38,8 @@ def serve(loaded: Settings) -> None:
     On SIGHUP the node reads its settings again. Those that it can change while it runs are marked below; the log names
     the others.
 
-    With --gateway the node also runs a gateway, as `adsum gateway` does; both stop together. One host needs no more.
+    With --gateway the node also runs a gateway, as `adsum gateway` does; both stop together. One such process is enough
+    for one host.
     """
     from adsum import daemon, stores
 

@@ -87,7 +87,7 @@ def _to_text(_: click.Context, __: click.Parameter, value: bool | None) -> str |
 
 
 def _without_arguments(ctx: click.Context, _: click.Parameter, show_config: bool) -> bool:
-    """--show-config works without the arguments that the command requires."""
+    """Lets --show-config work without the arguments that the command requires."""
     ctx.resilient_parsing = ctx.resilient_parsing or show_config
     return show_config
 

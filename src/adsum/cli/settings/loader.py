@@ -72,7 +72,7 @@ def flag_name(name: str) -> str:
 def load(
     tables: Sequence[type], flags: Mapping[str, Any], environ: Mapping[str, str], file: str | None = None
 ) -> Settings:
-    """The settings of `tables`. `flags` holds the texts given, None for those that were not. Raises `ConfigError`."""
+    """Returns the settings of `tables`. `flags`: name of a setting → its text, or None. Raises `ConfigError`."""
     path = _path(file, environ)
     content = _read(path) if path is not None else {}
     origins: dict[str, str] = {}
