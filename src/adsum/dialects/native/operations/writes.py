@@ -46,7 +46,7 @@ class WriteOperations:
     async def _list(
         self, registration: Registration, takeover: Takeover, caller: Caller
     ) -> tuple[RecordedDecision, int]:
-        """List the instance. A process that stands in its way is probed first, once. Raises `RegistrationConflict`."""
+        """List the instance. A process that has its id is probed first, once. Raises `RegistrationConflict`."""
         decision = RecordedDecision(decisions.register(registration, caller, takeover))
         try:
             return decision, await self._registry.write(decision)
@@ -55,7 +55,10 @@ class WriteOperations:
                 raise RegistrationConflict(str(conflict)) from None
             unreachable = {conflict.listing.registration.identity}
         decision = RecordedDecision(decisions.register(registration, caller, takeover, unreachable))
-        return decision, await self._registry.write(decision)
+        try:
+            return decision, await self._registry.write(decision)
+        except ProbeRequired as conflict:  # Yet another process got the id during the probe.
+            raise RegistrationConflict(str(conflict)) from None
 
     async def deregister(self, request: ApiRequest) -> ApiReply:
         reason, holder = request.query.get("reason", ""), request.query.get("holder", "")
