@@ -113,7 +113,7 @@ async def test_a_node_that_ended_is_a_departed_peer_and_a_present_one_is_not(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(etcd, "n1") as first:
-        shares = first.__dict__["_shares"]
+        shares = first.__dict__["_sharding"]
         async with serving(etcd, "n2") as second:
             await _until(lambda: shares.peers())
             assert shares.departed_peers() == []

@@ -15,6 +15,7 @@ from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.config.client import ClientConfig
+from adsum.core.addresses import format_host_port
 from adsum.core.model import Status
 
 _STATUS_ORDER: Final = tuple(Status)
@@ -94,7 +95,7 @@ def _print_services(listed: wire.ServiceList, as_json: bool) -> None:
 def _row(instance: wire.InstanceView) -> tuple[str, ...]:
     return (
         instance.id,
-        f"{f'[{instance.address}]' if ':' in instance.address else instance.address}:{instance.port}",
+        format_host_port(instance.address, instance.port),
         instance.status,
         output.ago(instance.since),
         output.format_cause(instance.cause, instance.actor, instance.reason),
