@@ -12,6 +12,7 @@ from typing import Final
 from adsum.core.backoff import Backoff
 from adsum.etcd.client import EtcdClient
 from adsum.etcd.errors import EtcdError, LeaseGone
+from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 
 REVOKE_TIMEOUT: Final = 2.0
@@ -43,7 +44,13 @@ class EtcdSession:
         """The id of the lease that is held or was held last; 0 if there was none yet."""
         self._failure = ""
         """The reason why the latest attempt failed; "" if it did not."""
-        self._is_failure_logged = False
+        self._outage = OutageLog(
+            _log,
+            "there is no session with etcd: %s",
+            "there is a session with etcd again",
+            failure_level=logging.ERROR,
+            recovery_level=logging.WARNING,
+        )
         self._verify = asyncio.Event()
 
     @property
@@ -144,10 +151,7 @@ class EtcdSession:
     def _set_failure(self, failure: str) -> None:
         """Logs when the session is lost and when there is one again."""
         self._failure = failure
-        if failure and self.is_held:
-            return  # The next renewal may succeed in time.
-        if failure and not self._is_failure_logged:
-            _log.error("there is no session with etcd: %s", failure)
-        elif self._is_failure_logged and not failure:
-            _log.warning("there is a session with etcd again")
-        self._is_failure_logged = bool(failure)
+        if not failure:
+            self._outage.recovered()
+        elif not self.is_held:  # While it is held, the next renewal may succeed in time.
+            self._outage.failed(failure)

@@ -19,6 +19,7 @@ from adsum.etcd.client import EtcdClient
 from adsum.etcd.errors import EtcdError, RevisionCompacted
 from adsum.etcd.values import Put, Unchanged
 from adsum.etcd.watch import ResyncRequired, RevisionEvents, WatchInterrupted, WatchProgress, watch
+from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.stores.etcd.catalog_decoder import CatalogDecoder, CatalogPosition, decode_head
 from adsum.stores.etcd.layout import Head, Layout
@@ -66,6 +67,13 @@ class CatalogFollower:
         """The position of the catalog as far as it is known; None before it was read."""
         self.trouble = ""
         """The reason why the watch is interrupted; "" while it runs."""
+        self._outage = OutageLog(
+            _log,
+            "etcd can't be followed; reads continue and state their age: %s",
+            "etcd is followed again",
+            failure_level=logging.ERROR,
+            recovery_level=logging.WARNING,
+        )
 
     def age(self) -> float:
         """Returns the seconds since etcd confirmed that nothing is newer than the batches so far."""
@@ -269,11 +277,11 @@ class CatalogFollower:
 
     def _set_trouble(self, trouble: str) -> None:
         """Logs when the watch is interrupted and when it continues."""
-        if trouble and not self.trouble:
-            _log.error("etcd can't be followed; reads continue and state their age: %s", trouble)
-        elif self.trouble and not trouble:
-            _log.warning("etcd is followed again")
         self.trouble = trouble
+        if trouble:
+            self._outage.failed(trouble)
+        else:
+            self._outage.recovered()
 
 
 def _new_head() -> Head:

@@ -13,6 +13,7 @@ from typing import Final
 from adsum.etcd.client import EtcdClient
 from adsum.etcd.errors import EtcdError, EtcdRefused
 from adsum.etcd.values import MemberStatus, Put, Unchanged
+from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.stores.etcd.layout import Layout
 
@@ -33,6 +34,13 @@ class EtcdHealthProbe:
         self._status: MemberStatus | None = None
         self._leader = ""
         self._refused_at: float | None = None
+        self._outage = OutageLog(
+            _log,
+            "etcd accepts no writes of this node: %s",
+            "etcd accepts writes of this node again",
+            failure_level=logging.ERROR,
+            recovery_level=logging.WARNING,
+        )
         self.trouble = ""
         """The reason why etcd refuses writes of this node, by its last answer; "" if it accepts them."""
 
@@ -81,10 +89,11 @@ class EtcdHealthProbe:
 
     def _set_trouble(self, trouble: str) -> None:
         """Logs when etcd begins to refuse writes and when it accepts them again."""
-        if trouble and self._refused_at is None:
-            _log.error("etcd accepts no writes of this node: %s", trouble)
-            self._refused_at = self._clock.now()
-        elif self._refused_at is not None and not trouble:
-            _log.warning("etcd accepts writes of this node again")
-            self._refused_at = None
         self.trouble = trouble
+        if not trouble:
+            self._refused_at = None
+            self._outage.recovered()
+            return
+        if self._refused_at is None:
+            self._refused_at = self._clock.now()
+        self._outage.failed(trouble)

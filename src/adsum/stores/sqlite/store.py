@@ -22,6 +22,7 @@ from adsum.core.catalog.changes import Batch, Change, FullState, RecordedChange
 from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import Invalid, StoreConflict, StoreUnavailable
 from adsum.core.nodes.sharding import SingleNode
+from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.stores.batch_feed import BatchFeed
 from adsum.stores.sqlite.file import SqliteFile
@@ -61,6 +62,13 @@ class SqliteStore:
         self._trouble = ""
         """The reason why nothing can be written; "" while the file can be written."""
         self._trouble_since = 0.0
+        self._outage = OutageLog(
+            _log,
+            "nothing can be written: %s",
+            "%s can be written again",
+            failure_level=logging.ERROR,
+            recovery_level=logging.WARNING,
+        )
         self._checking: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: list[_Commit] = []
@@ -151,10 +159,11 @@ class SqliteStore:
     def _set_trouble(self, trouble: str) -> None:
         if trouble and not self._trouble:
             self._trouble_since = self._clock.now()
-            _log.error("nothing can be written: %s", trouble)
-        elif self._trouble and not trouble:
-            _log.warning("%s can be written again", self._file.path)
         self._trouble = trouble
+        if trouble:
+            self._outage.failed(trouble)
+        else:
+            self._outage.recovered(self._file.path)
 
     def _resync_if_moved(self) -> None:
         """Gives followers the full state if the file is at another revision than was published.
