@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import SimpleQueue
+from socketserver import BaseServer
 from typing import Any
 
 from adsum.core.model import Instance, Listing, Override, Registration, Status
@@ -81,11 +82,18 @@ def echo_service(
 
     It puts every request into `received` before it answers. An answer takes `delay` seconds.
     """
-    with _Server(id, status, certificate, SimpleQueue() if received is None else received, delay) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    requests = SimpleQueue() if received is None else received
+    with _Server(id, status, certificate, requests, delay) as server, serving(server):
+        yield server.server_address[1]
+
+
+@contextmanager
+def serving(server: BaseServer) -> Iterator[None]:
+    """Runs a server in a thread until the block ends."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from adsum.gateway.intent.upstreams import Upstream, UpstreamLimits
-from tests.gateway.echo_services import listing
+from tests.gateway.echo_services import listing, serving
 from tests.gateway.envoy_gateway import GatewayAnswer, running_gateway
 from tests.gateway.real_envoy import ENVOY_TIMEOUT, needs_envoy
 
@@ -51,15 +51,11 @@ class _Slow(ThreadingHTTPServer):
 
 @contextmanager
 def slow() -> Iterator[_Slow]:
-    with _Slow() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with _Slow() as server, serving(server):
         try:
             yield server
         finally:
             server.release.set()
-            server.shutdown()
-            thread.join()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import socket
 import socketserver
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent import futures
@@ -29,7 +28,7 @@ from adsum.gateway.intent.intent import NO_INTENT, Intent
 from adsum.gateway.intent.upstreams import OutlierSettings, Upstream, UpstreamTls
 from adsum.gateway.profile import GatewayProfile
 from adsum.gateway.resources.compiled_resources import NO_RESOURCES
-from tests.gateway.echo_services import echo_service, listing
+from tests.gateway.echo_services import echo_service, listing, serving
 from tests.gateway.real_envoy import ENVOY_TIMEOUT, free_port, needs_envoy, running_envoy
 
 pytestmark = needs_envoy
@@ -90,14 +89,8 @@ def raw() -> Iterator[int]:
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
 
-    with Server(("127.0.0.1", 0), _Raw) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    with Server(("127.0.0.1", 0), _Raw) as server, serving(server):
+        yield server.server_address[1]
 
 
 def test_websockets_pass_through(tmp_path: Path) -> None:
