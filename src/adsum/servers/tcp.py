@@ -31,7 +31,7 @@ class TcpServer:
         self._server: asyncio.Server | None = None
 
     async def start(self, address: str) -> str:
-        """Listens on HOST:PORT. Returns the address with its port. Raises `TcpListenError`."""
+        """Listens on HOST:PORT and returns the bound HOST:PORT. Raises `TcpListenError`."""
         host, port = split_host_port(address)
         try:
             self._server = await asyncio.start_server(self._serve, host, int(port), limit=READ_BUFFER_BYTES)
@@ -40,7 +40,7 @@ class TcpServer:
         return format_host_port(host, self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Stops listening, and cancels the handlers of open connections. Idempotent."""
+        """Stops listening and cancels the handlers of open connections; idempotent."""
         if self._server is not None:
             self._server.close()
         for task in list(self._tasks):

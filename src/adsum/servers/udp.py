@@ -21,7 +21,7 @@ class UdpServer:
         self._transport: asyncio.DatagramTransport | None = None
 
     async def start(self, address: str) -> str:
-        """Binds to HOST:PORT. Returns the address with its port. Raises `UdpListenError`."""
+        """Binds to HOST:PORT and returns the bound HOST:PORT. Raises `UdpListenError`."""
         host, port = split_host_port(address)
         try:
             loop = asyncio.get_running_loop()
@@ -31,7 +31,7 @@ class UdpServer:
         return format_host_port(host, self._transport.get_extra_info("sockname")[1])
 
     async def stop(self) -> None:
-        """Closes the socket. Idempotent."""
+        """Closes the socket; idempotent."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None

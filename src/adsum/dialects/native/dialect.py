@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def create(context: DialectContext) -> NativeDialect:
-    """Returns the dialect. Every node has it."""
+    """Makes the dialect; every node has it."""
     return NativeDialect(context)
 
 
