@@ -7,7 +7,6 @@ import contextlib
 import logging
 from typing import Final
 
-from adsum.core.addresses import format_host_port, split_host_port
 from adsum.core.errors import AdsumError
 from adsum.mounts import TcpHandler
 
@@ -32,12 +31,14 @@ class TcpServer:
 
     async def start(self, address: str) -> str:
         """Listens on HOST:PORT and returns the bound HOST:PORT. Raises `TcpListenError`."""
-        host, port = split_host_port(address)
+        host, _, port = address.rpartition(":")
         try:
-            self._server = await asyncio.start_server(self._serve, host, int(port), limit=READ_BUFFER_BYTES)
+            self._server = await asyncio.start_server(
+                self._serve, host.removeprefix("[").removesuffix("]"), int(port), limit=READ_BUFFER_BYTES
+            )
         except OSError as error:
             raise TcpListenError(f"can't listen on {address}: {error.strerror or error}") from None
-        return format_host_port(host, self._server.sockets[0].getsockname()[1])
+        return f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
         """Stops listening and cancels the handlers of open connections; idempotent."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from adsum.core.addresses import format_host_port, split_host_port
 from adsum.core.errors import AdsumError
 
 
@@ -22,13 +21,14 @@ class UdpServer:
 
     async def start(self, address: str) -> str:
         """Binds to HOST:PORT and returns the bound HOST:PORT. Raises `UdpListenError`."""
-        host, port = split_host_port(address)
+        host, _, port = address.rpartition(":")
+        where = host.removeprefix("[").removesuffix("]"), int(port)
         try:
             loop = asyncio.get_running_loop()
-            self._transport, _ = await loop.create_datagram_endpoint(self._protocol, local_addr=(host, int(port)))
+            self._transport, _ = await loop.create_datagram_endpoint(self._protocol, local_addr=where)
         except OSError as error:
             raise UdpListenError(f"can't listen on {address}: {error.strerror or error}") from None
-        return format_host_port(host, self._transport.get_extra_info("sockname")[1])
+        return f"{host}:{self._transport.get_extra_info('sockname')[1]}"
 
     async def stop(self) -> None:
         """Closes the socket; idempotent."""
