@@ -32,7 +32,7 @@ class Listeners:
     def __init__(
         self, config: NodeConfig, dialects: Mapping[str, Dialect], max_descriptors: int, on_shed: Callable[[str], None]
     ) -> None:
-        """`on_shed` is called with the HTTP status of each connection that a limit ended, or with "cut"."""
+        """`on_shed` is called with the HTTP status of each connection that a limit ended, or with "aborted"."""
         mounts = [(name, mount) for name, dialect in dialects.items() for mount in dialect.mounts()]
         self._paths = [mount for _, mount in mounts if isinstance(mount, HttpPath)]
         self._listeners = [(name, mount) for name, mount in mounts if not isinstance(mount, HttpPath)]
