@@ -7,6 +7,7 @@ import contextlib
 import logging
 from typing import Final
 
+from adsum.core.addresses import format_host_port, split_host_port
 from adsum.core.errors import AdsumError
 from adsum.mounts import TcpHandler
 
@@ -30,18 +31,16 @@ class TcpServer:
         self._server: asyncio.Server | None = None
 
     async def start(self, address: str) -> str:
-        """Listens on HOST:PORT and returns the bound HOST:PORT. Raises `TcpListenError`."""
-        host, _, port = address.rpartition(":")
+        """Listens on HOST:PORT. Returns the address with its port. Raises `TcpListenError`."""
+        host, port = split_host_port(address)
         try:
-            self._server = await asyncio.start_server(
-                self._serve, host.removeprefix("[").removesuffix("]"), int(port), limit=READ_BUFFER_BYTES
-            )
+            self._server = await asyncio.start_server(self._serve, host, int(port), limit=READ_BUFFER_BYTES)
         except OSError as error:
             raise TcpListenError(f"can't listen on {address}: {error.strerror or error}") from None
-        return f"{host}:{self._server.sockets[0].getsockname()[1]}"
+        return format_host_port(host, self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Stops listening and cancels the handlers of open connections; idempotent."""
+        """Stops listening, and cancels the handlers of open connections. Idempotent."""
         if self._server is not None:
             self._server.close()
         for task in list(self._tasks):

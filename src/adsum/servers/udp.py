@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from adsum.core.addresses import format_host_port, split_host_port
 from adsum.core.errors import AdsumError
 
 
@@ -20,18 +21,17 @@ class UdpServer:
         self._transport: asyncio.DatagramTransport | None = None
 
     async def start(self, address: str) -> str:
-        """Binds to HOST:PORT and returns the bound HOST:PORT. Raises `UdpListenError`."""
-        host, _, port = address.rpartition(":")
-        where = host.removeprefix("[").removesuffix("]"), int(port)
+        """Binds to HOST:PORT. Returns the address with its port. Raises `UdpListenError`."""
+        host, port = split_host_port(address)
         try:
             loop = asyncio.get_running_loop()
-            self._transport, _ = await loop.create_datagram_endpoint(self._protocol, local_addr=where)
+            self._transport, _ = await loop.create_datagram_endpoint(self._protocol, local_addr=(host, int(port)))
         except OSError as error:
             raise UdpListenError(f"can't listen on {address}: {error.strerror or error}") from None
-        return f"{host}:{self._transport.get_extra_info('sockname')[1]}"
+        return format_host_port(host, self._transport.get_extra_info("sockname")[1])
 
     async def stop(self) -> None:
-        """Closes the socket; idempotent."""
+        """Closes the socket. Idempotent."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def create(context: DialectContext) -> NativeDialect:
-    """Makes the dialect; every node has it."""
+    """Returns the dialect. Every node has it."""
     return NativeDialect(context)
 
 
