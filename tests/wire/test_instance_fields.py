@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from adsum import wire
 from adsum.core.model import Endpoint, Instance, Listing
+from adsum.wire.instance_fields import DECLARED_FIELDS
 from tests.support import strategies
 
 
@@ -17,6 +18,12 @@ from tests.support import strategies
 def test_every_field_that_an_instance_declares_is_in_its_bodies(body: type[msgspec.Struct]) -> None:
     declared = {field.name for field in dataclasses.fields(Instance)} - {"service", "id"}
     assert declared <= set(body.__struct_fields__)
+
+
+def test_the_view_of_an_instance_has_the_declared_fields_in_their_order() -> None:
+    fields = wire.InstanceView.__struct_fields__
+    assert fields[:4] == ("id", *DECLARED_FIELDS[:2], "status")
+    assert fields[4 : 2 + len(DECLARED_FIELDS)] == DECLARED_FIELDS[2:]
 
 
 @given(strategies.listings())

@@ -15,12 +15,6 @@ def format_host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def split_host_port(address: str) -> tuple[str, str]:
-    """Returns the host and the port in HOST:PORT as text, the host without the brackets of an IPv6 address."""
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), port
-
-
 @lru_cache(maxsize=MAX_CACHED_ADDRESSES)  # Thousands of instances share a host, and every change asks again.
 def is_ip_address(address: str) -> bool:
     """Returns whether it is an IP address, without brackets, rather than a host name."""
@@ -29,3 +23,9 @@ def is_ip_address(address: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def split_host_port(address: str) -> tuple[str, str]:
+    """Returns the host and the port in HOST:PORT as text, the host without the brackets of an IPv6 address."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), port

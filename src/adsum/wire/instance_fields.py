@@ -1,6 +1,7 @@
 """The fields that an instance declares, as both `RegistrationBody` and `InstanceView` have them.
 
-A new field of `core.model.Instance` needs a field of the same name in both bodies, and nothing here.
+A new field of `core.model.Instance` needs a field of the same name in both bodies, in `InstanceView` at the same place
+among the declared fields, and nothing here.
 """
 
 from __future__ import annotations
@@ -32,13 +33,19 @@ _SHARED: Final[Mapping[str, Callable[[Any], Any]]] = {
 _values = attrgetter(*DECLARED_FIELDS)
 _sharers = tuple((number, _SHARED[name]) for number, name in enumerate(DECLARED_FIELDS) if name in _SHARED)
 _ADDRESS: Final = DECLARED_FIELDS.index("address")
+_METADATA: Final = DECLARED_FIELDS.index("metadata")
+
+
+def declared_values(instance: Instance) -> list[Any]:
+    """Returns the values of the declared fields of an instance, in the order of `DECLARED_FIELDS`, for a body."""
+    values = list(_values(instance))
+    values[_METADATA] = dict(values[_METADATA])
+    return values
 
 
 def fields_of(instance: Instance) -> dict[str, Any]:
-    """Returns the declared fields of an instance, as arguments for a body."""
-    fields = dict(zip(DECLARED_FIELDS, _values(instance), strict=True))
-    fields["metadata"] = dict(instance.metadata)
-    return fields
+    """Returns the declared fields of an instance, as keyword arguments for a body."""
+    return dict(zip(DECLARED_FIELDS, declared_values(instance), strict=True))
 
 
 def to_instance(service: str, id: str, body: Struct, *, address: str | None = None) -> Instance:

@@ -28,7 +28,7 @@ class GrpcPeer:
         self.received: list[bytes] = []
         self.end: grpc.RpcError | None = None
         self.over = threading.Event()
-        """Set when the peer sends no more messages."""
+        """Set by a test: the peer then sends no more messages."""
         self.may_read = threading.Event()
         if reads:
             self.may_read.set()

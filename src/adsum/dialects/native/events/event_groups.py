@@ -85,7 +85,7 @@ class EventGroups:
         return self._registry.watches.consumers.lost_after
 
     @property
-    def are_ended(self) -> bool:
+    def is_stopping(self) -> bool:
         """Returns whether the registry stops, so that every watch ends."""
         return self._registry.watches.is_ended
 

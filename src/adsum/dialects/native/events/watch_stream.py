@@ -75,14 +75,14 @@ class WatchStream:
             with watch, DisconnectWatch(receive, watch.interrupt) as peer, self._heartbeats.scheduled(self):
                 try:
                     await send(_START)
-                    await self._send_opening(send)
+                    await self._send_first_group(send)
                     self._enable_push(state.get(SEND_CHUNK))
                     while not peer.disconnected:
                         has_changed = await watch.changed()
-                        if self._groups.are_ended:
+                        if self._groups.is_stopping:
                             await send(_END)
                             return
-                        await self._send_following(send, has_changed)
+                        await self._send_next_group(send, has_changed)
                 finally:
                     watch.is_peer_lost = is_peer_lost()
         finally:
@@ -91,12 +91,12 @@ class WatchStream:
 
     # The groups are local variables of these methods: a quiet watch keeps no bytes alive.
 
-    async def _send_opening(self, send: Send) -> None:
+    async def _send_first_group(self, send: Send) -> None:
         self._position, opened, group = self._groups.first_group(self._watch.services, self._since, self._token)
         await _send_text(send, self._groups.retry_field() + opened)
         await _send_text(send, group)
 
-    async def _send_following(self, send: Send, has_changed: bool) -> None:
+    async def _send_next_group(self, send: Send, has_changed: bool) -> None:
         self._position, opened, group = self._groups.next_group(self._watch.services, self._position, self._token)
         if opened:
             await _send_text(send, opened)
@@ -110,8 +110,8 @@ class WatchStream:
             self._watch.push = self._push
 
     def _push(self) -> bool:
-        """Writes the next group. Returns False, and writes nothing, where the stream's task must write."""
-        if self._groups.are_ended:
+        """Writes the next group at once. Returns False, and writes nothing, if the stream's task must write it."""
+        if self._groups.is_stopping:
             return False
         position, opened, group = self._groups.next_group(self._watch.services, self._position, self._token)
         if opened or len(group) > MAX_WRITE_BYTES or (group and not self._send_chunk(group)):
@@ -146,5 +146,5 @@ async def _send_text(send: Send, text: bytes) -> None:
 
 
 def _never_abort(_: float) -> Callable[[], bool]:
-    """The `AbortIfSilent` of a server that has none."""
+    """Never aborts: the `AbortIfSilent` of a server that has none."""
     return lambda: False

@@ -101,7 +101,7 @@ class OverrideOperations:
     ) -> wire.AcknowledgementReport:
         """Waits until the consumers of this node have acknowledged the revision, at most `wait` seconds.
 
-        Implements `AckQuery`.         `consumers`: ids of consumers of other nodes, to look for here.
+        Implements `AckQuery`. `consumers`: ids of consumers of other nodes, to look for here.
         """
         deadline = self._clock.now() + wait
         if not await self._registry.wait_for_revision(revision, wait):

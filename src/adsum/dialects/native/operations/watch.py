@@ -45,7 +45,7 @@ class WatchOperations:
 
         Raises `Invalid`, `MalformedRequest`, `NotReady` and `Overloaded`.
         """
-        if self._groups.are_ended:
+        if self._groups.is_stopping:
             raise NotReady(STOPPING)
         names = request.query.get("service")
         if names is not None and len(names) > MAX_WATCHED_SERVICES:
@@ -95,7 +95,7 @@ class WatchOperations:
 
     def _send_heartbeats(self, streams: Collection[WatchStream]) -> None:
         """Sends a heartbeat over each stream. Streams that can write at once share its bytes."""
-        if streams and not self._groups.are_ended:
+        if streams and not self._groups.is_stopping:
             snapshot, heartbeat = self._registry.snapshot, self._groups.heartbeat()
             position = WatchPosition(snapshot.epoch, snapshot.revision)
             for stream in streams:

@@ -46,7 +46,7 @@ class WriteOperations:
     async def _list(
         self, registration: Registration, takeover: Takeover, caller: Caller
     ) -> tuple[RecordedDecision, int]:
-        """Lists the instance. A process that already has the id is probed, once. Raises `RegistrationConflict`."""
+        """List the instance. A process that has its id is probed first, once. Raises `RegistrationConflict`."""
         decision = RecordedDecision(decisions.register(registration, caller, takeover))
         try:
             return decision, await self._registry.write(decision)
@@ -57,7 +57,7 @@ class WriteOperations:
         decision = RecordedDecision(decisions.register(registration, caller, takeover, unreachable))
         try:
             return decision, await self._registry.write(decision)
-        except ProbeRequired as conflict:  # Another process took the id during the probe.
+        except ProbeRequired as conflict:  # Yet another process got the id during the probe.
             raise RegistrationConflict(str(conflict)) from None
 
     async def deregister(self, request: ApiRequest) -> ApiReply:
