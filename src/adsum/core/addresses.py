@@ -8,6 +8,8 @@ from typing import Final
 
 MAX_CACHED_ADDRESSES: Final = 65_536
 """Addresses whose kind is cached. Past it those used longest ago are parsed again."""
+WILDCARD_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
+"""The addresses of a program that listens on every address."""
 
 
 def format_host_port(address: str, port: int) -> str:

@@ -8,13 +8,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from adsum.client.local_address import LOOPBACK, outbound_address_to_any
-from adsum.core.addresses import format_host_port
+from adsum.core.addresses import WILDCARD_ADDRESSES, format_host_port
 from adsum.core.errors import Invalid
 from adsum.core.nodes.advertised_urls import is_loopback
 from adsum.etcd.address import EtcdAddress
 from adsum.etcd.errors import EtcdError
 
-WILDCARD_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
 LOOKUP_TIMEOUT: Final = 5.0
 """Seconds that the look-up of the name of an etcd member may take."""
 MEMBERS_TIMEOUT: Final = 1.0

@@ -12,7 +12,7 @@ MAX_RENEWALS: Final = 10_000
 """Leases that one request renews. More are refused."""
 MAX_WAIT: Final = 300.0
 """Seconds that a long poll or a drain waits, at most. A longer wait is refused."""
-MAX_HISTORY: Final = 1_000
+MAX_CHANGES_PER_RESPONSE: Final = 1_000
 """Recorded changes in one response, at most."""
 
 PROTOCOL: Final = "1.0"

@@ -63,7 +63,7 @@ def test_requests_beyond_the_drain_timeout_are_cut_off_and_logged(
     slow_call = SlowCall(addresses, upstream)
     gateway.signal(signal.SIGTERM)
     assert gateway.wait_for_exit() == 0
-    assert "1 requests are still in progress and are cut off" in gateway.output
+    assert "requests still in progress: 1; they are cut off" in gateway.output
     assert slow_call.result() is None
 
 

@@ -17,7 +17,10 @@ from adsum.config.client import ClientConfig
 @click.command(epilog="Examples: adsum history orders; adsum history orders/web1 --limit 5 --json")
 @click.argument("key", metavar="SERVICE[/ID]", type=ServiceType(with_id=True))
 @click.option(
-    "--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="Most changes to print.  [default: 20]"
+    "--limit",
+    type=click.IntRange(1, wire.MAX_CHANGES_PER_RESPONSE),
+    default=20,
+    help="Most changes to print.  [default: 20]",
 )
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)

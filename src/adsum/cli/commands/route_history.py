@@ -19,7 +19,10 @@ from adsum.config.client import ClientConfig
 @click.command(epilog="Examples: adsum route history; adsum route history canary --limit 5 --json")
 @click.argument("name", required=False, default="")
 @click.option(
-    "--limit", type=click.IntRange(1, wire.MAX_HISTORY), default=20, help="Most changes to print.  [default: 20]"
+    "--limit",
+    type=click.IntRange(1, wire.MAX_CHANGES_PER_RESPONSE),
+    default=20,
+    help="Most changes to print.  [default: 20]",
 )
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)

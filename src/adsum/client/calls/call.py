@@ -212,7 +212,11 @@ class Call:
         if not (self._idempotent or RETRY_RULES[kind].always_retryable):
             return "the request had been sent and is not idempotent, so it may have taken effect"
         if self._try_count >= self._options.tries:
-            return f"at most {self._options.tries} tries are allowed"
+            return (
+                f"it may be tried {self._options.tries} times at most"
+                if self._options.tries > 1
+                else "it may be tried only once"
+            )
         if self._deadline is not None and self.now() >= self._deadline:
             return self._deadline_reason()
         if not self._channel.usable_count:

@@ -106,7 +106,8 @@ async def _log_dropped_requests(envoy: EnvoyInstance) -> None:
         return
     if traffic.requests:
         _log.warning(
-            "%d requests are still in progress and are cut off; --drain-timeout gives them more time", traffic.requests
+            "requests still in progress: %d; they are cut off, and --drain-timeout would give them more time",
+            traffic.requests,
         )
 
 

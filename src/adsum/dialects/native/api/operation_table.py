@@ -18,7 +18,7 @@ MAX_RENEW_BODY_BYTES: Final = 2 * 1024 * 1024
 """Bytes of a body that renews many leases. A larger one is refused with 413."""
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Limit = Annotated[int, Meta(ge=1, le=wire.MAX_HISTORY)]
+Limit = Annotated[int, Meta(ge=1, le=wire.MAX_CHANGES_PER_RESPONSE)]
 WatchToken = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 PositionText = Annotated[str, Meta(pattern=r"^[^:\s]+:[0-9]{1,19}$")]
 
