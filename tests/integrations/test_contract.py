@@ -291,7 +291,7 @@ async def test_a_failure_names_the_service_each_try_and_its_reason(make: Make, f
     assert text.startswith("orders: no answer after 2 tries: ")
     for n, port in enumerate(ports):
         assert f"{HERE}:{port} (i{n}): " in text
-    assert "at most 2 tries are allowed" in text
+    assert "it may be tried 2 times at most" in text
     assert isinstance(caught.value, caller.transport_error)
     assert caught.value.service == "orders"
 

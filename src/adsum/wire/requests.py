@@ -15,10 +15,9 @@ from msgspec import Meta, Struct
 from adsum.core import model, validation
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import Invalid
-from adsum.core.model import Check, CheckKind, Registration
+from adsum.core.model import Check, CheckKind, Instance, Registration
 from adsum.wire import interning
 from adsum.wire.codec import decode, encode
-from adsum.wire.instance_fields import fields_of, to_instance
 from adsum.wire.protocol import (
     HEADERS_SCHEMA,
     MAX_RENEWALS,
@@ -124,15 +123,32 @@ class RegistrationBody(RequestBody, frozen=True):
 
     def to_registration(self, service: str, id: str, peer: str) -> Registration:
         """Returns the registration of an instance. `peer` is its address if the body has none. Raises `Invalid`."""
-        instance = to_instance(intern(service), id, self, address=intern(self.address or peer))
+        instance = Instance(
+            service=intern(service),
+            id=id,
+            address=intern(self.address or peer),
+            port=self.port,
+            scheme=intern(self.scheme),
+            zone=intern(self.zone),
+            weight=self.weight,
+            tags=interning.intern_texts(self.tags),
+            metadata=interning.intern_pairs(self.metadata),
+        )
         ttl = None if self.ttl is None else interning.intern_seconds(self.ttl)
         checks = _shared_checks(encode(self.checks)) if self.checks else ()
         return Registration(instance, ttl, interning.intern_seconds(self.grace), checks, self.holder)
 
     @staticmethod
     def from_registration(registration: Registration, takeover: Takeover = Takeover.USUAL) -> RegistrationBody:
+        instance = registration.instance
         return RegistrationBody(
-            **fields_of(registration.instance),
+            port=instance.port,
+            address=instance.address,
+            scheme=instance.scheme,
+            zone=instance.zone,
+            weight=instance.weight,
+            tags=instance.tags,
+            metadata=dict(instance.metadata),
             ttl=registration.ttl,
             grace=registration.grace,
             checks=[CheckBody.from_check(check) for check in registration.checks],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from sys import intern
+
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.service_snapshot import ServiceDiff, ServiceSnapshot
 from adsum.core.identity import holder_digest
-from adsum.core.model import Endpoint, Listing, Status
-from adsum.wire.instance_fields import declared_values, fields_of, to_instance
+from adsum.core.model import Endpoint, Instance, Listing, Status
+from adsum.wire import interning
 from adsum.wire.responses import ResponseBody
 
 
@@ -34,24 +36,63 @@ class InstanceView(ResponseBody, frozen=True):
 
     @staticmethod
     def from_listing(listing: Listing) -> InstanceView:
-        instance, provenance = listing.instance, listing.provenance
-        address, port, *others = declared_values(instance)
-        process = holder_digest(listing.registration.holder)
-        latest = round(listing.since, 3), provenance.cause, provenance.actor, provenance.reason, process
-        # Positional: keyword arguments from a dict take twice as long, and every change encodes views.
-        return InstanceView(instance.id, address, port, listing.status, *(*others, *latest))
+        provenance, process = listing.provenance, holder_digest(listing.registration.holder)
+        return _view(
+            listing.instance,
+            listing.status,
+            process,
+            round(listing.since, 3),
+            provenance.cause,
+            provenance.actor,
+            provenance.reason,
+        )
 
     @staticmethod
     def from_endpoint(endpoint: Endpoint) -> InstanceView:
         """Returns the view of an endpoint, without cause, actor, reason and time."""
-        instance = endpoint.instance
-        return InstanceView(
-            id=instance.id, status=endpoint.status, **fields_of(instance), process=endpoint.holder_digest
-        )
+        return _view(endpoint.instance, endpoint.status, endpoint.holder_digest)
 
     def to_endpoint(self, service: str) -> Endpoint:
         """Returns the endpoint. Raises `Invalid` for a view that no valid instance has."""
-        return Endpoint(to_instance(service, self.id, self), self.status, self.process)
+        instance = Instance(
+            service=service,
+            id=self.id,
+            address=self.address,
+            port=self.port,
+            scheme=intern(self.scheme),
+            zone=intern(self.zone),
+            weight=self.weight,
+            tags=interning.intern_texts(self.tags),
+            metadata=interning.intern_pairs(self.metadata),
+        )
+        return Endpoint(instance, self.status, self.process)
+
+
+def _view(
+    instance: Instance,
+    status: Status,
+    process: str,
+    since: float = 0.0,
+    cause: str = "",
+    actor: str = "",
+    reason: str = "",
+) -> InstanceView:
+    return InstanceView(
+        id=instance.id,
+        address=instance.address,
+        port=instance.port,
+        status=status,
+        scheme=instance.scheme,
+        zone=instance.zone,
+        weight=instance.weight,
+        tags=instance.tags,
+        metadata=dict(instance.metadata),
+        since=since,
+        cause=cause,
+        actor=actor,
+        reason=reason,
+        process=process,
+    )
 
 
 class ServiceView(ResponseBody, frozen=True):

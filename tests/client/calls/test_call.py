@@ -240,7 +240,7 @@ def test_a_failed_call_states_the_service_each_try_and_the_reason_for_the_end() 
         call.next_try()
     assert str(failed.value) == (
         "orders: no answer after 2 tries: 10.0.0.1:8000 (i0): connection refused after 3 ms; "
-        "10.0.0.1:8001 (i1): no answer after 1 s. Not tried again: at most 2 tries are allowed."
+        "10.0.0.1:8001 (i1): no answer after 1 s. Not tried again: it may be tried 2 times at most."
     )
     assert [attempt.kind for attempt in failed.value.tries] == [FailureKind.CONNECT, FailureKind.TIMEOUT]
 
