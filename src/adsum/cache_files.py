@@ -23,8 +23,7 @@ def cache_folder(name: str) -> Path | None:
 
 def write_private_file(path: Path, content: bytes) -> None:
     """Writes a file that only its owner may read. Raises `OSError`."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(content)
+    _write(path, content, os.O_TRUNC)
 
 
 def replace_private_file(path: Path, content: bytes) -> None:
@@ -34,9 +33,14 @@ def replace_private_file(path: Path, content: bytes) -> None:
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        write_private_file(new, content)
+        _write(new, content, os.O_EXCL)
         new.replace(path)
     except OSError:
         with suppress(OSError):
             new.unlink()
         raise
+
+
+def _write(path: Path, content: bytes, flag: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flag, 0o600), "wb") as file:
+        file.write(content)
