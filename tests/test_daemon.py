@@ -161,12 +161,12 @@ def test_sighup_does_not_stop_the_daemon() -> None:
 def test_a_second_signal_ends_the_daemon_at_once() -> None:
     with _process() as process:
         host, port = process.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as unfinished:
-            unfinished.sendall(
-                b"PUT /api/v1/services/a/instances/b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-                b"content-length: 9\r\n\r\n{"
-            )
-            _until_metric(process.url, "adsum_connections", 2.0)
+        with socket.socket() as unread:
+            unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            unread.connect((host, int(port)))
+            # Responses that the client does not read hold up the stop.
+            unread.sendall(b"GET /api/v1/openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * 200)
+            _until_metric(process.url, "adsum_unsent_bytes", 1.0)
             process.child.send_signal(signal.SIGTERM)
             _until_refused(process.url)
             code, _ = process.signal_and_wait()
