@@ -19,11 +19,11 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.long
 def test_the_quick_benchmarks_print_a_table(tmp_path: Path) -> None:
-    told = tmp_path / "results.json"
+    output = tmp_path / "results.json"
     names = ("lookup", "gateway", "pushes", "names", "pick", "change")
     chosen = [part for name in names for part in ("--only", name)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", *chosen, "--json", str(told)],
+        [sys.executable, "-m", "benchmarks", "--quick", *chosen, "--json", str(output)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -34,7 +34,7 @@ def test_the_quick_benchmarks_print_a_table(tmp_path: Path) -> None:
     assert heading.split() == ["measurement", "ours", "peer", "ratio", "aim", "met?"]
     assert set(rule) == {"─", " "}
     assert any("channel.pick()" in row for row in rows)
-    assert set(json.loads(told.read_text())["results"]) == set(names)
+    assert set(json.loads(output.read_text())["results"]) == set(names)
 
 
 def test_a_missed_aim_and_a_skipped_peer_are_shown() -> None:
@@ -51,11 +51,11 @@ def test_a_missed_aim_and_a_skipped_peer_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [(2.5e-7, "250 ns"), (1e-6, "1.00 µs"), (0.0423, "42.3 ms"), (0.9999, "1.00 s"), (61.2, "61.2 s")],
 )
-def test_durations_have_the_largest_fitting_unit(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+def test_durations_have_the_largest_fitting_unit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_a_common_unit_is_printed_once() -> None:

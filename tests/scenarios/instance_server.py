@@ -23,8 +23,8 @@ class ReceivedCall(NamedTuple):
     They are monotonic seconds, of the same clock in every process.
     """
 
-    chosen: float
-    came: float
+    chosen_at: float
+    arrived_at: float
 
 
 class InstanceServer:

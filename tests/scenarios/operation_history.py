@@ -43,7 +43,7 @@ class OperationHistory:
     def acknowledged(self) -> int:
         return sum(operation.revision is not None for operation in self.operations)
 
-    def judge(self, found: set[str]) -> None:
+    def check(self, found: set[str]) -> None:
         """Raises `AssertionError` if the history is inconsistent with `found`, the instances listed in the end."""
         done = sorted(
             (operation for operation in self.operations if operation.revision is not None),
@@ -78,7 +78,7 @@ class HistoryWriter:
 
     def __init__(self, history: OperationHistory, urls: list[str], number: int) -> None:
         self._history = history
-        self._askings = [JsonApi(url) for url in urls]
+        self._apis = [JsonApi(url) for url in urls]
         self._number = number
         self._rng = Random(number)
         self._listed: set[str] = set()
@@ -91,8 +91,8 @@ class HistoryWriter:
                 await self._operate()
                 await asyncio.sleep(self._rng.uniform(0.0, 0.1))
         finally:
-            for asking in self._askings:
-                await asking.http.aclose()
+            for api in self._apis:
+                await api.http.aclose()
 
     async def _operate(self) -> None:
         leaves = bool(self._listed) and self._rng.random() < 0.4
@@ -101,13 +101,13 @@ class HistoryWriter:
         self._history.operations.append(operation)
         self._listed.discard(id)  # An instance in doubt is not used again.
         try:
-            answer = await self._ask(id, lists=not leaves)
+            answer = await self._request(id, registers=not leaves)
         except httpx.HTTPError:
             answer = None
         operation.ended = time.monotonic()
         if answer is None or answer.status_code >= 500:
             assert answer is None or answer.status_code != 503 or answer.headers.get("retry-after"), answer.text
-            self._askings.append(self._askings.pop(0))
+            self._apis.append(self._apis.pop(0))
             await asyncio.sleep(RETRY_PAUSE)
             return
         assert answer.status_code in (200, 201), answer.text
@@ -115,9 +115,9 @@ class HistoryWriter:
         if not leaves:
             self._listed.add(id)
 
-    async def _ask(self, id: str, *, lists: bool) -> httpx.Response:
+    async def _request(self, id: str, *, registers: bool) -> httpx.Response:
         path = f"/services/churn-{self._number % CHURN_SERVICES}/instances/{id}"
-        http = self._askings[0].http
-        if lists:
+        http = self._apis[0].http
+        if registers:
             return await http.put(path, json={"port": 8000, "ttl": None}, timeout=4.0)
         return await http.delete(path, timeout=4.0)

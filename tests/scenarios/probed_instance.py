@@ -33,7 +33,7 @@ class ProbedInstance:
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
                 await reader.readuntil(b"\r\n\r\n")
-                prober = self._asking(writer.get_extra_info("peername")[1])
+                prober = self._prober(writer.get_extra_info("peername")[1])
                 self.probed_by.append(prober)
                 if prober in self.unreachable_from:
                     await reader.read()  # Until the prober gives up.
@@ -49,7 +49,7 @@ class ProbedInstance:
         for writer in self._writers:
             writer.transport.abort()
 
-    def _asking(self, port: int) -> str:
+    def _prober(self, port: int) -> str:
         """Returns the name of the process that owns that port of a connection."""
         socket = f"socket:[{_inode(port, self.port)}]"
         for pid, name in self._pids().items():

@@ -60,10 +60,10 @@ class ScenarioProcess:
         """The standard error so far."""
         return self._errors.read_text()
 
-    async def wait_for_output(self, words: str) -> None:
-        """Returns once either output contains `words`. Fails if the program ends before, or after the timeout."""
-        await wait_until(lambda: words in self.stdout + self.stderr or self.process.poll() is not None, self._describe)
-        assert words in self.stdout + self.stderr, self._describe()
+    async def wait_for_output(self, text: str) -> None:
+        """Returns once either output contains `text`. Fails if the program ends before, or after the timeout."""
+        await wait_until(lambda: text in self.stdout + self.stderr or self.process.poll() is not None, self._describe)
+        assert text in self.stdout + self.stderr, self._describe()
 
     def send_signal(self, number: int) -> None:
         self.process.send_signal(number)

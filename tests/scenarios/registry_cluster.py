@@ -12,8 +12,9 @@ from typing import Any
 
 import httpx
 
-from adsum.etcd.address import EtcdAddress as EtcdPlace
-from adsum.etcd.client import EtcdClient as Connection
+from adsum.core.nodes.sharding import SHARDS
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.client import EtcdClient
 from tests.scenarios.processes import ADSUM_COMMAND, JsonApi, ScenarioProcess, ScenarioSandbox
 from tests.support import etcd_process
 from tests.support.etcd_process import EtcdProcess
@@ -74,7 +75,7 @@ class RegistryCluster:
             await wait_for_status(api, lambda status: status["ready"] and status.get("age", 0.0) < 3.0)
 
     async def wait_until_balanced(self, nodes: int) -> None:
-        """Returns once all running nodes report that that many nodes share all services."""
+        """Returns once all running nodes report that `nodes` nodes share all services."""
         for node in self.nodes:
             if node.process.poll() is None:
                 async with JsonApi(node.url) as api:
@@ -83,11 +84,11 @@ class RegistryCluster:
     async def leader(self) -> EtcdProcess:
         """Returns the leading member of etcd."""
         for member in self.members:
-            connection = Connection(EtcdPlace.parse(member.url), Random())
+            client = EtcdClient(EtcdAddress.parse(member.url), Random())
             try:
-                state = await connection.status()
+                state = await client.status()
             finally:
-                await connection.close()
+                await client.close()
             if state.leader == state.header.member:
                 return member
         raise AssertionError("no member leads")
@@ -114,7 +115,7 @@ async def running_cluster(sandbox: ScenarioSandbox) -> AsyncIterator[RegistryClu
 
 def _is_balanced(status: dict[str, Any], nodes: int) -> bool:
     shards = [status.get("shards", 0), *(peer["shards"] for peer in status.get("peers", []))]
-    return len(shards) == nodes and sum(shards) == 256 and all(shards)
+    return len(shards) == nodes and sum(shards) == SHARDS and all(shards)
 
 
 async def wait_for_status(api: JsonApi, condition: Callable[[dict[str, Any]], bool], timeout: float = 40.0) -> None:

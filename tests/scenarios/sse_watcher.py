@@ -1,4 +1,4 @@
-"""A watcher without the library: it reads plain Server-Sent Events, folds them, resumes, and checks their promises."""
+"""A watcher without the library: it reads Server-Sent Events, applies them, resumes, and checks their guarantees."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SseWatcher:
         self._position = ""
 
     async def follow(self) -> None:
-        """Follows the services until cancelled. Fails if a promise is broken."""
+        """Follows the services until cancelled. Fails if a guarantee is broken."""
         async with httpx.AsyncClient(timeout=SCENARIO_TIMEOUT, trust_env=False) as http:
             while True:
                 with suppress(httpx.TransportError):
@@ -55,10 +55,10 @@ class SseWatcher:
                     name, _, value = line.partition(": ")
                     event[name] = value
                 elif event:
-                    self._take(event)
+                    self._apply(event)
                     event = {}
 
-    def _take(self, event: dict[str, str]) -> None:
+    def _apply(self, event: dict[str, str]) -> None:
         fields: dict[str, Any] = json.loads(event.get("data", "{}"))
         match event.get("event"):
             case "open":
@@ -66,7 +66,7 @@ class SseWatcher:
             case "service":
                 self._replace(fields)
             case "change":
-                self._amend(fields)
+                self._change(fields)
             case "synced":
                 assert fields["revision"] >= self.revision, f"{fields} after {self.revision}"
                 self.revision, self._position = fields["revision"], event["id"]
@@ -83,21 +83,21 @@ class SseWatcher:
 
     def _replace(self, fields: dict[str, Any]) -> None:
         name = fields["service"]
-        self._moves(name, fields["revision"])
+        self._record_revision(name, fields["revision"])
         self.services[name] = {}
         self._list(name, fields["instances"])
 
-    def _amend(self, fields: dict[str, Any]) -> None:
+    def _change(self, fields: dict[str, Any]) -> None:
         name = fields["service"]
-        assert fields["since"] <= self.revision, f"{fields['since']} does not join on to {self.revision}"
-        self._moves(name, fields["revision"])
+        assert fields["since"] <= self.revision, f"{fields['since']} does not continue {self.revision}"
+        self._record_revision(name, fields["revision"])
         self._list(name, fields.get("changed", []))
         for gone in fields.get("removed", []):
             assert gone["cause"], gone
             assert gone["actor"], gone
             self.services[name].pop(gone["id"], None)
 
-    def _moves(self, name: str, revision: int) -> None:
+    def _record_revision(self, name: str, revision: int) -> None:
         assert revision >= self.revisions.get(name, 0) or len(self.epochs) > 1, f"{name} went back to {revision}"
         self.revisions[name] = revision
 

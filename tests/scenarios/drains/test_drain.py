@@ -40,8 +40,8 @@ def consumers(sandbox: ScenarioSandbox, count: int) -> list[ScenarioProcess]:
     return [sandbox.run(f"consumer{n}", "-m", "tests.scenarios.service_caller", "orders", "") for n in range(count)]
 
 
-async def _drained_by(n: int, sandbox: ScenarioSandbox, api: JsonApi, registrar: Registrar) -> float:
-    """Drains the instance in one of three ways. Returns the monotonic instant when the drain had returned."""
+async def _drain(n: int, sandbox: ScenarioSandbox, api: JsonApi, registrar: Registrar) -> float:
+    """Drains the instance in one of three ways. Returns the monotonic time at which the drain had returned."""
     if n % 5 in (0, 2, 4):
         answer = await api.put(
             f"/services/orders/instances/{registrar.id}/override", status="draining", reason="deploy", wait=30
@@ -67,19 +67,19 @@ async def test_after_a_drain_no_consumer_starts_a_call_and_none_fails(sandbox: S
             drained_instance, registrar = serving[id]
             before = len(drained_instance.calls)
             await wait_until(lambda d=drained_instance, b=before: len(d.calls) > b + 10)  # type: ignore[misc]
-            at = await _drained_by(n, sandbox, api, registrar)
+            at = await _drain(n, sandbox, api, registrar)
             await asyncio.sleep(rng.uniform(0.05, 0.3))  # Under load, so that a violation has time to happen.
-            since = [call for call in drained_instance.calls if call.chosen > at]
-            assert not since, f"round {n}: {len(since)} calls were begun up to {since[-1].chosen - at:.4f} s after"
+            since = [call for call in drained_instance.calls if call.chosen_at > at]
+            assert not since, f"round {n}: {len(since)} calls were begun up to {since[-1].chosen_at - at:.4f} s after"
             await api.delete(f"/services/orders/instances/{id}/override")
         for child in calling:
-            tells = await final_report(child)
-            assert tells["failures"] == []
-            assert sum(tells["answered"].values()) > 0
+            report = await final_report(child)
+            assert report["failures"] == []
+            assert sum(report["answered"].values()) > 0
         history = await api.get("/changes", service="orders")
-        causes = [change for change in history["changes"] if change["status"] == "draining"]
-        assert len(causes) == ROUNDS
-        assert all(change["actor"] and change["reason"] == "deploy" for change in causes)
+        drains = [change for change in history["changes"] if change["status"] == "draining"]
+        assert len(drains) == ROUNDS
+        assert all(change["actor"] and change["reason"] == "deploy" for change in drains)
 
 
 async def test_a_drain_reports_a_consumer_that_hangs_after_its_wait(sandbox: ScenarioSandbox) -> None:
@@ -98,10 +98,10 @@ async def test_a_drain_reports_a_consumer_that_hangs_after_its_wait(sandbox: Sce
         assert "1 consumer" in command.stderr
         calling[0].send_signal(signal.SIGCONT)
         answer = await api.put(override, status="draining", wait=30.0)
-        assert answer.get("unacknowledged", 0) == 0, "awake again, it is waited for"
+        assert answer.get("unacknowledged", 0) == 0, "the drain waits for it, since it runs again"
         at = time.monotonic()
         await wait_until(lambda: len(serving["o3"][0].calls) > 20)
-        assert not [call for call in serving["o1"][0].calls if call.chosen > at]
+        assert not [call for call in serving["o1"][0].calls if call.chosen_at > at]
 
 
 async def test_a_drain_right_after_a_restart_waits_for_the_consumers_before_it(sandbox: ScenarioSandbox) -> None:
@@ -121,4 +121,4 @@ async def test_a_drain_right_after_a_restart_waits_for_the_consumers_before_it(s
                 before = caller.answered.total()
                 await wait_until(lambda: caller.answered.total() > before + 30)
         assert caller.failures == []
-        assert not [call for call in serving["o1"][0].calls if call.chosen > at]
+        assert not [call for call in serving["o1"][0].calls if call.chosen_at > at]

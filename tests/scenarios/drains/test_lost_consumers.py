@@ -1,4 +1,4 @@
-"""Silence is not consent: a consumer without a connection may still call, and a drain names it in time."""
+"""Drains with consumers that have no connection: they may still call, so a drain waits for them or names them."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def test_a_drain_names_a_node_that_hangs_and_keeps_to_its_wait(
         hanging = await beside.start_registry(etcd.url, *options, "--node", "hangs")
         async with JsonApi(sandbox.url) as api:
             registered = await api.put("/services/orders/instances/o1", port=9001, address="127.0.0.1", ttl=600)
-            await _known(api, "hangs")
+            await _wait_until_known(api, "hangs")
             async with manual_consumer(beside.url) as consumer:
                 await consumer.acknowledge(registered["revision"])
                 hanging.send_signal(signal.SIGSTOP)
@@ -146,8 +146,8 @@ async def test_a_drain_names_a_node_that_hangs_and_keeps_to_its_wait(
         beside.close()
 
 
-async def _known(api: JsonApi, name: str) -> None:
-    """Returns once the node knows another node of that name."""
+async def _wait_until_known(api: JsonApi, name: str) -> None:
+    """Returns once the node has a peer of that name."""
     async with asyncio.timeout(30.0):
         while name not in {peer["node"] for peer in (await api.get("/status")).get("peers", [])}:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

@@ -24,9 +24,11 @@ Call = Callable[[], Awaitable[str]]
 
 
 class TimedTry(NamedTuple):
+    """A try: when it began and ended, in monotonic seconds, and the error, "" if it was answered."""
+
     began: float
     ended: float
-    failed: str
+    error: str
 
 
 @dataclass
@@ -39,16 +41,16 @@ class TimedTries:
 
     @property
     def answered(self) -> int:
-        return sum(not attempt.failed for attempt in self.all)
+        return sum(not attempt.error for attempt in self.all)
 
     @property
     def failed(self) -> list[TimedTry]:
-        return [attempt for attempt in self.all if attempt.failed]
+        return [attempt for attempt in self.all if attempt.error]
 
-    def back(self, killed: float) -> float:
+    def first_answer_after(self, killed: float) -> float:
         """Returns the instant of the first answer to a request that began after `killed`; infinity if there is none."""
         return min(
-            (attempt.ended for attempt in self.all if not attempt.failed and attempt.began > killed),
+            (attempt.ended for attempt in self.all if not attempt.error and attempt.began > killed),
             default=float("inf"),
         )
 
@@ -63,7 +65,7 @@ async def _load(call: Call) -> AsyncIterator[TimedTries]:
             deadline = time.monotonic() + SCENARIO_TIMEOUT
             while not await once():
                 if time.monotonic() > deadline:
-                    made.unanswered.append(made.all[-1].failed)
+                    made.unanswered.append(made.all[-1].error)
                     break
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.002)
@@ -90,13 +92,15 @@ async def _load(call: Call) -> AsyncIterator[TimedTries]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _kill_its_envoy(gateway: ScenarioProcess, call: Call) -> tuple[float, TimedTries]:
+async def _kill_envoy(gateway: ScenarioProcess, call: Call) -> tuple[float, TimedTries]:
     """Kills the gateway's Envoy under load. Returns the instant of the kill, and the tries before and after it."""
     async with _load(call) as made:
         envoy = child_pid(gateway)
         killed = time.monotonic()
         os.kill(envoy, signal.SIGKILL)
-        await wait_until(lambda: made.back(killed) < float("inf"), lambda: (made.failed[-3:], gateway.stderr))
+        await wait_until(
+            lambda: made.first_answer_after(killed) < float("inf"), lambda: (made.failed[-3:], gateway.stderr)
+        )
         seen = made.answered
         await wait_until(lambda: made.answered > seen + 20 * CALLERS, lambda: made.failed[-3:])
         assert child_pid(gateway) != envoy
@@ -117,11 +121,11 @@ async def test_requests_fail_only_until_envoy_is_back_and_none_after_retries(gat
         await register(api, "orders", found)
         gateway = await gateway_load.start_gateway()
         await gateway_load.wait_for_answer()
-        killed, made = await _kill_its_envoy(gateway, call)
+        killed, made = await _kill_envoy(gateway, call)
     assert made.unanswered == [], "Envoy answers nothing before it has its whole configuration"
     assert made.failed, "the kill had no effect"
     assert min(attempt.ended for attempt in made.failed) >= killed
-    assert max(attempt.began for attempt in made.failed) <= made.back(killed)
+    assert max(attempt.began for attempt in made.failed) <= made.first_answer_after(killed)
 
 
 async def test_only_running_grpc_calls_are_lost_if_callers_wait_for_a_connection(gateway_load: GatewayLoad) -> None:
@@ -133,18 +137,18 @@ async def test_only_running_grpc_calls_are_lost_if_callers_wait_for_a_connection
         await api.wait_for_statuses("names", lambda statuses: statuses == {"o1": "passing"})
     gateway = await gateway_load.start_gateway()
     async with grpc.aio.insecure_channel(gateway_load.listen, options) as channel:
-        ask: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
+        method: Any = channel.unary_unary("/test.Names/Name", request_serializer=bytes, response_deserializer=bytes)
 
         async def call() -> str:
             try:
-                return bytes(await ask(b"", timeout=SCENARIO_TIMEOUT, wait_for_ready=True)).decode()
+                return bytes(await method(b"", timeout=SCENARIO_TIMEOUT, wait_for_ready=True)).decode()
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     raise ConnectionError(error.details()) from error
                 return f"{error.code().name}: {error.details()}"
 
-        killed, made = await _kill_its_envoy(gateway, call)
+        killed, made = await _kill_envoy(gateway, call)
     assert made.unanswered == []
     assert min((attempt.ended for attempt in made.failed), default=killed) >= killed
-    assert max((attempt.began for attempt in made.failed), default=killed) <= made.back(killed)
+    assert max((attempt.began for attempt in made.failed), default=killed) <= made.first_answer_after(killed)
     assert len(made.failed) <= CALLERS, "calls that began later waited"

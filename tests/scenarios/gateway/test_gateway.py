@@ -1,4 +1,4 @@
-"""The gateway under load, with real processes: whatever starts, stops or crashes behind it, no request fails."""
+"""The gateway under load, with real processes: no request fails while programs behind it start, stop or crash."""
 
 from __future__ import annotations
 
@@ -72,17 +72,17 @@ async def test_a_service_without_instances_answers_503_and_no_other_route_takes_
     async with (
         JsonApi(gateway_load.sandbox.url) as api,
         running_instance("o1") as orders,
-        running_instance("any") as any,
+        running_instance("any") as other,
     ):
         await register(api, "orders", orders)
-        await register(api, "any", any)
+        await register(api, "any", other)
         await api.put("/routes/shop", path={"prefix": "/shop"}, to=[{"service": "orders"}])
         await gateway_load.start_gateway()
         by_host = {"host": "orders.localhost"}
         await gateway_load.wait_for_answer("/shop/", "o1")
         await gateway_load.wait_for_answer("/any/", "any")
         assert (await gateway_load.http.get("/any/", headers=by_host)).text == "o1"
-        caught = len(any.calls)
+        caught = len(other.calls)
         await api.delete("/services/orders/instances/o1")
         while (gone := await gateway_load.http.get("/any/", headers=by_host)).status_code == 200:
             assert gone.text == "o1", "the default route of the other service took it"
@@ -91,7 +91,7 @@ async def test_a_service_without_instances_answers_503_and_no_other_route_takes_
         assert gone.headers["content-type"] == "application/problem+json"
         assert int(gone.headers["retry-after"]) >= 1
         assert gone.json()["service"] == "orders"
-        assert len(any.calls) == caught
+        assert len(other.calls) == caught
         await api.put("/routes/catch-all", to=[{"service": "any"}])
         await gateway_load.wait_for_answer("/nobody-else-s/", "any")
         gone = await gateway_load.http.get("/shop/")
@@ -145,11 +145,11 @@ async def test_route_changes_under_load_drop_no_request_and_wrong_ones_change_no
         assert gateway_load.failures == []
 
 
-async def test_how_soon_a_change_takes_effect(
+async def test_every_change_takes_effect_and_the_time_is_recorded(
     gateway_load: GatewayLoad, record_property: Callable[[str, object], None]
 ) -> None:
     await gateway_load.start_registry("memory:")
-    took = []
+    delays = []
     async with JsonApi(gateway_load.sandbox.url) as api, running_instance("a") as a, running_instance("b") as b:
         await register(api, "orders", a)
         await gateway_load.start_gateway()
@@ -161,30 +161,32 @@ async def test_how_soon_a_change_takes_effect(
             began = time.monotonic()
             while (await gateway_load.http.get("/orders/")).text != new.id:
                 assert time.monotonic() - began < 10.0
-            took.append(time.monotonic() - began)
+            delays.append(time.monotonic() - began)
             while {(await gateway_load.http.get("/orders/")).text for _ in range(4)} != {new.id}:
                 assert time.monotonic() - began < 10.0, f"{old.id} is still called"
-    assert len(took) == 40
-    record_property("median", statistics.median(took))
-    record_property("slowest", max(took))
+    assert len(delays) == 40
+    record_property("median", statistics.median(delays))
+    record_property("slowest", max(delays))
 
 
 def _served_certificate(url: str) -> bytes:
-    """The certificate that is shown now."""
+    """Returns the certificate that the gateway presents."""
     host, _, port = url.removeprefix("http://").partition(":")
     return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=10.0))
 
 
-def _renamed_over(live: Path, file: str, content: bytes) -> None:
+def _rename(live: Path, file: str, content: bytes) -> None:
+    """Replaces a file by renaming a new one."""
     (live / f"{file}.new").write_bytes(content)
     (live / f"{file}.new").rename(live / file)
 
 
-def _copied(live: Path, file: str, content: bytes) -> None:
+def _overwrite(live: Path, file: str, content: bytes) -> None:
+    """Replaces the content of a file."""
     (live / file).write_bytes(content)
 
 
-def _linked(live: Path, file: str, content: bytes) -> None:
+def _relink(live: Path, file: str, content: bytes) -> None:
     """Replaces a file as certbot does."""
     archived = live.parent / f"{file}.2"
     archived.write_bytes(content)
@@ -192,25 +194,25 @@ def _linked(live: Path, file: str, content: bytes) -> None:
     (live / file).symlink_to(archived)
 
 
-def _swapped(live: Path, file: str, content: bytes) -> None:
+def _swap_folders(live: Path, file: str, content: bytes) -> None:
     """Replaces a file as the kubelet does, with a folder for each file."""
     for turn in ("1", "2"):
-        there = live.parent / f"{file}-{turn}"
-        there.mkdir()
-        (there / file).write_bytes((live / file).read_bytes() if turn == "1" else content)
-        (live.parent / f"{file}-next").symlink_to(there)
+        version = live.parent / f"{file}-{turn}"
+        version.mkdir()
+        (version / file).write_bytes((live / file).read_bytes() if turn == "1" else content)
+        (live.parent / f"{file}-next").symlink_to(version)
         (live.parent / f"{file}-next").rename(live.parent / f"{file}-data")
         if turn == "1":
             (live / file).unlink()
             (live / file).symlink_to(live.parent / f"{file}-data" / file)
 
 
-@pytest.mark.parametrize("replaced", [_renamed_over, _copied, _linked, _swapped])
+@pytest.mark.parametrize("replace", [_rename, _overwrite, _relink, _swap_folders])
 async def test_a_replaced_certificate_is_used_without_a_restart(
-    gateway_load: GatewayLoad, tmp_path: Path, replaced: Callable[[Path, str, bytes], None]
+    gateway_load: GatewayLoad, tmp_path: Path, replace: Callable[[Path, str, bytes], None]
 ) -> None:
     first, second = certificate(tmp_path, "first"), certificate(tmp_path, "second")
-    live, keys = tmp_path / "live", tmp_path / "apart"
+    live, keys = tmp_path / "live", tmp_path / "keys"
     for folder, file, name in ((live, first[0], "chain.pem"), (keys, first[1], "key.pem")):
         folder.mkdir()
         (folder / name).write_bytes(file.read_bytes())
@@ -227,18 +229,18 @@ async def test_a_replaced_certificate_is_used_without_a_restart(
         await register(api, "orders", orders_instance)
         await until_answered(http)
         before = await asyncio.to_thread(_served_certificate, gateway_load.url)
-        replaced(live, "chain.pem", second[0].read_bytes())
+        replace(live, "chain.pem", second[0].read_bytes())
         await gateway.wait_for_output("the key does not belong to the certificate")
         assert await asyncio.to_thread(_served_certificate, gateway_load.url) == before
-        replaced(keys, "key.pem", second[1].read_bytes())
+        replace(keys, "key.pem", second[1].read_bytes())
         await gateway.wait_for_output("the new certificate is used")
         deadline = time.monotonic() + 20.0
         while await asyncio.to_thread(_served_certificate, gateway_load.url) == before:
             assert time.monotonic() < deadline, "the old certificate is still in use"
             assert (await http.get("/orders/")).status_code == 200
             await asyncio.sleep(0.1)
-        shown = await asyncio.to_thread(_served_certificate, gateway_load.url)
-        assert shown == ssl.PEM_cert_to_DER_cert(second[0].read_text())
+        served = await asyncio.to_thread(_served_certificate, gateway_load.url)
+        assert served == ssl.PEM_cert_to_DER_cert(second[0].read_text())
         assert (await http.get("/orders/")).status_code == 200
 
 
@@ -274,7 +276,7 @@ async def test_an_expiring_certificate_is_in_the_gateways_log_and_in_the_status(
     async with JsonApi(gateway_load.sandbox.url) as api:
         deadline = time.monotonic() + SCENARIO_TIMEOUT
         while not any(view.get("certificate_expires") for view in (await api.get("/status")).get("gateways", ())):
-            assert time.monotonic() < deadline, "the registry does not know"
+            assert time.monotonic() < deadline, "the registry has not got the expiry"
             await asyncio.sleep(0.1)
     status = gateway_load.sandbox.adsum("status")
     await status.wait()

@@ -14,7 +14,7 @@ from tests.scenarios.instance_server import running_instance
 from tests.scenarios.processes import SCENARIO_TIMEOUT, JsonApi, wait_until
 
 
-class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic for type checkers only
+class _EchoHandler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic for type checkers only
     def service(self, _: Any) -> Any:
         async def answer(request: bytes, _: Any) -> bytes:
             return request
@@ -23,9 +23,9 @@ class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it is generic 
 
 
 @asynccontextmanager
-async def echoing() -> AsyncIterator[int]:
+async def echo_server() -> AsyncIterator[int]:
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_Echo(),))
+    server.add_generic_rpc_handlers((_EchoHandler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -39,8 +39,8 @@ async def test_grpc_calls_continue_while_instances_of_other_schemes_come_and_go(
     answers: list[str] = []
     async with (
         JsonApi(gateway_load.sandbox.url) as api,
-        echoing() as one,
-        echoing() as two,
+        echo_server() as one,
+        echo_server() as two,
         running_instance("web") as web,
     ):
         for port in (one, two):

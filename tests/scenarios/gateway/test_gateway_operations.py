@@ -47,11 +47,13 @@ class RegisteredInstances:
 
 @asynccontextmanager
 async def _drained(api: JsonApi, instance: InstanceServer) -> AsyncIterator[None]:
-    """Drains the instance as an operator does, and lets it serve again after the block. In between it gets no call."""
+    """Drains the instance as an operator does, checks that it gets no call in the block, and resumes it."""
     await drain(api, "orders", instance.id)
     drained = time.monotonic()
     yield
-    assert [call for call in instance.calls if call.came > drained] == [], f"{instance.id} was called after its drain"
+    assert [call for call in instance.calls if call.arrived_at > drained] == [], (
+        f"{instance.id} was called after its drain"
+    )
     await api.delete(f"/services/orders/instances/{instance.id}/override")
 
 

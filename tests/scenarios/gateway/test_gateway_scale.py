@@ -115,18 +115,18 @@ async def test_all_services_are_reached_while_instances_change_and_the_registry_
         await catalog.fill(PLAIN + GRPC)
         await gateway_load.start_gateway()
         program = ("-m", "tests.scenarios.many_grpc_services", "call", ",".join(GRPC_SAMPLE))
-        grpc_calls = GrpcCallerOutput(gateway_load.sandbox.run("caller", *program, ADSUM_GRPC_XDS=gateway_load.xds))
+        grpc_output = GrpcCallerOutput(gateway_load.sandbox.run("caller", *program, ADSUM_GRPC_XDS=gateway_load.xds))
         for service in PLAIN:
             await gateway_load.wait_for_answer(f"/{service}/")
         async with gateway_load.load(*(f"/{service}/" for service in SAMPLE)):
-            await grpc_calls.wait_for_rounds(2)
+            await grpc_output.wait_for_rounds(2)
 
             async def change(*services: str) -> None:
                 """In each service, replaces an instance and waits until callers reach the new one."""
                 for service in services:
                     await catalog.move(service, 0, INSTANCES_PER_SERVICE)
                     await (
-                        grpc_calls.wait_for_answer_by(service, INSTANCES_PER_SERVICE)
+                        grpc_output.wait_for_answer_by(service, INSTANCES_PER_SERVICE)
                         if service in GRPC
                         else gateway_load.wait_for_answer(f"/{service}/", str(INSTANCES_PER_SERVICE))
                     )
@@ -136,7 +136,7 @@ async def test_all_services_are_reached_while_instances_change_and_the_registry_
                 await wait_until(
                     lambda: gateway_load.answered.total() > seen + 2 * len(SAMPLE), lambda: gateway_load.failures[:3]
                 )
-                await grpc_calls.wait_for_rounds(2)
+                await grpc_output.wait_for_rounds(2)
 
             await change(*SAMPLE[:10], *GRPC_SAMPLE[:2])
             await node.stop(signal.SIGKILL)
@@ -150,5 +150,5 @@ async def test_all_services_are_reached_while_instances_change_and_the_registry_
             await change(*SAMPLE[15:20], *GRPC_SAMPLE[3:5])
             await keep_calling()
         assert gateway_load.failures == []
-        assert grpc_calls.failures == []
+        assert grpc_output.failures == []
         assert {str(number) for number in range(INSTANCES_PER_SERVICE + 1)} <= gateway_load.answered.keys()

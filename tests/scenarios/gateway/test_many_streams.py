@@ -1,4 +1,4 @@
-"""Two thousand xDS streams at one node: all receive a change, and a stream that comes meanwhile is served."""
+"""Two thousand xDS streams at one node: all receive a change, and a stream that opens meanwhile is served."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ class BareStream:
     """The stream of a minimal gateway: it subscribes to a service's assignment and acknowledges every response."""
 
     def __init__(self, channel: Any, id: str, service: str) -> None:
-        ask = channel.stream_stream(
+        method = channel.stream_stream(
             METHOD,
             request_serializer=DeltaDiscoveryRequest.SerializeToString,
             response_deserializer=DeltaDiscoveryResponse.FromString,
         )
-        self._call = ask()
+        self._call = method()
         self._id, self._service = id, service
 
     async def connect(self) -> set[int]:
-        hello = DeltaDiscoveryRequest(type_url=ResourceKind.ASSIGNMENT.value, resource_names_subscribe=[self._service])
-        hello.node.id, hello.node.user_agent_name = self._id, "envoy"
-        hello.node.metadata.update(GatewayProfile(listen=("127.0.0.1:1",)).metadata())
-        await self._call.write(hello)
+        request = DeltaDiscoveryRequest(
+            type_url=ResourceKind.ASSIGNMENT.value, resource_names_subscribe=[self._service]
+        )
+        request.node.id, request.node.user_agent_name = self._id, "envoy"
+        request.node.metadata.update(GatewayProfile(listen=("127.0.0.1:1",)).metadata())
+        await self._call.write(request)
         return await self.next()
 
     async def next(self) -> set[int]:
@@ -75,7 +77,7 @@ def many_files() -> Iterator[int]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def _hold(streams: list[BareStream]) -> None:
+async def _connect_all(streams: list[BareStream]) -> None:
     """Connects all streams. Each receives the first instance."""
     for first in range(0, len(streams), MAX_CONCURRENT_CONNECTS):
         ports_of_streams = await asyncio.gather(
@@ -101,18 +103,18 @@ async def test_two_thousand_streams_receive_a_change_and_a_new_stream_is_served(
         for service in ("orders", "other"):
             await _list(api, service, FIRST)
         streams = [BareStream(channels[n % connections], f"many-{n}", "orders") for n in range(STREAMS)]
-        await _hold(streams)
+        await _connect_all(streams)
         metrics = (await api.http.get(f"{sandbox.url}/metrics")).text
         assert f'adsum_xds_streams{{program="envoy"}} {STREAMS:.1f}\n' in metrics
 
-        hearing = asyncio.gather(*(stream.wait_for_port(SECOND) for stream in streams))
+        receiving = asyncio.gather(*(stream.wait_for_port(SECOND) for stream in streams))
         written = asyncio.create_task(_list(api, "orders", SECOND))
         one_more = BareStream(channels[-1], "one-more", "other")
         assert await one_more.connect() == {FIRST}
         await _list(api, "other", SECOND)
         await one_more.wait_for_port(SECOND)
         await written
-        await hearing
+        await receiving
 
         # A drain is confirmed only once each of them has acknowledged it.
         acknowledging = asyncio.gather(*(stream.next() for stream in streams))

@@ -1,4 +1,4 @@
-"""The requests and errors in `adsum status` are those that the callers of a gateway saw, on real processes."""
+"""The requests and errors in `adsum status` are those that callers of a gateway got, with real processes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class CountedGateway:
         self.got: Counter[tuple[str, int]] = Counter()
         self.http = httpx.AsyncClient(base_url=f"http://{self._listen}", timeout=SCENARIO_TIMEOUT, trust_env=False)
 
-    async def serve(self) -> ScenarioRegistry:
+    async def start_registry(self) -> ScenarioRegistry:
         return await self.sandbox.start_registry("memory:", "--xds", self.xds[0])
 
-    async def open(self, *xds: str) -> ScenarioProcess:
+    async def start_gateway(self, *xds: str) -> ScenarioProcess:
         addresses = ["--listen", self._listen, "--xds", ",".join(xds or self.xds[:1]), "--access-log", "off"]
         options = ["--monitor", self.monitor.removeprefix("http://"), "--concurrency", "2", "--node", "gw"]
         gateway = self.sandbox.run("gateway", "-m", "adsum", "gateway", *addresses, *options)
@@ -47,7 +47,7 @@ class CountedGateway:
             self.got[service if status != 404 else "", status] += 1
         return status
 
-    async def answers(self, service: str, status: int = 200) -> None:
+    async def wait_for_status(self, service: str, status: int = 200) -> None:
         """Calls until the answer has that status. All calls count."""
         while await self.call(service) != status:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
@@ -81,7 +81,7 @@ def _counts(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """Returns the numbers of requests and errors by service, and of the gateway ("")."""
     rows = {row["service"]: row for row in status.get("traffic", ())}
     gateways = [row for row in status.get("gateways", ()) if "requests" in row]
-    assert len(gateways) <= 1, "one of two Envoys speaks for their gateway"
+    assert len(gateways) <= 1, "only one of two Envoys shows the counts of their gateway"
     rows.update(("", row) for row in gateways)
     return {name: (row.get("requests", 0), row.get("errors", 0)) for name, row in rows.items()}
 
@@ -106,24 +106,24 @@ async def _register(api: JsonApi, service: str, found: InstanceServer) -> None:
 async def test_requests_and_errors_are_counted_as_callers_saw_them_and_not_by_tries(
     counting: CountedGateway,
 ) -> None:
-    await counting.serve()
-    await counting.open()
+    await counting.start_registry()
+    await counting.start_gateway()
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(JsonApi(counting.sandbox.url))
-        there = [await stack.enter_async_context(running_instance(f"o{n}")) for n in range(3)]
-        for server in there:
+        servers = [await stack.enter_async_context(running_instance(f"o{n}")) for n in range(3)]
+        for server in servers:
             await _register(api, "orders", server)
-        await _register(api, "empty", there[0])
-        await counting.answers("orders")
-        await counting.answers("empty")
+        await _register(api, "empty", servers[0])
+        await counting.wait_for_status("orders")
+        await counting.wait_for_status("empty")
         await counting.call("orders", 20)
-        for server in there:
+        for server in servers:
             server.answer_status = b"503 Service Unavailable"
-        before = sum(len(server.calls) for server in there)
+        before = sum(len(server.calls) for server in servers)
         await counting.call("orders", 7)
-        assert sum(len(server.calls) for server in there) > before + 7, "no request was retried"
+        assert sum(len(server.calls) for server in servers) > before + 7, "no request was retried"
         await api.delete("/services/empty/instances/o0")
-        await counting.answers("empty", 503)
+        await counting.wait_for_status("empty", 503)
         await counting.call("empty", 30)
         await counting.call("nowhere", 3)
         assert counting.counts_of("orders")[1] == 7
@@ -152,17 +152,17 @@ async def test_requests_and_errors_are_counted_as_callers_saw_them_and_not_by_tr
 async def test_a_restarted_registry_counts_nothing_twice_and_a_new_envoy_starts_from_zero(
     counting: CountedGateway,
 ) -> None:
-    node = await counting.serve()
-    gateway = await counting.open()
-    async with running_instance("o1") as there, JsonApi(counting.sandbox.url) as api:
-        await _register(api, "orders", there)
-        await counting.answers("orders")
+    node = await counting.start_registry()
+    gateway = await counting.start_gateway()
+    async with running_instance("o1") as server, JsonApi(counting.sandbox.url) as api:
+        await _register(api, "orders", server)
+        await counting.wait_for_status("orders")
         await counting.call("orders", 10)
         await counting.wait_for_counts(api)
         await node.stop(signal.SIGKILL)
         await counting.call("orders", 10)
-        await counting.serve()
-        await _register(api, "orders", there)
+        await counting.start_registry()
+        await _register(api, "orders", server)
         await counting.call("orders", 5)
         await counting.wait_for_counts(api)
 
@@ -175,7 +175,7 @@ async def test_a_restarted_registry_counts_nothing_twice_and_a_new_envoy_starts_
         counting.got.clear()
         os.kill(_envoy(gateway), signal.SIGKILL)
         await gateway.wait_for_output("Envoy serves again")
-        await counting.answers("orders")
+        await counting.wait_for_status("orders")
         await counting.call("orders", 4)
         await counting.wait_for_counts(api, anew=True)
 
@@ -183,21 +183,21 @@ async def test_a_restarted_registry_counts_nothing_twice_and_a_new_envoy_starts_
 async def test_the_node_that_a_gateway_is_connected_to_shows_its_counts(counting: CountedGateway) -> None:
     port = counting.sandbox.port()
     serve = ["-m", "adsum", "serve", "--listen", f"127.0.0.1:{port}", "--xds", counting.xds[1], "--store", "memory:"]
-    nodes = [await counting.serve(), counting.sandbox.run("other", *serve)]
+    nodes = [await counting.start_registry(), counting.sandbox.run("other", *serve)]
     await nodes[1].wait_for_output("listens on")
     async with AsyncExitStack() as stack:
         urls = [counting.sandbox.url, f"http://127.0.0.1:{port}"]
         api = [await stack.enter_async_context(JsonApi(url)) for url in urls]
-        there = await stack.enter_async_context(running_instance("o1"))
+        server = await stack.enter_async_context(running_instance("o1"))
         for node_api in api:
-            await _register(node_api, "orders", there)
-        await counting.open(*counting.xds)
-        await counting.answers("orders")
+            await _register(node_api, "orders", server)
+        await counting.start_gateway(*counting.xds)
+        await counting.wait_for_status("orders")
         await counting.call("orders", 10)
-        (telling,) = [n for n, node_api in enumerate(api) if (await node_api.get("/status")).get("gateways")]
-        other = 1 - telling
-        await counting.wait_for_counts(api[telling])
+        (connected,) = [n for n, node_api in enumerate(api) if (await node_api.get("/status")).get("gateways")]
+        other = 1 - connected
+        await counting.wait_for_counts(api[connected])
         assert _counts(await api[other].get("/status")) == {}
-        await nodes[telling].stop(signal.SIGKILL)
+        await nodes[connected].stop(signal.SIGKILL)
         await counting.call("orders", 5)
         await counting.wait_for_counts(api[other])

@@ -40,7 +40,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[int]:
+async def grpc_server() -> AsyncIterator[int]:
     """Runs a gRPC server with a health service. Yields its port."""
     server = grpc.aio.server()
     servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # it is there; the stubs lack it
@@ -57,7 +57,7 @@ async def test_a_go_program_finds_registered_instances_and_follows_a_change(
     sandbox: ScenarioSandbox, program: str
 ) -> None:
     with EtcdProcess(sandbox.folder) as etcd:
-        async with Client(etcd.url, cache=False) as client, served() as first, served() as second:
+        async with Client(etcd.url, cache=False) as client, grpc_server() as first, grpc_server() as second:
             one = client.register("my-service", first, id="o1", ttl=5.0)
             await one.start(10.0)
             caller = sandbox.program("caller", program, "dial", etcd.host_port, "etcd:///my-service")
@@ -68,7 +68,7 @@ async def test_a_go_program_finds_registered_instances_and_follows_a_change(
             await one.drain(1.0)
             await one.stop()
             seen = len(caller.stdout)
-            await only_calls(caller, second)
+            await wait_until_only_calls(caller, second)
             assert f"127.0.0.1:{first}\n" not in caller.stdout[seen:], "a drained instance gets no calls"
             etcd.kill()  # The program continues with what it knows, and so does the test's client.
             etcd.start()
@@ -93,7 +93,7 @@ async def test_a_go_program_finds_the_instances_of_a_registry_and_follows_a_drai
 ) -> None:
     with EtcdProcess(sandbox.folder) as etcd:
         await sandbox.start_registry("", "--etcd-naming", f"{etcd.url}?prefix={prefix}")
-        async with Client(sandbox.url, cache=False) as client, served() as first, served() as second:
+        async with Client(sandbox.url, cache=False) as client, grpc_server() as first, grpc_server() as second:
             one = client.register("my-service", first, id="o1", scheme="grpc")
             await one.start(10.0)
             caller = sandbox.program("caller", program, "dial", etcd.host_port, target)
@@ -102,7 +102,7 @@ async def test_a_go_program_finds_the_instances_of_a_registry_and_follows_a_drai
             await two.start(10.0)
             await caller.wait_for_output(f"127.0.0.1:{second}\n")
             await one.drain(1.0)
-            await only_calls(caller, second)
+            await wait_until_only_calls(caller, second)
             await asyncio.gather(one.stop(), two.stop())
 
 
@@ -111,7 +111,11 @@ async def test_an_instance_of_a_go_program_is_listed_until_its_lease_is_revoked(
 ) -> None:
     with EtcdProcess(sandbox.folder) as etcd:
         await sandbox.start_registry("", "--etcd-naming", f"{etcd.url}?prefix=services/")
-        async with served() as port, JsonApi(sandbox.url) as api, Client(sandbox.url, cache=False) as registry_client:
+        async with (
+            grpc_server() as port,
+            JsonApi(sandbox.url) as api,
+            Client(sandbox.url, cache=False) as registry_client,
+        ):
             id = f"127.0.0.1:{port}"
             async with Client(f"{etcd.url}?prefix=services/", cache=False) as etcd_client:
                 views = [client.channel("my-service").resolver for client in (registry_client, etcd_client)]
@@ -131,7 +135,7 @@ async def test_an_instance_of_a_go_program_is_listed_until_its_lease_is_revoked(
                 assert reasons == {"registered": None, "deregistered": "its key in etcd is gone"}
 
 
-async def only_calls(caller: ScenarioProcess, port: int) -> None:
+async def wait_until_only_calls(caller: ScenarioProcess, port: int) -> None:
     """Returns once the caller calls only that port. Fails if a call failed."""
     await wait_until(lambda: caller.stdout.splitlines()[-20:] == [f"127.0.0.1:{port}"] * 20)
     assert "failed" not in caller.stdout

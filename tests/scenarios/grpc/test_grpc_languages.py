@@ -42,11 +42,11 @@ class LanguageCaller:
         whole, _, _ = self.child.stdout.rpartition("\n")
         return whole.splitlines()
 
-    async def calls(self, *names: str) -> None:
+    async def wait_until_calls(self, *names: str) -> None:
         """Returns when exactly these servers are called."""
         await wait_until(lambda: set(self._lines[-SAMPLE_CALLS:]) == set(names), self.description)
 
-    async def continues(self) -> None:
+    async def wait_for_more_calls(self) -> None:
         """Returns when `SAMPLE_CALLS` more calls have been answered."""
         enough = self.answers.total() + SAMPLE_CALLS
         await wait_until(lambda: self.answers.total() >= enough, self.description)
@@ -62,7 +62,7 @@ class LanguageRegistry:
         self.sandbox = sandbox
         self.xds = f"127.0.0.1:{sandbox.port()}"
 
-    async def registry(self) -> ScenarioProcess:
+    async def start_registry(self) -> ScenarioProcess:
         return await self.sandbox.start_registry("", "--xds", self.xds)
 
     async def serve(self, api: JsonApi, name: str) -> ScenarioProcess:
@@ -80,9 +80,9 @@ class LanguageRegistry:
         return LanguageCaller(language, child)
 
 
-async def all_call(callers: Sequence[LanguageCaller], *names: str) -> None:
+async def wait_until_all_call(callers: Sequence[LanguageCaller], *names: str) -> None:
     """Returns when each caller calls exactly these servers."""
-    await asyncio.gather(*(caller.calls(*names) for caller in callers))
+    await asyncio.gather(*(caller.wait_until_calls(*names) for caller in callers))
 
 
 def failures(callers: Sequence[LanguageCaller]) -> dict[str, list[str]]:
@@ -110,7 +110,7 @@ async def test_no_call_fails_while_instances_and_the_registry_restart(
     sandbox: ScenarioSandbox, programs: dict[str, tuple[str, ...]]
 ) -> None:
     names = LanguageRegistry(sandbox)
-    node = await names.registry()
+    node = await names.start_registry()
     async with JsonApi(sandbox.url) as api:
         a, b = await asyncio.gather(names.serve(api, "a"), names.serve(api, "b"))
         dead = f"127.0.0.1:{sandbox.port()}"
@@ -119,25 +119,25 @@ async def test_no_call_fails_while_instances_and_the_registry_restart(
             await names.caller(language, program, "--xds", names.xds if language == "node" else f"{dead},{names.xds}")
             for language, program in programs.items()
         ]
-        await all_call(callers, "a", "b")
+        await wait_until_all_call(callers, "a", "b")
         await names.serve(api, "c")
-        await all_call(callers, "a", "b", "c")
+        await wait_until_all_call(callers, "a", "b", "c")
         assert await a.stop() in (0, 143), a.stderr
         drained = [caller.answers["a"] for caller in callers]
-        await all_call(callers, "b", "c")
-        assert [caller.answers["a"] for caller in callers] == drained, "it was called after it had drained"
+        await wait_until_all_call(callers, "b", "c")
+        assert [caller.answers["a"] for caller in callers] == drained, "a drained server is not called"
         assert failures(callers) == {}
         await b.stop(signal.SIGKILL)
-        await all_call(callers, "c")
+        await wait_until_all_call(callers, "c")
         lost = failures(callers)
         assert all(len(failed) == 1 for failed in lost.values()), (
             f"more calls failed than the one in flight at the killed server: {lost}"
         )
         await node.stop(signal.SIGKILL)
-        await asyncio.gather(*(caller.continues() for caller in callers))
-        await names.registry()
+        await asyncio.gather(*(caller.wait_for_more_calls() for caller in callers))
+        await names.start_registry()
         await names.serve(api, "d")
-        await all_call(callers, "c", "d")
+        await wait_until_all_call(callers, "c", "d")
         assert failures(callers) == lost
 
 
@@ -165,8 +165,8 @@ async def test_a_client_of_joined_nodes_moves_to_another_node_when_its_own_is_ki
                 for language, program in programs.items()
                 if language in ("python", "node")
             ]
-            await all_call(callers, "a")
+            await wait_until_all_call(callers, "a")
             await nodes[0].stop(signal.SIGKILL)
             await names.serve(api, "b")
-            await all_call(callers, "a", "b")
+            await wait_until_all_call(callers, "a", "b")
             assert failures(callers) == {}

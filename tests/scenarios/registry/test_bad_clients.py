@@ -1,4 +1,4 @@
-"""All kinds of misbehaving clients at one node: none of them disturbs a good client."""
+"""Many kinds of misbehaving clients at one node: none of them disturbs a good client."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ IDLE = 10_000
 """Connections without any request; fewer if the system allows no more."""
 GROWTH = 200 * 1024 * 1024
 """Bytes by which the memory of the node may grow: generous, but far below the size of a leak."""
-WATCHERS, DEAF = 200, 50
+WATCHERS, UNREAD = 200, 50
+"""Watchers that come and go, and watchers that never read."""
 JSON = b"host: localhost\r\ncontent-type: application/json\r\n"
 PUT = b"PUT /api/v1/services/bad/instances/b HTTP/1.1\r\n" + JSON
-Misdeed = Callable[[int], Coroutine[None, None, None]]
+Misbehaviour = Callable[[int], Coroutine[None, None, None]]
 
 
 @asynccontextmanager
@@ -47,7 +48,7 @@ async def good_client(sandbox: ScenarioSandbox, node: ScenarioRegistry) -> Async
         channel = consumer.channel("good")
         await channel.ready(30.0)
         memory = node.memory_bytes
-        healthy = asyncio.create_task(_healthy(sandbox, api))
+        healthy = asyncio.create_task(_check_health(sandbox, api))
         caller = await stack.enter_async_context(load(channel, workers=1))
         yield
         healthy.cancel()
@@ -65,13 +66,13 @@ async def good_client(sandbox: ScenarioSandbox, node: ScenarioRegistry) -> Async
         assert "Traceback" not in node.stderr, node.stderr[-4000:]
 
 
-async def _healthy(sandbox: ScenarioSandbox, api: JsonApi) -> None:
+async def _check_health(sandbox: ScenarioSandbox, api: JsonApi) -> None:
     while True:
         assert (await api.http.get(f"{sandbox.url}/healthz")).status_code == 200
         await asyncio.sleep(0.1)
 
 
-async def _said(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
+async def _exchange(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
     """Sends the parts and returns the whole answer; b"" if the node closed the connection without one."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -138,24 +139,24 @@ async def test_malformed_requests_are_refused_or_closed_and_disturb_no_client(sa
     port = sandbox.node_port
 
     async def garbage(n: int) -> None:
-        answer = await _said(port, rng.randbytes(rng.randrange(1, 5_000)) + b"\r\n\r\n")
+        answer = await _exchange(port, rng.randbytes(rng.randrange(1, 5_000)) + b"\r\n\r\n")
         assert answer[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431"), answer[:200]
 
     async def tls(n: int) -> None:
-        answer = await _said(port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(500))
+        answer = await _exchange(port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(500))
         assert answer[:12] in (b"", b"HTTP/1.1 400"), answer[:200]
 
     async def huge_body(n: int) -> None:
-        answer = await _said(port, PUT, b"content-length: 1000000000\r\n\r\n", *[b"x" * 65_536] * 64)
+        answer = await _exchange(port, PUT, b"content-length: 1000000000\r\n\r\n", *[b"x" * 65_536] * 64)
         assert answer[:12] in (b"", b"HTTP/1.1 413"), answer[:200]
 
     async def endless_body(n: int) -> None:
         chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
-        answer = await _said(port, PUT, b"transfer-encoding: chunked\r\n\r\n", *[chunk] * 200)
+        answer = await _exchange(port, PUT, b"transfer-encoding: chunked\r\n\r\n", *[chunk] * 200)
         assert answer[:12] in (b"", b"HTTP/1.1 413"), answer[:200]
 
     async def huge_head(n: int) -> None:
-        answer = await _said(port, b"GET / HTTP/1.1\r\n", *[b"x-y: " + b"z" * 10_000 + b"\r\n"] * 50)
+        answer = await _exchange(port, b"GET / HTTP/1.1\r\n", *[b"x-y: " + b"z" * 10_000 + b"\r\n"] * 50)
         assert answer[:12] in (b"", b"HTTP/1.1 431"), answer[:200]
 
     async def slow_head(n: int) -> None:
@@ -170,19 +171,19 @@ async def test_malformed_requests_are_refused_or_closed_and_disturb_no_client(sa
 
     async def bad_json(n: int) -> None:
         body = b"[" * rng.randrange(1, 100_000)
-        answer = await _said(port, PUT, b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body), body)
+        answer = await _exchange(port, PUT, b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body), body)
         assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 413"), answer[:200]
 
-    misdeeds: list[Misdeed] = [
+    misbehaviours: list[Misbehaviour] = [
         garbage, tls, huge_body, endless_body, huge_head, slow_head, half_a_body, bad_json
     ]  # fmt: skip
     slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
     try:
         async with good_client(sandbox, node):
             async with asyncio.TaskGroup() as group:
-                for misdeed in misdeeds:
+                for misbehaviour in misbehaviours:
                     for n in range(20):
-                        group.create_task(misdeed(n))
+                        group.create_task(misbehaviour(n))
             async with JsonApi(sandbox.url) as api:
                 assert await api.statuses("bad") == {}, "no malformed request registered an instance"
     finally:
@@ -203,14 +204,14 @@ async def test_watchers_that_vanish_or_never_read_disturb_no_client(sandbox: Sce
 
     async def comes_and_goes() -> None:
         for _ in range(2):
-            with closing(await _deaf(sandbox, request[: rng.choice((10, len(request)))])) as connection:
+            with closing(await _open_unread(sandbox, request[: rng.choice((10, len(request)))])) as connection:
                 await asyncio.sleep(rng.uniform(0.0, 0.5))
                 if rng.random() < 0.5:
                     _vanish(connection)
 
     async with good_client(sandbox, node), JsonApi(sandbox.url) as api, AsyncExitStack() as stack:
         metadata = {f"much-{n}": "x" * 1_000 for n in range(4)}
-        deaf = [stack.enter_context(closing(await _deaf(sandbox, request))) for _ in range(DEAF)]
+        unread = [stack.enter_context(closing(await _open_unread(sandbox, request))) for _ in range(UNREAD)]
         async with asyncio.TaskGroup() as group:
             for _ in range(WATCHERS):
                 group.create_task(comes_and_goes())
@@ -219,14 +220,14 @@ async def test_watchers_that_vanish_or_never_read_disturb_no_client(sandbox: Sce
                     path = f"/services/much-{n % 5}/instances/m{n}"
                     await api.put(path, port=8000 + turn, metadata=metadata)
         # Watchers that read late miss the changes between, and receive the latest state.
-        text = await asyncio.to_thread(_hear, deaf[0])
+        text = await asyncio.to_thread(_read_group, unread[0])
         assert b"event: synced" in text
-        for connection in deaf:
+        for connection in unread:
             connection.close()
         await _metric(sandbox, "adsum_watches", lambda count: count == 1)
 
 
-async def _deaf(sandbox: ScenarioSandbox, request: bytes) -> socket.socket:
+async def _open_unread(sandbox: ScenarioSandbox, request: bytes) -> socket.socket:
     """Opens a connection that sends the request and then reads nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -236,7 +237,7 @@ async def _deaf(sandbox: ScenarioSandbox, request: bytes) -> socket.socket:
     return connection
 
 
-def _hear(connection: socket.socket) -> bytes:
+def _read_group(connection: socket.socket) -> bytes:
     """Returns everything up to the end of a group of events."""
     connection.settimeout(SCENARIO_TIMEOUT)
     text = b""
@@ -262,7 +263,7 @@ async def test_connections_past_the_limit_of_descriptors_are_answered_with_503(s
     ]
     limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(limit)]
     node = sandbox.program("limited", *limited, *ADSUM_COMMAND, *serve)
-    await node.wait_for_output("gateways and gRPC clients")
+    await node.wait_for_output("the dialect xds listens on")
     await node.wait_for_output(
         f"the limit of open files is {limit}, which allows 43 connections at a time instead of 20000"
     )

@@ -80,18 +80,18 @@ class EtcdScenario:
         writers = [HistoryWriter(self._history, urls[n % 3 :] + urls[: n % 3], n) for n in range(WRITERS)]
         work: list[Callable[[], Awaitable[None]]] = [
             *(watcher.follow for watcher in self._watchers),
-            *(lambda resolver=resolver: _never_backwards(resolver) for resolver in resolvers),
+            *(lambda resolver=resolver: _check_never_backwards(resolver) for resolver in resolvers),
             *(writer.write for writer in writers),
         ]
         self._tasks = [asyncio.ensure_future(start()) for start in work]
         self._writing = self._tasks[-WRITERS:]
         self._stack.push_async_callback(self._end, self._tasks)
-        await self.progress()
+        await self.wait_for_progress()
 
     def _pids(self) -> dict[int, str]:
         return {node.pid: node.name for node in self.cluster.nodes}
 
-    async def checking(self) -> ClusterNode:
+    async def prober(self) -> ClusterNode:
         """Returns the node that checks the instance, once all of the last probes were its own."""
         await wait_until(lambda: self.checked.sole_prober(10), lambda: self.checked.probed_by[-20:])
         return next(node for node in self.cluster.nodes if node.name == self.checked.sole_prober(1))
@@ -106,10 +106,10 @@ class EtcdScenario:
         await self._stack.enter_async_context(http)
         while (await http.get("/steady/")).status_code != 200:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
-        passing = [asyncio.create_task(self._pass(http))]
-        self._stack.push_async_callback(self._end, passing)
+        calling = [asyncio.create_task(self._call_gateway(http))]
+        self._stack.push_async_callback(self._end, calling)
 
-    async def _pass(self, http: httpx.AsyncClient) -> None:
+    async def _call_gateway(self, http: httpx.AsyncClient) -> None:
         while True:
             try:
                 answer = await http.get("/steady/")
@@ -121,27 +121,27 @@ class EtcdScenario:
                 self.passed += 1
             await asyncio.sleep(0.03)
 
-    async def progress(self) -> None:
+    async def wait_for_progress(self) -> None:
         """Returns once further writes have been acknowledged."""
         before = self._history.acknowledged
         deadline = asyncio.get_running_loop().time() + 40.0
         while self._history.acknowledged < before + 20:
             assert asyncio.get_running_loop().time() < deadline, "no write is acknowledged any more"
-            self._alive()
+            self._check_tasks()
             await asyncio.sleep(0.05)
 
-    async def judge(self, always: Mapping[str, Sequence[str]] = ALWAYS) -> None:
+    async def check(self, always: Mapping[str, Sequence[str]] = ALWAYS) -> None:
         """Checks that the cluster recovers by itself, and that no write was lost and no view went backwards."""
-        await self.progress()
+        await self.wait_for_progress()
         await self.cluster.wait_until_balanced(3)
-        self._alive()
-        await self.checking()
+        self._check_tasks()
+        await self.prober()
         await self._end(self._writing)
-        status = await self._agreed()
+        status = await self._agreed_status()
         for node in self.cluster.nodes:
             async with JsonApi(node.url) as api:
                 found = {id for n in range(CHURN_SERVICES) for id in await api.statuses(f"churn-{n}")}
-                self._history.judge(found)
+                self._history.check(found)
                 for service, causes in always.items():
                     statuses = await api.statuses(service)
                     assert len(statuses) == (STEADY if service == "steady" else 1)
@@ -150,13 +150,13 @@ class EtcdScenario:
                         changes = (await api.get("/changes", service=service, id=id))["changes"]
                         assert [change["cause"] for change in changes] == causes, changes
         for watcher in self._watchers:
-            await _reached(lambda watcher=watcher: watcher.revision >= status["revision"])  # type: ignore[misc]
+            await _wait_until(lambda watcher=watcher: watcher.revision >= status["revision"])  # type: ignore[misc]
             assert len(watcher.epochs) == 1
         assert self.caller.failures == []
         assert self.refused == [], "the gateway serves all the time"
         assert sum(self.caller.answered.values()) > 20
 
-    async def _agreed(self) -> dict[str, Any]:
+    async def _agreed_status(self) -> dict[str, Any]:
         """Returns the status of the nodes once all are at the same revision of the same epoch."""
         deadline = asyncio.get_running_loop().time() + 20.0
         while True:
@@ -170,7 +170,7 @@ class EtcdScenario:
             assert asyncio.get_running_loop().time() < deadline, statuses
             await asyncio.sleep(0.1)
 
-    def _alive(self) -> None:
+    def _check_tasks(self) -> None:
         for task in self._tasks:
             if task.done() and not task.cancelled():
                 task.result()
@@ -182,7 +182,7 @@ class EtcdScenario:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _never_backwards(resolver: Resolver) -> None:
+async def _check_never_backwards(resolver: Resolver) -> None:
     position = ("", 0)
     async for view in resolver.watch():
         assert position[0] in ("", view.epoch)
@@ -190,16 +190,16 @@ async def _never_backwards(resolver: Resolver) -> None:
         position = (view.epoch, view.revision)
 
 
-async def _reached(true: Callable[[], bool]) -> None:
+async def _wait_until(is_true: Callable[[], bool]) -> None:
     deadline = asyncio.get_running_loop().time() + 30.0
-    while not true():
+    while not is_true():
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.05)
 
 
 async def test_each_node_is_killed_and_comes_back(world: EtcdScenario) -> None:
-    """The first is the node that checks the instance: another node does so within seconds. Then the others follow."""
-    keeper = await world.checking()
+    """Kills first the node that checks the instance, which another one then checks within seconds, then the others."""
+    keeper = await world.prober()
     await keeper.stop(signal.SIGKILL)
     await wait_until(lambda: world.checked.sole_prober(1) != keeper.name, timeout=15.0)
     await world.cluster.wait_until_balanced(2)
@@ -207,23 +207,23 @@ async def test_each_node_is_killed_and_comes_back(world: EtcdScenario) -> None:
         node = world.cluster.nodes[number % 3]
         if node is not keeper:
             await node.stop(signal.SIGKILL)
-        await world.progress()
+        await world.wait_for_progress()
         await world.cluster.restart_node(node.number)
-    await world.judge()
+    await world.check()
 
 
 async def test_another_node_takes_the_share_of_a_node_that_is_stopped_at_once(world: EtcdScenario) -> None:
     assert await world.cluster.nodes[1].stop() == 0
     await world.cluster.wait_until_balanced(2)
     await world.cluster.restart_node(1)
-    await world.judge()
+    await world.check()
 
 
 async def test_a_node_hangs_for_longer_than_its_session_lasts(world: EtcdScenario) -> None:
     world.cluster.nodes[0].send_signal(signal.SIGSTOP)
     await asyncio.sleep(1.4 * SESSION)
     world.cluster.nodes[0].send_signal(signal.SIGCONT)
-    await world.judge()
+    await world.check()
 
 
 async def test_a_node_is_cut_off_from_etcd(world: EtcdScenario) -> None:
@@ -239,7 +239,7 @@ async def test_a_node_is_cut_off_from_etcd(world: EtcdScenario) -> None:
         assert (refused.status_code, refused.headers["retry-after"] != "") == (503, True)
     for wire in world.cluster.etcd_wires[0]:
         wire.heal()
-    await world.judge()
+    await world.check()
 
 
 async def test_a_node_that_reaches_etcd_is_unreachable_from_the_others(world: EtcdScenario) -> None:
@@ -251,16 +251,16 @@ async def test_a_node_that_reaches_etcd_is_unreachable_from_the_others(world: Et
             assert set((await api.statuses("steady")).values()) == {"passing"}
     for wire in world.cluster.node_wires:
         wire.heal()
-    await world.judge()
+    await world.check()
 
 
 async def test_the_keeper_of_an_instance_and_the_instance_can_not_reach_each_other(world: EtcdScenario) -> None:
-    """The keeper reaches etcd and the other nodes, at which its instances renew.
+    """Cuts the keeper off from an instance. It reaches etcd and the other nodes, at which its instances renew.
 
     An instance that it can't probe is critical and stays listed. An instance without checks stays passing. All recovers
     by itself.
     """
-    keeper = await world.checking()
+    keeper = await world.prober()
     others = [node.url for node in world.cluster.nodes if node is not keeper]
     async with Client(others, cache=False) as client, JsonApi(others[0]) as api:
         # It belongs to the same service, so that the same node keeps it.
@@ -276,36 +276,36 @@ async def test_the_keeper_of_an_instance_and_the_instance_can_not_reach_each_oth
         await api.wait_for_statuses("checked", lambda statuses: statuses == {"c0": "passing", "r0": "passing"})
         changes = (await api.get("/changes", service="checked", id="r0"))["changes"]
         assert [change["cause"] for change in changes] == ["registered"], "every renewal at another node has counted"
-        assert await world.checking() is keeper
+        assert await world.prober() is keeper
         await renewing.stop()
     checked = ["check-passing", "check-critical", *ALWAYS["checked"]]
-    await world.judge({**ALWAYS, "checked": checked})
+    await world.check({**ALWAYS, "checked": checked})
 
 
 async def test_a_member_of_etcd_is_killed_and_comes_back(world: EtcdScenario) -> None:
     leader = await world.cluster.leader()
     follower = next(member for member in world.cluster.members if member is not leader)
     follower.kill()
-    await world.progress()
+    await world.wait_for_progress()
     follower.start()
-    await world.judge()
+    await world.check()
 
 
 async def test_the_leader_of_etcd_is_killed_and_comes_back(world: EtcdScenario) -> None:
     leader = await world.cluster.leader()
     leader.kill()
-    await world.progress()
+    await world.wait_for_progress()
     leader.start()
-    await world.judge()
+    await world.check()
 
 
 async def test_the_leader_of_etcd_hangs(world: EtcdScenario) -> None:
     leader = await world.cluster.leader()
     leader.pause()
-    await world.progress()
+    await world.wait_for_progress()
     await asyncio.sleep(1.2 * SESSION)
     leader.resume()
-    await world.judge()
+    await world.check()
 
 
 async def test_all_of_etcd_is_started_again(world: EtcdScenario) -> None:
@@ -313,7 +313,7 @@ async def test_all_of_etcd_is_started_again(world: EtcdScenario) -> None:
         member.kill()
     for member in world.cluster.members:
         member.start()
-    await world.judge()
+    await world.check()
 
 
 @pytest.mark.long
@@ -328,7 +328,7 @@ async def test_etcd_is_away_for_ten_times_the_ttl(world: EtcdScenario) -> None:
             assert (await api.http.get(f"{node.url}/readyz")).status_code == 503
     for member in world.cluster.members:
         member.start()
-    await world.judge()
+    await world.check()
 
 
 async def test_what_a_node_missed_is_compacted_away(world: EtcdScenario) -> None:
@@ -336,10 +336,10 @@ async def test_what_a_node_missed_is_compacted_away(world: EtcdScenario) -> None
         wire.partition()
     async with JsonApi(world.cluster.nodes[2].url) as api:
         await wait_for_status(api, lambda status: status["age"] > 1.0)
-    await world.progress()
+    await world.wait_for_progress()
     async with JsonApi(world.cluster.nodes[0].url) as api:
         revision = (await api.get("/status"))["revision"]
     world.cluster.members[0].compact(revision)
     for wire in world.cluster.etcd_wires[2]:
         wire.heal()
-    await world.judge()
+    await world.check()

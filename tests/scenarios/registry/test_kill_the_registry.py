@@ -1,4 +1,4 @@
-"""kill -9 of the registry at any instant: no acknowledged write is lost, no view goes backwards, no status flaps."""
+"""kill -9 of the registry at any time: no acknowledged write is lost, no view goes backwards, no status flaps."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class AcknowledgedWriter:
         """Instances whose last request got no answer: they may be listed or not."""
         self.epochs: set[str] = set()
         self.revision = 0
-        self._asking = api
+        self._api = api
         self._number = number
         self._rng = Random(number)
 
     async def write(self) -> None:
         """Writes until the registry is gone."""
         while True:
-            listed = sorted(id for id, there in self.acknowledged.items() if there and id not in self.doubtful)
+            listed = sorted(id for id, is_listed in self.acknowledged.items() if is_listed and id not in self.doubtful)
             leaves = bool(listed) and self._rng.random() < 0.4
             id = self._rng.choice(listed) if leaves else f"w{self._number}-{len(self.acknowledged)}"
             path = f"/services/churn-{self._number % 3}/instances/{id}"
             self.doubtful.add(id)
             self.acknowledged.setdefault(id, False)
             try:
-                written = await (self._asking.delete(path) if leaves else self._asking.put(path, port=8000, ttl=600))
+                written = await (self._api.delete(path) if leaves else self._api.put(path, port=8000, ttl=600))
             except httpx.TransportError:
                 return
             self.doubtful.discard(id)
@@ -57,7 +57,7 @@ class AcknowledgedWriter:
             await asyncio.sleep(self._rng.uniform(0.0, 0.05))  # It leaves processor time to other processes.
 
 
-async def _never_backwards(resolver: Resolver, seen: list[int]) -> None:
+async def _check_never_backwards(resolver: Resolver, seen: list[int]) -> None:
     """Follows the views of a resolver. Fails if they go backwards."""
     position = ("", 0)
     async for view in resolver.watch():
@@ -72,7 +72,7 @@ async def _check(api: JsonApi, writers: list[AcknowledgedWriter]) -> None:
     found = set()
     for n in range(3):
         found |= set(await api.statuses(f"churn-{n}"))
-    expected = {id for writer in writers for id, there in writer.acknowledged.items() if there}
+    expected = {id for writer in writers for id, is_listed in writer.acknowledged.items() if is_listed}
     doubtful = {id for writer in writers for id in writer.doubtful}
     assert found - doubtful == expected - doubtful
     status = await api.get("/status")
@@ -91,12 +91,12 @@ async def test_kill_9_under_load_loses_no_write_and_no_view_goes_backwards(sandb
         resolvers = [client.resolver("churn-0"), client.resolver("steady")]
         following = [
             asyncio.create_task(watcher.follow()),
-            *(asyncio.create_task(_never_backwards(resolver, seen)) for resolver in resolvers),
+            *(asyncio.create_task(_check_never_backwards(resolver, seen)) for resolver in resolvers),
         ]
-        stack.push_async_callback(_cancelled, following)
+        stack.push_async_callback(_cancel, following)
         for kills in range(KILLS):
             writing = [asyncio.create_task(writer.write()) for writer in writers]
-            await _connected(watcher, resolvers, kills + 1)
+            await _wait_until_connected(watcher, resolvers, kills + 1)
             await asyncio.sleep(rng.uniform(0.1, 0.6))
             await node.stop(signal.SIGKILL)
             await asyncio.gather(*writing)
@@ -121,12 +121,12 @@ async def test_kill_9_under_load_loses_no_write_and_no_view_goes_backwards(sandb
             assert [change["cause"] for change in history["changes"]] == ["registered"]
 
 
-async def _connected(watcher: SseWatcher, resolvers: list[Resolver], count: int) -> None:
+async def _wait_until_connected(watcher: SseWatcher, resolvers: list[Resolver], count: int) -> None:
     """Returns once the watcher has opened `count` connections and all resolvers are connected."""
     await wait_until(lambda: watcher.connections >= count and all(resolver.connected for resolver in resolvers))
 
 
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):

@@ -1,4 +1,4 @@
-"""When most instances of a service fall silent at once, they are critical and stay; a single one that dies leaves."""
+"""A mass lapse: instances that fall silent together are critical and stay, and a single one that dies is removed."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class ObservedStates:
         self.states: dict[int, State] = {}
         self.latest = 0
 
-    def see(self, revision: int, state: State) -> None:
+    def add(self, revision: int, state: State) -> None:
         assert revision >= self.latest, f"{revision} after {self.latest}"
         assert self.states.get(revision, state) == state, "a revision never changes"
         self.latest = revision
@@ -37,7 +37,7 @@ async def _poll(api: JsonApi, seen: ObservedStates) -> None:
     while True:
         answer = await api.http.get(PATH, params={"after": after, "wait": 20})
         assert answer.status_code == 200, answer.text
-        seen.see(*_state(answer.json()))
+        seen.add(*_state(answer.json()))
         revision = int(answer.headers["adsum-revision"])
         assert revision >= max(after, seen.latest), "the catalog is never behind one of its services"
         after = revision
@@ -56,12 +56,12 @@ async def _read(api: JsonApi, seen: ObservedStates, rng: Random) -> None:
             before = seen.states.get(seen.latest)
             revision, state = _state(answer.json())
             assert (revision, state) != (seen.latest, before), "an unchanged state is not sent again"
-            seen.see(revision, state)
+            seen.add(revision, state)
             tag = answer.headers["etag"]
         await asyncio.sleep(rng.uniform(0.0, 0.02))
 
 
-def _over(reader: asyncio.Task[None]) -> bool:
+def _is_done(reader: asyncio.Task[None]) -> bool:
     return reader.done()
 
 
@@ -87,10 +87,10 @@ async def test_three_ways_of_reading_agree_at_every_revision(sandbox: ScenarioSa
     rng, watched, polled, read = Random(8), ObservedStates(), ObservedStates(), ObservedStates()
     watcher, first = SseWatcher(sandbox.url, ["orders"]), SseWatcher(sandbox.url, ["orders"])
 
-    def shown() -> None:
-        watched.see(watcher.revisions.get("orders", 0), watcher.services.get("orders", {}))
+    def record() -> None:
+        watched.add(watcher.revisions.get("orders", 0), watcher.services.get("orders", {}))
 
-    watcher.on_synced = shown
+    watcher.on_synced = record
     async with JsonApi(sandbox.url) as api, JsonApi(sandbox.url) as polling, JsonApi(sandbox.url) as reading:
         readers = [
             asyncio.create_task(watcher.follow()),
@@ -109,7 +109,7 @@ async def test_three_ways_of_reading_agree_at_every_revision(sandbox: ScenarioSa
             revision = (await api.get(PATH))["revision"]
             assert revision <= last
             await wait_until(
-                lambda: {watched.latest, polled.latest, read.latest} == {revision} or any(map(_over, readers)),
+                lambda: {watched.latest, polled.latest, read.latest} == {revision} or any(map(_is_done, readers)),
                 lambda: f"{watched.latest} {polled.latest} {read.latest} of {revision}",
             )
         finally:

@@ -25,7 +25,7 @@ async def test_sigterm_ends_watches_and_long_polls_and_loses_no_acknowledged_wri
 
     async with JsonApi(sandbox.url) as api:
         held = await api.put("/services/quiet/instances/q1", port=8000)
-        watches = [asyncio.create_task(_watched(api)) for _ in range(5)]
+        watches = [asyncio.create_task(_watch_to_end(api)) for _ in range(5)]
         poll = {"after": str(held["revision"]), "wait": "60"}
         polls = [asyncio.create_task(api.http.get("/services/quiet", params=poll)) for _ in range(5)]
         writing = asyncio.create_task(write())
@@ -35,7 +35,7 @@ async def test_sigterm_ends_watches_and_long_polls_and_loses_no_acknowledged_wri
         assert await node.stop(signal.SIGTERM) == 0
         assert "Traceback" not in node.stderr
         for text in await asyncio.wait_for(asyncio.gather(*watches), SCENARIO_TIMEOUT):
-            assert text.endswith(": the registry is stopping\n\n"), "the answer ended as HTTP says it"
+            assert text.endswith(": the registry is stopping\n\n"), "the answer ended with its last chunk"
         for answer in await asyncio.wait_for(asyncio.gather(*polls), SCENARIO_TIMEOUT):
             assert answer.status_code == 503, "the client should use another node"
         await asyncio.wait_for(writing, SCENARIO_TIMEOUT)
@@ -46,7 +46,7 @@ async def test_sigterm_ends_watches_and_long_polls_and_loses_no_acknowledged_wri
         assert len(listed) <= len(acknowledged) + 1, "at most one unacknowledged write is listed"
 
 
-async def _watched(api: JsonApi) -> str:
+async def _watch_to_end(api: JsonApi) -> str:
     async with api.http.stream("GET", "/watch", params={"service": "quiet"}) as answer:
         return (await answer.aread()).decode()
 

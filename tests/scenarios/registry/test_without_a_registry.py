@@ -23,15 +23,15 @@ class Orders:
     """A service of three instances with their provider, and a consumer."""
 
     def __init__(self, sandbox: ScenarioSandbox, stack: AsyncExitStack) -> None:
-        self._place = sandbox
+        self._sandbox = sandbox
         self._stack = stack
         self.cache = sandbox.folder / "views"
         self.serving: list[InstanceServer] = []
         self.registrars: list[Registrar] = []
 
     async def start(self, ttl: float) -> None:
-        self.provider = await self._stack.enter_async_context(Client(self._place.url, cache=False))
-        self.consumer = await self._stack.enter_async_context(Client(self._place.url, cache=self.cache))
+        self.provider = await self._stack.enter_async_context(Client(self._sandbox.url, cache=False))
+        self.consumer = await self._stack.enter_async_context(Client(self._sandbox.url, cache=self.cache))
         for n in range(3):
             await self.add(f"o{n}", ttl)
         self.channel = self.consumer.channel("orders")
@@ -51,7 +51,7 @@ async def test_calls_continue_without_a_registry_and_a_new_program_starts(sandbo
         node, orders = await sandbox.start_registry(), Orders(sandbox, stack)
         await orders.start(ttl=600.0)
         async with load(orders.channel) as caller:
-            await wait_until(lambda: _kept(orders.cache, sandbox.url) == {"o0", "o1", "o2"})
+            await wait_until(lambda: _cached_ids(orders.cache, sandbox.url) == {"o0", "o1", "o2"})
             await node.stop(signal.SIGKILL)
             await wait_until(lambda: not orders.channel.resolver.connected)
             before = caller.answered.copy()
@@ -73,9 +73,9 @@ async def test_calls_continue_without_a_registry_and_a_new_program_starts(sandbo
         assert caller.failures == []
 
 
-def _kept(cache: Path, url: str) -> set[str]:
-    shelved = ViewCache(cache, [url]).load("orders")
-    return {endpoint.id for endpoint in shelved.endpoints} if shelved is not None else set()
+def _cached_ids(cache: Path, url: str) -> set[str]:
+    cached = ViewCache(cache, [url]).load("orders")
+    return {endpoint.id for endpoint in cached.endpoints} if cached is not None else set()
 
 
 async def test_instances_register_again_after_lost_state_and_no_view_shows_the_gap(sandbox: ScenarioSandbox) -> None:
