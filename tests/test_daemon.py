@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +161,13 @@ def test_sighup_does_not_stop_the_daemon() -> None:
 def test_a_second_signal_ends_the_daemon_at_once() -> None:
     with _process() as process:
         host, port = process.url.removeprefix("http://").split(":")
-        with socket.socket() as unread:
-            unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            unread.connect((host, int(port)))
-            # Responses that the client does not read hold up the stop.
-            unread.sendall(b"GET /api/v1/openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * 200)
-            _until_metric(process.url, "adsum_unsent_bytes", 1.0)
+        with ExitStack() as stack:
+            for _ in range(4):  # Responses that clients do not read hold up the stop.
+                unread = stack.enter_context(socket.socket())
+                unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+                unread.connect((host, int(port)))
+                unread.sendall(b"GET /api/v1/openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * 200)
+            _until_metric(process.url, "adsum_unsent_bytes", 250_000.0)
             process.child.send_signal(signal.SIGTERM)
             _until_refused(process.url)
             code, _ = process.signal_and_wait()
