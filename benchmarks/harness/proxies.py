@@ -168,11 +168,17 @@ def bare_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
+def _installed(program: str, package: str) -> str:
+    """Returns the path of a program. Raises `BenchmarkUnavailable` with the name of its Debian package."""
+    found = shutil.which(program)
+    if not found:
+        raise BenchmarkUnavailable(f"{program} is not installed (apt-get install {package})")
+    return found
+
+
 def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
     """Starts nginx, configured by its documentation for keep-alive to upstreams. Raises `BenchmarkUnavailable`."""
-    found = shutil.which("nginx")
-    if not found:
-        raise BenchmarkUnavailable("nginx is not installed (apt-get install nginx-light)")
+    program = _installed("nginx", "nginx-light")
     port = free_port()
     servers = " ".join(f"server 127.0.0.1:{target};" for target in ports)
     file = folder / "nginx.conf"
@@ -184,14 +190,12 @@ def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
         f"server {{ listen 127.0.0.1:{port} backlog=1024; location /{SERVICE}/ {{ proxy_pass http://{SERVICE}/;\n"
         f'proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}\n'
     )
-    return ProxyProcess("nginx", [found, "-c", str(file), "-p", str(folder)], folder, port)
+    return ProxyProcess("nginx", [program, "-c", str(file), "-p", str(folder)], folder, port)
 
 
 def haproxy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
     """Starts HAProxy. Raises `BenchmarkUnavailable`."""
-    found = shutil.which("haproxy")
-    if not found:
-        raise BenchmarkUnavailable("haproxy is not installed (apt-get install haproxy)")
+    program = _installed("haproxy", "haproxy")
     port = free_port()
     servers = "".join(f"  server s{target} 127.0.0.1:{target}\n" for target in ports)
     file = folder / "haproxy.cfg"
@@ -202,4 +206,4 @@ def haproxy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
         f"frontend in\n  bind 127.0.0.1:{port}\n  http-request replace-path /{SERVICE}(/.*) \\1\n"
         f"  default_backend {SERVICE}\nbackend {SERVICE}\n  balance leastconn\n{servers}"
     )
-    return ProxyProcess("haproxy", [found, "-db", "-f", str(file)], folder, port)
+    return ProxyProcess("haproxy", [program, "-db", "-f", str(file)], folder, port)
