@@ -32,7 +32,7 @@ def test_the_id_of_a_live_process_is_taken_only_with_take_over(
             assert words in refused.err
         waiting = started(*arguments)
         assert waiting.stderr is not None
-        assert "is not listed yet: the id cache/c belongs to a living process" in waiting.stderr.readline()
+        assert "is not listed yet: the id cache/c belongs to a live process" in waiting.stderr.readline()
         assert adsum(*arguments, "--ttl", "none", "--take-over").code == 0
         assert adsum("resolve", "cache").out == "127.0.0.2:6379\n"
 
