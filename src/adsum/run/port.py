@@ -24,8 +24,6 @@ MAX_PORTS_TRIED: Final = 200
 
 CONNECT_TIMEOUT: Final = 1.0
 """Seconds within which a port must accept a connection; otherwise no program answers there."""
-WILDCARD_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
-"""The addresses of a program that listens on every address."""
 
 _TABLES: Final = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _LISTEN: Final = "0A"

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adsum.config.client import ClientConfig
 from adsum.config.run import RunConfig
+from adsum.core.addresses import WILDCARD_ADDRESSES
 from adsum.core.model import Registration
 from adsum.run.child_process import SIGNAL_EXIT_BASE, ChildProcess, ExitStatus, signal_name
 from adsum.run.phases import MOVES, ProgramEvent, ProgramPhase
-from adsum.run.port import WILDCARD_ADDRESSES, listening_addresses
+from adsum.run.port import listening_addresses
 from adsum.run.readiness import may_listen, wait_until_ready
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ async def test_a_lease_without_a_keeper_is_refused_and_the_others_are_renewed(
     for asking in (("POST", "/api/v1/services/users/instances/u1/renew"), ("POST", "/api/v1/renew", BOTH), again):
         response = await sharded_api.request(*asking)
         assert (response.status, response.headers["retry-after"]) == (503, "1")
-        assert "nobody keeps users" in response.json["detail"]
+        assert "no node keeps users" in response.json["detail"]
     assert sharded_api.keeper.leases.deadline(Key("orders", "o1")) == sharded_api.clock.now() + 10
     assert sharded_api.keeper.leases.deadline(Key("users", "u1")) is None
 

@@ -109,7 +109,7 @@ class WriteOperations:
             for lost_there in await asyncio.gather(*renewals):
                 lost += lost_there
         if without_keeper:
-            raise KeeperUnavailable(f"nobody keeps {without_keeper} at the moment, so it can't be renewed; try again")
+            raise KeeperUnavailable(f"no node keeps {without_keeper} at the moment, so it can't be renewed; try again")
         return lost
 
     def _renew_kept(self, leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
