@@ -93,8 +93,6 @@ class Registry:
             _log,
             "the store refuses writes, and reads go on: %s",
             "the store accepts writes again",
-            failure_level=logging.ERROR,
-            recovery_level=logging.WARNING,
         )
         self.snapshot: Snapshot = snapshots.EMPTY_SNAPSHOT
         """The newest published snapshot."""

@@ -59,6 +59,8 @@ class RenewalForwarder:
             _log,
             "renewals can't be forwarded to %s, and are refused: %s",
             "renewals are forwarded to %s again",
+            failure_level=logging.WARNING,
+            recovery_level=logging.INFO,
         )
 
     async def renew(self, leases: Sequence[wire.LeaseBody]) -> RenewalAnswer | None:
