@@ -22,6 +22,6 @@ def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_is_over(caplog
         states.append(outage.is_failing)
     assert states == [True, True, False, False]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "it fails: first"),
-        ("INFO", "it works again after 3 tries"),
+        ("ERROR", "it fails: first"),
+        ("WARNING", "it works again after 3 tries"),
     ]

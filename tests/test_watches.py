@@ -209,7 +209,7 @@ async def test_watches_that_name_too_many_services_are_refused_until_others_clos
 ) -> None:
     monkeypatch.setattr(watches_module, "MAX_WATCHED_SERVICES", 3)
     with node_watches.open(frozenset({"a", "b"})), node_watches.open(None):
-        with pytest.raises(Overloaded, match="services that watches name"):
+        with pytest.raises(Overloaded, match="table of watched services"):
             node_watches.open(frozenset({"a", "c"}))
         with node_watches.open(frozenset({"c"})):
             assert (node_watches.count, node_watches.watched_services) == (3, 3)

@@ -8,7 +8,8 @@ import logging
 class OutageLog:
     """Logs the first of several failures in a row, and the first success after them.
 
-    `failure` and `recovery` are the format strings of the two lines.
+    `failure` and `recovery` are the format strings of the two lines. By default they are an error and a warning, so
+    that a log of warnings contains both.
     """
 
     def __init__(
@@ -17,8 +18,8 @@ class OutageLog:
         failure: str,
         recovery: str,
         *,
-        failure_level: int = logging.WARNING,
-        recovery_level: int = logging.INFO,
+        failure_level: int = logging.ERROR,
+        recovery_level: int = logging.WARNING,
     ) -> None:
         self._logger = logger
         self._failure = failure

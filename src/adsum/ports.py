@@ -80,7 +80,7 @@ class Store(Protocol):
         ...
 
     async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
-        """Returns the newest recorded edits, newest first, at most `limit`, of one kind, and of one name, if given.
+        """Returns the newest recorded edits, newest first, at most `limit`, of one kind and one name if given.
 
         A store keeps the latest `MAX_EDITS` over restarts (memory: until it ends), and of one document the latest
         `MAX_EDITS_PER_DOCUMENT`.

@@ -38,8 +38,8 @@ CONFLICT_RETRY_TIME: Final = 5.0
 """Seconds for which a batch is decided again each time that other nodes write before it. Then it is refused, and the
 clients may retry."""
 UNREADY_AFTER: Final = 15.0
-"""Seconds without contact to the store, or isolated from writing and keeping, after which a node is no longer ready:
-another node may have a newer catalog, or be able to write."""
+"""Seconds without contact to the store, or without being able to write, after which a node is no longer ready: another
+node may have a newer catalog, or be able to write."""
 PUBLISH_TIMEOUT: Final = 3.0
 """Seconds that the store's stream has to deliver a committed batch. Then the writers get an error, because waiting
 longer would delay every other write."""
@@ -90,9 +90,9 @@ class Registry:
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._outage = OutageLog(
-            *(_log, "the store refuses writes, and reads go on: %s", "the store accepts writes again"),
-            failure_level=logging.ERROR,
-            recovery_level=logging.WARNING,
+            _log,
+            "the store refuses writes, and reads go on: %s",
+            "the store accepts writes again",
         )
         self.snapshot: Snapshot = snapshots.EMPTY_SNAPSHOT
         """The newest published snapshot."""

@@ -183,10 +183,10 @@ class Watches:
         `consumer` acknowledges the revisions that it routes by. None: drains don't wait for this watch.
         """
         if self.count >= MAX_WATCHES:
-            raise Overloaded("the number of watches", retry_after=10.0)
+            raise Overloaded("the table of watches", retry_after=10.0)
         name_count = len(services) if services is not None else 0
         if self.watched_services + name_count > MAX_WATCHED_SERVICES:
-            raise Overloaded("the number of services that watches name", retry_after=10.0)
+            raise Overloaded("the table of watched services", retry_after=10.0)
         ack_records = self.consumers.connect(consumer, services) if consumer is not None else ()
         watch = Watch(self, services, ack_records, is_notified)
         if is_notified:
@@ -264,7 +264,7 @@ class Watches:
             publication.delivered()
 
     def end(self) -> None:
-        """Ends all watches, because the node stops: it wakes each, and `is_ended` is true."""
+        """Ends all watches, because the node stops: wakes each of them, and sets `is_ended`."""
         self._end.set()
         for timer in self._delayed.values():
             timer.cancel()

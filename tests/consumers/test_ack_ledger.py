@@ -135,11 +135,11 @@ def test_a_good_bye_removes_a_consumer_that_is_connected_or_left(
     ledger: AckLedger, services: frozenset[str] | None
 ) -> None:
     left(ledger, A)
-    open_still = ledger.connect(B, ORDERS, 100.0)
+    still_open = ledger.connect(B, ORDERS, 100.0)
     for consumer in (A, B):
         ledger.say_goodbye(consumer.id, services, 100.0)
     assert waiting(ledger.review("orders", 6, 100.0)) == []
-    ledger.disconnect(open_still, 101.0, 101.0)
+    ledger.disconnect(still_open, 101.0, 101.0)
     assert waiting(ledger.review("orders", 6, 101.0)) == []
     assert (ledger.connected_count, ledger.departed_count(101.0)) == (0, 0)
 
@@ -207,13 +207,13 @@ def test_a_client_without_an_id_takes_the_id_of_one_that_left_from_its_address(l
     assert ledger.find_departed("web", "10.0.0.1", 101.0) == "a"
     assert ledger.find_departed("web", "10.0.0.9", 101.0) is None
     ledger.connect(A, ORDERS, 101.0)
-    assert ledger.find_departed("web", "10.0.0.1", 101.0) is None, "of two, each takes one place"
+    assert ledger.find_departed("web", "10.0.0.1", 101.0) is None, "a second client does not take the same id"
 
 
 def test_past_the_bound_unknown_consumers_are_waited_for_in_place_of_forgotten_ones(
     ledger: AckLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ack_ledger, "MAX_DEPARTED", 1)
+    monkeypatch.setattr(ack_ledger, "MAX_DEPARTED_RECORDS", 1)
     left(ledger, A, at=100.0)
     left(ledger, B, at=101.0)
     status = ledger.review("orders", 6, 101.0)
@@ -222,7 +222,7 @@ def test_past_the_bound_unknown_consumers_are_waited_for_in_place_of_forgotten_o
 
 
 def test_past_the_bound_a_lost_consumer_is_only_forgotten(ledger: AckLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ack_ledger, "MAX_DEPARTED", 1)
+    monkeypatch.setattr(ack_ledger, "MAX_DEPARTED_RECORDS", 1)
     left(ledger, A, at=100.0)
     left(ledger, B, at=100.0 + W)
     status = ledger.review("orders", 6, 100.0 + W)
@@ -244,10 +244,10 @@ def test_a_good_bye_to_several_services_counts_for_each(ledger: AckLedger, monke
     assert ledger.goodbye_ids(["a", "b"], "orders", 0.0) == ["a", "b"]
     ledger.connect(A, ORDERS, 0.0)
     ledger.say_goodbye("c", frozenset({"orders"}), 0.0)
-    assert ledger.goodbye_ids(["a", "b", "c"], "users", 0.0) == ["a"], "what was taken back counts no more"
+    assert ledger.goodbye_ids(["a", "b", "c"], "users", 0.0) == ["a"], "a good-bye that was withdrawn no longer counts"
     ledger.say_goodbye("d", frozenset({"orders"}), 0.0)
     assert ledger.goodbye_ids(["a", "b", "c", "d"], "users", 0.0) == ["a"]
-    assert ledger.goodbye_ids(["a", "b", "c", "d"], "orders", 0.0) == ["c", "d"], "that of b was the first by now"
+    assert ledger.goodbye_ids(["a", "b", "c", "d"], "orders", 0.0) == ["c", "d"], "the good-bye of b was the first"
 
 
 def test_the_counts_are_of_consumers_and_not_of_records(ledger: AckLedger) -> None:
@@ -299,7 +299,7 @@ def test_mute_consumers_that_come_and_go_are_counted_too_and_those_that_say_good
     for n in range(MAX_MUTES_PER_ADDRESS):
         ledger.disconnect(ledger.connect(native(f"mute{n}"), ORDERS, 100.0), 100.0, 100.0)
     ledger.connect(native("b"), ORDERS, 100.0)
-    assert waiting(ledger.review("orders", 6, 100.0)) == [], "those that left are held to the same"
+    assert waiting(ledger.review("orders", 6, 100.0)) == [], "mute consumers that left are counted, too"
 
 
 def test_a_thousand_honest_consumers_at_one_address_are_waited_for_beside_broken_ones(ledger: AckLedger) -> None:

@@ -24,21 +24,21 @@ def consumers(clock: FakeClock) -> Consumers:
     return Consumers(clock, W)
 
 
-async def _begun(consumers: Consumers, wait: float = LONG) -> asyncio.Task[list[str]]:
+async def _start_drain(consumers: Consumers, wait: float = LONG) -> asyncio.Task[list[str]]:
     """Starts a drain that waits for revision 7 of orders. It returns the ids of the consumers that are behind."""
 
-    async def settled() -> list[str]:
+    async def wait_for_drain() -> list[str]:
         status = await consumers.wait_for_acknowledgements("orders", 7, wait)
         return [pending.consumer.id for pending in status.waiting]
 
-    task = asyncio.create_task(settled())
+    task = asyncio.create_task(wait_for_drain())
     await run_until_idle()
     return task
 
 
 async def test_a_drain_ends_as_soon_as_the_last_consumer_acknowledges(consumers: Consumers) -> None:
     first, second = consumers.connect(A, ORDERS), consumers.connect(B, None)
-    drain = await _begun(consumers)
+    drain = await _start_drain(consumers)
     consumers.acknowledge(first, 7)
     await run_until_idle()
     assert not drain.done()
@@ -50,7 +50,7 @@ async def test_a_drain_waits_for_a_consumer_that_leaves_until_it_is_lost(
     consumers: Consumers, clock: FakeClock
 ) -> None:
     records = consumers.connect(A, ORDERS)
-    drain = await _begun(consumers)
+    drain = await _start_drain(consumers)
     consumers.disconnect(records, silent=False)
     await clock.advance(W - 0.1)
     assert not drain.done()
@@ -62,7 +62,7 @@ async def test_a_drain_waits_for_a_consumer_that_leaves_until_it_is_lost(
 
 async def test_a_drain_does_not_wait_for_a_consumer_whose_connection_was_silent(consumers: Consumers) -> None:
     records = consumers.connect(A, ORDERS)
-    drain = await _begun(consumers)
+    drain = await _start_drain(consumers)
     consumers.disconnect(records, silent=True)
     assert await drain == []
 
@@ -71,7 +71,7 @@ async def test_a_drain_ends_after_its_wait_and_names_the_consumers_that_are_behi
     consumers: Consumers, clock: FakeClock
 ) -> None:
     consumers.connect(A, ORDERS)
-    drain = await _begun(consumers, 2.0)
+    drain = await _start_drain(consumers, 2.0)
     await clock.advance(1.9)
     assert not drain.done()
     await clock.advance(0.1)
@@ -80,7 +80,7 @@ async def test_a_drain_ends_after_its_wait_and_names_the_consumers_that_are_behi
 
 async def test_a_drain_waits_for_a_consumer_that_connects_meanwhile(consumers: Consumers) -> None:
     first = consumers.connect(A, ORDERS)
-    drain = await _begun(consumers)
+    drain = await _start_drain(consumers)
     back = consumers.connect(B, ORDERS)
     consumers.connect(Consumer("c"), frozenset({"users"}))
     consumers.acknowledge(first, 7)
@@ -92,7 +92,7 @@ async def test_a_drain_waits_for_a_consumer_that_connects_meanwhile(consumers: C
 
 async def test_a_good_bye_ends_the_wait_for_its_consumer(consumers: Consumers) -> None:
     consumers.disconnect(consumers.connect(A, ORDERS), silent=False)
-    drain = await _begun(consumers)
+    drain = await _start_drain(consumers)
     consumers.say_goodbye("a", None)
     assert await drain == []
     assert consumers.hints_for(["a"], "orders", 7) == ConsumerHints([], ["a"])
@@ -101,7 +101,7 @@ async def test_a_good_bye_ends_the_wait_for_its_consumer(consumers: Consumers) -
 async def test_the_hints_of_another_node_end_the_wait(consumers: Consumers) -> None:
     consumers.connect(A, ORDERS)
     consumers.disconnect(consumers.connect(B, ORDERS), silent=False)
-    drain = await _begun(consumers)
+    drain = await _start_drain(consumers)
     consumers.apply_hints("orders", 7, ConsumerHints(["a"], ["b"]))
     assert await drain == []
 
@@ -110,10 +110,10 @@ async def test_after_a_restart_a_drain_waits_for_unknown_consumers(consumers: Co
     consumers.start()
     await clock.advance(1.0)
     consumers.note_restart()
-    drain = await _begun(consumers)
+    drain = await _start_drain(consumers)
     await clock.advance(W - 1.1)
     assert not drain.done()
     await clock.advance(0.4)
     assert await drain == []
     consumers.note_restart()
-    assert await (await _begun(consumers)) == [], "long after the start no consumers from before are waited for"
+    assert await (await _start_drain(consumers)) == [], "long after the start no consumers from before are waited for"

@@ -38,9 +38,9 @@ def sixtofour(ip: str) -> str:
 
 @pytest.mark.parametrize("ip", [*FORBIDDEN, *FORBIDDEN_V6])
 def test_addresses_that_are_never_an_instance_are_denied_with_a_sentence(ip: str) -> None:
-    refusal = AddressPolicy().denial_reason(ip)
-    assert refusal is not None
-    assert refusal.startswith(f"{ip} ")
+    reason = AddressPolicy().denial_reason(ip)
+    assert reason is not None
+    assert reason.startswith(f"{ip} ")
 
 
 def test_the_denial_of_the_cloud_metadata_address_gives_the_reason() -> None:
@@ -79,17 +79,17 @@ def test_loopback_can_be_denied(ip: str) -> None:
 
 
 def test_if_networks_are_allowed_all_others_are_denied() -> None:
-    fence = AddressPolicy(allowed=("10.0.0.0/8", "fd00::/8"))
-    assert fence.denial_reason("10.1.2.3") is None
-    assert fence.denial_reason("::ffff:10.1.2.3") is None
-    assert fence.denial_reason("fd00::1") is None
-    assert fence.denial_reason("127.0.0.1") == "127.0.0.1 is not in the networks that checks may go to"
+    policy = AddressPolicy(allowed=("10.0.0.0/8", "fd00::/8"))
+    assert policy.denial_reason("10.1.2.3") is None
+    assert policy.denial_reason("::ffff:10.1.2.3") is None
+    assert policy.denial_reason("fd00::1") is None
+    assert policy.denial_reason("127.0.0.1") == "127.0.0.1 is not in the networks that checks may go to"
 
 
 def test_denied_addresses_stay_denied_in_allowed_networks() -> None:
-    fence = AddressPolicy(denied=("10.9.0.0/16",), allowed=("0.0.0.0/0", "::/0"))
-    assert fence.denial_reason("10.9.0.1") == "10.9.0.1 is in a network that checks may not go to"
-    assert fence.denial_reason("169.254.169.254") is not None
+    policy = AddressPolicy(denied=("10.9.0.0/16",), allowed=("0.0.0.0/0", "::/0"))
+    assert policy.denial_reason("10.9.0.1") == "10.9.0.1 is in a network that checks may not go to"
+    assert policy.denial_reason("169.254.169.254") is not None
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "localhost", "", "10.0.0.0-10.0.0.9", "x" * 5000])
@@ -115,8 +115,8 @@ def test_text_that_is_no_ip_address_is_denied(text: str) -> None:
 
 @given(st.ip_addresses(v=4))
 def test_a_mapped_address_is_treated_as_its_ipv4_address(address: IPv4Address) -> None:
-    fence = AddressPolicy(denied=("10.0.0.0/8",))
-    assert (fence.denial_reason(str(address)) is None) == (fence.denial_reason(f"::ffff:{address}") is None)
+    policy = AddressPolicy(denied=("10.0.0.0/8",))
+    assert (policy.denial_reason(str(address)) is None) == (policy.denial_reason(f"::ffff:{address}") is None)
 
 
 @given(st.ip_addresses())
@@ -127,6 +127,6 @@ def test_no_always_denied_address_is_allowed(address: IPv4Address | IPv6Address)
 
 @given(st.text(max_size=50))
 def test_any_text_has_a_result(text: str) -> None:
-    refusal = AddressPolicy().denial_reason(text)
-    if refusal is None:
+    reason = AddressPolicy().denial_reason(text)
+    if reason is None:
         ip_address(text)

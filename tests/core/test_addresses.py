@@ -12,7 +12,7 @@ from adsum.core.addresses import format_host_port, is_ip_address
 
 
 @pytest.mark.parametrize(
-    ("address", "shown"),
+    ("address", "formatted"),
     [
         ("10.0.0.1", "10.0.0.1:80"),
         ("::1", "[::1]:80"),
@@ -20,8 +20,8 @@ from adsum.core.addresses import format_host_port, is_ip_address
         ("orders.test", "orders.test:80"),
     ],
 )
-def test_an_ipv6_address_stands_in_brackets_before_its_port(address: str, shown: str) -> None:
-    assert format_host_port(address, 80) == shown
+def test_an_ipv6_address_stands_in_brackets_before_its_port(address: str, formatted: str) -> None:
+    assert format_host_port(address, 80) == formatted
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_an_ipv6_address_stands_in_brackets_before_its_port(address: str, shown:
         ("", False),
     ],
 )
-def test_an_ip_address_is_told_from_a_host_name(address: str, expected: bool) -> None:
+def test_ip_addresses_are_distinguished_from_host_names(address: str, expected: bool) -> None:
     assert is_ip_address(address) is expected
 
 

@@ -33,13 +33,13 @@ INSTANCE = Instance("orders", "o1", "127.0.0.1", 8000)
 CHECK = Check("web", CheckKind.HTTP)
 REGISTRATION = Registration(INSTANCE)
 OVERRIDE = Override(Status.DRAINING, "ann")
-WHY = Provenance(Cause.REGISTERED, "tester")
+PROVENANCE = Provenance(Cause.REGISTERED, "tester")
 
 CONTROL = ["a\nb", "a\r\nb", "a\0", "\x7f", "\x85", "\x1b[31m", "\u2028", "a\u2029b", "\ud800"]
 """Texts that are not one printable line."""
 
 
-def refusal(make: Callable[[], object]) -> Invalid:
+def error_of(make: Callable[[], object]) -> Invalid:
     with pytest.raises(Invalid) as refused:
         make()
     assert str(refused.value) == f"{refused.value.field}: {refused.value.problem}"
@@ -70,24 +70,24 @@ def pairs(count: int) -> Mapping[str, str]:
 )
 def test_an_invalid_instance_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
     for value in values:
-        assert refusal(partial(replace, INSTANCE, **{field: value})).field == field
+        assert error_of(partial(replace, INSTANCE, **{field: value})).field == field
 
 
 @pytest.mark.parametrize("text", ["", "a" * 129, *CONTROL])
 def test_an_invalid_tag_is_named_by_its_position(text: str) -> None:
-    assert refusal(lambda: replace(INSTANCE, tags=("fine", text))).field == "tags[1]"
+    assert error_of(lambda: replace(INSTANCE, tags=("fine", text))).field == "tags[1]"
 
 
 @pytest.mark.parametrize("key", ["", "-a", "a b", "é", "a" * 129, "a\n", "a=b"])
 def test_an_invalid_metadata_key_is_quoted(key: str) -> None:
-    refused = refusal(lambda: replace(INSTANCE, metadata={"fine": "", key: "v"}))
+    refused = error_of(lambda: replace(INSTANCE, metadata={"fine": "", key: "v"}))
     assert refused.field.startswith("metadata.'")
     assert refused.field.isprintable()
 
 
 @pytest.mark.parametrize("value", ["a" * 1025, *CONTROL])
 def test_an_invalid_metadata_value_is_named_by_its_key(value: str) -> None:
-    assert refusal(lambda: replace(INSTANCE, metadata={"fine": "", "team": value})).field == "metadata.team"
+    assert error_of(lambda: replace(INSTANCE, metadata={"fine": "", "team": value})).field == "metadata.team"
 
 
 @pytest.mark.parametrize(
@@ -108,22 +108,22 @@ def test_an_invalid_metadata_value_is_named_by_its_key(value: str) -> None:
 )
 def test_an_invalid_check_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
     for value in values:
-        assert refusal(partial(replace, CHECK, **{field: value})).field == field
+        assert error_of(partial(replace, CHECK, **{field: value})).field == field
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "é", "a\r\n", "a" * 129])
 def test_a_header_whose_name_is_no_token_is_refused(name: str) -> None:
-    assert refusal(lambda: replace(CHECK, headers={name: "v"})).field.startswith("headers.'")
+    assert error_of(lambda: replace(CHECK, headers={name: "v"})).field.startswith("headers.'")
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "CONNECTION", "Upgrade"])
 def test_a_header_that_the_probe_sets_is_refused(name: str) -> None:
-    assert refusal(lambda: replace(CHECK, headers={name: "v"})).field == f"headers.{name}"
+    assert error_of(lambda: replace(CHECK, headers={name: "v"})).field == f"headers.{name}"
 
 
 @pytest.mark.parametrize("value", ["é", "a" * 1025, *CONTROL])
 def test_a_header_that_could_end_the_line_is_refused(value: str) -> None:
-    assert refusal(lambda: replace(CHECK, headers={"X-A": value})).field == "headers.X-A"
+    assert error_of(lambda: replace(CHECK, headers={"X-A": value})).field == "headers.X-A"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_header_that_could_end_the_line_is_refused(value: str) -> None:
 )
 def test_an_invalid_registration_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
     for value in values:
-        assert refusal(partial(replace, REGISTRATION, **{field: value})).field == field
+        assert error_of(partial(replace, REGISTRATION, **{field: value})).field == field
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_an_invalid_registration_is_refused_and_its_field_named(field: str, valu
 )
 def test_an_invalid_override_is_refused_and_its_field_named(field: str, values: list[Any]) -> None:
     for value in values:
-        assert refusal(partial(replace, OVERRIDE, **{field: value})).field == field
+        assert error_of(partial(replace, OVERRIDE, **{field: value})).field == field
 
 
 def test_values_at_their_bounds_are_accepted() -> None:
@@ -237,4 +237,4 @@ def test_the_status_of_a_listing_is_its_override_or_its_worst_evidence(listing: 
 
 
 def test_a_listing_without_lease_and_checks_passes() -> None:
-    assert Listing(replace(REGISTRATION, ttl=None), WHY).status is Status.PASSING
+    assert Listing(replace(REGISTRATION, ttl=None), PROVENANCE).status is Status.PASSING

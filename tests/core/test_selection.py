@@ -47,10 +47,10 @@ OPTIONS = st.builds(
 
 @given(ENDPOINTS, OPTIONS, st.data())
 def test_draining_and_maintenance_endpoints_are_never_selected(
-    counts: list[Endpoint], options: SelectionOptions, data: st.DataObject
+    endpoints: list[Endpoint], options: SelectionOptions, data: st.DataObject
 ) -> None:
-    ejected = data.draw(st.sets(st.sampled_from([weighted.id for weighted in counts]))) if counts else set()
-    selection = select_endpoints(counts, options, ejected=ejected)
+    ejected = data.draw(st.sets(st.sampled_from([candidate.id for candidate in endpoints]))) if endpoints else set()
+    selection = select_endpoints(endpoints, options, ejected=ejected)
     assert all(choice.endpoint.status not in DECLARED_STATUSES for choice in selection.endpoints)
     assert all(choice.weight > 0.0 for choice in selection.endpoints)
     assert len(set(ids(selection))) == len(selection.endpoints)
@@ -58,35 +58,34 @@ def test_draining_and_maintenance_endpoints_are_never_selected(
 
 @given(ENDPOINTS, OPTIONS, st.data())
 def test_unhealthy_endpoints_are_selected_only_in_a_panic(
-    counts: list[Endpoint], options: SelectionOptions, data: st.DataObject
+    endpoints: list[Endpoint], options: SelectionOptions, data: st.DataObject
 ) -> None:
-    ejected = data.draw(st.sets(st.sampled_from([weighted.id for weighted in counts]))) if counts else set()
-    selection = select_endpoints(counts, options, ejected=ejected)
+    ejected = data.draw(st.sets(st.sampled_from([candidate.id for candidate in endpoints]))) if endpoints else set()
+    selection = select_endpoints(endpoints, options, ejected=ejected)
     if not selection.is_panicking:
         assert all(
-            weighted.endpoint.status in USABLE_STATUSES and weighted.endpoint.id not in ejected
-            for weighted in selection.endpoints
+            choice.endpoint.status in USABLE_STATUSES and choice.endpoint.id not in ejected
+            for choice in selection.endpoints
         )
 
 
 @given(ENDPOINTS, OPTIONS)
 def test_something_is_selected_unless_all_are_draining_or_in_maintenance(
-    counts: list[Endpoint], options: SelectionOptions
+    endpoints: list[Endpoint], options: SelectionOptions
 ) -> None:
-    endpoints = [weighted for weighted in counts if weighted.status not in DECLARED_STATUSES]
-    able = [weighted for weighted in endpoints if weighted.status in USABLE_STATUSES]
-    assert bool(select_endpoints(counts, options).endpoints) == bool(able or (endpoints and options.panic_threshold))
+    undeclared = [candidate for candidate in endpoints if candidate.status not in DECLARED_STATUSES]
+    usable = [candidate for candidate in undeclared if candidate.status in USABLE_STATUSES]
+    selection = select_endpoints(endpoints, options)
+    assert bool(selection.endpoints) == bool(usable or (undeclared and options.panic_threshold))
 
 
 @given(ENDPOINTS, OPTIONS)
-def test_the_reported_shares_equal_the_weights(counts: list[Endpoint], options: SelectionOptions) -> None:
-    selection = select_endpoints(counts, options)
+def test_the_reported_shares_equal_the_weights(endpoints: list[Endpoint], options: SelectionOptions) -> None:
+    selection = select_endpoints(endpoints, options)
     if selection.endpoints:
         whole = sum(choice.weight for choice in selection.endpoints)
-        spilled = sum(
-            weighted.weight for weighted in selection.endpoints if options.zone not in ("", weighted.endpoint.zone)
-        )
-        degraded = sum(weighted.weight for weighted in selection.endpoints if weighted.endpoint.status is not PASSING)
+        spilled = sum(choice.weight for choice in selection.endpoints if options.zone not in ("", choice.endpoint.zone))
+        degraded = sum(choice.weight for choice in selection.endpoints if choice.endpoint.status is not PASSING)
         assert selection.spilled_share == pytest.approx(spilled / whole)
         assert selection.degraded_share == pytest.approx(degraded / whole)
 
@@ -105,7 +104,7 @@ def test_warning_endpoints_are_unused_while_the_passing_have_capacity() -> None:
     assert ids(select_endpoints(view(PASSING, PASSING, PASSING, WARNING))) == ["i-0", "i-1", "i-2"]
 
 
-def test_warning_endpoints_take_what_the_passing_can_not() -> None:
+def test_warning_endpoints_take_the_share_that_passing_ones_can_not_carry() -> None:
     selection = select_endpoints([*view(PASSING, prefix="ok"), *view(WARNING, prefix="worse")])
     assert share(selection, "ok") == pytest.approx(0.7)
     assert selection.degraded_share == pytest.approx(0.3)
@@ -119,10 +118,10 @@ def test_warning_endpoints_alone_are_used_without_panic() -> None:
 
 
 def test_below_the_threshold_all_are_used_and_no_status_changes() -> None:
-    counts = view(PASSING, CRITICAL, CRITICAL, DRAINING, MAINTENANCE)
-    selection = select_endpoints(counts)
+    endpoints = view(PASSING, CRITICAL, CRITICAL, DRAINING, MAINTENANCE)
+    selection = select_endpoints(endpoints)
     assert selection.is_panicking
-    assert [choice.endpoint for choice in selection.endpoints] == counts[:3]
+    assert [choice.endpoint for choice in selection.endpoints] == endpoints[:3]
 
 
 def test_at_the_threshold_there_is_no_panic() -> None:
@@ -181,17 +180,17 @@ def test_a_dead_zone_spills_everything_and_a_far_dead_zone_nothing() -> None:
     assert select_endpoints(zones([PASSING] * 4, [CRITICAL] * 2), OWN).spilled_share == 0.0
 
 
-def test_passing_endpoints_far_away_come_before_warning_ones_at_home() -> None:
+def test_passing_endpoints_of_other_zones_come_before_warning_ones_of_the_own_zone() -> None:
     selection = select_endpoints(zones([WARNING, WARNING], [PASSING, PASSING]), OWN)
     assert (selection.spilled_share, selection.degraded_share) == (1.0, 0.0)
 
 
-def test_trouble_far_away_does_not_matter_at_home() -> None:
+def test_warning_endpoints_in_other_zones_do_not_matter_in_the_own_zone() -> None:
     selection = select_endpoints(zones([PASSING] * 3, [WARNING] * 3), OWN)
     assert (selection.spilled_share, selection.degraded_share) == (0.0, 0.0)
 
 
-def test_a_panic_knows_no_zones() -> None:
+def test_a_panic_ignores_zones() -> None:
     selection = select_endpoints(zones([CRITICAL] * 3, [CRITICAL, PASSING]), OWN)
     assert selection.is_panicking
     assert selection.spilled_share == pytest.approx(0.4)
@@ -206,11 +205,11 @@ def test_an_empty_own_zone_spills_everything() -> None:
 
 
 def test_slow_start_scales_an_endpoint_and_not_its_zone() -> None:
-    counts = zones([PASSING, PASSING], [PASSING, PASSING])
-    selection = select_endpoints(counts, OWN, slow_start_factors={"own-0": 0.1})
+    endpoints = zones([PASSING, PASSING], [PASSING, PASSING])
+    selection = select_endpoints(endpoints, OWN, slow_start_factors={"own-0": 0.1})
     assert [choice.weight for choice in selection.endpoints] == [0.1, 1.0]
-    counts = zones([PASSING, CRITICAL], [PASSING, PASSING])
-    assert select_endpoints(counts, OWN, slow_start_factors={"own-0": 0.1}).spilled_share == pytest.approx(0.3)
+    endpoints = zones([PASSING, CRITICAL], [PASSING, PASSING])
+    assert select_endpoints(endpoints, OWN, slow_start_factors={"own-0": 0.1}).spilled_share == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("wrong", [{"panic_threshold": 1.5}, {"panic_threshold": -0.1}, {"overprovisioning": 0.5}])

@@ -17,7 +17,7 @@ from adsum.core.errors import Invalid
 from adsum.dialects.native.pages.pages import ServiceJson
 
 MANY = 60
-WORDS: dict[str, Callable[[int], dict[str, object]]] = {
+SHAPES: dict[str, Callable[[int], dict[str, object]]] = {
     "plain": lambda n: {"metadata": {f"k{m}": f"{n}-{m}-".ljust(900, "x") for m in range(60)}},
     "wide": lambda n: {"metadata": {f"k{m}": f"{n}-{m}-".ljust(200, "\U0001f600") for m in range(60)}},
     "short": lambda n: {"metadata": {f"k{m}-{n}": f"{n}" for m in range(64)}, "tags": [f"t{m}-{n}" for m in range(64)]},
@@ -34,7 +34,7 @@ def _registered(shape: str, first: int) -> list[Change]:
     """`MANY` different registrations, each decoded from its own body."""
     changes = []
     for n in range(first, first + MANY):
-        body = wire.decode(wire.encode({"port": 8000} | WORDS[shape](n)), wire.RegistrationBody)
+        body = wire.decode(wire.encode({"port": 8000} | SHAPES[shape](n)), wire.RegistrationBody)
         registration = body.to_registration("orders", f"o{n}", f"10.0.0.{n + 1}")
         changes += register(registration, Caller("ann", 1.0))(EMPTY_SNAPSHOT)
     return changes
@@ -45,16 +45,16 @@ def _measured(shape: str, first: int) -> tuple[int, int]:
     tracemalloc.start()
     try:
         snapshot: Snapshot = EMPTY_SNAPSHOT.apply(Batch(1, _registered(shape, first)))
-        sheet = ServiceJson("e", snapshot.service("orders"))
+        page = ServiceJson("e", snapshot.service("orders"))
         gc.collect()
         measured, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(sheet.body) > 0
+    assert len(page.body) > 0
     return measured, snapshot.size
 
 
-@pytest.mark.parametrize("shape", WORDS)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_large_registrations_take_about_the_memory_that_is_counted(shape: str) -> None:
     _registered(shape, 0)  # Fills the caches.
     gc.collect()

@@ -30,7 +30,7 @@ def test_an_encoded_instance_decodes_to_itself(instance: Instance) -> None:
 def test_the_largest_valid_instance_can_be_decoded() -> None:
     widest = "\U0001f600"
     instance = Instance(
-        "s" * validation.MAX_NAME_LENGTH,
+        "s" * validation.MAX_SERVICE_NAME_LENGTH,
         "i" * validation.MAX_ID_LENGTH,
         "h." * 100,
         65_535,

@@ -69,10 +69,10 @@ def test_a_newly_loaded_catalog_is_followed_too(
 ) -> None:
     before = replace(snapshot_after(EMPTY_SNAPSHOT, first), epoch="e1")
     reached = snapshot_after(before, then)
-    whole = FullState(
+    state = FullState(
         epoch, reached.revision, [(reached.revision, listing) for listing in listings_of(reached).values()]
     )
-    after = snapshots.load_snapshot(whole)
+    after = snapshots.load_snapshot(state)
     assert applied(before, after) == listings_of(after)
 
 

@@ -16,7 +16,7 @@ KEYS = [Key(service, f"{service}-{n}") for service in ("orders", "users") for n 
 TTL, GRACE = 6.0, 4.0
 
 
-class ChaosDay:
+class RandomHistory:
     """Random actions of providers, stores and machines. It remembers when each lease was last renewed."""
 
     def __init__(self, world: KeeperWorld, rng: Random) -> None:
@@ -69,10 +69,10 @@ class ChaosDay:
 @pytest.mark.parametrize("seed", range(8))
 async def test_no_instance_is_removed_early_and_at_rest_catalog_and_leases_agree(seed: int) -> None:
     async with KeeperWorld() as world:
-        day = ChaosDay(world, Random(seed))
+        history = RandomHistory(world, Random(seed))
         for _ in range(400):
-            await day.step()
-            day.check()
+            await history.step()
+            history.check()
         world.store.is_unavailable = False
         await world.clock.advance(30.0)
         for key in KEYS:

@@ -6,13 +6,13 @@ from adsum.core.liveness.empty_services import MAX_DUE_SERVICES, EmptyServices
 from adsum.core.model import Key
 from adsum.core.provenance import Cause
 from adsum.keeper.empty_services import FORGET_ROUND_INTERVAL
-from adsum.keeper.keeper import POLL_INTERVAL
+from adsum.keeper.keeper import SNAPSHOT_POLL_INTERVAL
 from tests.keeper.world import KeeperWorld
 from tests.support.fakes import FakeSharding
 
 DAY = 90.0
 """Seconds; a short day."""
-LATE = FORGET_ROUND_INTERVAL + 2 * POLL_INTERVAL
+LATE = FORGET_ROUND_INTERVAL + 2 * SNAPSHOT_POLL_INTERVAL
 """Seconds by which a change may be late."""
 
 
@@ -79,13 +79,13 @@ async def test_a_restart_restarts_the_time() -> None:
 
 
 async def test_only_the_keeper_of_a_service_forgets_it() -> None:
-    shares = FakeSharding("users")
-    async with KeeperWorld(sharding=shares) as world:
+    sharding = FakeSharding("users")
+    async with KeeperWorld(sharding=sharding) as world:
         await _emptied(world)
         await _emptied(world, "users")
         await world.clock.advance(2 * DAY)
         assert _known(world) == {"orders"}
-        shares.set_kept("orders")
+        sharding.set_kept("orders")
         await world.clock.advance(DAY - LATE)
         assert _known(world) == {"orders"}
         await world.clock.advance(2 * LATE)
@@ -93,15 +93,15 @@ async def test_only_the_keeper_of_a_service_forgets_it() -> None:
 
 
 def test_the_longest_empty_services_are_due_first_and_not_all_at_once() -> None:
-    vacancies = EmptyServices()
+    empty = EmptyServices()
     for number in range(MAX_DUE_SERVICES + 5):
-        vacancies.update(f"s{number}", 0, float(number))
-    vacancies.update("s1", 2, 5.0)
-    vacancies.update("s3", None, 5.0)
-    vacancies.update("s0", 0, 50.0)
-    assert vacancies.due(9.0, 5.0) == ["s0", "s2", "s4"]
-    assert len(vacancies.due(1e6, 5.0)) == MAX_DUE_SERVICES
-    vacancies.restart("s0", 8.0)
-    vacancies.restart("s1", 8.0)
-    assert vacancies.due(9.0, 5.0) == ["s2", "s4"]
-    assert len(vacancies) == MAX_DUE_SERVICES + 3
+        empty.update(f"s{number}", 0, float(number))
+    empty.update("s1", 2, 5.0)
+    empty.update("s3", None, 5.0)
+    empty.update("s0", 0, 50.0)
+    assert empty.due(9.0, 5.0) == ["s0", "s2", "s4"]
+    assert len(empty.due(1e6, 5.0)) == MAX_DUE_SERVICES
+    empty.restart("s0", 8.0)
+    empty.restart("s1", 8.0)
+    assert empty.due(9.0, 5.0) == ["s2", "s4"]
+    assert len(empty) == MAX_DUE_SERVICES + 3

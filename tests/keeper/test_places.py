@@ -133,13 +133,13 @@ async def test_concurrent_requests_for_an_id_share_one_probe() -> None:
         world.probe.took = 0.5
         listing = world.find(await world.register("o1", holder="h1"))
         assert listing is not None
-        for result, answers in ((Result.FAIL, False), (Result.PASS, True)):
+        for result, is_reachable in ((Result.FAIL, False), (Result.PASS, True)):
             world.probe.results["o1"] = result
             requests = [asyncio.create_task(world.keeper.is_reachable(listing)) for _ in range(5)]
             await run_until_idle()
             before = len(world.probe.starts)
             await world.clock.advance(0.6)
-            assert [await request for request in requests] == [answers] * 5
+            assert [await request for request in requests] == [is_reachable] * 5
             assert (len(world.probe.starts), world.probe.max_running) == (before, 1)
 
 
@@ -158,9 +158,9 @@ async def test_a_bounded_number_of_places_is_probed_at_once(monkeypatch: pytest.
         first, second = [world.find(await world.register(id, holder=id)) for id in ("o1", "o2")]
         assert first is not None
         assert second is not None
-        requests = asyncio.create_task(world.keeper.is_reachable(first))
+        request = asyncio.create_task(world.keeper.is_reachable(first))
         await run_until_idle()
         with pytest.raises(Overloaded):
             await world.keeper.is_reachable(second)
         await world.clock.advance(61.0)
-        assert await requests
+        assert await request

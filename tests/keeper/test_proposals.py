@@ -40,13 +40,13 @@ async def test_a_newer_proposal_replaces_one_that_is_refused_meanwhile() -> None
         proposals = Proposals(world.registry, world.clock, Random(1))
         refusals: list[str] = []
 
-        def overtaken(view: CatalogView) -> list[Change]:
+        def replaced(view: CatalogView) -> list[Change]:
             if not refusals:
                 proposals.add("subject", listing("new"), lambda: refusals.append("new"))
             return listing("old")(view)
 
         world.store.is_unavailable = True
-        proposals.add("subject", overtaken, lambda: refusals.append("old"))
+        proposals.add("subject", replaced, lambda: refusals.append("old"))
         round = asyncio.create_task(proposals.round())
         await world.clock.advance(0.0)
         assert refusals == ["old"]

@@ -8,7 +8,7 @@ from adsum.core.liveness.leases import LeasePhase
 from adsum.core.model import Check, CheckKind, Key, LeaseState, Result, Status
 from adsum.core.provenance import Cause
 from adsum.keeper import Keeper
-from adsum.keeper.keeper import POLL_INTERVAL
+from adsum.keeper.keeper import SNAPSHOT_POLL_INTERVAL
 from tests.keeper.world import KeeperWorld, ScriptedProbe
 from tests.support.fakes import FakeSharding
 
@@ -21,11 +21,11 @@ ROUND = 12.0
 async def test_an_instance_of_another_keeper_is_neither_checked_nor_lapses_here() -> None:
     async with KeeperWorld(sharding=FakeSharding("users")) as world:
         ours = await world.register("u", "users", ttl=5.0, checks=(HTTP,))
-        other_sharding = await world.register("o", "orders", ttl=5.0, checks=(HTTP,))
+        theirs = await world.register("o", "orders", ttl=5.0, checks=(HTTP,))
         assert (world.keeper.keeps("users"), world.keeper.keeps("orders")) == (True, False)
         await world.clock.advance(300.0)
         assert {key for _, key in world.probe.starts} == {ours}
-        assert (world.find(ours), world.status(other_sharding)) == (None, Status.STARTING)
+        assert (world.find(ours), world.status(theirs)) == (None, Status.STARTING)
 
 
 async def test_an_adopted_instance_gets_a_full_ttl_and_its_checks_start_from_the_listed_status() -> None:
@@ -35,8 +35,8 @@ async def test_an_adopted_instance_gets_a_full_ttl_and_its_checks_start_from_the
         await world.clock.advance(3600.0)
         assert (len(world.keeper.leases), world.keeper.check_count) == (0, 0)
         sharding.set_kept("orders")
-        await world.clock.advance(POLL_INTERVAL)
-        assert 30.0 - POLL_INTERVAL <= _seconds_left(world, world.keeper, key) <= 30.0
+        await world.clock.advance(SNAPSHOT_POLL_INTERVAL)
+        assert 30.0 - SNAPSHOT_POLL_INTERVAL <= _seconds_left(world, world.keeper, key) <= 30.0
         assert world.keeper.keeps("orders")
         await world.clock.advance(ROUND)
         assert {probed for _, probed in world.probe.starts} == {key}
@@ -79,7 +79,7 @@ async def test_an_instance_handed_over_is_released_and_the_outcome_of_its_runnin
         written = len(world.causes(lost))
         sharding.set_kept("users")
         assert not world.keeper.keeps("orders"), "at once, before the keeper has looked"
-        await world.clock.advance(POLL_INTERVAL)
+        await world.clock.advance(SNAPSHOT_POLL_INTERVAL)
         assert (len(world.keeper.leases), world.keeper.check_count, world.probe.running) == (0, 1, 1)
         begun = len(world.probe.starts)
         await world.clock.advance(300.0)
@@ -96,7 +96,7 @@ async def test_an_unwritten_status_is_not_written_after_another_node_has_taken_o
         world.store.is_unavailable, world.probe.results = True, {"o": Result.FAIL}
         await world.clock.advance(ROUND)
         sharding.set_kept()
-        await world.clock.advance(POLL_INTERVAL)
+        await world.clock.advance(SNAPSHOT_POLL_INTERVAL)
         world.store.is_unavailable = False
         await world.clock.advance(60.0)
         assert world.causes(key) == [Cause.REGISTERED, Cause.CHECK_PASSING]
@@ -131,15 +131,15 @@ async def test_an_instance_handed_over_is_checked_by_one_node_and_stays_listed()
         ):
             await world.clock.advance(20.0)
             from_node[2].set_kept()
-            await world.clock.advance(POLL_INTERVAL)
+            await world.clock.advance(SNAPSHOT_POLL_INTERVAL)
             to_node[2].set_kept("orders")
-            await world.clock.advance(POLL_INTERVAL)
+            await world.clock.advance(SNAPSHOT_POLL_INTERVAL)
             assert (from_node[0].keeps("orders"), to_node[0].keeps("orders")) == (False, True)
-            assert 60.0 - POLL_INTERVAL <= _seconds_left(world, to_node[0], key) <= 60.0
-            given, taken = len(from_node[1].starts), len(to_node[1].starts)
+            assert 60.0 - SNAPSHOT_POLL_INTERVAL <= _seconds_left(world, to_node[0], key) <= 60.0
+            from_starts, to_starts = len(from_node[1].starts), len(to_node[1].starts)
             await world.clock.advance(ROUND)
-            assert len(from_node[1].starts) == given
-            assert len(to_node[1].starts) > taken
+            assert len(from_node[1].starts) == from_starts
+            assert len(to_node[1].starts) > to_starts
         assert world.status(key) is Status.PASSING
         await other_keeper.stop()
 

@@ -16,7 +16,7 @@ from adsum.etcd.values import Member
 from adsum.peers import advertised_url
 
 
-def _of(listen: str, store: str, advertise: str = "") -> ServeConfig:
+def _config(listen: str, store: str, advertise: str = "") -> ServeConfig:
     return ServeConfig(listen=listen, store=store, advertise=advertise, xds="off", node="n1")
 
 
@@ -24,10 +24,10 @@ def _of(listen: str, store: str, advertise: str = "") -> ServeConfig:
 @pytest.mark.parametrize("hosts", ["10.0.0.1:2379", "etcd", "127.0.0.1:2379,10.0.0.2:2379"])
 def test_a_loopback_address_is_refused_where_etcd_is_on_other_hosts(listen: str, hosts: str) -> None:
     with pytest.raises(Invalid, match="must be an address that nodes on other hosts reach") as refused:
-        _of(listen, f"etcd://{hosts}")
+        _config(listen, f"etcd://{hosts}")
     assert refused.value.field == "listen"
     assert f"--advertise http://{listen}" in str(refused.value)
-    _of(listen, f"etcd://{hosts}", advertise="http://127.0.0.1:23786")
+    _config(listen, f"etcd://{hosts}", advertise="http://127.0.0.1:23786")
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def test_a_loopback_address_is_refused_where_etcd_is_on_other_hosts(listen: str,
     ],
 )
 def test_other_listen_addresses_are_accepted(listen: str, store: str) -> None:
-    _of(listen, store)
+    _config(listen, store)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:23786", "[::]:23786"])
 def test_a_node_on_every_address_must_advertise_one_where_etcd_is_on_this_host(listen: str) -> None:
     with pytest.raises(Invalid, match="must say where other nodes reach this one"):
-        _of(listen, "etcd://127.0.0.1:2379")
+        _config(listen, "etcd://127.0.0.1:2379")
 
 
 async def test_a_node_on_one_address_advertises_it() -> None:
@@ -66,8 +66,8 @@ async def test_a_node_on_every_address_advertises_the_one_that_faces_etcd(
     monkeypatch.setattr(
         "adsum.client.local_address.outbound_address", lambda peer: LOOPBACK if peer[0] == "127.0.0.1" else address
     )
-    place = EtcdAddress.parse("etcd://127.0.0.1:2379,10.0.0.1:2381")
-    assert await advertised_url.resolve_advertised_url("http://0.0.0.0:23786", place, Random()) == url
+    etcd = EtcdAddress.parse("etcd://127.0.0.1:2379,10.0.0.1:2381")
+    assert await advertised_url.resolve_advertised_url("http://0.0.0.0:23786", etcd, Random()) == url
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,13 @@ async def test_a_loopback_address_is_refused_beside_a_member_of_an_etcd_of_sever
     async def members(_: EtcdClient) -> tuple[Member, ...]:
         if not peers:
             raise EtcdUnreachable("it does not answer")
-        return tuple(Member(number, f"e{number}", (), (each,)) for number, each in enumerate(peers))
+        return tuple(Member(number, f"e{number}", (), (url,)) for number, url in enumerate(peers))
 
     monkeypatch.setattr(EtcdClient, "members", members)
-    place = EtcdAddress.parse("etcd://127.0.0.1:2379")
-    assert await advertised_url.resolve_advertised_url("http://10.0.0.5:1", place, Random()) == "http://10.0.0.5:1"
+    etcd = EtcdAddress.parse("etcd://127.0.0.1:2379")
+    assert await advertised_url.resolve_advertised_url("http://10.0.0.5:1", etcd, Random()) == "http://10.0.0.5:1"
     if refused:
         with pytest.raises(Invalid, match=r"listen: must be .* at 10\.0\.0\.1, 10\.0\.0\.2; .*--advertise"):
-            await advertised_url.resolve_advertised_url("http://127.0.0.1:1", place, Random())
+            await advertised_url.resolve_advertised_url("http://127.0.0.1:1", etcd, Random())
     else:
-        assert (
-            await advertised_url.resolve_advertised_url("http://127.0.0.1:1", place, Random()) == "http://127.0.0.1:1"
-        )
+        assert await advertised_url.resolve_advertised_url("http://127.0.0.1:1", etcd, Random()) == "http://127.0.0.1:1"

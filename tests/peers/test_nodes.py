@@ -87,7 +87,7 @@ async def test_a_renewal_may_reach_any_node(etcd: EtcdProcess) -> None:
         assert "nodes" not in first.status().store_condition
 
 
-async def test_a_node_that_reaches_only_itself_forwards_nothing_and_calls_nothing_renewed(
+async def test_a_node_that_reaches_only_itself_forwards_nothing_and_reports_nothing_as_renewed(
     etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As on hosts that advertise loopback: each node reaches itself at the address of the other."""
@@ -162,7 +162,7 @@ async def _token(answer: httpx.Response) -> str:
     raise AssertionError
 
 
-async def test_nothing_is_called_renewed_while_no_node_is_certain_to_keep_it(etcd: EtcdProcess) -> None:
+async def test_nothing_is_reported_as_renewed_while_no_node_is_certain_to_keep_it(etcd: EtcdProcess) -> None:
     async with serving(etcd, "n1") as first, serving(etcd, "n2") as second:
         await _register(first)
         await _share(first, second)

@@ -96,7 +96,7 @@ async def test_a_lease_that_one_node_knows_is_not_lost(peers: Peers, proxy: TcpP
         await asyncio.to_thread(empty.stop)
 
 
-async def test_nothing_is_called_renewed_when_no_node_answers(peers: Peers) -> None:
+async def test_nothing_is_reported_as_renewed_when_no_node_answers(peers: Peers) -> None:
     with pytest.raises(KeeperUnavailable, match="nowhere can't be asked"):
         await peers.renew([NOWHERE], [LISTED])
 
@@ -112,9 +112,11 @@ async def test_another_run_of_a_node_renews_nothing_and_refuses(
 
 
 async def test_another_run_of_a_node_does_not_answer_for_the_consumers_of_the_former_one(proxy: TcpProxy) -> None:
-    for peer, unaware in ((_peer_at(proxy, "n2"), 1), (_peer_at(proxy), 0)):
+    for peer, unacknowledged_count in ((_peer_at(proxy, "n2"), 1), (_peer_at(proxy), 0)):
         peers = Peers(FixedPeers([peer]), SystemClock(), Random(1))
-        assert (await peers.wait_for_acknowledgements(_no_consumers_here, "orders", 1, 0.0)).unacknowledged == unaware
+        assert (
+            await peers.wait_for_acknowledgements(_no_consumers_here, "orders", 1, 0.0)
+        ).unacknowledged == unacknowledged_count
         await peers.close()
 
 

@@ -22,7 +22,7 @@ def _up_to(max_length: int, texts: st.SearchStrategy[str]) -> st.SearchStrategy[
 
 
 service_names = _up_to(
-    validation.MAX_NAME_LENGTH, st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+    validation.MAX_SERVICE_NAME_LENGTH, st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 ).map(lambda name: name if name[-1] != "-" else name[:-1] + "z")
 ids = _up_to(validation.MAX_ID_LENGTH, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,8}", fullmatch=True))
 keys = st.builds(Key, service_names, ids)

@@ -1,7 +1,7 @@
 """The ledger of one node's consumers: which have acknowledged, which left without a good-bye, and which are lost.
 
-Silence is not consent. A consumer whose connection ended goes on calling by its last view until it comes back, or until
-`lost_after` seconds have passed. Pure: every instant is an argument.
+Silence is no acknowledgement. A consumer whose connection ended goes on calling by its last view until it comes back,
+or until `lost_after` seconds have passed. Pure: every instant is an argument.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MUTE_AFTER: Final = 30.0
 that one mute consumer can't make every drain take its whole wait."""
 LOST_LISTED_FOR: Final = 60.0
 """Seconds for which a lost consumer is listed. Then it is forgotten."""
-MAX_DEPARTED: Final = 100_000
+MAX_DEPARTED_RECORDS: Final = 100_000
 """Records of consumers that left. Past it the one that left first is forgotten. If it is not lost yet, drains wait for
 "consumers that left" in its place, for as long as they would have waited for it."""
 MAX_GOODBYES: Final = 50_000
@@ -61,13 +61,16 @@ class AckRecord:
         self.acknowledged = 0
         """The revision that the consumer has acknowledged."""
         self.connections = 0
+        """The number of open connections."""
         self.joined_at = now
+        """The instant at which the latest connection began."""
         self.left_at = 0.0
         """The last sign of life over a connection that has ended."""
         self.never_acknowledged_since: float | None = now if consumer.acks_immediately else None
-        """When it connected, if it has acknowledged nothing since; None if it has, or need not do so at once."""
+        """The instant at which it connected, if it has acknowledged nothing since; None if it has, or need not do so at
+        once."""
         self.unacknowledged_since: float | None = None
-        """When a drain first found it behind; None if none has since its last acknowledgement."""
+        """The instant at which a drain first found it behind; None if none has since its last acknowledgement."""
 
 
 class PendingConsumer(NamedTuple):
@@ -127,13 +130,13 @@ class AckLedger:
         self._withdraw_goodbye(consumer.id, services)
         return tuple(self._connect(consumer, scope, now) for scope in scopes)
 
-    def disconnect(self, ack_records: Iterable[AckRecord], heard_at: float, now: float) -> None:
-        """Removes a connection that ended without a good-bye. Its last sign of life was at `heard_at`."""
+    def disconnect(self, ack_records: Iterable[AckRecord], alive_at: float, now: float) -> None:
+        """Removes a connection that ended without a good-bye. Its last sign of life was at `alive_at`."""
         for record in ack_records:
             record.connections -= 1
             if record.never_acknowledged_since is not None and self._holds(record):
                 self._mutes.add(record.consumer)
-            record.left_at = max(record.left_at, heard_at)
+            record.left_at = max(record.left_at, alive_at)
             if not record.connections and self._holds(record):
                 self._departed[record] = None
                 self._departed_by_name.setdefault(_name_and_address(record), {})[record] = None
@@ -172,7 +175,10 @@ class AckLedger:
     def acknowledge_elsewhere(
         self, ids: Iterable[str], service: str, revision: int, *, only_departed: bool
     ) -> list[AckRecord]:
-        """Records acknowledgements that another node received. Returns the records of this node that they settle."""
+        """Records acknowledgements that another node received. Returns the records of this node that they change.
+
+        `only_departed` leaves out consumers that are connected to this node.
+        """
         records = [
             record for id in ids for record in self._records(id, service) if not (only_departed and record.connections)
         ]
@@ -227,7 +233,7 @@ class AckLedger:
         return AckStatus(list(waiting.values()), only_lost, behind, next_loss_at)
 
     def note_restart(self, started_at: float) -> None:
-        """Waits for unknown consumers from before the restart, which may not have come back yet."""
+        """Makes drains wait for unknown consumers from before the restart, until `lost_after` seconds after it."""
         self._unknown = ("consumers from before the restart", REASON_RESTARTED, started_at + self.lost_after)
 
     def reset_revisions(self) -> None:
@@ -332,9 +338,9 @@ class AckLedger:
         while self._departed:
             record = next(iter(self._departed))
             lost_at = record.left_at + self.lost_after
-            if len(self._departed) > MAX_DEPARTED and now < lost_at:
+            if len(self._departed) > MAX_DEPARTED_RECORDS and now < lost_at:
                 self._unknown = ("consumers that left", REASON_TOO_MANY_LEFT, max(lost_at, self._unknown[2]))
-            elif len(self._departed) <= MAX_DEPARTED and now < lost_at + LOST_LISTED_FOR:
+            elif len(self._departed) <= MAX_DEPARTED_RECORDS and now < lost_at + LOST_LISTED_FOR:
                 break
             self._remove(record)
         while self._goodbyes and next(iter(self._goodbyes.values())).until <= now:

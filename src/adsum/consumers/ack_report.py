@@ -12,8 +12,8 @@ from adsum.consumers.ack_ledger import AckStatus, PendingConsumer
 MAX_LISTED_CONSUMERS: Final = 100
 """Consumers in the list of those that are waited for, and in the list of lost ones. Further ones are only counted."""
 MAX_IDS_BYTES: Final = 20_000
-"""Bytes of the consumer ids in one query between nodes, for questions and hints each. Further ids wait until these are
-settled. Both fit into the head of an HTTP request."""
+"""Bytes of each list of consumer ids in one query between nodes. Further ids wait until these are settled. The lists
+fit into the head of an HTTP request."""
 
 
 @dataclass(frozen=True, slots=True)

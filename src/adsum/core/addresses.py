@@ -6,10 +6,10 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
-MAX_CACHED_ADDRESSES: Final = 65_536
-"""Addresses whose kind is cached. Past it those used longest ago are parsed again."""
 WILDCARD_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
-"""The addresses of a program that listens on every address."""
+"""The addresses of a program that listens on every address of its host."""
+MAX_CACHED_ADDRESSES: Final = 65_536
+"""Addresses whose parsing is cached. Past it those used longest ago are parsed again."""
 
 
 def format_host_port(address: str, port: int) -> str:
@@ -17,9 +17,9 @@ def format_host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-@lru_cache(maxsize=MAX_CACHED_ADDRESSES)  # Thousands of instances share a host, and every change asks again.
+@lru_cache(maxsize=MAX_CACHED_ADDRESSES)  # Thousands of instances share a host, and each of their changes looks it up.
 def is_ip_address(address: str) -> bool:
-    """Returns whether it is an IP address, without brackets, rather than a host name."""
+    """Returns whether the text is an IP address (without brackets), rather than a host name."""
     try:
         ip_address(address)
     except ValueError:

@@ -46,7 +46,7 @@ class UnknownDocument(AdsumError):
 
 
 class LeaseLost(AdsumError):
-    """Another holder has registered the instance since: this holder no longer has the lease."""
+    """The holder no longer has the lease, because another holder has registered the instance."""
 
     def __init__(self, service: str, id: str) -> None:
         super().__init__(f"the lease of {service!r} instance {id!r} is held by a later registration")

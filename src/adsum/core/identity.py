@@ -14,8 +14,8 @@ from adsum.core.addresses import format_host_port
 
 DIGEST_BYTES: Final = 6
 """Bytes of a holder's digest. Consumers tell processes apart by it; it can't be used to renew or deregister."""
-MAX_CACHED_ADDRESSES: Final = 65_536
-"""Canonical addresses, and digests, that are cached. Past it those used longest ago are computed again."""
+MAX_CACHED_IDENTITIES: Final = 65_536
+"""Canonical addresses, and digests of holders, that are cached. Past it those used longest ago are computed again."""
 
 DIALECT_HOLDERS: Final = frozenset({"etcd-naming"})
 """Holders under which a dialect lists the registrations of its own system. Like an empty holder, they name no
@@ -61,7 +61,7 @@ class ProcessIdentity(NamedTuple):
 
 
 def process_name(holder: str) -> str:
-    """Returns the process that a holder names; "" if it names none."""
+    """Returns the name of the process in a holder; "" if the holder names no process."""
     return "" if holder in DIALECT_HOLDERS else holder.partition(PART_SEPARATOR)[0]
 
 
@@ -70,14 +70,14 @@ def canonical_place(address: str, port: int, scheme: str) -> Place:
     return Place(_canonical(address), port, scheme)
 
 
-@lru_cache(MAX_CACHED_ADDRESSES)
+@lru_cache(MAX_CACHED_IDENTITIES)
 def holder_digest(holder: str) -> str:
-    """Returns the digest that consumers see in place of the holder's process; "" if the holder names none."""
+    """Returns the digest that consumers see in place of the holder's process; "" if it names no process."""
     process = process_name(holder)
     return blake2b(process.encode(), digest_size=DIGEST_BYTES).hexdigest() if process else ""
 
 
-@lru_cache(MAX_CACHED_ADDRESSES)
+@lru_cache(MAX_CACHED_IDENTITIES)
 def _canonical(address: str) -> str:
     if ":" not in address:
         return address.rstrip(".").lower()

@@ -21,11 +21,11 @@ PAGE_COPIES: Final = 2
 
 
 def text_size(value: str) -> int:
-    """Bytes of a text in memory."""
+    """Returns the bytes of a text in memory."""
     return TEXT_OVERHEAD_BYTES + len(value) * (1 if value.isascii() else MAX_CHARACTER_BYTES)
 
 
 def page_text_size(value: str) -> int:
-    """Bytes of a text in memory that the pages show, too."""
+    """Returns the bytes of a text that the pages contain, too, in memory."""
     encoded = len(value) if value.isascii() else len(value.encode(errors="surrogatepass"))
     return text_size(value) + PAGE_COPIES * encoded

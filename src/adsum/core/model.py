@@ -1,7 +1,7 @@
 """The model: what providers declare, and what the catalog lists.
 
 Values are frozen and always valid: constructors raise `Invalid`, naming the field. Lengths of time (`ttl`, `grace`,
-`interval`) are seconds. Instants on the wall clock (`since`, `at`) are seconds since 1970; they are shown to people and
+`interval`) are seconds. Instants on the wall clock (`since`, `at`) are seconds since 1970. They are for people and
 never compared.
 """
 
@@ -45,7 +45,7 @@ def empty_mapping() -> Mapping[str, str]:
 
 
 def freeze(pairs: Mapping[str, str]) -> Mapping[str, str]:
-    """Returns an immutable copy."""
+    """Returns an immutable copy of the pairs."""
     return MappingProxyType(dict(pairs)) if pairs else EMPTY_MAPPING
 
 
@@ -242,7 +242,7 @@ class Registration:
 
 
 def _memory_size(instance: Instance, checks: Iterable[Check]) -> int:
-    """Bytes of memory of one registration. The estimate is too high if it shares texts with others."""
+    """Estimates the bytes of memory of a registration. The estimate is too high if it shares texts with others."""
     size = LISTING_BYTES
     for tag in instance.tags:
         size += page_text_size(tag)
@@ -281,7 +281,7 @@ class Override:
 
 
 MAX_SHARED_STATUSES: Final = 4_096
-"""Different sets of check statuses that are shared. Past it those used longest ago are no longer shared."""
+"""Different sets of check statuses that listings share. Past it those used longest ago are no longer shared."""
 
 _NO_CHECKS: Final[Mapping[str, Status]] = MappingProxyType({})
 

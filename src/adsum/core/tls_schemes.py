@@ -1,4 +1,4 @@
-"""The schemes of TLS."""
+"""The URL schemes that use TLS."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
+from adsum.core.addresses import MAX_CACHED_ADDRESSES
 from adsum.core.errors import Invalid
 
-MAX_NAME_LENGTH: Final = 63
+MAX_SERVICE_NAME_LENGTH: Final = 63
 """Characters of a service's name. It is one DNS label (RFC 1123), so that it is a host name in every dialect."""
 MAX_ID_LENGTH: Final = 128
 MAX_NODE_ID_LENGTH: Final = 320
@@ -30,14 +31,14 @@ FIRST_MULTICAST_OCTET: Final = 224
 """The lowest first octet of IPv4 addresses that are multicast (224/4) or reserved (240/4)."""
 
 NAME_PATTERN: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-NAME_RULE: Final = f"1 to {MAX_NAME_LENGTH} of a-z, 0-9 and inner hyphens"
-"""What `NAME_PATTERN` accepts, for errors."""
+NAME_RULE: Final = f"1 to {MAX_SERVICE_NAME_LENGTH} of a-z, 0-9 and inner hyphens"
+"""A description of `NAME_PATTERN` for errors."""
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}"
 ID_RULE: Final = f"1 to {MAX_ID_LENGTH} letters, digits and . _ : @ -, starting with a letter or digit"
-"""What `ID_PATTERN` accepts, for errors."""
+"""A description of `ID_PATTERN` for errors."""
 SCHEME_PATTERN: Final = r"[a-z][a-z0-9+.-]{0,15}"
 SCHEME_RULE: Final = "a URL scheme in lower case, such as http, https or grpc"
-"""What `SCHEME_PATTERN` accepts, for errors."""
+"""A description of `SCHEME_PATTERN` for errors."""
 KEY_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"
 """A key of metadata."""
 HEADER_NAME_PATTERN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"
@@ -84,7 +85,9 @@ def address(field: str, value: str) -> None:
         raise Invalid(field, problem)
 
 
-@lru_cache(maxsize=65_536)  # Thousands of instances share a host, and parsing an address is the slowest validation.
+@lru_cache(
+    maxsize=MAX_CACHED_ADDRESSES
+)  # Thousands of instances share a host, and parsing an address is the slowest validation.
 def _address_problem(value: str) -> str | None:
     if _IPV4.fullmatch(value) and 0 < int(value[: value.index(".")]) < FIRST_MULTICAST_OCTET:
         return None  # The usual case, without the slow parser of the library.

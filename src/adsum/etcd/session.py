@@ -48,8 +48,6 @@ class EtcdSession:
             _log,
             "there is no session with etcd: %s",
             "there is a session with etcd again",
-            failure_level=logging.ERROR,
-            recovery_level=logging.WARNING,
         )
         self._verify = asyncio.Event()
 

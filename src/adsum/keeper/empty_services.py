@@ -43,6 +43,7 @@ class EmptyServiceKeeper:
         self._find_referenced = find_referenced
         self._empty = EmptyServices()
         self.forget_after = DEFAULT_FORGET_AFTER
+        """Seconds without an instance after which a service is forgotten."""
 
     def update(self, before: Snapshot, after: Snapshot, kept_before: Set[int], kept: Set[int]) -> None:
         """Follows a change of the catalog, or of the kept shards."""

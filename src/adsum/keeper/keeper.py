@@ -25,7 +25,7 @@ from adsum.keeper.rounds import run_rounds
 from adsum.ports import Clock, Observer, Probe, Sharding
 from adsum.registry import Registry
 
-POLL_INTERVAL: Final = 0.1
+SNAPSHOT_POLL_INTERVAL: Final = 0.1
 """Seconds between two looks for a new snapshot. A look costs one comparison, and a burst of changes is one look."""
 MAX_UPDATES_PER_TURN: Final = 1_000
 """Changed instances that are followed before other tasks run."""
@@ -36,10 +36,10 @@ _log = logging.getLogger("adsum.keeper")
 class Keeper:
     """Keeps the leases, checks and overrides of listed instances, and forgets services that stay empty.
 
-    It writes changes to the registry when leases lapse and expire, checks change their status, and so on. One of
-    several nodes keeps its share of the services (`sharding`). The keeper follows the snapshots of the registry and may
-    skip some, since the next one contains everything. `probe` runs the checks, at most `max_probes` at the same time;
-    its creator closes it.
+    It writes the changes to the registry: leases that lapse and expire, checks that change their status, overrides that
+    end. One of several nodes keeps its share of the services (`sharding`). The keeper follows the snapshots of the
+    registry and may skip some, since the next one contains everything. `probe` runs the checks, at most `max_probes` at
+    the same time; its creator closes it.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Keeper:
         await self._place_prober.stop()
 
     def keeps(self, service: str) -> bool:
-        """Returns whether this node keeps the service. A shard counts once its instances have been taken up."""
+        """Returns whether this node keeps the service. A gained shard counts once its instances are followed."""
         shard = shard_of(service)
         return shard in self._kept_shards and shard in self._sharding.kept_shards
 
@@ -137,7 +137,7 @@ class Keeper:
 
     async def _poll(self) -> None:
         await self._follow()
-        await self._clock.sleep(POLL_INTERVAL)
+        await self._clock.sleep(SNAPSHOT_POLL_INTERVAL)
 
     async def _follow(self) -> None:
         """Follows the changes since the last snapshot, and the changes of the kept shards."""

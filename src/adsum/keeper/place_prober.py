@@ -19,7 +19,7 @@ _CONNECT: Final = Check("takeover", CheckKind.TCP, timeout=PLACE_CONNECT_TIMEOUT
 
 
 class PlaceProber:
-    """Probes places, once each: concurrent requests for one place share a probe."""
+    """Probes places. Concurrent requests for one place share a probe."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe

@@ -49,6 +49,8 @@ class Proposals:
             _log,
             "nothing can be written, so no instance expires: %s; %d proposals wait",
             "the store is back; %d proposals still wait",
+            failure_level=logging.WARNING,
+            recovery_level=logging.INFO,
         )
         self._is_backing_off = False
 

@@ -14,7 +14,7 @@ from adsum.core.nodes.advertised_urls import is_loopback
 from adsum.etcd.address import EtcdAddress
 from adsum.etcd.errors import EtcdError
 
-LOOKUP_TIMEOUT: Final = 5.0
+ETCD_LOOKUP_TIMEOUT: Final = 5.0
 """Seconds that the look-up of the name of an etcd member may take."""
 MEMBERS_TIMEOUT: Final = 1.0
 """Seconds that etcd has to list its members. Then all of them are assumed to be on one host. If that is wrong, the
@@ -45,7 +45,7 @@ async def resolve_advertised_url(url: str, etcd: EtcdAddress, rng: Random) -> st
             raise Invalid("listen", _unreachable_problem(url, hosts))
         return url
     try:
-        address = await outbound_address_to_any(etcd.host_ports, LOOKUP_TIMEOUT)
+        address = await outbound_address_to_any(etcd.host_ports, ETCD_LOOKUP_TIMEOUT)
     except OSError as error:
         raise Invalid("advertise", f"must say where other nodes reach this one, since {error}") from None
     if address == LOOPBACK:
@@ -54,7 +54,7 @@ async def resolve_advertised_url(url: str, etcd: EtcdAddress, rng: Random) -> st
 
 
 async def _member_hosts(address: EtcdAddress, rng: Random) -> str:
-    """Returns the hosts of etcd's members if there are several; "" if there is one, or etcd does not answer in time."""
+    """Returns the hosts of etcd's members if there are several; "" if there is one or etcd does not answer in time."""
     from adsum.etcd.client import EtcdClient  # Reading the settings does not need gRPC.
 
     client = EtcdClient(address, rng)

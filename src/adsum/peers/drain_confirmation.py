@@ -58,7 +58,7 @@ class DrainConfirmation:
         self._lost_after = lost_after
         self._silences: dict[str, _Silence] = {}
         self._answered_at: dict[str, float] = {}
-        """When each node answered last."""
+        """The instant at which each node answered last."""
 
     async def wait_for_acknowledgements(
         self,
@@ -162,7 +162,7 @@ class DrainConfirmation:
         return wire.AcknowledgementReport("", 0, 0, [], [view], 1)
 
     def _relevant(self, peers: Sequence[QueriedPeer]) -> list[QueriedPeer]:
-        """Leaves out runs of nodes that left so long ago that their consumers are lost, if the node is back since."""
+        """Leaves out runs of nodes that left so long ago that their consumers are lost, if the node is back."""
         present = {queried.peer.name for queried in peers if queried.left_ago is None}
         return [
             queried

@@ -45,10 +45,10 @@ class Peers:
         return self._sharding.keepers(service)
 
     async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
-        """Forwards renewals to all of `peers`. Returns the leases that every node which keeps them calls lost.
+        """Forwards renewals to all of `peers`. Returns the leases that are lost at every node that keeps them.
 
-        Raises `KeeperUnavailable` if the keeper of a lease does not answer: to call the lease renewed would let it
-        lapse unnoticed while this node is cut off from its keeper.
+        Raises `KeeperUnavailable` if the keeper of a lease does not answer. If the lease were reported as renewed, it
+        would lapse unnoticed while this node is cut off from the keeper.
         """
         replies = await asyncio.gather(*(self._forwarder(peer).renew(leases) for peer in peers))
         answers = [reply for reply in replies if reply is not None]

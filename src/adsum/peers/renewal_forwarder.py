@@ -13,7 +13,7 @@ from adsum import wire
 from adsum.core.errors import AdsumError
 from adsum.outage_log import OutageLog
 
-BATCH_DELAY: Final = 0.05
+RENEWAL_BATCH_DELAY: Final = 0.05
 """Seconds for which renewals are collected before they are sent."""
 RENEWAL_ANSWER_TIMEOUT: Final = 0.4
 """Seconds that the node has to answer a renewal. Then the client gets an error, and uses another node."""
@@ -56,7 +56,11 @@ class RenewalForwarder:
         self._task: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self._outage = OutageLog(
-            *(_log, "renewals can't be forwarded to %s, and are refused: %s", "renewals are forwarded to %s again")
+            _log,
+            "renewals can't be forwarded to %s, and are refused: %s",
+            "renewals are forwarded to %s again",
+            failure_level=logging.WARNING,
+            recovery_level=logging.INFO,
         )
 
     async def renew(self, leases: Sequence[wire.LeaseBody]) -> RenewalAnswer | None:
@@ -80,7 +84,7 @@ class RenewalForwarder:
 
     async def _run(self) -> None:
         while self._waiting:
-            await asyncio.sleep(BATCH_DELAY)
+            await asyncio.sleep(RENEWAL_BATCH_DELAY)
             while len(self._sending) >= MAX_CONCURRENT_RENEWAL_REQUESTS:
                 await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
             sending = asyncio.create_task(self._send_batch(self._take()), name="adsum-forward-renewals")

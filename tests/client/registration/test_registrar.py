@@ -164,7 +164,7 @@ async def test_a_superseded_registrar_waits_and_is_listed_again_when_the_id_is_f
         assert fixture.takeover() is Takeover.USUAL
         fixture.source.superseded.add("o8000")
         fixture.source.refuse = RegistrationConflict(
-            "the id orders/o8000 belongs to a living process at http://10.0.0.9:80"
+            "the id orders/o8000 belongs to a live process at http://10.0.0.9:80"
         )
         await fixture.clock.advance(6.0)
         assert registrar.state is RegistrarState.WAITING
@@ -184,9 +184,7 @@ async def test_a_superseded_registrar_waits_and_is_listed_again_when_the_id_is_f
 async def test_an_id_of_a_live_process_is_no_error_and_is_tried_again_every_few_seconds(
     fixture: RegistrarFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fixture.source.refuse = RegistrationConflict(
-        "the id orders/o8000 belongs to a living process at http://10.0.0.9:80"
-    )
+    fixture.source.refuse = RegistrationConflict("the id orders/o8000 belongs to a live process at http://10.0.0.9:80")
     registrar = fixture.register()
     await registrar.start()
     assert registrar.state is RegistrarState.WAITING

@@ -216,7 +216,7 @@ async def test_a_request_goes_to_the_next_node_when_one_fails(node: StubNode) ->
 @pytest.mark.parametrize(
     ("problem", "error"),
     [
-        (wire.Problem("Conflict", 409, "a living process has it"), RegistrationConflict),
+        (wire.Problem("Conflict", 409, "a live process has it"), RegistrationConflict),
         (wire.Problem("Unprocessable", 422, "must be a port", field="port"), Invalid),
         (wire.Problem("Insufficient Storage", 507, "the catalog is full"), RegistryRefused),
     ],

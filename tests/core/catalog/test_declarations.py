@@ -27,7 +27,7 @@ def _after(*requests: Declaration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot
 
 
 def _bodies(snapshot: Snapshot) -> dict[str, bytes]:
-    return {str(title): document.body for title, document in snapshot.documents.by_key.items()}
+    return {str(key): document.body for key, document in snapshot.documents.by_key.items()}
 
 
 def _declared(name: str, body: bytes, kind: DocumentKind = ROUTE) -> Declaration:
@@ -41,9 +41,9 @@ def test_a_declared_document_has_its_author_and_cause() -> None:
     assert snapshot.documents.revision == 1
 
 
-def _replaced(says: dict[str, bytes], *, prune: bool = True) -> Declaration:
-    bodies = {DocumentKey(ROUTE, name): body for name, body in says.items()}
-    return DocumentReplacement({ROUTE}, bodies, ANN, prune=prune)
+def _replaced(bodies: dict[str, bytes], *, prune: bool = True) -> Declaration:
+    by_key = {DocumentKey(ROUTE, name): body for name, body in bodies.items()}
+    return DocumentReplacement({ROUTE}, by_key, ANN, prune=prune)
 
 
 def test_declaring_the_same_again_changes_nothing_and_keeps_the_first_author() -> None:
@@ -91,19 +91,19 @@ def test_a_repeated_declaration_changes_nothing_and_a_draft_sees_earlier_ones(
 
 
 def test_documents_that_contradict_one_another_are_refused_and_change_nothing() -> None:
-    def lonely(documents: documents.Documents) -> None:
+    def at_most_one(documents: documents.Documents) -> None:
         if len(documents.by_key) > 1:
             raise Invalid("to", "is one too many")
 
-    snapshot = _after(declarations.declare(DocumentKey(ROUTE, "a"), b"1", ANN, lonely))
+    snapshot = _after(declarations.declare(DocumentKey(ROUTE, "a"), b"1", ANN, at_most_one))
     for declaration in (
-        declarations.declare(DocumentKey(ROUTE, "b"), b"1", ANN, lonely),
-        DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"1", DocumentKey(ROUTE, "c"): b"1"}, ANN, lonely),
+        declarations.declare(DocumentKey(ROUTE, "b"), b"1", ANN, at_most_one),
+        DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"1", DocumentKey(ROUTE, "c"): b"1"}, ANN, at_most_one),
     ):
         with pytest.raises(Invalid):
             declaration(snapshot)
-    assert declarations.declare(DocumentKey(ROUTE, "a"), b"2", ANN, lonely)(snapshot)
-    assert DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"1"}, ANN, lonely)(snapshot)
+    assert declarations.declare(DocumentKey(ROUTE, "a"), b"2", ANN, at_most_one)(snapshot)
+    assert DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"1"}, ANN, at_most_one)(snapshot)
 
 
 def test_too_many_documents_are_refused_and_known_ones_may_still_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_an_empty_list_withdraws_everything_only_with_prune() -> None:
         _replaced({}, prune=False)(snapshot)
     assert refused.value.field == "prune"
     assert _bodies(_after(_replaced({}), start=snapshot)) == {}
-    assert _replaced({}, prune=False)(_after()) == [], "where there is nothing, nothing goes"
+    assert _replaced({}, prune=False)(_after()) == [], "nothing is declared, so nothing is withdrawn"
 
 
 def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,15 +144,15 @@ def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(mon
 
 
 def test_a_prepared_decision_is_used_only_while_the_documents_are_unchanged() -> None:
-    judged: list[documents.Documents] = []
+    validated: list[documents.Documents] = []
     snapshot = _after(_declared("a", b"1"))
-    prepared = DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"2"}, ANN, judged.append)
+    prepared = DocumentReplacement([ROUTE], {DocumentKey(ROUTE, "b"): b"2"}, ANN, validated.append)
     prepared.prepare(snapshot.documents, declarations.accept_all)
     assert {str(edit.key) for edit in prepared(snapshot)} == {"route a", "route b"}
-    assert judged == []
+    assert validated == []
     other = _after(_declared("c", b"1"), start=snapshot)
     assert {str(edit.key) for edit in prepared(other)} == {"route a", "route b", "route c"}
-    assert len(judged) == 1
+    assert len(validated) == 1
 
 
 def test_a_prepared_refusal_is_raised_only_while_the_documents_are_unchanged() -> None:

@@ -52,7 +52,7 @@ def test_a_larger_registration_of_a_listed_instance_is_refused_past_the_bound() 
 
 
 @pytest.mark.parametrize(
-    "goes_on",
+    "decide",
     [
         lambda: decisions.register(_registration(size=9), ANN),
         lambda: decisions.register(replace(_registration(size=10), ttl=3.0), ANN),
@@ -62,8 +62,8 @@ def test_a_larger_registration_of_a_listed_instance_is_refused_past_the_bound() 
         lambda: decisions.register(_registration("o1", size=10, holder="h2"), ANN, Takeover.FORCE),
     ],
 )
-def test_changes_that_need_no_memory_are_accepted_far_beyond_the_bound(goes_on: Callable[[], Decision]) -> None:
+def test_changes_that_need_no_memory_are_accepted_far_beyond_the_bound(decide: Callable[[], Decision]) -> None:
     draft = Draft(_listed(_registration(size=10), _registration("o22")), 1)
-    facts = goes_on()(draft)
+    facts = decide()(draft)
     assert facts
     draft.add(facts)

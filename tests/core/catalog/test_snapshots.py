@@ -132,9 +132,9 @@ def test_a_snapshot_is_immutable() -> None:
 def test_a_service_that_a_batch_does_not_touch_is_shared(history: list[list[Change]]) -> None:
     snapshots = _walked(history)
     for before, after, changes in zip(snapshots, snapshots[1:], history, strict=False):
-        touched = {change.key.service for change in changes}
+        changed = {change.key.service for change in changes}
         for name, service in before.services.items():
-            assert (after.services[name] is service) == (name not in touched)
+            assert (after.services[name] is service) == (name not in changed)
 
 
 @given(forgetful)
@@ -229,8 +229,8 @@ def test_a_batch_longer_than_the_recent_changes_is_not_remembered_in_part() -> N
 def _sizes(snapshot: Snapshot) -> tuple[int, int]:
     """Bytes of registrations and of recent changes, counted again."""
     listings = _listed(snapshot).values()
-    steps = [step for service in snapshot.services.values() for step in service.recent_changes]
-    return sum(each.registration.size for each in listings), sum(step.size for step in steps)
+    changes = [change for service in snapshot.services.values() for change in service.recent_changes]
+    return sum(listing.registration.size for listing in listings), sum(change.size for change in changes)
 
 
 @given(histories)
@@ -239,19 +239,19 @@ def test_sizes_are_updated_with_each_change(history: list[list[Change]]) -> None
     for snapshot in _walked(history):
         assert (snapshot.size, snapshot.recent_changes_size) == _sizes(snapshot)
         assert all(
-            each.size == sum(of.registration.size for of in each.listings.values())
-            for each in snapshot.services.values()
+            service.size == sum(listing.registration.size for listing in service.listings.values())
+            for service in snapshot.services.values()
         )
 
 
 def test_past_their_bytes_the_recent_changes_of_the_longest_unchanged_services_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    loud = Provenance(Cause.MAINTENANCE, "tester", "x" * 1_000)
-    changes = [Change(Key(f"s{n}", "i1"), _listing(f"s{n}", "i1", 8000), loud) for n in range(8)]
-    step = EMPTY_SNAPSHOT.apply(Batch(1, changes[:1])).recent_changes_size
-    assert step > 1_000
-    monkeypatch.setattr(snapshots_module, "MAX_RECENT_CHANGES_BYTES", 8 * step - 1)
+    long_reason = Provenance(Cause.MAINTENANCE, "tester", "x" * 1_000)
+    changes = [Change(Key(f"s{n}", "i1"), _listing(f"s{n}", "i1", 8000), long_reason) for n in range(8)]
+    change_size = EMPTY_SNAPSHOT.apply(Batch(1, changes[:1])).recent_changes_size
+    assert change_size > 1_000
+    monkeypatch.setattr(snapshots_module, "MAX_RECENT_CHANGES_BYTES", 8 * change_size - 1)
     snapshots = _walked([[change] for change in changes])
     last = snapshots[-1]
     assert [bool(service.recent_changes) for service in last.services.values()] == [False, False, *[True] * 6]

@@ -139,7 +139,9 @@ def test_the_history_names_both_places_of_a_takeover() -> None:
         (at("o1", holder="etcd-naming"), at("o1", "10.0.0.2"), USUAL, "yes"),
     ],
 )
-def test_who_may_take_an_id(present: Registration, requested: Registration, takeover: Takeover, allowed: str) -> None:
+def test_lease_probe_and_takeover_decide_who_gets_an_id(
+    present: Registration, requested: Registration, takeover: Takeover, allowed: str
+) -> None:
     snapshot = after(present)
 
     for silent, is_taken in ((False, allowed == "yes"), (True, allowed != "no")):

@@ -9,7 +9,7 @@ from adsum.core.model import Check, CheckKind, Result, Status
 
 PASS, WARN, FAIL = Result.PASS, Result.WARN, Result.FAIL
 STARTING, PASSING, WARNING, CRITICAL = Status.STARTING, Status.PASSING, Status.WARNING, Status.CRITICAL
-EARNED = (STARTING, PASSING, WARNING, CRITICAL)
+EVIDENCE_STATUSES = (STARTING, PASSING, WARNING, CRITICAL)
 
 streaks = st.integers(1, 6)
 results = st.lists(st.sampled_from(Result), max_size=60)
@@ -24,7 +24,7 @@ def statuses(health: CheckHealth, *outcomes: Result) -> list[Status]:
 
 
 def test_the_table_has_no_holes() -> None:
-    assert set(MOVES) == set(product(EARNED, Result))
+    assert set(MOVES) == set(product(EVIDENCE_STATUSES, Result))
     assert {status for status, _ in MOVES.values()} == {PASSING, WARNING, CRITICAL}
 
 
@@ -63,12 +63,12 @@ def test_a_critical_instance_is_passing_after_rise_passes_in_a_row() -> None:
     ]
 
 
-def test_warnings_lead_back_from_critical_as_passes_do_and_the_last_one_names_the_status() -> None:
+def test_warnings_lead_back_from_critical_as_passes_do_and_the_last_outcome_decides() -> None:
     assert statuses(CheckHealth(check(rise=2), CRITICAL), PASS, WARN) == [CRITICAL, WARNING]
     assert statuses(CheckHealth(check(rise=2), CRITICAL), WARN, PASS) == [CRITICAL, PASSING]
 
 
-def test_passing_and_warning_change_places_at_once() -> None:
+def test_a_check_changes_between_passing_and_warning_at_once() -> None:
     assert statuses(CheckHealth(check(rise=5), PASSING), WARN, PASS, WARN) == [WARNING, PASSING, WARNING]
 
 
@@ -82,11 +82,11 @@ def test_a_check_has_no_declared_status(declared: Status) -> None:
         CheckHealth(check(), declared)
 
 
-@given(streaks, streaks, st.sampled_from(EARNED), results)
+@given(streaks, streaks, st.sampled_from(EVIDENCE_STATUSES), results)
 def test_fewer_fails_in_a_row_than_fall_never_make_critical(
-    rise: int, fall: int, begin: Status, outcomes: list[Result]
+    rise: int, fall: int, initial: Status, outcomes: list[Result]
 ) -> None:
-    health, fails = CheckHealth(check(rise, fall), begin), 0
+    health, fails = CheckHealth(check(rise, fall), initial), 0
     for result in outcomes:
         before = health.status
         fails = fails + 1 if result is FAIL else 0
@@ -107,18 +107,18 @@ def test_fewer_than_rise_in_a_row_never_lead_back_from_critical(rise: int, fall:
             assert (after is not CRITICAL) == (good >= rise)
 
 
-@given(streaks, streaks, st.sampled_from(EARNED), results)
-def test_a_status_moves_only_to_what_the_outcome_says(
-    rise: int, fall: int, begin: Status, outcomes: list[Result]
+@given(streaks, streaks, st.sampled_from(EVIDENCE_STATUSES), results)
+def test_an_outcome_changes_the_status_only_to_its_own(
+    rise: int, fall: int, initial: Status, outcomes: list[Result]
 ) -> None:
-    health = CheckHealth(check(rise, fall), begin)
+    health = CheckHealth(check(rise, fall), initial)
     expected = {PASS: PASSING, WARN: WARNING, FAIL: CRITICAL}
     for result in outcomes:
         before = health.status
         assert health.observe(result) in (before, expected[result])
 
 
-def test_what_one_outcome_decides_needs_no_streak() -> None:
-    at_once = {move for move, (_, needs) in MOVES.items() if needs is StreakThreshold.ONE}
-    for begin, result in at_once:
-        assert CheckHealth(check(rise=9, fall=9), begin).observe(result) is MOVES[begin, result][0]
+def test_a_move_with_a_threshold_of_one_needs_no_streak() -> None:
+    at_once = {move for move, (_, threshold) in MOVES.items() if threshold is StreakThreshold.ONE}
+    for initial, result in at_once:
+        assert CheckHealth(check(rise=9, fall=9), initial).observe(result) is MOVES[initial, result][0]

@@ -18,8 +18,8 @@ def guard_of(total: int, lapsed: int, hold: float | None = 3600.0, share: float 
     return guard
 
 
-def lapse(guard: Guard, them: Iterable[Key]) -> None:
-    for key in them:
+def lapse(guard: Guard, lapsing: Iterable[Key]) -> None:
+    for key in lapsing:
         guard.lease_lapsed(key)
 
 

@@ -107,13 +107,13 @@ def test_many_checks_listed_at_once_are_soon_spread_evenly() -> None:
     checks = schedule()
     for n in range(1000):
         checks.add(Key("orders", str(n)), check(interval=10.0), now=0.0, soon=True)
-    now, a_second = 0.0, Counter[int]()
+    now, starts_by_second = 0.0, Counter[int]()
     while now < 60.0:
         now += 0.05
         for scheduled in checks.start_due(now, ALL):
-            a_second[int(now)] += 1
+            starts_by_second[int(now)] += 1
             checks.finish(scheduled, now)
-    steady = [a_second[second] for second in range(20, 60)]
+    steady = [starts_by_second[second] for second in range(20, 60)]
     assert min(steady) >= 50
     assert max(steady) <= 150
 
@@ -229,7 +229,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         }
 
     @rule(length=st.floats(0.0, 30.0), limit=st.integers(0, 5))
-    def go_on(self, length: float, limit: int) -> None:
+    def start_due(self, length: float, limit: int) -> None:
         self.now += length
         waiting = [
             scheduled

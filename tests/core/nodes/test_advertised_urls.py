@@ -47,14 +47,14 @@ def test_a_loopback_address_among_remote_ones_is_a_problem_with_a_remedy(url: st
 
 
 def test_a_problem_is_reported_once_and_only_if_it_lasts() -> None:
-    doubts, twins, apart = UrlProblems(10.0), at(HOME, HOME), at(HOME)
-    assert not doubts.update(twins, 100.0)
-    assert not doubts.update(apart, 105.0), "that one was dead"
-    assert not doubts.update(twins, 109.0)
-    assert not doubts.update(twins, 118.0)
-    assert not doubts.confirmed
-    assert doubts.update(twins, 119.0) == find_url_problems(twins) == doubts.confirmed
-    assert not doubts.update(twins, 120.0)
-    assert doubts.confirmed
-    doubts.update(apart, 121.0)
-    assert not doubts.confirmed
+    problems, same_url, one_node = UrlProblems(10.0), at(HOME, HOME), at(HOME)
+    assert not problems.update(same_url, 100.0)
+    assert not problems.update(one_node, 105.0), "the other one was dead"
+    assert not problems.update(same_url, 109.0)
+    assert not problems.update(same_url, 118.0)
+    assert not problems.confirmed
+    assert problems.update(same_url, 119.0) == find_url_problems(same_url) == problems.confirmed
+    assert not problems.update(same_url, 120.0)
+    assert problems.confirmed
+    problems.update(one_node, 121.0)
+    assert not problems.confirmed

@@ -16,10 +16,10 @@ def test_a_service_has_the_same_shard_for_ever() -> None:
 
 @given(nodes, st.data())
 def test_only_the_shards_of_a_node_that_leaves_move(present: set[str], data: st.DataObject) -> None:
-    leaves = data.draw(st.sampled_from(sorted(present)))
+    leaver = data.draw(st.sampled_from(sorted(present)))
     for shard in range(SHARDS):
-        if shard_owner(shard, present) != leaves:
-            assert shard_owner(shard, present - {leaves}) == shard_owner(shard, present)
+        if shard_owner(shard, present) != leaver:
+            assert shard_owner(shard, present - {leaver}) == shard_owner(shard, present)
     assert shard_owner(0, ()) is None
 
 

@@ -39,7 +39,7 @@ class Change:
 
     @property
     def forgets_service(self) -> bool:
-        """True if the change forgets a service, in place of changing an instance."""
+        """True if the change forgets a service, instead of changing an instance."""
         return not self.key.id
 
 

@@ -24,7 +24,7 @@ MAX_INSTANCES: Final = 1_000_000
 """Instances that a catalog lists. Past it new instances are refused; listed ones may still change."""
 MAX_SERVICES: Final = 25_000
 """Services that a catalog knows, including those without an instance. Past it instances of new services are refused.
-A gateway names all services when it connects, so `dialects.xds.bounds.MAX_NAMES` depends on this bound."""
+A gateway names all services when it connects, so the xDS dialect's `MAX_GATEWAY_NAMES` depends on this bound."""
 
 Decision = Callable[[CatalogView], list[Change]]
 """A request that waits to be decided on the newest view of the catalog."""
@@ -53,8 +53,8 @@ def register(
 ) -> Decision:
     """Lists the instance. The same registration again only renews a lapsed lease; it never resets health.
 
-    `takeover` says what the registration may take from other processes. `unreachable` holds the processes whose place
-    did not answer a probe. Instances of other processes that were at its place are removed. Raises `CatalogFull`,
+    `takeover` defines what the registration may take from other processes. `unreachable` holds the processes whose
+    place did not answer a probe. Instances of other processes that were at its place are removed. Raises `CatalogFull`,
     `RegistrationConflict` and `ProbeRequired`.
     """
 
@@ -199,7 +199,7 @@ def require_listed(view: CatalogView, key: Key) -> Listing:
 
 
 def hold_lease(before: Listing, caller: Caller) -> list[Change]:
-    """The change from a lapsed lease to a held one; none if the lease is held."""
+    """Returns the change from a lapsed lease to a held one; no change if the lease is held."""
     if before.lease is LeaseState.HELD:
         return []
     after = replace(before, lease=LeaseState.HELD)
@@ -207,7 +207,7 @@ def hold_lease(before: Listing, caller: Caller) -> list[Change]:
 
 
 def without_override(before: Listing, provenance: Provenance) -> list[Change]:
-    """The change that removes the override; none if there is no override."""
+    """Returns the change that removes the override; no change if there is no override."""
     if before.override is None:
         return []
     return [listing_change(with_provenance(before, replace(before, override=None), provenance))]
@@ -219,7 +219,7 @@ def with_provenance(before: Listing, after: Listing, provenance: Provenance) -> 
 
 
 def listing_change(listing: Listing) -> Change:
-    """The change to this listing."""
+    """Returns the change to this listing."""
     return Change(listing.key, listing, listing.provenance)
 
 

@@ -48,7 +48,7 @@ def lapse(key: Key, reason: str, caller: Caller, *, abandoned: bool = False) -> 
     """Lists the instance as critical: the deadline of its lease passed.
 
     `abandoned`: the lease was not renewed since another instance came to the same address and port. If that instance
-    still holds its lease, nobody is left to renew this one, and it is removed at once.
+    still holds its lease, no process is left to renew this one, and it is removed at once.
     """
 
     def decide(view: CatalogView) -> list[Change]:

@@ -120,7 +120,13 @@ class ServiceSnapshot:
             recent_size -= sum(change.size for change in recent[:first])
             recent = recent[first:]
         return ServiceSnapshot(
-            *(self.name, revision, MappingProxyType(listings), tuple(recent), compact_revision, size, recent_size)
+            name=self.name,
+            revision=revision,
+            listings=MappingProxyType(listings),
+            recent_changes=tuple(recent),
+            compact_revision=compact_revision,
+            size=size,
+            recent_changes_size=recent_size,
         )
 
     def without_recent_changes(self) -> ServiceSnapshot:

@@ -158,16 +158,16 @@ class Snapshot:
         documents = self.documents.with_edits(batch.revision, batch.edits) if batch.edits else self.documents
         address_index = self.address_index.with_moves(self._moves(batch.changes))
         return Snapshot(
-            *(
-                self.epoch,
-                batch.revision,
-                MappingProxyType(services),
-                count,
-                default_revision,
-                documents,
-                address_index,
-            ),
-            *(size, recent_size, forgotten),
+            epoch=self.epoch,
+            revision=batch.revision,
+            services=MappingProxyType(services),
+            instance_count=count,
+            default_revision=default_revision,
+            documents=documents,
+            address_index=address_index,
+            size=size,
+            recent_changes_size=recent_size,
+            forgotten_services=forgotten,
         )
 
     def _after(
@@ -238,7 +238,7 @@ EMPTY_SNAPSHOT: Final = Snapshot("", 0, MappingProxyType({}), 0, 0)
 def load_snapshot(state: FullState) -> Snapshot:
     """Returns the snapshot of everything that a store knows.
 
-    It remembers no recent changes: watchers that resume receive the whole.
+    It remembers no recent changes, so watchers that resume receive whole services.
     """
     listings: dict[str, dict[str, Listing]] = {name: {} for name in state.removal_revisions}
     revisions = dict(state.removal_revisions)
@@ -250,7 +250,9 @@ def load_snapshot(state: FullState) -> Snapshot:
         count += 1
     services = {
         name: ServiceSnapshot(
-            *(name, state.revision, MappingProxyType(listings[name])),
+            name,
+            state.revision,
+            MappingProxyType(listings[name]),
             compact_revision=state.revision,
             size=sum(listing.registration.size for listing in listings[name].values()),
         )
@@ -258,10 +260,17 @@ def load_snapshot(state: FullState) -> Snapshot:
     }
     _forget_empty(services)
     documents = Documents.create(state.revision, (document for _, document in state.documents))
-    moves = ((each.key, None, each.instance.place) for by_id in listings.values() for each in by_id.values())
+    moves = ((listing.key, None, listing.instance.place) for by_id in listings.values() for listing in by_id.values())
     address_index = EMPTY_ADDRESS_INDEX.with_moves(moves)
     size = sum(service.size for service in services.values())
     return Snapshot(
-        *(state.epoch, state.revision, MappingProxyType(services), count, state.revision, documents, address_index),
-        *(size, 0, ForgottenServices(state.revision)),
+        epoch=state.epoch,
+        revision=state.revision,
+        services=MappingProxyType(services),
+        instance_count=count,
+        default_revision=state.revision,
+        documents=documents,
+        address_index=address_index,
+        size=size,
+        forgotten_services=ForgottenServices(state.revision),
     )

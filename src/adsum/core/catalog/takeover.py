@@ -29,7 +29,7 @@ class ClaimStrength(Enum):
 
     NONE = "none"
     """The listed process is displaced."""
-    IF_REACHABLE = "if it answers"
+    IF_REACHABLE = "if reachable"
     """The listed process stays if its place answers a probe."""
     HELD = "held"
     """The listed process stays."""

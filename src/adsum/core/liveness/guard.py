@@ -2,8 +2,8 @@
 
 A mass lapse is when more than a share of a service's leases, and at least `MIN_MASS_LAPSE`, are lapsed at the same
 time. A fault of the network or the registry is then more likely than the death of so many instances at once. So the
-guard holds back their expiries: the instances stay listed, as critical, which is true. It disengages when enough leases
-are renewed, and gives the others that it held back one more ttl; or after `hold` seconds.
+guard holds back their expiries: the instances stay listed as critical. It disengages when enough leases are renewed,
+and the other leases that it held back get one more ttl. After `hold` seconds it lets all of them expire.
 
 The guard only sees leases that are lapsed at the same time, so it protects services whose grace is longer than the time
 between two renewals. Deregistrations are never held back.
@@ -18,8 +18,9 @@ from adsum.core.model import Key
 MIN_MASS_LAPSE: Final = 2
 """Lapsed leases in a mass lapse, at least: a single instance expires as usual."""
 DEFAULT_GUARD_SHARE: Final = 0.5
+"""The share of a service's leases above which lapsed leases are a mass lapse, by default."""
 DEFAULT_GUARD_HOLD: Final = 3_600.0
-"""Seconds."""
+"""Seconds for which one mass lapse is held back at most, by default."""
 
 
 class _LeaseCounts:
@@ -33,7 +34,7 @@ class _LeaseCounts:
         self.held = 0
         """Lapsed leases whose expiry is held back."""
         self.engaged_at: float | None = None
-        """When the guard engaged; None while it holds back no mass lapse."""
+        """The instant at which the guard engaged; None while it holds back no mass lapse."""
 
 
 class Guard:

@@ -25,8 +25,8 @@ from adsum.core.model import Key
 MAX_TICK_INTERVAL: Final = 1.0
 """Seconds between two calls of `tick`, at most, even when nothing is due."""
 MAX_TICK_DELAY: Final = 5.0
-"""Seconds by which a tick may be late. Past it the process was suspended and nobody could renew, so every lease gets a
-fresh ttl."""
+"""Seconds by which a tick may be late. Past it the process was suspended and no holder could renew, so every lease gets
+a fresh ttl."""
 MAX_STALE_LEASE_ENTRIES: Final = 1_000
 """Heap entries of ended leases, in addition to one for each lease. Past it the heap is rebuilt."""
 
@@ -45,7 +45,7 @@ class LeaseEvent(Enum):
     RENEWED = "renewed"
     DEADLINE = "deadline"
     GRACE_OVER = "grace over"
-    POSTPONED = "put off"
+    POSTPONED = "postponed"
 
 
 MOVES: Final[Mapping[tuple[LeasePhase, LeaseEvent], LeasePhase]] = MappingProxyType(
@@ -100,7 +100,7 @@ class Leases:
         self._heap: list[tuple[float, Key]] = []
         self._ticked_at: float | None = None
         self._resumed_at = -inf
-        """When the process last resumed after a suspension. No deadline is sooner than a ttl after it."""
+        """The instant at which the process last resumed after a suspension. Deadlines are at least a ttl after it."""
         self.lapsed_count = 0
         """The number of leases that are not held."""
 

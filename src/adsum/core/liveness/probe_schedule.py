@@ -80,8 +80,8 @@ class ProbeSchedule:
     def remove(self, key: Key, name: str | None = None) -> None:
         """Removes one check of an instance, or all of them. A check that is not planned is no error."""
         checks = self._checks.get(key, {})
-        for check in list(checks) if name is None else [name]:
-            scheduled = checks.pop(check, None)
+        for check_name in list(checks) if name is None else [name]:
+            scheduled = checks.pop(check_name, None)
             if scheduled is not None:
                 self._forget(scheduled)
         if not checks:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from adsum.core.nodes.sharding import Peer
 
-REMEDY: Final = "start each with --advertise and the URL at which the others reach it"
+ADVERTISE_REMEDY: Final = "start each with --advertise and the URL at which the others reach it"
 
 
 def find_url_problems(nodes: Collection[Peer]) -> Sequence[str]:
@@ -22,7 +22,8 @@ def find_url_problems(nodes: Collection[Peer]) -> Sequence[str]:
         if node.url:
             names_by_url.setdefault(node.url.rstrip("/"), []).append(node.name)
     problems = [
-        f"{' and '.join(sorted(names))} advertise the same address {url}, where only one of them can be: {REMEDY}"
+        f"{' and '.join(sorted(names))} advertise the same address {url}, where only one of them can be: "
+        f"{ADVERTISE_REMEDY}"
         for url, names in sorted(names_by_url.items())
         if len(names) > 1
     ]
@@ -30,7 +31,7 @@ def find_url_problems(nodes: Collection[Peer]) -> Sequence[str]:
     if remote := min(names_by_url.keys() - loopback, default=""):
         problems += [
             f"{names_by_url[url][0]} advertises {url}, which no other host reaches, while {names_by_url[remote][0]} is "
-            f"at {remote}: {REMEDY}"
+            f"at {remote}: {ADVERTISE_REMEDY}"
             for url in sorted(loopback)
             if len(names_by_url[url]) == 1
         ]
@@ -49,7 +50,7 @@ class UrlProblems:
         self.confirmed: Sequence[str] = ()
 
     def update(self, nodes: Collection[Peer], now: float) -> Sequence[str]:
-        """Records the nodes of this moment. Returns the problems that are confirmed by it and were not before."""
+        """Records the present nodes. Returns the problems that are confirmed now and were not before."""
         self._since = {problem: self._since.get(problem, now) for problem in find_url_problems(nodes)}
         before = self.confirmed
         self.confirmed = [problem for problem, at in self._since.items() if now - at >= self._confirm_after]
@@ -57,7 +58,7 @@ class UrlProblems:
 
 
 def is_loopback(url: str) -> bool:
-    """Returns whether only this host reaches the URL, or //HOST:PORT. A malformed text, such as a peer's, is False."""
+    """Returns whether only this host reaches the URL, or //HOST:PORT. Malformed text, which a peer may send, is not."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -18,7 +18,7 @@ MAX_CACHED_DEFAULTS: Final = 16_384
 catalog reads them."""
 MAX_SELECTORS: Final = 10_000
 """Different selectors in all routes together; past it, a route that adds one is refused. Each selector has a cluster,
-and gateways name all clusters when they connect: the xDS dialect's `MAX_NAMES` depends on it."""
+and gateways name all clusters when they connect: the xDS dialect's `MAX_GATEWAY_NAMES` depends on it."""
 
 _NO_UPSTREAMS: Final[Mapping[str, Upstream]] = MappingProxyType({})
 

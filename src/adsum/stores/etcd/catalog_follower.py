@@ -71,8 +71,6 @@ class CatalogFollower:
             _log,
             "etcd can't be followed; reads continue and state their age: %s",
             "etcd is followed again",
-            failure_level=logging.ERROR,
-            recovery_level=logging.WARNING,
         )
 
     def age(self) -> float:

@@ -38,8 +38,6 @@ class EtcdHealthProbe:
             _log,
             "etcd accepts no writes of this node: %s",
             "etcd accepts writes of this node again",
-            failure_level=logging.ERROR,
-            recovery_level=logging.WARNING,
         )
         self.trouble = ""
         """The reason why etcd refuses writes of this node, by its last answer; "" if it accepts them."""

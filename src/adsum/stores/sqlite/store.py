@@ -66,8 +66,6 @@ class SqliteStore:
             _log,
             "nothing can be written: %s",
             "%s can be written again",
-            failure_level=logging.ERROR,
-            recovery_level=logging.WARNING,
         )
         self._checking: asyncio.Task[None] | None = None
         self._thread: ThreadPoolExecutor | None = None

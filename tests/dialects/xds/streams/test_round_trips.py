@@ -153,7 +153,7 @@ def test_the_profile_of_a_gateway_survives_its_metadata(profile: GatewayProfile)
 
 
 def test_a_gateway_with_the_maximum_of_resources_can_reconnect() -> None:
-    names = [f"{n:0{validation.MAX_NAME_LENGTH}}" for n in range(MAX_SERVICES)]
+    names = [f"{n:0{validation.MAX_SERVICE_NAME_LENGTH}}" for n in range(MAX_SERVICES)]
     names += [f"{n:0{MAX_SELECTOR_NAME_LENGTH}}" for n in range(MAX_SELECTORS)]
     names += [f"{name}&h2" for name in names]  # The clusters of instances that speak HTTP/2.
     request = DeltaDiscoveryRequest(

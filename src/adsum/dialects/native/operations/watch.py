@@ -24,7 +24,7 @@ from adsum.watches import Watch
 CATCH_UP_TIMEOUT: Final = 3.0
 """Seconds in which a node must reach the revision that a client has from another node. After it the client is refused,
 and tries another node."""
-MAX_WATCHED_SERVICES: Final = 512
+MAX_SERVICES_PER_WATCH: Final = 512
 """Services that one watch names. A client that needs more watches all services."""
 
 _log = logging.getLogger("adsum.native")
@@ -48,8 +48,8 @@ class WatchOperations:
         if self._groups.is_stopping:
             raise NotReady(STOPPING)
         names = request.query.get("service")
-        if names is not None and len(names) > MAX_WATCHED_SERVICES:
-            raise Invalid("service", f"may be given at most {MAX_WATCHED_SERVICES} times; leave it out to watch all")
+        if names is not None and len(names) > MAX_SERVICES_PER_WATCH:
+            raise Invalid("service", f"may be given at most {MAX_SERVICES_PER_WATCH} times; leave it out to watch all")
         since = _resume_position(request)
         await self._catch_up(since)
         if since is not None and since.epoch != self._registry.snapshot.epoch:
