@@ -22,14 +22,14 @@ class StatusCounter:
         self._total = StatusCounts()
 
     def count(self, snapshot: Snapshot) -> dict[str, int]:
-        """Returns the number of instances by status. A status without instances is left out."""
+        """Returns the number of instances by status, in the order of `Status`. A status without instances is left out."""
         (epoch, revision), self._counted = self._counted, (snapshot.epoch, snapshot.revision)
         names: Iterable[str] | None = snapshot.names_changed_since(epoch, revision)
         if names is None:
             self._by_service, self._total, names = {}, StatusCounts(), snapshot.services
         for name in names:
             self._count(snapshot.service(name))
-        return {status.value: count for status, count in self._total.items() if count}
+        return {status.value: self._total[status] for status in Status if self._total[status]}
 
     def _count(self, service: ServiceSnapshot) -> None:
         before = self._by_service.pop(service.name, None)
