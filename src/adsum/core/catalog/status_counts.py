@@ -22,7 +22,7 @@ class StatusCounter:
         self._total = StatusCounts()
 
     def count(self, snapshot: Snapshot) -> dict[str, int]:
-        """Returns the number of instances by status, in the order of `Status`; statuses without instances are left out."""
+        """Returns how many instances have each status that occurs, in the order of `Status`."""
         (epoch, revision), self._counted = self._counted, (snapshot.epoch, snapshot.revision)
         names: Iterable[str] | None = snapshot.names_changed_since(epoch, revision)
         if names is None:
