@@ -84,7 +84,10 @@ class FakeStreamCall:
             await self._task
 
     def send(self, request: Any) -> None:
-        self._requests.put_nowait(request.SerializeToString())
+        self.send_bytes(request.SerializeToString())
+
+    def send_bytes(self, request: bytes) -> None:
+        self._requests.put_nowait(request)
 
     async def request(
         self,
@@ -260,8 +263,9 @@ async def test_an_observer_delays_no_drain(world: StreamsWorld) -> None:
     assert (state.waiting, state.lost) == ([], [])
 
 
+@pytest.mark.parametrize("is_refused", [False, True], ids=["closed", "refused"])
 async def test_a_gateway_that_was_silent_for_long_is_lost_when_its_stream_ends(
-    world: StreamsWorld,
+    world: StreamsWorld, is_refused: bool
 ) -> None:
     await world.registry.start()
     await world.register("a")
@@ -269,6 +273,10 @@ async def test_a_gateway_that_was_silent_for_long_is_lost_when_its_stream_ends(
     revision = await world.register("bb")
     world.clock.jump(world.registry.watches.consumers.lost_after)
     assert await world.unacknowledged("orders", revision, 0.0) == 1, "its stream is open"
+    if is_refused:
+        call.send_bytes(b"\xff")
+        await run_until_idle()
+        assert call.ended.startswith("INVALID_ARGUMENT"), "a request that can't be parsed is no sign of life"
     await call.close()
     state = await world.registry.watches.consumers.wait_for_acknowledgements("orders", revision, 0.0)
     assert [pending.consumer.name for pending in state.lost] == ["gw1"]
