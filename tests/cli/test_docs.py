@@ -80,6 +80,8 @@ def test_the_pages_have_commands() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_commands_of_a_page_run_without_errors(name: str, run: Run) -> None:
+    if "curl" in COMMANDS[name]:
+        need("curl")
     before = 'BASE="$ADSUM_URL/api/v1"\n' if "$BASE" in COMMANDS[name] else ""
     out, err = run(before + COMMANDS[name])
     errors = [line for line in err.splitlines() if COMPLAINTS.search(line)]

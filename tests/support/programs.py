@@ -102,6 +102,7 @@ PROGRAMS: Final = {
     "systemd": ExternalProgram("systemd", "systemd-analyze", "apt-get install systemd"),
     "zsh": ExternalProgram("zsh", "zsh", "apt-get install zsh"),
     "consul": ExternalProgram("Consul", "consul", "put its binary on PATH"),
+    "curl": ExternalProgram("curl", "curl", "apt-get install curl"),
 }
 """Name → program. A test of a new program calls `need(NAME)` or has `pytest.mark.needs(NAME)`."""
 
