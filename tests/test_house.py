@@ -38,7 +38,7 @@ FLOORS = (
     ("consumers", "clock", "launcher", "systemd"),
     ("watches",),
     ("registry",),
-    ("keeper",),
+    ("access", "keeper"),
     ("stores", "probes"),
     ("client",),
     ("integrations", "peers"),
@@ -74,6 +74,7 @@ SHARED = {
 
 PROVIDER_SIDE = (
     "registry",
+    "access",
     "keeper",
     "consumers",
     "watches",

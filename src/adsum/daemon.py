@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from adsum import dialects, stores, systemd, wire
+from adsum.access.control import AccessControl
 from adsum.clock import SystemClock
 from adsum.config.serve import ServeConfig
 from adsum.core.catalog.status_counts import StatusCounter
@@ -71,6 +72,9 @@ class Daemon:
         self.registry = Registry(
             self._store, self._clock, self._telemetry, config.heartbeat, max_catalog_bytes=config.max_catalog
         )
+        self.access = AccessControl(
+            self.registry, self._clock, config.default_anonymous(), self._telemetry.access_refused
+        )
         self._keeper = Keeper(
             self.registry,
             self._probes,
@@ -98,6 +102,7 @@ class Daemon:
             clock=self._clock,
             rng=self._rng,
             observer=self._telemetry,
+            access=self.access,
             node=self._config.node,
             store=self._config.store,
             settings=self._config,
@@ -123,6 +128,7 @@ class Daemon:
             for dialect in self._dialects.values():
                 await dialect.start()
             await self.registry.start()
+            self.access.start()
             await self._keeper.start()
             await self._sharding.start()
             for dialect in self._dialects.values():
@@ -159,6 +165,7 @@ class Daemon:
         await self._keeper.stop()
         await self._probes.close()
         await self._peers.close()
+        await self.access.stop()
         await self.registry.stop()
 
     async def run(

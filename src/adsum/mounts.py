@@ -12,8 +12,9 @@ from typing import Protocol
 
 AsgiApp = Callable[..., Awaitable[None]]
 """An ASGI application: scope, receive, send."""
-FastPathReply = Callable[[bytes, Sequence[tuple[bytes, bytes]]], "tuple[int, bytes] | None"]
-"""Returns the reply to a GET, given its target and headers; None if the application must answer.
+FastPathReply = Callable[[bytes, Sequence[tuple[bytes, bytes]], bytes], "tuple[int, bytes] | None"]
+"""Returns the reply to a GET, given its target, its headers, and the client certificate of its connection (DER, empty
+if it has none); None if the application must answer.
 
 The reply is the status, and the bytes that follow the status line and the date. It needs no waiting."""
 
@@ -24,6 +25,16 @@ class StreamCall(Protocol):
     @property
     def peer(self) -> str:
         """The peer's address, IP:PORT."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata of the call, without binary values; names are in lower case."""
+        ...
+
+    @property
+    def certificate(self) -> bytes:
+        """The verified client certificate of the connection (DER), empty if it has none."""
         ...
 
     async def read(self) -> bytes | None:

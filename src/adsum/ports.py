@@ -5,6 +5,7 @@ The core never imports them. The composition root (`daemon`) passes implementati
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -208,6 +209,30 @@ class Observer(Protocol):
         ...
 
 
+class ServerCertificates(Protocol):
+    """The certificate of this node's servers, which may be replaced while they run."""
+
+    @property
+    def version(self) -> int:
+        """A number that grows each time that the certificate, the key or the client authorities change."""
+        ...
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Returns the context for new connections: the same object until something changes.
+
+        It requests a client certificate, verifies one that is sent, and accepts connections without one.
+        """
+        ...
+
+    def key_pair(self) -> tuple[bytes, bytes]:
+        """Returns the private key and the certificate chain, as PEM."""
+        ...
+
+    def client_authorities(self) -> bytes:
+        """Returns the certificates of the authorities of client certificates, as PEM."""
+        ...
+
+
 SendResponse = Callable[[int, bytes], bool]
 """Sends a whole HTTP response in one write: the status code, and the bytes after the status line and the date. Returns
 False if the response must be sent with the messages of ASGI."""
@@ -222,3 +247,5 @@ AbortIfSilent = Callable[[float], Callable[[], bool]]
 platform supports that. Returns a function that returns whether the connection was closed for this reason."""
 ABORT_IF_SILENT: Final = "adsum.abort_if_silent"
 """The key of the server's `AbortIfSilent` in the same state."""
+CLIENT_CERTIFICATE: Final = "adsum.client_certificate"
+"""The key of the verified client certificate of the connection (DER) in the same state; missing if it has none."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from adsum.config.addresses import DEFAULT_LISTEN, is_loopback, parse_networks
 from adsum.config.limits import LOG_FORMATS, LOG_LEVELS, MAX_CONNECTIONS_SETTING, MAX_TIMEOUT_SETTING
+from adsum.core.access.scopes import EVERYTHING, NO_SCOPES, Scopes
 from adsum.core.address_policy import LOOPBACK_NETWORKS, AddressPolicy
 from adsum.core.catalog.draft import MAX_CATALOG_BYTES
 from adsum.core.errors import Invalid
@@ -58,6 +59,14 @@ class NodeConfig:
         "other addresses, names are checked only if this is set",
         metavar="NAME",
         default=(),
+    )
+    secure: bool = setting(
+        "Serve TLS and require tokens: makes an authority, a certificate and an admin token in the data folder, unless "
+        "they exist",
+        default=False,
+    )
+    insecure: bool = setting(
+        "Listen on a network without TLS and tokens: whoever reaches the port may change everything", default=False
     )
     gateway: str = setting(
         "Also run a gateway: IP:PORT, or `on` to use [gateway] from the config file",
@@ -165,6 +174,10 @@ class NodeConfig:
         check_range("guard_share", self.guard_share, 0.0, 1.0)
         check_range("guard_hold", self.guard_hold, 0.0, 7 * MAX_TIMEOUT_SETTING)
         check_range("forget_after", self.forget_after, 1.0, 366 * MAX_TIMEOUT_SETTING)
+
+    def default_anonymous(self) -> Scopes:
+        """Returns the scopes of callers that prove nothing, while no token `anonymous` is declared."""
+        return NO_SCOPES if self.secure else EVERYTHING
 
     def address_policy(self) -> AddressPolicy:
         """Returns the networks in which instances and probes may be. Raises `Invalid`.

@@ -29,6 +29,42 @@ class Invalid(AdsumError):
         return Invalid(f"{prefix}{joint}{self.field}", self.problem)
 
 
+class Unauthenticated(AdsumError):
+    """The caller has not proved who it is: it sent nothing, or something wrong. `reason` is a word for metrics."""
+
+    def __init__(self, problem: str, reason: str) -> None:
+        super().__init__(problem)
+        self.reason = reason
+
+
+class Forbidden(AdsumError):
+    """The caller's scopes don't allow the request. `reason` is a word for metrics."""
+
+    reason = "forbidden"
+
+
+class NotOwner(Forbidden):
+    """Another caller registered the instance, and this one may not operate the service."""
+
+    reason = "not-owner"
+
+    def __init__(self, service: str, id: str, caller: str) -> None:
+        super().__init__(
+            f"{caller} may not change {service}/{id}: another token registered it, so this needs the scope "
+            f"operate:{service}"
+        )
+
+
+class InvisibleService(AdsumError):
+    """The caller may not read the service, and does not learn whether it exists."""
+
+    reason = "invisible"
+
+    def __init__(self, service: str, caller: str) -> None:
+        super().__init__(f"{caller} sees no service {service!r}: reading it needs the scope read:{service}")
+        self.service = service
+
+
 class UnknownInstance(AdsumError):
     """The service has no instance with this id."""
 

@@ -305,7 +305,7 @@ class Listing:
     """The catalog's entry for an instance: its registration, the evidence, the override and the resulting status.
 
     `checks` holds the status of each check by name. `provenance` is that of the last change of any field. `since` is
-    when the status changed last.
+    when the status changed last. `owner` is the principal that registered the instance; "" if it proved nothing.
     """
 
     registration: Registration
@@ -314,6 +314,7 @@ class Listing:
     checks: Mapping[str, Status] = field(default_factory=_no_checks)
     override: Override | None = None
     since: float = 0.0
+    owner: str = ""
     status: Status = field(init=False)
 
     def __post_init__(self) -> None:

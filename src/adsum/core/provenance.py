@@ -40,8 +40,10 @@ class Cause(StrEnum):
 class Provenance:
     """The cause and the actor of a change, the actor's reason, and the wall-clock time.
 
-    The actor is not verified: a client may claim any. `peer` is the address that the claim came from; "" if the actor
-    is that address itself, or a part of the registry.
+    The actor is who proved to have made the change: the name of a token or of a certificate, `anonymous@ADDRESS`, or a
+    part of the registry. `peer` is the address that the request came from; "" if no request caused the change.
+    `claimed` is the actor that the request named without proof; "" if it named none. Up to version 0.2 the actor itself
+    was only claimed.
     """
 
     cause: Cause
@@ -49,3 +51,4 @@ class Provenance:
     reason: str = ""
     at: float = 0.0
     peer: str = ""
+    claimed: str = ""

@@ -15,6 +15,15 @@ class TokenBucket:
         self._tokens = burst
         self._at = 0.0
 
+    def take(self, now: float) -> bool:
+        """Counts one event if it is allowed now. Returns whether it is; an event that is not allowed costs nothing."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
     def delay(self, now: float) -> float:
         """Counts one event. Returns the seconds to wait before it, or before the next one if it has already happened.
 

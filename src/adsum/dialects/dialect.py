@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from adsum.access.control import AccessControl
 from adsum.keeper import Keeper
 from adsum.mounts import Mount
 from adsum.peers.peers import Peers
@@ -42,6 +43,8 @@ class DialectContext:
     rng: Random
     observer: Observer
     """Metrics and logs of requests."""
+    access: AccessControl
+    """Who a caller is, and what it may do. Every request goes through it."""
     node: str
     """The name of this node."""
     store: str

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.catalog import observations
 from adsum.core.catalog.changes import Change
-from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller
+from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.draft import CatalogView
 from adsum.core.errors import ProbeUnavailable
 from adsum.core.identity import ProcessIdentity

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Set
 from typing import Final
 
+from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.catalog import decisions, snapshots
-from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller
+from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.durations import format_duration
 from adsum.core.liveness.empty_services import DEFAULT_FORGET_AFTER, EmptyServices

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.catalog import observations
 from adsum.core.catalog.changes import Change
-from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller
+from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.draft import CatalogView
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import LeaseLost, UnknownInstance

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final
 
+from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.catalog import observations
-from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller
+from adsum.core.catalog.decisions import Caller
 from adsum.core.model import Key, Override
 from adsum.keeper.changed_instances import ChangedInstance
 from adsum.keeper.proposals import Proposals

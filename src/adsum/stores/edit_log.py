@@ -14,7 +14,15 @@ import msgspec
 from msgspec import Raw, Struct
 
 from adsum.core.catalog import documents
-from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind, Edit, EditKind, RecordedEdit
+from adsum.core.catalog.documents import (
+    ACCESS_KINDS,
+    Document,
+    DocumentKey,
+    DocumentKind,
+    Edit,
+    EditKind,
+    RecordedEdit,
+)
 from adsum.stores.record_decoder import decode_provenance
 from adsum.stores.records import ProvenanceRecord
 
@@ -22,6 +30,8 @@ MAX_RECORD_BYTES: Final = 4 * 1024
 """Bytes of field values in one record. Fields that do not fit are named without their values, the longest first."""
 MAX_EDITS_ON_EVENT_LOOP: Final = 100
 """Edits whose records are made on the event loop. A larger batch is handled in a thread, so that it blocks nothing."""
+SECRETS_FIELD: Final = "secrets"
+"""The field of tokens and invites with the hashes of their secrets. The history leaves it out."""
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -37,8 +47,14 @@ class EditRecord(Struct, frozen=True, omit_defaults=True):
 
 
 def edit_record(edit: Edit) -> EditRecord:
-    """Returns the record of an edit. Raises `msgspec.DecodeError` for a document that is no JSON object."""
+    """Returns the record of an edit, without the hashes of secrets.
+
+    Raises `msgspec.DecodeError` for a document that is no JSON object.
+    """
     old, new = _fields(edit.before), _fields(edit.document)
+    if edit.key.kind in ACCESS_KINDS:
+        for fields in (old, new):
+            fields.pop(SECRETS_FIELD, None)
     before = {name: value for name, value in old.items() if value != new.get(name)}
     after = {name: value for name, value in new.items() if value != old.get(name)}
     omitted = _too_long(before, after)

@@ -63,6 +63,7 @@ class RecordDecoder:
             self._check_statuses[bytes(record.checks)],
             _to_override(record.override) if record.override is not None else None,
             provenance.at if record.since == provenance.at else record.since,
+            intern(record.owner),
         )
 
     def _registration(self, service: str, id: str, record: RegistrationRecord) -> Registration:
@@ -120,7 +121,9 @@ def decode_change(revision: int, key: Key, body: bytes) -> RecordedChange:
 
 def decode_provenance(record: ProvenanceRecord) -> Provenance:
     """Returns the provenance of a record."""
-    return Provenance(record.cause, intern(record.actor), record.reason, record.at, intern(record.peer))
+    return Provenance(
+        record.cause, intern(record.actor), record.reason, record.at, intern(record.peer), intern(record.claimed)
+    )
 
 
 def _to_override(record: OverrideRecord) -> Override:

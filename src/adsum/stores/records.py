@@ -101,10 +101,18 @@ class ProvenanceRecord(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     at: float = 0.0
     peer: str = ""
+    claimed: str = ""
 
     @staticmethod
     def from_provenance(provenance: Provenance) -> ProvenanceRecord:
-        return ProvenanceRecord(provenance.cause, provenance.actor, provenance.reason, provenance.at, provenance.peer)
+        return ProvenanceRecord(
+            provenance.cause,
+            provenance.actor,
+            provenance.reason,
+            provenance.at,
+            provenance.peer,
+            provenance.claimed,
+        )
 
 
 class OverrideRecord(Struct, frozen=True, omit_defaults=True):
@@ -133,6 +141,7 @@ class ListingRecord(Struct, frozen=True, omit_defaults=True):
     checks: Raw = _OBJECT
     override: OverrideRecord | None = None
     since: float = 0.0
+    owner: str = ""
 
 
 class DocumentRecord(Struct, frozen=True):
@@ -162,6 +171,7 @@ def encode_listing(listing: Listing) -> bytes:
             _raw(dict(listing.checks)) if listing.checks else _OBJECT,
             OverrideRecord.from_override(listing.override) if listing.override is not None else None,
             listing.since,
+            listing.owner,
         )
     )
 

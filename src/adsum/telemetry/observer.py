@@ -57,6 +57,12 @@ class Telemetry:
         self._refused = Counter(
             "adsum_requests_refused", "Requests refused, by error", ["operation", "error"], registry=metrics
         )
+        self._access_refused = Counter(
+            "adsum_access_refused",
+            "Requests refused by access control, by operation and reason",
+            ["operation", "reason"],
+            registry=metrics,
+        )
         self._shed = Counter(
             "adsum_connections_shed",
             "Connections ended by a limit or a rule, by the status that they got",
@@ -120,6 +126,10 @@ class Telemetry:
 
     def refused(self, operation: str, error: Exception) -> None:
         self._refused.labels(operation, type(error).__name__).inc()
+
+    def access_refused(self, operation: str, reason: str) -> None:
+        """Access control refused a request."""
+        self._access_refused.labels(operation, reason).inc()
 
     def connection_shed(self, status: str) -> None:
         """A connection was ended by a limit or a rule. `status` is the HTTP status that it got, else "aborted"."""

@@ -17,6 +17,7 @@ from adsum.core.catalog.documents import (
     Documents,
     EditKind,
     RecordedEdit,
+    intent_changed,
 )
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import AdsumError, Invalid
@@ -261,7 +262,7 @@ class IntentCache:
     def get(self, documents: Documents) -> Intent:
         """Returns the intent of the documents."""
         known, intent = self._latest
-        if known is not documents:
+        if known is None or intent_changed(known, documents):
             routes: list[Route] = []
             upstreams: dict[str, Upstream] = {}
             self.unreadable = {}

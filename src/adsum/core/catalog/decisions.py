@@ -11,11 +11,14 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
+from adsum.core.access import ownership
+from adsum.core.access.principal import REGISTRY, Principal
+from adsum.core.access.scopes import Right
 from adsum.core.catalog import takeover as takeovers
 from adsum.core.catalog.changes import Change, forget_service
 from adsum.core.catalog.draft import CatalogView
 from adsum.core.catalog.takeover import Takeover
-from adsum.core.errors import CatalogFull, LeaseLost, ServiceNotEmpty, UnknownInstance
+from adsum.core.errors import CatalogFull, Forbidden, LeaseLost, ServiceNotEmpty, UnknownInstance
 from adsum.core.identity import ProcessIdentity
 from adsum.core.model import Key, LeaseState, Listing, Override, Registration, Status, freeze_statuses
 from adsum.core.provenance import Cause, Provenance
@@ -29,20 +32,22 @@ A gateway names all services when it connects, so the xDS dialect's `MAX_GATEWAY
 Decision = Callable[[CatalogView], list[Change]]
 """A request that waits to be decided on the newest view of the catalog."""
 
-REGISTRY_ACTOR: Final = "registry"
-"""The actor of changes that no client requested: leases that lapse, checks that change their status."""
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The actor of a request, its wall-clock time, and the address it came from unless that is the actor."""
+    """The party that a request comes from, the actor to record for it, and the wall-clock time.
+
+    `peer` is the address that the request came from. `claimed` is the actor that the request named without proof.
+    """
 
     actor: str
     at: float
     peer: str = ""
+    claimed: str = ""
+    principal: Principal = REGISTRY
 
     def provenance(self, cause: Cause, reason: str = "") -> Provenance:
-        return Provenance(cause, self.actor, reason, self.at, self.peer)
+        return Provenance(cause, self.actor, reason, self.at, self.peer, self.claimed)
 
 
 def register(
@@ -54,18 +59,21 @@ def register(
     """Lists the instance. The same registration again only renews a lapsed lease; it never resets health.
 
     `takeover` defines what the registration may take from other processes. `unreachable` holds the processes whose
-    place did not answer a probe. Instances of other processes that were at its place are removed. Raises `CatalogFull`,
-    `RegistrationConflict` and `ProbeRequired`.
+    place did not answer a probe. Instances of other processes that were at its place are removed. The caller becomes
+    the owner of the instance. Raises `NotOwner` if the id, or the place in this service, belongs to another caller, and
+    `CatalogFull`, `RegistrationConflict` and `ProbeRequired`.
     """
 
     def decide(view: CatalogView) -> list[Change]:
         before = view.find(registration.key)
         if before is not None:
-            if before.registration == registration:
+            ownership.require_change(caller.principal, before)
+            if before.registration == registration and (before.owner or not caller.principal.owner):
                 return hold_lease(before, caller)
-            takeovers.require_free(before, registration, takeover, unreachable)
+            if before.registration != registration:
+                takeovers.require_free(before, registration, takeover, unreachable)
         others = view.listings_at(registration.instance.place.host_port)
-        displaced = [other for other in others if takeovers.is_displaced(other, registration)]
+        displaced = [other for other in others if _displaces(registration, other, caller.principal)]
         for other in displaced:
             takeovers.require_free(other, registration, takeover, unreachable)
         if before is None:
@@ -75,6 +83,20 @@ def register(
         return [*superseded, listed]
 
     return decide
+
+
+def _displaces(registration: Registration, other: Listing, principal: Principal) -> bool:
+    """Returns whether the registration removes another listing at its place. Raises `NotOwner`.
+
+    A listing of another service stays if the caller may not change it. It expires by itself, since its lease has
+    lapsed, and the caller does not learn that it exists.
+    """
+    if not takeovers.is_displaced(other, registration):
+        return False
+    if other.key.service != registration.key.service:
+        return ownership.may_change(principal, other)
+    ownership.require_change(principal, other)
+    return True
 
 
 def _require_room(view: CatalogView, service: str) -> None:
@@ -88,7 +110,13 @@ def _require_room(view: CatalogView, service: str) -> None:
 def _registered(registration: Registration, caller: Caller) -> Change:
     provenance = caller.provenance(Cause.REGISTERED)
     return listing_change(
-        Listing(registration, provenance, checks=freeze_statuses(_starting(registration)), since=caller.at)
+        Listing(
+            registration,
+            provenance,
+            checks=freeze_statuses(_starting(registration)),
+            since=caller.at,
+            owner=caller.principal.owner,
+        )
     )
 
 
@@ -108,6 +136,7 @@ def _reregistered(before: Listing, registration: Registration, caller: Caller) -
         lease=LeaseState.HELD,
         checks=freeze_statuses(checks),
         override=override,
+        owner=caller.principal.owner or before.owner,
     )
     provenance = caller.provenance(Cause.REREGISTERED, _process_change(old, registration))
     return listing_change(with_provenance(before, after, provenance))
@@ -134,13 +163,14 @@ def _superseded(listing: Listing, winner: Registration, caller: Caller) -> Chang
 def deregister(key: Key, holder: str, reason: str, caller: Caller) -> Decision:
     """Removes the instance. An instance that is not listed is no error.
 
-    Raises `LeaseLost` if `holder` is given and no longer holds the lease.
+    Raises `NotOwner`, and `LeaseLost` if `holder` is given and no longer holds the lease.
     """
 
     def decide(view: CatalogView) -> list[Change]:
         before = view.find(key)
         if before is None:
             return []
+        ownership.require_change(caller.principal, before)
         _require_holder(before, holder)
         return [Change(key, None, caller.provenance(Cause.DEREGISTERED, reason))]
 
@@ -162,12 +192,16 @@ def forget(service: str, reason: str, caller: Caller) -> Decision:
 def set_override(key: Key, override: Override, holder: str, caller: Caller) -> Decision:
     """Declares a status that outranks evidence. An override with a length starts again each time that it is set.
 
-    Raises `UnknownInstance`, and `LeaseLost` if `holder` is given and no longer holds the lease.
+    The override of another author stays, unless the caller may operate the service: the instance takes no calls either
+    way. Raises `UnknownInstance`, `NotOwner`, and `LeaseLost` if `holder` is given and no longer holds the lease.
     """
 
     def decide(view: CatalogView) -> list[Change]:
         before = require_listed(view, key)
+        ownership.require_change(caller.principal, before)
         _require_holder(before, holder)
+        if not _may_replace_override(before, caller):
+            return []
         endless = override.length is None
         if before.override == (replace(override, at=_declared_at(before.override)) if endless else override):
             return []
@@ -179,12 +213,29 @@ def set_override(key: Key, override: Override, holder: str, caller: Caller) -> D
 
 
 def clear_override(key: Key, reason: str, caller: Caller) -> Decision:
-    """Removes the override, so that evidence decides the status. Raises `UnknownInstance`."""
+    """Removes the override, so that evidence decides the status. Raises `UnknownInstance` and `NotOwner`.
+
+    The override of another author takes the right to operate the service; without it, raises `Forbidden`.
+    """
 
     def decide(view: CatalogView) -> list[Change]:
-        return without_override(require_listed(view, key), caller.provenance(Cause.RESUMED, reason))
+        before = require_listed(view, key)
+        ownership.require_change(caller.principal, before)
+        if before.override is not None and not _may_replace_override(before, caller):
+            raise Forbidden(
+                f"{before.override.author} declared this override: clearing it needs the scope operate:{key.service}"
+            )
+        return without_override(before, caller.provenance(Cause.RESUMED, reason))
 
     return decide
+
+
+def _may_replace_override(listing: Listing, caller: Caller) -> bool:
+    """Returns whether the caller may replace or clear the override: it declared it, or may operate the service."""
+    override = listing.override
+    if override is None or override.author == caller.actor:
+        return True
+    return caller.principal.scopes.can(Right.OPERATE, listing.key.service)
 
 
 # Shared with `observations`

@@ -49,7 +49,7 @@ def withdraw(key: DocumentKey, reason: str, caller: Caller) -> Declaration:
     """Withdraws a document. A document that is not declared is no error."""
 
     def decide(view: CatalogView) -> list[Edit]:
-        before = view.documents.by_key.get(key)
+        before = view.documents.find(key)
         return [] if before is None else [Edit(key, None, caller.provenance(Cause.WITHDRAWN, reason), before)]
 
     return decide
@@ -100,8 +100,9 @@ class DocumentReplacement:
     def _decide(self, known: Documents, validate: ValidateDocuments) -> list[Edit]:
         withdrawals = [
             Edit(key, None, self._withdrawal, before)
-            for key, before in known.by_key.items()
-            if key.kind in self._kinds and key not in self._documents
+            for kind in self._kinds
+            for before in known.by_kind[kind].values()
+            if (key := before.key) not in self._documents
         ]
         if withdrawals and not self._documents and not self._prune:
             raise Invalid(
@@ -113,7 +114,7 @@ class DocumentReplacement:
 
 
 def _edits(known: Documents, document: Document) -> list[Edit]:
-    before = known.by_key.get(document.key)
+    before = known.find(document.key)
     if before is not None and before.body == document.body:
         return []
     return [Edit(document.key, document, document.provenance, before)]
@@ -121,15 +122,15 @@ def _edits(known: Documents, document: Document) -> list[Edit]:
 
 def _checked(known: Documents, edits: list[Edit], validate: ValidateDocuments) -> list[Edit]:
     """Returns the edits. Raises `CatalogFull` if they exceed a bound, and what `validate` raises."""
-    added = sum(edit.document is not None and edit.key not in known.by_key for edit in edits)
+    added = sum(edit.document is not None and known.find(edit.key) is None for edit in edits)
     withdrawn = sum(edit.document is None for edit in edits)
-    if added and len(known.by_key) + added - withdrawn > MAX_DOCUMENTS:
-        raise CatalogFull(f"there are already {len(known.by_key)} documents of at most {MAX_DOCUMENTS}")
+    if added and len(known) + added - withdrawn > MAX_DOCUMENTS:
+        raise CatalogFull(f"there are already {len(known)} documents of at most {MAX_DOCUMENTS}")
     if edits:
         after = known.with_edits(known.revision, edits)
         if after.size > max(known.size, MAX_DOCUMENTS_BYTES):
             raise CatalogFull(
-                f"all routes and upstreams may take {format_size(MAX_DOCUMENTS_BYTES)} together, and would now take "
+                f"all documents may take {format_size(MAX_DOCUMENTS_BYTES)} together, and would now take "
                 f"{format_size(after.size)}: remove or shorten some"
             )
         validate(after)

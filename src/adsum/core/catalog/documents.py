@@ -34,6 +34,16 @@ class DocumentKind(StrEnum):
 
     ROUTE = "route"
     UPSTREAM = "upstream"
+    TOKEN = "token"
+    """The record of a token: its scopes, and the hashes of its secrets."""
+    INVITE = "invite"
+    """The record of an invitation to join the registry, with the hash of its secret."""
+
+
+INTENT_KINDS: Final = (DocumentKind.ROUTE, DocumentKind.UPSTREAM)
+"""The kinds of documents that gateways follow."""
+ACCESS_KINDS: Final = (DocumentKind.TOKEN, DocumentKind.INVITE)
+"""The kinds of documents that say who may do what."""
 
 
 class DocumentKey(NamedTuple):
@@ -97,36 +107,63 @@ class RecordedEdit:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """All documents at the revision of their last edit; it never changes."""
+    """All documents at the revision of their last edit; it never changes.
+
+    A kind whose documents are the same as before keeps its table, so that whatever was computed from it stays valid.
+    """
 
     revision: int
-    by_key: Mapping[DocumentKey, Document]
+    by_kind: Mapping[DocumentKind, Mapping[str, Document]]
+    """The documents of each kind, by name."""
     size: int = 0
     """Bytes of all their bodies."""
 
     @staticmethod
     def create(revision: int, documents: Iterable[Document]) -> Documents:
         """Returns these documents."""
-        by_key = {document.key: document for document in documents}
-        return Documents(revision, MappingProxyType(by_key), sum(len(document.body) for document in by_key.values()))
+        tables: dict[DocumentKind, dict[str, Document]] = {kind: {} for kind in DocumentKind}
+        size = 0
+        for document in documents:
+            tables[document.key.kind][document.key.name] = document
+            size += len(document.body)
+        return Documents(revision, _frozen(tables), size)
+
+    def __len__(self) -> int:
+        """The number of all documents."""
+        return sum(map(len, self.by_kind.values()))
+
+    def find(self, key: DocumentKey) -> Document | None:
+        """Returns the document; None if it is not declared."""
+        return self.by_kind[key.kind].get(key.name)
 
     def of_kind(self, kind: DocumentKind) -> list[Document]:
         """Returns the documents of one kind, sorted by name."""
-        return sorted(
-            (document for document in self.by_key.values() if document.key.kind is kind),
-            key=lambda document: document.key.name,
-        )
+        return sorted(self.by_kind[kind].values(), key=lambda document: document.key.name)
 
     def with_edits(self, revision: int, edits: Iterable[Edit]) -> Documents:
         """Returns the documents after `edits`, committed under `revision`."""
-        after, size = dict(self.by_key), self.size
+        changed: dict[DocumentKind, dict[str, Document]] = {}
+        size = self.size
         for edit in edits:
-            before = after.pop(edit.key, None) if edit.document is None else after.get(edit.key)
+            kind, name = edit.key
+            table = changed.get(kind)
+            if table is None:
+                table = changed[kind] = dict(self.by_kind[kind])
+            before = table.pop(name, None) if edit.document is None else table.get(name)
             size -= len(before.body) if before is not None else 0
             if edit.document is not None:
-                after[edit.key] = edit.document
+                table[name] = edit.document
                 size += len(edit.document.body)
-        return Documents(revision, MappingProxyType(after), size)
+        return Documents(revision, MappingProxyType({**self.by_kind, **_frozen(changed)}), size)
 
 
-NO_DOCUMENTS: Final = Documents(0, MappingProxyType({}))
+def intent_changed(before: Documents, after: Documents) -> bool:
+    """Returns whether routes or upstreams differ. Costs nothing: unchanged tables are the same objects."""
+    return any(before.by_kind[kind] is not after.by_kind[kind] for kind in INTENT_KINDS)
+
+
+def _frozen(tables: Mapping[DocumentKind, dict[str, Document]]) -> Mapping[DocumentKind, Mapping[str, Document]]:
+    return MappingProxyType({kind: MappingProxyType(table) for kind, table in tables.items()})
+
+
+NO_DOCUMENTS: Final = Documents.create(0, ())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Final, NamedTuple
 
 from adsum.core.catalog import snapshots
+from adsum.core.catalog.documents import INTENT_KINDS, intent_changed
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Status
@@ -101,7 +102,9 @@ class Publisher:
         """Returns whether compiling this takes so long that it should be prepared in a thread."""
         before = self._source.snapshot
         documents = before.documents, snapshot.documents
-        if documents[0] is not documents[1] and any(len(table.by_key) > MAX_INLINE_COMPILATION for table in documents):
+        if intent_changed(*documents) and any(
+            len(table.by_kind[kind]) > MAX_INLINE_COMPILATION for table in documents for kind in INTENT_KINDS
+        ):
             return True
         if len(snapshots.changed_services(before, snapshot)) > MAX_INLINE_COMPILATION:
             return True

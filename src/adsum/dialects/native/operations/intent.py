@@ -136,7 +136,7 @@ class IntentOperations:
         return ApiReply(200, await self._list_worker.run(lambda checkpoint: encode(snapshot, checkpoint)))
 
     def _document(self, kind: DocumentKind, name: str) -> Document:
-        document = self._registry.snapshot.documents.by_key.get(DocumentKey(kind, name))
+        document = self._registry.snapshot.documents.find(DocumentKey(kind, name))
         if document is None:
             raise UnknownDocument(kind.value, name)
         return document

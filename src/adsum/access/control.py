@@ -1,0 +1,167 @@
+"""Access control of one node: who a caller is, whether it may do something, and what was refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+from adsum.access.credentials import Credentials
+from adsum.access.failures import FailureLimiter
+from adsum.access.sessions import Sessions
+from adsum.access.token_index import TokenIndex
+from adsum.core.access import gate
+from adsum.core.access.actions import Action
+from adsum.core.access.principal import Principal
+from adsum.core.access.scopes import Scopes
+from adsum.core.access.tokens import TOKEN_PREFIX, parse_token, verify
+from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT
+from adsum.core.errors import AdsumError, Forbidden, InvisibleService, StoreUnavailable, Unauthenticated
+from adsum.core.token_bucket import TokenBucket
+from adsum.core.validation import escape_unprintable
+from adsum.ports import Clock
+from adsum.registry import Registry
+
+LOGGED_REFUSALS_RATE: Final = 1.0
+"""Refusals per second that are logged. Further ones are only counted."""
+LOGGED_REFUSALS_BURST: Final = 20.0
+"""Refusals that are logged at once."""
+REFUSALS: Final = (Unauthenticated, Forbidden, InvisibleService)
+"""The errors with which access control refuses a request."""
+
+_log = logging.getLogger("adsum.access")
+
+
+class CertificateVerifier(Protocol):
+    """Identifies callers by client certificates."""
+
+    def identify(self, certificate: bytes) -> Principal:
+        """Returns the principal that a certificate (DER) proves. Raises `Unauthenticated`."""
+        ...
+
+
+class JwtVerifier(Protocol):
+    """Identifies callers by JWTs."""
+
+    def identify(self, token: str) -> Principal:
+        """Returns the principal that a JWT proves. Raises `Unauthenticated`."""
+        ...
+
+
+class AccessControl:
+    """Authenticates callers by the tokens that the registry stores, and by certificates and JWTs."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        clock: Clock,
+        default_anonymous: Scopes,
+        on_refused: Callable[[str, str], None],
+        *,
+        certificates: CertificateVerifier | None = None,
+        jwts: JwtVerifier | None = None,
+    ) -> None:
+        """`default_anonymous`: the scopes of callers that prove nothing while no token `anonymous` is declared.
+
+        `on_refused` is called with the operation and the reason of each refusal.
+        """
+        self._registry = registry
+        self._clock = clock
+        self._on_refused = on_refused
+        self._failures = FailureLimiter()
+        self._log_budget = TokenBucket(LOGGED_REFUSALS_RATE, LOGGED_REFUSALS_BURST)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._snapshot = EMPTY_SNAPSHOT
+        self.certificates = certificates
+        self.jwts = jwts
+        self.tokens = TokenIndex(default_anonymous)
+        """The tokens. Call `refresh` before reading them outside of `identify`."""
+        self.sessions = Sessions(clock.wall)
+        self.last_used: dict[str, float] = {}
+        """Id of a token → the time on the wall clock at which it was used here last."""
+
+    @property
+    def anonymous(self) -> Principal:
+        """The principal of callers that prove nothing."""
+        self.refresh()
+        return self.tokens.anonymous
+
+    def refresh(self) -> None:
+        """Takes over changed tokens of the newest snapshot, and ends the sessions of those that were revoked."""
+        snapshot = self._registry.snapshot
+        if snapshot is self._snapshot:
+            return
+        self._snapshot = snapshot
+        changed = self.tokens.update(snapshot.documents)
+        if changed:
+            self.sessions.end(changed)
+
+    def identify(self, credentials: Credentials) -> Principal:
+        """Returns the principal. A token outranks the certificate of the connection.
+
+        Raises `Unauthenticated`: wrong credentials are never taken for none. Raises `StoreUnavailable` while the tokens
+        are not loaded yet.
+        """
+        self.refresh()
+        token, certificate, _ = credentials
+        if (token or certificate) and not self._registry.is_ready:
+            raise StoreUnavailable("the tokens are not loaded yet; try again")
+        if token.startswith(TOKEN_PREFIX):
+            id, secret = parse_token(token)
+            now = self._clock.wall()
+            verified = verify(self.tokens.find(id), secret, now)
+            self.last_used[id] = now
+            return self.tokens.principal(verified)
+        if token:
+            if self.jwts is not None:
+                return self.jwts.identify(token)
+            parse_token(token)
+        if certificate and self.certificates is not None:
+            return self.certificates.identify(certificate)
+        return self.tokens.anonymous
+
+    def require(self, principal: Principal, action: Action, services: Iterable[str] = ()) -> None:
+        """Returns if the principal may do the action. Raises what `gate.require` raises."""
+        gate.require(principal, action, services)
+
+    def session(self, principal: Principal, end: Callable[[], None]) -> AbstractContextManager[None]:
+        """Returns a context in which `end` is called once if the rights of the principal end or change."""
+        return self.sessions.open(principal, end)
+
+    def record_refusal(self, operation: str, error: AdsumError, credentials: Credentials) -> None:
+        """Counts a refusal of access control, and logs it unless too many were logged already. Ignores other errors."""
+        if not isinstance(error, REFUSALS):
+            return
+        self._on_refused(operation, error.reason)
+        if self._log_budget.take(self._clock.now()):
+            _log.warning("refused %s to %s: %s", operation, credentials.address, escape_unprintable(str(error)))
+
+    async def slow_down(self, error: AdsumError, address: str) -> None:
+        """Delays the answer to wrong credentials if the address has sent many. Missing ones are not delayed."""
+        if isinstance(error, Unauthenticated) and error.reason != "no-credentials":
+            delay = self._failures.delay(address, self._clock.now())
+            if delay:
+                await self._clock.sleep(delay)
+
+    def start(self) -> None:
+        """Follows the registry, so that a revoked token ends its streams at once."""
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="adsum-access-follow"),
+            asyncio.create_task(self.sessions.run(), name="adsum-access-expiry"),
+        ]
+
+    async def stop(self) -> None:
+        """Stops following. Idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        watches = self._registry.watches
+        with watches.open(None) as watch:
+            while not watches.is_ended:
+                self.refresh()
+                await watch.changed()

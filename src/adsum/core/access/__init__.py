@@ -1,0 +1,1 @@
+"""Access control: who proved to be whom, which scopes that gives, and what each action needs. Pure."""

@@ -1,0 +1,146 @@
+"""Tokens: secrets that prove who a caller is. The registry keeps only the hash of a secret.
+
+A token is written `adsum_ID_SECRET`. The id finds the record of the token; the secret has 256 random bits. So a plain
+hash (SHA-256) of it can't be inverted, and needs no salt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from adsum.core import validation
+from adsum.core.access.principal import ANONYMOUS, REGISTRY_ACTOR, Principal
+from adsum.core.access.scopes import Scopes
+from adsum.core.errors import Invalid, Unauthenticated
+
+TOKEN_PREFIX: Final = "adsum_"
+"""The start of every token, by which scanners find leaked ones."""
+ID_BYTES: Final = 8
+SECRET_BYTES: Final = 32
+MAX_SECRETS: Final = 4
+"""Valid secrets of one token: the newest, and older ones until their overlap ends. Past it the oldest ends at once."""
+MAX_TOKEN_LENGTH: Final = 80
+"""Characters of a token. A longer text is no token."""
+NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}"
+NAME_RULE: Final = "1 to 63 letters, digits and . _ @ -, starting with a letter or digit"
+RESERVED_NAMES: Final = frozenset({REGISTRY_ACTOR})
+"""Names of actors that are not tokens."""
+
+_TOKEN: Final = re.compile(rf"{TOKEN_PREFIX}(?P<id>[0-9a-f]{{16}})_(?P<secret>[A-Za-z0-9_-]{{43}})")
+_NAME: Final = re.compile(NAME_PATTERN)
+
+
+class TokenRole(StrEnum):
+    """What a token was made for."""
+
+    PLAIN = "plain"
+    """A program or a person, by `adsum token create`."""
+    CLIENT = "client"
+    GATEWAY = "gateway"
+    NODE = "node"
+
+
+class TokenParts(NamedTuple):
+    """The two parts of a token."""
+
+    id: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSecret:
+    """The hash of a secret. `expires`: the time on the wall clock at which the secret ends; None: with its token."""
+
+    hash: str
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The record of a token: its name, its scopes, and the hashes of its secrets, the newest first.
+
+    The token `anonymous` has no secret: its scopes are those of callers that prove nothing.
+    """
+
+    name: str
+    id: str
+    scopes: Scopes
+    secrets: Sequence[TokenSecret] = ()
+    role: TokenRole = TokenRole.PLAIN
+    expires: float | None = None
+    created: float = 0.0
+    used: float = 0.0
+    """The day on which it was used last, as seconds since 1970; 0.0: never."""
+
+    def __post_init__(self) -> None:
+        check_token_name("name", self.name)
+
+    def principal(self) -> Principal:
+        """Returns the principal that the token proves."""
+        if self.name == ANONYMOUS:
+            return Principal(ANONYMOUS, self.scopes, is_proven=False, token_id=self.id, expires=None, method="none")
+        return Principal(self.name, self.scopes, token_id=self.id, expires=self.expires)
+
+    def rotated(self, secret: str, now: float, overlap: float) -> Token:
+        """Returns the token with a new secret. The older secrets end after `overlap` seconds, or earlier."""
+        end = now + overlap
+        older = [
+            TokenSecret(known.hash, end if known.expires is None else min(known.expires, end))
+            for known in self.secrets
+            if known.expires is None or known.expires > now
+        ]
+        kept = [known for known in older if known.expires is not None and known.expires > now]
+        return replace(self, secrets=(TokenSecret(hash_secret(secret)), *kept)[:MAX_SECRETS])
+
+
+def check_token_name(field: str, name: str) -> None:
+    """Requires the name of a token. Raises `Invalid`."""
+    if not _NAME.fullmatch(name):
+        raise Invalid(field, f"must be {NAME_RULE}, not {validation.quoted(name)}")
+    if name in RESERVED_NAMES:
+        raise Invalid(field, f"must not be {name}, the name of the registry itself")
+
+
+def parse_token(text: str) -> TokenParts:
+    """Returns the parts of a token. Raises `Unauthenticated`; its message does not repeat the text."""
+    match = _TOKEN.fullmatch(text) if len(text) <= MAX_TOKEN_LENGTH else None
+    if match is None:
+        raise Unauthenticated("this is no token of this registry: a token begins with adsum_", reason="malformed")
+    return TokenParts(match["id"], match["secret"])
+
+
+def format_token(id: str, secret: str) -> str:
+    """Returns the token as its holder keeps it."""
+    return f"{TOKEN_PREFIX}{id}_{secret}"
+
+
+def hash_secret(secret: str) -> str:
+    """Returns the hash of a secret, as the registry keeps it."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def verify(token: Token | None, secret: str, now: float) -> Token:
+    """Returns the token if the secret is one of its valid secrets. `now` is on the wall clock.
+
+    `token` is the record with the id that the caller sent; None if there is none. Raises `Unauthenticated`. Unknown ids
+    and wrong secrets get the same message, in the same time.
+    """
+    hashed = hash_secret(secret)
+    matching = [known for known in (token.secrets if token is not None else ()) if _equal(known.hash, hashed)]
+    if token is None or not matching:
+        _equal(hashed, hashed)
+        raise Unauthenticated("the token is wrong, or was revoked", reason="wrong-credentials")
+    if any(end is not None and end <= now for end in (token.expires, matching[0].expires)):
+        raise Unauthenticated(f"the token {token.name} has expired: get a new one, or rotate it", reason="expired")
+    return token
+
+
+def _equal(a: str, b: str) -> bool:
+    """Compares in constant time."""
+    return hmac.compare_digest(a, b)
