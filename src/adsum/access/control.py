@@ -174,14 +174,10 @@ class AccessControl:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
-        watches = self._registry.watches
-        with watches.open(None) as watch:
-            while not watches.is_ended:
-                try:
-                    self.refresh()
-                except Exception:
-                    # Whoever is revoked later must lose its streams, too.
-                    _log.exception(
-                        "the tokens of revision %d could not be taken over", self._registry.snapshot.revision
-                    )
-                await watch.changed()
+        while True:
+            try:
+                self.refresh()
+            except Exception:
+                # Whoever is revoked later must lose its streams, too.
+                _log.exception("the tokens of revision %d could not be taken over", self._registry.snapshot.revision)
+            await self._registry.next_change()
