@@ -36,7 +36,7 @@ def test_a_certificate_that_renews_itself_has_a_warning_when_that_is_overdue() -
 def test_a_renewed_certificate_begins_anew() -> None:
     warnings = ExpiryWarnings()
     assert len(warnings.due([OWN], 364 * DAY)) == 1
-    assert warnings.due([OWN._replace(expires=800 * DAY)], 364 * DAY) == []
+    assert warnings.due([CertificateLife("server", 0.0, 800 * DAY)], 364 * DAY) == []
     assert len(warnings.due([OWN], 364 * DAY)) == 1
 
 
