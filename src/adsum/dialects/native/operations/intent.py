@@ -8,7 +8,7 @@ from typing import Final
 from adsum import wire
 from adsum.core.catalog import declarations
 from adsum.core.catalog.declarations import Declaration, DocumentReplacement
-from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind, Documents
+from adsum.core.catalog.documents import INTENT_KINDS, Document, DocumentKey, DocumentKind, Documents
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import Invalid, UnknownDocument
 from adsum.dialects.native.asgi import ApiReply
@@ -64,9 +64,8 @@ class IntentOperations:
 
     async def read_edits(self, request: ApiRequest) -> ApiReply:
         query = request.query
-        recorded = await self._registry.edits(
-            query.get("document"), query.get("name"), query.get("limit", DEFAULT_EDITS_LIMIT)
-        )
+        kinds = (query["document"],) if "document" in query else INTENT_KINDS
+        recorded = await self._registry.edits(kinds, query.get("name"), query.get("limit", DEFAULT_EDITS_LIMIT))
         snapshot = self._registry.snapshot
         edits = [wire.EditView.from_recorded(edit) for edit in recorded]
         return ApiReply(200, wire.encode(wire.EditList(snapshot.epoch, snapshot.revision, edits)))
