@@ -4,7 +4,7 @@ import pytest
 
 from adsum.dialects.native import app
 from adsum.dialects.native.api.operation import ApiOperation
-from adsum.dialects.native.api.operation_table import BASE, OPERATIONS
+from adsum.dialects.native.api.operation_table import OPERATIONS
 from tests.dialects.native.native_api import NativeApi
 
 
