@@ -215,6 +215,7 @@ class EditView(ResponseBody, frozen=True):
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     omitted: list[str] = []
+    claimed: str = ""
 
     @staticmethod
     def from_recorded(recorded: RecordedEdit) -> EditView:
@@ -233,6 +234,7 @@ class EditView(ResponseBody, frozen=True):
             before,
             after,
             [*recorded.omitted],
+            provenance.claimed,
         )
 
 

@@ -62,7 +62,7 @@ class WatchStream:
         token: str,
         on_end: Callable[[str], None],
     ) -> None:
-        """`services`: those to send. `since`: the position to resume from. `on_end` is called with the token at the end.
+        """`services`: those to send. `since`: the position to resume from. `on_end` gets the token when it ends.
 
         The stream ends when the rights of its caller end or change.
         """
