@@ -519,9 +519,9 @@ async def test_the_history_of_tokens_is_apart_from_that_of_routes_and_has_no_has
             ("changed", "web@a.b", {}, {}, ["secrets"]),
             ("declared", "web@a.b", {}, {"id": b'"1"', "scopes": b'["read:*"]'}, ["secrets"]),
         ]
-        assert len(await store.edits(DocumentKind, None, 9)) == 4
+        assert len(await store.edits([*DocumentKind], None, 9)) == 4
         assert await store.edits([DocumentKind.INVITE], None, 9) == await store.edits([], None, 9) == []
-        assert len(await store.edits(DocumentKind, "web", 9)) == 1
+        assert len(await store.edits([*DocumentKind], "web", 9)) == 1
 
 
 async def test_an_unrecorded_edit_takes_effect_and_is_not_in_the_history(location: StoreLocation) -> None:

@@ -135,9 +135,7 @@ def mark_used(days: Mapping[str, float]) -> Declaration:
         for document in view.documents.by_kind[DocumentKind.TOKEN].values():
             token = parse_token_document(document.key.name, document.body)
             if isinstance(token, Token) and days.get(token.id, 0.0) > token.used:
-                used = Document(
-                    document.key, encode_token(replace(token, used=days[token.id])), document.provenance
-                )
+                used = Document(document.key, encode_token(replace(token, used=days[token.id])), document.provenance)
                 edits.append(Edit(document.key, used, document.provenance, document, is_recorded=False))
         return edits
 

@@ -20,7 +20,7 @@ MAX_PARSED_TOKENS: Final = 20_000
 MAX_TOKEN_LIFETIME: Final = 10 * 366 * 86_400.0
 """Seconds for which a token may be valid, at most. A longer time is refused."""
 MAX_INVITE_LIFETIME: Final = 90 * 86_400.0
-"""Seconds for which an invite may be valid, at most. A longer time is refused: a join line lies in files and histories."""
+"""Seconds for which an invite may be valid, at most. A longer time is refused: join lines get into files."""
 MAX_OVERLAP: Final = 30 * 86_400.0
 """Seconds for which the secret before a rotation may stay valid, at most. A longer time is refused."""
 MAX_PEM_LENGTH: Final = 16 * 1024
@@ -213,7 +213,10 @@ class IssuedInvite(ResponseBody, frozen=True):
 
 
 class InviteView(ResponseBody, frozen=True):
-    """An invite without its secret. Times are on the wall clock; `uses_left` is null if it joins any number of hosts."""
+    """An invite without its secret. Times are on the wall clock.
+
+    `uses_left` is null if any number of hosts may still join by it.
+    """
 
     id: str
     role: TokenRole

@@ -61,8 +61,8 @@ class Invite:
 def verify_invite(invite: Invite | None, secret: str, now: float) -> Invite:
     """Returns the invite if the secret is right and the invite can be used. `now` is on the wall clock.
 
-    `invite` is the record with the id that the caller sent; None if there is none. Raises `Unauthenticated`, always with
-    the same message, and in the same time for an unknown id and a wrong secret.
+    `invite` is the record with the id that the caller sent; None if there is none. Raises `Unauthenticated`, always
+    with the same message, and in the same time for an unknown id and a wrong secret.
     """
     hashed = hash_secret(secret)
     known = [recorded.hash for recorded in invite.secrets] if invite is not None else [_NO_HASH]

@@ -140,18 +140,18 @@ class _Bound(NamedTuple):
 
     kinds: tuple[DocumentKind, ...]
     noun: str
-    count: int
-    size: int
+    most: int
+    most_bytes: int
 
     def check(self, known: Documents, after: Documents) -> None:
         """Raises `CatalogFull` if there would be more documents, or bytes of them, than before and than the bound."""
         count, new_count = known.count(self.kinds), after.count(self.kinds)
-        if new_count > max(count, self.count):
-            raise CatalogFull(f"there are already {count} {self.noun} of at most {self.count}")
+        if new_count > max(count, self.most):
+            raise CatalogFull(f"there are already {count} {self.noun} of at most {self.most}")
         size, new_size = known.size(self.kinds), after.size(self.kinds)
-        if new_size > max(size, self.size):
+        if new_size > max(size, self.most_bytes):
             raise CatalogFull(
-                f"all {self.noun} may take {format_size(self.size)} together, and would now take "
+                f"all {self.noun} may take {format_size(self.most_bytes)} together, and would now take "
                 f"{format_size(new_size)}: remove or shorten some"
             )
 

@@ -383,8 +383,12 @@ OPERATIONS: Final = (
         {200: wire.EditList},
         (422, 503),
         (
-            QueryParameter("document", DocumentKind, "Only edits of this kind; by default of routes and upstreams. Those of "
-                "tokens and invites need the scope admin"),
+            QueryParameter(
+                "document",
+                DocumentKind,
+                "Only edits of this kind; by default of routes and upstreams. Those of "
+                "tokens and invites need the scope admin",
+            ),
             QueryParameter(
                 "name", wire.Id, "Only edits of the route of this name, and of the upstream of this service"
             ),

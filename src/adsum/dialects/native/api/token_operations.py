@@ -33,10 +33,10 @@ TOKEN_OPERATIONS: Final = (
         {201: tokens.IssuedToken},
         (409, 422, 503, 507),
         body=tokens.TokenBody,
-        description="The response is the only place that shows the token: the registry keeps a hash of it. A token gets "
-        "no scope that its creator lacks. The token `anonymous` has no secret: its scopes are those of callers that "
-        "prove nothing, in place of the default ones. The scopes of `etcd-naming`, which has no secret either, are those "
-        "of keys in etcd. Creating one of these two again replaces its scopes.",
+        description="The response is the only place that shows the token: the registry keeps a hash of it. A token "
+        "gets no scope that its creator lacks. The token `anonymous` has no secret: its scopes are those of callers "
+        "that prove nothing, in place of the default ones. The token `etcd-naming` has no secret either: its scopes "
+        "limit which services keys in etcd list and show. Creating one of these two again replaces its scopes.",
     ),
     ApiOperation(
         "read_token",
@@ -56,8 +56,8 @@ TOKEN_OPERATIONS: Final = (
         {200: tokens.IssuedToken},
         (404, 422, 503),
         body=tokens.RotateBody,
-        description="The older secrets stay valid for `overlap` seconds; with 0 they end at once, and so do the streams "
-        "that were opened with them. Name, scopes and expiry stay.",
+        description="The older secrets stay valid for `overlap` seconds; with 0 they end at once, and so do the "
+        "streams of the token. Name, scopes and expiry stay.",
     ),
     ApiOperation(
         "revoke_token",
@@ -70,8 +70,8 @@ TOKEN_OPERATIONS: Final = (
         (_REASON,),
         description="Idempotent: succeeds if there is no such token. What the token registered stays listed until its "
         "leases expire. The token of a node's own host, `admin@NODE`, comes back by itself, with the secret that is in "
-        "the data folder of the node: to change that secret, remove the file `admin-token` there. So the last token with "
-        "the scope admin may be revoked.",
+        "the data folder of the node: to change that secret, remove the file `admin-token` there. So the last token "
+        "with the scope admin may be revoked.",
     ),
     ApiOperation(
         "list_invites",
@@ -92,8 +92,8 @@ TOKEN_OPERATIONS: Final = (
         (409, 422, 503, 507),
         body=tokens.InviteBody,
         description="The response is the only place that shows the line. An invite of a gateway or a node joins one "
-        "host. It gives no scope that its creator lacks. Refused with 409 by a registry without an authority of its own: "
-        "there is nothing by which a joiner could recognize it.",
+        "host. It gives no scope that its creator lacks. Refused with 409 if the registry has no authority: there is "
+        "nothing by which a joiner could recognize it.",
     ),
     ApiOperation(
         "revoke_invite",
@@ -136,8 +136,8 @@ TOKEN_OPERATIONS: Final = (
         Action.JOIN,
         "Read the certificate of the registry's authority",
         {200: tokens.AuthorityView},
-        description="`certificate` is empty if the registry has no authority. Compare the hash of its public key with a "
-        "known one before you trust it.",
+        description="`certificate` is empty if the registry has no authority. Compare the hash of its public key with "
+        "a known one before you trust it.",
         needs_no_catalog=True,
     ),
     ApiOperation(
