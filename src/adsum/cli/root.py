@@ -118,7 +118,7 @@ class RootGroup(click.Group):
     cls=RootGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 69 registry unavailable, 75 try again later, "
-    "78 invalid setting, 124 timeout, 130 interrupted.",
+    "77 not allowed, 78 invalid setting, 124 timeout, 130 interrupted.",
 )
 @click.version_option(__version__, "-V", "--version", message="adsum %(version)s")
 def root() -> None:
