@@ -71,6 +71,11 @@ COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyTy
             ),
             "route": CommandEntry("Manage the routes of gateways", "adsum.cli.commands.route:route"),
         },
+        "Access": {
+            "join": CommandEntry("Join a registry by a line that it printed", "adsum.cli.commands.join:join"),
+            "token": CommandEntry("Manage tokens, and invite hosts", "adsum.cli.commands.token:token"),
+            "whoami": CommandEntry("Show who the registry takes you for", "adsum.cli.commands.whoami:whoami"),
+        },
         "Shell": {
             "completion": CommandEntry(
                 "Print the completion script of a shell", "adsum.cli.commands.completion:completion"

@@ -12,8 +12,20 @@ from adsum import wire
 from adsum.client.errors import RegistryRefused
 from adsum.client.native.request_sender import RequestSender
 from adsum.core.errors import RegistrationConflict
-from adsum.wire import tokens
-
+from adsum.wire.tokens import (
+    CallerView,
+    CertificateBody,
+    CertificateResult,
+    InviteBody,
+    IssuedInvite,
+    IssuedToken,
+    JoinBody,
+    JoinResult,
+    RotateBody,
+    TokenBody,
+    TokenList,
+    TokenView,
+)
 
 T = TypeVar("T")
 
@@ -27,42 +39,42 @@ class AccessApi:
     def __init__(self, sender: RequestSender) -> None:
         self._sender = sender
 
-    async def caller(self) -> tokens.CallerView:
+    async def caller(self) -> CallerView:
         """Returns this program as the registry identifies it."""
-        return await self._sender.send("GET", "/caller", tokens.CallerView)
+        return await self._sender.send("GET", "/caller", CallerView)
 
-    async def tokens(self) -> tokens.TokenList:
+    async def tokens(self) -> TokenList:
         """Returns every token, by name."""
-        return await self._sender.send("GET", "/tokens", tokens.TokenList)
+        return await self._sender.send("GET", "/tokens", TokenList)
 
-    async def token(self, name: str) -> tokens.TokenView:
+    async def token(self, name: str) -> TokenView:
         """Returns one token. Raises `RegistryRefused` (404) if there is none of this name."""
-        return await self._sender.send("GET", _token_path(name), tokens.TokenView)
+        return await self._sender.send("GET", _token_path(name), TokenView)
 
-    async def create_token(self, body: tokens.TokenBody) -> tokens.IssuedToken:
+    async def create_token(self, body: TokenBody) -> IssuedToken:
         """Creates a token. Raises `RegistryRefused` (409) if there is one of this name."""
-        return await self._write("POST", "/tokens", tokens.IssuedToken, body)
+        return await self._write("POST", "/tokens", IssuedToken, body)
 
-    async def rotate_token(self, name: str, body: tokens.RotateBody) -> tokens.IssuedToken:
+    async def rotate_token(self, name: str, body: RotateBody) -> IssuedToken:
         """Gives a token a new secret; the one before it stays valid for the overlap."""
-        return await self._write("POST", f"{_token_path(name)}/rotate", tokens.IssuedToken, body)
+        return await self._write("POST", f"{_token_path(name)}/rotate", IssuedToken, body)
 
     async def revoke_token(self, name: str) -> wire.WriteResult:
         """Revokes a token: from now on it proves nothing, and its streams end."""
         return await self._write("DELETE", _token_path(name), wire.WriteResult)
 
-    async def create_invite(self, body: tokens.InviteBody) -> tokens.IssuedInvite:
+    async def create_invite(self, body: InviteBody) -> IssuedInvite:
         """Creates an invite, by which hosts join the registry."""
-        return await self._write("POST", "/invites", tokens.IssuedInvite, body)
+        return await self._write("POST", "/invites", IssuedInvite, body)
 
-    async def join(self, body: tokens.JoinBody) -> tokens.JoinResult:
+    async def join(self, body: JoinBody) -> JoinResult:
         """Joins this host to the registry. Raises `RegistryRefused` (409) if there is a token of this name."""
-        return await self._write("POST", "/join", tokens.JoinResult, body)
+        return await self._write("POST", "/join", JoinResult, body)
 
-    async def renew_certificate(self, request: str) -> tokens.CertificateResult:
+    async def renew_certificate(self, request: str) -> CertificateResult:
         """Returns a new certificate for a request, a PEM, that names the caller."""
-        body = tokens.CertificateBody(request)
-        return await self._write("POST", "/certificate", tokens.CertificateResult, body)
+        body = CertificateBody(request)
+        return await self._write("POST", "/certificate", CertificateResult, body)
 
     async def _write(self, method: str, path: str, kind: type[T], body: wire.RequestBody | None = None) -> T:
         try:
