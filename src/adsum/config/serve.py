@@ -206,3 +206,9 @@ class ServeConfig(DialectSettings, AccessSettings, NodeConfig):
         self.check_dialects(self.store)
         if self.xds == OFF and self.gateway != OFF:
             raise Invalid("gateway", "needs --xds, which is off: the gateway gets its configuration over xDS")
+        if self.xds != OFF and self.tls_cert and not self.tls_client_ca:
+            raise Invalid(
+                "tls_client_ca",
+                "must be given beside --tls-cert, since clients of xDS prove who they are by certificates; or switch xDS "
+                "off with --xds off",
+            )

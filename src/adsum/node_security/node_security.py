@@ -11,16 +11,17 @@ from urllib.parse import urlsplit
 
 from prometheus_client.core import GaugeMetricFamily
 
+from adsum import wire
 from adsum.certificates.authority import token_id_of
 from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
-from adsum.certificates.host_addresses import find_addresses
-from adsum.certificates.server_names import ServerNames, find_host_names, server_names
+from adsum.certificates.server_names import ServerNames
 from adsum.config.serve import NodeConfig
 from adsum.core.access.tokens import TokenParts
 from adsum.core.errors import AdsumError, Invalid
 from adsum.node_security import node_files
 from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
+from adsum.node_security.host_names import find_server_names
 from adsum.node_security.operator_folder import local_address, write_operator_folder
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
@@ -53,15 +54,6 @@ RequestCertificate = Callable[[bytes], Awaitable[bytes]]
 _log = logging.getLogger("adsum.security")
 
 
-def find_server_names(config: NodeConfig) -> ServerNames:
-    """Returns the names for the certificate of a node: those of its host, of --tls-name and of --advertise.
-
-    May wait for a name server. Raises `Invalid`.
-    """
-    advertised = urlsplit(config.advertise).hostname if config.advertise else None
-    return server_names([*config.tls_name, *([advertised] if advertised else [])], find_host_names(), find_addresses())
-
-
 class NodeSecurity:
     """The security of one node that serves TLS. The constructor makes what is missing, and blocks on the disk."""
 
@@ -88,8 +80,8 @@ class NodeSecurity:
         """Renews the certificate of a node that does not hold the authority's key; None if nothing does."""
         try:
             self.authority, self.certificates = self._prepare(config)
-            self.made_admin_token = node_files.prepare_admin_token(self.folder)
-            """True if the admin token was made in this start."""
+            self.is_new = node_files.prepare_admin_token(self.folder)
+            """True if this is the first start with this folder: the admin token was made in it."""
         except BaseException:
             self.folder.unlock()
             raise
@@ -114,13 +106,14 @@ class NodeSecurity:
         """The file with the admin token."""
         return self.folder.file(ADMIN_TOKEN)
 
-    def start(self, registry: Registry, urls: Sequence[str], xds: Sequence[str]) -> None:
-        """Keeps files, certificates and tokens up to date from now on.
+    async def start(self, registry: Registry, urls: Sequence[str], xds: Sequence[str]) -> None:
+        """Keeps files, certificates and tokens up to date from now on. When it returns, the admin token is valid.
 
         `urls` are those of the HTTP server, and `xds` the addresses of xDS. The catalog is loaded.
         """
         self._tokens = NodeTokens(registry, self._node, self._clock)
         self._addresses = [urlsplit(url).netloc for url in urls], xds
+        await self.look()
         self._task = asyncio.create_task(self._run(), name="adsum-node-security")
 
     async def stop(self) -> None:
@@ -133,11 +126,11 @@ class NodeSecurity:
 
     async def _run(self) -> None:
         while True:
+            await self._clock.sleep(LOOK_INTERVAL)
             try:
                 await self.look()
             except Exception:  # Nothing that this node reads from its disk may end the task.
                 _log.exception("the security of this node can't be kept up to date")
-            await self._clock.sleep(LOOK_INTERVAL)
 
     async def look(self) -> None:
         """Looks at the files and the clock once, and does what is due."""
@@ -231,6 +224,10 @@ class NodeSecurity:
             first = min(further, key=lambda one: one.not_valid_after_utc)
             lives.append(node_files.certificate_life(first, "client-authority", REPLACE_CLIENT_AUTHORITY))
         return lives
+
+    def views(self) -> list[wire.CertificateView]:
+        """Returns the certificates in use for the status of the node."""
+        return [wire.CertificateView(life.name, life.expires, life.is_renewed) for life in self.lives()]
 
     def metrics(self) -> Iterable[Metric]:
         """Returns the metrics; called at every scrape."""

@@ -54,6 +54,7 @@ class SecurityFolder:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
             make_private_folder(self.path)
+            self._give_to_owner(self.path)
         except OSError as error:
             raise self._unusable(self.path, error) from None
 
@@ -97,7 +98,9 @@ class SecurityFolder:
         try:
             if path.parent != self.path:
                 make_private_folder(path.parent)
+                self._give_to_owner(path.parent)
             replace_private_file(path, content, durable=True)
+            self._give_to_owner(path)
         except OSError as error:
             raise self._unusable(path, error) from None
 
@@ -107,6 +110,13 @@ class SecurityFolder:
             return False
         self.write(name, content)
         return True
+
+    def _give_to_owner(self, path: Path) -> None:
+        """Gives a file that root has made to the owner of the data folder, whose node must read it."""
+        if os.geteuid() == 0:
+            owner = self.path.parent.stat()
+            if owner.st_uid != 0:
+                os.chown(path, owner.st_uid, owner.st_gid)
 
     def _unusable(self, path: Path, error: OSError) -> Invalid:
         return Invalid("data", f"must be a folder that this user may use: {path}: {error.strerror}")
