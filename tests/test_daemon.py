@@ -240,9 +240,10 @@ def test_every_change_is_logged_with_cause_and_actor() -> None:
         _, errors = process.signal_and_wait()
     lines = [json.loads(line) for line in errors.splitlines()]
     changes = [line for line in lines if line["message"] == "change"]
-    assert [(change["cause"], change["actor"], change["status"], change["reason"]) for change in changes] == [
-        ("registered", "deploy", "passing", ""),
-        ("deregistered", "127.0.0.1", "gone", "scaled down"),
+    fields = ("cause", "actor", "claimed", "status", "reason")
+    assert [tuple(change[field] for field in fields) for change in changes] == [
+        ("registered", "anonymous@127.0.0.1", "deploy", "passing", ""),
+        ("deregistered", "anonymous@127.0.0.1", "", "gone", "scaled down"),
     ]
     assert all(line["at"].endswith("Z") for line in lines)
 

@@ -171,6 +171,7 @@ def change_entry(revision: int, fact: Fact) -> LineEntry:
         "cause": provenance.cause.value,
         "actor": provenance.actor,
         "peer": provenance.peer,
+        "claimed": provenance.claimed,
         "reason": provenance.reason,
     }
     return provenance.at, "info", "change", fields
