@@ -86,7 +86,7 @@ def _report(folder: SecurityFolder, files: MadeFiles, made: Sequence[str], *, re
     return [
         f"{verb} in {folder.path}: {', '.join(made)}" if made else f"everything is in {folder.path} already",
         f"the authority is valid until {format_expiry(files.authority.expires)}; its hash is {files.authority.hash}",
-        f"the certificate of this node is valid until {format_expiry(expires)}, and renewed by itself; it names {names}",
+        f"the certificate is valid until {format_expiry(expires)}, and the node renews it; it names {names}",
         f"the admin token is in {folder.file(ADMIN_TOKEN)}; commands of this user on this host find it by themselves",
     ]
 
