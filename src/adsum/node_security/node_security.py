@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from prometheus_client.core import GaugeMetricFamily
 
 from adsum import wire
+from adsum.access.registry_authority import AuthorityRecord
 from adsum.certificates.authority import token_id_of
 from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
 from adsum.certificates.server_names import ServerNames
@@ -22,10 +23,13 @@ from adsum.node_security import node_files
 from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
 from adsum.node_security.host_names import find_server_names
+from adsum.node_security.joined_node import install_renewed, read_node_token
 from adsum.node_security.operator_folder import local_address, write_operator_folder
+from adsum.node_security.peer_certificates import NodePeerCertificates
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
     AUTHORITY_CERTIFICATE,
+    AUTHORITY_KEY,
     NODE_CERTIFICATE,
     NODE_KEY,
     SecurityFolder,
@@ -33,6 +37,7 @@ from adsum.node_security.security_folder import (
 from adsum.node_security.server_certificates import NodeCertificates, ServerFiles
 from adsum.node_security.token_names import admin_token_name
 from adsum.outage_log import OutageLog
+from adsum.peers.issuing_peers import NewCertificate
 from adsum.ports import Clock
 from adsum.registry import Registry
 
@@ -43,13 +48,15 @@ LOOK_INTERVAL: Final = 1.0
 """Seconds between two looks at the files of a node."""
 RENEWAL_RETRY: Final = 60.0
 """Seconds after a renewal that failed until the next attempt."""
+RENEWAL_TIMEOUT: Final = 15.0
+"""Seconds that other nodes have to renew the certificate of this one. Then the attempt has failed."""
 RENEW_AUTHORITY: Final = "run `adsum init --renew` on the node that has the key of the authority"
 RENEW_NODE: Final = f"if it stays so, {RENEW_AUTHORITY}"
 REPLACE_OWN: Final = "write a new one to the files of --tls-cert and --tls-key; they are read again by themselves"
 REPLACE_CLIENT_AUTHORITY: Final = "write a new one to the file of --tls-client-ca; it is read again by itself"
 
-RequestCertificate = Callable[[bytes], Awaitable[bytes]]
-"""Has a node that holds the authority's key sign a request (PEM). Returns the chain. Raises `AdsumError`."""
+RequestCertificate = Callable[[bytes, str, bytes, str], Awaitable[NewCertificate]]
+"""Has a node that holds the authority's key sign a request (PEM), proved by a token (`Peers.request_certificate`)."""
 
 _log = logging.getLogger("adsum.security")
 
@@ -65,6 +72,7 @@ class NodeSecurity:
         self.folder.create()
         self.folder.lock()
         self._names = ServerNames()
+        self._made: Sequence[str] = ()
         self._warnings = ExpiryWarnings()
         self._renewal = OutageLog(
             _log,
@@ -94,6 +102,7 @@ class NodeSecurity:
             return ExternalAuthority(certificates), certificates
         self._names = find_server_names(config)
         made = node_files.prepare_files(self.folder, self._node, self._names, self._clock.wall())
+        self._made = made.made
         if made.made:
             _log.info("made in %s: %s", self.folder.path, ", ".join(made.made))
         file = self.folder.file
@@ -106,6 +115,20 @@ class NodeSecurity:
         """The file with the admin token."""
         return self.folder.file(ADMIN_TOKEN)
 
+    def peer_certificates(self) -> NodePeerCertificates:
+        """Returns the certificates with which this node calls the other nodes."""
+        return NodePeerCertificates(self.certificates, self.authority, self.folder.path)
+
+    def authority_record(self) -> AuthorityRecord:
+        """Returns the authority of this node as the catalog records it."""
+        return AuthorityRecord(external=True) if self.authority.is_external else AuthorityRecord(self.authority.hash())
+
+    def discard_new_authority(self) -> None:
+        """Removes the files of an authority that was made in this start, because the registry has another one."""
+        if AUTHORITY_KEY in self._made:
+            for name in (AUTHORITY_KEY, AUTHORITY_CERTIFICATE, NODE_CERTIFICATE, NODE_KEY, ADMIN_TOKEN):
+                self.folder.remove(name)
+
     async def start(self, registry: Registry, urls: Sequence[str], xds: Sequence[str]) -> None:
         """Keeps files, certificates and tokens up to date from now on. When it returns, the admin token is valid.
 
@@ -113,7 +136,7 @@ class NodeSecurity:
         """
         self._tokens = NodeTokens(registry, self._node, self._clock)
         self._addresses = [urlsplit(url).netloc for url in urls], xds
-        await self.look()
+        await self._update()
         self._task = asyncio.create_task(self._run(), name="adsum-node-security")
 
     async def stop(self) -> None:
@@ -134,6 +157,11 @@ class NodeSecurity:
 
     async def look(self) -> None:
         """Looks at the files and the clock once, and does what is due."""
+        await self._renew_if_due()
+        await self._update()
+
+    async def _update(self) -> None:
+        """Takes over changed files, logs warnings, and declares the tokens of this node."""
         try:
             admin = await asyncio.to_thread(self._look_at_files)
         except Invalid as error:
@@ -143,7 +171,6 @@ class NodeSecurity:
             self._files.recovered()
         for warning in self._warnings.due(self.lives(), self._clock.wall()):
             _log.warning("%s", warning)
-        await self._renew_if_due()
         if self._tokens is not None:
             await self._tokens.sync(admin, self._certificate_token())
 
@@ -177,12 +204,14 @@ class NodeSecurity:
         )
 
     async def _renew_if_due(self) -> None:
-        """Renews the certificate that this node made, from half of its life on."""
+        """Renews the certificate from half of its life on, and at once if it lacks a name of this node."""
         if isinstance(self.authority, ExternalAuthority) or self._clock.now() < self._renew_after:
             return
         wall = self._clock.wall()
-        life = node_files.life_of(self.certificates.served.pair, "node")
-        if wall < life.due(RENEW_AT) or not (self.authority.issues or self.request_certificate is not None):
+        pair = self.certificates.served.pair
+        has_names = ServerNames.of_certificate(pair.leaf).includes(self._names)
+        is_due = not has_names or wall >= node_files.life_of(pair, "node").due(RENEW_AT)
+        if not is_due or not (self.authority.issues or self.request_certificate is not None):
             return
         self._renew_after = self._clock.now() + RENEWAL_RETRY
         try:
@@ -190,14 +219,22 @@ class NodeSecurity:
                 authority = self.authority.authority
                 await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self._names, wall)
             elif self.request_certificate is not None:
-                request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self._names)
-                chain = await self.request_certificate(request)
-                await asyncio.to_thread(node_files.install_chain, self.folder, chain)
+                async with asyncio.timeout(RENEWAL_TIMEOUT):
+                    await self._renew_by_others(self.request_certificate)
         except AdsumError as error:
             self._renewal.failed(error)
+        except TimeoutError:
+            self._renewal.failed(f"no node has signed it within {RENEWAL_TIMEOUT:g} s")
         else:
             self._renewal.recovered()
             _log.info("the certificate of this node was renewed")
+
+    async def _renew_by_others(self, request_certificate: RequestCertificate) -> None:
+        token = await asyncio.to_thread(read_node_token, self.folder)
+        request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self._names)
+        authority = self.authority
+        new = await request_certificate(request, token, authority.certificate_pem(), authority.hash())
+        await asyncio.to_thread(install_renewed, self.folder, new.authority, new.chain)
 
     def _certificate_token(self) -> str:
         """Returns the id of the token in the certificate that this node signed for itself; "" if it did not."""

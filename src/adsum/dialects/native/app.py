@@ -93,7 +93,7 @@ class Native:
             IntentOperations(registry, clock),
             NodeOperations(registry, status, exposition),
             TokenOperations(registry, access, clock, authority, addresses),
-            JoinOperations(registry, access, clock, authority, addresses),
+            JoinOperations(registry, access, clock, authority, addresses, others),
         )
 
     @property
