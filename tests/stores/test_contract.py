@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from adsum import stores
 from adsum.core.catalog import documents
-from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, FullState, forget_service
+from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, Change, FullState, forget_service
 from adsum.core.catalog.documents import DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
@@ -103,6 +104,18 @@ async def test_the_last_change_of_an_instance_in_a_batch_counts(location: StoreL
         snapshot = await current_snapshot(store)
         assert current_listings(snapshot) == {Key("orders", "o2"): change("o2", 8001).listing}
         assert [recorded.revision for recorded in await store.history(None, None, 9)] == [revision] * 4
+
+
+async def test_the_owner_of_an_instance_and_the_claimed_actor_outlast_a_restart(location: StoreLocation) -> None:
+    provenance = Provenance(Cause.REGISTERED, "team-a", "", 1.0, "10.0.0.7", "deploy script")
+    registered = change("o1").listing
+    assert registered is not None
+    listing = replace(registered, owner="team-a", provenance=provenance)
+    async with location.open() as store:
+        await store.commit([Change(listing.key, listing, provenance)], location.zero)
+    async with location.open() as store:
+        assert current_listings(await current_snapshot(store)) == {listing.key: listing}
+        assert [recorded.provenance for recorded in await store.history("orders", "o1", 9)] == [provenance]
 
 
 async def test_a_service_whose_last_instance_was_removed_stays_known(location: StoreLocation) -> None:
@@ -341,7 +354,7 @@ async def test_a_batch_of_any_size_is_delivered_as_one(location: StoreLocation) 
         revision = await store.commit(many, location.zero, edits)
         batch = await follower.next()
         assert (batch.revision, len(current_listings(follower.snapshot))) == (revision, 1_000)
-        assert len(follower.snapshot.documents.by_key) == 50
+        assert len(follower.snapshot.documents) == 50
         assert follower.snapshot.documents == (await current_snapshot(store)).documents
         assert {recorded.revision for recorded in await store.history(None, None, 2_000)} == {revision}
 
@@ -392,8 +405,10 @@ async def test_documents_are_kept_in_the_same_order_as_the_catalog(location: Sto
         assert before.documents == (await current_snapshot(store)).documents
     async with location.open() as store:
         after = await current_snapshot(store)
-        assert after.documents.by_key == before.documents.by_key
-        assert [document.body for document in after.documents.by_key.values()] == [b'{"hosts":["a.example"]}']
+        assert after.documents.by_kind == before.documents.by_kind
+        assert [document.body for document in after.documents.of_kind(DocumentKind.ROUTE)] == [
+            b'{"hosts":["a.example"]}'
+        ]
         assert current_listings(after).keys() == {Key("orders", "o1")}
 
 
@@ -402,7 +417,7 @@ async def test_a_stale_batch_leaves_the_documents_alone(location: StoreLocation)
         await store.commit([], location.zero, [put_route("r1")])
         with pytest.raises(StoreConflict):
             await store.commit([], location.zero, [withdraw_route("r1")])
-        assert len((await current_snapshot(store)).documents.by_key) == 1
+        assert len((await current_snapshot(store)).documents) == 1
 
 
 async def test_the_history_of_a_document_is_newest_first_and_survives_a_restart(location: StoreLocation) -> None:
@@ -439,7 +454,8 @@ async def test_all_edits_of_a_document_in_one_batch_are_recorded_and_the_last_on
     first = put_route("r1", b'{"n":1}')
     async with location.open() as store:
         await store.commit([], location.zero, [first, put_route("r1", b'{"n":2}', first)])
-        assert [document.body for document in (await current_snapshot(store)).documents.by_key.values()] == [b'{"n":2}']
+        documents = (await current_snapshot(store)).documents
+        assert [document.body for document in documents.of_kind(DocumentKind.ROUTE)] == [b'{"n":2}']
         assert [edit.after["n"] for edit in await store.edits(None, "r1", 9)] == [b"2", b"1"]
 
 

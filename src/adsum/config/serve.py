@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from adsum.access.settings import AccessSettings
 from adsum.config.addresses import DEFAULT_LISTEN, is_loopback, parse_networks
 from adsum.config.limits import LOG_FORMATS, LOG_LEVELS, MAX_CONNECTIONS_SETTING, MAX_TIMEOUT_SETTING
 from adsum.core.access.scopes import EVERYTHING, NO_SCOPES, Scopes
@@ -196,11 +197,12 @@ class NodeConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ServeConfig(DialectSettings, NodeConfig):
+class ServeConfig(DialectSettings, AccessSettings, NodeConfig):
     """All settings of `adsum serve`: those of the node, and those of its dialects."""
 
     def __post_init__(self) -> None:
         self.check_node()
+        self.check_access()
         self.check_dialects(self.store)
         if self.xds == OFF and self.gateway != OFF:
             raise Invalid("gateway", "needs --xds, which is off: the gateway gets its configuration over xDS")

@@ -27,7 +27,7 @@ def _after(*requests: Declaration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot
 
 
 def _bodies(snapshot: Snapshot) -> dict[str, bytes]:
-    return {str(key): document.body for key, document in snapshot.documents.by_key.items()}
+    return {str(document.key): document.body for kind in DocumentKind for document in snapshot.documents.of_kind(kind)}
 
 
 def _declared(name: str, body: bytes, kind: DocumentKind = ROUTE) -> Declaration:
@@ -92,7 +92,7 @@ def test_a_repeated_declaration_changes_nothing_and_a_draft_sees_earlier_ones(
 
 def test_documents_that_contradict_one_another_are_refused_and_change_nothing() -> None:
     def at_most_one(documents: documents.Documents) -> None:
-        if len(documents.by_key) > 1:
+        if len(documents) > 1:
             raise Invalid("to", "is one too many")
 
     snapshot = _after(declarations.declare(DocumentKey(ROUTE, "a"), b"1", ANN, at_most_one))

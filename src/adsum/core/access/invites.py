@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from adsum.core.access.scopes import Scopes
-from adsum.core.access.tokens import TokenRole, TokenSecret
+from adsum.core.access.tokens import TokenRole, TokenSecret, find_secret
 from adsum.core.errors import Unauthenticated
 
 SINGLE_USE_ROLES: Final = frozenset({TokenRole.NODE, TokenRole.GATEWAY})
 """Roles whose invites join one host each."""
+REFUSED: Final = "the invite is wrong, was used already, or has expired: get a new one with `adsum token invite`"
+"""One sentence for every reason: it does not say which invites exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +41,21 @@ class Invite:
         if self.uses_left is None:
             return self
         if self.uses_left < 1:
-            raise Unauthenticated("the invite was used already", reason="wrong-credentials")
+            raise Unauthenticated(REFUSED, reason="wrong-credentials")
         return replace(self, uses_left=self.uses_left - 1) if self.uses_left > 1 else None
+
+
+def verify_invite(invite: Invite | None, secret: str, now: float) -> Invite:
+    """Returns the invite if the secret is its own and it is still valid. `now` is on the wall clock.
+
+    `invite` is the record with the id that the joiner sent; None if there is none. Raises `Unauthenticated`, with the
+    same message and after the same work for every reason.
+    """
+    known = find_secret(invite.secrets if invite is not None else (), secret)
+    if invite is None or known is None:
+        raise Unauthenticated(REFUSED, reason="wrong-credentials")
+    if invite.expires <= now or (known.expires is not None and known.expires <= now):
+        raise Unauthenticated(REFUSED, reason="expired")
+    if invite.uses_left is not None and invite.uses_left < 1:
+        raise Unauthenticated(REFUSED, reason="wrong-credentials")
+    return invite

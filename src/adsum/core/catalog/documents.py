@@ -122,10 +122,9 @@ class Documents:
     def create(revision: int, documents: Iterable[Document]) -> Documents:
         """Returns these documents."""
         tables: dict[DocumentKind, dict[str, Document]] = {kind: {} for kind in DocumentKind}
-        size = 0
         for document in documents:
             tables[document.key.kind][document.key.name] = document
-            size += len(document.body)
+        size = sum(len(document.body) for table in tables.values() for document in table.values())
         return Documents(revision, _frozen(tables), size)
 
     def __len__(self) -> int:
