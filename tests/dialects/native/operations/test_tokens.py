@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from adsum.access.registry_addresses import RegistryAddresses
 from adsum.core.access.join_line import parse_join_line
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.access.tokens import parse_token
@@ -305,7 +306,7 @@ async def test_a_registry_that_no_joiner_could_recognize_makes_no_invite(
 ) -> None:
     api = NativeApi(authority=authority)
     await api.registry.start()
-    api.addresses = api.addresses._replace(urls=urls)
+    api.addresses = RegistryAddresses(urls)
     refused = await api.request("POST", INVITES, {"role": "client"})
     assert (refused.status, cause in refused.json["detail"]) == (409, True)
     assert len(api.registry.snapshot.documents) == 0
