@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from adsum.core.access.invites import Invite, verify_invite
-from adsum.core.access.principal import REGISTRY_ACTOR
+from adsum.core.access.principal import ANONYMOUS, REGISTRY_ACTOR
 from adsum.core.access.tokens import NAMES_WITHOUT_SECRET, Token
 from adsum.core.catalog import declarations
 from adsum.core.catalog.decisions import Caller
@@ -57,16 +57,34 @@ def find_invite(documents: Documents, id: str) -> Invite | None:
 def create_token(token: Token, caller: Caller, reason: str) -> Declaration:
     """Declares a new token. Raises `NameTaken` if another token has the name and has not expired.
 
-    A token without a secret, such as `anonymous`, is replaced: nobody loses a secret by that.
+    A token without a secret, such as `anonymous`, is replaced: nobody loses a secret by that. Raises `Invalid` if a
+    caller that proves nothing would take the scope admin from all such callers while no other token has it.
     """
     declare = declarations.declare(token_key(token.name), encode_token(token), caller, reason=reason)
 
     def decide(view: CatalogView) -> list[Edit]:
         if token.name not in NAMES_WITHOUT_SECRET:
             _require_free_name(view.documents, token, caller.at)
+        elif token.name == ANONYMOUS and not caller.principal.is_proven:
+            _require_admin(view.documents, token, caller.at)
         return declare(view)
 
     return decide
+
+
+def _require_admin(documents: Documents, token: Token, now: float) -> None:
+    """Raises `Invalid` if nobody had the scope admin once the token is declared."""
+    parsed = (
+        parse_token_document(name, document.body) for name, document in documents.by_kind[DocumentKind.TOKEN].items()
+    )
+    others = [known for known in parsed if isinstance(known, Token) and known.name not in NAMES_WITHOUT_SECRET]
+    if token.scopes.is_admin or any(known.scopes.is_admin and not known.has_expired(now) for known in others):
+        return
+    raise Invalid(
+        "scopes",
+        "must have admin while no other token has it, or nobody could manage tokens: first create one with "
+        "`adsum token create NAME --scope admin`",
+    )
 
 
 def rotate_token(name: str, secret: str, overlap: float, caller: Caller) -> Declaration:

@@ -209,6 +209,6 @@ class ServeConfig(DialectSettings, AccessSettings, NodeConfig):
         if self.xds != OFF and self.tls_cert and not self.tls_client_ca:
             raise Invalid(
                 "tls_client_ca",
-                "must be given beside --tls-cert, since clients of xDS prove who they are by certificates; or switch it off "
-                "with --xds off",
+                "must be given beside --tls-cert, since clients of xDS prove who they are by certificates; or switch "
+                "xDS off with --xds off",
             )

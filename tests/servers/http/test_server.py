@@ -245,22 +245,33 @@ async def test_a_page_is_not_copied_for_each_peer_that_does_not_read_it(serving:
             peer.close()
 
 
-async def test_a_connection_past_the_limit_is_answered_503_and_closed(serving: HttpServing) -> None:
-    async with serving.server(_hello, max_connections=2) as (server, port):
-        held = [await serving.connect(port) for _ in range(2)]
-        await _until(lambda: server.connections == 2)
-        reader, writer = await serving.connect(port)
-        received = await _read_all(reader)
-        assert received.startswith(b"HTTP/1.1 503 ")
-        assert b"retry-after: 5\r\n" in received
-        assert json.loads(received.partition(b"\r\n\r\n")[2])["detail"] == "too many connections"
+async def test_a_connection_past_the_limit_is_refused_and_closed(serving: HttpServing) -> None:
+    shed: list[str] = []
+    async with serving.server(_hello, max_connections=2, on_shed=shed.append) as (server, port):
+        held = []
+        for _ in range(2):
+            reader, writer = await serving.connect(port)
+            held.append((reader, writer))
+            writer.write(GET)
+            await reader.readuntil(b"\r\n\r\nhello")
+        if serving.certificates is not None:
+            with pytest.raises(OSError):  # the connection is reset or closed, before anything is sent
+                await serving.connect(port)
+        else:
+            reader, writer = await serving.connect(port)
+            received = await _read_all(reader)
+            writer.close()
+            assert received.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 5\r\n" in received
+            assert json.loads(received.partition(b"\r\n\r\n")[2])["detail"] == "too many connections"
+        assert shed == ["503" if serving.certificates is None else "tls_crowded"]
         held[0][1].close()
         await _until(lambda: server.connections == 1)
         held[1][1].write(GET)
         async with asyncio.timeout(WAIT_TIMEOUT):
             assert (await held[1][0].readline()).startswith(b"HTTP/1.1 200 ")
-        held[1][1].close()
-        writer.close()
+        for _, writer in held:
+            writer.close()
 
 
 async def test_an_address_in_use_is_reported_in_one_sentence() -> None:

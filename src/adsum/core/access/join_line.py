@@ -46,6 +46,8 @@ class JoinLine:
         for node in self.nodes:
             if not _NODE.fullmatch(node) or not 0 < int(split_host_port(node)[1]) <= MAX_PORT:
                 raise Invalid("line", "must name each node as HOST:PORT")
+        if len(str(self)) > MAX_LINE_LENGTH:
+            raise Invalid("line", f"must be at most {MAX_LINE_LENGTH} characters: name fewer nodes")
 
     def __str__(self) -> str:
         return f"{SCHEME}{','.join(self.nodes)}/{self.invite_id}.{self.secret}#{self.authority_hash}"

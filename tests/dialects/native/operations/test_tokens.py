@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from adsum.access.registry_addresses import RegistryAddresses
 from adsum.core.access.join_line import parse_join_line
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.access.tokens import parse_token
@@ -305,7 +306,7 @@ async def test_a_registry_that_no_joiner_could_recognize_makes_no_invite(
 ) -> None:
     api = NativeApi(authority=authority)
     await api.registry.start()
-    api.addresses = api.addresses._replace(urls=urls)
+    api.addresses = RegistryAddresses(urls)
     refused = await api.request("POST", INVITES, {"role": "client"})
     assert (refused.status, cause in refused.json["detail"]) == (409, True)
     assert len(api.registry.snapshot.documents) == 0
@@ -317,3 +318,18 @@ async def test_tokens_work_on_an_open_registry_where_everybody_may_create_them(a
     assert (created.status, created.json["view"]["created_by"]) == (201, "anonymous@10.1.2.3")
     refused = await api.request("GET", "/api/v1/services/users", headers=bearer(created.json["token"]))
     assert refused.status == 404
+
+
+async def test_callers_without_a_proof_can_not_take_admin_from_everybody(api: NativeApi) -> None:
+    body = {"name": "anonymous", "scopes": ["read:*"]}
+    refused = await api.request("POST", TOKENS, body)
+    assert (refused.status, refused.json["field"]) == (422, "scopes")
+    assert (await api.request("POST", TOKENS, body | {"scopes": ["admin"]})).status == 201
+    short = await api.request("POST", TOKENS, {"name": "short", "scopes": ["admin"], "lifetime": 60})
+    await api.clock.advance(60)
+    assert (await api.request("POST", TOKENS, body)).status == 422, "the other token with admin has expired"
+    admin = await api.request("POST", TOKENS, {"name": "root", "scopes": ["admin"]})
+    assert (await api.request("POST", TOKENS, body)).status == 201
+    assert (await api.request("GET", TOKENS)).status == 401
+    assert (await api.request("GET", TOKENS, headers=bearer(admin.json["token"]))).status == 200
+    assert (await api.request("GET", TOKENS, headers=bearer(short.json["token"]))).status == 401
