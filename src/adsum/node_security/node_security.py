@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 from prometheus_client.core import GaugeMetricFamily
 
 from adsum import wire
+from adsum.access.certificate_identity import CertificateIdentities
 from adsum.access.registry_authority import AuthorityRecord
 from adsum.certificates.authority import token_id_of
 from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
 from adsum.certificates.server_names import ServerNames
-from adsum.config.serve import NodeConfig
-from adsum.core.access.tokens import TokenParts
+from adsum.config.serve import NodeConfig, ServeConfig
+from adsum.core.access.tokens import Token, TokenParts
 from adsum.core.errors import AdsumError, Invalid
 from adsum.node_security import node_files
 from adsum.node_security.admin_token import NodeTokens
@@ -64,7 +65,7 @@ _log = logging.getLogger("adsum.security")
 class NodeSecurity:
     """The security of one node that serves TLS. The constructor makes what is missing, and blocks on the disk."""
 
-    def __init__(self, config: NodeConfig, clock: Clock) -> None:
+    def __init__(self, config: ServeConfig, clock: Clock) -> None:
         """Raises `Invalid` if a file can't be used, and `SecurityFolderInUse`."""
         self._clock = clock
         self._node = config.node
@@ -73,6 +74,8 @@ class NodeSecurity:
         self.folder.lock()
         self._names = ServerNames()
         self._made: Sequence[str] = ()
+        self._rules = config.certificate_rules()
+        self._identities: CertificateIdentities | None = None
         self._warnings = ExpiryWarnings()
         self._renewal = OutageLog(
             _log,
@@ -118,6 +121,18 @@ class NodeSecurity:
     def peer_certificates(self) -> NodePeerCertificates:
         """Returns the certificates with which this node calls the other nodes."""
         return NodePeerCertificates(self.certificates, self.authority, self.folder.path)
+
+    def identities(self, find_token: Callable[[str], Token | None]) -> CertificateIdentities:
+        """Returns the verifier of client certificates. `find_token` returns the token with an id."""
+        authority = b"" if self.authority.is_external else self.authority.certificate_pem()
+        self._identities = CertificateIdentities(self._clock, find_token, authority=authority, rules=self._rules)
+        return self._identities
+
+    def reload(self, config: ServeConfig) -> None:
+        """Takes over the settings that may change while the node runs."""
+        self._rules = config.certificate_rules()
+        if self._identities is not None:
+            self._identities.configure(rules=self._rules)
 
     def authority_record(self) -> AuthorityRecord:
         """Returns the authority of this node as the catalog records it."""
@@ -179,7 +194,12 @@ class NodeSecurity:
         self.certificates.poll()
         if isinstance(self.authority, RegistryAuthority):
             authority = node_files.load_authority(self.folder)
-            if authority is not None and authority.certificate != self.authority.authority.certificate:
+            known = self.authority.authority
+            # The operator may give the key to this node while it runs.
+            if authority is not None and (authority.certificate, authority.can_sign) != (
+                known.certificate,
+                known.can_sign,
+            ):
                 self.authority.authority = authority
         if node_files.prepare_admin_token(self.folder):
             _log.warning(

@@ -65,9 +65,7 @@ class PeerClients:
     def api(self, peer: Peer) -> RegistryApi:
         """Returns the client of a node, with the present certificates. Raises `PeerNotSecure`."""
         if self._certificates is not None and not peer.url.startswith("https://"):
-            raise PeerNotSecure(
-                f"it is at {peer.url}, and this node calls others over TLS: start it with --secure"
-            )
+            raise PeerNotSecure(f"it is at {peer.url}, and this node calls others over TLS: start it with --secure")
         if self._version != self._current_version:
             self._retire_all()
         api = self._apis.pop(peer.id, None)
