@@ -18,6 +18,8 @@ import uvloop
 
 from adsum import dialects, stores, systemd, wire
 from adsum.access.control import AccessControl
+from adsum.access.registry_addresses import RegistryAddresses
+from adsum.access.upkeep import TokenUpkeep
 from adsum.clock import SystemClock
 from adsum.config.security import INSECURE_WARNING
 from adsum.config.serve import ServeConfig
@@ -96,6 +98,7 @@ class Daemon:
             find_referenced=ServiceReferences(self.registry, self._is_requested).referenced,
         )
         self._keeper.set_forget_after(config.forget_after)
+        self._token_upkeep = TokenUpkeep(self.registry, self.access, self._clock)
         self._security = _make_security(config, self._clock)
         self._dialects = self._create_dialects()
         certificates = self._security.certificates if self._security is not None else None
@@ -117,6 +120,7 @@ class Daemon:
             observer=self._telemetry,
             access=self.access,
             authority=self._security.authority if self._security is not None else None,
+            addresses=self._registry_addresses,
             node=self._config.node,
             store=self._config.store,
             settings=self._config,
@@ -143,6 +147,7 @@ class Daemon:
                 await dialect.start()
             await self.registry.start()
             self.access.start()
+            self._token_upkeep.start()
             if self._security is not None:
                 await self._security.start(self.registry, self.urls, self.addresses.get("xds", ()))
             await self._keeper.start()
@@ -178,6 +183,13 @@ class Daemon:
             self.urls[0], EtcdAddress.parse(self._config.store), self._rng
         )
 
+    def _registry_addresses(self) -> RegistryAddresses:
+        """Returns the addresses at which other hosts reach the nodes over TLS."""
+        if self._security is None:
+            return RegistryAddresses()
+        peers = [peer.url for peer, _ in self._sharding.peers()]
+        return self._security.registry_addresses(self._config.advertise, peers)
+
     async def stop(self) -> None:
         """Ends watches and long polls, stops listening, finishes answers in progress, closes the store; idempotent."""
         systemd.notify(systemd.STOPPING)
@@ -190,6 +202,7 @@ class Daemon:
         await self._peers.close()
         if self._security is not None:
             await self._security.stop()
+        await self._token_upkeep.stop()
         await self.access.stop()
         await self.registry.stop()
 

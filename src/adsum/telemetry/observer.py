@@ -172,7 +172,6 @@ def change_entry(revision: int, fact: Fact) -> LineEntry:
         "actor": provenance.actor,
         "claimed": provenance.claimed,
         "peer": provenance.peer,
-        "claimed": provenance.claimed,
         "reason": provenance.reason,
     }
     return provenance.at, "info", "change", fields
