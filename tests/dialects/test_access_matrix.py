@@ -161,7 +161,7 @@ SAMPLES: Final[Mapping[str, Sample]] = MappingProxyType(
 
 
 class Callers:
-    """A secure registry with a token for each caller. The caller `write-owner` has registered the instance `orders/o1`."""
+    """A secure registry with a token for each caller. `write-owner` has registered the instance `orders/o1`."""
 
     def __init__(self, api: NativeApi) -> None:
         self.api = api

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from adsum import stores
 from adsum.core.catalog import documents
-from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, FullState, forget_service
+from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, Change, FullState, forget_service
 from adsum.core.catalog.documents import ACCESS_KINDS, INTENT_KINDS, Document, DocumentKey, DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
@@ -104,6 +105,18 @@ async def test_the_last_change_of_an_instance_in_a_batch_counts(location: StoreL
         snapshot = await current_snapshot(store)
         assert current_listings(snapshot) == {Key("orders", "o2"): change("o2", 8001).listing}
         assert [recorded.revision for recorded in await store.history(None, None, 9)] == [revision] * 4
+
+
+async def test_the_owner_of_an_instance_and_the_claimed_actor_outlast_a_restart(location: StoreLocation) -> None:
+    provenance = Provenance(Cause.REGISTERED, "team-a", "", 1.0, "10.0.0.7", "deploy script")
+    registered = change("o1").listing
+    assert registered is not None
+    listing = replace(registered, owner="team-a", provenance=provenance)
+    async with location.open() as store:
+        await store.commit([Change(listing.key, listing, provenance)], location.zero)
+    async with location.open() as store:
+        assert current_listings(await current_snapshot(store)) == {listing.key: listing}
+        assert [recorded.provenance for recorded in await store.history("orders", "o1", 9)] == [provenance]
 
 
 async def test_a_service_whose_last_instance_was_removed_stays_known(location: StoreLocation) -> None:

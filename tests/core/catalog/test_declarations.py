@@ -27,8 +27,7 @@ def _after(*requests: Declaration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot
 
 
 def _bodies(snapshot: Snapshot) -> dict[str, bytes]:
-    tables = snapshot.documents.by_kind.values()
-    return {str(document.key): document.body for table in tables for document in table.values()}
+    return {str(document.key): document.body for kind in DocumentKind for document in snapshot.documents.of_kind(kind)}
 
 
 def _declared(name: str, body: bytes, kind: DocumentKind = ROUTE) -> Declaration:

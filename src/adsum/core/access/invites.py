@@ -55,6 +55,8 @@ class Invite:
         """Returns the invite after one host has joined; None if it is used up then."""
         if self.uses_left is None:
             return self
+        if self.uses_left < 1:
+            raise Unauthenticated(REFUSED, reason="wrong-credentials")
         return replace(self, uses_left=self.uses_left - 1) if self.uses_left > 1 else None
 
 
