@@ -18,6 +18,8 @@ import uvloop
 
 from adsum import dialects, stores, systemd, wire
 from adsum.access.control import AccessControl
+from adsum.access.registry_addresses import RegistryAddresses
+from adsum.access.upkeep import TokenUpkeep
 from adsum.clock import SystemClock
 from adsum.config.security import INSECURE_WARNING
 from adsum.config.serve import ServeConfig
@@ -105,6 +107,7 @@ class Daemon:
             find_referenced=ServiceReferences(self.registry, self._is_requested).referenced,
         )
         self._keeper.set_forget_after(config.forget_after)
+        self._token_upkeep = TokenUpkeep(self.registry, self.access, self._clock)
         if security is not None:
             security.request_certificate = self._peers.request_certificate
             self.access.certificates = security.identities(self.access.tokens.find)
@@ -128,6 +131,7 @@ class Daemon:
             observer=self._telemetry,
             access=self.access,
             authority=self._security.authority if self._security is not None else None,
+            addresses=self._registry_addresses,
             node=self._config.node,
             store=self._config.store,
             settings=self._config,
@@ -160,6 +164,7 @@ class Daemon:
             await self._keeper.start()
             await self._sharding.start()
             await admit_node(self.registry, self._sharding, self._security, self._clock, is_shared=is_shared)
+            self._token_upkeep.start()
             if self._security is not None:
                 await self._security.start(self.registry, self.urls, self.addresses.get("xds", ()))
             for dialect in self._dialects.values():
@@ -193,6 +198,13 @@ class Daemon:
             self.urls[0], EtcdAddress.parse(self._config.store), self._rng
         )
 
+    def _registry_addresses(self) -> RegistryAddresses:
+        """Returns the addresses at which other hosts reach the nodes over TLS."""
+        if self._security is None:
+            return RegistryAddresses()
+        peers = [peer.url for peer, _ in self._sharding.peers()]
+        return self._security.registry_addresses(self._config.advertise, peers)
+
     async def stop(self) -> None:
         """Ends watches and long polls, stops listening, finishes answers in progress, closes the store; idempotent."""
         systemd.notify(systemd.STOPPING)
@@ -205,6 +217,7 @@ class Daemon:
         await self._peers.close()
         if self._security is not None:
             await self._security.stop()
+        await self._token_upkeep.stop()
         await self.access.stop()
         await self.registry.stop()
 
