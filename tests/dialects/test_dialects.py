@@ -132,7 +132,7 @@ def _paths(*prefixes: str) -> list[HttpPath]:
     return [HttpPath(prefix, _app, partial(_fast_path, prefix)) for prefix in prefixes]
 
 
-def _fast_path(prefix: str, target: bytes, headers: object) -> tuple[int, bytes]:
+def _fast_path(prefix: str, target: bytes, headers: object, certificate: bytes) -> tuple[int, bytes]:
     return 200, prefix.encode()
 
 
@@ -148,16 +148,16 @@ def test_a_single_application_and_a_single_fast_path_are_called_directly() -> No
 def test_the_longest_prefix_of_whole_segments_takes_a_path() -> None:
     router = PathRouter(_paths("", "/v1", "/v1/health"))
     assert router.fast_path is not None
-    taken = {path: router.fast_path(path, ()) for path in (b"/v1/health/x", b"/v1?q", b"/v1/h", b"/v12", b"/")}
+    taken = {path: router.fast_path(path, (), b"") for path in (b"/v1/health/x", b"/v1?q", b"/v1/h", b"/v12", b"/")}
     assert [answer and answer[1] for answer in taken.values()] == [b"/v1/health", b"/v1", b"/v1", b"", b""]
 
 
 def test_only_the_fast_path_of_the_longest_prefix_answers() -> None:
     router = PathRouter([*_paths("", "/v1"), HttpPath("/v1/slow", _app), HttpPath("/v2", _app, lambda *_: None)])
     assert router.fast_path is not None
-    assert router.fast_path(b"/v1/fast", ()) == (200, b"/v1")
-    assert router.fast_path(b"/v1/slow", ()) is None
-    assert router.fast_path(b"/v2/any", ()) is None
+    assert router.fast_path(b"/v1/fast", (), b"") == (200, b"/v1")
+    assert router.fast_path(b"/v1/slow", (), b"") is None
+    assert router.fast_path(b"/v2/any", (), b"") is None
 
 
 @pytest.mark.parametrize("prefixes", [("/v1",), ("", "/v1", "/v1"), ()])

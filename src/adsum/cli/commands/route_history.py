@@ -57,7 +57,7 @@ def _print_edit(edit: wire.EditView) -> None:
             if field in values:
                 output.print_line(f"    {sign} {field} = {_to_json(values[field])}")
     for field in edit.omitted:
-        output.print_line(f"    ~ {field} changed; its value is too long to be recorded")
+        output.print_line(f"    ~ {field} changed; its value is secret or too long to be recorded")
 
 
 def _to_json(value: Any) -> str:
