@@ -201,9 +201,10 @@ def format_cause(cause: str, actor: str, reason: str, peer: str = "", claimed: s
 
     `peer` is the address that the request came from. `claimed` is the actor that it named without proof.
     """
+    notes = [f"as {claimed}"] if claimed and claimed != actor else []
+    notes += [f"from {peer}"] if peer and not actor.endswith(f"@{peer}") else []
     by = f" by {actor}" if actor else ""
-    by += f", who calls itself {claimed}" if claimed and claimed != actor else ""
-    by += f" (from {peer})" if peer else ""
+    by += f" ({', '.join(notes)})" if notes else ""
     return f"{cause}{by}: {reason}" if reason else f"{cause}{by}"
 
 
