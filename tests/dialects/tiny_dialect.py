@@ -27,6 +27,10 @@ class TinySettings:
         if self.tiny == "nowhere":
             raise Invalid("tiny", f"must not be nowhere, whatever the store is ({store})")
 
+    def listen_addresses(self) -> tuple[str, ...]:
+        """Returns the addresses on which the dialect listens."""
+        return () if self.tiny == OFF else (self.tiny,)
+
 
 def create(context: DialectContext) -> TinyDialect | None:
     """Makes the dialect; None if it is off."""

@@ -41,6 +41,12 @@ class DialectSettings(XdsSettings, EtcdNamingSettings):
             if check is not None:
                 check(self, store)
 
+    def listen_addresses(self) -> tuple[str, ...]:
+        """Returns the addresses, HOST:PORT, on which the dialects listen beside the node's HTTP server."""
+        parts = [part for part in type(self).__mro__ if not issubclass(part, DialectSettings)]
+        listed = [vars(part)["listen_addresses"](self) for part in parts if "check_settings" in vars(part)]
+        return tuple(address for addresses in listed for address in addresses)
+
 
 def factory(name: str) -> DialectFactory:
     """Returns the function that makes the dialect of this name. Raises `KeyError` for an unknown name."""

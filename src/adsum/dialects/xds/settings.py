@@ -26,3 +26,7 @@ class XdsSettings:
         """Raises `Invalid` if a value is wrong."""
         if self.xds != OFF:
             check_host_port("xds", self.xds)
+
+    def listen_addresses(self) -> tuple[str, ...]:
+        """Returns the addresses on which the dialect listens; none if it is off."""
+        return () if self.xds == OFF else (self.xds,)
