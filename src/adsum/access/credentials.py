@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Credentials(NamedTuple):
@@ -11,6 +11,9 @@ class Credentials(NamedTuple):
     token: str = ""
     certificate: bytes = b""
     address: str = ""
+
+
+NO_CREDENTIALS: Final = Credentials()
 
 
 def bearer_token(authorization: str) -> str:

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         UpstreamView,
         encode_route,
         encode_upstream,
+        is_visible,
         parse_document,
     )
     from adsum.wire.routes import RouteBody
@@ -99,6 +100,7 @@ _LAZY: Final = MappingProxyType(
         "VerdictView": "verdict",
         "encode_route": "documents",
         "encode_upstream": "documents",
+        "is_visible": "documents",
         "parse_document": "documents",
     }
 )
@@ -185,5 +187,6 @@ __all__ = [
     "encode_route",
     "encode_upstream",
     "find_repeated_key",
+    "is_visible",
     "parse_document",
 ]

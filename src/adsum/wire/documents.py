@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import Meta, Raw
 
+from adsum.core.access.scopes import NamePatterns
 from adsum.core.catalog.documents import (
     MAX_DOCUMENTS,
     Document,
@@ -22,6 +23,7 @@ from adsum.core.catalog.documents import (
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import AdsumError, Invalid
 from adsum.gateway.intent.intent import NO_INTENT, Intent
+from adsum.gateway.intent.named_services import named_services
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.upstreams import Upstream
 from adsum.gateway.route_check.availability import Availability, availability
@@ -104,7 +106,7 @@ class EmptyTarget(ResponseBody, frozen=True):
 class RouteView(ResponseBody, frozen=True):
     """A route with the actor who declared it, and its targets that take no requests now. `at` is on the wall clock.
 
-    `peer` is the address of the caller if the caller named the actor, else "".
+    `peer` is the address that the request came from; `claimed` is the actor that it named without proof.
     """
 
     route: RouteBody
@@ -112,6 +114,7 @@ class RouteView(ResponseBody, frozen=True):
     at: float
     empty_targets: list[EmptyTarget] = []
     peer: str = ""
+    claimed: str = ""
 
     @staticmethod
     def from_document(document: Document, snapshot: Snapshot) -> RouteView:
@@ -124,6 +127,7 @@ class RouteView(ResponseBody, frozen=True):
             round(provenance.at, 3),
             [target for target in targets if target.availability is not Availability.AVAILABLE],
             provenance.peer,
+            provenance.claimed,
         )
 
 
@@ -135,9 +139,9 @@ class RouteList(ResponseBody, frozen=True):
     routes: list[RouteView]
 
     @staticmethod
-    def encode_all(snapshot: Snapshot, checkpoint: Callable[[], None]) -> bytes:
-        """Returns the list as JSON. Encodes one document at a time, with a call of `checkpoint` before each."""
-        documents = snapshot.documents.of_kind(DocumentKind.ROUTE)
+    def encode_all(snapshot: Snapshot, visible: NamePatterns, checkpoint: Callable[[], None]) -> bytes:
+        """Returns the visible routes as JSON. Encodes one at a time, with a call of `checkpoint` before each."""
+        documents = _visible(snapshot, DocumentKind.ROUTE, visible)
         routes = (RouteView.from_document(document, snapshot) for document in documents)
         return _encode_list(RouteList(snapshot.epoch, snapshot.revision, []), routes, checkpoint)
 
@@ -145,18 +149,19 @@ class RouteList(ResponseBody, frozen=True):
 class UpstreamView(ResponseBody, frozen=True):
     """An upstream, which is how gateways treat a service, with the actor who declared it. `at` is on the wall clock.
 
-    `peer` is the address of the caller if the caller named the actor, else "".
+    `peer` is the address that the request came from; `claimed` is the actor that it named without proof.
     """
 
     upstream: UpstreamBody
     actor: str
     at: float
     peer: str = ""
+    claimed: str = ""
 
     @staticmethod
     def from_document(document: Document) -> UpstreamView:
         body, provenance = decode(document.body, UpstreamBody), document.provenance
-        return UpstreamView(body, provenance.actor, round(provenance.at, 3), provenance.peer)
+        return UpstreamView(body, provenance.actor, round(provenance.at, 3), provenance.peer, provenance.claimed)
 
 
 class UpstreamList(ResponseBody, frozen=True):
@@ -167,10 +172,22 @@ class UpstreamList(ResponseBody, frozen=True):
     upstreams: list[UpstreamView]
 
     @staticmethod
-    def encode_all(snapshot: Snapshot, checkpoint: Callable[[], None]) -> bytes:
-        """Returns the list as JSON. Encodes one document at a time, with a call of `checkpoint` before each."""
-        upstreams = map(UpstreamView.from_document, snapshot.documents.of_kind(DocumentKind.UPSTREAM))
+    def encode_all(snapshot: Snapshot, visible: NamePatterns, checkpoint: Callable[[], None]) -> bytes:
+        """Returns the visible upstreams as JSON. Encodes one at a time, with a call of `checkpoint` before each."""
+        upstreams = map(UpstreamView.from_document, _visible(snapshot, DocumentKind.UPSTREAM, visible))
         return _encode_list(UpstreamList(snapshot.epoch, snapshot.revision, []), upstreams, checkpoint)
+
+
+def is_visible(document: Document, visible: NamePatterns) -> bool:
+    """Returns whether all services that the route or upstream names are visible. An unreadable one is not."""
+    if visible.is_all:
+        return True
+    parsed = parse_document(document.key, document.body)
+    return not isinstance(parsed, str) and named_services(parsed).are_visible(visible)
+
+
+def _visible(snapshot: Snapshot, kind: DocumentKind, visible: NamePatterns) -> list[Document]:
+    return [document for document in snapshot.documents.of_kind(kind) if is_visible(document, visible)]
 
 
 def _encode_list(empty_list: ResponseBody, views: Iterable[ResponseBody], checkpoint: Callable[[], None]) -> bytes:
@@ -198,6 +215,7 @@ class EditView(ResponseBody, frozen=True):
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     omitted: list[str] = []
+    claimed: str = ""
 
     @staticmethod
     def from_recorded(recorded: RecordedEdit) -> EditView:
@@ -216,6 +234,7 @@ class EditView(ResponseBody, frozen=True):
             before,
             after,
             [*recorded.omitted],
+            provenance.claimed,
         )
 
 

@@ -43,7 +43,7 @@ class InstanceDetail(ResponseBody, frozen=True):
     """An instance with its lease, checks and override.
 
     `evidence` is the status by lease and checks alone, without the override. `peer` is the address of the caller of the
-    latest change if the caller named an actor, else "".
+    latest change. `owner` is the principal that registered the instance, "" if it proved nothing.
     """
 
     epoch: str
@@ -57,16 +57,21 @@ class InstanceDetail(ResponseBody, frozen=True):
     override: OverrideView | None = None
     checks: list[CheckView] = []
     peer: str = ""
+    owner: str = ""
+    claimed: str = ""
 
     @staticmethod
-    def from_listing(epoch: str, revision: int, listing: Listing, outcomes: Mapping[str, Outcome]) -> InstanceDetail:
+    def from_listing(
+        epoch: str, revision: int, listing: Listing, outcomes: Mapping[str, Outcome], *, shows_headers: bool = False
+    ) -> InstanceDetail:
+        """Returns the detail. `shows_headers`: with the values of the checks' headers, which may be credentials."""
         registration = listing.registration
         checks = []
-        for check in registration.checks:
-            outcome = outcomes.get(check.name)
-            # Headers may hold credentials.
-            hidden = replace(check, headers=freeze(dict.fromkeys(check.headers, HIDDEN_HEADER_VALUE)))
-            view = CheckView(CheckBody.from_check(hidden), listing.checks[check.name])
+        for declared in registration.checks:
+            check, outcome = declared, outcomes.get(declared.name)
+            if not shows_headers:
+                check = replace(check, headers=freeze(dict.fromkeys(check.headers, HIDDEN_HEADER_VALUE)))
+            view = CheckView(CheckBody.from_check(check), listing.checks[check.name])
             if outcome is not None:
                 view = CheckView(view.check, view.status, outcome.result, outcome.note, round(outcome.took, 6))
             checks.append(view)
@@ -82,4 +87,6 @@ class InstanceDetail(ResponseBody, frozen=True):
             override=OverrideView.from_override(listing.override) if listing.override else None,
             checks=checks,
             peer=listing.provenance.peer,
+            owner=listing.owner,
+            claimed=listing.provenance.claimed,
         )

@@ -120,7 +120,8 @@ class ServiceList(ResponseBody, frozen=True):
 class ChangeView(ResponseBody, frozen=True):
     """A recorded change. `status` is the status after it, "" if the instance was removed. `at` is on the wall clock.
 
-    The actor is not verified: a caller may name any. `peer` is the address of a caller that named an actor, else "".
+    The actor is who proved to have made the change; `claimed` is the actor that the request named without proof. `peer`
+    is the address that the request came from.
     """
 
     revision: int
@@ -132,13 +133,14 @@ class ChangeView(ResponseBody, frozen=True):
     status: str = ""
     reason: str = ""
     peer: str = ""
+    claimed: str = ""
 
     @staticmethod
     def from_recorded(recorded: RecordedChange) -> ChangeView:
         key, provenance = recorded.key, recorded.provenance
         return ChangeView(
             *(recorded.revision, key.service, key.id, provenance.cause, provenance.actor, round(provenance.at, 3)),
-            *(recorded.status, provenance.reason, provenance.peer),
+            *(recorded.status, provenance.reason, provenance.peer, provenance.claimed),
         )
 
 

@@ -15,6 +15,7 @@ from adsum.wire.responses import ResponseBody
 class InstanceView(ResponseBody, frozen=True):
     """An instance as consumers see it. `cause`, `actor` and `reason` are those of its latest change.
 
+    The actor is who proved to have made the change; `claimed` is the actor that the request named without proof.
     `since` is when it got its status, on the wall clock. `process` is a digest of the holder, "" if there is none. It
     changes when another process takes the id.
     """
@@ -33,6 +34,7 @@ class InstanceView(ResponseBody, frozen=True):
     actor: str = ""
     reason: str = ""
     process: str = ""
+    claimed: str = ""
 
     @staticmethod
     def from_listing(listing: Listing) -> InstanceView:
@@ -45,6 +47,7 @@ class InstanceView(ResponseBody, frozen=True):
             provenance.cause,
             provenance.actor,
             provenance.reason,
+            provenance.claimed,
         )
 
     @staticmethod
@@ -76,6 +79,7 @@ def _view(
     cause: str = "",
     actor: str = "",
     reason: str = "",
+    claimed: str = "",
 ) -> InstanceView:
     return InstanceView(
         id=instance.id,
@@ -92,6 +96,7 @@ def _view(
         actor=actor,
         reason=reason,
         process=process,
+        claimed=claimed,
     )
 
 
@@ -117,11 +122,14 @@ class RemovedInstance(ResponseBody, frozen=True):
     actor: str
     reason: str = ""
     at: float = 0.0
+    claimed: str = ""
 
     @staticmethod
     def from_change(change: Change) -> RemovedInstance:
         id, provenance = change.key.id, change.provenance
-        return RemovedInstance(id, provenance.cause, provenance.actor, provenance.reason, round(provenance.at, 3))
+        return RemovedInstance(
+            id, provenance.cause, provenance.actor, provenance.reason, round(provenance.at, 3), provenance.claimed
+        )
 
 
 class ServiceChange(ResponseBody, frozen=True):

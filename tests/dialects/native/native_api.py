@@ -12,9 +12,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from adsum import wire
+from adsum.access.control import AccessControl
+from adsum.core.access.scopes import EVERYTHING, Scopes
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.core.model import Key, Outcome
 from adsum.dialects.native import Native
+from adsum.dialects.native.asgi import Headers
+from adsum.dialects.native.pages.fast_path import EncodedReply
 from adsum.keeper import Keeper
 from adsum.peers.peers import Peers
 from adsum.ports import Sharding, Store
@@ -108,14 +112,24 @@ class NativeApi:
     """A registry with the native dialect. Its clock stands still."""
 
     def __init__(
-        self, store: Store | None = None, sharding: Sharding | None = None, heartbeat: float = DEFAULT_HEARTBEAT
+        self,
+        store: Store | None = None,
+        sharding: Sharding | None = None,
+        heartbeat: float = DEFAULT_HEARTBEAT,
+        anonymous: Scopes = EVERYTHING,
     ) -> None:
+        """`anonymous`: the scopes of callers that prove nothing."""
         self.clock = FakeClock()
         self.observer = RecordingObserver()
         self.store = FakeStore()
         self.registry = Registry(store or self.store, self.clock, self.observer, heartbeat)
         self.keeper = Keeper(self.registry, NoProbe(), self.clock, self.observer, Random(1), sharding=sharding)
         self.outcomes: dict[str, Outcome] = {}
+        self.refusals: list[tuple[str, str]] = []
+        """The operation and the reason of each refusal of access control."""
+        self.access = AccessControl(
+            self.registry, self.clock, anonymous, lambda operation, reason: self.refusals.append((operation, reason))
+        )
         self.native = Native(
             self.registry,
             self.keeper,
@@ -126,9 +140,14 @@ class NativeApi:
             latest_outcomes=self._outcomes,
             status=lambda: wire.NodeStatus("n", "0", True, "e", 1, "memory:", 0.0, 0.0),
             exposition=lambda: b"adsum_up 1\n",
+            access=self.access,
             peers=Peers(sharding, self.clock, Random(1)) if sharding is not None else None,
             node="n1",
         )
+
+    def fast_path(self, target: bytes, headers: Headers = (), certificate: bytes = b"") -> EncodedReply | None:
+        """Returns the response of the fast path, None if it has none."""
+        return self.native.fast_path(target, headers, certificate)
 
     def _outcomes(self, key: Key) -> Mapping[str, Outcome]:
         return self.outcomes

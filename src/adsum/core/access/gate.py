@@ -11,7 +11,7 @@ from adsum.core.access.principal import Principal
 from adsum.core.access.scopes import Right
 from adsum.core.errors import Forbidden, InvisibleService, Unauthenticated
 
-HIDDEN_READS: Final = frozenset({Action.READ, Action.WATCH})
+HIDDEN_READS: Final = frozenset({Action.READ, Action.WATCH, Action.READ_HISTORY, Action.READ_INTENT})
 """Actions that report an invisible service as one that does not exist."""
 
 

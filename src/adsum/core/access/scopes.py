@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from adsum.core.errors import Invalid
@@ -53,6 +54,12 @@ class NamePatterns(NamedTuple):
     def includes(self, name: str) -> bool:
         """Returns whether the set includes the name."""
         return self.is_all or name in self.names or name.startswith(self.prefixes)
+
+    @property
+    def digest(self) -> str:
+        """A short text that identifies the set: the same in every process, and another one for another set."""
+        values = self.is_all, sorted(self.names), self.prefixes
+        return blake2b(repr(values).encode(), digest_size=8).hexdigest()
 
     @property
     def is_empty(self) -> bool:

@@ -9,6 +9,8 @@ from random import Random
 from typing import Final, Protocol
 
 from adsum import wire
+from adsum.access.control import AccessControl
+from adsum.access.credentials import NO_CREDENTIALS
 from adsum.core.errors import AdsumError
 from adsum.dialects.native.api.operation_table import OPERATIONS
 from adsum.dialects.native.api.router import Router
@@ -24,9 +26,9 @@ from adsum.dialects.native.pages.fast_path import EncodedReply, FastPath
 from adsum.dialects.native.pages.pages import Pages
 from adsum.dialects.native.ports import AddressCheck, LatestOutcomes, LeaseRenewer, NoOtherNodes, OtherNodes
 from adsum.dialects.native.problems import NotReady, problem_reply
-from adsum.dialects.native.requests.api_request import ApiRequest
+from adsum.dialects.native.requests.api_request import ApiRequest, peer_address, request_credentials
 from adsum.dialects.native.requests.body_memory import BodyMemory
-from adsum.ports import Clock, Observer
+from adsum.ports import CLIENT_CERTIFICATE, Clock, Observer
 from adsum.registry import Registry
 
 UNKNOWN_OPERATION: Final = "unknown"
@@ -63,6 +65,7 @@ class Native:
         latest_outcomes: LatestOutcomes,
         status: Callable[[], wire.NodeStatus],
         exposition: Callable[[], bytes],
+        access: AccessControl,
         peers: OtherNodes | None = None,
         node: str = "",
     ) -> None:
@@ -71,7 +74,8 @@ class Native:
         self._clock = clock
         self._observer = observer
         self._pages = pages = Pages(registry)
-        self._fast_path = FastPath(registry, pages)
+        self._access = access
+        self._fast_path = FastPath(registry, pages, access)
         self._router = Router(OPERATIONS)
         self._body_memory = BodyMemory()
         others = peers or NoOtherNodes()
@@ -89,10 +93,10 @@ class Native:
         """Bytes of memory that the pages of services take."""
         return self._pages.size
 
-    def fast_path(self, target: bytes, headers: Headers) -> EncodedReply | None:
+    def fast_path(self, target: bytes, headers: Headers, certificate: bytes) -> EncodedReply | None:
         """Returns the response to a GET, None if it needs `__call__` (see `pages.fast_path.FastPath`)."""
         began = self._clock.now()
-        reply = self._fast_path.reply(target, headers)
+        reply = self._fast_path.reply(target, headers, certificate)
         if reply is not None:
             self._observer.answered("read_service", reply.status, self._clock.now() - began)
         return reply
@@ -111,16 +115,28 @@ class Native:
     async def _response(self, scope: Scope, receive: Receive) -> tuple[str, ApiResponse]:
         """Returns the name of the operation and its response. Every error becomes a problem document."""
         name = UNKNOWN_OPERATION
+        credentials = NO_CREDENTIALS
         try:
             operation, values = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
             name = operation.name
             if not (operation.needs_no_catalog or self._registry.is_ready):
                 raise NotReady("the catalog is not loaded yet")
-            with closing(ApiRequest(operation, values, scope, receive, self._body_memory)) as request:
+            if operation.is_public:
+                principal = self._access.anonymous
+            else:
+                certificate = scope.get("state", {}).get(CLIENT_CERTIFICATE, b"")
+                credentials = request_credentials(scope["headers"], certificate, peer_address(scope))
+                principal = self._access.identify(credentials)
+            with closing(
+                ApiRequest(operation, values, scope, receive, self._body_memory, principal, self._access)
+            ) as request:
+                self._access.require(principal, operation.action, request.named_services)
                 name = "long_poll" if request.query.get("wait") else name
                 return name, await self._methods[operation.name](request)
         except AdsumError as error:
             self._observer.refused(name, error)
+            self._access.record_refusal(name, error, credentials)
+            await self._access.slow_down(error, credentials.address)
             return name, problem_reply(error)
         except Exception as error:
             _log.exception("%s failed", name)

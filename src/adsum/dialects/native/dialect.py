@@ -32,6 +32,7 @@ class NativeDialect(Dialect):
             latest_outcomes=context.keeper.last_outcomes,
             status=context.node_status,
             exposition=context.metrics_text,
+            access=context.access,
             peers=context.peers,
             node=context.node,
         )

@@ -11,19 +11,24 @@ from adsum import wire
 from adsum.core.errors import (
     AdsumError,
     CatalogFull,
+    Forbidden,
     Invalid,
+    InvisibleService,
     KeeperUnavailable,
     LeaseLost,
+    NotOwner,
     Overloaded,
     RegistrationConflict,
     ServiceNotEmpty,
     StoreUnavailable,
+    Unauthenticated,
     UnknownDocument,
     UnknownInstance,
 )
 from adsum.dialects.native.asgi import NO_STORE, ApiReply
 
 PROBLEM_TYPE: Final = (b"content-type", b"application/problem+json")
+CHALLENGE: Final = (b"www-authenticate", b'Bearer realm="adsum"')
 STOPPING: Final = "the node is stopping"
 
 
@@ -76,6 +81,10 @@ class WaitEnded(NotReady):
 STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
     {
         MalformedRequest: HTTPStatus.BAD_REQUEST,
+        Unauthenticated: HTTPStatus.UNAUTHORIZED,
+        Forbidden: HTTPStatus.FORBIDDEN,
+        NotOwner: HTTPStatus.FORBIDDEN,
+        InvisibleService: HTTPStatus.NOT_FOUND,
         UnknownInstance: HTTPStatus.NOT_FOUND,
         UnknownDocument: HTTPStatus.NOT_FOUND,
         UnknownWatch: HTTPStatus.NOT_FOUND,
@@ -111,6 +120,8 @@ def problem_reply(error: Exception) -> ApiReply:
         return _reply(status, error.problem, error.field)
     if isinstance(error, MalformedRequest):
         return _reply(status, str(error), error.field)
+    if isinstance(error, Unauthenticated):
+        return _reply(status, str(error), headers=(CHALLENGE,))
     if isinstance(error, MethodNotAllowed):
         return _reply(status, str(error), headers=((b"allow", ", ".join(error.allowed).encode()),))
     retry_after = getattr(error, "retry_after", None)

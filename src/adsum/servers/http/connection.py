@@ -144,7 +144,7 @@ class HttpConnection(UvicornConnection):
         """Answers without a task. Returns False, and writes nothing, if the fast path has no response."""
         if self._fast_path is None or not self.can_answer_without_task():
             return False
-        response = self._fast_path(self.target, self.header_fields)
+        response = self._fast_path(self.target, self.header_fields, b"")
         if response is None:
             return False
         self.write_response(*response)

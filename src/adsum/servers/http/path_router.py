@@ -48,11 +48,13 @@ class PathRouter:
                 await app(scope, receive, send)
                 return
 
-    def _reply(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, bytes] | None:
+    def _reply(
+        self, target: bytes, headers: Sequence[tuple[bytes, bytes]], certificate: bytes
+    ) -> tuple[int, bytes] | None:
         path = target.partition(b"?")[0]
         for prefix, _, fast_path in self._paths:
             if _is_below(path, prefix):
-                return fast_path(target, headers) if fast_path is not None else None
+                return fast_path(target, headers, certificate) if fast_path is not None else None
         return None
 
 

@@ -27,7 +27,7 @@ async def test_a_declared_route_is_stored_with_its_actor(api: NativeApi) -> None
     put = await api.request("PUT", f"{ROUTES}/shop", SHOP, JSON | {"Adsum-Actor": "ann"})
     assert (put.status, put.json["revision"]) == (200, 1)
     read = await api.request("GET", f"{ROUTES}/shop")
-    assert (read.json["actor"], read.json["peer"]) == ("ann", "10.1.2.3")
+    assert (read.json["actor"], read.json["claimed"], read.json["peer"]) == ("anonymous@10.1.2.3", "ann", "10.1.2.3")
     assert read.json["route"].items() >= {**SHOP, "name": "shop"}.items()
     assert await names(api) == ["shop"]
 
@@ -176,7 +176,7 @@ async def test_the_history_of_routes_has_actor_reason_and_changed_fields(api: Na
     await api.request("PUT", "/api/v1/intent?reason=canary", body, JSON | {"Adsum-Actor": "bob"})
     await api.request("DELETE", f"{ROUTES}/shop?reason=over", None, {"Adsum-Actor": "eve"})
     found = (await api.request("GET", "/api/v1/intent/history?document=route&name=shop")).json
-    assert [(edit["revision"], edit["edit"], edit["actor"], edit["reason"]) for edit in found["edits"]] == [
+    assert [(edit["revision"], edit["edit"], edit["claimed"], edit["reason"]) for edit in found["edits"]] == [
         (3, "withdrawn", "eve", "over"),
         (2, "changed", "bob", "canary"),
         (1, "declared", "ann", "launch"),

@@ -79,7 +79,7 @@ async def test_a_removal_has_its_cause_and_actor(api: NativeApi) -> None:
     assert (removed["id"], removed["cause"], removed["actor"], removed["reason"]) == (
         "o1",
         "deregistered",
-        "10.1.2.3",
+        "anonymous@10.1.2.3",
         "night",
     )
 

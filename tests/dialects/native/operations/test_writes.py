@@ -49,11 +49,12 @@ async def test_a_request_forwarded_to_another_node_is_refused(
     assert sharded_api.keeper.leases.deadline(Key("orders", "o1")) is None
 
 
-async def test_the_actor_is_recorded(api: NativeApi) -> None:
+async def test_the_actor_is_who_proved_it_and_not_who_claims_it(api: NativeApi) -> None:
     headers = JSON | {"Adsum-Actor": "deploy-7"}
     await api.request("PUT", O1, {"port": 1}, headers)
     await api.request("DELETE", O1)
-    assert [change.provenance.actor for change in api.store.recorded] == ["10.1.2.3", "deploy-7"]
+    recorded = [(change.provenance.actor, change.provenance.claimed) for change in api.store.recorded]
+    assert recorded == [("anonymous@10.1.2.3", ""), ("anonymous@10.1.2.3", "deploy-7")]
 
 
 async def test_the_address_of_the_caller_is_recorded_beside_a_claimed_actor(api: NativeApi) -> None:
@@ -62,16 +63,16 @@ async def test_the_address_of_the_caller_is_recorded_beside_a_claimed_actor(api:
     assert (await api.request("GET", O1)).json["peer"] == "10.1.2.3"
     await api.request("DELETE", O1)
     changes = (await api.request("GET", "/api/v1/changes")).json["changes"]
-    actors = [(change["actor"], change.get("peer", "")) for change in changes]
-    assert actors == [("10.1.2.3", ""), ("deploy-7", "10.1.2.3")]
+    actors = [(change["actor"], change.get("claimed", ""), change["peer"]) for change in changes]
+    assert actors == [("anonymous@10.1.2.3", "", "10.1.2.3"), ("anonymous@10.1.2.3", "deploy-7", "10.1.2.3")]
 
 
 @pytest.mark.parametrize("name", ["łukasz@høst", "deploy-7", "日本"])
-async def test_an_actor_may_have_any_name(api: NativeApi, name: str) -> None:
+async def test_a_claimed_actor_may_have_any_name(api: NativeApi, name: str) -> None:
     """The bytes of the header are UTF-8. As Latin-1, some of them would be control characters."""
     headers = JSON | {"Adsum-Actor": name.encode().decode("latin-1")}
     assert (await api.request("PUT", O1, {"port": 80}, headers)).status == 201
-    assert (await api.request("GET", O1)).json["instance"]["actor"] == name
+    assert (await api.request("GET", O1)).json["instance"]["claimed"] == name
 
 
 async def test_a_registration_renews_the_lease(api: NativeApi) -> None:
@@ -270,4 +271,4 @@ async def test_a_service_without_instances_can_be_forgotten(api: NativeApi) -> N
     empty = (await api.request("GET", "/api/v1/services/orders")).json
     assert (empty["instances"], empty["revision"]) == ([], 2)
     newest = (await api.request("GET", "/api/v1/changes?service=orders")).json["changes"][0]
-    assert (newest["id"], newest["cause"], newest["actor"], newest["reason"]) == ("", "forgotten", "ann", "renamed")
+    assert (newest["id"], newest["cause"], newest["claimed"], newest["reason"]) == ("", "forgotten", "ann", "renamed")

@@ -18,11 +18,11 @@ def _split(text: bytes) -> tuple[dict[str, str], bytes]:
 async def test_the_fast_path_responds_as_the_router_does(api: NativeApi) -> None:
     await api.register("orders", "o1")
     response = await api.request("GET", ORDERS.decode())
-    reply = api.native.fast_path(ORDERS, [])
+    reply = api.fast_path(ORDERS)
     assert reply is not None
     assert (reply.status, *_split(reply.text)) == (200, response.headers, response.body)
     tag = [(b"accept", b"*/*"), (b"if-none-match", response.headers["etag"].encode())]
-    unchanged = api.native.fast_path(ORDERS, tag)
+    unchanged = api.fast_path(ORDERS, tag)
     again = await api.request("GET", ORDERS.decode(), headers={"if-none-match": response.headers["etag"]})
     assert unchanged is not None
     assert (unchanged.status, *_split(unchanged.text)) == (304, again.headers, b"")
@@ -31,23 +31,23 @@ async def test_the_fast_path_responds_as_the_router_does(api: NativeApi) -> None
 
 async def test_the_fast_path_follows_every_change(api: NativeApi) -> None:
     await api.register("orders", "o1")
-    first = api.native.fast_path(ORDERS, [])
-    assert api.native.fast_path(ORDERS, []) is first
+    first = api.fast_path(ORDERS)
+    assert api.fast_path(ORDERS) is first
     await api.register("users", "u1")
-    second = api.native.fast_path(ORDERS, [])
+    second = api.fast_path(ORDERS)
     assert second is not None
     assert _split(second.text)[0]["adsum-revision"] == "2"
     await api.register("orders", "o2")
-    third = api.native.fast_path(ORDERS, [])
+    third = api.fast_path(ORDERS)
     assert third is not None
     assert b'"o2"' in third.text
 
 
 async def test_the_fast_path_states_the_current_age(api: NativeApi) -> None:
     await api.register("orders", "o1")
-    api.native.fast_path(ORDERS, [])
+    api.fast_path(ORDERS)
     api.store.age_seconds = 1.5
-    reply = api.native.fast_path(ORDERS, [])
+    reply = api.fast_path(ORDERS)
     assert reply is not None
     assert _split(reply.text)[0]["adsum-age"] == "1.500"
 
@@ -58,29 +58,29 @@ async def test_the_fast_path_states_the_current_age(api: NativeApi) -> None:
 )
 async def test_other_requests_need_the_router(api: NativeApi, target: bytes) -> None:
     await api.register("orders", "o1")
-    assert api.native.fast_path(target, []) is None
+    assert api.fast_path(target) is None
 
 
 async def test_pages_of_emptied_services_are_freed(api: NativeApi) -> None:
     pages = Pages(api.registry)
-    path = FastPath(api.registry, pages)
+    path = FastPath(api.registry, pages, api.access)
     for n in range(3):
         await api.register(f"s{n}", "i")
-        assert path.reply(b"/api/v1/services/s%d" % n, []) is not None
+        assert path.reply(b"/api/v1/services/s%d" % n, [], b"") is not None
     assert len(pages) == 3
     for n in range(2):
         await api.request("DELETE", f"/api/v1/services/s{n}/instances/i")
     await api.request("DELETE", "/api/v1/services/s1")
-    emptied = path.reply(b"/api/v1/services/s0", [])
+    emptied = path.reply(b"/api/v1/services/s0", [], b"")
     assert emptied is not None
     assert _split(emptied.text)[1].endswith(b'"instances":[]}')
-    assert path.reply(b"/api/v1/services/s1", []) is None
+    assert path.reply(b"/api/v1/services/s1", [], b"") is None
     assert len(pages) == 1
 
 
 async def test_a_long_page_needs_the_router(api: NativeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     await api.register("orders", "o1")
-    assert api.native.fast_path(ORDERS, []) is not None
+    assert api.fast_path(ORDERS) is not None
     monkeypatch.setattr(fast_path, "BODY_PIECE_BYTES", 10)
     await api.register("orders", "o2")
-    assert api.native.fast_path(ORDERS, []) is None
+    assert api.fast_path(ORDERS) is None

@@ -8,6 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from adsum import wire
+from adsum.core.access.actions import ACCESS_RULES, Action, Subject
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """Bytes of a request body. A larger one is refused with 413."""
@@ -32,13 +33,15 @@ class QueryParameter:
 class ApiOperation:
     """An operation of the API.
 
-    `responses` maps each success status to the type of its body: a struct, a media type, or None for no body.
-    `problems` lists the error statuses.
+    `action` is what the gate decides on, for the services that the path and the query name. `responses` maps each
+    success status to the type of its body: a struct, a media type, or None for no body. `problems` lists the error
+    statuses.
     """
 
     name: str
     method: str
     path: str
+    action: Action
     summary: str
     responses: dict[int, type[Struct] | str | None]
     problems: tuple[int, ...] = ()
@@ -48,6 +51,11 @@ class ApiOperation:
     description: str = ""
     needs_no_catalog: bool = False
     """True if the operation is served before the catalog is loaded."""
+
+    @property
+    def is_public(self) -> bool:
+        """Returns whether everybody may do it, so that credentials are not looked at: they may be outdated."""
+        return ACCESS_RULES[self.action].subject is Subject.NOTHING and self.action is not Action.IDENTIFY
 
     @property
     def is_endless(self) -> bool:

@@ -66,7 +66,9 @@ class EventGroups:
     ) -> tuple[WatchPosition, bytes, bytes]:
         """Returns the group that follows a position, as `first_group` does. The group is empty if nothing changed."""
         snapshot = self._registry.snapshot
-        if snapshot.epoch != position.epoch or (services is None and position.revision < snapshot.default_revision):
+        if snapshot.epoch != position.epoch or (
+            not isinstance(services, frozenset) and position.revision < snapshot.default_revision
+        ):
             return self.first_group(services, None, token)
         group = self._events.changes_since(snapshot, services, position.revision, self._age())
         return WatchPosition(snapshot.epoch, snapshot.revision), b"", group

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from adsum import wire
+from adsum.core.access.scopes import NamePatterns
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.pages.byte_cache import ByteCache
@@ -14,8 +15,8 @@ from adsum.dialects.native.pages.pages import Pages
 MAX_EVENT_CACHE_BYTES: Final = 64 * 1024 * 1024
 """Bytes of encoded events that are kept. Past it the events that were used longest ago are dropped."""
 
-WatchedServices = frozenset[str] | None
-"""The services of a watch; None for all services."""
+WatchedServices = frozenset[str] | NamePatterns | None
+"""The services of a watch: named ones, all that its caller may see (a set of patterns), or all (None)."""
 
 
 def encode_event(kind: str, body: bytes, id: str = "") -> bytes:
@@ -28,7 +29,7 @@ def can_resume(snapshot: Snapshot, services: WatchedServices, since: int) -> boo
     """Returns whether the snapshot remembers all changes of the services after `since`, a revision of its epoch."""
     if since > snapshot.revision:
         return False
-    if services is None:
+    if not isinstance(services, frozenset):
         return since >= snapshot.default_revision
     return all(snapshot.service(name).compact_revision <= since for name in services)
 
@@ -56,7 +57,7 @@ class WatchEvents:
         return changes and changes + synced_event(snapshot, age)
 
     def _full(self, snapshot: Snapshot, services: WatchedServices) -> Iterator[bytes]:
-        for service in _all(snapshot) if services is None else _named(snapshot, services):
+        for service in _watched(snapshot, services):
             yield encode_event("service", self._pages.body(snapshot, service))
 
     def _since(self, snapshot: Snapshot, services: WatchedServices, since: int) -> Iterator[bytes]:
@@ -74,10 +75,12 @@ class WatchEvents:
 
 def changed_services(snapshot: Snapshot, services: WatchedServices, since: int) -> Iterator[ServiceSnapshot]:
     """Yields the watched services that changed after `since`."""
-    if services is not None:
-        yield from (service for service in _named(snapshot, services) if service.revision > since)
-    else:
+    if services is None:
         yield from snapshot.changed_since(since)
+    elif isinstance(services, NamePatterns):
+        yield from (service for service in snapshot.changed_since(since) if services.includes(service.name))
+    else:
+        yield from (service for service in _named(snapshot, services) if service.revision > since)
 
 
 def synced_event(snapshot: Snapshot, age: float) -> bytes:
@@ -94,8 +97,12 @@ def _last_change_until(service: ServiceSnapshot, since: int) -> int:
     return next(revisions, service.compact_revision)
 
 
-def _all(snapshot: Snapshot) -> Iterable[ServiceSnapshot]:
-    return snapshot.services.values()
+def _watched(snapshot: Snapshot, services: WatchedServices) -> Iterable[ServiceSnapshot]:
+    if services is None:
+        return snapshot.services.values()
+    if isinstance(services, NamePatterns):
+        return (service for service in snapshot.services.values() if services.includes(service.name))
+    return _named(snapshot, services)
 
 
 def _named(snapshot: Snapshot, services: frozenset[str]) -> Iterable[ServiceSnapshot]:

@@ -15,8 +15,9 @@ from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.asgi import NO_STORE, Receive, Scope, Send
 from adsum.dialects.native.events.event_groups import EventGroups, WatchPosition
 from adsum.dialects.native.events.heartbeat import HeartbeatTimer
-from adsum.dialects.native.events.watch_events import changed_services
+from adsum.dialects.native.events.watch_events import WatchedServices, changed_services
 from adsum.dialects.native.requests.disconnect_watch import DisconnectWatch
+from adsum.dialects.native.requests.rights_watch import RIGHTS_CHANGED, RightsWatch
 from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, AbortIfSilent, SendChunk
 from adsum.watches import Watch
 
@@ -29,6 +30,7 @@ _HEADERS: Final = (
     (b"x-accel-buffering", b"no"),
 )
 _START: Final = {"type": "http.response.start", "status": 200, "headers": _HEADERS}
+_RIGHTS_CHANGED: Final = {"type": "http.response.body", "body": f": {RIGHTS_CHANGED}\n\n".encode()}
 _END: Final = {"type": "http.response.body", "body": b": the registry is stopping\n\n"}
 
 
@@ -40,7 +42,9 @@ class WatchStream:
         "_heartbeats",
         "_on_end",
         "_position",
+        "_rights",
         "_send_chunk",
+        "_services",
         "_since",
         "_token",
         "_watch",
@@ -52,14 +56,21 @@ class WatchStream:
         groups: EventGroups,
         heartbeats: HeartbeatTimer[WatchStream],
         watch: Watch,
+        services: WatchedServices,
+        rights: RightsWatch,
         since: WatchPosition | None,
         token: str,
         on_end: Callable[[str], None],
     ) -> None:
-        """`since`: the position to resume from. `on_end` is called with the token when the stream ends."""
+        """`services`: those to send. `since`: the position to resume from. `on_end` gets the token when it ends.
+
+        The stream ends when the rights of its caller end or change.
+        """
         self._groups = groups
         self._heartbeats = heartbeats
         self._watch = watch
+        self._services = services
+        self._rights = rights
         self._since = since
         self._token = token
         self._on_end = on_end
@@ -72,15 +83,20 @@ class WatchStream:
         abort_if_silent: AbortIfSilent = state.get(ABORT_IF_SILENT, _never_abort)
         is_peer_lost = abort_if_silent(self._groups.lost_after)
         try:
-            with watch, DisconnectWatch(receive, watch.interrupt) as peer, self._heartbeats.scheduled(self):
+            with (
+                watch,
+                self._rights,
+                DisconnectWatch(receive, watch.interrupt) as peer,
+                self._heartbeats.scheduled(self),
+            ):
                 try:
                     await send(_START)
                     await self._send_first_group(send)
                     self._enable_push(state.get(SEND_CHUNK))
                     while not peer.disconnected:
                         has_changed = await watch.changed()
-                        if self._groups.is_stopping:
-                            await send(_END)
+                        if self._groups.is_stopping or self._rights.have_ended:
+                            await send(_END if self._groups.is_stopping else _RIGHTS_CHANGED)
                             return
                         await self._send_next_group(send, has_changed)
                 finally:
@@ -92,12 +108,12 @@ class WatchStream:
     # The groups are local variables of these methods: a quiet watch keeps no bytes alive.
 
     async def _send_first_group(self, send: Send) -> None:
-        self._position, opened, group = self._groups.first_group(self._watch.services, self._since, self._token)
+        self._position, opened, group = self._groups.first_group(self._services, self._since, self._token)
         await _send_text(send, self._groups.retry_field() + opened)
         await _send_text(send, group)
 
     async def _send_next_group(self, send: Send, has_changed: bool) -> None:
-        self._position, opened, group = self._groups.next_group(self._watch.services, self._position, self._token)
+        self._position, opened, group = self._groups.next_group(self._services, self._position, self._token)
         if opened:
             await _send_text(send, opened)
         if group or not has_changed:
@@ -111,9 +127,9 @@ class WatchStream:
 
     def _push(self) -> bool:
         """Writes the next group at once. Returns False, and writes nothing, if the stream's task must write it."""
-        if self._groups.is_stopping:
+        if self._groups.is_stopping or self._rights.have_ended:
             return False
-        position, opened, group = self._groups.next_group(self._watch.services, self._position, self._token)
+        position, opened, group = self._groups.next_group(self._services, self._position, self._token)
         if opened or len(group) > MAX_WRITE_BYTES or (group and not self._send_chunk(group)):
             return False
         self._position = position
@@ -134,7 +150,7 @@ class WatchStream:
         """Returns whether no watched service has changed since the position of the stream."""
         position = self._position
         return position.epoch == snapshot.epoch and not any(
-            changed_services(snapshot, self._watch.services, position.revision)
+            changed_services(snapshot, self._services, position.revision)
         )
 
 

@@ -14,10 +14,11 @@ from adsum.core.errors import Invalid
 from adsum.dialects.native.asgi import NO_STORE, ApiReply
 from adsum.dialects.native.events.event_groups import EventGroups, WatchPosition
 from adsum.dialects.native.events.heartbeat import HeartbeatTimer
-from adsum.dialects.native.events.watch_events import WatchEvents
+from adsum.dialects.native.events.watch_events import WatchedServices, WatchEvents
 from adsum.dialects.native.events.watch_stream import WatchStream
 from adsum.dialects.native.problems import STOPPING, NotReady, UnknownWatch
 from adsum.dialects.native.requests.api_request import ApiRequest
+from adsum.dialects.native.requests.rights_watch import RightsWatch
 from adsum.registry import Registry
 from adsum.watches import Watch
 
@@ -36,8 +37,8 @@ class WatchOperations:
     def __init__(self, registry: Registry, events: WatchEvents, rng: Random) -> None:
         self._registry = registry
         self._groups = EventGroups(registry, events, rng)
-        self._cooperating: dict[str, Watch] = {}
-        """The watches of cooperating consumers, by token."""
+        self._cooperating: dict[str, tuple[Watch, str]] = {}
+        """The watches of cooperating consumers, each with the name of the principal that opened it, by token."""
         self._heartbeats = HeartbeatTimer[WatchStream](registry.heartbeat, rng, self._send_heartbeats)
 
     async def watch(self, request: ApiRequest) -> WatchStream:
@@ -58,8 +59,11 @@ class WatchOperations:
         watch = self._registry.watches.open(services, consumer=_consumer(request))
         token = secrets.token_hex(8)
         if watch.ack_records:
-            self._cooperating[token] = watch
-        return WatchStream(self._groups, self._heartbeats, watch, since, token, self._remove)
+            self._cooperating[token] = watch, request.principal.name
+        visible = request.principal.scopes.visible
+        watched: WatchedServices = visible if services is None and not visible.is_all else services
+        rights = RightsWatch(request.access, request.principal, watch.interrupt)
+        return WatchStream(self._groups, self._heartbeats, watch, watched, rights, since, token, self._remove)
 
     async def _catch_up(self, since: WatchPosition | None) -> None:
         """Waits until this node has the revision that the client has from another node. Raises `NotReady`.
@@ -76,8 +80,8 @@ class WatchOperations:
 
     async def acknowledge(self, request: ApiRequest) -> ApiReply:
         body = await request.body(wire.AcknowledgementBody)
-        watch = self._cooperating.get(request.path["watch"])
-        if watch is None:
+        watch, opener = self._cooperating.get(request.path["watch"], (None, ""))
+        if watch is None or opener != request.principal.name:
             raise UnknownWatch("no cooperating watch has this token, or the watch has ended")
         if body.revision > self._registry.snapshot.revision:
             raise Invalid("revision", "must be a revision that the watch has sent")

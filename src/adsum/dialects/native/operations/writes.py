@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from adsum import wire
+from adsum.core.access.ownership import may_change, require_change
+from adsum.core.access.principal import Principal
+from adsum.core.access.scopes import Right
 from adsum.core.catalog import decisions
 from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.takeover import ProbeRequired, Takeover
@@ -40,7 +43,7 @@ class WriteOperations:
         decision, revision = await self._list(registration, body.takeover, request.caller(self._clock.wall()))
         if not decision.has_changes:
             # Another process may have removed or taken over the instance since. The next renewal reports that.
-            await self._renew([wire.LeaseBody(*registration.key, registration.holder)])
+            await self._renew([wire.LeaseBody(*registration.key, registration.holder)], request.principal)
         return self._written(revision, 201 if decision.adds_instance else 200, ttl=registration.ttl)
 
     async def _list(
@@ -72,7 +75,11 @@ class WriteOperations:
 
     async def renew(self, request: ApiRequest) -> ApiReply:
         key = request.key
-        for lost in await self._renew([wire.LeaseBody(*key, request.query.get("holder", ""))]):
+        lease = wire.LeaseBody(*key, request.query.get("holder", ""))
+        listed = self._registry.snapshot.find(key)
+        if listed is not None:
+            require_change(request.principal, listed)
+        for lost in await self._renew([lease], request.principal):
             raise UnknownInstance(*key) if lost.reason == "unknown" else LeaseLost(*key)
         snapshot = self._registry.snapshot
         listing = snapshot.find(key)
@@ -85,17 +92,19 @@ class WriteOperations:
             lost = self._renew_kept(leases)
             not_kept = sorted({lease.service for lease in body.leases} - {lease.service for lease in leases})
         else:
-            leases, lost, not_kept = body.leases, await self._renew(body.leases), []
+            leases, lost, not_kept = body.leases, await self._renew(body.leases, request.principal), []
         snapshot = self._registry.snapshot
         result = wire.RenewalResult(snapshot.epoch, snapshot.revision, len(leases) - len(lost), lost, not_kept)
         return ApiReply(200, wire.encode(result))
 
-    async def _renew(self, leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
+    async def _renew(self, leases: Sequence[wire.LeaseBody], principal: Principal) -> list[wire.LostLease]:
         """Renews the leases that this node keeps, and has other nodes renew theirs. Returns the lost leases.
 
-        Raises `KeeperUnavailable` if no node can renew one of the leases. The others are renewed nevertheless.
+        A lease that the principal may not renew is lost to it. It then registers again, and gets the reason. Raises
+        `KeeperUnavailable` if no node can renew one of the leases. The others are renewed nevertheless.
         """
         kept, forwarded, without_keeper = list[wire.LeaseBody](), dict[tuple[Peer, ...], list[wire.LeaseBody]](), ""
+        leases, denied = self._split_by_right(leases, principal)
         for lease in leases:
             if self._keeper.keeps(lease.service):
                 kept.append(lease)
@@ -103,7 +112,7 @@ class WriteOperations:
                 forwarded.setdefault(peers, []).append(lease)
             else:
                 without_keeper = lease.service
-        lost = self._renew_kept(kept)
+        lost = self._renew_kept(kept) + denied
         if forwarded:
             renewals = (self._others.renew(peers, batch) for peers, batch in forwarded.items())
             for lost_there in await asyncio.gather(*renewals):
@@ -111,6 +120,24 @@ class WriteOperations:
         if without_keeper:
             raise KeeperUnavailable(f"no node keeps the leases of {without_keeper} at the moment; try again")
         return lost
+
+    def _split_by_right(
+        self, leases: Sequence[wire.LeaseBody], principal: Principal
+    ) -> tuple[Sequence[wire.LeaseBody], list[wire.LostLease]]:
+        """Returns the leases that the principal may renew, and the others as lost ones."""
+        if principal.scopes.patterns(Right.OPERATE).is_all:
+            return leases, []
+        allowed, denied = list[wire.LeaseBody](), list[wire.LostLease]()
+        find, scopes = self._registry.snapshot.find, principal.scopes
+        for lease in leases:
+            listed = find(Key(lease.service, lease.id))
+            if not scopes.can(Right.WRITE, lease.service):
+                denied.append(wire.LostLease(lease.service, lease.id, "unknown"))
+            elif listed is not None and not may_change(principal, listed):
+                denied.append(wire.LostLease(lease.service, lease.id, "superseded"))
+            else:
+                allowed.append(lease)
+        return allowed, denied
 
     def _renew_kept(self, leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
         """Renews leases that this node keeps. Returns the lost ones."""

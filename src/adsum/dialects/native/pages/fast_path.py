@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from adsum.access.control import AccessControl
+from adsum.core.errors import AdsumError
 from adsum.dialects.native.api.operation_table import BASE
 from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply, Headers
 from adsum.dialects.native.pages.pages import Page, Pages, etag_matches
+from adsum.dialects.native.requests.api_request import request_credentials
 from adsum.registry import Registry
 
 _SERVICES: Final = f"{BASE}/services/".encode()
@@ -24,6 +27,7 @@ class EncodedReply(NamedTuple):
 class ServiceReplies:
     """Both responses about a service: the page, and 304 for a caller that has it."""
 
+    service: str
     etag: str
     full: EncodedReply
     unchanged: EncodedReply
@@ -32,15 +36,19 @@ class ServiceReplies:
 class FastPath:
     """Answers plain GETs of known services with short pages: these need no task."""
 
-    def __init__(self, registry: Registry, pages: Pages) -> None:
+    def __init__(self, registry: Registry, pages: Pages, access: AccessControl) -> None:
         self._registry = registry
+        self._access = access
         self._pages = pages
         self._replies: dict[bytes, ServiceReplies] = {}
         """Request target → responses. They are current while the catalog has `_snapshot` and `_age`."""
         self._snapshot, self._age = registry.snapshot, 0.0
 
-    def reply(self, target: bytes, headers: Headers) -> EncodedReply | None:
-        """Returns the response to a GET of the target, None if it needs the router."""
+    def reply(self, target: bytes, headers: Headers, certificate: bytes) -> EncodedReply | None:
+        """Returns the response to a GET of the target, None if it needs the router.
+
+        The router also answers callers that may not read the service. All others share the bytes of the response.
+        """
         registry = self._registry
         snapshot, age = registry.snapshot, registry.age()
         if snapshot is not self._snapshot or age != self._age:
@@ -49,10 +57,21 @@ class FastPath:
         replies = self._replies.get(target) or self._make(target)
         if replies is None:
             return None
+        authorization, reply = False, replies.full
         for name, value in headers:
             if name == b"if-none-match" and etag_matches(value.decode("latin-1"), replies.etag):
-                return replies.unchanged
-        return replies.full
+                reply = replies.unchanged
+            elif name == b"authorization":
+                authorization = True
+        if authorization or certificate:
+            try:
+                principal = self._access.identify(request_credentials(headers, certificate, ""))
+            except AdsumError:
+                return None
+        else:
+            principal = self._access.anonymous
+        visible = principal.scopes.visible
+        return reply if visible.is_all or visible.includes(replies.service) else None
 
     def _make(self, target: bytes) -> ServiceReplies | None:
         if not target.startswith(_SERVICES):
@@ -63,12 +82,12 @@ class FastPath:
         page = self._pages.page(name, None)
         if len(page.body) > BODY_PIECE_BYTES:
             return None
-        replies = self._replies[target] = _encode_page(page)
+        replies = self._replies[target] = _encode_page(name, page)
         return replies
 
 
-def _encode_page(page: Page) -> ServiceReplies:
-    return ServiceReplies(page.etag, _encode(page.reply(None)), _encode(page.reply(page.etag)))
+def _encode_page(service: str, page: Page) -> ServiceReplies:
+    return ServiceReplies(service, page.etag, _encode(page.reply(None)), _encode(page.reply(page.etag)))
 
 
 def _encode(reply: ApiReply) -> EncodedReply:

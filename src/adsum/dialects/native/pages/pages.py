@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from adsum import wire
+from adsum.core.access.scopes import ALL_NAMES, NamePatterns
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.asgi import JSON, ApiReply, Headers
@@ -88,15 +89,22 @@ class Page:
         return ApiReply(304, b"", self.headers) if is_current else ApiReply(200, self.body, self.headers)
 
 
-def etag(epoch: str, revision: int, instance_filter: InstanceFilter | None) -> str:
-    """Returns the entity tag of a page at a revision. Another filter makes another page."""
-    return f'"{epoch}-{revision}"' if instance_filter is None else f'"{epoch}-{revision}-{instance_filter.digest}"'
+class PageSelection(Protocol):
+    """What a page is limited to."""
+
+    @property
+    def digest(self) -> str:
+        """A short text that identifies it: the same in every process."""
+        ...
 
 
-def _page(
-    snapshot: Snapshot, age: float, revision: int, body: bytes, instance_filter: InstanceFilter | None = None
-) -> Page:
-    tag = etag(snapshot.epoch, revision, instance_filter)
+def etag(epoch: str, revision: int, selection: PageSelection | None) -> str:
+    """Returns the entity tag of a page at a revision. Another selection makes another page."""
+    return f'"{epoch}-{revision}"' if selection is None else f'"{epoch}-{revision}-{selection.digest}"'
+
+
+def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, selection: PageSelection | None = None) -> Page:
+    tag = etag(snapshot.epoch, revision, selection)
     headers = (
         JSON,
         _NO_CACHE,
@@ -151,23 +159,25 @@ class Pages:
         body = self._filtered.get(key, lambda: self._service_json(snapshot, service).filtered(instance_filter))
         return _page(snapshot, age, service.revision, body, instance_filter)
 
-    async def services(self) -> Page:
-        """Returns the newest list of all services, by name. Long lists are made in a thread, one at a time."""
+    async def services(self, visible: NamePatterns = ALL_NAMES) -> Page:
+        """Returns the newest list of all visible services, by name. Long lists are made in a thread, one at a time."""
         snapshot, age = self._registry.snapshot, self._registry.age()
         self._drop_emptied(snapshot)
         if len(snapshot.services) <= MAX_SERVICES_LISTED_INLINE:
-            return self._listed(snapshot, age, _no_checkpoint)
-        return await self._list_worker.run(lambda checkpoint: self._listed(snapshot, age, checkpoint))
+            return self._listed(snapshot, age, visible, _no_checkpoint)
+        return await self._list_worker.run(lambda checkpoint: self._listed(snapshot, age, visible, checkpoint))
 
-    def _listed(self, snapshot: Snapshot, age: float, checkpoint: Callable[[], None]) -> Page:
+    def _listed(self, snapshot: Snapshot, age: float, visible: NamePatterns, checkpoint: Callable[[], None]) -> Page:
         summaries: dict[str, tuple[tuple[str, int], bytes]] = {}
         for name, service in snapshot.services.items():
             checkpoint()
             summaries[name] = self._summary(snapshot.epoch, service)
         self._summaries = summaries
         empty_list = wire.encode(wire.ServiceList(snapshot.epoch, snapshot.revision, []))
-        pieces = b",".join([summaries[name][1] for name in sorted(summaries)])
-        return _page(snapshot, age, snapshot.revision, b"".join((empty_list.removesuffix(b"]}"), pieces, b"]}")))
+        names = sorted(summaries if visible.is_all else filter(visible.includes, summaries))
+        pieces = b",".join([summaries[name][1] for name in names])
+        body = b"".join((empty_list.removesuffix(b"]}"), pieces, b"]}"))
+        return _page(snapshot, age, snapshot.revision, body, None if visible.is_all else visible)
 
     def _summary(self, epoch: str, service: ServiceSnapshot) -> tuple[tuple[str, int], bytes]:
         at = epoch, service.revision

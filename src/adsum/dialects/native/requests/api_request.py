@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from sys import intern
@@ -15,18 +15,25 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from adsum import wire
+from adsum.access.control import AccessControl
+from adsum.access.credentials import Credentials, bearer_token
 from adsum.core import validation
+from adsum.core.access.actions import Action
+from adsum.core.access.principal import Principal
 from adsum.core.catalog.decisions import Caller
 from adsum.core.errors import Invalid
 from adsum.core.model import Key
 from adsum.dialects.native.api.operation import MAX_BODY_BYTES, ApiOperation, QueryParameter
 from adsum.dialects.native.api.operation_table import PATH_PARAMETER_TYPES
-from adsum.dialects.native.asgi import Receive, Scope, find_header
+from adsum.dialects.native.asgi import Headers, Receive, Scope, find_header
 from adsum.dialects.native.problems import BodyTooLarge, MalformedRequest, MisdirectedRequest, NotJson
 from adsum.dialects.native.requests.body_memory import BodyMemory
 
 MAX_QUERY_PARAMETERS: Final = 1_024
 """Parameters of a query. A query with more is refused."""
+
+UNKNOWN_SCHEME: Final = "-"
+"""Stands for an Authorization header of another scheme than Bearer: wrong credentials are never taken for none."""
 
 _KEYED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]+)\]")
 _IN_PATH = re.compile(r"{(\w+)}")
@@ -38,9 +45,19 @@ class ApiRequest:
     """A request for one operation."""
 
     def __init__(
-        self, operation: ApiOperation, values: list[str], scope: Scope, receive: Receive, body_memory: BodyMemory
+        self,
+        operation: ApiOperation,
+        values: list[str],
+        scope: Scope,
+        receive: Receive,
+        body_memory: BodyMemory,
+        principal: Principal,
+        access: AccessControl,
     ) -> None:
+        """`principal` is the caller, as far as it has proved who it is."""
         self.operation = operation
+        self.principal = principal
+        self.access = access
         self._body_memory = body_memory
         self._reserved = 0
         """Bytes of the body memory that are reserved until the request is closed."""
@@ -68,18 +85,24 @@ class ApiRequest:
         return ", ".join(lines) if lines else None
 
     @property
-    def peer(self) -> str:
-        """The IP address that the request came from."""
-        client = self.scope.get("client")
-        address: str = client[0] if client else ""
-        return address.removeprefix("::ffff:").partition("%")[0]
+    def named_services(self) -> Sequence[str]:
+        """The services that the path and the query name."""
+        service = self.path.get("service")
+        queried = self.query.get("service", ())
+        names = (queried,) if isinstance(queried, str) else queried
+        return names if service is None else (service, *names)
 
     @property
-    def actor(self) -> str:
-        """The actor to record for changes: the one that the request names, or the IP address of the caller."""
+    def peer(self) -> str:
+        """The IP address that the request came from."""
+        return peer_address(self.scope)
+
+    @property
+    def claimed_actor(self) -> str:
+        """The actor that the request names without proof; "" if it names none."""
         actor = self.header(wire.ACTOR_HEADER.lower().encode())
         if not actor:
-            return self.peer
+            return ""
         with contextlib.suppress(UnicodeDecodeError):
             actor = actor.encode("latin-1").decode()  # Clients send names outside ASCII as UTF-8.
         validation.text(wire.ACTOR_HEADER, actor)
@@ -87,15 +110,23 @@ class ApiRequest:
 
     def caller(self, at: float) -> Caller:
         """Returns the caller to record for changes. `at`: the time on the wall clock."""
-        actor, peer = intern(self.actor), intern(self.peer)
-        return Caller(actor, at, peer if peer != actor else "")
+        peer = intern(self.peer)
+        actor = intern(self.principal.actor(peer))
+        return Caller(actor, at, peer, intern(self.claimed_actor), self.principal)
+
+    def require(self, action: Action, services: Iterable[str] = ()) -> None:
+        """Returns if the caller may also do this action. Raises what `core.access.gate.require` raises."""
+        self.access.require(self.principal, action, services)
 
     def is_forwarded_to(self, node_id: str) -> bool:
         """Returns whether another node forwarded the request to the node with this id.
 
-        Raises `MisdirectedRequest` if it was forwarded to a node with another id.
+        Raises `MisdirectedRequest` if it was forwarded to a node with another id, and what `require` raises if the
+        caller is no node of this registry.
         """
         target = self.header(wire.FORWARDED_TO_HEADER.lower().encode())
+        if target is not None:
+            self.require(Action.FORWARD)
         if target is not None and target != node_id:
             raise MisdirectedRequest("another node answers here; the target node may advertise a wrong address")
         return target is not None
@@ -150,6 +181,22 @@ class ApiRequest:
             parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)
+
+
+def peer_address(scope: Scope) -> str:
+    """Returns the IP address that a request came from."""
+    client = scope.get("client")
+    address: str = client[0] if client else ""
+    return address.removeprefix("::ffff:").partition("%")[0]
+
+
+def request_credentials(headers: Headers, certificate: bytes, address: str) -> Credentials:
+    """Returns what a request sends to prove who the caller is. `certificate` is that of its connection."""
+    token = ""
+    for name, value in headers:
+        if name == b"authorization":
+            token = bearer_token(value.decode("latin-1")) or UNKNOWN_SCHEME
+    return Credentials(token, certificate, address)
 
 
 @contextmanager

@@ -1,0 +1,43 @@
+"""A rights watch notices that the rights of the caller end or change, while a request waits or a stream is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Final
+
+from adsum.access.control import AccessControl
+from adsum.core.access.principal import Principal
+from adsum.core.errors import Unauthenticated
+
+RIGHTS_CHANGED: Final = "the rights of the caller have changed: connect again"
+
+
+class RightsWatch:
+    """Within a `with` block, sets `have_ended` and calls `on_end` when the rights of the principal end or change."""
+
+    __slots__ = ("_access", "_on_end", "_principal", "_stack", "have_ended")
+
+    def __init__(self, access: AccessControl, principal: Principal, on_end: Callable[[], None]) -> None:
+        self._access = access
+        self._principal = principal
+        self._on_end = on_end
+        self._stack = ExitStack()
+        self.have_ended = False
+
+    def require(self) -> None:
+        """Returns if the rights are as they were. Raises `Unauthenticated`."""
+        if self.have_ended:
+            raise Unauthenticated(RIGHTS_CHANGED, reason="revoked")
+
+    def __enter__(self) -> RightsWatch:
+        self._stack.enter_context(self._access.session(self._principal, self._end))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def _end(self) -> None:
+        self.have_ended = True
+        self._on_end()
