@@ -26,7 +26,9 @@ class Principal:
     is_proven: bool = True
     """False for callers that prove nothing. What they register has no owner."""
     token_id: str = ""
-    """The id of the token that proved it; "" if no token did. Its streams end when the token is revoked or changed."""
+    """The id of the token that proved it; `ANONYMOUS` if nothing did, and "" if something else did.
+
+    Its streams end when that token is revoked or changed."""
     expires: float | None = None
     """The time, on the wall clock, from which the proof is no longer valid; None if it has no end."""
     method: str = "token"
@@ -44,7 +46,7 @@ class Principal:
 
 def anonymous(scopes: Scopes) -> Principal:
     """Returns the principal of callers that prove nothing."""
-    return Principal(ANONYMOUS, scopes, is_proven=False, method="none")
+    return Principal(ANONYMOUS, scopes, is_proven=False, token_id=ANONYMOUS, method="none")
 
 
 REGISTRY: Final = Principal(REGISTRY_ACTOR, EVERYTHING, is_proven=False, method="none")
