@@ -160,8 +160,6 @@ class AccessControl:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
-        watches = self._registry.watches
-        with watches.open(None) as watch:
-            while not watches.is_ended:
-                self.refresh()
-                await watch.changed()
+        while True:
+            self.refresh()
+            await self._registry.next_change()

@@ -170,6 +170,7 @@ def change_entry(revision: int, fact: Fact) -> LineEntry:
     fields |= {
         "cause": provenance.cause.value,
         "actor": provenance.actor,
+        "claimed": provenance.claimed,
         "peer": provenance.peer,
         "reason": provenance.reason,
     }
