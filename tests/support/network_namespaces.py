@@ -39,7 +39,7 @@ class NetworkHost:
         self.name = name
         self.address = address
         self.home = home
-        self._enter = (*enter, "--target", str(pid), "--net", "--uts", "--mount")
+        self._enter = (*enter, "--target", str(pid), "--net", "--uts", "--mount", "--wd=.")
 
     @property
     def environ(self) -> dict[str, str]:
@@ -90,12 +90,12 @@ class PrivateNetwork:
 
     def cut(self, host: NetworkHost) -> None:
         """Takes the cable out of a host."""
-        self._run(host.command(*"ip link set eth0 down".split()))
+        self._run(host.command(*["ip", "link", "set", "eth0", "down"]))
 
     def connect(self, host: NetworkHost) -> None:
         """Puts the cable in again."""
-        self._run(host.command(*"ip link set eth0 up".split()))
-        self._run(host.command(*"ip route replace default dev eth0".split()))
+        self._run(host.command(*["ip", "link", "set", "eth0", "up"]))
+        self._run(host.command(*["ip", "route", "replace", "default", "dev", "eth0"]))
 
     def close(self) -> None:
         """Ends the namespaces. The programs in them must have ended."""
