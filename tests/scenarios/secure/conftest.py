@@ -12,17 +12,10 @@ from tests.support.network_namespaces import PrivateNetwork, network
 
 
 @pytest.fixture
-def private_network(tmp_path: Path) -> Iterator[PrivateNetwork]:
-    """A network without hosts. It ends after the programs of the sandbox."""
+def private_network(sandbox: ScenarioSandbox, tmp_path: Path) -> Iterator[PrivateNetwork]:
+    """A network without hosts."""
     folder = tmp_path / "network"
     folder.mkdir()
     with network(folder) as opened:
         yield opened
-
-
-@pytest.fixture
-def sandbox(private_network: PrivateNetwork, tmp_path: Path) -> Iterator[ScenarioSandbox]:
-    """A folder and processes for this test alone."""
-    found = ScenarioSandbox(tmp_path)
-    yield found
-    found.close()
+        sandbox.close()  # The programs end before their hosts.
