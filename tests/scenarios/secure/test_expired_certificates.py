@@ -25,9 +25,16 @@ MENDING: Final = 60.0
 """Seconds within which everybody has taken over the renewed certificates."""
 NODE: Final = """
 from adsum.node_security import node_security
-node_security.RENEWAL_RETRY = 3.0  # So that the test takes less than a minute.
+node_security.RENEWAL_RETRY = 3.0  # So that the test takes less time.
 from adsum.__main__ import main
 main()
+"""
+WATCHER: Final = """
+import asyncio
+from adsum.client.native import request_sender
+request_sender.TRUST_PAUSE = 3.0
+from tests.scenarios.secure.watching_client import main
+asyncio.run(main())
 """
 
 
@@ -119,8 +126,9 @@ class Cluster:
 
     def watcher(self) -> ScenarioProcess:
         """Starts a consumer at the second node."""
-        module = ("-m", "tests.scenarios.secure.watching_client", "orders")
-        return self.sandbox.program("watcher", sys.executable, *module, **self.client, ADSUM_URL=self.urls[1])
+        return self.sandbox.program(
+            "watcher", sys.executable, "-c", WATCHER, "orders", **self.client, ADSUM_URL=self.urls[1]
+        )
 
 
 @pytest.mark.long
