@@ -16,7 +16,7 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds from the accept of a connection to the end of its handshake. A slower one is closed: `TLS_TIMEOUT`."""
 MAX_HANDSHAKES: Final = 1_000
 """Handshakes that are under way in a server. Past it, the one that began the longest ago is closed: `TLS_CROWDED`.
-So half-open handshakes never keep others waiting. A handshake takes about 60 KB."""
+So half-open handshakes never keep others waiting. A handshake takes about 40 KB."""
 HANDSHAKE_SHARE: Final = 4
 """Handshakes under way may be this part of the connections that a server allows, if that is fewer, so that half-open
 ones leave room. What happens past it is the same."""
