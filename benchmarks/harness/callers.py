@@ -165,7 +165,7 @@ async def _connect_each(
                 return
             began = perf_counter()
             transport, caller = await loop.create_connection(
-                lambda one=one: Http1Connection(one),  # type: ignore[misc]
+                lambda one=one: Http1Connection(one),
                 "127.0.0.1",
                 port,
                 ssl=context,

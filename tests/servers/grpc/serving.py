@@ -47,7 +47,7 @@ class GrpcPeer:
             else grpc.secure_channel(address, credentials, options)
         )
         self._messages = messages
-        self._call = self._channel.stream_stream(method, None, None)(self._requests(), metadata=metadata)
+        self._call = self._channel.stream_stream(method, None, None)(self._requests(), metadata=tuple(metadata))
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 

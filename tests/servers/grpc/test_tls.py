@@ -57,7 +57,8 @@ def _served_serial_number(address: str, context: ssl.SSLContext) -> int:
 
 async def test_a_call_has_the_client_certificate_and_its_metadata(certificates: FakeServerCertificates) -> None:
     echo, client = EchoMethod(), certificates.issue_client()
-    metadata = [("authorization", "Bearer x"), ("a", "1"), ("a", "2"), ("trace-bin", b"\x00\xff")]
+    repeated: list[tuple[str, str | bytes]] = [("a", "1"), ("a", "2")]
+    metadata = [("authorization", "Bearer x"), *repeated, ("trace-bin", b"\x00\xff")]
     async with GrpcServing(certificates).server(echo) as (_, address):
         with _peer(address, certificates, client, b"hi", metadata=metadata) as peer:
             await until(lambda: peer.received == [b"hi"])
