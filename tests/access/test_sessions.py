@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -102,11 +103,12 @@ def test_a_session_that_can_not_be_ended_does_not_keep_the_others(
 
     ends = [Ended() for _ in range(5)]
     with ExitStack() as stack:
-        for end in (*ends[:2], fail, *ends[2:]):
+        callbacks: list[Callable[[], None]] = [*ends[:2], fail, *ends[2:]]
+        for end in callbacks:
             stack.enter_context(sessions.open(principal(), end))
         with caplog.at_level(logging.ERROR):
             sessions.end([A])
-    assert [end.count for end in ends] == [1] * 5
+    assert [ended.count for ended in ends] == [1] * 5
     assert "could not be ended" in caplog.text
 
 

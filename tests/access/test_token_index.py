@@ -35,7 +35,7 @@ def edits(draw: st.DrawFn) -> Edit:
         return Edit(key, None, WHY)
     if kind == "unreadable":
         return Edit(key, Document(key, draw(st.sampled_from([b"", b"{}", b"[]", b'{"id":"x","scopes":[]}'])), WHY), WHY)
-    secrets = draw(st.lists(st.integers(0, 2), max_size=2, unique=True))
+    secrets: list[int] = draw(st.lists(st.integers(0, 2), max_size=2, unique=True))
     known = make_token(
         name,
         draw(st.integers(0, 2)),
@@ -43,7 +43,7 @@ def edits(draw: st.DrawFn) -> Edit:
         expires=draw(st.sampled_from([None, 5.0])),
         secrets=secrets,
     )
-    if secrets and draw(st.booleans()):
+    if secrets and draw(st.sampled_from([True, False])):
         known = replace(known, secrets=[replace(known.secrets[0], expires=7.0), *known.secrets[1:]])
     return Edit(key, document(known), WHY)
 
