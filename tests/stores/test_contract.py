@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from adsum import stores
 from adsum.core.catalog import documents
 from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, Change, FullState, forget_service
-from adsum.core.catalog.documents import DocumentKind, Edit
+from adsum.core.catalog.documents import ACCESS_KINDS, INTENT_KINDS, Document, DocumentKey, DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
 from adsum.core.provenance import Cause, Provenance
@@ -424,28 +425,33 @@ async def test_the_history_of_a_document_is_newest_first_and_survives_a_restart(
     first = put_route("r1", b'{"hosts":["a.example"],"to":[1]}', reason="new")
     second = put_route("r1", b'{"to":[2],"priority":1}', first)
     async with location.open() as store:
-        assert await store.edits(None, None, 9) == []
+        assert await store.edits(INTENT_KINDS, None, 9) == []
         await store.commit([], location.zero, [first, put_route("r2")])
         await store.commit([], location.zero + 1, [second])
         await store.commit([], location.zero + 2, [withdraw_route("r1", second)])
     async with location.open() as store:
         assert [
             (edit.revision - location.zero, edit.kind, dict(edit.before), dict(edit.after), edit.provenance.reason)
-            for edit in await store.edits(DocumentKind.ROUTE, "r1", 9)
+            for edit in await store.edits([DocumentKind.ROUTE], "r1", 9)
         ] == [
             (3, "withdrawn", {"to": b"[2]", "priority": b"1"}, {}, ""),
             (2, "changed", {"hosts": b'["a.example"]', "to": b"[1]"}, {"to": b"[2]", "priority": b"1"}, ""),
             (1, "declared", {}, {"hosts": b'["a.example"]', "to": b"[1]"}, "new"),
         ]
 
-        async def history_of(kind: DocumentKind | None, name: str | None, limit: int) -> list[str]:
-            return [f"{edit.key} {edit.kind}" for edit in await store.edits(kind, name, limit)]
+        async def history_of(name: str | None, limit: int, kinds: Collection[DocumentKind] = INTENT_KINDS) -> list[str]:
+            return [f"{edit.key} {edit.kind}" for edit in await store.edits(kinds, name, limit)]
 
-        assert sorted(await history_of(None, None, 9))[-1] == "route r2 declared"
-        assert await history_of(None, "r1", 2) == ["route r1 withdrawn", "route r1 changed"]
-        assert await history_of(None, "r2", 9) == ["route r2 declared"]
-        assert await history_of(DocumentKind.UPSTREAM, None, 9) == await history_of(None, "r", 9) == []
-        assert await history_of(None, None, 0) == await history_of(None, None, -1) == []
+        assert sorted(await history_of(None, 9))[-1] == "route r2 declared"
+        assert await history_of("r1", 2) == ["route r1 withdrawn", "route r1 changed"]
+        assert await history_of("r2", 9) == ["route r2 declared"]
+        assert (
+            await history_of(None, 9, [DocumentKind.UPSTREAM])
+            == await history_of(None, 9, [])
+            == await history_of("r", 9)
+            == []
+        )
+        assert await history_of(None, 0) == await history_of(None, -1) == []
 
 
 async def test_all_edits_of_a_document_in_one_batch_are_recorded_and_the_last_one_counts(
@@ -454,9 +460,10 @@ async def test_all_edits_of_a_document_in_one_batch_are_recorded_and_the_last_on
     first = put_route("r1", b'{"n":1}')
     async with location.open() as store:
         await store.commit([], location.zero, [first, put_route("r1", b'{"n":2}', first)])
-        documents = (await current_snapshot(store)).documents
-        assert [document.body for document in documents.of_kind(DocumentKind.ROUTE)] == [b'{"n":2}']
-        assert [edit.after["n"] for edit in await store.edits(None, "r1", 9)] == [b"2", b"1"]
+        assert [
+            document.body for document in (await current_snapshot(store)).documents.of_kind(DocumentKind.ROUTE)
+        ] == [b'{"n":2}']
+        assert [edit.after["n"] for edit in await store.edits(INTENT_KINDS, "r1", 9)] == [b"2", b"1"]
 
 
 async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(location: StoreLocation) -> None:
@@ -464,7 +471,7 @@ async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(locat
     edits = [Edit(edit.key, edit.document, edit.provenance, before.document) for before, edit in pairwise(long)]
     async with location.open() as store:
         await store.commit([], location.zero, edits)
-        found = await store.edits(None, "r1", 200)
+        found = await store.edits(INTENT_KINDS, "r1", 200)
         assert [edit.after["n"] for edit in found] == [b"%d" % n for n in range(999, 899, -1)]
 
 
@@ -482,7 +489,7 @@ async def test_the_history_of_documents_is_bounded_and_one_document_never_displa
             await follower.reach(revision)
 
         async def history_of(name: str | None = None) -> list[str]:
-            return [edit.key.name + edit.after["n"].decode() for edit in await store.edits(None, name, 9)]
+            return [edit.key.name + edit.after["n"].decode() for edit in await store.edits(INTENT_KINDS, name, 9)]
 
         await write(put_route("rare", b'{"n":0}'))
         for n in range(9):
@@ -498,5 +505,51 @@ async def test_history_names_fields_with_long_values_without_the_values(location
     long = b'"' + b"x" * MAX_RECORD_BYTES + b'"'
     async with location.open() as store:
         await store.commit([], location.zero, [put_route("r1", b'{"to":%b,"n":1}' % long)])
-        (only,) = await store.edits(None, "r1", 9)
+        (only,) = await store.edits(INTENT_KINDS, "r1", 9)
         assert (dict(only.after), only.omitted) == ({"n": b"1"}, ("to",))
+
+
+def _put_token(name: str, body: bytes, before: Edit | None = None, *, is_recorded: bool = True) -> Edit:
+    key, why = DocumentKey(DocumentKind.TOKEN, name), Provenance(Cause.DECLARED, "tester", at=5.0)
+    return Edit(key, Document(key, body, why), why, None if before is None else before.document, is_recorded)
+
+
+async def test_the_history_of_tokens_is_apart_from_that_of_routes_and_has_no_hash_of_a_secret(
+    location: StoreLocation,
+) -> None:
+    first = _put_token("web@a.b", b'{"id":"1","scopes":["read:*"],"secrets":[{"hash":"h1"}]}')
+    second = _put_token("web@a.b", b'{"id":"1","scopes":["read:*"],"secrets":[{"hash":"h2"},{"hash":"h1"}]}', first)
+    gone = Edit(first.key, None, second.provenance, second.document)
+    async with location.open() as store:
+        await store.commit([], location.zero, [put_route("web"), first])
+        await store.commit([], location.zero + 1, [second])
+        await store.commit([], location.zero + 2, [gone])
+    async with location.open() as store:
+        assert [edit.key.kind for edit in await store.edits(INTENT_KINDS, None, 9)] == [DocumentKind.ROUTE]
+        found = await store.edits(ACCESS_KINDS, None, 9)
+        assert [(edit.kind, edit.key.name, dict(edit.before), dict(edit.after), [*edit.omitted]) for edit in found] == [
+            ("withdrawn", "web@a.b", {"id": b'"1"', "scopes": b'["read:*"]'}, {}, ["secrets"]),
+            ("changed", "web@a.b", {}, {}, ["secrets"]),
+            ("declared", "web@a.b", {}, {"id": b'"1"', "scopes": b'["read:*"]'}, ["secrets"]),
+        ]
+        assert len(await store.edits([*DocumentKind], None, 9)) == 4
+        assert await store.edits([DocumentKind.INVITE], None, 9) == await store.edits([], None, 9) == []
+        assert len(await store.edits([*DocumentKind], "web", 9)) == 1
+
+
+async def test_an_unrecorded_edit_takes_effect_and_is_not_in_the_history(location: StoreLocation) -> None:
+    first = _put_token("a", b'{"used":0}')
+    used = _put_token("a", b'{"used":1}', first, is_recorded=False)
+    async with location.open() as store:
+        await store.commit([], location.zero, [first, _put_token("b", b'{"used":0}')])
+        await store.commit([], location.zero + 1, [used])
+        assert [
+            document.body for document in (await current_snapshot(store)).documents.of_kind(DocumentKind.TOKEN)
+        ] == [
+            b'{"used":1}',
+            b'{"used":0}',
+        ]
+        assert sorted((edit.key.name, edit.kind) for edit in await store.edits(ACCESS_KINDS, None, 9)) == [
+            ("a", "declared"),
+            ("b", "declared"),
+        ]

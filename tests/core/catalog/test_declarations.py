@@ -133,14 +133,14 @@ def test_an_empty_list_withdraws_everything_only_with_prune() -> None:
 
 def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = _after(_declared("a", b"1" * 40), start=_after(_declared("b", b"1" * 40)))
-    assert snapshot.documents.size == 80
+    assert snapshot.documents.size([ROUTE]) == 80
     monkeypatch.setattr(declarations, "MAX_DOCUMENTS_BYTES", 79)
     for larger in (_declared("c", b"1"), _declared("a", b"1" * 41), _replaced({"c": b"1" * 81})):
         with pytest.raises(CatalogFull, match="may take 79 bytes together"):
             larger(snapshot)
-    assert _after(_declared("a", b"1" * 39), start=snapshot).documents.size == 79
-    assert _after(_declared("a", b"2" * 40), start=snapshot).documents.size == 80
-    assert _after(_replaced({"c": b"1" * 7}), start=snapshot).documents.size == 7
+    assert _after(_declared("a", b"1" * 39), start=snapshot).documents.size([ROUTE]) == 79
+    assert _after(_declared("a", b"2" * 40), start=snapshot).documents.size([ROUTE]) == 80
+    assert _after(_replaced({"c": b"1" * 7}), start=snapshot).documents.size([ROUTE]) == 7
 
 
 def test_a_prepared_decision_is_used_only_while_the_documents_are_unchanged() -> None:

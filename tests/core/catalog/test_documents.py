@@ -46,7 +46,7 @@ def test_edited_documents_equal_those_that_are_made_from_scratch(found: list[lis
     made = Documents.create(len(found), expected.values())
     assert edited == made
     assert len(made) == len(expected)
-    assert made.size == sum(len(document.body) for document in expected.values())
+    assert made.size(DocumentKind) == sum(len(document.body) for document in expected.values())
     for kind in DocumentKind:
         names = [document.key.name for document in made.of_kind(kind)]
         assert names == sorted(key.name for key in expected if key.kind is kind)
@@ -71,7 +71,7 @@ def test_a_kind_without_an_edit_keeps_its_table(before: list[list[Edit]], last: 
 def test_a_document_that_is_given_twice_counts_once() -> None:
     key = DocumentKey(DocumentKind.ROUTE, "a")
     documents = Documents.create(1, [Document(key, b"123", WHY), Document(key, b"45", WHY)])
-    assert (len(documents), documents.size) == (1, 2)
+    assert (len(documents), documents.size(DocumentKind)) == (1, 2)
 
 
 def test_every_kind_is_one_of_intent_or_of_access() -> None:

@@ -33,6 +33,10 @@ NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}"
 NAME_RULE: Final = "1 to 63 letters, digits and . _ @ -, starting with a letter or digit"
 RESERVED_NAMES: Final = frozenset({REGISTRY_ACTOR})
 """Names of actors that are not tokens."""
+NAMES_WITHOUT_SECRET: Final = frozenset({ANONYMOUS, "etcd-naming"})
+"""Names of tokens that nobody sends. Their scopes are those of callers that prove nothing, and of keys in etcd."""
+ADMIN_PREFIX: Final = "admin@"
+"""The start of the names of the tokens that nodes make for their own hosts: `admin@NODE`."""
 
 _TOKEN: Final = re.compile(rf"{TOKEN_PREFIX}(?P<id>[0-9a-f]{{16}})_(?P<secret>[A-Za-z0-9_-]{{43}})")
 _ID: Final = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")
@@ -90,6 +94,8 @@ class Token:
     created: float = 0.0
     used: float = 0.0
     """The day on which it was used last, as seconds since 1970; 0.0: never."""
+    created_by: str = ""
+    """The actor who created it."""
 
     def __post_init__(self) -> None:
         check_token_name("name", self.name)
@@ -104,6 +110,14 @@ class Token:
             return Principal(self.name, self.scopes, token_id=self.id, expires=self.expires)
         expires = earlier(self.expires, secret.expires)
         return Principal(self.name, self.scopes, token_id=self.id, secret_id=secret.id, expires=expires)
+
+    def has_expired(self, now: float) -> bool:
+        """Returns whether the token has expired by `now`, on the wall clock."""
+        return self.expires is not None and self.expires <= now
+
+    def valid_secrets(self, now: float) -> int:
+        """Returns the number of secrets that are valid at `now`, on the wall clock."""
+        return sum(known.expires is None or known.expires > now for known in self.secrets)
 
     def rotated(self, secret: str, now: float, overlap: float) -> Token:
         """Returns the token with a new secret. The older secrets end after `overlap` seconds, or earlier."""
