@@ -129,6 +129,7 @@ def _access_control(count: int) -> AccessControl:
             AccessSettings(
                 ("spiffe://example.org/*=write:orders",), ISSUER, "adsum", file.name, ("groups=team-a=write:orders",)
             ),
+            b"",
         )
         asyncio.run(_load_keys(identities))
     return access
