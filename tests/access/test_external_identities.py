@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,8 +43,12 @@ def access(registry: Registry) -> AccessControl:
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
     path = tmp_path / "keys.json"
-    path.write_bytes(jwk_set(jwk("p256", kid="k1")))
+    _write_keys(path, jwk("p256", kid="k1"))
     return path
+
+
+def _write_keys(path: Path, *found: dict[str, Any]) -> None:
+    path.write_bytes(jwk_set(*found))
 
 
 @pytest.fixture
@@ -99,7 +104,7 @@ async def test_reading_the_settings_again_reads_the_keys_again(
     use_one_thread()
     identities = ExternalIdentities(access, FakeClock(), jwt_settings)
     await identities.start()
-    keys.write_bytes(jwk_set(jwk("p256", kid="k1"), jwk("p256:newer", kid="k2")))
+    _write_keys(keys, jwk("p256", kid="k1"), jwk("p256:newer", kid="k2"))
     newer = Credentials(sign("p256:newer", headers={"kid": "k2"}))
     await identities.reload(jwt_settings)
     await settle()
