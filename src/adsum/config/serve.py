@@ -207,6 +207,5 @@ class ServeConfig(DialectSettings, NodeConfig):
         if self.xds != OFF and self.tls_cert and not self.tls_client_ca:
             raise Invalid(
                 "tls_client_ca",
-                "must be given beside --tls-cert, since clients of xDS prove who they are by certificates; or switch it off "
-                "with --xds off",
+                "must be given beside --tls-cert, since xDS identifies clients by their certificates; or add --xds off",
             )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from adsum.clock import SystemClock
 from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.access.scopes import Right, Scope, Scopes
 from adsum.core.access.tokens import Token, TokenParts, TokenRole, TokenSecret, hash_secret
@@ -36,10 +35,10 @@ _log = logging.getLogger("adsum.security")
 class NodeTokens:
     """The tokens of one node in the catalog."""
 
-    def __init__(self, registry: Registry, node: str, clock: Clock | None = None) -> None:
+    def __init__(self, registry: Registry, node: str, clock: Clock) -> None:
         self._registry = registry
         self._node = node
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._outage = OutageLog(
             _log, "the admin token is not in the catalog yet: %s", "the admin token is in the catalog"
         )

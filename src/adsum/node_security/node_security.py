@@ -64,7 +64,8 @@ class NodeSecurity:
         self.folder = SecurityFolder(config.data_folder(config.store))
         self.folder.create()
         self.folder.lock()
-        self._names = ServerNames()
+        self.names = ServerNames()
+        """The names in the certificate that the node makes."""
         self._warnings = ExpiryWarnings()
         self._renewal = OutageLog(
             _log,
@@ -92,8 +93,8 @@ class NodeSecurity:
             files = ServerFiles(Path(config.tls_cert), Path(config.tls_key), extra)
             certificates = NodeCertificates(files, self.folder.path)
             return ExternalAuthority(certificates), certificates
-        self._names = find_server_names(config)
-        made = node_files.prepare_files(self.folder, self._node, self._names, self._clock.wall())
+        self.names = find_server_names(config)
+        made = node_files.prepare_files(self.folder, self._node, self.names, self._clock.wall())
         if made.made:
             _log.info("made in %s: %s", self.folder.path, ", ".join(made.made))
         file = self.folder.file
@@ -188,9 +189,9 @@ class NodeSecurity:
         try:
             if self.authority.issues:
                 authority = self.authority.authority
-                await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self._names, wall)
+                await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self.names, wall)
             elif self.request_certificate is not None:
-                request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self._names)
+                request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self.names)
                 chain = await self.request_certificate(request)
                 await asyncio.to_thread(node_files.install_chain, self.folder, chain)
         except AdsumError as error:
