@@ -21,6 +21,7 @@ from adsum.access.control import AccessControl
 from adsum.clock import SystemClock
 from adsum.config.security import INSECURE_WARNING
 from adsum.config.serve import ServeConfig
+from adsum.core.catalog.documents import INTENT_KINDS
 from adsum.core.catalog.status_counts import StatusCounter
 from adsum.core.errors import AdsumError, Invalid
 from adsum.core.liveness.guard import Guard
@@ -306,7 +307,7 @@ class Daemon:
             instances=snapshot.instance_count,
             catalog_bytes=snapshot.size,
             catalog_max_bytes=self.registry.max_catalog_bytes,
-            intent_bytes=snapshot.documents.size,
+            intent_bytes=snapshot.documents.size(INTENT_KINDS),
             status_counts=self._status_counter.count(snapshot),
             watches=self.registry.watches.count,
             consumers=self.registry.watches.consumers.connected_count,

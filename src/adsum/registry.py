@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -117,7 +117,7 @@ class Registry:
             asyncio.create_task(self._supervise(self._write_batches()), name="adsum-write"),
         ]
         while not self.is_ready and self._failure is None:
-            await self._next_change()
+            await self.next_change()
         if self._failure is not None:
             raise StoreUnavailable(f"the catalog could not be loaded: {self._failure}") from self._failure
 
@@ -134,7 +134,7 @@ class Registry:
     async def wait_until_failed(self) -> BaseException:
         """Returns the error when the registry can't go on, because the store's stream ended for good."""
         while self._failure is None:
-            await self._next_change()
+            await self.next_change()
         return self._failure
 
     def age(self) -> float:
@@ -162,9 +162,9 @@ class Registry:
         """Returns the newest recorded changes, newest first."""
         return await self._store.history(service, id, limit)
 
-    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
-        """Returns the newest recorded edits of documents, newest first."""
-        return await self._store.edits(kind, name, limit)
+    async def edits(self, kinds: Collection[DocumentKind], name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        """Returns the newest recorded edits of documents of these kinds, newest first."""
+        return await self._store.edits(kinds, name, limit)
 
     async def write(self, decision: Decision | Declaration) -> int:
         """Decides, commits and publishes. Returns the revision at which the snapshot contains the result.
@@ -187,7 +187,7 @@ class Registry:
         timer.add_done_callback(lambda _: self._notify())
         try:
             while self.snapshot.revision < revision and not timer.done():
-                await self._next_change()
+                await self.next_change()
         finally:
             timer.cancel()
         return self.snapshot.revision >= revision
@@ -307,7 +307,8 @@ class Registry:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _next_change(self) -> None:
+    async def next_change(self) -> None:
+        """Returns after the next publication, or after something else that those who wait here wait for."""
         await self._changed.wait()
 
     async def _supervise(self, loop: Coroutine[object, None, None]) -> None:

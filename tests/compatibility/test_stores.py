@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from adsum import stores
+from adsum.core.catalog.documents import INTENT_KINDS, DocumentKind
 from adsum.core.model import Key, Status
 from adsum.etcd.address import EtcdAddress
 from adsum.etcd.client import EtcdClient
@@ -39,16 +40,15 @@ async def _assert_story(store: Store, *, routes: bool) -> None:
     assert (o2.status, o2.override and o2.override.reason) == (Status.MAINTENANCE, "new disks")
     assert set(snapshot.services) == {"orders", "users"}, "users is known, though its only instance was removed"
     removal = (await store.history("users", "u1", 1))[0]
-    assert (removal.status, removal.provenance.cause, removal.provenance.actor, removal.provenance.reason) == (
-        "",
-        "deregistered",
-        "ann",
-        "gone",
-    )
-    documents = {str(key): json.loads(document.body) for key, document in snapshot.documents.by_key.items()}
+    provenance = removal.provenance
+    assert (removal.status, provenance.cause, provenance.reason) == ("", "deregistered", "gone")
+    assert "ann" in (provenance.actor, provenance.claimed), "up to version 0.2, the actor was only claimed"
+    documents = {
+        str(document.key): json.loads(document.body) for document in snapshot.documents.of_kind(DocumentKind.ROUTE)
+    }
     assert (documents.get("route shop", {}).get("hosts") == ["shop.example"]) is routes
     revision = await store.commit([change("o3")], snapshot.revision, [put_route("new")])
-    assert [edit.key.name for edit in await store.edits(None, "new", 9)] == ["new"]
+    assert [edit.key.name for edit in await store.edits(INTENT_KINDS, "new", 9)] == ["new"]
     assert (await store.history("orders", "o3", 1))[0].revision == revision
 
 

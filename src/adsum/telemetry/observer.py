@@ -170,8 +170,8 @@ def change_entry(revision: int, fact: Fact) -> LineEntry:
     fields |= {
         "cause": provenance.cause.value,
         "actor": provenance.actor,
-        "peer": provenance.peer,
         "claimed": provenance.claimed,
+        "peer": provenance.peer,
         "reason": provenance.reason,
     }
     return provenance.at, "info", "change", fields
