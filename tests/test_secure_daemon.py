@@ -16,9 +16,13 @@ import httpx
 import pytest
 import trustme
 
+from adsum.certificates.requests import create_request, encode_key, new_key
 from adsum.config.serve import ServeConfig
+from adsum.core.access.tokens import TokenRole
 from adsum.core.errors import Invalid
 from adsum.daemon import Daemon
+from adsum.node_security import node_files
+from adsum.node_security.security_folder import SecurityFolder
 from tests.support.registry_daemon import RunningDaemon
 from tests.support.tokens import bearer
 
@@ -101,6 +105,33 @@ def test_a_secure_node_requires_a_token_and_says_where_that_of_the_host_is(tmp_p
         out, _ = again.stop()
     assert out == ""
     assert _token(tmp_path) == token
+
+
+def test_a_certificate_of_the_authority_stands_for_its_token(tmp_path: Path) -> None:
+    running = RunningDaemon(
+        ServeConfig(listen="127.0.0.1:0", xds="off", store="memory:", node="n1", data=str(tmp_path), secure=True)
+    )
+    try:
+        folder, key = SecurityFolder(tmp_path), new_key()
+        authority = node_files.load_authority(folder)
+        admin = node_files.read_admin_token(folder)
+        assert authority is not None
+        assert admin is not None
+        context = _context(tmp_path)
+        for token_id, code in ((admin.id, 200), ("0" * 16, 401)):
+            request = create_request(key, "whoever")
+            chain = authority.sign(request, name="admin@n1", token_id=token_id, role=TokenRole.CLIENT, now=time.time())
+            file = tmp_path / f"{token_id}.pem"
+            file.write_bytes(chain + encode_key(key))
+            context = _context(tmp_path)
+            context.load_cert_chain(file)
+            with httpx.Client(base_url=running.url, verify=context) as http:
+                assert http.get("/api/v1/status").status_code == code
+        with httpx.Client(base_url=running.url, verify=context) as http:
+            caller = http.get("/api/v1/caller", headers=bearer(_token(tmp_path))).json()
+            assert (caller["name"], caller["method"]) == ("admin@n1", "token")
+    finally:
+        running.stop()
 
 
 def test_a_node_on_loopback_makes_no_files_and_asks_for_nothing(tmp_path: Path) -> None:

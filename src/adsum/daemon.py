@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from adsum import dialects, stores, systemd, wire
+from adsum.access.caller_identities import CallerIdentities
 from adsum.access.control import AccessControl
 from adsum.clock import SystemClock
 from adsum.config.security import INSECURE_WARNING
@@ -97,6 +98,10 @@ class Daemon:
         )
         self._keeper.set_forget_after(config.forget_after)
         self._security = _make_security(config, self._clock)
+        authority = self._security.authority if self._security is not None else None
+        self._identities = CallerIdentities(self.access, self._clock, config, authority)
+        if self._security is not None:
+            self._security.on_authority = self._identities.authority_changed
         self._dialects = self._create_dialects()
         certificates = self._security.certificates if self._security is not None else None
         self._listeners = Listeners(
@@ -143,6 +148,7 @@ class Daemon:
                 await dialect.start()
             await self.registry.start()
             self.access.start()
+            await self._identities.start()
             if self._security is not None:
                 await self._security.start(self.registry, self.urls, self.addresses.get("xds", ()))
             await self._keeper.start()
@@ -190,6 +196,7 @@ class Daemon:
         await self._peers.close()
         if self._security is not None:
             await self._security.stop()
+        await self._identities.stop()
         await self.access.stop()
         await self.registry.stop()
 
@@ -261,6 +268,7 @@ class Daemon:
         self._keeper.set_max_probes(config.probes)
         self.registry.max_catalog_bytes = config.max_catalog
         self._keeper.set_forget_after(config.forget_after)
+        await self._identities.configure(config)
         self._listeners.reconfigure(config)
         for dialect in self._dialects.values():
             dialect.reload(config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from adsum.core.access.invites import USUAL_SCOPES
 from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.access.scopes import Right, Scope, Scopes
 from adsum.core.access.tokens import Token, TokenParts, TokenRole, TokenSecret, hash_secret
@@ -26,7 +27,7 @@ from adsum.registry import Registry
 from adsum.wire.tokens import encode_token, parse_token_document
 
 ADMIN_SCOPES: Final = Scopes([Scope(Right.ADMIN)])
-NODE_SCOPES: Final = Scopes([Scope(Right.NODE), Scope(Right.READ, "*")])
+NODE_SCOPES: Final = USUAL_SCOPES[TokenRole.NODE]
 """The scopes of the token that an issuing node's own certificate names. Nodes that join get the same ones."""
 
 _log = logging.getLogger("adsum.security")
@@ -54,10 +55,21 @@ class NodeTokens:
         wanted: list[Token] = []
         if admin is not None:
             secret = TokenSecret(hash_secret(admin.secret))
-            wanted.append(Token(admin_token_name(self._node), admin.id, ADMIN_SCOPES, (secret,), created=now))
+            wanted.append(
+                Token(
+                    admin_token_name(self._node),
+                    admin.id,
+                    ADMIN_SCOPES,
+                    (secret,),
+                    created=now,
+                    created_by=REGISTRY_ACTOR,
+                )
+            )
         if certificate_token:
             name = node_token_name(self._node)
-            wanted.append(Token(name, certificate_token, NODE_SCOPES, (), TokenRole.NODE, created=now))
+            wanted.append(
+                Token(name, certificate_token, NODE_SCOPES, (), TokenRole.NODE, created=now, created_by=REGISTRY_ACTOR)
+            )
         for token in wanted:
             if not _is_declared(token, self._registry.snapshot):
                 await self._declare(token, now)

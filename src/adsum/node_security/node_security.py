@@ -79,6 +79,8 @@ class NodeSecurity:
         self._addresses: tuple[Sequence[str], Sequence[str]] = (), ()
         self.request_certificate: RequestCertificate | None = None
         """Renews the certificate of a node that does not hold the authority's key; None if nothing does."""
+        self.on_authority: Callable[[], None] = lambda: None
+        """Called when the authority has another certificate."""
         try:
             self.authority, self.certificates = self._prepare(config)
             self.is_new = node_files.prepare_admin_token(self.folder)
@@ -135,6 +137,7 @@ class NodeSecurity:
 
     async def look(self) -> None:
         """Looks at the files and the clock once, and does what is due."""
+        before = self.authority.certificate_pem()
         try:
             admin = await asyncio.to_thread(self._look_at_files)
         except Invalid as error:
@@ -142,6 +145,8 @@ class NodeSecurity:
             admin = None
         else:
             self._files.recovered()
+        if self.authority.certificate_pem() != before:
+            self.on_authority()
         for warning in self._warnings.due(self.lives(), self._clock.wall()):
             _log.warning("%s", warning)
         await self._renew_if_due()
