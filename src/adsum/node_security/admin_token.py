@@ -7,6 +7,7 @@ replaced by removing the file.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Final
 
 from adsum.core.access.invites import USUAL_SCOPES
@@ -67,10 +68,8 @@ class NodeTokens:
             )
         if certificate_token:
             name = node_token_name(self._node)
-            wanted.append(
-                Token(name, certificate_token, NODE_SCOPES, (), TokenRole.NODE, created=now, created_by=REGISTRY_ACTOR)
-            )
-        for token in wanted:
+            wanted.append(Token(name, certificate_token, NODE_SCOPES, (), TokenRole.NODE, created=now))
+        for token in (replace(one, created_by=REGISTRY_ACTOR) for one in wanted):
             if not _is_declared(token, self._registry.snapshot):
                 await self._declare(token, now)
 

@@ -74,6 +74,7 @@ class NodeSecurity:
         )
         self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
         self._renew_after = 0.0
+        self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
         self._addresses: tuple[Sequence[str], Sequence[str]] = (), ()
@@ -136,7 +137,11 @@ class NodeSecurity:
                 _log.exception("the security of this node can't be kept up to date")
 
     async def look(self) -> None:
-        """Looks at the files and the clock once, and does what is due."""
+        """Looks at the files and the clock once, and does what is due. One look at a time is under way."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         before = self.authority.certificate_pem()
         try:
             admin = await asyncio.to_thread(self._look_at_files)
