@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from adsum.client.credentials.find import user_folder
+from adsum.config.addresses import is_loopback
 from adsum.config.run import RunConfig
+from adsum.config.serve import ServeConfig
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
 from tests.support.programs import need
 
@@ -57,8 +63,95 @@ def test_the_compose_file_publishes_only_the_gateway_and_on_loopback() -> None:
         assert each["build"]["dockerfile"] == "deploy/Containerfile"
 
 
+def _instructions() -> list[str]:
+    return (DEPLOY / "Containerfile").read_text().splitlines()
+
+
 def test_the_image_runs_as_an_unprivileged_user() -> None:
-    lines = (DEPLOY / "Containerfile").read_text().splitlines()
-    assert "USER 10001" in lines
-    assert "VOLUME /data" in lines
-    assert not [line for line in lines if "0.0.0.0" in line], "the image must listen on loopback by default"
+    assert "USER 10001" in _instructions()
+    assert "VOLUME /data" in _instructions()
+
+
+def test_the_image_listens_on_a_network_only_with_tls_and_tokens() -> None:
+    (command,) = [line.removeprefix("CMD ") for line in _instructions() if line.startswith("CMD ")]
+    words = json.loads(command)
+    assert words[0] == "serve"
+    assert "--secure" in words
+    assert not [line for line in _instructions() if line.startswith("ENV") and "ADSUM" in line]
+    config = ServeConfig(secure=True, store="memory:", listen=words[words.index("--listen") + 1])
+    assert (config.security, is_loopback(config.listen)) == ("secure", False)
+
+
+def _services() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    return services
+
+
+def test_the_registry_of_the_compose_file_is_as_the_image_starts_it() -> None:
+    registry = _services()["registry"]
+    assert "command" not in registry
+    assert registry["hostname"] in registry["environment"]["ADSUM_ADVERTISE"]
+    assert "ADSUM_INSECURE" not in registry["environment"]
+
+
+def test_the_health_check_uses_tls_and_no_secret() -> None:
+    program = _services()["registry"]["healthcheck"]["test"][-1]
+    compile(program, "healthcheck", "exec")
+    assert "authority.pem" in program
+    assert "https://127.0.0.1:23786/readyz" in program
+    assert not re.search("token|key|CERT_NONE|unverified", program)
+
+
+def test_each_container_of_the_compose_file_gets_only_the_invite_of_its_role() -> None:
+    services = _services()
+    assert services["orders"]["volumes"] == ["client-invite:/invites/client:ro"]
+    assert services["gateway"]["volumes"] == ["gateway-invite:/invites/gateway:ro"]
+    script = services["invites"]["command"][0]
+    assert "umask 077" in script
+    for role in ("client", "gateway"):
+        assert f"adsum token invite --for {role} > /invites/{role}/line" in script
+    for name, role in (("orders", "client"), ("gateway", "gateway")):
+        assert f"adsum join /invites/{role}/line" in services[name]["command"][0]
+        assert services[name]["depends_on"] == {"invites": {"condition": "service_completed_successfully"}}
+    assert services["invites"]["restart"] == "no"
+
+
+def test_volumes_of_the_compose_file_belong_to_the_user_of_the_image() -> None:
+    """A new volume gets the owner of the folder in the image."""
+    made = next(line for line in _instructions() if "install --directory" in line)
+    for service in _services().values():
+        for volume in service.get("volumes", ()):
+            assert volume.split(":")[1] in made.split()
+
+
+@pytest.mark.parametrize("name", ["invites", "orders", "gateway"])
+def test_the_scripts_of_the_compose_file_are_valid(name: str) -> None:
+    service = _services()[name]
+    assert service["entrypoint"] == ["sh", "-euc"]
+    subprocess.run(["sh", "-n", "-euc", service["command"][0]], check=True)
+
+
+def test_the_registry_unit_stays_on_loopback_and_keeps_its_secrets_in_its_state_folder() -> None:
+    text = (DEPLOY / "adsum.service").read_text()
+    (start,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    words = start.split()
+    assert not {"--secure", "--insecure", "--listen"} & {*words}
+    store = words[words.index("--store") + 1]
+    folder = ServeConfig(secure=True, store=store).data_folder(store)
+    (state,) = re.findall(r"^StateDirectory=(.*)$", text, re.MULTILINE)
+    assert folder == Path("/var/lib") / state
+    assert "StateDirectoryMode=0700" in text
+    written = "\n".join(
+        line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ") and "/" not in line
+    )
+    assert ServeConfig(**tomllib.loads(written)["serve"], store=store).security == "secure"
+
+
+@pytest.mark.parametrize("name", ["adsum-gateway.service", "example.service"])
+def test_a_unit_finds_credentials_where_its_comment_says_to_join(name: str) -> None:
+    text = (DEPLOY / name).read_text()
+    (folder,) = re.findall(r"adsum join --folder (\S+)", text)
+    (home,) = re.findall(r"XDG_CONFIG_HOME=(\S+)", text)
+    (state,) = re.findall(r"^StateDirectory=(\S+)$", text, re.MULTILINE)
+    assert user_folder({"XDG_CONFIG_HOME": home}) == Path(folder)
+    assert Path(home) == Path("/var/lib") / state
