@@ -160,10 +160,10 @@ class TokenOperations:
             1 if role in SINGLE_USE_ROLES else None,
             now,
         )
+        line = str(JoinLine(nodes, invite.id, secret, hash))
         await self._write(
             declarations.declare(invite_key(invite.id), encode_invite(invite), request.caller(now), reason=body.reason)
         )
-        line = str(JoinLine(nodes, invite.id, secret, hash))
         issued = IssuedInvite(line, role, scopes.texts(), invite.expires, invite.uses_left is not None)
         return ApiReply(201, wire.encode(issued))
 
