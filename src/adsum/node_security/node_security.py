@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 from prometheus_client.core import GaugeMetricFamily
 
 from adsum import wire
+from adsum.access.registry_addresses import RegistryAddresses, registry_addresses
 from adsum.certificates.authority import token_id_of
 from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
+from adsum.certificates.host_addresses import default_route_address
 from adsum.certificates.server_names import ServerNames
 from adsum.config.serve import NodeConfig
 from adsum.core.access.tokens import TokenParts
@@ -185,6 +187,15 @@ class NodeSecurity:
             list(dict.fromkeys(xds)),
             self.authority.certificate_pem(),
             self.authority.hash(),
+        )
+
+    def registry_addresses(self, advertised: str, peer_urls: Sequence[str]) -> RegistryAddresses:
+        """Returns the addresses at which other hosts reach this node and its peers. `advertised`: "" if none is set."""
+        names = ServerNames.of_certificate(self.certificates.served.pair.leaf)
+        certified = [*map(str, names.addresses), *names.dns_names]
+        urls, xds = self._addresses
+        return registry_addresses(
+            urls, xds, peer_urls, advertised=advertised, certified=certified, outbound=default_route_address()
         )
 
     async def _renew_if_due(self) -> None:
