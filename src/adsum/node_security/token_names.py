@@ -6,10 +6,10 @@ import hashlib
 import re
 from typing import Final
 
-from adsum.core.access.tokens import ADMIN_PREFIX
+from adsum.core.access.tokens import NODE_PREFIXES
 
-NODE_PREFIX: Final = "node@"
-"""The start of the names of the tokens that issuing nodes make for their own certificates: `node@NODE`."""
+ADMIN_PREFIX, NODE_PREFIX = NODE_PREFIXES
+"""The starts of the names of the admin token, and of the token that a node's own certificate names."""
 MAX_NAME_LENGTH: Final = 63
 """Characters of a token's name. The name of a node that is too long is cut, and a part of its hash is added."""
 HASH_LENGTH: Final = 8
