@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -95,7 +96,11 @@ async def test_commands_of_the_host_get_credentials(tmp_path: Path) -> None:
         await world.start()
         folder = world.security.folder
         described = json.loads(folder.file("operator/registry.json").read_text())
-        assert (described["urls"], described["name"]) == (["https://127.0.0.1:23786"], "admin@n1")
+        loopback, *outer = described["urls"]
+        assert (loopback, described["name"]) == ("https://127.0.0.1:23786", "admin@n1")
+        # So that instances which are registered by these credentials get an address that other hosts reach.
+        names = world.security.names.texts()
+        assert [urlsplit(url).hostname in names for url in outer] in ([], [True])
         assert described["authority_hash"] == world.security.authority.hash()
         assert folder.read("operator/token") == folder.read("admin-token")
         assert folder.read("operator/authority.pem") == folder.read("authority.pem")

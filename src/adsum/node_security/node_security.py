@@ -79,6 +79,9 @@ class NodeSecurity:
         self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
+        self._outer_urls: Sequence[str] = ()
+        """URLs of this node that other hosts reach, too. Instances on this host that use them get an address by which
+        others reach them, and not that of the loopback."""
         self._addresses: tuple[Sequence[str], Sequence[str]] = (), ()
         self.request_certificate: RequestCertificate | None = None
         """Renews the certificate of a node that does not hold the authority's key; None if nothing does."""
@@ -119,6 +122,7 @@ class NodeSecurity:
         """
         self._tokens = NodeTokens(registry, self._node, self._clock)
         self._addresses = [urlsplit(url).netloc for url in urls], xds
+        self._outer_urls = self.registry_addresses("", ()).urls[:1]
         await self.look()
         self._task = asyncio.create_task(self._run(), name="adsum-node-security")
 
@@ -183,7 +187,7 @@ class NodeSecurity:
             self.folder,
             admin,
             admin_token_name(self._node),
-            list(dict.fromkeys(f"https://{host}" for host in hosts)),
+            list(dict.fromkeys([*(f"https://{host}" for host in hosts), *self._outer_urls])),
             list(dict.fromkeys(xds)),
             self.authority.certificate_pem(),
             self.authority.hash(),
