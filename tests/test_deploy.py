@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,10 @@ from adsum.client.credentials.find import user_folder
 from adsum.config.addresses import is_loopback
 from adsum.config.run import RunConfig
 from adsum.config.serve import ServeConfig
+from adsum.core.catalog.documents import DocumentKind
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
 from tests.support.programs import need
+from tests.support.registry_daemon import RunningDaemon
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 UNITS = sorted(each.name for each in DEPLOY.glob("*.service"))
@@ -155,3 +161,68 @@ def test_a_unit_finds_credentials_where_its_comment_says_to_join(name: str) -> N
     (state,) = re.findall(r"^StateDirectory=(\S+)$", text, re.MULTILINE)
     assert user_folder({"XDG_CONFIG_HOME": home}) == Path(folder)
     assert Path(home) == Path("/var/lib") / state
+
+
+@pytest.fixture
+def secure_node(tmp_path: Path) -> Iterator[RunningDaemon]:
+    """A secure registry whose data folder is where the image has it, below `tmp_path` instead of /data."""
+    running = RunningDaemon(
+        ServeConfig(
+            listen="127.0.0.1:0", xds="off", store="memory:", node="n1", data=str(tmp_path / "adsum"), secure=True
+        )
+    )
+    yield running
+    running.stop()
+
+
+def test_the_health_check_passes_on_a_secure_registry_and_fails_on_another_one(
+    secure_node: RunningDaemon, tmp_path: Path
+) -> None:
+    program = _services()["registry"]["healthcheck"]["test"][-1]
+    program = program.replace("/data/", f"{tmp_path}/").replace("https://127.0.0.1:23786", secure_node.url)
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    secure_node.stop()
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+
+
+def test_the_scripts_of_the_compose_file_join_and_register(secure_node: RunningDaemon, tmp_path: Path) -> None:
+    services, port = _services(), _free_port()
+    programs = Path(sys.executable).parent
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        home = tmp_path / name
+        # Root would use a folder of the system if this one were missing.
+        (home / ".config" / "adsum" / "registry").mkdir(parents=True, exist_ok=True)
+        script = services[name]["command"][0].replace("/invites", str(tmp_path / "invites")).replace("8000", str(port))
+        data = tmp_path if name == "invites" else home
+        environment = {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}", "XDG_DATA_HOME": str(data)}
+        return subprocess.Popen([*services[name]["entrypoint"], script], env=environment, stderr=subprocess.PIPE)
+
+    for role in ("client", "gateway"):
+        (tmp_path / "invites" / role).mkdir(parents=True)
+    invites = start("invites")
+    _, log = invites.communicate(timeout=60.0)
+    assert invites.returncode == 0, log
+    for role in ("client", "gateway"):
+        assert (tmp_path / "invites" / role / "line").stat().st_mode & 0o777 == 0o600
+    for _ in range(2):  # The second time the container has joined already.
+        orders = start("orders")
+        try:
+            deadline = time.monotonic() + 60.0
+            while not secure_node.registry.snapshot.instance_count:
+                assert time.monotonic() < deadline
+                assert orders.poll() is None, orders.stderr and orders.stderr.read()
+                time.sleep(0.05)
+        finally:
+            orders.terminate()
+            orders.communicate(timeout=60.0)
+        assert secure_node.registry.snapshot.instance_count == 0
+    names = secure_node.registry.snapshot.documents.by_kind[DocumentKind.TOKEN]
+    assert len(names) == 3, "the admin token, that of the node, and one of the container"
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
