@@ -17,6 +17,7 @@ from timeit import repeat
 from typing import Final, cast
 
 import jwt
+from adsum.access.external_identities import ExternalIdentities
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,7 +27,6 @@ from jwt.algorithms import ECAlgorithm
 
 from adsum.access.control import AccessControl
 from adsum.access.credentials import NO_CREDENTIALS, Credentials
-from adsum.access.external_identities import ExternalIdentities
 from adsum.access.settings import AccessSettings
 from adsum.clock import SystemClock
 from adsum.core.access.actions import Action
