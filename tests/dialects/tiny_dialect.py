@@ -27,9 +27,9 @@ class TinySettings:
         if self.tiny == "nowhere":
             raise Invalid("tiny", f"must not be nowhere, whatever the store is ({store})")
 
-    def listen_addresses(self) -> tuple[str, ...]:
-        """Returns the addresses on which the dialect listens."""
-        return () if self.tiny == OFF else (self.tiny,)
+    def listener_addresses(self) -> dict[str, str]:
+        """Returns the address of the listener by its setting."""
+        return {} if self.tiny == OFF else {"tiny": self.tiny}
 
 
 def create(context: DialectContext) -> TinyDialect | None:

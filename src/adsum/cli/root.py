@@ -28,6 +28,7 @@ COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyTy
         },
         "Registry": {
             "serve": CommandEntry("Run a registry node", "adsum.cli.commands.serve:serve"),
+            "init": CommandEntry("Make the certificates and the admin token of a node", "adsum.cli.commands.init:init"),
             "status": CommandEntry("Show the state of a registry node", "adsum.cli.commands.status:status"),
             "backup": CommandEntry(
                 "Copy the registry's SQLite file, even while it runs", "adsum.cli.commands.backup:backup"
@@ -70,6 +71,11 @@ COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyTy
                 "adsum.cli.commands.grpc_bootstrap:grpc_bootstrap",
             ),
             "route": CommandEntry("Manage the routes of gateways", "adsum.cli.commands.route:route"),
+        },
+        "Access": {
+            "join": CommandEntry("Join a registry by a line that it printed", "adsum.cli.commands.join:join"),
+            "token": CommandEntry("Manage tokens, and invite hosts", "adsum.cli.commands.token:token"),
+            "whoami": CommandEntry("Show who the registry takes you for", "adsum.cli.commands.whoami:whoami"),
         },
         "Shell": {
             "completion": CommandEntry(
@@ -118,7 +124,7 @@ class RootGroup(click.Group):
     cls=RootGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 69 registry unavailable, 75 try again later, "
-    "78 invalid setting, 124 timeout, 130 interrupted.",
+    "77 not allowed, 78 invalid setting, 124 timeout, 130 interrupted.",
 )
 @click.version_option(__version__, "-V", "--version", message="adsum %(version)s")
 def root() -> None:

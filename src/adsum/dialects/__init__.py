@@ -41,11 +41,14 @@ class DialectSettings(XdsSettings, EtcdNamingSettings):
             if check is not None:
                 check(self, store)
 
-    def listen_addresses(self) -> tuple[str, ...]:
-        """Returns the addresses, HOST:PORT, on which the dialects listen beside the node's HTTP server."""
-        parts = [part for part in type(self).__mro__ if not issubclass(part, DialectSettings)]
-        listed = [vars(part)["listen_addresses"](self) for part in parts if "check_settings" in vars(part)]
-        return tuple(address for addresses in listed for address in addresses)
+    def dialect_addresses(self) -> dict[str, str]:
+        """Returns the address of each listener that `listener_addresses` of a base returns, by its setting."""
+        addresses: dict[str, str] = {}
+        for part in type(self).__mro__:
+            listening = vars(part).get("listener_addresses")
+            if listening is not None:
+                addresses |= listening(self)
+        return addresses
 
 
 def factory(name: str) -> DialectFactory:

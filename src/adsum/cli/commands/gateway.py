@@ -8,7 +8,7 @@ from random import Random
 import click
 
 from adsum.cli import output
-from adsum.cli.settings.flags import with_settings
+from adsum.cli.settings.flags import CREDENTIALS, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.config.client import ClientConfig
 from adsum.config.gateway import GatewayConfig
@@ -20,7 +20,7 @@ from adsum.envoy.plan import GatewayPlan
     epilog="Examples: adsum gateway; "
     "adsum gateway --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --url http://reg-1:23786,http://reg-2:23786"
 )
-@with_settings(ClientConfig, GatewayConfig, exclude=("actor", "cache_max_age"))
+@with_settings(ClientConfig, GatewayConfig, exclude=("actor", "cache_max_age", *CREDENTIALS))
 def gateway(loaded: Settings) -> int:
     """Accept requests at one address and forward each to a live instance of the service that it is for.
 

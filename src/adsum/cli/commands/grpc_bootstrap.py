@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adsum.cli import output
-from adsum.cli.settings.flags import UNUSED_BY_READS, with_settings
+from adsum.cli.settings.flags import CREDENTIALS, UNUSED_BY_READS, with_settings
 from adsum.cli.settings.loader import ConfigError, Settings
 from adsum.config.client import ClientConfig
 from adsum.core.errors import Invalid
@@ -26,7 +26,7 @@ from adsum.core.errors import Invalid
     help="Put all nodes into one entry, so that a client whose node dies switches to another one at once. C++, Python "
     "and Node.js support that; Go and Java don't. Needs IP addresses of one family.",
 )
-@with_settings(ClientConfig, exclude=UNUSED_BY_READS)
+@with_settings(ClientConfig, exclude=(*UNUSED_BY_READS, *CREDENTIALS))
 def grpc_bootstrap(loaded: Settings, xds: str, joined: bool) -> None:
     """Print the bootstrap file with which gRPC clients call services as `xds:///SERVICE`, without a proxy.
 

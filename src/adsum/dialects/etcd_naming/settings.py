@@ -27,9 +27,9 @@ class EtcdNamingSettings:
         """Raises `Invalid` if a value is wrong beside this store URL."""
         self.etcd_naming_address(store)
 
-    def listen_addresses(self) -> tuple[str, ...]:
-        """Returns the addresses on which the dialect listens: none, since its clients read and write etcd."""
-        return ()
+    def listener_addresses(self) -> dict[str, str]:
+        """Returns no address, since the clients of the dialect read and write etcd."""
+        return {}
 
     def etcd_naming_address(self, store: str) -> EtcdAddress | None:
         """Returns the etcd cluster and prefix to use; None if etcd naming is off. Raises `Invalid`."""

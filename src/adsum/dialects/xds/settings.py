@@ -27,6 +27,6 @@ class XdsSettings:
         if self.xds != OFF:
             check_host_port("xds", self.xds)
 
-    def listen_addresses(self) -> tuple[str, ...]:
-        """Returns the addresses on which the dialect listens; none if it is off."""
-        return () if self.xds == OFF else (self.xds,)
+    def listener_addresses(self) -> dict[str, str]:
+        """Returns the address of the listener by its setting; none if xDS is off."""
+        return {} if self.xds == OFF else {"xds": self.xds}
