@@ -8,7 +8,7 @@ from adsum.access.control import AccessControl
 from adsum.access.credentials import Credentials
 from adsum.core.access import gate
 from adsum.core.access.actions import Action
-from adsum.core.access.gate import Verdict
+from adsum.core.access.gate import GateVerdict
 from adsum.core.access.principal import Principal
 from adsum.core.access.scopes import EVERYTHING, NO_SCOPES, Scopes
 from adsum.core.errors import AdsumError, Forbidden
@@ -56,11 +56,11 @@ class NamingAccess:
 
 def may_publish(principal: Principal, service: str) -> bool:
     """Returns whether the usable instances of the service may be published as keys."""
-    return gate.decide(principal, Action.READ, (service,)) is Verdict.ALLOWED
+    return gate.decide(principal, Action.READ, (service,)) is GateVerdict.ALLOWED
 
 
 def listing_refusal(principal: Principal, service: str) -> Forbidden | None:
     """Returns why keys may not list instances of the service; None if they may."""
-    if gate.decide(principal, Action.REGISTER, (service,)) is Verdict.ALLOWED:
+    if gate.decide(principal, Action.REGISTER, (service,)) is GateVerdict.ALLOWED:
         return None
     return Forbidden(f"the token {NAMING_PRINCIPAL} lacks the scope write:{service}, so its keys are not listed")
