@@ -17,6 +17,7 @@ from adsum.core.model import Instance, Key, Listing, Override, Registration, Sta
 from adsum.core.provenance import Cause, Provenance
 from adsum.dialects.xds import publisher, subscribers
 from adsum.dialects.xds.publisher import SETTLING_TIME, Publisher
+from adsum.dialects.xds.streams import call_access
 from adsum.dialects.xds.streams.ack_delay import ACK_DELAY
 from adsum.dialects.xds.streams.call_access import RIGHTS_CHANGED, call_credentials
 from adsum.dialects.xds.streams.errors import StreamRefused
@@ -121,6 +122,17 @@ async def test_wrong_secrets_of_one_address_are_answered_later_and_later(world: 
         world.call(make_token("nobody")[1])
         await run_until_idle()
     assert not world.calls[-1].ended
+    await world.clock.advance(20.0)
+    assert all(call.ended for call in world.calls)
+
+
+async def test_delayed_refusals_are_bounded(world: StreamsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_access, "MAX_DELAYED_REFUSALS", 2)
+    for _ in range(20):
+        world.call(make_token("nobody")[1])
+        await run_until_idle()
+    waiting = [call for call in world.calls if not call.ended]
+    assert len(waiting) == 2
     await world.clock.advance(20.0)
     assert all(call.ended for call in world.calls)
 
