@@ -43,6 +43,9 @@ STATUS_COLOURS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Status → its colour."""
 
+ROUNDING: Final = 1.0
+"""Seconds that are added to a time left, so that 90 d are not shown as 89 d at once."""
+
 _ANSI: Final = MappingProxyType(
     {"green": 32, "yellow": 33, "cyan": 36, "red": 31, "magenta": 35, "blue": 34, "bright_black": 90}
 )
@@ -174,7 +177,7 @@ def ago(at: float, now: float | None = None) -> str:
 
 def until(at: float, now: float) -> str:
     """Returns the time until an instant of the wall clock, such as `in 5 min`, or since it, such as `2 d ago`."""
-    return f"in {format_duration(at - now)}" if at > now else ago(at, now)
+    return f"in {format_duration(at - now + ROUNDING)}" if at > now else ago(at, now)
 
 
 def format_duration(duration: float) -> str:
