@@ -19,6 +19,7 @@ from adsum.config.serve import ServeConfig
 from adsum.core.errors import AdsumError, Invalid
 from adsum.daemon import Daemon
 from adsum.dialects.dialect import DialectContext
+from adsum.dialects.xds.settings import DEFAULT_XDS_LISTEN
 from adsum.mounts import HttpPath
 from adsum.servers.http.path_router import PathRouter
 from tests.dialects.tiny_dialect import TinyDialect, TinySettings
@@ -53,6 +54,16 @@ def test_the_settings_of_a_dialect_are_flags_of_serve(name: str) -> None:
     declared = [value for value in vars(import_module(f"{package}.settings")).values() if _is_settings(value)]
     assert declared
     assert set(declared) <= set(dialects.DialectSettings.__bases__), "add the class to DialectSettings"
+    assert all("listener_addresses" in vars(settings) for settings in declared)
+
+
+def test_the_listener_addresses_are_those_of_all_dialects_that_are_on() -> None:
+    config = TinyServeConfig(store="memory:", xds="10.0.0.1:1", tiny="[::]:2")
+    assert config.dialect_addresses() == {"xds": "10.0.0.1:1", "tiny": "[::]:2"}
+    naming = "etcd://127.0.0.1:2379?prefix=services/"
+    config = TinyServeConfig(store="memory:", xds="off", etcd_naming=naming)
+    assert config.dialect_addresses() == {}, "etcd naming listens nowhere"
+    assert ServeConfig(store="memory:").dialect_addresses() == {"xds": DEFAULT_XDS_LISTEN}
 
 
 def _is_settings(value: object) -> bool:

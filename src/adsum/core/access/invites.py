@@ -67,11 +67,11 @@ def verify_invite(invite: Invite | None, secret: str, now: float) -> Invite:
     with the same message, and in the same time for an unknown id and a wrong secret.
     """
     hashed = hash_secret(secret)
-    known = [recorded.hash for recorded in invite.secrets] if invite is not None else [_NO_HASH]
-    matches = [hmac.compare_digest(recorded, hashed) for recorded in known]
-    if invite is None or not any(matches):
+    known = invite.secrets if invite is not None else (TokenSecret(_NO_HASH),)
+    matching = [recorded for recorded in known if hmac.compare_digest(recorded.hash, hashed)]
+    if invite is None or not matching:
         raise Unauthenticated(REFUSED, reason="wrong-credentials")
-    if invite.expires <= now:
+    if any(end is not None and end <= now for end in (invite.expires, matching[0].expires)):
         raise Unauthenticated(REFUSED, reason="expired")
     if invite.uses_left is not None and invite.uses_left < 1:
         raise Unauthenticated(REFUSED, reason="used")
