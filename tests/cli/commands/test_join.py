@@ -139,6 +139,7 @@ async def test_the_secret_is_not_sent_to_a_node_that_only_shows_the_right_author
         result = await run(adsum, "join", write_line(tmp_path, line))
         assert result.code == 69
         assert "an authority that this host does not trust" in result.err
+        assert "adsum serve" not in result.err
         assert not any(SECRET.encode() in body for body in node.bodies)
     assert not folder.path.exists()
 
