@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from adsum import dialects, stores, systemd, wire
+from adsum.access.caller_identities import CallerIdentities
 from adsum.access.control import AccessControl
 from adsum.access.registry_addresses import RegistryAddresses
 from adsum.access.upkeep import TokenUpkeep
@@ -108,9 +109,10 @@ class Daemon:
         )
         self._keeper.set_forget_after(config.forget_after)
         self._token_upkeep = TokenUpkeep(self.registry, self.access, self._clock)
+        self._identities = CallerIdentities(self.access, self._clock, config, _own_authority(self._security))
         if security is not None:
+            security.on_authority = self._authority_changed
             security.request_certificate = self._peers.request_certificate
-            self.access.certificates = security.identities(self.access.tokens.find)
         self._dialects = self._create_dialects()
         certificates = security.certificates if security is not None else None
         self._listeners = Listeners(
@@ -161,6 +163,7 @@ class Daemon:
             if self._security is None:
                 check_open_node(self.registry, is_shared=is_shared)
             self.access.start()
+            await self._identities.start()
             await self._keeper.start()
             await self._sharding.start()
             await admit_node(self.registry, self._sharding, self._security, self._clock, is_shared=is_shared)
@@ -217,6 +220,7 @@ class Daemon:
         await self._peers.close()
         if self._security is not None:
             await self._security.stop()
+        await self._identities.stop()
         await self._token_upkeep.stop()
         await self.access.stop()
         await self.registry.stop()
@@ -289,10 +293,8 @@ class Daemon:
         self._keeper.set_max_probes(config.probes)
         self.registry.max_catalog_bytes = config.max_catalog
         self._keeper.set_forget_after(config.forget_after)
+        await self._identities.reload(config)
         self._listeners.reconfigure(config)
-        if self._security is not None:
-            self._security.reload(config)
-            self.access.identities_changed()
         for dialect in self._dialects.values():
             dialect.reload(config)
         if self._logs is not None:
@@ -366,6 +368,9 @@ class Daemon:
     def _dialects_status(self) -> dict[str, Any]:
         return {name: value for dialect in self._dialects.values() for name, value in dialect.node_status().items()}
 
+    def _authority_changed(self) -> None:
+        self._identities.authority_changed(_own_authority(self._security) or b"")
+
     def _is_requested(self, service: str) -> bool:
         return any(dialect.is_requested(service) for dialect in self._dialects.values())
 
@@ -404,6 +409,16 @@ def _make_security(config: ServeConfig, clock: Clock) -> NodeSecurity | None:
     from adsum.node_security.node_security import NodeSecurity  # Other nodes don't need `cryptography`.
 
     return NodeSecurity(config, clock)
+
+
+def _own_authority(security: NodeSecurity | None) -> bytes | None:
+    """Returns the certificate of the registry's own authority; empty if it has none; None for a node without TLS.
+
+    An authority of the operator must not sign certificates that stand for tokens.
+    """
+    if security is None:
+        return None
+    return b"" if security.authority.is_external else security.authority.certificate_pem()
 
 
 async def _run_gateway(make: Callable[[str], Gateway], xds: str, running: list[Gateway]) -> None:

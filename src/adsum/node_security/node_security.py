@@ -12,15 +12,14 @@ from urllib.parse import urlsplit
 from prometheus_client.core import GaugeMetricFamily
 
 from adsum import wire
-from adsum.access.certificate_identity import CertificateIdentities
 from adsum.access.registry_addresses import RegistryAddresses, registry_addresses
 from adsum.access.registry_authority import AuthorityRecord
 from adsum.certificates.authority import token_id_of
 from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
 from adsum.certificates.host_addresses import default_route_address
 from adsum.certificates.server_names import ServerNames
-from adsum.config.serve import NodeConfig, ServeConfig
-from adsum.core.access.tokens import Token, TokenParts
+from adsum.config.serve import NodeConfig
+from adsum.core.access.tokens import TokenParts
 from adsum.core.errors import AdsumError, Invalid
 from adsum.node_security import node_files
 from adsum.node_security.admin_token import NodeTokens
@@ -67,17 +66,16 @@ _log = logging.getLogger("adsum.security")
 class NodeSecurity:
     """The security of one node that serves TLS. The constructor makes what is missing, and blocks on the disk."""
 
-    def __init__(self, config: ServeConfig, clock: Clock) -> None:
+    def __init__(self, config: NodeConfig, clock: Clock) -> None:
         """Raises `Invalid` if a file can't be used, and `SecurityFolderInUse`."""
         self._clock = clock
         self._node = config.node
         self.folder = SecurityFolder(config.data_folder(config.store))
         self.folder.create()
         self.folder.lock()
-        self._names = ServerNames()
+        self.names = ServerNames()
+        """The names in the certificate that the node makes."""
         self._made: Sequence[str] = ()
-        self._rules = config.certificate_rules()
-        self._identities: CertificateIdentities | None = None
         self._warnings = ExpiryWarnings()
         self._renewal = OutageLog(
             _log,
@@ -86,11 +84,17 @@ class NodeSecurity:
         )
         self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
         self._renew_after = 0.0
+        self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
+        self._outer_urls: Sequence[str] = ()
+        """URLs of this node that other hosts reach, too. Instances on this host that use them get an address by which
+        others reach them, and not that of the loopback."""
         self._addresses: tuple[Sequence[str], Sequence[str]] = (), ()
         self.request_certificate: RequestCertificate | None = None
         """Renews the certificate of a node that does not hold the authority's key; None if nothing does."""
+        self.on_authority: Callable[[], None] = lambda: None
+        """Called when the authority has another certificate."""
         try:
             self.authority, self.certificates = self._prepare(config)
             self.is_new = node_files.prepare_admin_token(self.folder)
@@ -105,8 +109,8 @@ class NodeSecurity:
             files = ServerFiles(Path(config.tls_cert), Path(config.tls_key), extra)
             certificates = NodeCertificates(files, self.folder.path)
             return ExternalAuthority(certificates), certificates
-        self._names = find_server_names(config)
-        made = node_files.prepare_files(self.folder, self._node, self._names, self._clock.wall())
+        self.names = find_server_names(config)
+        made = node_files.prepare_files(self.folder, self._node, self.names, self._clock.wall())
         self._made = made.made
         if made.made:
             _log.info("made in %s: %s", self.folder.path, ", ".join(made.made))
@@ -123,18 +127,6 @@ class NodeSecurity:
     def peer_certificates(self) -> NodePeerCertificates:
         """Returns the certificates with which this node calls the other nodes."""
         return NodePeerCertificates(self.certificates, self.authority, self.folder.path)
-
-    def identities(self, find_token: Callable[[str], Token | None]) -> CertificateIdentities:
-        """Returns the verifier of client certificates. `find_token` returns the token with an id."""
-        authority = b"" if self.authority.is_external else self.authority.certificate_pem()
-        self._identities = CertificateIdentities(self._clock, find_token, authority=authority, rules=self._rules)
-        return self._identities
-
-    def reload(self, config: ServeConfig) -> None:
-        """Takes over the settings that may change while the node runs."""
-        self._rules = config.certificate_rules()
-        if self._identities is not None:
-            self._identities.configure(rules=self._rules)
 
     def authority_record(self) -> AuthorityRecord:
         """Returns the authority of this node as the catalog records it."""
@@ -153,7 +145,8 @@ class NodeSecurity:
         """
         self._tokens = NodeTokens(registry, self._node, self._clock)
         self._addresses = [urlsplit(url).netloc for url in urls], xds
-        await self._update()
+        self._outer_urls = self.registry_addresses("", ()).urls[:1]
+        await self._look()
         self._task = asyncio.create_task(self._run(), name="adsum-node-security")
 
     async def stop(self) -> None:
@@ -173,12 +166,14 @@ class NodeSecurity:
                 _log.exception("the security of this node can't be kept up to date")
 
     async def look(self) -> None:
-        """Looks at the files and the clock once, and does what is due."""
+        """Looks at the files and the clock once, and does what is due. One look at a time is under way."""
         await self._renew_if_due()
-        await self._update()
+        async with self._looking:
+            await self._look()
 
-    async def _update(self) -> None:
+    async def _look(self) -> None:
         """Takes over changed files, logs warnings, and declares the tokens of this node."""
+        before = self.authority.certificate_pem()
         try:
             admin = await asyncio.to_thread(self._look_at_files)
         except Invalid as error:
@@ -186,6 +181,8 @@ class NodeSecurity:
             admin = None
         else:
             self._files.recovered()
+        if self.authority.certificate_pem() != before:
+            self.on_authority()
         for warning in self._warnings.due(self.lives(), self._clock.wall()):
             _log.warning("%s", warning)
         if self._tokens is not None:
@@ -219,7 +216,7 @@ class NodeSecurity:
             self.folder,
             admin,
             admin_token_name(self._node),
-            list(dict.fromkeys(f"https://{host}" for host in hosts)),
+            list(dict.fromkeys([*(f"https://{host}" for host in hosts), *self._outer_urls])),
             list(dict.fromkeys(xds)),
             self.authority.certificate_pem(),
             self.authority.hash(),
@@ -240,7 +237,7 @@ class NodeSecurity:
             return
         wall = self._clock.wall()
         pair = self.certificates.served.pair
-        has_names = ServerNames.of_certificate(pair.leaf).includes(self._names)
+        has_names = ServerNames.of_certificate(pair.leaf).includes(self.names)
         is_due = not has_names or wall >= node_files.life_of(pair, "node").due(RENEW_AT)
         if not is_due or not (self.authority.issues or self.request_certificate is not None):
             return
@@ -248,7 +245,7 @@ class NodeSecurity:
         try:
             if self.authority.issues:
                 authority = self.authority.authority
-                await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self._names, wall)
+                await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self.names, wall)
             elif self.request_certificate is not None:
                 async with asyncio.timeout(RENEWAL_TIMEOUT):
                     await self._renew_by_others(self.request_certificate)
@@ -262,7 +259,7 @@ class NodeSecurity:
 
     async def _renew_by_others(self, request_certificate: RequestCertificate) -> None:
         token = await asyncio.to_thread(read_node_token, self.folder)
-        request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self._names)
+        request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self.names)
         authority = self.authority
         new = await request_certificate(request, token, authority.certificate_pem(), authority.hash())
         await asyncio.to_thread(install_renewed, self.folder, new.authority, new.chain)

@@ -15,7 +15,7 @@ from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite import SqliteStore
 from adsum.stores.sqlite.backup import BackupSummary, back_up, restore
 from adsum.stores.sqlite.file import MAX_REVISION
-from tests.stores.support import change, current_listings, current_snapshot, put_route
+from tests.stores.support import change, current_listings, current_snapshot, put_route, put_token
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> SqliteStore:
-    """An open store with two instances and a route, which are still in its write-ahead log."""
+    """An open store with two instances and a route and a token, which are still in its write-ahead log."""
     store = SqliteStore(path)
     await store.open()
-    await store.commit([change("o1"), change("o2")], 0, [put_route("r1")])
+    await store.commit([change("o1"), change("o2")], 0, [put_route("r1"), put_token("t1")])
     return store
 
 

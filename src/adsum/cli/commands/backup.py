@@ -82,5 +82,5 @@ def _path(loaded: Settings) -> Path:
 
 
 def _describe(summary: BackupSummary) -> str:
-    counts = f"{summary.instances} instances, {summary.documents} routes and upstreams, {summary.tokens} tokens and invites"
-    return f"{counts}, at revision {summary.revision}"
+    intent, access = f"{summary.documents} routes and upstreams", f"{summary.tokens} tokens and invites"
+    return f"{summary.instances} instances, {intent}, {access}, at revision {summary.revision}"

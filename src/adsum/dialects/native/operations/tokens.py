@@ -113,8 +113,6 @@ class TokenOperations:
         scopes = _granted(request, body.parsed_scopes())
         id, secret = make_id(), make_secret()
         has_secret = body.name not in NAMES_WITHOUT_SECRET
-        if body.lifetime is not None and not has_secret:
-            raise Invalid("lifetime", f"must be absent: {body.name} does not expire; revoke it instead")
         token = Token(
             body.name,
             id,
@@ -160,10 +158,10 @@ class TokenOperations:
             1 if role in SINGLE_USE_ROLES else None,
             now,
         )
+        line = str(JoinLine(nodes, invite.id, secret, hash))
         await self._write(
             declarations.declare(invite_key(invite.id), encode_invite(invite), request.caller(now), reason=body.reason)
         )
-        line = str(JoinLine(nodes, invite.id, secret, hash))
         issued = IssuedInvite(line, role, scopes.texts(), invite.expires, invite.uses_left is not None)
         return ApiReply(201, wire.encode(issued))
 
