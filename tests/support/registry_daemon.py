@@ -37,6 +37,10 @@ class RunningDaemon:
         """The registry, to be read from any thread: its snapshots never change."""
         return self._daemon.registry
 
+    def reload(self, config: ServeConfig) -> None:
+        """Applies other settings, as on SIGHUP."""
+        self._call(self._daemon.reload(config))
+
     def stop(self) -> None:
         """Stops the node as SIGTERM does; idempotent."""
         if not self._loop.is_closed():
