@@ -41,6 +41,10 @@ class RunningDaemon:
         """Applies other settings, as on SIGHUP."""
         self._call(self._daemon.reload(config))
 
+    def run(self, work: Coroutine[object, object, T]) -> T:
+        """Runs a coroutine in the event loop of the node. Returns its result."""
+        return self._call(work)
+
     def stop(self) -> None:
         """Stops the node as SIGTERM does; idempotent."""
         if not self._loop.is_closed():
