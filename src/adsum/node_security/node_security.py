@@ -85,8 +85,8 @@ class NodeSecurity:
         self._addresses: tuple[Sequence[str], Sequence[str]] = (), ()
         self.request_certificate: RequestCertificate | None = None
         """Renews the certificate of a node that does not hold the authority's key; None if nothing does."""
-        self.on_authority: Callable[[bytes], None] = lambda _: None
-        """Called with the new certificate (PEM) when the registry's own authority has another one."""
+        self.on_authority: Callable[[], None] = lambda: None
+        """Called when the authority has another certificate."""
         try:
             self.authority, self.certificates = self._prepare(config)
             self.is_new = node_files.prepare_admin_token(self.folder)
@@ -156,8 +156,8 @@ class NodeSecurity:
             admin = None
         else:
             self._files.recovered()
-        if not self.authority.is_external and self.authority.certificate_pem() != before:
-            self.on_authority(self.authority.certificate_pem())
+        if self.authority.certificate_pem() != before:
+            self.on_authority()
         for warning in self._warnings.due(self.lives(), self._clock.wall()):
             _log.warning("%s", warning)
         await self._renew_if_due()
