@@ -18,6 +18,7 @@ import uvloop
 
 from adsum import dialects, stores, systemd, wire
 from adsum.access.control import AccessControl
+from adsum.access.external_identities import ExternalIdentities
 from adsum.access.registry_addresses import RegistryAddresses
 from adsum.access.upkeep import TokenUpkeep
 from adsum.clock import SystemClock
@@ -100,6 +101,7 @@ class Daemon:
         self._keeper.set_forget_after(config.forget_after)
         self._token_upkeep = TokenUpkeep(self.registry, self.access, self._clock)
         self._security = _make_security(config, self._clock)
+        self._identities = ExternalIdentities(self.access, self._clock, config, _own_authority(self._security))
         self._dialects = self._create_dialects()
         certificates = self._security.certificates if self._security is not None else None
         self._listeners = Listeners(
@@ -148,6 +150,7 @@ class Daemon:
             await self.registry.start()
             self.access.start()
             self._token_upkeep.start()
+            await self._identities.start()
             if self._security is not None:
                 await self._security.start(self.registry, self.urls, self.addresses.get("xds", ()))
             await self._keeper.start()
@@ -203,6 +206,7 @@ class Daemon:
         if self._security is not None:
             await self._security.stop()
         await self._token_upkeep.stop()
+        await self._identities.stop()
         await self.access.stop()
         await self.registry.stop()
 
@@ -275,6 +279,7 @@ class Daemon:
         self.registry.max_catalog_bytes = config.max_catalog
         self._keeper.set_forget_after(config.forget_after)
         self._listeners.reconfigure(config)
+        await self._identities.reload(config)
         for dialect in self._dialects.values():
             dialect.reload(config)
         if self._logs is not None:
@@ -386,6 +391,13 @@ def _make_security(config: ServeConfig, clock: Clock) -> NodeSecurity | None:
     from adsum.node_security.node_security import NodeSecurity  # Other nodes don't need `cryptography`.
 
     return NodeSecurity(config, clock)
+
+
+def _own_authority(security: NodeSecurity | None) -> bytes | None:
+    """Returns the certificate of the registry's own authority; empty if it has none; None for a node without TLS."""
+    if security is None:
+        return None
+    return b"" if security.authority.is_external else security.authority.certificate_pem()
 
 
 async def _run_gateway(make: Callable[[str], Gateway], xds: str, running: list[Gateway]) -> None:
