@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from adsum import dialects, stores, systemd, wire
+from adsum.access.caller_identities import CallerIdentities
 from adsum.access.control import AccessControl
-from adsum.access.external_identities import ExternalIdentities
 from adsum.access.registry_addresses import RegistryAddresses
 from adsum.access.upkeep import TokenUpkeep
 from adsum.clock import SystemClock
@@ -101,7 +101,9 @@ class Daemon:
         self._keeper.set_forget_after(config.forget_after)
         self._token_upkeep = TokenUpkeep(self.registry, self.access, self._clock)
         self._security = _make_security(config, self._clock)
-        self._identities = ExternalIdentities(self.access, self._clock, config, _own_authority(self._security))
+        self._identities = CallerIdentities(self.access, self._clock, config, _own_authority(self._security))
+        if self._security is not None:
+            self._security.on_authority = self._authority_changed
         self._dialects = self._create_dialects()
         certificates = self._security.certificates if self._security is not None else None
         self._listeners = Listeners(
@@ -149,8 +151,8 @@ class Daemon:
                 await dialect.start()
             await self.registry.start()
             self.access.start()
-            self._token_upkeep.start()
             await self._identities.start()
+            self._token_upkeep.start()
             if self._security is not None:
                 await self._security.start(self.registry, self.urls, self.addresses.get("xds", ()))
             await self._keeper.start()
@@ -205,8 +207,8 @@ class Daemon:
         await self._peers.close()
         if self._security is not None:
             await self._security.stop()
-        await self._token_upkeep.stop()
         await self._identities.stop()
+        await self._token_upkeep.stop()
         await self.access.stop()
         await self.registry.stop()
 
@@ -278,8 +280,8 @@ class Daemon:
         self._keeper.set_max_probes(config.probes)
         self.registry.max_catalog_bytes = config.max_catalog
         self._keeper.set_forget_after(config.forget_after)
-        self._listeners.reconfigure(config)
         await self._identities.reload(config)
+        self._listeners.reconfigure(config)
         for dialect in self._dialects.values():
             dialect.reload(config)
         if self._logs is not None:
@@ -353,6 +355,9 @@ class Daemon:
     def _dialects_status(self) -> dict[str, Any]:
         return {name: value for dialect in self._dialects.values() for name, value in dialect.node_status().items()}
 
+    def _authority_changed(self) -> None:
+        self._identities.authority_changed(_own_authority(self._security) or b"")
+
     def _is_requested(self, service: str) -> bool:
         return any(dialect.is_requested(service) for dialect in self._dialects.values())
 
@@ -394,7 +399,10 @@ def _make_security(config: ServeConfig, clock: Clock) -> NodeSecurity | None:
 
 
 def _own_authority(security: NodeSecurity | None) -> bytes | None:
-    """Returns the certificate of the registry's own authority; empty if it has none; None for a node without TLS."""
+    """Returns the certificate of the registry's own authority; empty if it has none; None for a node without TLS.
+
+    An authority of the operator must not sign certificates that stand for tokens.
+    """
     if security is None:
         return None
     return b"" if security.authority.is_external else security.authority.certificate_pem()

@@ -1,4 +1,4 @@
-"""The identities that other authorities prove, as the settings of a node say: certificates and JWTs."""
+"""Identifies the callers of a node by client certificates and JWTs, as its settings say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adsum.access.jwt import JwtIdentities
 
 
-class ExternalIdentities:
+class CallerIdentities:
     """Gives an `AccessControl` its verifiers of certificates and JWTs, and keeps them in step with the settings.
 
     Their libraries are loaded only by a node that uses them.
@@ -66,6 +66,11 @@ class ExternalIdentities:
             self._jwts = self._access.jwts = self._create_jwts(settings)
             await self.start()
         self._access.identities_changed()
+
+    def authority_changed(self, authority: bytes) -> None:
+        """Takes over another certificate of the registry's own authority. Streams go on if its key is the same."""
+        if self._certificates is not None:
+            self._certificates.configure(authority=authority)
 
     def _create_certificates(self, settings: AccessSettings, authority: bytes) -> CertificateIdentities:
         from adsum.access.certificate_identity import CertificateIdentities

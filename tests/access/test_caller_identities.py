@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from adsum.access.caller_identities import CallerIdentities
 from adsum.access.control import AccessControl
 from adsum.access.credentials import Credentials
-from adsum.access.external_identities import ExternalIdentities
 from adsum.access.settings import AccessSettings
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.errors import Invalid, Unauthenticated
@@ -57,7 +57,7 @@ def jwt_settings(keys: Path) -> AccessSettings:
 
 
 async def test_certificates_of_tokens_follow_the_tokens(registry: Registry, access: AccessControl) -> None:
-    ExternalIdentities(access, FakeClock(), AccessSettings(), OWN.pem)
+    CallerIdentities(access, FakeClock(), AccessSettings(), OWN.pem)
     certificate = Credentials("", OWN.issue(f"spiffe://adsum/token/{id_of(1)}"))
     await registry.write(declared(make_token("team-a", 1)))
     principal = access.identify(certificate)
@@ -71,7 +71,7 @@ async def test_certificates_of_tokens_follow_the_tokens(registry: Registry, acce
 
 
 async def test_other_rules_count_at_once_and_end_streams(access: AccessControl) -> None:
-    identities = ExternalIdentities(access, FakeClock(), CERTIFICATES, OWN.pem)
+    identities = CallerIdentities(access, FakeClock(), CERTIFICATES, OWN.pem)
     certificate = Credentials("", OTHER.issue("spiffe://corp/a"))
     principal = access.identify(certificate)
     assert principal.scopes == scopes("read:*")
@@ -84,7 +84,7 @@ async def test_other_rules_count_at_once_and_end_streams(access: AccessControl) 
 
 async def test_settings_without_a_change_end_no_stream(access: AccessControl, jwt_settings: AccessSettings) -> None:
     settings = replace(jwt_settings, certificate_scopes=CERTIFICATES.certificate_scopes)
-    identities = ExternalIdentities(access, FakeClock(), settings, b"")
+    identities = CallerIdentities(access, FakeClock(), settings, b"")
     await identities.start()
     ended: list[str] = []
     with (
@@ -102,7 +102,7 @@ async def test_reading_the_settings_again_reads_the_keys_again(
     access: AccessControl, jwt_settings: AccessSettings, keys: Path
 ) -> None:
     use_one_thread()
-    identities = ExternalIdentities(access, FakeClock(), jwt_settings)
+    identities = CallerIdentities(access, FakeClock(), jwt_settings)
     await identities.start()
     _write_keys(keys, jwk("p256", kid="k1"), jwk("p256:newer", kid="k2"))
     newer = Credentials(sign("p256:newer", headers={"kid": "k2"}))
@@ -113,21 +113,31 @@ async def test_reading_the_settings_again_reads_the_keys_again(
 
 
 async def test_a_node_without_tls_takes_nobody_for_a_certificate(access: AccessControl) -> None:
-    ExternalIdentities(access, FakeClock(), CERTIFICATES)
+    CallerIdentities(access, FakeClock(), CERTIFICATES)
     assert access.identify(Credentials("", OTHER.issue("spiffe://corp/a"))) is access.anonymous
 
 
 async def test_without_an_own_authority_no_certificate_stands_for_a_token(
     registry: Registry, access: AccessControl
 ) -> None:
-    ExternalIdentities(access, FakeClock(), CERTIFICATES, b"")
+    CallerIdentities(access, FakeClock(), CERTIFICATES, b"")
     await registry.write(declared(make_token("team-a", 1)))
     with pytest.raises(Unauthenticated):
         access.identify(Credentials("", OTHER.issue(f"spiffe://adsum/token/{id_of(1)}")))
 
 
+async def test_another_authority_replaces_the_first_one(registry: Registry, access: AccessControl) -> None:
+    identities = CallerIdentities(access, FakeClock(), AccessSettings(), OWN.pem)
+    await registry.write(declared(make_token("team-a", 1)))
+    identities.authority_changed(OTHER.pem)
+    uri = f"spiffe://adsum/token/{id_of(1)}"
+    assert access.identify(Credentials("", OTHER.issue(uri))).name == "team-a"
+    with pytest.raises(Unauthenticated):
+        access.identify(Credentials("", OWN.issue(uri)))
+
+
 async def test_jwts_are_switched_on_changed_and_off(access: AccessControl, jwt_settings: AccessSettings) -> None:
-    identities = ExternalIdentities(access, FakeClock(), CERTIFICATES)
+    identities = CallerIdentities(access, FakeClock(), CERTIFICATES)
     await identities.start()
     token = Credentials(sign())
     with pytest.raises(Unauthenticated):
@@ -143,14 +153,14 @@ async def test_jwts_are_switched_on_changed_and_off(access: AccessControl, jwt_s
 
 
 async def test_jwts_are_accepted_from_the_start(access: AccessControl, jwt_settings: AccessSettings) -> None:
-    identities = ExternalIdentities(access, FakeClock(), jwt_settings)
+    identities = CallerIdentities(access, FakeClock(), jwt_settings)
     await identities.start()
     assert access.identify(Credentials(sign())).name == "jwt:ann@login.example.org"
     await identities.stop()
 
 
 async def test_wrong_settings_change_nothing(access: AccessControl, jwt_settings: AccessSettings) -> None:
-    identities = ExternalIdentities(access, FakeClock(), jwt_settings)
+    identities = CallerIdentities(access, FakeClock(), jwt_settings)
     await identities.start()
     with pytest.raises(Invalid):
         await identities.reload(replace(jwt_settings, certificate_scopes=("x",)))
