@@ -85,6 +85,19 @@ async def test_the_synchronous_client_sends_the_token_too(
     assert node.requests == [("GET /api/v1/services", f"Bearer {TOKEN}")]
 
 
+@pytest.mark.parametrize(("role", "address"), [("operator", "10.9.9.9"), ("client", "127.0.0.1")])
+async def test_an_instance_on_the_host_of_a_secure_node_is_listed_where_other_hosts_reach_it(
+    node: SecureNode,
+    join: Callable[..., RegistryCredentials],
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+    address: str,
+) -> None:
+    monkeypatch.setenv("ADSUM_ADDRESS", "10.9.9.9")  # It stands for the address on the way to other hosts.
+    async with Client(credentials=join(node.url, role=role).folder, cache=False) as client:
+        assert await client.source.local_address() == address
+
+
 async def test_a_client_without_a_token_learns_how_to_get_one(
     node: SecureNode, join: Callable[..., RegistryCredentials]
 ) -> None:
