@@ -25,6 +25,7 @@ from benchmarks.harness.table import Result, SkippedResult, log_progress, render
 BENCHMARKS: Final = {
     "lookup": "reads of a service, beside a bare server and etcd",
     "register": "durable registrations, beside etcd's puts",
+    "tls": "look-ups, registrations and new connections with TLS and a token, beside plain text",
     "fanout": "one change to 10,000 watchers, and a burst of changes",
     "renew": "leases of 100,000 instances on one node",
     "checks": "5,000 health checks of one node",
@@ -35,6 +36,7 @@ BENCHMARKS: Final = {
     "nodes": "three nodes over one etcd",
     "scale": "the estimated capacity of 3, 5 and 9 nodes",
     "pick": "the choice of an endpoint, for each policy",
+    "access": "the check of who a caller is and what it may do",
     "change": "one change of a large catalog, at the node and at a consumer",
 }
 """Name → description. A benchmark is the module of its name, with a function `run(options)`."""

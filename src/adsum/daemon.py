@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from adsum import dialects, stores, systemd, wire
+from adsum.access.caller_identities import CallerIdentities
 from adsum.access.control import AccessControl
+from adsum.access.registry_addresses import RegistryAddresses
+from adsum.access.upkeep import TokenUpkeep
 from adsum.clock import SystemClock
 from adsum.config.security import INSECURE_WARNING
 from adsum.config.serve import ServeConfig
@@ -96,7 +99,11 @@ class Daemon:
             find_referenced=ServiceReferences(self.registry, self._is_requested).referenced,
         )
         self._keeper.set_forget_after(config.forget_after)
+        self._token_upkeep = TokenUpkeep(self.registry, self.access, self._clock)
         self._security = _make_security(config, self._clock)
+        self._identities = CallerIdentities(self.access, self._clock, config, _own_authority(self._security))
+        if self._security is not None:
+            self._security.on_authority = self._authority_changed
         self._dialects = self._create_dialects()
         certificates = self._security.certificates if self._security is not None else None
         self._listeners = Listeners(
@@ -117,6 +124,7 @@ class Daemon:
             observer=self._telemetry,
             access=self.access,
             authority=self._security.authority if self._security is not None else None,
+            addresses=self._registry_addresses,
             node=self._config.node,
             store=self._config.store,
             settings=self._config,
@@ -143,6 +151,8 @@ class Daemon:
                 await dialect.start()
             await self.registry.start()
             self.access.start()
+            await self._identities.start()
+            self._token_upkeep.start()
             if self._security is not None:
                 await self._security.start(self.registry, self.urls, self.addresses.get("xds", ()))
             await self._keeper.start()
@@ -178,6 +188,13 @@ class Daemon:
             self.urls[0], EtcdAddress.parse(self._config.store), self._rng
         )
 
+    def _registry_addresses(self) -> RegistryAddresses:
+        """Returns the addresses at which other hosts reach the nodes over TLS."""
+        if self._security is None:
+            return RegistryAddresses()
+        peers = [peer.url for peer, _ in self._sharding.peers()]
+        return self._security.registry_addresses(self._config.advertise, peers)
+
     async def stop(self) -> None:
         """Ends watches and long polls, stops listening, finishes answers in progress, closes the store; idempotent."""
         systemd.notify(systemd.STOPPING)
@@ -190,6 +207,8 @@ class Daemon:
         await self._peers.close()
         if self._security is not None:
             await self._security.stop()
+        await self._identities.stop()
+        await self._token_upkeep.stop()
         await self.access.stop()
         await self.registry.stop()
 
@@ -261,6 +280,7 @@ class Daemon:
         self._keeper.set_max_probes(config.probes)
         self.registry.max_catalog_bytes = config.max_catalog
         self._keeper.set_forget_after(config.forget_after)
+        await self._identities.reload(config)
         self._listeners.reconfigure(config)
         for dialect in self._dialects.values():
             dialect.reload(config)
@@ -335,6 +355,9 @@ class Daemon:
     def _dialects_status(self) -> dict[str, Any]:
         return {name: value for dialect in self._dialects.values() for name, value in dialect.node_status().items()}
 
+    def _authority_changed(self) -> None:
+        self._identities.authority_changed(_own_authority(self._security) or b"")
+
     def _is_requested(self, service: str) -> bool:
         return any(dialect.is_requested(service) for dialect in self._dialects.values())
 
@@ -373,6 +396,16 @@ def _make_security(config: ServeConfig, clock: Clock) -> NodeSecurity | None:
     from adsum.node_security.node_security import NodeSecurity  # Other nodes don't need `cryptography`.
 
     return NodeSecurity(config, clock)
+
+
+def _own_authority(security: NodeSecurity | None) -> bytes | None:
+    """Returns the certificate of the registry's own authority; empty if it has none; None for a node without TLS.
+
+    An authority of the operator must not sign certificates that stand for tokens.
+    """
+    if security is None:
+        return None
+    return b"" if security.authority.is_external else security.authority.certificate_pem()
 
 
 async def _run_gateway(make: Callable[[str], Gateway], xds: str, running: list[Gateway]) -> None:

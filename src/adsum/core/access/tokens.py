@@ -35,8 +35,8 @@ RESERVED_NAMES: Final = frozenset({REGISTRY_ACTOR})
 """Names of actors that are not tokens."""
 NAMES_WITHOUT_SECRET: Final = frozenset({ANONYMOUS, "etcd-naming"})
 """Names of tokens that nobody sends. Their scopes are those of callers that prove nothing, and of keys in etcd."""
-ADMIN_PREFIX: Final = "admin@"
-"""The start of the names of the tokens that nodes make for their own hosts: `admin@NODE`."""
+NODE_PREFIXES: Final = ("admin@", "node@")
+"""The starts of the names of tokens that nodes make: `admin@NODE` for their own hosts, `node@NODE` for themselves."""
 
 _TOKEN: Final = re.compile(rf"{TOKEN_PREFIX}(?P<id>[0-9a-f]{{16}})_(?P<secret>[A-Za-z0-9_-]{{43}})")
 _ID: Final = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")
@@ -144,7 +144,7 @@ def parse_token(text: str) -> TokenParts:
     match = _TOKEN.fullmatch(text) if len(text) <= MAX_TOKEN_LENGTH else None
     if match is None:
         raise Unauthenticated("this is no token of this registry: a token begins with adsum_", reason="malformed")
-    return TokenParts(match["id"], match["secret"])
+    return TokenParts(*match.groups())
 
 
 def format_token(id: str, secret: str) -> str:
@@ -167,7 +167,7 @@ def verify(token: Token | None, secret: str, now: float) -> TokenSecret:
     if token is None or known is None:
         raise Unauthenticated("the token is wrong, or was revoked", reason="wrong-credentials")
     if (token.expires is not None and token.expires <= now) or (known.expires is not None and known.expires <= now):
-        raise Unauthenticated(f"the token {token.name} has expired: get a new one, or rotate it", reason="expired")
+        raise Unauthenticated(f"the token {token.name} has expired: get a new one", reason="expired")
     return known
 
 
