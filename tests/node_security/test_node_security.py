@@ -289,7 +289,9 @@ async def test_a_node_without_the_key_asks_another_one(tmp_path: Path) -> None:
         security.folder.write(NODE_TOKEN, NODE_TOKEN_TEXT.encode())
 
         async def request(csr: bytes, token: str, authority: bytes, hash: str) -> NewCertificate:
-            assert (token, authority, hash) == (NODE_TOKEN_TEXT, issuer.certificate_pem(), issuer.hash)
+            assert (authority, hash) == (issuer.certificate_pem(), issuer.hash)
+            if token != NODE_TOKEN_TEXT:
+                raise AdsumError("the certificate of the operator is another matter")
             requests.append(csr)
             if len(requests) == 1:
                 raise AdsumError("no node answers")

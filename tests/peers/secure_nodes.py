@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from adsum.client.native.join import JoinedHost, join_registry
 from adsum.config.serve import ServeConfig
 from adsum.core.access.join_line import parse_join_line
 from adsum.daemon import Daemon
+from adsum.etcd.address import EtcdAddress
+from adsum.etcd.client import EtcdClient
 from adsum.node_security.joined_node import write_joined_node
 from adsum.node_security.security_folder import SecurityFolder
 
@@ -45,6 +48,16 @@ class SecureNodes:
             yield node
         finally:
             await node.stop()
+
+    async def node_id(self, name: str) -> str:
+        """Returns the id of the present run of a node, as etcd has it."""
+        client = EtcdClient(EtcdAddress.parse(self._store), Random(1))
+        try:
+            found = (await client.read_all(b"/")).key_values
+        finally:
+            await client.close()
+        nodes = {json.loads(one.value)["name"]: one.key for one in found if b"/cluster/nodes/" in one.key}
+        return nodes[name].rpartition(b"/")[2].decode()
 
     @property
     def admin(self) -> str:

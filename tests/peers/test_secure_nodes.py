@@ -45,11 +45,6 @@ async def both(nodes: SecureNodes) -> AsyncIterator[tuple[Daemon, Daemon]]:
             yield first, second
 
 
-def _id(node: Daemon) -> str:
-    id: str = node.__dict__["_sharding"].id
-    return id
-
-
 async def test_nodes_forward_renewals_and_confirm_drains_over_mutual_tls(
     nodes: SecureNodes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,7 +74,7 @@ async def test_only_nodes_may_forward(nodes: SecureNodes) -> None:
             "operator": await nodes.create_token(first, "operator", "operate:*"),
         }
         await until(lambda: second.registry.snapshot.revision >= first.registry.snapshot.revision)
-        forwarded = {"Adsum-Forwarded-To": _id(second)}
+        forwarded = {"Adsum-Forwarded-To": await nodes.node_id("n2")}
         lease = {"leases": [{"service": "s0", "id": "i", "holder": ""}]}
         unacknowledged = "/services/s0/unacknowledged?revision=1"
         for name, token in tokens.items():
@@ -219,29 +214,36 @@ async def test_a_node_that_gets_the_key_issues_certificates_without_a_restart(no
             assert (await http.post("/join", json=body)).status_code == 201
 
 
-async def test_a_renewed_certificate_is_used_for_the_next_request_to_another_node(nodes: SecureNodes) -> None:
+async def test_nodes_go_on_when_a_certificate_is_replaced(nodes: SecureNodes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with both(nodes) as (first, second):
-        peers = second.__dict__["_peers"]
-        target = next(peer for peer, _ in second.__dict__["_sharding"].peers())
-        clients = peers.__dict__["_clients"]
-        before = clients.api(target)
-        assert clients.api(target) is before
-        folder = nodes.security("n2")
-        authority = Authority.load(
-            *((nodes.security("n1") / name).read_bytes() for name in ("authority.pem", "authority.key"))
-        )
+        writer = await nodes.create_token(first, "writer", "write:*")
+        folder, key = nodes.security("n2"), nodes.security("n1") / "authority.key"
+        authority = Authority.load((folder / "authority.pem").read_bytes(), key.read_bytes())
         old = x509.load_pem_x509_certificate((folder / "node.pem").read_bytes())
-        names = ServerNames.of_certificate(old)
-        request = create_request(
-            decode_key("key", (folder / "node.key").read_bytes()), "n2", names.dns_names, names.addresses
-        )
+        names, own_key = ServerNames.of_certificate(old), decode_key("key", (folder / "node.key").read_bytes())
+        request = create_request(own_key, "n2", names.dns_names, names.addresses)
         now = old.not_valid_before_utc.timestamp() + 3_700.0
-        chain = authority.sign(request, name="n2", token_id=token_id_of(old), role=TokenRole.NODE, now=now)
-        (folder / "node.pem").write_bytes(chain)
-        await until(lambda: clients.api(target) is not before)
-        answer = await peers.renew([target], [])
-        assert answer == []
-        assert first.status().ready
+        async with nodes.http(second, writer) as http:
+            for service in SERVICES:
+                (await http.put(f"/services/{service}/instances/i", json={"port": 80, "ttl": 60})).raise_for_status()
+            chain = authority.sign(request, name="n2", token_id=token_id_of(old), role=TokenRole.NODE, now=now)
+            (folder / "node.pem").write_bytes(chain)
+            await until(lambda: "the certificate was replaced" in caplog.text)
+            for service in SERVICES:
+                answer = await http.post(f"/services/{service}/instances/i/renew")
+                assert answer.status_code == 200, answer.text
+
+
+async def test_the_operator_of_a_joined_node_gets_a_certificate(
+    nodes: SecureNodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with both(nodes):
+        await until(lambda: "the certificate of the operator's credentials was renewed" in caplog.text)
+        operator = nodes.security("n2") / "operator"
+        leaf = x509.load_pem_x509_certificate((operator / "client.pem").read_bytes())
+        assert token_id_of(leaf) == parse_token((operator / "token").read_text().strip()).id
 
 
 async def test_nodes_with_other_protection_are_refused(nodes: SecureNodes, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -25,10 +25,14 @@ from adsum.node_security import node_files
 from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
 from adsum.node_security.host_names import find_server_names
-from adsum.node_security.joined_node import install_renewed, read_node_token
 from adsum.node_security.operator_certificate import prepare_operator_certificate
 from adsum.node_security.operator_folder import local_address, write_operator_folder
 from adsum.node_security.peer_certificates import NodePeerCertificates
+from adsum.node_security.requested_certificates import (
+    RequestCertificate,
+    renew_node_by_others,
+    renew_operator_by_others,
+)
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
     AUTHORITY_CERTIFICATE,
@@ -40,7 +44,6 @@ from adsum.node_security.security_folder import (
 from adsum.node_security.server_certificates import NodeCertificates, ServerFiles
 from adsum.node_security.token_names import admin_token_name
 from adsum.outage_log import OutageLog
-from adsum.peers.issuing_peers import NewCertificate
 from adsum.ports import Clock
 from adsum.registry import Registry
 
@@ -57,9 +60,6 @@ RENEW_AUTHORITY: Final = "run `adsum init --renew` on the node that has the key 
 RENEW_NODE: Final = f"if it stays so, {RENEW_AUTHORITY}"
 REPLACE_OWN: Final = "write a new one to the files of --tls-cert and --tls-key; they are read again by themselves"
 REPLACE_CLIENT_AUTHORITY: Final = "write a new one to the file of --tls-client-ca; it is read again by itself"
-
-RequestCertificate = Callable[[bytes, str, bytes, str], Awaitable[NewCertificate]]
-"""Has a node that holds the authority's key sign a request (PEM), proved by a token (`Peers.request_certificate`)."""
 
 _log = logging.getLogger("adsum.security")
 
@@ -84,7 +84,7 @@ class NodeSecurity:
             "the certificate of this node can be renewed again",
         )
         self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
-        self._renew_after = 0.0
+        self._renew_after = self._request_operator_after = 0.0
         self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
@@ -169,6 +169,7 @@ class NodeSecurity:
     async def look(self) -> None:
         """Looks at the files and the clock once, and does what is due. One look at a time is under way."""
         await self._renew_if_due()
+        await self._request_operator_certificate()
         async with self._looking:
             await self._look()
 
@@ -252,7 +253,8 @@ class NodeSecurity:
                 await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self.names, wall)
             elif self.request_certificate is not None:
                 async with asyncio.timeout(RENEWAL_TIMEOUT):
-                    await self._renew_by_others(self.request_certificate)
+                    own, request = self.authority.authority, self.request_certificate
+                    await renew_node_by_others(self.folder, own, self._node, self.names, request)
         except AdsumError as error:
             self._renewal.failed(error)
         except TimeoutError:
@@ -261,12 +263,22 @@ class NodeSecurity:
             self._renewal.recovered()
             _log.info("the certificate of this node was renewed")
 
-    async def _renew_by_others(self, request_certificate: RequestCertificate) -> None:
-        token = await asyncio.to_thread(read_node_token, self.folder)
-        request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self.names)
-        authority = self.authority
-        new = await request_certificate(request, token, authority.certificate_pem(), authority.hash())
-        await asyncio.to_thread(install_renewed, self.folder, new.authority, new.chain)
+    async def _request_operator_certificate(self) -> None:
+        """Gets the certificate of the operator's credentials, if this node can't sign it itself."""
+        authority, request = self.authority, self.request_certificate
+        if request is None or not isinstance(authority, RegistryAuthority) or authority.issues:
+            return
+        if self._tokens is None or self._clock.now() < self._request_operator_after:
+            return
+        try:
+            async with asyncio.timeout(RENEWAL_TIMEOUT):
+                name, now = admin_token_name(self._node), self._clock.wall()
+                if await renew_operator_by_others(self.folder, authority.authority, name, now, request):
+                    _log.info("the certificate of the operator's credentials was renewed")
+        except (AdsumError, TimeoutError) as error:
+            self._request_operator_after = self._clock.now() + RENEWAL_RETRY
+            problem = str(error) or f"no node has signed it within {RENEWAL_TIMEOUT:g} s"
+            _log.warning("the certificate of the operator's credentials can't be renewed: %s", problem)
 
     def _certificate_token(self) -> str:
         """Returns the id of the token in the certificate that this node signed for itself; "" if it did not."""

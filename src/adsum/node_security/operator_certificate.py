@@ -24,22 +24,32 @@ def prepare_operator_certificate(
 
     `name` is the name of the token. Returns whether it was made. Does nothing on a node that can't sign.
     """
-    if not authority.can_sign or authority.expires <= now:
+    if not authority.can_sign or authority.expires <= now or not is_operator_renewal_due(folder, authority, token, now):
         return False
-    pair = _load(folder)
-    if (
-        pair is not None
-        and token_id_of(pair.leaf) == token.id
-        and now < certificate_life(pair.leaf, name).due(RENEW_AT)
-        and authority.has_signed(pair.leaf)
-    ):
-        return False
-    key = new_key() if pair is None else decode_key("data", pair.key)
-    if pair is None:
-        folder.write(KEY, encode_key(key))
-    chain = authority.sign(create_request(key, name), name=name, token_id=token.id, role=TokenRole.PLAIN, now=now)
-    folder.write(CERTIFICATE, chain)
+    request = operator_request(folder, name)
+    folder.write(CERTIFICATE, authority.sign(request, name=name, token_id=token.id, role=TokenRole.PLAIN, now=now))
     return True
+
+
+def is_operator_renewal_due(folder: SecurityFolder, authority: Authority, token: TokenParts, now: float) -> bool:
+    """Returns whether the certificate is missing, or stands for another token, or half of its life is over."""
+    pair = _load(folder)
+    return (
+        pair is None
+        or token_id_of(pair.leaf) != token.id
+        or now >= certificate_life(pair.leaf, "operator").due(RENEW_AT)
+        or not authority.has_signed(pair.leaf)
+    )
+
+
+def operator_request(folder: SecurityFolder, name: str) -> bytes:
+    """Returns a request for the certificate. Its key is made if there is none. `name` is the name of the token."""
+    try:
+        key = decode_key("data", folder.read(KEY) or b"")
+    except Invalid:
+        key = new_key()
+        folder.write(KEY, encode_key(key))
+    return create_request(key, name)
 
 
 def _load(folder: SecurityFolder) -> KeyPair | None:
