@@ -71,9 +71,7 @@ names = st.sampled_from(["a", "b", "c"])
 bodies = st.sampled_from([b"1", b"2"])
 requests = st.one_of(
     st.builds(_declared, names, bodies, st.sampled_from(MANY)),
-    st.builds(
-        lambda name, kind: declarations.withdraw(DocumentKey(kind, name), "", ANN), names, st.sampled_from(MANY)
-    ),
+    st.builds(lambda name, kind: declarations.withdraw(DocumentKey(kind, name), "", ANN), names, st.sampled_from(MANY)),
     st.builds(_replaced, st.dictionaries(names, bodies)),
 )
 

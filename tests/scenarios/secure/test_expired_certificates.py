@@ -175,7 +175,9 @@ async def test_one_command_mends_a_registry_whose_certificates_have_all_expired(
         assert registrar.process.poll() is None
         drain = await cluster.run(cluster.operator, "drain", "orders/o1")
         assert "no cooperating consumer calls it any more" in drain.stderr
-        assert "lost" not in drain.stderr, "the nodes reach one another again"
+        # The run of n2 that was killed may still be named. Its present run answers.
+        silent = [line for line in drain.stderr.splitlines() if "this node does not report" in line]
+        assert all("it left" in line for line in silent), drain.stderr
         assert "o1=draining" in watcher.stdout
         assert time.monotonic() - began < MENDING
         attempts = cluster.nodes[1].stderr.count("can't be renewed")
