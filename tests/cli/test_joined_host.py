@@ -83,7 +83,8 @@ def test_a_second_join_under_the_same_name_is_refused_and_keeps_the_folder(
     before = joined_host.read()
     again = adsum("join", str(tmp_path / "line"), "--name", "web1", "--folder", str(joined_host.path))
     assert again.code == 1
-    assert "web1" in again.err
+    assert "named web1" in again.err
+    assert "--name sets the name of this host" in again.err
     assert joined_host.read() == before
     assert adsum("ls").code == 0
 
