@@ -24,6 +24,7 @@ from adsum.node_security import node_files
 from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
 from adsum.node_security.host_names import find_server_names
+from adsum.node_security.operator_certificate import prepare_operator_certificate
 from adsum.node_security.operator_folder import local_address, write_operator_folder
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
@@ -177,6 +178,9 @@ class NodeSecurity:
             )
         admin = node_files.read_admin_token(self.folder)
         if admin is not None and self._addresses[0]:
+            if isinstance(self.authority, RegistryAuthority):
+                name, now = admin_token_name(self._node), self._clock.wall()
+                prepare_operator_certificate(self.folder, self.authority.authority, admin, name, now)
             self._write_operator_folder(admin)
         return admin
 
