@@ -288,10 +288,15 @@ class NodeStatus(ResponseBody, frozen=True):
 
 
 class Problem(ResponseBody, frozen=True):
-    """A problem document (RFC 9457). `field` is the dotted path of the wrong value, "" if no value is wrong."""
+    """A problem document (RFC 9457). `field` is the dotted path of the wrong value, "" if no value is wrong.
+
+    `reason` is a word for programs if access control refused the request, such as `no-credentials`, `expired`,
+    `forbidden`, `not-owner` or `invisible`.
+    """
 
     title: str
     status: int
     detail: str
     type: str = "about:blank"
     field: str = ""
+    reason: str = ""

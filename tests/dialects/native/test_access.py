@@ -9,6 +9,7 @@ import pytest
 
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.model import Key
+from adsum.dialects.native.requests.api_request import UNKNOWN_SCHEME, request_credentials
 from tests.dialects.native.native_api import JSON, NativeApi
 from tests.support.fakes import run_until_idle
 from tests.support.tokens import bearer, declare_token, revoke_token
@@ -50,6 +51,14 @@ async def test_wrong_credentials_are_never_taken_for_none(api: NativeApi, author
     assert refused.status == 401
     assert authorization.split()[-1] not in refused.json["detail"]
     assert api.fast_path(ORDERS.encode(), [(b"authorization", authorization.encode())]) is None
+
+
+async def test_a_request_with_two_authorization_headers_has_wrong_credentials(secure_api: NativeApi) -> None:
+    token = (await declare_token(secure_api.registry, "reader", "read:*")).encode()
+    header = (b"authorization", b"Bearer " + token)
+    assert secure_api.fast_path(ORDERS.encode(), [header]) is not None
+    assert secure_api.fast_path(ORDERS.encode(), [header, header]) is None
+    assert request_credentials([header, header], b"", "").token == UNKNOWN_SCHEME
 
 
 async def test_a_service_that_may_not_be_read_does_not_exist(secure_api: NativeApi) -> None:

@@ -23,7 +23,7 @@ from adsum.cli.settings.values import setting_fields
 from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.find import join_folder
 from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
-from adsum.client.errors import NotAuthenticated
+from adsum.client.errors import NotAuthenticated, RegistryRefused
 from adsum.client.native.join import JoinedHost, join_registry, joiner_name
 from adsum.client.native.request_sender import RequestSender
 from adsum.config.addresses import DEFAULT_LISTEN
@@ -33,6 +33,8 @@ from adsum.core.access.tokens import TokenRole, check_token_name
 from adsum.core.errors import Invalid
 
 DEFAULT_PORT: Final = DEFAULT_LISTEN.rpartition(":")[2]
+CONFLICT: Final = 409
+"""The status of a join under a name that another host has."""
 STANDARD_INPUT: Final = "-"
 NEXT_COMMANDS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
@@ -102,12 +104,16 @@ def _join(loaded: Settings, target: CredentialsFolder, line: JoinLine, name: str
         raise CommandFailed(
             ExitCode.NO_PERMISSION, f"the registry refuses the line: {detail}; get a new one by `adsum token invite`"
         ) from None
+    except RegistryRefused as error:
+        if error.status != CONFLICT:
+            raise
+        raise CommandFailed(ExitCode.FAILURE, f"{error.detail}; --name sets the name of this host") from None
     if joined.credentials.role == TokenRole.NODE:
         _write_node(loaded, joined)
         return
     before = _read_before(target)
     if before:
-        output.print_message(f"replacing {before} in {target.path}")
+        output.print_message(f"this join replaces {before} in {target.path}")
     target.write(joined.credentials, joined.certificate, joined.key)
     _report(target, joined)
 
