@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from adsum.certificates.authority import Authority, token_id_of
 from adsum.certificates.requests import create_request, decode_key, new_key
 from adsum.certificates.server_names import ServerNames
 from adsum.core.access.tokens import TokenRole, parse_token
-from adsum.core.errors import Invalid
+from adsum.core.errors import Invalid, Unauthenticated
 from adsum.daemon import Daemon
 from adsum.node_security import node_security
+from adsum.node_security.node_files import prepare_new_authority
+from adsum.node_security.security_folder import SecurityFolder
 from tests.peers.secure_nodes import SecureNodes, until
 from tests.support.etcd_process import EtcdProcess
 
@@ -256,6 +260,37 @@ async def test_nodes_with_other_protection_are_refused(nodes: SecureNodes, tmp_p
                 async with nodes.serving("n3", **settings):
                     pass
         assert [path.name for path in (tmp_path / "n3/security").iterdir()] == ["lock"]
+
+
+async def test_a_new_authority_replaces_the_old_one_while_no_other_node_runs(
+    nodes: SecureNodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with nodes.serving("n1") as first:
+        await nodes.join_node(first, "n2")
+        old = (nodes.security("n1") / "node.pem").read_bytes()
+    folder = SecurityFolder(nodes.security("n1").parent)
+    made = prepare_new_authority(folder, "n1", ServerNames.of(["127.0.0.1"]), time.time())
+    async with nodes.serving("n2"):
+        with pytest.raises(Invalid, match="stop n2 first, and join them again"):
+            async with nodes.serving("n1"):
+                pass
+    async with nodes.serving("n1") as first:
+        assert "every host must join again" in caplog.text
+        assert first.access.certificates is not None
+        with pytest.raises(Unauthenticated):
+            first.access.certificates.identify(x509.load_pem_x509_certificate(old).public_bytes(Encoding.DER))
+        with pytest.raises(Invalid, match="does not belong to this registry"):
+            async with nodes.serving("n2"):
+                pass
+        async with nodes.http(first, nodes.admin) as http:
+            (await http.delete("/tokens/n2")).raise_for_status()
+        joined = await nodes.join_node(first, "n2")
+        assert joined.credentials.authority_hash == made.authority.hash
+        async with nodes.serving("n2"):
+            pass
+    caplog.clear()
+    async with nodes.serving("n1"):
+        assert "every host must join again" not in caplog.text, "once"
 
 
 async def test_a_secure_node_is_refused_beside_a_living_open_one_and_records_nothing(nodes: SecureNodes) -> None:

@@ -47,12 +47,23 @@ async def admit_node(
     `security` is None for a node without TLS. Raises `Invalid` if other nodes are protected in another way or have
     another authority, and `AdsumError` if the store can't be written.
     """
-    require_same_scheme((peer for peer, _ in sharding.peers()), serves_tls=security is not None)
+    peers = [peer for peer, _ in sharding.peers()]
+    require_same_scheme(peers, serves_tls=security is not None)
     if security is None:
         return
+    replaces = security.replaces_authority
+    if replaces and peers:
+        raise Invalid(
+            "data",
+            f"{security.folder.path} has a new authority, which replaces that of the registry only while no other node "
+            f"runs: stop {', '.join(peer.name for peer in peers)} first, and join them again afterwards",
+        )
     caller = Caller(REGISTRY_ACTOR, clock.wall())
     try:
-        await registry.write(claim_authority(security.authority_record(), caller, replaces=not is_shared))
+        await registry.write(claim_authority(security.authority_record(), caller, replaces=replaces or not is_shared))
+        if replaces:
+            security.authority_recorded()
+            _log.warning("the registry has a new authority: every host must join again")
     except AnotherAuthority as error:
         security.discard_new_authority()
         data = security.folder.path.parent

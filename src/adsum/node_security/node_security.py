@@ -37,6 +37,7 @@ from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
     AUTHORITY_CERTIFICATE,
     AUTHORITY_KEY,
+    NEW_AUTHORITY,
     NODE_CERTIFICATE,
     NODE_KEY,
     SecurityFolder,
@@ -132,6 +133,15 @@ class NodeSecurity:
     def authority_record(self) -> AuthorityRecord:
         """Returns the authority of this node as the catalog records it."""
         return AuthorityRecord(external=True) if self.authority.is_external else AuthorityRecord(self.authority.hash())
+
+    @property
+    def replaces_authority(self) -> bool:
+        """True if the authority of this node is to replace that of the registry (`adsum init --new-authority`)."""
+        return self.folder.read(NEW_AUTHORITY) == self.authority.hash().encode()
+
+    def authority_recorded(self) -> None:
+        """Notes that the authority of this node is that of the registry now."""
+        self.folder.remove(NEW_AUTHORITY)
 
     def discard_new_authority(self) -> None:
         """Removes the files of an authority that was made in this start, because the registry has another one."""
