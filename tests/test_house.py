@@ -34,7 +34,7 @@ FLOORS = (
         "outage_log",
         "protobufs",
     ),
-    ("wire", "etcd", "consul"),
+    ("wire", "etcd", "consul", "certificates"),
     ("consumers", "clock", "launcher", "systemd"),
     ("watches",),
     ("registry",),

@@ -55,15 +55,16 @@ def check_host_port(field: str, value: str) -> None:
 
 
 def check_url(field: str, value: str) -> None:
-    """Raises `Invalid` unless the value is an http:// URL without a path."""
+    """Raises `Invalid` unless the value is an http:// or https:// URL without a path."""
     try:
         parts = urlsplit(value)
-        complete = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        complete = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         complete = False
     if not complete or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         raise Invalid(
-            field, f"must be an address such as http://10.0.0.5:23786, not {quoted(without_credentials(value))}"
+            field,
+            f"must be an address such as http://10.0.0.5:23786, or with https://, not {quoted(without_credentials(value))}",
         )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from adsum.config.addresses import DEFAULT_LISTEN, is_loopback, parse_networks
 from adsum.config.limits import LOG_FORMATS, LOG_LEVELS, MAX_CONNECTIONS_SETTING, MAX_TIMEOUT_SETTING
+from adsum.config.security import SecuritySettings, user_data_folder
 from adsum.core.access.scopes import EVERYTHING, NO_SCOPES, Scopes
 from adsum.core.address_policy import LOOPBACK_NETWORKS, AddressPolicy
 from adsum.core.catalog.draft import MAX_CATALOG_BYTES
@@ -39,17 +38,11 @@ MAX_PROBES_SETTING: Final = 65_536
 
 def default_store() -> str:
     """Returns the URL of the SQLite file in the XDG data folder. Raises `Invalid` if the user has no home folder."""
-    try:
-        home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    except RuntimeError:  # A container may run under a user id that has no home.
-        raise Invalid(
-            "store", "must be given, since this user has no home: use --store sqlite:////PATH, or set XDG_DATA_HOME"
-        ) from None
-    return f"sqlite:///{Path(home) / 'adsum' / 'adsum.db'}"
+    return f"sqlite:///{user_data_folder('store', '--store sqlite:////PATH') / 'adsum.db'}"
 
 
 @dataclass(frozen=True)
-class NodeConfig:
+class NodeConfig(SecuritySettings):
     """The settings of a registry node that belong to no dialect. Durations are in seconds."""
 
     listen: str = setting("HTTP listen address; port 0 picks a free port", metavar="HOST:PORT", default=DEFAULT_LISTEN)
@@ -59,14 +52,6 @@ class NodeConfig:
         "other addresses, names are checked only if this is set",
         metavar="NAME",
         default=(),
-    )
-    secure: bool = setting(
-        "Serve TLS and require tokens: makes an authority, a certificate and an admin token in the data folder, unless "
-        "they exist",
-        default=False,
-    )
-    insecure: bool = setting(
-        "Listen on a network without TLS and tokens: whoever reaches the port may change everything", default=False
     )
     gateway: str = setting(
         "Also run a gateway: IP:PORT, or `on` to use [gateway] from the config file",
@@ -147,12 +132,17 @@ class NodeConfig:
     def check_node(self) -> None:
         """Raises `Invalid` if a value is wrong."""
         check_host_port("listen", self.listen)
+        self.check_security()
         for name in self.host_name:
             address("host_name", name)
         if self.advertise:
             check_url("advertise", self.advertise)
+            if self.serves_tls and not self.advertise.startswith("https://"):
+                raise Invalid(
+                    "advertise", f"must begin with https://, since this node serves TLS, not {self.advertise}"
+                )
         elif self.store.startswith(SCHEME):
-            advertised_url.check_listen_address(self.listen, EtcdAddress.parse(self.store, "store"))
+            advertised_url.check_listen_address(self.listen, EtcdAddress.parse(self.store, "store"), self.url_scheme)
         if self.gateway not in (ON, OFF):
             split_address("gateway", self.gateway)
         check_choice("log_level", self.log_level, LOG_LEVELS)
@@ -177,7 +167,12 @@ class NodeConfig:
 
     def default_anonymous(self) -> Scopes:
         """Returns the scopes of callers that prove nothing, while no token `anonymous` is declared."""
-        return NO_SCOPES if self.secure else EVERYTHING
+        return EVERYTHING if self.is_open else NO_SCOPES
+
+    @property
+    def url_scheme(self) -> str:
+        """The scheme of the node's URLs."""
+        return "https" if self.serves_tls else "http"
 
     def address_policy(self) -> AddressPolicy:
         """Returns the networks in which instances and probes may be. Raises `Invalid`.
@@ -198,6 +193,11 @@ class NodeConfig:
 @dataclass(frozen=True, slots=True)
 class ServeConfig(DialectSettings, NodeConfig):
     """All settings of `adsum serve`: those of the node, and those of its dialects."""
+
+    @property
+    def listen_addresses(self) -> dict[str, str]:
+        """The addresses of all listeners, by the setting that has each of them."""
+        return {"listen": self.listen, **self.dialect_addresses()}
 
     def __post_init__(self) -> None:
         self.check_node()

@@ -41,6 +41,15 @@ class DialectSettings(XdsSettings, EtcdNamingSettings):
             if check is not None:
                 check(self, store)
 
+    def dialect_addresses(self) -> dict[str, str]:
+        """Returns the address of each listener that `listeners_of_dialect` of a base returns, by its setting."""
+        addresses: dict[str, str] = {}
+        for part in type(self).__mro__:
+            listening = vars(part).get("listeners_of_dialect")
+            if listening is not None:
+                addresses |= listening(self)
+        return addresses
+
 
 def factory(name: str) -> DialectFactory:
     """Returns the function that makes the dialect of this name. Raises `KeyError` for an unknown name."""

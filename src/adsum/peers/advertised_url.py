@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from random import Random
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,8 +22,11 @@ MEMBERS_TIMEOUT: Final = 1.0
 """Seconds that etcd has to list its members. Then all of them are assumed to be on one host. If that is wrong, the
 nodes report it once they know one another (`core.nodes.advertised_urls`)."""
 
+DEFAULT_PORTS: Final[Mapping[str, int]] = MappingProxyType({"http": 80, "https": 443})
+"""The port of a URL that has none, by its scheme."""
 
-def check_listen_address(listen: str, etcd: EtcdAddress) -> None:
+
+def check_listen_address(listen: str, etcd: EtcdAddress, scheme: str = "http") -> None:
     """Raises `Invalid` if nodes on other hosts could not reach this one at its listen address.
 
     Clients of other nodes could not renew what such a node keeps. Members of etcd on other hosts show that there may be
@@ -29,7 +34,7 @@ def check_listen_address(listen: str, etcd: EtcdAddress) -> None:
     """
     remote = [host for host in etcd.hosts if not is_loopback(f"//{host}")]
     if remote and is_loopback(f"//{listen}"):
-        raise Invalid("listen", _unreachable_problem(f"http://{listen}", remote[0]))
+        raise Invalid("listen", _unreachable_problem(f"{scheme}://{listen}", remote[0]))
     if not remote and _host(f"//{listen}") in WILDCARD_ADDRESSES:
         raise Invalid("advertise", "must say where other nodes reach this one, since it listens on every address")
 
@@ -50,7 +55,8 @@ async def resolve_advertised_url(url: str, etcd: EtcdAddress, rng: Random) -> st
         raise Invalid("advertise", f"must say where other nodes reach this one, since {error}") from None
     if address == LOOPBACK:
         raise Invalid("advertise", f"must say where other nodes reach this one, since {etcd} is on this host")
-    return f"http://{format_host_port(address, urlsplit(url).port or 80)}"
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{format_host_port(address, parts.port or DEFAULT_PORTS.get(parts.scheme, 80))}"
 
 
 async def _member_hosts(address: EtcdAddress, rng: Random) -> str:

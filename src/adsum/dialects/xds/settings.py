@@ -26,3 +26,7 @@ class XdsSettings:
         """Raises `Invalid` if a value is wrong."""
         if self.xds != OFF:
             check_host_port("xds", self.xds)
+
+    def listeners_of_dialect(self) -> dict[str, str]:
+        """Returns the address of the listener by its setting; none if xDS is off."""
+        return {} if self.xds == OFF else {"xds": self.xds}
