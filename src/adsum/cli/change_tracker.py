@@ -14,7 +14,6 @@ import msgspec
 from adsum import wire
 from adsum.client.errors import NodeUnreachable, RegistryUnavailable
 from adsum.client.native.api import RegistryApi
-from adsum.client.native.request_sender import API_PATH
 from adsum.client.native.sse import SseEvent, SseParser
 from adsum.core.backoff import Backoff
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, MIN_HEARTBEAT, stale_after
@@ -175,17 +174,12 @@ async def _events(
     api: RegistryApi, node: str, services: Sequence[str], tracker: ChangeTracker
 ) -> AsyncGenerator[SseEvent, None]:
     """Yields the events of one connection. It sends no ACKs, so no drain waits for it. Raises `NodeUnreachable`."""
-    headers = {**api.headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
+    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if tracker.position:
         headers["Last-Event-ID"] = tracker.position
     params, idle = [("service", service) for service in services], stale_after(tracker.heartbeat)
     parser = SseParser()
-    async with api.transport.stream(f"{node}{API_PATH}/watch", idle=idle, params=params, headers=headers) as (
-        reply,
-        chunks,
-    ):
-        if reply.status != 200:
-            raise NodeUnreachable(f"it answered the watch with status {reply.status}")
+    async with api.open_stream(node, "/watch", idle=idle, params=params, headers=headers) as chunks:
         async for chunk in chunks:
             for event in parser.feed(chunk):
                 yield event

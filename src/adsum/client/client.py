@@ -19,9 +19,9 @@ from adsum.client.actor import configured_actor, default_actor
 from adsum.client.calls.channel import Channel
 from adsum.client.calls.options import ChannelOptions
 from adsum.client.consumer_identity import ConsumerIdentity
+from adsum.client.credentials.choice import choose_registry
 from adsum.client.errors import NeedsRegistry
 from adsum.client.local_address import LOOPBACK, default_id
-from adsum.client.native.nodes import DEFAULT_URL, parse_urls
 from adsum.client.registration.check_specs import parse_check, parse_checks
 from adsum.client.registration.registrar import Registrar
 from adsum.client.registration.registrar_state import RegistrarState
@@ -54,13 +54,17 @@ class Client:
 
     It can be created anywhere, and is used in one running event loop. Raises `Invalid`.
 
-    - `urls`: the nodes of one registry, as a list or separated by commas (default: `ADSUM_URL`, else this host).
+    - `urls`: the nodes of one registry, as a list or separated by commas (default: `ADSUM_URL`, else the registry that
+      this host has joined, else this host).
     - `zone`: the zone of this program (default: `ADSUM_ZONE`).
     - `cache`: the folder for the last good views; None is `$XDG_CACHE_HOME/adsum/views`, False keeps none. Cached views
       are used only while no registry answers.
     - `cache_max_age`: seconds; an older cached view is still used, and every error states its age.
     - `actor`: recorded as the author of this program's changes (default: `ADSUM_ACTOR`, else user@host).
     - `name`: the name of this program in drains that wait for it (default: program, process id and host).
+    - `token_file`, `authority_file`: files with a token, and with the certificates of the authorities to trust
+      (default: `ADSUM_TOKEN_FILE` and `ADSUM_AUTHORITY_FILE`, else what this host got when it joined the registry).
+    - `credentials`: the folder that `adsum join` wrote (default: `ADSUM_CREDENTIALS`, else the usual places).
     - `acknowledge`: False for a program that only observes, and does not call what it resolves: no drain waits for it.
     """
 
@@ -77,9 +81,17 @@ class Client:
         clock: Clock | None = None,
         rng: Random | None = None,
         source: Source | None = None,
+        token_file: str | Path | None = None,
+        authority_file: str | Path | None = None,
+        credentials: str | Path | None = None,
     ) -> None:
-        chosen = urls or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-        self.urls = parse_urls(chosen, "urls" if urls else URL_VARIABLE)
+        self.urls, self._credentials = choose_registry(
+            urls or os.environ.get(URL_VARIABLE, ""),
+            "urls" if urls else URL_VARIABLE,
+            token_file=token_file,
+            authority_file=authority_file,
+            credentials=credentials,
+        )
         self.zone = os.environ.get(ZONE_VARIABLE, "") if zone is None else zone
         self._actor = configured_actor(actor)
         self._process = secrets.token_hex(8)
@@ -271,6 +283,7 @@ class Client:
                 consumer=self._consumer,
                 clock=self._clock,
                 rng=self._rng,
+                credentials=self._credentials,
             )
         return self._source
 

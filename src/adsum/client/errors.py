@@ -30,6 +30,21 @@ class RegistryRefused(AdsumError):
         self.detail = detail
 
 
+class NotAuthenticated(RegistryRefused):
+    """The registry does not know this program: it sent no token, or one that is wrong, has expired or was revoked.
+
+    `origin` is a clause: where the token comes from, or how to get one.
+    """
+
+    def __init__(self, detail: str, origin: str) -> None:
+        super().__init__(401, f"{detail} ({origin})")
+        self.origin = origin
+
+
+class NotAllowed(RegistryRefused):
+    """The scopes of this program don't allow the request (403), or it may not see the service (404)."""
+
+
 class DrainUnacknowledged(AdsumError):
     """The source notified consumers of the drain, but they can't acknowledge it (etcd, Consul)."""
 
@@ -68,8 +83,16 @@ class NodeNotConnected(NodeUnreachable):
     """No connection to the node could be made, so it received nothing of the request."""
 
 
+class NodeNotTrusted(NodeNotConnected):
+    """A node presented a certificate that this host can't verify. It received nothing of the request."""
+
+
 class NodeDeclined(NodeUnreachable):
     """A node answered that it can't serve the request now: it starts or stops, or its store is unavailable."""
+
+
+class AuthorityMismatch(AdsumError):
+    """A node presented another authority than the one whose hash this host knows."""
 
 
 class ProtocolViolation(AdsumError):

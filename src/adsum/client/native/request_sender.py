@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Final, TypeVar
 
 from adsum import wire
-from adsum.client.errors import NodeDeclined, NodeUnreachable, ProtocolViolation, RegistryRefused
+from adsum.client.credentials.client_credentials import NO_TOKEN, ClientCredentials
+from adsum.client.errors import (
+    AuthorityMismatch,
+    NodeDeclined,
+    NodeNotTrusted,
+    NodeUnreachable,
+    NotAllowed,
+    NotAuthenticated,
+    ProtocolViolation,
+    RegistryRefused,
+)
 from adsum.client.native.hedged_requests import HEDGE_DELAY, OnProgress, first_answer
 from adsum.client.native.nodes import RegistryNodes
 from adsum.client.native.transport import QueryParams, Transport, TransportReply
@@ -23,22 +35,40 @@ WAIT_ANSWER_MARGIN: Final = 2.0
 """Seconds by which the answer to a waiting request may come later than its wait, since the node writes first; after
 that the request raises `AnswerOverdue`."""
 API_PATH: Final = "/api/v1"
+TRUST_PAUSE: Final = 30.0
+"""Seconds between two attempts to get a new certificate of the registry's authority. Within them the error stays."""
+SCOPE_MARK: Final = "needs the scope"
+"""Part of the problem of a request for a service that the caller may not see. Other answers 404 don't have it."""
 
 _NODE_FAILURES: Final = frozenset({429, 500, 502, 503, 504})
 """Statuses that concern the node and not the request: another node may serve it."""
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 
 class RequestSender:
     """Sends requests to the nodes of one registry and decodes the answers."""
 
-    def __init__(self, urls: Sequence[str], *, actor: str = "", clock: Clock | None = None, rng: Random) -> None:
-        """`actor` is recorded as the author of writes; without one the registry records the caller's address."""
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        actor: str = "",
+        clock: Clock | None = None,
+        rng: Random,
+        credentials: ClientCredentials | None = None,
+    ) -> None:
+        """`actor` is recorded as what the author of writes claims to be. Without `credentials` no token is sent."""
         self.nodes = RegistryNodes(urls, rng)
         self._clock = clock or SystemClock()
         uses_tls = any(url.startswith("https:") for url in urls)
-        self.transport = Transport(ssl.create_default_context() if uses_tls else None)
+        self._credentials = credentials
+        self._trusted = credentials.authority if credentials is not None else ""
+        """The authority that the present TLS context trusts, as PEM; "" for those of this system."""
+        self._next_trust_at = self._clock.now()
+        self.transport = Transport(self._make_ssl_context() if uses_tls else None)
         self.headers: dict[str, str] = {wire.ACTOR_HEADER: actor} if actor else {}
 
     async def close(self) -> None:
@@ -124,13 +154,96 @@ class RequestSender:
         timeout: float,
         fresh: bool,
     ) -> TransportReply:
-        """Sends a request to one node, once; `path` is the whole path. Raises `NodeUnreachable`."""
-        headers = dict(self.headers)
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        return await self.transport.request(
-            method, node + path, body=body, params=params, headers=headers, timeout=timeout, fresh=fresh
+        """Sends a request to one node; `path` is the whole path. Raises `NodeUnreachable`.
+
+        It is sent again if that node refused a token or presented an authority that has been replaced since.
+        """
+        extra = {"Content-Type": "application/json"} if body is not None else {}
+
+        async def attempt() -> TransportReply:
+            headers = {**self._headers(node), **extra}
+            return await self.transport.request(
+                method, node + path, body=body, params=params, headers=headers, timeout=timeout, fresh=fresh
+            )
+
+        sent, context = self._headers(node), self.transport.ssl_context
+        try:
+            reply = await attempt()
+        except NodeNotTrusted:
+            if not await self._has_new_trust(node, context):
+                raise
+            return await attempt()
+        return await attempt() if reply.status == 401 and self._has_new_token(node, sent) else reply
+
+    @asynccontextmanager
+    async def open_stream(
+        self, node: str, path: str, *, idle: float, params: QueryParams, headers: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Yields the body of an endless answer of one node in chunks. `path` is below `API_PATH`.
+
+        Raises `NodeUnreachable`, also when no byte arrives for `idle` seconds; `NotAuthenticated` and `NotAllowed`.
+        """
+        url = f"{node}{API_PATH}{path}"
+
+        async def attempt(stack: AsyncExitStack) -> tuple[TransportReply, AsyncIterator[bytes]]:
+            sent = {**self._headers(node), **headers}
+            return await stack.enter_async_context(self.transport.stream(url, idle=idle, params=params, headers=sent))
+
+        sent, context = self._headers(node), self.transport.ssl_context
+        async with AsyncExitStack() as stack:
+            try:
+                reply, chunks = await attempt(stack)
+            except NodeNotTrusted:
+                if not await self._has_new_trust(node, context):
+                    raise
+                reply, chunks = await attempt(stack)
+            if reply.status == 401 and self._has_new_token(node, sent):
+                reply, chunks = await attempt(stack)
+            if reply.status != 200:
+                raise self._access_refusal(reply) or NodeUnreachable(
+                    f"it answered the {path.rpartition('/')[2]} with status {reply.status}"
+                )
+            yield chunks
+
+    def _headers(self, node: str) -> dict[str, str]:
+        """Returns the headers of every request to a node."""
+        return {**self.headers, **(self._credentials.headers(node) if self._credentials is not None else {})}
+
+    def _make_ssl_context(self) -> ssl.SSLContext:
+        if self._credentials is not None:
+            return self._credentials.make_ssl_context()
+        return ssl.create_default_context()
+
+    def _has_new_token(self, node: str, sent: Mapping[str, str]) -> bool:
+        """Returns whether there is another token than the one that was sent; the files are read again if needed."""
+        if self._credentials is None:
+            return False
+        return self._headers(node) != sent or (
+            self._credentials.reload(self._clock.now()) and self._headers(node) != sent
         )
+
+    async def _has_new_trust(self, node: str, context: ssl.SSLContext | None) -> bool:
+        """Returns whether another certificate of the authority is trusted than by the context that was used.
+
+        The files are read again. Then the node is asked for the certificate of its authority, at most once in
+        `TRUST_PAUSE` seconds; it is accepted if its public key is the known one.
+        """
+        if self.transport.ssl_context is not context:
+            return True
+        credentials, now = self._credentials, self._clock.now()
+        if credentials is None or now < self._next_trust_at:
+            return False
+        self._next_trust_at = now + TRUST_PAUSE
+        credentials.reload(now)
+        if credentials.authority == self._trusted and not await _renew_authority(credentials, node):
+            return False
+        try:
+            self.transport.ssl_context = credentials.make_ssl_context()
+            self._trusted = credentials.authority
+        except Invalid as error:
+            _log.warning("the new certificate of the registry's authority is not used: %s", error)
+            return False
+        return True
 
     async def _request(
         self,
@@ -153,7 +266,33 @@ class RequestSender:
             node, method, API_PATH + path, body=body, params=params, timeout=timeout, fresh=fresh
         )
         must_not_decline(reply)
+        refusal = self._access_refusal(reply)
+        if refusal is not None:
+            raise refusal
         return _decode(reply, kind, instance)
+
+    def _access_refusal(self, reply: TransportReply) -> RegistryRefused | None:
+        """Returns the error of an answer that refuses this caller; None for any other answer."""
+        if reply.status not in (401, 403, 404):
+            return None
+        detail = _problem(reply).detail
+        if reply.status == 401:
+            return NotAuthenticated(detail, self._credentials.origin if self._credentials is not None else NO_TOKEN)
+        return NotAllowed(reply.status, detail) if reply.status == 403 or SCOPE_MARK in detail else None
+
+
+async def _renew_authority(credentials: ClientCredentials, node: str) -> bool:
+    """Gets the certificate of the registry's authority from a node. Returns whether it is a new one."""
+    from adsum.client.native.authority import accept_authority, fetch_authority
+
+    if not credentials.authority_hash or not node.startswith("https:"):
+        return False
+    try:
+        certificate = accept_authority(await fetch_authority(node), credentials.authority_hash, node)
+    except (AuthorityMismatch, NodeUnreachable, ImportError) as error:
+        _log.warning("no new certificate of the registry's authority: %s", error)
+        return False
+    return credentials.replace_authority(certificate)
 
 
 def must_not_decline(reply: TransportReply) -> None:

@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from adsum.client.consumer_identity import ConsumerIdentity
-from adsum.client.errors import RegistryUnavailable
+from adsum.client.errors import RegistryRefused, RegistryUnavailable
 from adsum.client.native.api import RegistryApi
 from adsum.client.native.hedged_requests import OnProgress, first_answer
 from adsum.client.native.watch_connection import WatchConnection, WatchRequest, open_watch_connection
@@ -121,6 +121,9 @@ class ServiceWatch:
         except RegistryUnavailable as error:
             self._connect_within(self._next_pause())
             return ConnectionLost(error.reason)
+        except RegistryRefused as error:  # Every node would refuse this caller: no other one is tried at once.
+            self._connect_within(self._next_pause())
+            return ConnectionLost(str(error))
         old, self._current, self._is_suspect = self._current, connection, False
         self._backoff.reset()
         self._registry.heartbeat = max(MIN_HEARTBEAT, connection.heartbeat or DEFAULT_HEARTBEAT)
@@ -159,7 +162,10 @@ class ServiceWatch:
             self._connecting.add_done_callback(lambda _: self._wakeup.wake())
 
     async def _open_connection(self) -> WatchConnection:
-        """Returns a connection to the node that sends its first update first. Raises `RegistryUnavailable`."""
+        """Returns a connection to the node that sends its first update first.
+
+        Raises `RegistryUnavailable` and `RegistryRefused`.
+        """
         registry, request = self._registry, WatchRequest(self._service, self._position(), self._consumer)
 
         async def connect(node: str, on_progress: OnProgress) -> WatchConnection:

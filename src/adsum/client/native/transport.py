@@ -16,7 +16,8 @@ from urllib.parse import urlencode, urlsplit
 import httpcore
 
 from adsum import wire
-from adsum.client.errors import NodeNotConnected, NodeUnreachable
+from adsum.client.errors import NodeNotConnected, NodeNotTrusted, NodeUnreachable
+from adsum.client.native.tls_errors import find_tls_error, is_untrusted, tls_problem
 from adsum.core.validation import quoted
 from adsum.version import __version__
 
@@ -28,7 +29,8 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """Bytes of an answer; a longer one is an error. A service of 100,000 instances takes about 20 MB."""
 MAX_ERROR_BODY_BYTES: Final = 65_536
 """Bytes of the error body of a refused stream; a longer one is an error."""
-
+KEEPALIVE_EXPIRY: Final = 30.0
+"""Seconds after which an idle connection is closed."""
 
 QueryParams = Sequence[tuple[str, str]]
 
@@ -47,6 +49,7 @@ _ERRORS: Final = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.UnsupportedProtocol,
+    ssl.SSLError,  # From a hand-shake that fails after the first bytes.
     TimeoutError,
 )
 
@@ -56,15 +59,10 @@ class Transport:
 
     def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
         """`ssl_context`: None if no URL uses TLS, since loading certificates takes a while."""
-        self._http = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=None,
-            max_keepalive_connections=8,
-            keepalive_expiry=30.0,
-        )
-        self._fresh = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context, max_connections=None, max_keepalive_connections=0
-        )
+        self.ssl_context = ssl_context
+        """The context of new connections. When it is replaced, open connections stay as they are."""
+        self._http = _ConnectionPool(self, max_keepalive=8)
+        self._fresh = _ConnectionPool(self, max_keepalive=0)
         """The pool for requests that need a new connection: an idle one may have been cut off unnoticed."""
 
     async def request(
@@ -88,7 +86,7 @@ class Transport:
                 async with self._begin(method, url, timeout, params, headers, body, pool) as answer:
                     return _reply(answer, await _read(answer, MAX_BODY_BYTES))
         except _ERRORS as error:
-            raise _unreachable(error) from error
+            raise _unreachable(error, url) from error
 
     @asynccontextmanager
     async def stream(
@@ -105,7 +103,7 @@ class Transport:
                     until_head.reschedule(None)
                     yield _reply(answer, body), answer.aiter_stream()
         except _ERRORS as error:
-            raise _unreachable(error) from error
+            raise _unreachable(error, url) from error
 
     def _begin(
         self,
@@ -168,11 +166,32 @@ async def _read(answer: httpcore.Response, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _unreachable(error: Exception) -> NodeUnreachable:
+class _ConnectionPool(httpcore.AsyncConnectionPool):
+    """A pool whose new connections use the present TLS context of a transport."""
+
+    def __init__(self, transport: Transport, max_keepalive: int) -> None:
+        super().__init__(max_connections=None, max_keepalive_connections=max_keepalive)
+        self._transport = transport
+
+    def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        return httpcore.AsyncHTTPConnection(
+            origin, ssl_context=self._transport.ssl_context, keepalive_expiry=KEEPALIVE_EXPIRY
+        )
+
+
+def _unreachable(error: Exception, url: str) -> NodeUnreachable:
     """Returns the error with a message; some errors of httpcore have none."""
+    tls_error = find_tls_error(error)
+    if tls_error is not None and is_untrusted(tls_error):
+        return NodeNotTrusted(tls_problem(tls_error))
     if isinstance(error, httpcore.ConnectTimeout):
         return NodeNotConnected("it did not accept a connection in time")
     if isinstance(error, (httpcore.TimeoutException, TimeoutError)):
         return NodeUnreachable("it did not answer in time")
-    message = str(error) or type(error).__name__
+    if tls_error is not None:
+        message = tls_problem(tls_error)
+    elif isinstance(error, httpcore.RemoteProtocolError) and url.startswith("http:"):
+        message = f"{error}; if this port serves TLS, its URL begins with https://"
+    else:
+        message = str(error) or type(error).__name__
     return NodeNotConnected(message) if isinstance(error, httpcore.ConnectError) else NodeUnreachable(message)

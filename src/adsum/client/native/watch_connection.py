@@ -10,11 +10,10 @@ from random import Random
 from typing import Final
 
 from adsum.client.consumer_identity import ConsumerIdentity
-from adsum.client.errors import NodeUnreachable, ProtocolViolation
+from adsum.client.errors import NodeUnreachable, ProtocolViolation, RegistryRefused
 from adsum.client.native.acknowledgements import Acknowledgements
 from adsum.client.native.api import RegistryApi
 from adsum.client.native.event_batcher import EventBatcher
-from adsum.client.native.request_sender import API_PATH
 from adsum.client.native.sse import SseParser
 from adsum.client.sources.source import ServiceUpdate, ViewPosition
 from adsum.client.wakeup import Wakeup
@@ -69,6 +68,8 @@ class WatchConnection:
         """Seconds between heartbeats, as the node states them; 0.0 if it states none."""
         self.close_reason = ""
         """The reason why the connection ended, as a clause; "" while it is open."""
+        self.refusal: RegistryRefused | None = None
+        """The error by which the node refused the watch to this caller."""
         self._api = api
         self._request = request
         self._clock = clock
@@ -115,6 +116,8 @@ class WatchConnection:
             self.close_reason = "the registry ended the watch"
         except (NodeUnreachable, ProtocolViolation) as error:
             self.close_reason = str(error)
+        except RegistryRefused as error:
+            self.refusal, self.close_reason = error, str(error)
         except Exception as error:
             _log.exception("%s: a watch at %s failed", self._request.service, without_credentials(self.node))
             self.close_reason = f"{type(error).__name__}: {error}"
@@ -123,11 +126,10 @@ class WatchConnection:
     async def _read_updates(self) -> None:
         """Reads until the connection ends. Raises `NodeUnreachable` and `ProtocolViolation`."""
         batcher, parser = EventBatcher(self._request.service, self._request.since), SseParser()
-        url, headers = f"{self.node}{API_PATH}/watch", {**self._api.headers, **self._request.headers()}
-        stream = self._api.transport.stream(url, idle=IDLE_TIMEOUT, params=self._request.params(), headers=headers)
-        async with stream as (reply, chunks):
-            if reply.status != 200:
-                raise NodeUnreachable(f"it answered the watch with status {reply.status}")
+        stream = self._api.open_stream(
+            self.node, "/watch", idle=IDLE_TIMEOUT, params=self._request.params(), headers=self._request.headers()
+        )
+        async with stream as chunks:
             self._note_progress()
             async for chunk in chunks:
                 self._note_progress()
@@ -154,7 +156,7 @@ async def open_watch_connection(
 ) -> WatchConnection:
     """Returns a connection that has its first update ready. `on_progress` is called whenever bytes arrive.
 
-    Raises `NodeUnreachable`.
+    Raises `NodeUnreachable`, and `RegistryRefused` if this caller may not watch the service.
     """
     wakeup = Wakeup(clock)
 
@@ -165,6 +167,8 @@ async def open_watch_connection(
     connection = WatchConnection(api, node, request, clock, rng, on_change)
     try:
         while (silent_since := connection.silent_since) is not None:
+            if connection.refusal is not None:
+                raise connection.refusal
             if connection.close_reason:
                 raise NodeUnreachable(connection.close_reason)
             if clock.now() - silent_since >= FIRST_UPDATE_TIMEOUT:

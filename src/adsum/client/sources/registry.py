@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from adsum import wire
 from adsum.client.consumer_identity import ConsumerIdentity, ServiceConsumers
+from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.errors import RegistryUnavailable
 from adsum.client.local_address import outbound_address_to_any
 from adsum.client.native.api import RegistryApi
@@ -28,9 +29,16 @@ class RegistrySource:
     """Implements `Source` with the native API."""
 
     def __init__(
-        self, urls: Sequence[str], *, actor: str, consumer: ConsumerIdentity | None, clock: Clock, rng: Random
+        self,
+        urls: Sequence[str],
+        *,
+        actor: str,
+        consumer: ConsumerIdentity | None,
+        clock: Clock,
+        rng: Random,
+        credentials: ClientCredentials | None = None,
     ) -> None:
-        self.api = RegistryApi(urls, actor=actor, clock=clock, rng=rng)
+        self.api = RegistryApi(urls, actor=actor, clock=clock, rng=rng, credentials=credentials)
         self.cache_fallback_delay = HEDGE_DELAY * len(urls)
         self._clock = clock
         self._registry = RegistryAccess(self.api, clock, rng)
