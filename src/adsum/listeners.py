@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from adsum.config.serve import NodeConfig
@@ -11,6 +11,7 @@ from adsum.core.errors import AdsumError
 from adsum.dialects.dialect import Dialect
 from adsum.file_descriptors import ConnectionLimits, connection_limits
 from adsum.mounts import GrpcListener, HttpListener, HttpPath, Listener, TcpListener, UdpListener
+from adsum.ports import ServerCertificates
 from adsum.servers import http
 from adsum.servers.http.path_router import PathRouter
 
@@ -30,14 +31,20 @@ class Listeners:
     """The HTTP server and the further listeners of a node, with limits that fit into its file descriptors."""
 
     def __init__(
-        self, config: NodeConfig, dialects: Mapping[str, Dialect], descriptor_limit: int, on_shed: Callable[[str], None]
+        self,
+        config: NodeConfig,
+        dialects: Mapping[str, Dialect],
+        descriptor_limit: int,
+        on_shed: http.OnShed,
+        certificates: ServerCertificates | None = None,
     ) -> None:
-        """`on_shed` is called for each connection that a limit or a rule ended: with its HTTP status, or "aborted"."""
+        """With `certificates` the HTTP and gRPC servers speak TLS."""
         mounts = [(name, mount) for name, dialect in dialects.items() for mount in dialect.mounts()]
         self._paths = [mount for _, mount in mounts if isinstance(mount, HttpPath)]
         self._listeners = [(name, mount) for name, mount in mounts if not isinstance(mount, HttpPath)]
         self._descriptor_limit = descriptor_limit
         self._on_shed = on_shed
+        self._certificates = certificates
         self._wanted_by_dialects = sum(_max_connections(listener) for _, listener in self._listeners)
         self._config = config
         self._limits = self._connection_limits()
@@ -59,14 +66,17 @@ class Listeners:
     def bind(self) -> None:
         """Binds the address of the HTTP server without accepting connections. Raises `ListenError`."""
         self._sockets = http.listen(self._config.listen)
-        self.urls = [http.socket_url(listening) for listening in self._sockets]
+        has_tls = self._certificates is not None
+        self.urls = [http.socket_url(listening, has_tls=has_tls) for listening in self._sockets]
 
     async def start(self) -> None:
         """Accepts connections, on the HTTP server first. Raises `AdsumError` if an address can't be used."""
         router = PathRouter(self._paths)
         hosts = http.AllowedHosts.for_sockets(self._config.listen, self._sockets, self._config.host_name)
         limits = http.HttpLimits(self._limits.http)
-        self._http = http.HttpServer(router.app, self._sockets, limits, router.fast_path, hosts, self._on_shed)
+        self._http = http.HttpServer(
+            router.app, self._sockets, limits, router.fast_path, hosts, self._on_shed, self._certificates
+        )
         self._sockets = []  # The server closes them from now on.
         await self._http.start()
         for name, listener in self._listeners:
@@ -122,7 +132,7 @@ class Listeners:
             from adsum.servers.grpc import GrpcServer
 
             listener.set_connection_limit(share)
-            return GrpcServer(listener.methods, listener.max_message_bytes, share)
+            return GrpcServer(listener.methods, listener.max_message_bytes, share, self._certificates)
         if isinstance(listener, TcpListener):
             from adsum.servers.tcp import TcpServer
 
@@ -131,19 +141,25 @@ class Listeners:
             from adsum.servers.udp import UdpServer
 
             return UdpServer(listener.protocol)
-        return _HttpListenerServer(listener, share, self._config.host_name, self._on_shed)
+        return _HttpListenerServer(listener, share, self._config.host_name, self._on_shed, self._certificates)
 
 
 class _HttpListenerServer:
     """The server of an `HttpListener`, with the same rules for host names as the node's HTTP server."""
 
     def __init__(
-        self, listener: HttpListener, connections: int, host_names: tuple[str, ...], on_shed: Callable[[str], None]
+        self,
+        listener: HttpListener,
+        connections: int,
+        host_names: tuple[str, ...],
+        on_shed: http.OnShed,
+        certificates: ServerCertificates | None,
     ) -> None:
         self._listener = listener
         self._connections = connections
         self._host_names = host_names
         self._on_shed = on_shed
+        self._certificates = certificates
         self._server: http.HttpServer | None = None
 
     async def start(self, address: str) -> str:
@@ -155,9 +171,10 @@ class _HttpListenerServer:
             self._listener.fast_path,
             http.AllowedHosts.for_sockets(address, sockets, self._host_names),
             self._on_shed,
+            self._certificates,
         )
         await self._server.start()
-        return http.socket_url(sockets[0]).removeprefix("http://")
+        return http.socket_url(sockets[0]).partition("://")[2]
 
     async def stop(self) -> None:
         if self._server is not None:

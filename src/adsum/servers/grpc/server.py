@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import grpc
@@ -15,7 +15,9 @@ import grpc.aio
 
 from adsum.core.addresses import split_host_port
 from adsum.core.errors import AdsumError
+from adsum.ports import ServerCertificates
 from adsum.servers.grpc import connections
+from adsum.servers.grpc.credentials import peer_certificate, server_credentials
 from adsum.servers.grpc.options import FINAL_READ_TIMEOUT, MAX_CALLS, STOP_TIMEOUT, server_options
 
 _log = logging.getLogger("adsum.grpc")
@@ -32,11 +34,28 @@ class GrpcCall:
     """
 
     def __init__(self, context: Any) -> None:
+        """`context` is grpc's `ServicerContext`."""
         self._context = context
         self._task = asyncio.current_task()
         self._writing: asyncio.Future[None] | None = None
         self._status: tuple[grpc.StatusCode, str] | None = None
         self.peer: str = context.peer().partition(":")[2]
+
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata of the call, without binary values; names are in lower case. The values of a name that was sent
+        several times are joined with ", ".
+        """
+        found: dict[str, str] = {}
+        for name, value in self._context.invocation_metadata() or ():
+            if isinstance(value, str) and not name.endswith("-bin"):
+                found[name] = f"{found[name]}, {value}" if name in found else value
+        return found
+
+    @cached_property
+    def certificate(self) -> bytes:
+        """The verified client certificate of the connection (DER), empty if it has none."""
+        return peer_certificate(self._context.auth_context())
 
     @property
     def is_refused(self) -> bool:
@@ -108,9 +127,20 @@ StreamMethod = Callable[[GrpcCall], Awaitable[None]]
 class GrpcServer:
     """Serves bidirectional streaming methods by path. Other paths are UNIMPLEMENTED."""
 
-    def __init__(self, methods: Mapping[str, StreamMethod], max_message: int, connections: int) -> None:
-        """`max_message`: bytes of a message. Past `connections` a new connection is closed."""
+    def __init__(
+        self,
+        methods: Mapping[str, StreamMethod],
+        max_message: int,
+        connections: int,
+        certificates: ServerCertificates | None = None,
+    ) -> None:
+        """`max_message`: bytes of a message. Past `connections` a new connection is closed.
+
+        With `certificates` the server speaks TLS, and requires client certificates: grpc can't request them and accept
+        connections without one.
+        """
         self._methods = methods
+        self._certificates = certificates
         self._options = server_options(max_message, connections)
         self._server: grpc.aio.Server | None = None
 
@@ -121,7 +151,10 @@ class GrpcServer:
             handlers=[_MethodsByPath(self._methods)], options=self._options, maximum_concurrent_rpcs=MAX_CALLS
         )
         try:
-            port = server.add_insecure_port(address)
+            if self._certificates is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, server_credentials(self._certificates))
         except RuntimeError as error:
             raise GrpcListenError(f"can't listen on {address}: {error}") from None
         await server.start()

@@ -1,8 +1,8 @@
 """The HTTP transport: uvicorn in the event loop of the node, with limits on everything that a peer can take."""
 
 from adsum.servers.http.cross_origin import AllowedHosts
-from adsum.servers.http.limits import HttpLimits
+from adsum.servers.http.limits import HttpLimits, OnShed
 from adsum.servers.http.server import HttpServer
 from adsum.servers.http.sockets import ListenError, listen, socket_url
 
-__all__ = ["AllowedHosts", "HttpLimits", "HttpServer", "ListenError", "listen", "socket_url"]
+__all__ = ["AllowedHosts", "HttpLimits", "HttpServer", "ListenError", "OnShed", "listen", "socket_url"]

@@ -1,4 +1,4 @@
-"""An acceptor accepts the connections of one listening socket, and answers those that exceed the limits.
+"""An acceptor accepts the connections of one listening socket, and refuses those that exceed the limits.
 
 The servers of asyncio accept every waiting connection before other code can refuse one. A burst of connections then
 takes the last file descriptor, and the rest end without a response.
@@ -10,47 +10,57 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
+
+from adsum.servers.http.refusals import Refusals
 
 MAX_ACCEPTS_PER_TURN: Final = 64
 """Connections that are accepted before other tasks of the event loop run."""
 ACCEPT_RETRY_DELAY: Final = 0.5
 """Seconds until the next try after the system had no descriptor or memory for a connection. Connections wait."""
-DISCARD_READ_BYTES: Final = 64 * 1024
-"""Bytes that are read at a time from a refused connection, and discarded. A close with unread bytes resets the
-connection, and the peer may not see the response."""
-LINGER_TIMEOUT: Final = 1.0
-"""Seconds for which a refused connection is read: its request may arrive after the refusal."""
-MAX_LINGERING_CONNECTIONS: Final = 32
-"""Refused connections that are read at a time. Further ones are closed at once."""
 RESOURCE_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors with which the system refuses a connection because descriptors or memory are used up."""
 
 _log = logging.getLogger("adsum.http")
 
 
+class Connector(Protocol):
+    """Gives accepted connections their protocol."""
+
+    def connect(self, connection: socket.socket) -> Coroutine[Any, Any, None]:
+        """Takes the connection over. Raises nothing if the peer has left."""
+        ...
+
+    def close(self) -> None:
+        """Closes the connections that have no protocol yet and would keep a stop waiting."""
+        ...
+
+
 class Acceptor:
     """Accepts the connections of a bound socket. It has the methods that uvicorn expects of an asyncio server."""
 
     def __init__(
-        self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol], refusal: Callable[[int], bytes | None]
+        self, sock: socket.socket, connector: Connector, refusal: Callable[[], bytes | None], refusals: Refusals
     ) -> None:
-        """`refusal` gets the number of accepted connections that have no protocol yet. It returns the response to a
-        connection that exceeds the limits, or None if the connection may come in.
+        """`refusal` returns the response to a connection that exceeds the limits, empty if there is none, or None if
+        the connection may come in. `refusals` sends it.
         """
         self._sock = sock
-        self._protocol = protocol
+        self._connector = connector
         self._refusal = refusal
+        self._refusals = refusals
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         """Accepted connections that have no protocol yet."""
-        self._lingering: set[asyncio.Task[None]] = set()
-        """Refused connections that are still read."""
         self._retry: asyncio.TimerHandle | None = None
         self._lacks_resources = False
         """True if the system had no descriptor or memory for the latest connection."""
+
+    @property
+    def arriving(self) -> int:
+        """The number of accepted connections that have no protocol yet."""
+        return len(self._arriving)
 
     def start(self, backlog: int) -> None:
         """Accepts connections. `backlog`: how many may wait in the system's queue."""
@@ -63,11 +73,11 @@ class Acceptor:
         if self._retry is not None:
             self._retry.cancel()
         self._loop.remove_reader(self._sock)
-        for task in self._lingering:
-            task.cancel()
+        self._connector.close()
+        self._refusals.close()
 
     async def wait_closed(self) -> None:
-        """Returns when every accepted connection has its protocol."""
+        """Returns when every accepted connection has its protocol, or is closed."""
         await asyncio.gather(*self._arriving, return_exceptions=True)
 
     def _accept(self) -> None:
@@ -86,39 +96,27 @@ class Acceptor:
                 self._retry = self._loop.call_later(ACCEPT_RETRY_DELAY, self._loop.add_reader, self._sock, self._accept)
                 return
             self._lacks_resources = False
-            refusal = self._refusal(len(self._arriving))
+            refusal = self._refusal()
             if refusal is None:
-                task = self._loop.create_task(self._connect(connection))
+                task = self._loop.create_task(self._connector.connect(connection))
                 self._arriving.add(task)
                 task.add_done_callback(self._arriving.discard)
             else:
-                self._refuse(connection, refusal)
+                self._refusals.send(connection, refusal)
 
-    async def _connect(self, connection: socket.socket) -> None:
+
+class PlainConnector:
+    """Gives connections without TLS their protocol."""
+
+    def __init__(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+        self._protocol = protocol
+
+    async def connect(self, connection: socket.socket) -> None:
+        """Implements `Connector`."""
         try:
-            await self._loop.connect_accepted_socket(self._protocol, connection)
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         except OSError:  # The peer has left.
             connection.close()
 
-    def _refuse(self, connection: socket.socket, response: bytes) -> None:
-        try:
-            connection.setblocking(False)
-            connection.send(response)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:  # The peer has left.
-            connection.close()
-            return
-        if len(self._lingering) >= MAX_LINGERING_CONNECTIONS:
-            with connection, suppress(OSError):
-                connection.recv(DISCARD_READ_BYTES)
-            return
-        task = self._loop.create_task(self._linger(connection))
-        self._lingering.add(task)
-        task.add_done_callback(self._lingering.discard)
-
-    async def _linger(self, connection: socket.socket) -> None:
-        """Reads and discards until the peer has read its refusal and closes."""
-        with connection, suppress(OSError, TimeoutError):
-            async with asyncio.timeout(LINGER_TIMEOUT):
-                while await self._loop.sock_recv(connection, DISCARD_READ_BYTES):
-                    pass
+    def close(self) -> None:
+        """Does nothing: connections get their protocol soon."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from adsum import wire
 from adsum.core.validation import quoted
 from adsum.mounts import FastPathReply
-from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
+from adsum.ports import ABORT_IF_SILENT, CLIENT_CERTIFICATE, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers.http.cross_origin import AllowedHosts, is_cross_origin
 from adsum.servers.http.limits import MAX_HEAD_BYTES
 from adsum.servers.http.sweeper import Sweeper
@@ -113,6 +113,8 @@ class HttpConnection(UvicornConnection):
         state[SEND_RESPONSE] = self.answer_latest
         state[SEND_CHUNK] = self.write_chunk
         state[ABORT_IF_SILENT] = self._abort_if_silent
+        if self.client_certificate:
+            state[CLIENT_CERTIFICATE] = self.client_certificate
 
     def body_received(self) -> None:
         self._unparsed = 0
@@ -144,7 +146,7 @@ class HttpConnection(UvicornConnection):
         """Answers without a task. Returns False, and writes nothing, if the fast path has no response."""
         if self._fast_path is None or not self.can_answer_without_task():
             return False
-        response = self._fast_path(self.target, self.header_fields, b"")
+        response = self._fast_path(self.target, self.header_fields, self.client_certificate)
         if response is None:
             return False
         self.write_response(*response)

@@ -36,7 +36,8 @@ class HttpLimits:
 
 
 OnShed = Callable[[str], None]
-"""Called for each connection that a limit or a rule ended, with the status that was sent, or "aborted" if none was."""
+"""Called for each connection that a limit or a rule ended: with the status that was sent, with a word of
+`tls_connector` if its handshake did not end well, or "aborted"."""
 
 
 def ignore_shed(_: str) -> None:

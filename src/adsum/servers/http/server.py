@@ -13,14 +13,18 @@ import uvicorn
 
 from adsum import wire
 from adsum.mounts import AsgiApp, FastPathReply
+from adsum.ports import ServerCertificates
 from adsum.servers.http.connection import HttpConnection, closing_response
 from adsum.servers.http.cross_origin import AllowedHosts
 from adsum.servers.http.limits import BACKLOG, HttpLimits, OnShed, ignore_shed
 from adsum.servers.http.sweeper import Sweeper
+from adsum.servers.http.tls_connector import TLS_CROWDED, TlsConnector
 from adsum.servers.http.uvicorn_adapter import UvicornServer
 
 RETRY_AFTER_HEADER: Final = (b"retry-after", b"5")
 """Sent to a connection past the limit: the seconds after which it may try again."""
+NO_TLS: Final = (400, "this port speaks TLS, and the request came in plain text: use a URL that begins with https://")
+"""Status and detail of the response to a peer that does not begin with TLS. It is sent in plain text."""
 
 
 class HttpServer:
@@ -34,8 +38,12 @@ class HttpServer:
         fast_path: FastPathReply | None = None,
         allowed_hosts: AllowedHosts | None = None,
         on_shed: OnShed = ignore_shed,
+        certificates: ServerCertificates | None = None,
     ) -> None:
-        """`fast_path` gets every plain GET before the application does. `allowed_hosts` None allows every Host."""
+        """`fast_path` gets every plain GET before the application does. `allowed_hosts` None allows every Host.
+
+        With `certificates` the server speaks TLS.
+        """
         limits = limits or HttpLimits()
         self._sockets = list(sockets)
         self._sweeper = Sweeper(limits, on_shed)
@@ -54,7 +62,17 @@ class HttpServer:
             timeout_keep_alive=limits.idle_timeout,
             timeout_graceful_shutdown=limits.stop_timeout,
         )
-        self._server = UvicornServer(config, self._refusal)
+        tls = None
+        if certificates is not None:
+            tls = partial(
+                TlsConnector,
+                certificates=certificates,
+                max_connections=lambda: self.max_connections,
+                no_tls_response=lambda: closing_response(*NO_TLS, self._server.default_headers),
+                on_shed=on_shed,
+            )
+        self._has_tls = tls is not None
+        self._server = UvicornServer(config, self._refusal, tls)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -75,11 +93,15 @@ class HttpServer:
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
 
-    def _refusal(self, arriving: int) -> bytes | None:
-        """Returns the response to a connection past the limit, None if there is room. `arriving`: see `Acceptor`."""
-        if self.connections + arriving < self._sweeper.limits.max_connections:
+    def _refusal(self) -> bytes | None:
+        """Returns the response to a connection past the limit, None if there is room. Over TLS it is empty: nothing can
+        be sent before the handshake.
+        """
+        if self.connections + self._server.arriving_count < self.max_connections:
             return None
-        self._sweeper.on_shed("503")
+        self._sweeper.on_shed(TLS_CROWDED if self._has_tls else "503")
+        if self._has_tls:
+            return b""
         headers = (*self._server.default_headers, RETRY_AFTER_HEADER)
         return closing_response(503, "too many connections", headers)
 

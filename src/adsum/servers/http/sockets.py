@@ -46,7 +46,7 @@ def _bind(family: int, target: tuple[Any, ...]) -> socket.socket:
     return bound
 
 
-def socket_url(bound: socket.socket) -> str:
+def socket_url(bound: socket.socket, *, has_tls: bool = False) -> str:
     """Returns the URL of the server on a bound socket."""
     host, port = bound.getsockname()[:2]
-    return f"http://{format_host_port(host, port)}"
+    return f"{'https' if has_tls else 'http'}://{format_host_port(host, port)}"

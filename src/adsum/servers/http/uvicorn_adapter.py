@@ -18,8 +18,10 @@ from typing import Any, Final, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from adsum.servers.http.acceptor import Acceptor
+from adsum.servers.http.acceptor import Acceptor, PlainConnector
 from adsum.servers.http.limits import MAX_PIPELINED_REQUESTS
+from adsum.servers.http.refusals import Refusals
+from adsum.servers.http.tls_connector import TlsConnector
 
 PRIVATE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol": (
@@ -87,6 +89,10 @@ class UvicornConnection(HttpToolsProtocol):
         """The request whose ASGI task started last. Requests behind it may wait in `pipeline`."""
         self._is_answered = False
         """True if the request that the parser reads is answered already."""
+        self._tcp: asyncio.Transport | None = None
+        """The transport below TLS; None without TLS."""
+        self.client_certificate = b""
+        """The verified client certificate (DER), empty if there is none."""
 
     def request_began(self) -> None:
         """Hook: the first byte of a request was parsed."""
@@ -146,7 +152,8 @@ class UvicornConnection(HttpToolsProtocol):
 
     def unsent_bytes(self) -> int:
         """Returns how many bytes the peer has not taken yet."""
-        return self.transport.get_write_buffer_size()
+        below_tls = 0 if self._tcp is None else self._tcp.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + below_tls
 
     def abort_transport(self) -> None:
         """Closes now. Bytes that the peer has not taken are lost."""
@@ -225,7 +232,18 @@ class UvicornConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self.restart_idle_timer()
 
+    def tls_connection_made(self, transport: asyncio.Transport, tcp: asyncio.Transport) -> None:
+        """Takes a connection after its handshake. `tcp` is the transport below TLS.
+
+        TLS keeps no bytes of its own: writing stops when `tcp` does not take more, as it does without TLS.
+        """
+        transport.set_write_buffer_limits(high=1, low=0)
+        self._tcp = tcp
+        self.client_certificate = transport.get_extra_info("ssl_object").getpeercert(True) or b""
+        self.connection_made(transport)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._tcp = None
         self.stop_idle_timer()
         self.disconnect_requests()
         super().connection_lost(exc)
@@ -270,17 +288,26 @@ class UvicornConnection(HttpToolsProtocol):
 class UvicornServer(uvicorn.Server):
     """uvicorn's server without its signal handlers, and with an `Acceptor` for each socket."""
 
-    def __init__(self, config: uvicorn.Config, refusal: Callable[[int], bytes | None]) -> None:
-        """`refusal`: see `Acceptor`."""
+    def __init__(
+        self, config: uvicorn.Config, refusal: Callable[[], bytes | None], tls: Callable[..., TlsConnector] | None
+    ) -> None:
+        """`refusal`: see `Acceptor`. `tls` creates a `TlsConnector`, given its `protocol` and its `refusals`."""
         super().__init__(config)
         self.up = asyncio.Event()
         """Set when connections are accepted."""
         self._refusal = refusal
+        self._tls = tls
+        self._acceptors: list[Acceptor] = []
 
     @property
     def connection_count(self) -> int:
         """The number of open connections."""
         return len(self.server_state.connections)
+
+    @property
+    def arriving_count(self) -> int:
+        """The number of accepted connections that are not open yet, since their handshake is under way."""
+        return sum(acceptor.arriving for acceptor in self._acceptors)
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -304,10 +331,12 @@ class UvicornServer(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        acceptors = [Acceptor(sock, protocol, self._refusal) for sock in sockets or ()]
-        for acceptor in acceptors:
+        refusals = Refusals()
+        connector = self._tls(protocol=protocol, refusals=refusals) if self._tls else PlainConnector(protocol)
+        self._acceptors = [Acceptor(sock, connector, self._refusal, refusals) for sock in sockets or ()]
+        for acceptor in self._acceptors:
             acceptor.start(self.config.backlog)
-        self.servers = cast("list[asyncio.Server]", acceptors)
+        self.servers = cast("list[asyncio.Server]", self._acceptors)
         self.started = True
         self.up.set()
 
