@@ -43,7 +43,9 @@ async def _assert_story(store: Store, *, routes: bool) -> None:
     provenance = removal.provenance
     assert (removal.status, provenance.cause, provenance.reason) == ("", "deregistered", "gone")
     assert "ann" in (provenance.actor, provenance.claimed), "up to version 0.2, the actor was only claimed"
-    documents = {str(document.key): json.loads(document.body) for document in snapshot.documents.of_kind(DocumentKind.ROUTE)}
+    documents = {
+        str(document.key): json.loads(document.body) for document in snapshot.documents.of_kind(DocumentKind.ROUTE)
+    }
     assert (documents.get("route shop", {}).get("hosts") == ["shop.example"]) is routes
     revision = await store.commit([change("o3")], snapshot.revision, [put_route("new")])
     assert [edit.key.name for edit in await store.edits(None, "new", 9)] == ["new"]
