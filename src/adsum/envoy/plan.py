@@ -33,12 +33,27 @@ SocketAddress = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
+class XdsCredentials:
+    """The files by which a gateway and its registry recognize each other over TLS. They are read again when replaced.
+
+    `authority`: the certificates of the authorities that the gateway trusts, as PEM. `certificate` and `key`: what the
+    gateway presents; both or none. `folder`: the credentials folder of this host, if the files are in one.
+    """
+
+    authority: Path
+    certificate: Path | None = None
+    key: Path | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayPlan:
     """The plan of one gateway.
 
-    `registry_nodes`: the xDS addresses of the registry. `monitor`: None turns the monitor off. `max_connections`: the
-    setting. `max_open_files`: how many files an Envoy may have open; None is no limit. `process_access`: whether the
-    gateway may act on Envoy's process from outside (docs/envoy.md).
+    `registry_nodes`: the xDS addresses of the registry. `xds_credentials`: None means that they speak plain text.
+    `monitor`: None turns the monitor off. `max_connections`: the setting. `max_open_files`: how many files an Envoy may
+    have open; None is no limit. `process_access`: whether the gateway may act on Envoy's process from outside
+    (docs/envoy.md).
     """
 
     binary: EnvoyBinary
@@ -52,6 +67,7 @@ class GatewayPlan:
     log_level: str
     max_open_files: int | None = None
     process_access: bool = True
+    xds_credentials: XdsCredentials | None = None
 
     @property
     def connection_limit(self) -> int:
@@ -78,7 +94,12 @@ class GatewayPlan:
         return (*self.listen_addresses, *([self.monitor] if self.monitor else []))
 
 
-def make_plan(config: GatewayConfig, registry_nodes: Sequence[SocketAddress], zone: str = "") -> GatewayPlan:
+def make_plan(
+    config: GatewayConfig,
+    registry_nodes: Sequence[SocketAddress],
+    zone: str = "",
+    xds_credentials: XdsCredentials | None = None,
+) -> GatewayPlan:
     """Returns the plan of the gateway that the settings describe. Raises `EnvoyNotFound` and `Invalid`."""
     profile = config.profile(zone, system_ca_file())
     return GatewayPlan(
@@ -93,6 +114,7 @@ def make_plan(config: GatewayConfig, registry_nodes: Sequence[SocketAddress], zo
         log_level=config.log_level,
         max_open_files=max_open_files(),
         process_access=config.process_access,
+        xds_credentials=xds_credentials,
     )
 
 
