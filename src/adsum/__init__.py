@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from adsum.client.calls.options import ChannelOptions as ChannelOptions
     from adsum.client.calls.pick import Pick as Pick
     from adsum.client.client import Client as Client
+    from adsum.client.errors import NotAllowed as NotAllowed
+    from adsum.client.errors import NotAuthenticated as NotAuthenticated
     from adsum.client.errors import RegistryRefused as RegistryRefused
     from adsum.client.errors import RegistryUnavailable as RegistryUnavailable
     from adsum.client.registration.registrar import Registrar as Registrar
@@ -53,7 +55,7 @@ _EXPORTS: Final = {
     "adsum.client.calls.options": ("CallOptions", "ChannelOptions"),
     "adsum.client.calls.pick": ("Pick",),
     "adsum.client.client": ("Client",),
-    "adsum.client.errors": ("RegistryRefused", "RegistryUnavailable"),
+    "adsum.client.errors": ("NotAllowed", "NotAuthenticated", "RegistryRefused", "RegistryUnavailable"),
     "adsum.client.registration.registrar": ("Registrar",),
     "adsum.client.registration.registrar_state": ("DrainResult",),
     "adsum.client.sync": ("SyncChannel", "SyncClient", "SyncRegistrar", "SyncResolver"),

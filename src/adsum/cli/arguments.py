@@ -69,7 +69,7 @@ class ServiceType(Type):
         param: click.Parameter,
         incomplete: str,
     ) -> list[click.shell_completion.CompletionItem]:
-        names = _complete(lambda api: _candidates(api, incomplete, with_ids=self._with_id))
+        names = complete(lambda api: _candidates(api, incomplete, with_ids=self._with_id))
         return [click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
@@ -123,7 +123,7 @@ async def _candidates(api: RegistryApi, incomplete: str, *, with_ids: bool) -> S
     return [service.name + ending for service in (await api.services()).services]
 
 
-def _complete(work: Callable[[RegistryApi], Awaitable[Sequence[str]]]) -> Sequence[str]:
+def complete(work: Callable[[RegistryApi], Awaitable[Sequence[str]]]) -> Sequence[str]:
     """Returns the candidates from the registry; none if it does not answer within `COMPLETION_TIMEOUT`."""
     from adsum.client.client import Client
 

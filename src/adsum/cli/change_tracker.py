@@ -38,6 +38,7 @@ class WatchedChange(msgspec.Struct, frozen=True):
     actor: str
     reason: str
     revision: int
+    claimed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class ChangeTracker:
             actor=view.actor,
             reason=view.reason,
             revision=revision,
+            claimed=view.claimed,
         )
         yield ObservedChange(change, self._initial)
 
@@ -132,6 +134,7 @@ class ChangeTracker:
                 actor=removed.actor,
                 reason=removed.reason,
                 revision=revision,
+                claimed=removed.claimed,
             )
         )
 

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
-from adsum.client.errors import RegistryUnavailable
+from adsum.client.errors import NotAllowed, NotAuthenticated, RegistryUnavailable
 from adsum.config.client import ClientConfig
 from adsum.core.errors import Invalid
 
@@ -26,7 +26,13 @@ def make_client(settings: Settings) -> Client:
     try:
         # `acknowledge=False`: a command calls no instance that it resolves, so no drain has to wait for it.
         return Client(
-            config.url, zone=config.zone, actor=config.actor, cache_max_age=config.cache_max_age, acknowledge=False
+            config.url,
+            zone=config.zone,
+            actor=config.actor,
+            cache_max_age=config.cache_max_age,
+            acknowledge=False,
+            token_file=config.token_file,
+            authority_file=config.authority_file,
         )
     except Invalid as error:
         raise settings.config_error(error, {"urls": "url"}) from None
@@ -45,6 +51,10 @@ def run_with_client(settings: Settings, work: Callable[[Client], Awaitable[T]]) 
 
     try:
         return asyncio.run(go())
+    except NotAuthenticated as error:
+        raise CommandFailed(ExitCode.NO_PERMISSION, str(error)) from None
+    except NotAllowed as error:
+        raise CommandFailed(ExitCode.NO_PERMISSION, f"{error} (`adsum whoami` shows your scopes)") from None
     except RegistryUnavailable as error:
         raise _unavailable(error, settings.get(ClientConfig).url) from None
 

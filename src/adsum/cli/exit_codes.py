@@ -10,8 +10,11 @@ from adsum.cli.settings.loader import ConfigError
 from adsum.client.errors import (
     AnswerLost,
     AnswerOverdue,
+    AuthorityMismatch,
     NeedsRegistry,
     NodeUnreachable,
+    NotAllowed,
+    NotAuthenticated,
     ProtocolViolation,
     RegistryUnavailable,
 )
@@ -28,6 +31,8 @@ class ExitCode(IntEnum):
     """No such service or instance, or none that may be used. This code is our own; the others are conventions."""
     UNAVAILABLE = 69
     TRY_AGAIN = 75
+    NO_PERMISSION = 77
+    """The registry does not know the caller, or its scopes don't allow the request."""
     CONFIG = 78
     TIMEOUT = 124
     NOT_EXECUTABLE = 126
@@ -46,6 +51,9 @@ ERROR_CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (Overloaded, ExitCode.TRY_AGAIN),
     (AnswerOverdue, ExitCode.TIMEOUT),
     (AnswerLost, ExitCode.TIMEOUT),
+    (NotAuthenticated, ExitCode.NO_PERMISSION),
+    (NotAllowed, ExitCode.NO_PERMISSION),
+    (AuthorityMismatch, ExitCode.NO_PERMISSION),
     (Invalid, ExitCode.USAGE),
     (NeedsRegistry, ExitCode.USAGE),
     (AdsumError, ExitCode.FAILURE),

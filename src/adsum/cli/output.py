@@ -172,6 +172,11 @@ def ago(at: float, now: float | None = None) -> str:
     return f"{format_duration((time.time() if now is None else now) - at)} ago" if at else ""
 
 
+def until(at: float, now: float) -> str:
+    """Returns the time until an instant of the wall clock, such as `in 5 min`, or since it, such as `2 d ago`."""
+    return f"in {format_duration(at - now)}" if at > now else ago(at, now)
+
+
 def format_duration(duration: float) -> str:
     """Returns a duration in whole units: `0 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
     for unit, name, limit in ((1.0, "s", 120.0), (60.0, "min", 3_600.0), (3_600.0, "h", 172_800.0)):
@@ -191,10 +196,15 @@ def time_of_day(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%H:%M:%S")
 
 
-def format_cause(cause: str, actor: str, reason: str, peer: str = "") -> str:
-    """Returns a cause, its actor and its reason as one clause. `peer` is the address that the request came from."""
+def format_cause(cause: str, actor: str, reason: str, peer: str = "", claimed: str = "") -> str:
+    """Returns a cause, its actor and its reason as one clause.
+
+    `peer` is the address that the request came from. `claimed` is the actor that it named without proof.
+    """
+    notes = [f"as {claimed}"] if claimed and claimed != actor else []
+    notes += [f"from {peer}"] if peer and not actor.endswith(f"@{peer}") else []
     by = f" by {actor}" if actor else ""
-    by += f" (from {peer})" if peer else ""
+    by += f" ({', '.join(notes)})" if notes else ""
     return f"{cause}{by}: {reason}" if reason else f"{cause}{by}"
 
 

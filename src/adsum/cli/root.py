@@ -71,6 +71,11 @@ COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyTy
             ),
             "route": CommandEntry("Manage the routes of gateways", "adsum.cli.commands.route:route"),
         },
+        "Access": {
+            "join": CommandEntry("Join a registry by a line that it printed", "adsum.cli.commands.join:join"),
+            "token": CommandEntry("Manage tokens, and invite hosts", "adsum.cli.commands.token:token"),
+            "whoami": CommandEntry("Show who the registry takes you for", "adsum.cli.commands.whoami:whoami"),
+        },
         "Shell": {
             "completion": CommandEntry(
                 "Print the completion script of a shell", "adsum.cli.commands.completion:completion"
@@ -118,7 +123,7 @@ class RootGroup(click.Group):
     cls=RootGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 69 registry unavailable, 75 try again later, "
-    "78 invalid setting, 124 timeout, 130 interrupted.",
+    "77 not allowed, 78 invalid setting, 124 timeout, 130 interrupted.",
 )
 @click.version_option(__version__, "-V", "--version", message="adsum %(version)s")
 def root() -> None:

@@ -40,6 +40,7 @@ from adsum.ports import Clock
 
 if TYPE_CHECKING:
     from adsum.client.native.api import RegistryApi
+    from adsum.client.native.certificate_renewal import CertificateRenewal
 
 URL_VARIABLE: Final = "ADSUM_URL"
 ZONE_VARIABLE: Final = "ADSUM_ZONE"
@@ -105,6 +106,7 @@ class Client:
         self._view_cache = _open_view_cache(cache, self.urls)
         self._source = source
         self._renewals: Renewals | None = None
+        self._certificate_renewal: CertificateRenewal | None = None
         self._resolvers: dict[str, Resolver] = {}
         self._channels: dict[tuple[str, ChannelOptions], Channel] = {}
         self._registrars: list[Registrar] = []
@@ -285,7 +287,21 @@ class Client:
                 rng=self._rng,
                 credentials=self._credentials,
             )
+            self._certificate_renewal = self._renew_certificate()
         return self._source
+
+    def _renew_certificate(self) -> CertificateRenewal | None:
+        """Begins to keep the certificate of this host valid, if it has one and an event loop runs."""
+        joined = self._credentials.joined if self._credentials is not None else None
+        if joined is None or joined.certificate is None or not joined.token:
+            return None
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+        from adsum.client.native.certificate_renewal import CertificateRenewal
+
+        return CertificateRenewal(joined, self.api, self._clock, self._rng)
 
     @property
     def api(self) -> RegistryApi:
@@ -308,6 +324,8 @@ class Client:
             await asyncio.gather(self._cleanup, return_exceptions=True)
         if self._renewals is not None:
             await self._renewals.close()
+        if self._certificate_renewal is not None:
+            await self._certificate_renewal.close()
         await asyncio.gather(*(resolver.close(goodbye=False) for resolver in self._resolvers.values()))
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         if self._source is not None:

@@ -285,6 +285,11 @@ class SyncRegistrar:
         return self._registrar.conflict
 
     @property
+    def denial(self) -> str:
+        """See `Registrar.denial`."""
+        return self._registrar.denial
+
+    @property
     def instance(self) -> Instance | None:
         return self._registrar.instance
 

@@ -104,7 +104,14 @@ class Supervisor:
         from adsum.run.background_registrar import BackgroundRegistrar
 
         config, plan = self._plan.client, self._plan
-        client = Client(config.url, zone=config.zone, actor=config.actor, cache=False)
+        client = Client(
+            config.url,
+            zone=config.zone,
+            actor=config.actor,
+            cache=False,
+            token_file=config.token_file,
+            authority_file=config.authority_file,
+        )
         return BackgroundRegistrar(
             client,
             plan.registration,

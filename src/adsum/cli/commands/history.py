@@ -52,5 +52,5 @@ def _row(change: wire.ChangeView) -> tuple[str, ...]:
         output.ago(change.at),
         f"{change.service}/{change.id}" if change.id else change.service,
         change.status or "gone",
-        output.format_cause(change.cause, change.actor, change.reason, change.peer),
+        output.format_cause(change.cause, change.actor, change.reason, change.peer, change.claimed),
     )

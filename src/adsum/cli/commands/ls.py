@@ -98,7 +98,7 @@ def _row(instance: wire.InstanceView) -> tuple[str, ...]:
         format_host_port(instance.address, instance.port),
         instance.status,
         output.ago(instance.since),
-        output.format_cause(instance.cause, instance.actor, instance.reason),
+        output.format_cause(instance.cause, instance.actor, instance.reason, claimed=instance.claimed),
         instance.zone,
         str(instance.weight) if instance.weight != 1 else "",
         ", ".join(instance.tags),

@@ -228,7 +228,7 @@ def _describe_statuses(view: wire.ServiceView) -> str:
     if len(view.instances) <= MAX_INSTANCES_NAMED:
         return "; ".join(
             f"{instance.id} is {instance.status} "
-            f"({output.format_cause(instance.cause, instance.actor, instance.reason)})"
+            f"({output.format_cause(instance.cause, instance.actor, instance.reason, claimed=instance.claimed)})"
             for instance in view.instances
         )
     statuses = [instance.status for instance in view.instances]

@@ -48,7 +48,9 @@ def history(loaded: Settings, name: str, limit: int, as_json: bool) -> None:
 
 def _print_edit(edit: wire.EditView) -> None:
     time = f"{output.time_of_day(edit.at)}  {output.ago(edit.at)}"
-    output.print_line(f"{time}  {edit.document} {edit.name}  {output.format_cause(edit.edit, edit.actor, edit.reason)}")
+    output.print_line(
+        f"{time}  {edit.document} {edit.name}  {output.format_cause(edit.edit, edit.actor, edit.reason, claimed=edit.claimed)}"
+    )
     for field in dict.fromkeys((*edit.before, *edit.after)):
         if field in ("name", "service"):
             continue  # The line above shows it.

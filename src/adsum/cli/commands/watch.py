@@ -53,5 +53,5 @@ def _parts(observed: ObservedChange) -> tuple[str | output.StatusText, ...]:
     return (
         f"{output.time_of_day(change.at)}  {change.service}/{change.id}  ",
         output.StatusText(status, change.status),
-        f"  {output.format_cause(change.cause, change.actor, change.reason)}",
+        f"  {output.format_cause(change.cause, change.actor, change.reason, claimed=change.claimed)}",
     )

@@ -166,11 +166,11 @@ class RequestSender:
                 method, node + path, body=body, params=params, headers=headers, timeout=timeout, fresh=fresh
             )
 
-        sent, context = self._headers(node), self.transport.ssl_context
+        sent, trusted = self._headers(node), self._trusted
         try:
             reply = await attempt()
         except NodeNotTrusted:
-            if not await self._has_new_trust(node, context):
+            if not await self._has_new_trust(node, trusted):
                 raise
             return await attempt()
         return await attempt() if reply.status == 401 and self._has_new_token(node, sent) else reply
@@ -189,12 +189,12 @@ class RequestSender:
             sent = {**self._headers(node), **headers}
             return await stack.enter_async_context(self.transport.stream(url, idle=idle, params=params, headers=sent))
 
-        sent, context = self._headers(node), self.transport.ssl_context
+        sent, trusted = self._headers(node), self._trusted
         async with AsyncExitStack() as stack:
             try:
                 reply, chunks = await attempt(stack)
             except NodeNotTrusted:
-                if not await self._has_new_trust(node, context):
+                if not await self._has_new_trust(node, trusted):
                     raise
                 reply, chunks = await attempt(stack)
             if reply.status == 401 and self._has_new_token(node, sent):
@@ -222,13 +222,13 @@ class RequestSender:
             self._credentials.reload(self._clock.now()) and self._headers(node) != sent
         )
 
-    async def _has_new_trust(self, node: str, context: ssl.SSLContext | None) -> bool:
-        """Returns whether another certificate of the authority is trusted than by the context that was used.
+    async def _has_new_trust(self, node: str, trusted: str) -> bool:
+        """Returns whether another certificate of the authority is trusted now than `trusted`.
 
         The files are read again. Then the node is asked for the certificate of its authority, at most once in
         `TRUST_PAUSE` seconds; it is accepted if its public key is the known one.
         """
-        if self.transport.ssl_context is not context:
+        if self._trusted != trusted:
             return True
         credentials, now = self._credentials, self._clock.now()
         if credentials is None or now < self._next_trust_at:

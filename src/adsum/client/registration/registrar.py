@@ -102,6 +102,11 @@ class Registrar:
         return self._loop.conflict
 
     @property
+    def denial(self) -> str:
+        """A sentence: the reason why this program may not register, such as an expired token; "" if it may."""
+        return self._loop.denial
+
+    @property
     def instance(self) -> Instance | None:
         """The instance as it was declared; None before its address is known."""
         return self._loop.instance
@@ -110,7 +115,8 @@ class Registrar:
         """Registers. Returns when that is done, at the latest after `wait` seconds; then it goes on in the background.
 
         It also goes on in the background if a live process has the id: the instance is listed once that process lapses,
-        leaves or stops answering. Raises `Invalid` or `RegistryRefused` if the registry refuses the registration
+        leaves or stops answering. It goes on likewise if this program may not register (`denial`), because its token
+        may be replaced. Raises `Invalid` or `RegistryRefused` if the registry refuses the registration
         within that time; then the registrar is stopped.
         """
         if not self._loop.start():

@@ -9,7 +9,13 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from adsum.client.errors import ProtocolViolation, RegistryRefused, RegistryUnavailable
+from adsum.client.errors import (
+    NotAllowed,
+    NotAuthenticated,
+    ProtocolViolation,
+    RegistryRefused,
+    RegistryUnavailable,
+)
 from adsum.client.registration.instance_address import InstanceAddress
 from adsum.client.registration.registrar_state import MOVES, DrainResult, RegistrarEvent, RegistrarState
 from adsum.client.registration.renewals import Renewals
@@ -49,6 +55,8 @@ class RegistrationLoop:
         """The instance as it was declared; None before its address is known."""
         self.conflict = ""
         """A sentence about the live process that has the id or the place; "" if there is none."""
+        self.denial = ""
+        """A sentence: the reason why this program may not register; "" if it may."""
         self.refusal: AdsumError | None = None
         """The error by which the registry refused the latest registration."""
         self.first_answer = asyncio.Event()
@@ -179,6 +187,9 @@ class RegistrationLoop:
                 return
             except RegistrationConflict as error:
                 self._note_conflict(error)
+            except (NotAuthenticated, NotAllowed) as error:
+                self._note_denial(error)
+                pause = REFUSED_PAUSE
             except (Invalid, RegistryRefused, LeaseLost, UnknownInstance) as error:
                 _log.error("%s: the registration is refused: %s", self.name, error)
                 self.refusal, pause = error, REFUSED_PAUSE
@@ -198,6 +209,13 @@ class RegistrationLoop:
             _log.warning("%s: not listed: %s; trying again until it is free", self.name, error)
         self.conflict = str(error)
 
+    def _note_denial(self, error: NotAuthenticated | NotAllowed) -> None:
+        """Records that this program may not register, and logs that once: its token may be replaced at any time."""
+        self.first_answer.set()
+        if self.denial != str(error):
+            _log.error("%s: not listed: %s; trying again until that is mended", self.name, error)
+        self.denial = str(error)
+
     async def _register_once(self) -> None:
         registration = await self._with_address()
         body = RegistrationBody.from_registration(registration, self._takeover)
@@ -206,7 +224,7 @@ class RegistrationLoop:
             written = await self._source.register(*self.key, body)
         finally:
             self._no_request.set()
-        self._epoch, self.refusal, self.conflict = written.epoch, None, ""
+        self._epoch, self.refusal, self.conflict, self.denial = written.epoch, None, "", ""
         self._takeover = Takeover.NEVER
         self._ttl = written.ttl if written.ttl is not None else registration.ttl
         if not self._move(RegistrarEvent.ACCEPTED):

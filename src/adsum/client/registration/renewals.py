@@ -8,6 +8,7 @@ from contextlib import suppress
 from random import Random
 from typing import Final, Protocol
 
+from adsum.client.errors import NotAllowed, NotAuthenticated
 from adsum.client.sources.source import Source
 from adsum.client.wakeup import Wakeup
 from adsum.core.backoff import RENEWALS_PER_TTL, Backoff, renewal_delay
@@ -68,6 +69,8 @@ class Renewals:
         self._wakeup = Wakeup(clock)
         self._backoff = Backoff(MIN_RENEWAL_PAUSE, MAX_RENEWAL_PAUSE)
         self._due: float | None = None
+        self._denial = ""
+        """The error that says that this program may not renew, which is logged once; "" if it may."""
         self._task: asyncio.Task[None] | None = None
 
     def add(self, owner: LeaseOwner) -> None:
@@ -111,6 +114,11 @@ class Renewals:
         try:
             for start in range(0, len(owners), MAX_RENEWALS):
                 await self._renew(owners[start : start + MAX_RENEWALS])
+        except (NotAuthenticated, NotAllowed) as error:
+            if self._denial != str(error):
+                _log.error("%d leases can't be renewed, trying again: %s", len(owners), error)
+            self._denial = str(error)
+            return min(self._backoff.next(self._rng), self._interval())
         except AdsumError as error:
             _log.warning("%d leases could not be renewed: %s", len(owners), error)
             return min(self._backoff.next(self._rng), self._interval())
@@ -119,6 +127,7 @@ class Renewals:
             _log.exception("%d leases could not be renewed", len(owners))
             return min(self._backoff.next(self._rng), self._interval())
         self._backoff.reset()
+        self._denial = ""
         return self._interval()
 
     async def _renew(self, owners: list[LeaseOwner]) -> None:

@@ -1,0 +1,164 @@
+"""The command `adsum join`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+from types import MappingProxyType
+from typing import Final
+
+import click
+
+from adsum.cli import output
+from adsum.cli.exit_codes import CommandFailed, ExitCode
+from adsum.client.credentials.client_credentials import ClientCredentials
+from adsum.client.credentials.find import join_folder
+from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
+from adsum.client.errors import NotAuthenticated
+from adsum.client.native.join import JoinedHost, join_registry, joiner_name
+from adsum.client.native.request_sender import RequestSender
+from adsum.core.access.join_line import MAX_LINE_LENGTH, SCHEME, JoinLine, parse_join_line
+from adsum.core.access.tokens import check_token_name
+from adsum.core.errors import Invalid
+
+STANDARD_INPUT: Final = "-"
+NEXT_COMMANDS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
+    {
+        "client": (
+            "adsum ls                                       the services",
+            "adsum run --service hello --port 0 -- COMMAND   run a program and register it",
+            "adsum.Client()                                 in Python, without arguments",
+        ),
+        "gateway": ("adsum gateway --listen 0.0.0.0:8080   forward requests to live instances",),
+        "node": ("adsum serve --help   the settings of a node; its certificate and its peers are set by this join",),
+    }
+)
+"""Role of a host → commands that work now."""
+
+
+@click.command(
+    epilog="Examples: adsum join < line.txt; adsum join line.txt --name web1; adsum join (then paste the line); "
+    "adsum join --renew"
+)
+@click.argument("file", metavar="[FILE]", required=False, default=STANDARD_INPUT)
+@click.option(
+    "--name", default="", metavar="NAME", help="Name of this host in the registry.  [default: the name of the host]"
+)
+@click.option(
+    "--folder",
+    default="",
+    metavar="FOLDER",
+    help="Folder to write (default: $ADSUM_CREDENTIALS, else /etc/adsum/registry for root and "
+    "$XDG_CONFIG_HOME/adsum/registry for others). Programs find another folder by ADSUM_CREDENTIALS.",
+)
+@click.option("--renew", is_flag=True, help="Renew the certificate of a host that has joined; no line is read.")
+def join(file: str, name: str, folder: str, renew: bool) -> None:
+    """Join a registry by the line that `adsum token invite` printed there.
+
+    The line is read from FILE, or from standard input, and on a terminal without echo; it holds a secret, so it is
+    never an argument. The registry is verified by the hash in the line before the secret is sent. Then this host gets
+    a token of its own, and a certificate if the registry signs them, in a folder that only you can read. From then on
+    every command and every `adsum.Client()` of yours on this host uses that registry, without an option.
+
+    A host that joins again replaces its folder. Long-running programs renew the certificate by themselves.
+
+    The exit code is 77 if the registry is not the one in the line, or refuses the invite.
+    """
+    try:
+        target = CredentialsFolder(Path(folder) if folder else join_folder(os.environ, os.geteuid()))
+        if renew:
+            _renew(target)
+            return
+        _join(target, _read_line(file), name)
+    except OSError as error:
+        raise CommandFailed(ExitCode.FAILURE, f"{error.filename}: {error.strerror}; --folder names another") from None
+
+
+def _join(target: CredentialsFolder, line: JoinLine, name: str) -> None:
+    name = name or joiner_name(platform.node())
+    check_token_name("name", name)
+    before = _read_before(target)
+    if before:
+        output.print_message(f"replacing {before} in {target.path}")
+    try:
+        joined = asyncio.run(join_registry(line, name, Random()))
+    except NotAuthenticated as error:
+        detail = error.detail.removesuffix(f" ({error.origin})")
+        raise CommandFailed(
+            ExitCode.NO_PERMISSION, f"the registry refuses the line: {detail}; get a new one by `adsum token invite`"
+        ) from None
+    target.write(joined.credentials, joined.certificate, joined.key)
+    _report(target, joined)
+
+
+def _read_before(target: CredentialsFolder) -> str:
+    """Returns what the folder holds, as a noun for people; "" if there is none."""
+    try:
+        before = target.read()
+    except FileNotFoundError:
+        return ""
+    except (Invalid, OSError):
+        return "credentials that can't be read"
+    return f"the credentials of {before.name or 'this host'} for {', '.join(before.urls)}"
+
+
+def _report(target: CredentialsFolder, joined: JoinedHost) -> None:
+    credentials = joined.credentials
+    output.print_message(
+        f"this host has joined the registry at {', '.join(credentials.urls)} as {credentials.name}, with the scopes "
+        f"{' '.join(joined.scopes)}"
+    )
+    certificate = " and a certificate" if joined.certificate else ""
+    output.print_message(f"its token{certificate} are in {target.path}, which only this user can read")
+    if target.path != join_folder(os.environ, os.geteuid()):
+        output.print_message(f"programs find the folder by ADSUM_CREDENTIALS={target.path}")
+    output.print_message("now these work here:")
+    for text in NEXT_COMMANDS.get(credentials.role, ()):
+        output.print_message(f"  {text}")
+
+
+def _read_line(file: str) -> JoinLine:
+    """Returns the line in a file, from standard input, or from a terminal without echo."""
+    if file.startswith(SCHEME):
+        raise CommandFailed(
+            ExitCode.USAGE,
+            "the line must not be an argument, because it holds a secret that others see there: put it into a file, "
+            "or run `adsum join` and paste it; revoke this one if others use this host",
+        )
+    if file != STANDARD_INPUT:
+        with Path(file).open() as opened:
+            text = opened.read(MAX_LINE_LENGTH + 1)
+    elif sys.stdin.isatty():
+        text = click.prompt("Line that `adsum token invite` printed", hide_input=True, err=True)
+    else:
+        text = sys.stdin.read(MAX_LINE_LENGTH + 1)
+    try:
+        return parse_join_line(text)
+    except Invalid as error:
+        raise CommandFailed(ExitCode.USAGE, f"the line {error.problem}") from None
+
+
+def _renew(target: CredentialsFolder) -> None:
+    from adsum.client.native.certificate_renewal import renew_certificate
+
+    try:
+        credentials = target.read()
+    except FileNotFoundError:
+        raise CommandFailed(
+            ExitCode.USAGE, f"{target.path}: there is no registry that this host has joined; join first"
+        ) from None
+
+    async def renew(credentials: RegistryCredentials) -> None:
+        sender = RequestSender(credentials.urls, rng=Random(), credentials=ClientCredentials(credentials))
+        try:
+            await renew_certificate(credentials, sender)
+        finally:
+            await sender.close()
+
+    asyncio.run(renew(credentials))
+    output.print_message(f"{credentials.certificate} is renewed")
