@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from adsum.client.credentials.xds import XdsCredentials
 from adsum.client.native.nodes import parse_urls
 from adsum.config.gateway import GatewayConfig
 from adsum.core import validation
@@ -30,20 +31,6 @@ CA_FILES: Final = (
 
 SocketAddress = tuple[str, int]
 """A host and a port."""
-
-
-@dataclass(frozen=True, slots=True)
-class XdsCredentials:
-    """The files by which a gateway and its registry recognize each other over TLS. They are read again when replaced.
-
-    `authority`: the certificates of the authorities that the gateway trusts, as PEM. `certificate` and `key`: what the
-    gateway presents; both or none. `folder`: the credentials folder of this host, if the files are in one.
-    """
-
-    authority: Path
-    certificate: Path | None = None
-    key: Path | None = None
-    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

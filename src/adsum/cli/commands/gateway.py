@@ -8,7 +8,7 @@ from random import Random
 import click
 
 from adsum.cli import output
-from adsum.cli.settings.flags import with_settings
+from adsum.cli.settings.flags import CREDENTIALS, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.config.client import ClientConfig
 from adsum.config.gateway import GatewayConfig
@@ -20,13 +20,16 @@ from adsum.envoy.plan import GatewayPlan
     epilog="Examples: adsum gateway; "
     "adsum gateway --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --url http://reg-1:23786,http://reg-2:23786"
 )
-@with_settings(ClientConfig, GatewayConfig, exclude=("actor", "cache_max_age"))
+@with_settings(ClientConfig, GatewayConfig, exclude=("actor", "cache_max_age", *CREDENTIALS))
 def gateway(loaded: Settings) -> int:
     """Accept requests at one address and forward each to a live instance of the service that it is for.
 
     Runs an Envoy and keeps it running. The registry sends it every change of instances and routes
     (`adsum route`), without a restart. Without any route, /orders/… and the host orders.localhost lead to the service
     orders: curl http://127.0.0.1:8080/orders/
+
+    On a host that has joined a registry (`adsum join`) it follows that one over TLS, with no further setting. With your
+    own certificates, name them with --xds-cert, --xds-key and --xds-authority.
 
     The gateway keeps serving while every registry node is down. On SIGTERM or Ctrl-C it accepts no more connections
     and lets running requests finish (--drain-timeout); a second signal cuts them off. On SIGHUP it reads its settings
@@ -59,9 +62,11 @@ def gateway(loaded: Settings) -> int:
 
 def _plan(loaded: Settings) -> GatewayPlan:
     from adsum.envoy import plan
+    from adsum.envoy.registry_access import registry_access
 
     config, client = loaded.get(GatewayConfig), loaded.get(ClientConfig)
     try:
-        return plan.make_plan(config, plan.registry_addresses(config.xds, client.url), client.zone)
+        nodes, credentials = registry_access(config, client.url)
+        return plan.make_plan(config, nodes, client.zone, credentials)
     except Invalid as error:
         raise loaded.config_error(error, {"tls_certificate": "tls_cert"}) from None

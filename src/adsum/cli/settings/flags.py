@@ -17,6 +17,8 @@ from adsum.core.validation import without_credentials
 
 C = TypeVar("C", bound=Callable[..., Any])
 
+CREDENTIALS: Final = ("token_file", "authority_file")
+"""Client settings that a command does not use if it does not use the native API."""
 UNUSED_BY_WRITES: Final = ("zone", "cache_max_age")
 """Client settings that a command does not use if it only writes to the registry."""
 UNUSED_BY_READS: Final = ("actor", *UNUSED_BY_WRITES)

@@ -16,9 +16,10 @@ from adsum.cache_files import replace_private_file
 from adsum.certificates.expiry import CertificateLife
 from adsum.certificates.hashes import parse_certificates
 from adsum.certificates.pairs import KeyPair, read_pair, read_pem
+from adsum.client.credentials.xds import XdsCredentials
 from adsum.core.errors import Invalid
 from adsum.envoy.certificates import certificate
-from adsum.envoy.plan import GatewayPlan, XdsCredentials
+from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
 from adsum.envoy.process.registry_cluster import (
     AUTHORITY_FILE,

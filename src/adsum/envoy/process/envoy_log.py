@@ -45,7 +45,7 @@ OUTAGE_PATTERN: Final = re.compile(r"(?:DeltaAggregatedResources|StreamLoadStats
 """Messages that Envoy writes at every failed attempt to reach the registry, once or twice a second. The first of an
 outage is logged as it is, the others at debug level."""
 REFUSAL_PATTERN: Final = re.compile(
-    r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<reason>.*)"
+    r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<reason>.*?)(?:{via_upstream})?"
 )
 """The message at the end of the stream of resources, with its gRPC status."""
 REFUSAL_CODES: Final = frozenset({"3", "7", "8", "12", "16"})
@@ -105,7 +105,7 @@ class EnvoyLog:
         _log.log(self._level, "%s: %s", component, message)
 
     def _note_refusal(self, message: str) -> None:
-        refused = REFUSAL_PATTERN.match(message)
+        refused = REFUSAL_PATTERN.fullmatch(message)
         if refused is not None and refused["code"] in REFUSAL_CODES:
             self.refusal, self.refusal_code, self.refused_at = refused["reason"], refused["code"], self._now()
 

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adsum.core.addresses import format_host_port
 from adsum.core.backoff import jittered
-from adsum.dialects.xds.settings import DEFAULT_XDS_PORT
 from adsum.envoy.certificates.identity import RegistryIdentity
 from adsum.envoy.plan import SocketAddress
+from adsum.envoy.registry_health.xds_errors import NODE_ANSWER_TIMEOUT, answer_problem
 from adsum.gateway.profile import HEALTH_PROBE_AGENT
 from adsum.version import __version__
 
 if TYPE_CHECKING:
     import grpc.aio
 
-NODE_ANSWER_TIMEOUT: Final = 3.0
-"""Seconds that a node has to answer; a slower one counts as away."""
 FIRST_ANSWER_TIMEOUT: Final = 1.0
 """Seconds to wait for the first of several nodes before Envoy starts without knowing which ones answer."""
 FURTHER_ANSWERS_TIMEOUT: Final = 0.2
@@ -118,8 +116,11 @@ async def _check_node(host: str, port: int, identity: RegistryIdentity | None) -
             await call.write(request.SerializeToString())
             response = await call.read()
         except grpc.aio.AioRpcError as error:
-            return _error_text(
-                address, error.code() is grpc.StatusCode.DEADLINE_EXCEEDED, error.details() or error.code().name
+            return answer_problem(
+                address,
+                error.details() or error.code().name,
+                is_timeout=error.code() is grpc.StatusCode.DEADLINE_EXCEEDED,
+                has_tls=identity is not None,
             )
         finally:
             call.cancel()
@@ -136,15 +137,3 @@ def _open_channel(address: str, identity: RegistryIdentity | None) -> grpc.aio.C
         identity.authorities, pair.key if pair is not None else None, pair.chain if pair is not None else None
     )
     return grpc.aio.secure_channel(address, credentials, _OPTIONS)
-
-
-def _error_text(address: str, is_timeout: bool, details: str) -> str:
-    if is_timeout:
-        return f"{address} does not answer within {NODE_ANSWER_TIMEOUT:g} s"
-    if "Expected SETTINGS frame" in details:
-        return (
-            f"{address} does not speak xDS (it may be an HTTP/1 port); "
-            f"a registry's xDS port is {DEFAULT_XDS_PORT} by default"
-        )
-    # gRPC's text has several clauses; the last one is the most specific.
-    return f"{address}: {details.rpartition(': ')[2].strip('[]')}"
