@@ -19,7 +19,9 @@ import uvloop
 from adsum import dialects, stores, systemd, wire
 from adsum.access.control import AccessControl
 from adsum.clock import SystemClock
+from adsum.config.security import INSECURE_WARNING
 from adsum.config.serve import ServeConfig
+from adsum.core.catalog.documents import INTENT_KINDS
 from adsum.core.catalog.status_counts import StatusCounter
 from adsum.core.errors import AdsumError, Invalid
 from adsum.core.liveness.guard import Guard
@@ -30,8 +32,10 @@ from adsum.etcd.address import SCHEME, EtcdAddress
 from adsum.file_descriptors import raise_descriptor_limit
 from adsum.keeper import Keeper
 from adsum.listeners import Listeners
+from adsum.node_security.first_steps import first_steps
 from adsum.peers import advertised_url
 from adsum.peers.peers import Peers
+from adsum.ports import Clock
 from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.service_references import ServiceReferences
@@ -41,6 +45,7 @@ from adsum.version import __version__
 
 if TYPE_CHECKING:
     from adsum.envoy.gateway import Gateway
+    from adsum.node_security.node_security import NodeSecurity
 
 ADDRESS_DECISION_CACHE_SIZE: Final = 65_536
 """IP addresses whose check against the address policy is cached: thousands of instances share a host."""
@@ -55,7 +60,11 @@ class Daemon:
     """A registry node. `start` and `stop` it in a running loop, or `run` it until a signal or a failure ends it."""
 
     def __init__(self, config: ServeConfig, logs: Logs | None = None, descriptor_limit: int = sys.maxsize) -> None:
-        """`descriptor_limit`: the most file descriptors that the process may have."""
+        """`descriptor_limit`: the most file descriptors that the process may have.
+
+        Raises `Invalid` for settings that don't fit, and `AdsumError` if the node's files can't be used.
+        """
+        config.check_exposure(config.listen_addresses)
         self._config = config
         self._clock = SystemClock()
         self._started = self._clock.wall(), self._clock.now()
@@ -87,8 +96,12 @@ class Daemon:
             find_referenced=ServiceReferences(self.registry, self._is_requested).referenced,
         )
         self._keeper.set_forget_after(config.forget_after)
+        self._security = _make_security(config, self._clock)
         self._dialects = self._create_dialects()
-        self._listeners = Listeners(config, self._dialects, descriptor_limit, self._telemetry.connection_shed)
+        certificates = self._security.certificates if self._security is not None else None
+        self._listeners = Listeners(
+            config, self._dialects, descriptor_limit, self._telemetry.connection_shed, certificates
+        )
         self._status_counter = StatusCounter()
 
     def _create_dialects(self) -> dict[str, Dialect]:
@@ -103,6 +116,7 @@ class Daemon:
             rng=self._rng,
             observer=self._telemetry,
             access=self.access,
+            authority=self._security.authority if self._security is not None else None,
             node=self._config.node,
             store=self._config.store,
             settings=self._config,
@@ -129,6 +143,8 @@ class Daemon:
                 await dialect.start()
             await self.registry.start()
             self.access.start()
+            if self._security is not None:
+                await self._security.start(self.registry, self.urls, self.addresses.get("xds", ()))
             await self._keeper.start()
             await self._sharding.start()
             for dialect in self._dialects.values():
@@ -139,6 +155,11 @@ class Daemon:
         gauges.add_gauges(
             self._telemetry.add_gauge, self.registry, self._keeper, self._sharding, self._listeners.http_server
         )
+        self._telemetry.add_gauge(
+            "adsum_insecure", "1 if the node was started with --insecure, else 0", lambda: self._config.insecure
+        )
+        if self._security is not None:
+            self._telemetry.add_metrics(self._security.metrics)
         for dialect in self._dialects.values():
             self._telemetry.add_metrics(dialect.metrics)
         store = without_credentials(self._config.store)
@@ -146,6 +167,8 @@ class Daemon:
         for name, addresses in self._listeners.addresses.items():
             _log.info("the dialect %s listens on %s", name, " ".join(addresses))
         self._listeners.log_limits()
+        if self._config.insecure:
+            _log.warning("%s", INSECURE_WARNING)
         systemd.notify(systemd.READY)
 
     async def _url_for_others(self) -> str:
@@ -165,6 +188,8 @@ class Daemon:
         await self._keeper.stop()
         await self._probes.close()
         await self._peers.close()
+        if self._security is not None:
+            await self._security.stop()
         await self.access.stop()
         await self.registry.stop()
 
@@ -183,7 +208,7 @@ class Daemon:
         gateways: list[Gateway] = []
         with _signals(ended, hung_up):
             await self.start()
-            _print(f"adsum {__version__} listens on {' '.join(self.urls)}\n")
+            _print(f"adsum {__version__} listens on {' '.join(self.urls)}\n{self._first_steps()}")
             failing = asyncio.create_task(self.registry.wait_until_failed())
             ending = asyncio.create_task(ended.wait())
             tasks: list[asyncio.Task[Any]] = [failing, ending]
@@ -282,7 +307,7 @@ class Daemon:
             instances=snapshot.instance_count,
             catalog_bytes=snapshot.size,
             catalog_max_bytes=self.registry.max_catalog_bytes,
-            intent_bytes=snapshot.documents.size,
+            intent_bytes=snapshot.documents.size(INTENT_KINDS),
             status_counts=self._status_counter.count(snapshot),
             watches=self.registry.watches.count,
             consumers=self.registry.watches.consumers.connected_count,
@@ -297,8 +322,15 @@ class Daemon:
             peers=[wire.PeerView(peer.name, peer.url, share) for peer, share in self._sharding.peers()],
             store_condition=dict(self._store.condition()),
             guards=dict(self._telemetry.guards),
+            security=self._config.security,
+            certificates=self._security.views() if self._security is not None else [],
             **self._dialects_status(),
         )
+
+    def _first_steps(self) -> str:
+        """Returns what to print at the first start of a secure node."""
+        security = self._security
+        return first_steps(security.admin_token_file) if security is not None and security.is_new else ""
 
     def _dialects_status(self) -> dict[str, Any]:
         return {name: value for dialect in self._dialects.values() for name, value in dialect.node_status().items()}
@@ -325,11 +357,22 @@ def serve(
     """Runs a node in this process until a signal ends it; see `Daemon.run`. Raises `AdsumError` for the operator."""
     limit = raise_descriptor_limit()
     _collect_rarely()
+    if config.insecure and config.log_level == "error" and sys.stderr is not None:
+        sys.stderr.write(f"{INSECURE_WARNING}\n")  # The log leaves it out.
     logs = Logs(config.log_level, config.log_format)
     try:
         uvloop.run(Daemon(config, logs, limit).run(make_gateway, reload_config))
     finally:
         logs.close()
+
+
+def _make_security(config: ServeConfig, clock: Clock) -> NodeSecurity | None:
+    """Returns the security of a node that serves TLS; None for another one."""
+    if not config.serves_tls:
+        return None
+    from adsum.node_security.node_security import NodeSecurity  # Other nodes don't need `cryptography`.
+
+    return NodeSecurity(config, clock)
 
 
 async def _run_gateway(make: Callable[[str], Gateway], xds: str, running: list[Gateway]) -> None:

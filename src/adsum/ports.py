@@ -6,7 +6,7 @@ The core never imports them. The composition root (`daemon`) passes implementati
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -80,11 +80,11 @@ class Store(Protocol):
         """
         ...
 
-    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
-        """Returns the newest recorded edits, newest first, at most `limit`, of one kind and one name if given.
+    async def edits(self, kinds: Collection[DocumentKind], name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        """Returns the newest recorded edits of these kinds, newest first, at most `limit`, of one name if given.
 
-        A store keeps the latest `MAX_EDITS` over restarts (memory: until it ends), and of one document the latest
-        `MAX_EDITS_PER_DOCUMENT`.
+        Edits with `is_recorded` false are left out. A store keeps the latest `MAX_EDITS` over restarts (memory: until
+        it ends), and of one document the latest `MAX_EDITS_PER_DOCUMENT`.
         """
         ...
 

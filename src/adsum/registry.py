@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -162,9 +162,9 @@ class Registry:
         """Returns the newest recorded changes, newest first."""
         return await self._store.history(service, id, limit)
 
-    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
-        """Returns the newest recorded edits of documents, newest first."""
-        return await self._store.edits(kind, name, limit)
+    async def edits(self, kinds: Collection[DocumentKind], name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        """Returns the newest recorded edits of documents of these kinds, newest first."""
+        return await self._store.edits(kinds, name, limit)
 
     async def write(self, decision: Decision | Declaration) -> int:
         """Decides, commits and publishes. Returns the revision at which the snapshot contains the result.

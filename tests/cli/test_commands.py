@@ -48,7 +48,7 @@ def test_ls_shows_services_and_instances_with_cause_and_age(orders: RunningDaemo
     result = adsum("ls", "orders")
     assert result.out.splitlines()[0].split() == ["ID", "ADDRESS", "STATUS", "SINCE", "CAUSE", "TAGS"]
     assert "127.0.0.1:8001" in result.out
-    assert "registered by ann" in result.out
+    assert "registered by anonymous@127.0.0.1 (as ann)" in result.out
     assert " ago" in result.out
 
 
@@ -110,7 +110,10 @@ def test_resolve_never_chooses_a_draining_instance(orders: RunningDaemon, adsum:
     assert adsum("maintenance", "orders/b", "--for", "1h", "--reason", "new disks").code == 0
     empty = adsum("resolve", "orders")
     assert empty.code == 3
-    assert "a is draining (drained by ann: deploy); b is maintenance (maintenance by ann: new disks)" in empty.err
+    assert (
+        "a is draining (drained by anonymous@127.0.0.1 (as ann): deploy); "
+        "b is maintenance (maintenance by anonymous@127.0.0.1 (as ann): new disks)" in empty.err
+    )
     assert adsum("resume", "orders/a").err == "orders/a is passing\n"
     assert adsum("resolve", "orders").out == "127.0.0.1:8001\n"
 
@@ -280,8 +283,8 @@ def test_history_shows_cause_actor_and_reason(orders: RunningDaemon, adsum: Adsu
     lines = adsum("history", "orders/a").out.splitlines()
     assert len(lines) == 4
     assert "gone" in lines[1]
-    assert "deregistered by ann (from 127.0.0.1): the machine is gone" in lines[1]
-    assert "drained by ann (from 127.0.0.1): deploy" in lines[2]
+    assert "deregistered by anonymous@127.0.0.1 (as ann): the machine is gone" in lines[1]
+    assert "drained by anonymous@127.0.0.1 (as ann): deploy" in lines[2]
     changes = json.loads(adsum("history", "orders", "--limit", "1", "--json").out)["changes"]
     assert [(change["id"], change["actor"]) for change in changes] == [("a", "ann")]
 

@@ -24,10 +24,12 @@ OTHER_TOKEN = f"adsum_{'1' * 16}_{'B' * 43}"
 Answer = tuple[int, Any]
 
 
-def server_context(authority: Authority, folder: Path, now: float | None = None) -> ssl.SSLContext:
-    """Returns a server's context with a new certificate of the authority, signed at `now`, for this host."""
+def server_context(
+    authority: Authority, folder: Path, now: float | None = None, host: str = "localhost"
+) -> ssl.SSLContext:
+    """Returns a server's context with a new certificate of the authority, signed at `now`, for a host and 127.0.0.1."""
     key = new_key()
-    request = create_request(key, "node", ["localhost"], [ip_address("127.0.0.1")])
+    request = create_request(key, "node", [host], [ip_address("127.0.0.1")])
     chain = authority.sign(
         request, name="node", token_id="0" * 16, role=TokenRole.NODE, now=time.time() if now is None else now
     )
@@ -87,7 +89,7 @@ class SecureNode:
         elif known and self.refusal is not None:
             status, answer = self.refusal
         elif path == "/api/v1/watch":
-            opened = json.dumps({"epoch": "e1", "full": True, "heartbeat": 3, "watch": "w"})
+            opened = json.dumps({"epoch": "e1", "revision": 1, "full": True, "heartbeat": 3, "watch": "w"})
             writer.write(STREAM_HEAD + f"event: open\ndata: {opened}\n\n".encode() + synced_event(1))
             await writer.drain()
             await reader.read()

@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from adsum import stores
-from adsum.core.catalog.documents import DocumentKind
+from adsum.core.catalog.documents import INTENT_KINDS, DocumentKind
 from adsum.core.model import Key, Status
 from adsum.etcd.address import EtcdAddress
 from adsum.etcd.client import EtcdClient
@@ -48,7 +48,7 @@ async def _assert_story(store: Store, *, routes: bool) -> None:
     }
     assert (documents.get("route shop", {}).get("hosts") == ["shop.example"]) is routes
     revision = await store.commit([change("o3")], snapshot.revision, [put_route("new")])
-    assert [edit.key.name for edit in await store.edits(None, "new", 9)] == ["new"]
+    assert [edit.key.name for edit in await store.edits(INTENT_KINDS, "new", 9)] == ["new"]
     assert (await store.history("orders", "o3", 1))[0].revision == revision
 
 

@@ -11,7 +11,7 @@ from adsum.config.serve import ServeConfig
 from adsum.core.access.scopes import EVERYTHING, NO_SCOPES
 from adsum.core.errors import Invalid
 
-OWN: dict[str, Any] = {"tls_cert": "/c.pem", "tls_key": "/k.pem"}
+OWN: dict[str, Any] = {"tls_cert": "/c.pem", "tls_key": "/k.pem", "tls_client_ca": "/ca.pem"}
 
 
 def _check(**settings: Any) -> None:
@@ -74,6 +74,7 @@ def test_only_an_open_node_lets_callers_do_everything_that_prove_nothing(
         ({"tls_cert": "/c.pem"}, "tls_key", "the private key of --tls-cert"),
         ({"tls_key": "/k.pem"}, "tls_cert", "the certificate of --tls-key"),
         ({"tls_client_ca": "/ca.pem"}, "tls_client_ca", "add --secure"),
+        ({"tls_cert": "/c.pem", "tls_key": "/k.pem"}, "tls_client_ca", "--xds off"),
         ({"tls_name": ("*.example",)}, "tls_name", "host name"),
         ({"tls_name": ("0.0.0.0",)}, "tls_name", "callers can reach"),
         ({"tls_name": tuple(f"n{n}" for n in range(17))}, "tls_name", "at most 16"),
@@ -118,3 +119,7 @@ def test_a_user_without_a_home_must_name_the_folder(monkeypatch: pytest.MonkeyPa
 
 def _no_home() -> Path:
     raise RuntimeError("no home")
+
+
+def test_own_certificates_without_authorities_of_clients_serve_http_alone() -> None:
+    assert ServeConfig(store="memory:", tls_cert="/c.pem", tls_key="/k.pem", xds="off").serves_tls

@@ -8,6 +8,7 @@ from adsum.consumers import ack_ledger, mute_addresses
 from adsum.consumers.ack_ledger import LOST_LISTED_FOR, MUTE_AFTER, AckLedger, AckRecord, AckStatus
 from adsum.consumers.consumer import Consumer
 from adsum.consumers.mute_addresses import MAX_MUTES_PER_ADDRESS
+from adsum.core.access.scopes import NO_NAMES, intern_patterns
 
 W = 7.5
 A, B = Consumer("a", "web", "10.0.0.1"), Consumer("b", "web", "10.0.0.2")
@@ -185,6 +186,25 @@ def test_a_consumer_of_all_services_is_waited_for_by_every_drain(ledger: AckLedg
     ledger.acknowledge(records, 6)
     assert waiting(ledger.review("orders", 6, 0.0)) == []
     assert ledger.acknowledged_ids(["a"], "orders", 6) == ["a"]
+
+
+def test_no_drain_waits_for_a_consumer_of_all_services_that_may_not_read_its_service(ledger: AckLedger) -> None:
+    limited = Consumer("a", visible=intern_patterns(frozenset({"orders*"})))
+    records = ledger.connect(limited, None, 0.0)
+    status = ledger.review("users", 6, 1.0)
+    assert (waiting(status), lost(status)) == ([], [])
+    assert waiting(ledger.review("orders-eu", 6, 1.0)) == ["a"]
+    ledger.disconnect(records, 2.0, 2.0)
+    assert waiting(ledger.review("orders", 6, 2.0)) == ["a"]
+    status = ledger.review("users", 6, 2.0 + W)
+    assert (waiting(status), lost(status)) == ([], []), "it had no view of it"
+
+
+def test_a_consumer_with_wider_rights_is_waited_for_from_its_next_connection_on(ledger: AckLedger) -> None:
+    ledger.connect(Consumer("a", visible=NO_NAMES), None, 0.0)
+    assert waiting(ledger.review("orders", 6, 1.0)) == []
+    ledger.connect(A, None, 1.0)
+    assert waiting(ledger.review("orders", 6, 1.0)) == ["a"]
 
 
 def test_after_a_restart_unknown_consumers_are_waited_for(ledger: AckLedger) -> None:

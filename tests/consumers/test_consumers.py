@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from adsum.consumers import Consumer, ConsumerHints, Consumers
+from adsum.core.access.scopes import intern_patterns
 from tests.support.fakes import FakeClock, run_until_idle
 
 W, LONG = 7.5, 20.0
@@ -117,3 +118,13 @@ async def test_after_a_restart_a_drain_waits_for_unknown_consumers(consumers: Co
     assert await drain == []
     consumers.note_restart()
     assert await (await _start_drain(consumers)) == [], "long after the start no consumers from before are waited for"
+
+
+async def test_a_drain_waits_for_no_consumer_that_connects_meanwhile_and_may_not_read_the_service(
+    consumers: Consumers,
+) -> None:
+    slow = consumers.connect(A, None)
+    drain = await _start_drain(consumers)
+    consumers.connect(Consumer("blind", visible=intern_patterns(frozenset({"users"}))), None)
+    consumers.acknowledge(slow, 7)
+    assert await drain == []

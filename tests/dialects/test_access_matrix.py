@@ -19,10 +19,13 @@ from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.api.operation import ApiOperation
 from adsum.dialects.native.api.operation_table import OPERATIONS
 from tests.dialects.native.native_api import JSON, NativeApi
-from tests.support.tokens import bearer, declare_token, make_token, revoke_token
+from tests.support.fake_authority import FakeAuthority
+from tests.support.tokens import bearer, declare_invite, declare_token, make_token, revoke_token
 
 SERVICE, EMPTIED = "orders", "orders-old"
 """A service with the instance o1, and one whose instance has left."""
+INVITE, INVITE_SECRET = "0123456789abcdef", "i" * 43
+"""The id and the secret of an invite."""
 ROUTE: Final = {"hosts": ["orders.example.com"], "to": [{"service": SERVICE}]}
 
 SCOPES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -141,12 +144,24 @@ SAMPLES: Final[Mapping[str, Sample]] = MappingProxyType(
         "healthz": Sample("GET", "/healthz"),
         "readyz": Sample("GET", "/readyz"),
         "home": Sample("GET", "/"),
+        "list_tokens": Sample("GET", "/api/v1/tokens"),
+        "create_token": Sample("POST", "/api/v1/tokens", {"name": "new", "scopes": ["read:*"]}),
+        "read_token": Sample("GET", "/api/v1/tokens/read"),
+        "rotate_token": Sample("POST", "/api/v1/tokens/read/rotate", {}),
+        "revoke_token": Sample("DELETE", "/api/v1/tokens/read"),
+        "list_invites": Sample("GET", "/api/v1/invites"),
+        "create_invite": Sample("POST", "/api/v1/invites", {"role": "client"}),
+        "revoke_invite": Sample("DELETE", f"/api/v1/invites/{INVITE}"),
+        "join": Sample("POST", "/api/v1/join", {"invite": INVITE, "secret": INVITE_SECRET, "name": "new"}),
+        "certify": Sample("POST", "/api/v1/certificate", {"certificate_request": "CSR"}),
+        "read_authority": Sample("GET", "/api/v1/authority"),
+        "read_caller": Sample("GET", "/api/v1/caller"),
     }
 )
 
 
 class Callers:
-    """A secure registry with a token for each caller. The caller `write-owner` has registered the instance `orders/o1`."""
+    """A secure registry with a token for each caller. `write-owner` has registered the instance `orders/o1`."""
 
     def __init__(self, api: NativeApi) -> None:
         self.api = api
@@ -161,6 +176,7 @@ class Callers:
         self._tokens["expired"] = await declare_token(registry, "expired", "admin", expires=self.api.clock.wall() - 1)
         self._tokens["revoked"] = await declare_token(registry, "revoked", "admin")
         await revoke_token(registry, "revoked")
+        await declare_invite(registry, INVITE, INVITE_SECRET, self.api.clock.wall() + 3600)
         for service, id in ((SERVICE, "o1"), (EMPTIED, "gone")):
             path = f"/api/v1/services/{service}/instances/{id}"
             await self._must("PUT", path, {"port": 80, "ttl": 10}, "write-owner")
@@ -199,7 +215,7 @@ class Callers:
 
 @pytest.fixture
 async def callers() -> AsyncIterator[Callers]:
-    api = NativeApi(anonymous=NO_SCOPES)
+    api = NativeApi(anonymous=NO_SCOPES, authority=FakeAuthority())
     await api.registry.start()
     callers = Callers(api)
     await callers.prepare()

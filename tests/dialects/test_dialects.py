@@ -19,6 +19,7 @@ from adsum.config.serve import ServeConfig
 from adsum.core.errors import AdsumError, Invalid
 from adsum.daemon import Daemon
 from adsum.dialects.dialect import DialectContext
+from adsum.dialects.xds.settings import DEFAULT_XDS_LISTEN
 from adsum.mounts import HttpPath
 from adsum.servers.http.path_router import PathRouter
 from tests.dialects.tiny_dialect import TinyDialect, TinySettings
@@ -53,6 +54,16 @@ def test_the_settings_of_a_dialect_are_flags_of_serve(name: str) -> None:
     declared = [value for value in vars(import_module(f"{package}.settings")).values() if _is_settings(value)]
     assert declared
     assert set(declared) <= set(dialects.DialectSettings.__bases__), "add the class to DialectSettings"
+    assert all("listener_addresses" in vars(settings) for settings in declared)
+
+
+def test_the_listener_addresses_are_those_of_all_dialects_that_are_on() -> None:
+    config = TinyServeConfig(store="memory:", xds="10.0.0.1:1", tiny="[::]:2")
+    assert config.dialect_addresses() == {"xds": "10.0.0.1:1", "tiny": "[::]:2"}
+    naming = "etcd://127.0.0.1:2379?prefix=services/"
+    config = TinyServeConfig(store="memory:", xds="off", etcd_naming=naming)
+    assert config.dialect_addresses() == {}, "etcd naming listens nowhere"
+    assert ServeConfig(store="memory:").dialect_addresses() == {"xds": DEFAULT_XDS_LISTEN}
 
 
 def _is_settings(value: object) -> bool:
@@ -132,7 +143,7 @@ def _paths(*prefixes: str) -> list[HttpPath]:
     return [HttpPath(prefix, _app, partial(_fast_path, prefix)) for prefix in prefixes]
 
 
-def _fast_path(prefix: str, target: bytes, headers: object) -> tuple[int, bytes]:
+def _fast_path(prefix: str, target: bytes, headers: object, certificate: bytes) -> tuple[int, bytes]:
     return 200, prefix.encode()
 
 
@@ -148,16 +159,16 @@ def test_a_single_application_and_a_single_fast_path_are_called_directly() -> No
 def test_the_longest_prefix_of_whole_segments_takes_a_path() -> None:
     router = PathRouter(_paths("", "/v1", "/v1/health"))
     assert router.fast_path is not None
-    taken = {path: router.fast_path(path, ()) for path in (b"/v1/health/x", b"/v1?q", b"/v1/h", b"/v12", b"/")}
+    taken = {path: router.fast_path(path, (), b"") for path in (b"/v1/health/x", b"/v1?q", b"/v1/h", b"/v12", b"/")}
     assert [answer and answer[1] for answer in taken.values()] == [b"/v1/health", b"/v1", b"/v1", b"", b""]
 
 
 def test_only_the_fast_path_of_the_longest_prefix_answers() -> None:
     router = PathRouter([*_paths("", "/v1"), HttpPath("/v1/slow", _app), HttpPath("/v2", _app, lambda *_: None)])
     assert router.fast_path is not None
-    assert router.fast_path(b"/v1/fast", ()) == (200, b"/v1")
-    assert router.fast_path(b"/v1/slow", ()) is None
-    assert router.fast_path(b"/v2/any", ()) is None
+    assert router.fast_path(b"/v1/fast", (), b"") == (200, b"/v1")
+    assert router.fast_path(b"/v1/slow", (), b"") is None
+    assert router.fast_path(b"/v2/any", (), b"") is None
 
 
 @pytest.mark.parametrize("prefixes", [("/v1",), ("", "/v1", "/v1"), ()])

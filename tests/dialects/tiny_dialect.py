@@ -27,6 +27,10 @@ class TinySettings:
         if self.tiny == "nowhere":
             raise Invalid("tiny", f"must not be nowhere, whatever the store is ({store})")
 
+    def listener_addresses(self) -> dict[str, str]:
+        """Returns the address of the listener by its setting."""
+        return {} if self.tiny == OFF else {"tiny": self.tiny}
+
 
 def create(context: DialectContext) -> TinyDialect | None:
     """Makes the dialect; None if it is off."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,8 +14,8 @@ import pytest
 
 from adsum import stores
 from adsum.core.catalog import documents
-from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, FullState, forget_service
-from adsum.core.catalog.documents import DocumentKind, Edit
+from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, Change, FullState, forget_service
+from adsum.core.catalog.documents import ACCESS_KINDS, INTENT_KINDS, Document, DocumentKey, DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
 from adsum.core.provenance import Cause, Provenance
@@ -103,6 +105,18 @@ async def test_the_last_change_of_an_instance_in_a_batch_counts(location: StoreL
         snapshot = await current_snapshot(store)
         assert current_listings(snapshot) == {Key("orders", "o2"): change("o2", 8001).listing}
         assert [recorded.revision for recorded in await store.history(None, None, 9)] == [revision] * 4
+
+
+async def test_the_owner_of_an_instance_and_the_claimed_actor_outlast_a_restart(location: StoreLocation) -> None:
+    provenance = Provenance(Cause.REGISTERED, "team-a", "", 1.0, "10.0.0.7", "deploy script")
+    registered = change("o1").listing
+    assert registered is not None
+    listing = replace(registered, owner="team-a", provenance=provenance)
+    async with location.open() as store:
+        await store.commit([Change(listing.key, listing, provenance)], location.zero)
+    async with location.open() as store:
+        assert current_listings(await current_snapshot(store)) == {listing.key: listing}
+        assert [recorded.provenance for recorded in await store.history("orders", "o1", 9)] == [provenance]
 
 
 async def test_a_service_whose_last_instance_was_removed_stays_known(location: StoreLocation) -> None:
@@ -341,7 +355,7 @@ async def test_a_batch_of_any_size_is_delivered_as_one(location: StoreLocation) 
         revision = await store.commit(many, location.zero, edits)
         batch = await follower.next()
         assert (batch.revision, len(current_listings(follower.snapshot))) == (revision, 1_000)
-        assert len(follower.snapshot.documents.by_key) == 50
+        assert len(follower.snapshot.documents) == 50
         assert follower.snapshot.documents == (await current_snapshot(store)).documents
         assert {recorded.revision for recorded in await store.history(None, None, 2_000)} == {revision}
 
@@ -392,8 +406,10 @@ async def test_documents_are_kept_in_the_same_order_as_the_catalog(location: Sto
         assert before.documents == (await current_snapshot(store)).documents
     async with location.open() as store:
         after = await current_snapshot(store)
-        assert after.documents.by_key == before.documents.by_key
-        assert [document.body for document in after.documents.by_key.values()] == [b'{"hosts":["a.example"]}']
+        assert after.documents.by_kind == before.documents.by_kind
+        assert [document.body for document in after.documents.of_kind(DocumentKind.ROUTE)] == [
+            b'{"hosts":["a.example"]}'
+        ]
         assert current_listings(after).keys() == {Key("orders", "o1")}
 
 
@@ -402,35 +418,40 @@ async def test_a_stale_batch_leaves_the_documents_alone(location: StoreLocation)
         await store.commit([], location.zero, [put_route("r1")])
         with pytest.raises(StoreConflict):
             await store.commit([], location.zero, [withdraw_route("r1")])
-        assert len((await current_snapshot(store)).documents.by_key) == 1
+        assert len((await current_snapshot(store)).documents) == 1
 
 
 async def test_the_history_of_a_document_is_newest_first_and_survives_a_restart(location: StoreLocation) -> None:
     first = put_route("r1", b'{"hosts":["a.example"],"to":[1]}', reason="new")
     second = put_route("r1", b'{"to":[2],"priority":1}', first)
     async with location.open() as store:
-        assert await store.edits(None, None, 9) == []
+        assert await store.edits(INTENT_KINDS, None, 9) == []
         await store.commit([], location.zero, [first, put_route("r2")])
         await store.commit([], location.zero + 1, [second])
         await store.commit([], location.zero + 2, [withdraw_route("r1", second)])
     async with location.open() as store:
         assert [
             (edit.revision - location.zero, edit.kind, dict(edit.before), dict(edit.after), edit.provenance.reason)
-            for edit in await store.edits(DocumentKind.ROUTE, "r1", 9)
+            for edit in await store.edits([DocumentKind.ROUTE], "r1", 9)
         ] == [
             (3, "withdrawn", {"to": b"[2]", "priority": b"1"}, {}, ""),
             (2, "changed", {"hosts": b'["a.example"]', "to": b"[1]"}, {"to": b"[2]", "priority": b"1"}, ""),
             (1, "declared", {}, {"hosts": b'["a.example"]', "to": b"[1]"}, "new"),
         ]
 
-        async def history_of(kind: DocumentKind | None, name: str | None, limit: int) -> list[str]:
-            return [f"{edit.key} {edit.kind}" for edit in await store.edits(kind, name, limit)]
+        async def history_of(name: str | None, limit: int, kinds: Collection[DocumentKind] = INTENT_KINDS) -> list[str]:
+            return [f"{edit.key} {edit.kind}" for edit in await store.edits(kinds, name, limit)]
 
-        assert sorted(await history_of(None, None, 9))[-1] == "route r2 declared"
-        assert await history_of(None, "r1", 2) == ["route r1 withdrawn", "route r1 changed"]
-        assert await history_of(None, "r2", 9) == ["route r2 declared"]
-        assert await history_of(DocumentKind.UPSTREAM, None, 9) == await history_of(None, "r", 9) == []
-        assert await history_of(None, None, 0) == await history_of(None, None, -1) == []
+        assert sorted(await history_of(None, 9))[-1] == "route r2 declared"
+        assert await history_of("r1", 2) == ["route r1 withdrawn", "route r1 changed"]
+        assert await history_of("r2", 9) == ["route r2 declared"]
+        assert (
+            await history_of(None, 9, [DocumentKind.UPSTREAM])
+            == await history_of(None, 9, [])
+            == await history_of("r", 9)
+            == []
+        )
+        assert await history_of(None, 0) == await history_of(None, -1) == []
 
 
 async def test_all_edits_of_a_document_in_one_batch_are_recorded_and_the_last_one_counts(
@@ -439,8 +460,10 @@ async def test_all_edits_of_a_document_in_one_batch_are_recorded_and_the_last_on
     first = put_route("r1", b'{"n":1}')
     async with location.open() as store:
         await store.commit([], location.zero, [first, put_route("r1", b'{"n":2}', first)])
-        assert [document.body for document in (await current_snapshot(store)).documents.by_key.values()] == [b'{"n":2}']
-        assert [edit.after["n"] for edit in await store.edits(None, "r1", 9)] == [b"2", b"1"]
+        assert [
+            document.body for document in (await current_snapshot(store)).documents.of_kind(DocumentKind.ROUTE)
+        ] == [b'{"n":2}']
+        assert [edit.after["n"] for edit in await store.edits(INTENT_KINDS, "r1", 9)] == [b"2", b"1"]
 
 
 async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(location: StoreLocation) -> None:
@@ -448,7 +471,7 @@ async def test_a_batch_of_a_thousand_long_edits_of_one_document_is_written(locat
     edits = [Edit(edit.key, edit.document, edit.provenance, before.document) for before, edit in pairwise(long)]
     async with location.open() as store:
         await store.commit([], location.zero, edits)
-        found = await store.edits(None, "r1", 200)
+        found = await store.edits(INTENT_KINDS, "r1", 200)
         assert [edit.after["n"] for edit in found] == [b"%d" % n for n in range(999, 899, -1)]
 
 
@@ -466,7 +489,7 @@ async def test_the_history_of_documents_is_bounded_and_one_document_never_displa
             await follower.reach(revision)
 
         async def history_of(name: str | None = None) -> list[str]:
-            return [edit.key.name + edit.after["n"].decode() for edit in await store.edits(None, name, 9)]
+            return [edit.key.name + edit.after["n"].decode() for edit in await store.edits(INTENT_KINDS, name, 9)]
 
         await write(put_route("rare", b'{"n":0}'))
         for n in range(9):
@@ -482,5 +505,51 @@ async def test_history_names_fields_with_long_values_without_the_values(location
     long = b'"' + b"x" * MAX_RECORD_BYTES + b'"'
     async with location.open() as store:
         await store.commit([], location.zero, [put_route("r1", b'{"to":%b,"n":1}' % long)])
-        (only,) = await store.edits(None, "r1", 9)
+        (only,) = await store.edits(INTENT_KINDS, "r1", 9)
         assert (dict(only.after), only.omitted) == ({"n": b"1"}, ("to",))
+
+
+def _put_token(name: str, body: bytes, before: Edit | None = None, *, is_recorded: bool = True) -> Edit:
+    key, why = DocumentKey(DocumentKind.TOKEN, name), Provenance(Cause.DECLARED, "tester", at=5.0)
+    return Edit(key, Document(key, body, why), why, None if before is None else before.document, is_recorded)
+
+
+async def test_the_history_of_tokens_is_apart_from_that_of_routes_and_has_no_hash_of_a_secret(
+    location: StoreLocation,
+) -> None:
+    first = _put_token("web@a.b", b'{"id":"1","scopes":["read:*"],"secrets":[{"hash":"h1"}]}')
+    second = _put_token("web@a.b", b'{"id":"1","scopes":["read:*"],"secrets":[{"hash":"h2"},{"hash":"h1"}]}', first)
+    gone = Edit(first.key, None, second.provenance, second.document)
+    async with location.open() as store:
+        await store.commit([], location.zero, [put_route("web"), first])
+        await store.commit([], location.zero + 1, [second])
+        await store.commit([], location.zero + 2, [gone])
+    async with location.open() as store:
+        assert [edit.key.kind for edit in await store.edits(INTENT_KINDS, None, 9)] == [DocumentKind.ROUTE]
+        found = await store.edits(ACCESS_KINDS, None, 9)
+        assert [(edit.kind, edit.key.name, dict(edit.before), dict(edit.after), [*edit.omitted]) for edit in found] == [
+            ("withdrawn", "web@a.b", {"id": b'"1"', "scopes": b'["read:*"]'}, {}, ["secrets"]),
+            ("changed", "web@a.b", {}, {}, ["secrets"]),
+            ("declared", "web@a.b", {}, {"id": b'"1"', "scopes": b'["read:*"]'}, ["secrets"]),
+        ]
+        assert len(await store.edits([*DocumentKind], None, 9)) == 4
+        assert await store.edits([DocumentKind.INVITE], None, 9) == await store.edits([], None, 9) == []
+        assert len(await store.edits([*DocumentKind], "web", 9)) == 1
+
+
+async def test_an_unrecorded_edit_takes_effect_and_is_not_in_the_history(location: StoreLocation) -> None:
+    first = _put_token("a", b'{"used":0}')
+    used = _put_token("a", b'{"used":1}', first, is_recorded=False)
+    async with location.open() as store:
+        await store.commit([], location.zero, [first, _put_token("b", b'{"used":0}')])
+        await store.commit([], location.zero + 1, [used])
+        assert [
+            document.body for document in (await current_snapshot(store)).documents.of_kind(DocumentKind.TOKEN)
+        ] == [
+            b'{"used":1}',
+            b'{"used":0}',
+        ]
+        assert sorted((edit.key.name, edit.kind) for edit in await store.edits(ACCESS_KINDS, None, 9)) == [
+            ("a", "declared"),
+            ("b", "declared"),
+        ]

@@ -81,6 +81,18 @@ def test_a_missing_field_has_the_default_of_the_first_version() -> None:
     )
 
 
+def test_a_record_of_version_0_2_has_no_owner_and_no_claimed_actor() -> None:
+    listing = RecordDecoder().decode_listing("orders", "o1", FULL)
+    assert (listing.owner, listing.provenance.peer, listing.provenance.claimed) == ("", "", "")
+
+
+def test_a_record_without_owner_and_claim_is_written_as_version_0_2_wrote_it() -> None:
+    for body in (FULL, LEAST):
+        listing = RecordDecoder().decode_listing("orders", "o1", body)
+        for field in (b'"owner"', b'"claimed"', b'"peer"'):
+            assert field not in encode_listing(listing)
+
+
 def test_fields_of_a_later_version_are_ignored() -> None:
     added = LEAST.replace(b'"port":8000', b'"port":8000,"colour":"blue"').replace(
         b'{"registration"', b'{"x":[],"registration"'

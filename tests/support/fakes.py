@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence, Set
 from heapq import heappop, heappush
 from itertools import count
 from math import isfinite
@@ -185,8 +185,8 @@ class FakeStore:
         ]
         return found[:limit]
 
-    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
-        return self.edit_log.newest(kind, name, limit)
+    async def edits(self, kinds: Collection[DocumentKind], name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        return self.edit_log.newest(kinds, name, limit)
 
     def age(self) -> float:
         return self.age_seconds

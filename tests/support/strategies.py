@@ -119,7 +119,13 @@ overrides = st.builds(
 )
 
 provenances = st.builds(
-    Provenance, cause=st.sampled_from(Cause), actor=texts(), reason=texts(validation.MAX_VALUE_LENGTH), at=wall_times
+    Provenance,
+    cause=st.sampled_from(Cause),
+    actor=texts(),
+    reason=texts(validation.MAX_VALUE_LENGTH),
+    at=wall_times,
+    peer=texts(),
+    claimed=texts(),
 )
 
 check_statuses = st.sampled_from([Status.PASSING, Status.WARNING, Status.STARTING, Status.CRITICAL])
@@ -137,6 +143,7 @@ def listings(draw: st.DrawFn, registrations: st.SearchStrategy[Registration] = r
         MappingProxyType({check.name: draw(check_statuses) for check in registration.checks}),
         draw(st.none() | overrides),
         draw(wall_times),
+        draw(texts()),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
+from adsum.core.access.invites import USUAL_SCOPES, Invite
 from adsum.core.access.scopes import parse_scopes
-from adsum.core.access.tokens import Token, TokenSecret, format_token, hash_secret
+from adsum.core.access.tokens import Token, TokenRole, TokenSecret, format_token, hash_secret
 from adsum.core.catalog import declarations
 from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.documents import DocumentKey, DocumentKind
 from adsum.registry import Registry
-from adsum.wire.tokens import encode_token
+from adsum.wire.tokens import encode_invite, encode_token
 
 
 def make_token(name: str, *scopes: str, expires: float | None = None) -> tuple[Token, str]:
@@ -27,6 +28,14 @@ async def declare_token(registry: Registry, name: str, *scopes: str, expires: fl
     key = DocumentKey(DocumentKind.TOKEN, name)
     await registry.write(declarations.declare(key, encode_token(record), Caller("test", 0.0)))
     return text
+
+
+async def declare_invite(registry: Registry, id: str, secret: str, expires: float) -> None:
+    """Declares an invite of clients in the registry. `expires` is on the wall clock."""
+    role = TokenRole.CLIENT
+    invite = Invite(id, role, USUAL_SCOPES[role], (TokenSecret(hash_secret(secret)),), expires)
+    key = DocumentKey(DocumentKind.INVITE, id)
+    await registry.write(declarations.declare(key, encode_invite(invite), Caller("test", 0.0)))
 
 
 async def revoke_token(registry: Registry, name: str) -> None:

@@ -14,8 +14,8 @@ from adsum.access.sessions import Sessions
 from adsum.access.token_index import TokenIndex
 from adsum.core.access import gate
 from adsum.core.access.actions import Action
-from adsum.core.access.principal import Principal
-from adsum.core.access.scopes import Scopes
+from adsum.core.access.principal import Principal, anonymous
+from adsum.core.access.scopes import NO_SCOPES, Scopes
 from adsum.core.access.tokens import TOKEN_PREFIX, parse_token, verify
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT
 from adsum.core.errors import AdsumError, Forbidden, InvisibleService, StoreUnavailable, Unauthenticated
@@ -78,57 +78,71 @@ class AccessControl:
         self.jwts = jwts
         self.tokens = TokenIndex(default_anonymous)
         """The tokens. Call `refresh` before reading them outside of `identify`."""
-        self.sessions = Sessions(clock.wall)
+        self.sessions = Sessions(clock)
         self.last_used: dict[str, float] = {}
-        """Id of a token → the time on the wall clock at which it was used here last."""
+        """Id of a token → the time on the wall clock at which it was used here last. Tokens that exist are in it."""
 
     @property
     def anonymous(self) -> Principal:
-        """The principal of callers that prove nothing."""
+        """The principal of callers that prove nothing. It has no scopes once the token `anonymous` has expired."""
         self.refresh()
-        return self.tokens.anonymous
+        principal = self.tokens.anonymous
+        if principal.expires is not None and principal.expires <= self._clock.wall():
+            return anonymous(NO_SCOPES)
+        return principal
 
     def refresh(self) -> None:
         """Takes over changed tokens of the newest snapshot, and ends the sessions of those that were revoked."""
         snapshot = self._registry.snapshot
         if snapshot is self._snapshot:
             return
+        changes = self.tokens.update(snapshot.documents)
         self._snapshot = snapshot
-        changed = self.tokens.update(snapshot.documents)
-        if changed:
-            self.sessions.end(changed)
+        self.sessions.end(changes.ended)
+        for id, secrets in changes.rotated.items():
+            self.sessions.rotate(id, secrets)
+        for id in changes.ended:
+            if self.tokens.find(id) is None:
+                self.last_used.pop(id, None)
+
+    def identities_changed(self) -> None:
+        """Ends the sessions of callers that no token proves: the scopes of certificates or JWTs are other ones now."""
+        self.sessions.end([""])
 
     def identify(self, credentials: Credentials) -> Principal:
-        """Returns the principal. A token outranks the certificate of the connection.
+        """Returns the principal. A token outranks the certificate of the connection; a JWT is a token here.
 
         Raises `Unauthenticated`: wrong credentials are never taken for none. Raises `StoreUnavailable` while the tokens
         are not loaded yet.
         """
-        self.refresh()
         token, certificate, _ = credentials
-        if (token or certificate) and not self._registry.is_ready:
+        certificates = self.certificates if certificate and not token else None
+        if not token and certificates is None:
+            return self.anonymous
+        self.refresh()
+        if not self._registry.is_ready:
             raise StoreUnavailable("the tokens are not loaded yet; try again")
-        if token.startswith(TOKEN_PREFIX):
-            id, secret = parse_token(token)
-            now = self._clock.wall()
-            verified = verify(self.tokens.find(id), secret, now)
-            self.last_used[id] = now
-            return self.tokens.principal(verified)
-        if token:
-            if self.jwts is not None:
-                return self.jwts.identify(token)
-            parse_token(token)
-        if certificate and self.certificates is not None:
-            return self.certificates.identify(certificate)
-        return self.tokens.anonymous
+        if certificates is not None:
+            return certificates.identify(certificate)
+        if self.jwts is not None and not token.startswith(TOKEN_PREFIX):
+            return self.jwts.identify(token)
+        id, secret = parse_token(token)
+        now = self._clock.wall()
+        known = verify(self.tokens.find(id), secret, now)
+        self.last_used[id] = now
+        return self.tokens.principal(id, known)
 
     def require(self, principal: Principal, action: Action, services: Iterable[str] = ()) -> None:
         """Returns if the principal may do the action. Raises what `gate.require` raises."""
         gate.require(principal, action, services)
 
     def session(self, principal: Principal, end: Callable[[], None]) -> AbstractContextManager[None]:
-        """Returns a context in which `end` is called once if the rights of the principal end or change."""
-        return self.sessions.open(principal, end)
+        """Returns a context in which `end` is called once if the rights of the principal end or change.
+
+        If they ended since it was identified, `end` is called when the context is entered.
+        """
+        self.refresh()
+        return self.sessions.open(principal, end, is_current=self.tokens.is_current(principal))
 
     def record_refusal(self, operation: str, error: AdsumError, credentials: Credentials) -> None:
         """Counts a refusal of access control, and logs it unless too many were logged already. Ignores other errors."""
@@ -161,5 +175,9 @@ class AccessControl:
 
     async def _follow(self) -> None:
         while True:
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception:
+                # Whoever is revoked later must lose its streams, too.
+                _log.exception("the tokens of revision %d could not be taken over", self._registry.snapshot.revision)
             await self._registry.next_change()

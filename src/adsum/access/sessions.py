@@ -2,61 +2,120 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
 from adsum.core.access.principal import Principal
+from adsum.core.access.tokens import earlier
+from adsum.ports import Clock
 
 EXPIRY_INTERVAL: Final = 0.5
 """Seconds between two looks for sessions whose credentials have expired."""
+
+_log = logging.getLogger("adsum.access")
+
+
+class Session:
+    """One stream or waiting request of a principal."""
+
+    __slots__ = ("_end", "expires", "is_over", "secret_id", "token_id")
+
+    def __init__(self, principal: Principal, end: Callable[[], None]) -> None:
+        self._end = end
+        self.token_id = principal.token_id
+        self.secret_id = principal.secret_id
+        self.expires = principal.expires
+        self.is_over = False
+        """True once it was ended or closed."""
+
+    def end(self) -> bool:
+        """Ends the session, unless it is over. Returns whether it did. An error of its owner is logged."""
+        if self.is_over:
+            return False
+        self.is_over = True
+        try:
+            self._end()
+        except Exception:
+            # The other sessions of a revoked token must end, too.
+            _log.exception("a session could not be ended")
+        return True
 
 
 class Sessions:
     """The open sessions of a node, by the id of the token that proves who the caller is."""
 
-    def __init__(self, wall: Callable[[], float]) -> None:
-        """`wall` returns the time on the wall clock."""
-        self._wall = wall
-        self._by_token: dict[str, dict[Callable[[], None], None]] = {}
-        self._expiring: dict[Callable[[], None], float] = {}
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by_token: dict[str, set[Session]] = {}
+        self._expiring: set[Session] = set()
 
     def __len__(self) -> int:
+        """The number of open sessions."""
         return sum(map(len, self._by_token.values()))
 
     @contextmanager
-    def open(self, principal: Principal, end: Callable[[], None]) -> Iterator[None]:
-        """Calls `end` once if the rights of the principal end while the context is open."""
-        members = self._by_token.setdefault(principal.token_id, {})
-        members[end] = None
-        if principal.expires is not None:
-            self._expiring[end] = principal.expires
+    def open(self, principal: Principal, end: Callable[[], None], *, is_current: bool = True) -> Iterator[None]:
+        """Calls `end` once if the rights of the principal end while the context is open.
+
+        `is_current`: whether the principal still has its rights. If it does not, `end` is called at once.
+        """
+        session = Session(principal, end)
+        self._by_token.setdefault(session.token_id, set()).add(session)
+        if session.expires is not None:
+            self._expiring.add(session)
         try:
+            if not is_current:
+                self._end([session])
             yield
         finally:
-            members.pop(end, None)
-            self._expiring.pop(end, None)
-            if not members and self._by_token.get(principal.token_id) is members:
-                del self._by_token[principal.token_id]
+            session.is_over = True
+            self._forget(session)
 
     def end(self, token_ids: Iterable[str]) -> int:
-        """Ends the sessions of these tokens. Returns how many."""
-        ends = [end for id in token_ids for end in self._by_token.pop(id, ())]
-        for end in ends:
-            self._expiring.pop(end, None)
-            end()
-        return len(ends)
+        """Ends the sessions of these tokens; "" stands for principals without one. Returns how many ended."""
+        return self._end([session for id in token_ids for session in self._by_token.get(id, ())])
+
+    def rotate(self, token_id: str, secrets: Mapping[str, float | None]) -> int:
+        """Takes over the secrets of a token: the id of each, and the time on the wall clock at which it ends.
+
+        Ends the sessions that were opened with another secret. Returns how many ended. Sessions that were opened with a
+        certificate of the token go on.
+        """
+        ended: list[Session] = []
+        for session in self._by_token.get(token_id, ()):
+            if not session.secret_id:
+                continue
+            if session.secret_id not in secrets:
+                ended.append(session)
+                continue
+            session.expires = earlier(session.expires, secrets[session.secret_id])
+            if session.expires is not None:
+                self._expiring.add(session)
+        return self._end(ended)
 
     async def run(self) -> None:
         """Ends sessions whose credentials expire, until cancelled."""
         while True:
-            await asyncio.sleep(EXPIRY_INTERVAL)
-            if self._expiring:
-                self.expire(self._wall())
+            await self._clock.sleep(EXPIRY_INTERVAL)
+            self.expire(self._clock.wall())
 
-    def expire(self, now: float) -> None:
-        """Ends the sessions whose credentials have expired by `now`, on the wall clock."""
-        for end in [end for end, expires in self._expiring.items() if expires <= now]:
-            if self._expiring.pop(end, None) is not None:
-                end()
+    def expire(self, now: float) -> int:
+        """Ends the sessions whose credentials have expired by `now`, on the wall clock. Returns how many ended."""
+        return self._end([s for s in self._expiring if s.expires is not None and s.expires <= now])
+
+    def _end(self, sessions: Iterable[Session]) -> int:
+        count = 0
+        for session in sessions:
+            self._forget(session)
+            count += session.end()
+        return count
+
+    def _forget(self, session: Session) -> None:
+        self._expiring.discard(session)
+        members = self._by_token.get(session.token_id)
+        if members is not None:
+            members.discard(session)
+            if not members:
+                del self._by_token[session.token_id]

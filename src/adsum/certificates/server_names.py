@@ -66,6 +66,13 @@ class ServerNames:
         """Returns whether all names of the other ones are among these."""
         return {*other.dns_names} <= {*self.dns_names} and {*other.addresses} <= {*self.addresses}
 
+    def merged(self, other: ServerNames) -> ServerNames:
+        """Returns these names and the other ones; without the other ones if all of them are too many."""
+        try:
+            return ServerNames.of([*self.texts(), *other.texts()])
+        except Invalid:
+            return self
+
     def texts(self) -> list[str]:
         """Returns the names and addresses as texts."""
         return [*self.dns_names, *map(str, self.addresses)]

@@ -28,6 +28,7 @@ COMMAND_GROUPS: Final[Mapping[str, Mapping[str, CommandEntry]]] = MappingProxyTy
         },
         "Registry": {
             "serve": CommandEntry("Run a registry node", "adsum.cli.commands.serve:serve"),
+            "init": CommandEntry("Make the certificates and the admin token of a node", "adsum.cli.commands.init:init"),
             "status": CommandEntry("Show the state of a registry node", "adsum.cli.commands.status:status"),
             "backup": CommandEntry(
                 "Copy the registry's SQLite file, even while it runs", "adsum.cli.commands.backup:backup"

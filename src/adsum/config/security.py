@@ -106,7 +106,7 @@ class SecuritySettings:
                 raise Invalid(
                     name,
                     f"must not be {listen} without TLS and tokens, since whoever reaches a registry may change it: add "
-                    "--secure, which makes certificates and an admin token (or --tls-cert and --tls-key with your own), "
+                    "--secure, which makes certificates and an admin token (or --tls-cert and --tls-key: your own), "
                     "or --insecure to allow it",
                 )
 

@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass
 from typing import Final
 
+from adsum.access.settings import AccessSettings
 from adsum.config.addresses import DEFAULT_LISTEN, is_loopback, parse_networks
 from adsum.config.limits import LOG_FORMATS, LOG_LEVELS, MAX_CONNECTIONS_SETTING, MAX_TIMEOUT_SETTING
 from adsum.config.security import SecuritySettings, user_data_folder
@@ -191,7 +192,7 @@ class NodeConfig(SecuritySettings):
 
 
 @dataclass(frozen=True, slots=True)
-class ServeConfig(DialectSettings, NodeConfig):
+class ServeConfig(DialectSettings, AccessSettings, NodeConfig):
     """All settings of `adsum serve`: those of the node, and those of its dialects."""
 
     @property
@@ -201,6 +202,13 @@ class ServeConfig(DialectSettings, NodeConfig):
 
     def __post_init__(self) -> None:
         self.check_node()
+        self.check_access()
         self.check_dialects(self.store)
         if self.xds == OFF and self.gateway != OFF:
             raise Invalid("gateway", "needs --xds, which is off: the gateway gets its configuration over xDS")
+        if self.xds != OFF and self.tls_cert and not self.tls_client_ca:
+            raise Invalid(
+                "tls_client_ca",
+                "must be given beside --tls-cert, since clients of xDS prove who they are by certificates; or switch "
+                "xDS off with --xds off",
+            )

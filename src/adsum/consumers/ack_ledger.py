@@ -72,6 +72,10 @@ class AckRecord:
         self.unacknowledged_since: float | None = None
         """The instant at which a drain first found it behind; None if none has since its last acknowledgement."""
 
+    def concerns(self, service: str) -> bool:
+        """Returns whether drains of the service wait for this consumer. One that may not read it has no view of it."""
+        return self.consumer.visible.includes(service) if self.scope is None else self.scope == service
+
 
 class PendingConsumer(NamedTuple):
     """A consumer that has not acknowledged, with the reason why it is waited for or lost, and since when."""
@@ -214,7 +218,7 @@ class AckLedger:
         behind: set[AckRecord | None] = set()
         for scope in (service, None):
             for id, record in self._by_scope.get(scope, {}).items():
-                if record.acknowledged >= revision:
+                if record.acknowledged >= revision or not record.concerns(service):
                     continue
                 lost_at, pending = self._pending(record, now)
                 if now >= lost_at:

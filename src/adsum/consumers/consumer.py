@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adsum.core.access.scopes import ALL_NAMES, NamePatterns
+
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
@@ -14,3 +16,5 @@ class Consumer:
     address: str = ""
     acks_immediately: bool = False
     """True if it acknowledges its first view at once, as every consumer of the native API does."""
+    visible: NamePatterns = ALL_NAMES
+    """The services that it may read. If it watches all services, drains of others don't wait for it."""

@@ -27,7 +27,7 @@ class _Wait:
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
 
     def expect(self, record: AckRecord) -> None:
-        if record.scope in (None, self.service) and record.acknowledged < self.revision:
+        if record.concerns(self.service) and record.acknowledged < self.revision:
             self.behind.add(record)
 
     def settle(self, record: AckRecord) -> None:
@@ -162,5 +162,5 @@ class Consumers:
     def _settle(self, records: Iterable[AckRecord]) -> None:
         for wait in self._waits:
             for record in records:
-                if record.scope in (None, wait.service) and record.acknowledged >= wait.revision:
+                if record.concerns(wait.service) and record.acknowledged >= wait.revision:
                     wait.settle(record)

@@ -81,6 +81,10 @@ class UnknownDocument(AdsumError):
         super().__init__(f"no {kind} {name!r} is declared")
 
 
+class NameTaken(AdsumError):
+    """Another token has the name."""
+
+
 class LeaseLost(AdsumError):
     """The holder no longer has the lease, because another holder has registered the instance."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 
 class TokenBucket:
     """Allows `burst` events at once, then `rate` events per second. Time is monotonic seconds."""
@@ -24,11 +26,12 @@ class TokenBucket:
         self._tokens -= 1.0
         return True
 
-    def delay(self, now: float) -> float:
+    def delay(self, now: float, max_delay: float = inf) -> float:
         """Counts one event. Returns the seconds to wait before it, or before the next one if it has already happened.
 
-        Events counted without waiting add up: the delay of the next one is longer.
+        Events counted without waiting add up: the delay of the next one is longer, up to `max_delay`.
         """
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1.0
+        tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - 1.0
+        self._tokens = max(tokens, -max_delay * self._rate)
         self._at = now
         return max(0.0, -self._tokens / self._rate)

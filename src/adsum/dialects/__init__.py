@@ -42,10 +42,10 @@ class DialectSettings(XdsSettings, EtcdNamingSettings):
                 check(self, store)
 
     def dialect_addresses(self) -> dict[str, str]:
-        """Returns the address of each listener that `listeners_of_dialect` of a base returns, by its setting."""
+        """Returns the address of each listener that `listener_addresses` of a base returns, by its setting."""
         addresses: dict[str, str] = {}
         for part in type(self).__mro__:
-            listening = vars(part).get("listeners_of_dialect")
+            listening = vars(part).get("listener_addresses")
             if listening is not None:
                 addresses |= listening(self)
         return addresses

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from adsum.access.authority import AuthorityService
 from adsum.access.control import AccessControl
 from adsum.keeper import Keeper
 from adsum.mounts import Mount
@@ -45,6 +46,8 @@ class DialectContext:
     """Metrics and logs of requests."""
     access: AccessControl
     """Who a caller is, and what it may do. Every request goes through it."""
+    authority: AuthorityService | None
+    """The authority of the registry; None if the node serves no TLS."""
     node: str
     """The name of this node."""
     store: str

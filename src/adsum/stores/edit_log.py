@@ -6,7 +6,7 @@ without the records before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
@@ -31,7 +31,7 @@ MAX_RECORD_BYTES: Final = 4 * 1024
 MAX_EDITS_ON_EVENT_LOOP: Final = 100
 """Edits whose records are made on the event loop. A larger batch is handled in a thread, so that it blocks nothing."""
 SECRETS_FIELD: Final = "secrets"
-"""The field of tokens and invites with the hashes of their secrets. The history leaves it out."""
+"""The field of tokens and invites with the hashes of their secrets. The history has never the values."""
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -47,26 +47,29 @@ class EditRecord(Struct, frozen=True, omit_defaults=True):
 
 
 def edit_record(edit: Edit) -> EditRecord:
-    """Returns the record of an edit, without the hashes of secrets.
+    """Returns the record of an edit. Changed hashes of secrets are named without their values.
 
     Raises `msgspec.DecodeError` for a document that is no JSON object.
     """
     old, new = _fields(edit.before), _fields(edit.document)
+    secret: list[str] = []
     if edit.key.kind in ACCESS_KINDS:
-        for fields in (old, new):
-            fields.pop(SECRETS_FIELD, None)
+        hashes = [fields.pop(SECRETS_FIELD, None) for fields in (old, new)]
+        secret = [SECRETS_FIELD] if hashes[0] != hashes[1] else []
     before = {name: value for name, value in old.items() if value != new.get(name)}
     after = {name: value for name, value in new.items() if value != old.get(name)}
     omitted = _too_long(before, after)
     for name in omitted:
         before.pop(name, None)
         after.pop(name, None)
-    return EditRecord(_kind(edit), ProvenanceRecord.from_provenance(edit.provenance), before, after, omitted)
+    return EditRecord(
+        _kind(edit), ProvenanceRecord.from_provenance(edit.provenance), before, after, sorted([*omitted, *secret])
+    )
 
 
 def edit_records(edits: Iterable[Edit]) -> list[tuple[DocumentKey, EditRecord]]:
-    """Returns the records of the edits, each with the key of its document."""
-    return [(edit.key, edit_record(edit)) for edit in edits]
+    """Returns the records of the edits that are recorded, each with the key of its document."""
+    return [(edit.key, edit_record(edit)) for edit in edits if edit.is_recorded]
 
 
 def _too_long(before: Mapping[str, Raw], after: Mapping[str, Raw]) -> list[str]:
@@ -127,11 +130,9 @@ class EditLog:
         if not self._numbers[key]:
             del self._numbers[key]
 
-    def newest(self, kind: DocumentKind | None, name: str | None, limit: int) -> list[RecordedEdit]:
+    def newest(self, kinds: Collection[DocumentKind], name: str | None, limit: int) -> list[RecordedEdit]:
         """Returns the newest edits, newest first: see `ports.Store.edits`."""
         matching = (
-            edit
-            for edit in reversed(self._edits.values())
-            if kind in (None, edit[1].kind) and name in (None, edit[1].name)
+            edit for edit in reversed(self._edits.values()) if edit[1].kind in kinds and name in (None, edit[1].name)
         )
         return [recorded_edit(*edit) for edit in islice(matching, max(0, limit))]

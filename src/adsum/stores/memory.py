@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from itertools import count, islice
 
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState, RecordedChange
@@ -108,9 +108,9 @@ class MemoryStore:
         found = (recorded for recorded in newest if id in (None, recorded.key.id))
         return list(islice(found, max(0, limit)))
 
-    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
+    async def edits(self, kinds: Collection[DocumentKind], name: str | None, limit: int) -> Sequence[RecordedEdit]:
         self._must_be_open()
-        return self._edits.newest(kind, name, limit)
+        return self._edits.newest(kinds, name, limit)
 
     def age(self) -> float:
         return 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from adsum.core.catalog.documents import INTENT_KINDS
 from adsum.keeper import Keeper
 from adsum.ports import Sharding
 from adsum.registry import Registry
@@ -52,7 +53,11 @@ def add_gauges(
     add_gauge("adsum_instances", "Instances listed", lambda: registry.snapshot.instance_count)
     add_gauge("adsum_catalog_bytes", "Memory used by registrations", lambda: registry.snapshot.size)
     add_gauge("adsum_catalog_max_bytes", "Most memory that registrations may use", lambda: registry.max_catalog_bytes)
-    add_gauge("adsum_intent_bytes", "Bytes of routes and upstreams", lambda: registry.snapshot.documents.size)
+    add_gauge(
+        "adsum_intent_bytes",
+        "Bytes of routes and upstreams",
+        lambda: registry.snapshot.documents.size(INTENT_KINDS),
+    )
     add_gauge("adsum_services", "Services known", lambda: len(registry.snapshot.services))
     add_gauge("adsum_revision", "Revision of the catalog", lambda: registry.snapshot.revision)
     add_gauge(

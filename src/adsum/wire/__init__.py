@@ -42,6 +42,7 @@ from adsum.wire.requests import (
 )
 from adsum.wire.responses import (
     AcknowledgementReport,
+    CertificateView,
     ChangeList,
     ChangeView,
     ConsumerView,
@@ -127,6 +128,7 @@ __all__ = [
     "REVISION_HEADER",
     "AcknowledgementBody",
     "AcknowledgementReport",
+    "CertificateView",
     "ChangeList",
     "ChangeView",
     "CheckBody",

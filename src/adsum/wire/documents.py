@@ -200,9 +200,9 @@ def _encode_list(empty_list: ResponseBody, views: Iterable[ResponseBody], checkp
 
 
 class EditView(ResponseBody, frozen=True):
-    """A recorded edit of a route or an upstream, with actor and reason. `at` is on the wall clock.
+    """A recorded edit of a document, such as a route, with actor and reason. `at` is on the wall clock.
 
-    `before` and `after` have the fields that changed. `omitted` names the fields that were too long to record.
+    `before` and `after` have the fields that changed. `omitted` names the fields that are secret or too long to record.
     """
 
     revision: int

@@ -219,6 +219,18 @@ class TrafficView(ResponseBody, frozen=True):
     p99: float = 0.0
 
 
+class CertificateView(ResponseBody, frozen=True):
+    """A certificate that a node uses. `expires` is on the wall clock. `renews`: it is renewed without an operator.
+
+    `name` is `node` for the certificate that the node made, `authority` for that of its authority, `server` for the
+    operator's own, and `client-authority` for the authorities of client certificates, of which the first expiry counts.
+    """
+
+    name: str
+    expires: float
+    renews: bool = False
+
+
 class NodeStatus(ResponseBody, frozen=True):
     """The status of a node. Times are in seconds; `started` is on the wall clock.
 
@@ -232,7 +244,9 @@ class NodeStatus(ResponseBody, frozen=True):
     `store_condition` has entries of the store: its version, its leader, its trouble. `guards`: services whose guard
     holds back expiries, and how many. `gateways` are gateways and gRPC clients; a long list is cut, and those that
     reject something come first. `gateways_disconnected` and `refused_streams` have the latest first. `traffic`: a long
-    list is cut, and services with the most errors come first.
+    list is cut, and services with the most errors come first. `security`: `secure` means TLS and tokens, `loopback`
+    that only the node's host reaches it, and `insecure` that whoever reaches it may change everything. `certificates`
+    are those that the node uses.
     """
 
     node: str
@@ -269,6 +283,8 @@ class NodeStatus(ResponseBody, frozen=True):
     gateways_disconnected: list[DisconnectedGatewayView] = []
     refused_streams: list[RefusedStreamView] = []
     traffic: list[TrafficView] = []
+    security: str = ""
+    certificates: list[CertificateView] = []
 
 
 class Problem(ResponseBody, frozen=True):

@@ -18,7 +18,9 @@ from adsum.wire.responses import ResponseBody
 MAX_PARSED_TOKENS: Final = 20_000
 """Parsed tokens that are cached. Past it the one that was used longest ago is dropped."""
 MAX_TOKEN_LIFETIME: Final = 10 * 366 * 86_400.0
-"""Seconds for which a token or an invite may be valid, at most. A longer time is refused."""
+"""Seconds for which a token may be valid, at most. A longer time is refused."""
+MAX_INVITE_LIFETIME: Final = 90 * 86_400.0
+"""Seconds for which an invite may be valid, at most. A longer time is refused: join lines get into files."""
 MAX_OVERLAP: Final = 30 * 86_400.0
 """Seconds for which the secret before a rotation may stay valid, at most. A longer time is refused."""
 MAX_PEM_LENGTH: Final = 16 * 1024
@@ -28,6 +30,7 @@ TokenName = Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")]
 ScopeText = Annotated[str, Meta(max_length=128, description=SCOPE_RULE)]
 ScopeTexts = Annotated[list[ScopeText], Meta(max_length=MAX_SCOPES)]
 Lifetime = Annotated[float, Meta(gt=0.0, le=MAX_TOKEN_LIFETIME)]
+InviteLifetime = Annotated[float, Meta(gt=0.0, le=MAX_INVITE_LIFETIME)]
 Pem = Annotated[str, Meta(max_length=MAX_PEM_LENGTH)]
 InviteId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
 InviteSecret = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}$")]
@@ -53,6 +56,7 @@ class TokenRecord(Struct, frozen=True, omit_defaults=True):
     expires: float | None = None
     created: float = 0.0
     used: float = 0.0
+    created_by: str = ""
 
 
 class InviteRecord(Struct, frozen=True, omit_defaults=True):
@@ -77,6 +81,7 @@ def encode_token(token: Token) -> bytes:
             token.expires,
             token.created,
             token.used,
+            token.created_by,
         )
     )
 
@@ -88,7 +93,15 @@ def parse_token_document(name: str, body: bytes) -> Token | str:
         record = decode(body, TokenRecord)
         scopes = parse_scopes("scopes", record.scopes)
         return Token(
-            name, record.id, scopes, _secrets(record.secrets), record.role, record.expires, record.created, record.used
+            name,
+            record.id,
+            scopes,
+            _secrets(record.secrets),
+            record.role,
+            record.expires,
+            record.created,
+            record.used,
+            record.created_by,
         )
     except AdsumError as error:
         return str(error)
@@ -169,13 +182,21 @@ class IssuedToken(ResponseBody, frozen=True):
     token: str
     view: TokenView
 
+    def __repr__(self) -> str:
+        return f"IssuedToken({self.view!r})"
+
 
 class InviteBody(RequestBody, frozen=True):
-    """An invite to create. Without `scopes`, hosts that join get the usual ones of the role."""
+    """An invite to create. Without `scopes`, hosts that join get the usual ones of the role.
+
+    `lifetime`: seconds until it expires; by default 7 days for clients, and an hour for gateways and nodes. `reason` is
+    for the history.
+    """
 
     role: Annotated[str, Meta(pattern="^(client|gateway|node)$")]
     scopes: ScopeTexts | None = None
-    lifetime: Lifetime | None = None
+    lifetime: InviteLifetime | None = None
+    reason: Annotated[str, Meta(max_length=1024)] = ""
 
 
 class IssuedInvite(ResponseBody, frozen=True):
@@ -187,6 +208,30 @@ class IssuedInvite(ResponseBody, frozen=True):
     expires: float
     single_use: bool
 
+    def __repr__(self) -> str:
+        return f"IssuedInvite({self.role.value} {self.scopes} {self.expires})"
+
+
+class InviteView(ResponseBody, frozen=True):
+    """An invite without its secret. Times are on the wall clock.
+
+    `uses_left` is null if any number of hosts may still join by it.
+    """
+
+    id: str
+    role: TokenRole
+    scopes: list[str]
+    expires: float
+    uses_left: int | None = None
+    created: float = 0.0
+    created_by: str = ""
+
+
+class InviteList(ResponseBody, frozen=True):
+    """All invites, by id."""
+
+    invites: list[InviteView]
+
 
 class JoinBody(RequestBody, frozen=True):
     """A request to join: the id and secret of an invite, the name of the joiner, and a request for a certificate."""
@@ -196,11 +241,15 @@ class JoinBody(RequestBody, frozen=True):
     name: TokenName
     certificate_request: Pem = ""
 
+    def __repr__(self) -> str:
+        return f"JoinBody({self.invite} {self.name})"
+
 
 class JoinResult(ResponseBody, frozen=True):
-    """What a host gets when it joins. `certificate` is a chain as PEM, "" if none was requested.
+    """What a host gets when it joins. `urls` and `xds` are the addresses of the nodes of the registry.
 
-    `urls` and `xds` are the addresses of the nodes of the registry.
+    `certificate` is a chain as PEM; "" if none was requested, or if the operator's own certificates are used.
+    `authority` is the certificate of the authority as PEM; "" if it is not known.
     """
 
     name: str
@@ -211,6 +260,9 @@ class JoinResult(ResponseBody, frozen=True):
     urls: list[str]
     xds: list[str] = []
     certificate: str = ""
+
+    def __repr__(self) -> str:
+        return f"JoinResult({self.name} {self.role.value} {self.scopes} {self.urls})"
 
 
 class CertificateBody(RequestBody, frozen=True):

@@ -46,7 +46,7 @@ def test_a_route_is_added_listed_checked_and_withdrawn(adsum: Adsum) -> None:
     (row,) = adsum("route", "ls").out.splitlines()[1:]
     assert row.split()[:2] == ["canary", "any"]
     assert "orders?tag!=canary&version!=2@90, orders?tag=canary@10" in row
-    assert "by ann" in row
+    assert "by anonymous@127.0.0.1 (as ann)" in row
     taken = adsum("route", "check", "http://shop.example/orders/7", "-H", "X-Beta: 1")
     assert taken.code == 0
     rows = [line.split() for line in taken.out.splitlines()]
@@ -186,12 +186,12 @@ def test_route_history_shows_actor_reason_and_both_values(adsum: Adsum, tmp_path
     adsum("route", "rm", "shop", "--reason", "closed")
     parts_of_lines = [line.split(maxsplit=4) for line in adsum("route", "history", "shop").out.splitlines()]
     assert [" ".join(parts[-1:] if parts[0][0].isdigit() else parts) for parts in parts_of_lines] == [
-        "route shop  withdrawn by ann: closed",
+        "route shop  withdrawn by anonymous@127.0.0.1 (as ann): closed",
         '- to = [{"service":"shop"}]',
-        "route shop  changed by ann: moved",
+        "route shop  changed by anonymous@127.0.0.1 (as ann): moved",
         '- to = [{"service":"web"}]',
         '+ to = [{"service":"shop"}]',
-        "route shop  declared by ann: launch",
+        "route shop  declared by anonymous@127.0.0.1 (as ann): launch",
         '+ to = [{"service":"web"}]',
     ]
     as_json = adsum("route", "history", "--limit", "1", "--json")

@@ -30,7 +30,7 @@ def test_watch_prints_the_current_state_and_then_each_change(
         "passing",
         "draining",
         "drained",
-        "ann",
+        "anonymous@127.0.0.1",
     )
     adsum("deregister", "orders/a", "--reason", "bye")
     gone = json.loads(watching.stdout.readline())

@@ -141,11 +141,18 @@ def test_show_config_prints_only_the_settings_of_the_command(adsum: Adsum) -> No
 @pytest.mark.parametrize(
     ("commands", "used"),
     [
-        ("ls watch status history,route ls,route check,grpc-bootstrap", {"url"}),
-        ("drain maintenance resume deregister,route add,route rm,route apply", {"url", "actor"}),
-        ("resolve", {"url", "zone", "cache_max_age"}),
+        (
+            "ls watch status history,route ls,route check,whoami,token ls,token show",
+            {"url", "token_file", "authority_file"},
+        ),
+        (
+            "drain maintenance resume deregister,route add,route rm,route apply,token create,token revoke,token invite",
+            {"url", "token_file", "authority_file", "actor"},
+        ),
+        ("resolve", {"url", "token_file", "authority_file", "zone", "cache_max_age"}),
         ("gateway", {"url", "zone"}),
-        ("run register", {"url", "zone", "actor"}),
+        ("grpc-bootstrap", {"url"}),
+        ("run register", {"url", "token_file", "authority_file", "zone", "actor"}),
     ],
 )
 def test_a_command_lists_the_client_settings_that_it_uses_and_takes_no_others(

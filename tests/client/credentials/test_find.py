@@ -77,7 +77,7 @@ def test_a_folder_that_this_user_may_not_read_is_passed_over(
 
 
 def test_a_named_folder_that_can_not_be_read_is_an_error(environ: dict[str, str]) -> None:
-    with pytest.raises(Invalid, match="ADSUM_CREDENTIALS: names a folder that can't be read: /nowhere: No such file"):
+    with pytest.raises(Invalid, match=r"ADSUM_CREDENTIALS: names a folder that can't be read: /nowhere: No such file"):
         find_credentials({**environ, "ADSUM_CREDENTIALS": "/nowhere"})
 
 
@@ -116,7 +116,7 @@ def test_other_sources_keep_their_own_credentials(environ: dict[str, str], url: 
 
 def test_a_folder_that_is_given_must_fit_the_addresses(environ: dict[str, str], tmp_path: Path) -> None:
     join_at(tmp_path / "joined", "web1")
-    with pytest.raises(Invalid, match="credentials: .* is for the nodes https://10.0.0.5:23786: omit `urls`"):
+    with pytest.raises(Invalid, match=r"credentials: .* is for the nodes https://10.0.0.5:23786: omit `urls`"):
         choose_registry("https://10.0.0.9:1", "urls", credentials=tmp_path / "joined")
     urls, credentials = choose_registry("", "urls", credentials=tmp_path / "joined")
     assert urls == ("https://10.0.0.5:23786",)
@@ -126,7 +126,7 @@ def test_a_folder_that_is_given_must_fit_the_addresses(environ: dict[str, str], 
 def test_an_explicit_token_is_refused_over_plain_http_to_another_host(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "t").write_text(TOKEN)
     (tmp_path / "t").chmod(0o600)
-    with pytest.raises(Invalid, match="urls: must be https://10.0.0.5:23786, not http://: a token is never sent"):
+    with pytest.raises(Invalid, match=r"urls: must be https://10.0.0.5:23786, not http://: a token is never sent"):
         choose_registry("http://10.0.0.5:23786", "urls", token_file=tmp_path / "t")
     for url in ("http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://10.0.0.5:1"):
         credentials = choose_registry(url, "urls", token_file=tmp_path / "t")[1]
@@ -137,7 +137,7 @@ def test_an_explicit_token_is_refused_over_plain_http_to_another_host(environ: d
 
 def test_the_variables_name_files_too(environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADSUM_TOKEN_FILE", str(tmp_path / "t"))
-    with pytest.raises(Invalid, match="token_file: .*/t can't be read: No such file"):
+    with pytest.raises(Invalid, match=r"token_file: .*/t can't be read: No such file"):
         choose_registry("https://a:1", "urls")
     (tmp_path / "t").write_text(TOKEN)
     credentials = choose_registry("https://a:1", "urls")[1]
@@ -157,10 +157,10 @@ def test_an_exposed_token_file_is_used_with_a_warning(
 
 def test_wrong_files_are_refused_without_repeating_them(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "t").write_text("two words")
-    with pytest.raises(Invalid, match="token_file: .*must be one line with a token") as raised:
+    with pytest.raises(Invalid, match=r"token_file: .*must be one line with a token") as raised:
         choose_registry("https://a:1", "urls", token_file=tmp_path / "t")
     assert "two words" not in str(raised.value)
-    with pytest.raises(Invalid, match="authority_file: .*must be certificates in PEM"):
+    with pytest.raises(Invalid, match=r"authority_file: .*must be certificates in PEM"):
         choose_registry("https://a:1", "urls", authority_file=tmp_path / "t")
 
 

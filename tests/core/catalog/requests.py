@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.catalog.changes import Batch
-from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller, Decision
+from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.model import Check, CheckKind, Instance, Key, Listing, Override, Registration, Status
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.catalog import decisions, observations
 from adsum.core.catalog.changes import Batch, Change
-from adsum.core.catalog.decisions import REGISTRY_ACTOR, Caller, Decision
+from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.draft import CatalogView, Draft
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.catalog.takeover import Takeover

@@ -27,7 +27,7 @@ def _after(*requests: Declaration, start: Snapshot = EMPTY_SNAPSHOT) -> Snapshot
 
 
 def _bodies(snapshot: Snapshot) -> dict[str, bytes]:
-    return {str(key): document.body for key, document in snapshot.documents.by_key.items()}
+    return {str(document.key): document.body for kind in DocumentKind for document in snapshot.documents.of_kind(kind)}
 
 
 def _declared(name: str, body: bytes, kind: DocumentKind = ROUTE) -> Declaration:
@@ -92,7 +92,7 @@ def test_a_repeated_declaration_changes_nothing_and_a_draft_sees_earlier_ones(
 
 def test_documents_that_contradict_one_another_are_refused_and_change_nothing() -> None:
     def at_most_one(documents: documents.Documents) -> None:
-        if len(documents.by_key) > 1:
+        if len(documents) > 1:
             raise Invalid("to", "is one too many")
 
     snapshot = _after(declarations.declare(DocumentKey(ROUTE, "a"), b"1", ANN, at_most_one))
@@ -133,14 +133,14 @@ def test_an_empty_list_withdraws_everything_only_with_prune() -> None:
 
 def test_documents_of_too_many_bytes_are_refused_and_shorter_ones_always_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = _after(_declared("a", b"1" * 40), start=_after(_declared("b", b"1" * 40)))
-    assert snapshot.documents.size == 80
+    assert snapshot.documents.size([ROUTE]) == 80
     monkeypatch.setattr(declarations, "MAX_DOCUMENTS_BYTES", 79)
     for larger in (_declared("c", b"1"), _declared("a", b"1" * 41), _replaced({"c": b"1" * 81})):
         with pytest.raises(CatalogFull, match="may take 79 bytes together"):
             larger(snapshot)
-    assert _after(_declared("a", b"1" * 39), start=snapshot).documents.size == 79
-    assert _after(_declared("a", b"2" * 40), start=snapshot).documents.size == 80
-    assert _after(_replaced({"c": b"1" * 7}), start=snapshot).documents.size == 7
+    assert _after(_declared("a", b"1" * 39), start=snapshot).documents.size([ROUTE]) == 79
+    assert _after(_declared("a", b"2" * 40), start=snapshot).documents.size([ROUTE]) == 80
+    assert _after(_replaced({"c": b"1" * 7}), start=snapshot).documents.size([ROUTE]) == 7
 
 
 def test_a_prepared_decision_is_used_only_while_the_documents_are_unchanged() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.catalog import decisions, observations
 from adsum.core.catalog.changes import Change
-from adsum.core.catalog.decisions import REGISTRY_ACTOR
 from adsum.core.model import Status
 from adsum.core.provenance import Cause, Provenance
 from tests.core.catalog.requests import DB, DRAIN, KEY, LATER, NOW, TIMER, WEB, after, listing_of, registration

@@ -12,7 +12,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from adsum import wire
+from adsum.access.authority import AuthorityService
 from adsum.access.control import AccessControl
+from adsum.access.registry_addresses import RegistryAddresses
 from adsum.core.access.scopes import EVERYTHING, Scopes
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.core.model import Key, Outcome
@@ -21,7 +23,7 @@ from adsum.dialects.native.asgi import Headers
 from adsum.dialects.native.pages.fast_path import EncodedReply
 from adsum.keeper import Keeper
 from adsum.peers.peers import Peers
-from adsum.ports import Sharding, Store
+from adsum.ports import CLIENT_CERTIFICATE, Sharding, Store
 from adsum.registry import Registry
 from tests.support.fakes import FakeClock, FakeStore
 from tests.support.observers import RecordingObserver
@@ -117,8 +119,9 @@ class NativeApi:
         sharding: Sharding | None = None,
         heartbeat: float = DEFAULT_HEARTBEAT,
         anonymous: Scopes = EVERYTHING,
+        authority: AuthorityService | None = None,
     ) -> None:
-        """`anonymous`: the scopes of callers that prove nothing."""
+        """`anonymous`: the scopes of callers that prove nothing. `authority`: that of the registry, if it has one."""
         self.clock = FakeClock()
         self.observer = RecordingObserver()
         self.store = FakeStore()
@@ -130,6 +133,7 @@ class NativeApi:
         self.access = AccessControl(
             self.registry, self.clock, anonymous, lambda operation, reason: self.refusals.append((operation, reason))
         )
+        self.addresses = RegistryAddresses(["https://10.0.0.5:23786", "https://[fd00::1]:23786"], ["10.0.0.5:23787"])
         self.native = Native(
             self.registry,
             self.keeper,
@@ -141,6 +145,8 @@ class NativeApi:
             status=lambda: wire.NodeStatus("n", "0", True, "e", 1, "memory:", 0.0, 0.0),
             exposition=lambda: b"adsum_up 1\n",
             access=self.access,
+            authority=authority,
+            addresses=lambda: self.addresses,
             peers=Peers(sharding, self.clock, Random(1)) if sharding is not None else None,
             node="n1",
         )
@@ -153,9 +159,17 @@ class NativeApi:
         return self.outcomes
 
     async def request(
-        self, method: str, target: str, body: object = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        certificate: bytes = b"",
     ) -> ApiResult:
-        """Sends a request. Returns the whole response. A body that is not bytes is sent as JSON."""
+        """Sends a request. Returns the whole response. A body that is not bytes is sent as JSON.
+
+        `certificate`: the verified client certificate of the connection.
+        """
         raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         sent_headers = dict(headers or {})
         if body is not None and headers is None:
@@ -175,7 +189,9 @@ class NativeApi:
             sent.append(message)
 
         async with asyncio.timeout(WAIT_TIMEOUT):
-            await self.native(_scope(method, target, sent_headers), receive, send)
+            scope = _scope(method, target, sent_headers)
+            scope["state"] = {CLIENT_CERTIFICATE: certificate} if certificate else {}
+            await self.native(scope, receive, send)
         start, *bodies = sent
         names = {name.decode(): value.decode() for name, value in start["headers"]}
         return ApiResult(start["status"], names, b"".join(message["body"] for message in bodies))

@@ -12,6 +12,7 @@ import pytest
 from adsum.servers import http
 from adsum.servers.http import HttpLimits, HttpServer
 from adsum.servers.http import acceptor as acceptor_module
+from adsum.servers.http.refusals import Refusals
 
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
@@ -70,7 +71,9 @@ async def test_connections_wait_while_the_system_has_no_descriptor(
     with _ScarceSocket(socket.AF_INET) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.failures = 3
-        acceptor = acceptor_module.Acceptor(listening, _RecordingProtocol, lambda _: None)
+        acceptor = acceptor_module.Acceptor(
+            listening, acceptor_module.PlainConnector(_RecordingProtocol), lambda: None, Refusals()
+        )
         with caplog.at_level(logging.ERROR):
             acceptor.start(10)
             with socket.create_connection(listening.getsockname()):

@@ -8,7 +8,7 @@ import errno
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,15 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply
-from adsum.mounts import AsgiApp, FastPathReply
 from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers import http
-from adsum.servers.http import HttpLimits, HttpServer, sweeper
+from adsum.servers.http import sweeper
 from adsum.servers.http.connection import is_peer_timeout
 from adsum.servers.http.limits import MAX_HEAD_BYTES
+from tests.servers.http.serving import WAIT_TIMEOUT, HttpServing
 from tests.support.registry_daemon import RunningDaemon
 
-WAIT_TIMEOUT = 20.0
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -55,20 +54,6 @@ async def _endless(scope: dict[str, object], receive: Callable[..., Any], send: 
 async def _read_body(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
     while (await receive()).get("more_body"):
         pass
-
-
-@contextlib.asynccontextmanager
-async def _serving(
-    app: AsgiApp, fast_path: FastPathReply | None = None, **limits: float
-) -> AsyncIterator[tuple[HttpServer, int]]:
-    sockets = http.listen("127.0.0.1:0")
-    server = HttpServer(app, sockets, HttpLimits(**limits), fast_path)  # type: ignore[arg-type]
-    port: int = sockets[0].getsockname()[1]
-    await server.start()
-    try:
-        yield server, port
-    finally:
-        await server.stop()
 
 
 async def _read_all(reader: asyncio.StreamReader) -> bytes:
@@ -104,10 +89,12 @@ def test_every_error_with_which_the_system_gives_up_a_peer_is_a_peer_timeout(
 @pytest.mark.parametrize(
     "begin", [b"GET /", b"\r\nGET /", b"GET / HTTP/1.1\r\nx: ", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\n"]
 )
-async def test_a_request_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
+async def test_a_request_that_never_ends_is_refused(
+    serving: HttpServing, monkeypatch: pytest.MonkeyPatch, begin: bytes
+) -> None:
     monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_read_body, request_timeout=0.1) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with serving.server(_read_body, request_timeout=0.1) as (_, port):
+        reader, writer = await serving.connect(port)
         writer.write(begin)
         drip = asyncio.create_task(_drip(writer))
         received = await _read_all(reader)
@@ -122,10 +109,12 @@ async def _drip(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_response_under_way_is_aborted_and_not_mixed_with_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_response_under_way_is_aborted_and_not_mixed_with_a_refusal(
+    serving: HttpServing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_endless, request_timeout=0.1) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with serving.server(_endless, request_timeout=0.1) as (_, port):
+        reader, writer = await serving.connect(port)
         writer.write(GET + b"GET / HTT")
         received = await _read_all(reader)
         writer.close()
@@ -141,9 +130,11 @@ async def test_a_response_under_way_is_aborted_and_not_mixed_with_a_refusal(monk
         (b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"\r\n\r\nhello"),
     ],
 )
-async def test_a_response_in_a_single_write_is_used_where_http_allows_it(request_text: bytes, tail: bytes) -> None:
-    async with _serving(_single_write, idle_timeout=1) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_a_response_in_a_single_write_is_used_where_http_allows_it(
+    serving: HttpServing, request_text: bytes, tail: bytes
+) -> None:
+    async with serving.server(_single_write, idle_timeout=1) as (_, port):
+        reader, writer = await serving.connect(port)
         writer.write(request_text * 2)
         received = await _read_all(reader)
         writer.close()
@@ -152,7 +143,7 @@ async def test_a_response_in_a_single_write_is_used_where_http_allows_it(request
     assert all(answer.endswith(tail) and b"date: " in answer for answer in answers)
 
 
-async def test_chunks_that_are_written_at_once_keep_their_order_and_end_with_the_response() -> None:
+async def test_chunks_that_are_written_at_once_keep_their_order_and_end_with_the_response(serving: HttpServing) -> None:
     written: list[bool] = []
 
     async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
@@ -164,8 +155,8 @@ async def test_chunks_that_are_written_at_once_keep_their_order_and_end_with_the
         await send({"type": "http.response.body", "body": b"three"})
         written.append(send_chunk(b"too late"))
 
-    async with _serving(app, idle_timeout=1) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with serving.server(app, idle_timeout=1) as (_, port):
+        reader, writer = await serving.connect(port)
         writer.write(GET)
         received = await _read_all(reader)
         writer.close()
@@ -173,18 +164,20 @@ async def test_chunks_that_are_written_at_once_keep_their_order_and_end_with_the
     assert received.endswith(b"4\r\none,\r\n4\r\ntwo,\r\n5\r\nthree\r\n0\r\n\r\n")
 
 
-async def test_an_idle_connection_is_closed() -> None:
-    async with _serving(_hello, idle_timeout=0.1) as (server, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_an_idle_connection_is_closed(serving: HttpServing) -> None:
+    async with serving.server(_hello, idle_timeout=0.1) as (server, port):
+        reader, writer = await serving.connect(port)
         assert await _read_all(reader) == b""
         writer.close()
         await _until(lambda: server.connections == 0)
 
 
 @pytest.mark.parametrize("begin", [b"GET /", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\nx"])
-async def test_a_stop_does_not_wait_for_incomplete_requests(caplog: pytest.LogCaptureFixture, begin: bytes) -> None:
-    async with _serving(_read_body, stop_timeout=600) as (server, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_a_stop_does_not_wait_for_incomplete_requests(
+    serving: HttpServing, caplog: pytest.LogCaptureFixture, begin: bytes
+) -> None:
+    async with serving.server(_read_body, stop_timeout=600) as (server, port):
+        reader, writer = await serving.connect(port)
         writer.write(begin)
         await _until(lambda: server.connections == 1)
         await asyncio.sleep(0.1)  # The server has read it by now; otherwise it closes the connection as idle.
@@ -197,29 +190,30 @@ async def test_a_stop_does_not_wait_for_incomplete_requests(caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
-async def test_a_head_over_its_limit_is_refused(end: bytes) -> None:
-    async with _serving(_hello) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_a_head_over_its_limit_is_refused(serving: HttpServing, end: bytes) -> None:
+    async with serving.server(_hello) as (_, port):
+        reader, writer = await serving.connect(port)
         writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD_BYTES + end)
         received = await _read_all(reader)
         writer.close()
     assert received.startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_peer_that_never_reads_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_never_reads_is_disconnected(serving: HttpServing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_large, stall_timeout=0.1) as (server, port):
-        idle = socket.create_connection(("127.0.0.1", port))
-        idle.sendall(GET)
+    async with serving.server(_large, stall_timeout=0.1) as (server, port):
+        idle = await serving.unread_socket(port, GET)
         await _until(lambda: server.connections == 1)
         await _until(lambda: server.connections == 0)
         idle.close()
 
 
-async def test_a_peer_that_reads_slowly_is_not_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_reads_slowly_is_not_disconnected(
+    serving: HttpServing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.02)
-    async with _serving(_large, stall_timeout=0.3) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with serving.server(_large, stall_timeout=0.3) as (_, port):
+        reader, writer = await serving.connect(port)
         writer.write(GET)
         total = 0
         async with asyncio.timeout(WAIT_TIMEOUT):
@@ -230,20 +224,17 @@ async def test_a_peer_that_reads_slowly_is_not_disconnected(monkeypatch: pytest.
     assert total == 20_000_000
 
 
-async def test_a_page_is_not_copied_for_each_peer_that_does_not_read_it() -> None:
+async def test_a_page_is_not_copied_for_each_peer_that_does_not_read_it(serving: HttpServing) -> None:
     page, readers = ApiReply(200, b"x" * 30_000_000), 20
 
     async def app(scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         await page.respond(scope, receive, send)
 
-    async with _serving(app) as (server, port):
-        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(readers)]
-        for peer in idle:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            peer.sendall(GET)
+    async with serving.server(app) as (server, port):
+        idle = [await serving.unread_socket(port, GET, buffer=4_096) for _ in range(readers)]
         await _until(lambda: server.stalled_connections == readers)
         assert server.unsent_bytes() <= readers * 3 * BODY_PIECE_BYTES
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await serving.connect(port)
         writer.write(GET)
         async with asyncio.timeout(WAIT_TIMEOUT):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -254,22 +245,33 @@ async def test_a_page_is_not_copied_for_each_peer_that_does_not_read_it() -> Non
             peer.close()
 
 
-async def test_a_connection_past_the_limit_is_answered_503_and_closed() -> None:
-    async with _serving(_hello, max_connections=2) as (server, port):
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        await _until(lambda: server.connections == 2)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        received = await _read_all(reader)
-        assert received.startswith(b"HTTP/1.1 503 ")
-        assert b"retry-after: 5\r\n" in received
-        assert json.loads(received.partition(b"\r\n\r\n")[2])["detail"] == "too many connections"
+async def test_a_connection_past_the_limit_is_refused_and_closed(serving: HttpServing) -> None:
+    shed: list[str] = []
+    async with serving.server(_hello, max_connections=2, on_shed=shed.append) as (server, port):
+        held = []
+        for _ in range(2):
+            reader, writer = await serving.connect(port)
+            held.append((reader, writer))
+            writer.write(GET)
+            await reader.readuntil(b"\r\n\r\nhello")
+        if serving.certificates is not None:
+            with pytest.raises(OSError):  # the connection is reset or closed, before anything is sent
+                await serving.connect(port)
+        else:
+            reader, writer = await serving.connect(port)
+            received = await _read_all(reader)
+            writer.close()
+            assert received.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 5\r\n" in received
+            assert json.loads(received.partition(b"\r\n\r\n")[2])["detail"] == "too many connections"
+        assert shed == ["503" if serving.certificates is None else "tls_crowded"]
         held[0][1].close()
         await _until(lambda: server.connections == 1)
         held[1][1].write(GET)
         async with asyncio.timeout(WAIT_TIMEOUT):
             assert (await held[1][0].readline()).startswith(b"HTTP/1.1 200 ")
-        held[1][1].close()
-        writer.close()
+        for _, writer in held:
+            writer.close()
 
 
 async def test_an_address_in_use_is_reported_in_one_sentence() -> None:
@@ -415,18 +417,18 @@ async def test_a_stream_is_aborted_when_an_unreadable_request_follows_it(daemon:
     await _until(lambda: daemon.registry.watches.count == 0)
 
 
-async def test_a_request_whose_response_takes_long_is_not_closed_as_idle() -> None:
+async def test_a_request_whose_response_takes_long_is_not_closed_as_idle(serving: HttpServing) -> None:
     """A response of the fast path to an earlier request in the same data starts the idle timer."""
 
     async def late(scope: dict[str, object], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         await asyncio.sleep(0.3)
         await _hello(scope, receive, send)
 
-    def fast_path(target: bytes, headers: object) -> tuple[int, bytes] | None:
+    def fast_path(target: bytes, headers: object, certificate: bytes) -> tuple[int, bytes] | None:
         return (204, b"\r\n") if target == b"/fast" else None
 
-    async with _serving(late, fast_path, idle_timeout=0.1) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with serving.server(late, fast_path, idle_timeout=0.1) as (_, port):
+        reader, writer = await serving.connect(port)
         writer.write(b"GET /fast HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
         received = await _read_all(reader)
         writer.close()
@@ -448,7 +450,9 @@ async def test_watches_of_disconnected_peers_are_removed(daemon: RunningDaemon) 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the platform has no TCP_USER_TIMEOUT")
 @pytest.mark.parametrize("reads", [False, True])
-async def test_a_connection_whose_peer_acknowledges_nothing_ends_if_requested(reads: bool) -> None:
+async def test_a_connection_whose_peer_acknowledges_nothing_ends_if_requested(
+    serving: HttpServing, reads: bool
+) -> None:
     ended = asyncio.get_running_loop().create_future()
 
     async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
@@ -459,8 +463,8 @@ async def test_a_connection_whose_peer_acknowledges_nothing_ends_if_requested(re
                 pass
         ended.set_result(was_silent())
 
-    async with _serving(app) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with serving.server(app) as (_, port):
+        reader, writer = await serving.connect(port)
         writer.write(GET)
         if reads:
             while not ended.done():

@@ -293,7 +293,7 @@ async def test_a_file_of_the_first_version_can_hold_documents(path: Path) -> Non
     async with opened(path) as store:
         await store.commit([change("o1")], 0, [put_route("r1")])
         snapshot = await current_snapshot(store)
-        assert (len(current_listings(snapshot)), len(snapshot.documents.by_key)) == (1, 1)
+        assert (len(current_listings(snapshot)), len(snapshot.documents)) == (1, 1)
 
 
 async def test_a_file_of_the_second_version_knows_the_services_in_its_history(path: Path) -> None:
@@ -686,7 +686,7 @@ async def test_a_flipped_bit_never_changes_a_listing(path: Path) -> None:
                 found = await current_snapshot(store)
                 assert (found.epoch, found.revision) == (right.epoch, right.revision)
                 assert current_listings(found) == current_listings(right)
-                assert found.documents.by_key == right.documents.by_key
+                assert found.documents.by_kind == right.documents.by_kind
                 assert set(found.services) == set(right.services)
                 assert await store.history(None, None, 999) == history
                 same += 1

@@ -48,9 +48,8 @@ def history(loaded: Settings, name: str, limit: int, as_json: bool) -> None:
 
 def _print_edit(edit: wire.EditView) -> None:
     time = f"{output.time_of_day(edit.at)}  {output.ago(edit.at)}"
-    output.print_line(
-        f"{time}  {edit.document} {edit.name}  {output.format_cause(edit.edit, edit.actor, edit.reason, claimed=edit.claimed)}"
-    )
+    cause = output.format_cause(edit.edit, edit.actor, edit.reason, claimed=edit.claimed)
+    output.print_line(f"{time}  {edit.document} {edit.name}  {cause}")
     for field in dict.fromkeys((*edit.before, *edit.after)):
         if field in ("name", "service"):
             continue  # The line above shows it.
@@ -58,7 +57,7 @@ def _print_edit(edit: wire.EditView) -> None:
             if field in values:
                 output.print_line(f"    {sign} {field} = {_to_json(values[field])}")
     for field in edit.omitted:
-        output.print_line(f"    ~ {field} changed; its value is too long to be recorded")
+        output.print_line(f"    ~ {field} changed; its value is secret or too long to be recorded")
 
 
 def _to_json(value: Any) -> str:

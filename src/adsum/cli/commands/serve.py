@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="Examples: adsum serve --gateway; "
-    "adsum serve --listen 0.0.0.0:23786 --store sqlite:////var/lib/adsum/adsum.db"
+    "adsum serve --secure --listen 0.0.0.0:23786 --xds 0.0.0.0:23787 --store sqlite:////var/lib/adsum/adsum.db"
 )
 @with_settings(ServeConfig)
 def serve(loaded: Settings) -> None:
@@ -32,8 +32,12 @@ def serve(loaded: Settings) -> None:
     Services register with the node. It checks their health and sends every change to its watchers. Every change that
     it acknowledges is in the store. If the node is killed, traffic goes on, because clients keep their last view.
 
-    By default the node listens on loopback, because every client that reaches it may register and deregister. Logs go
-    to standard error, the listen address to standard output.
+    By default the node listens on loopback, and every client that reaches it may register and deregister. On a network
+    it needs --secure: then it serves TLS, every caller needs a token, and the node makes its certificates and an admin
+    token at its first start. Commands on its host find that token by themselves. Other hosts join with the line that
+    `adsum token invite` prints.
+
+    Logs go to standard error, the listen address to standard output.
 
     On SIGHUP the node reads its settings again. Those that it can change while it runs are marked below; the log names
     the others.

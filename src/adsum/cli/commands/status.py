@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import click
@@ -23,6 +24,15 @@ MAX_SERVICES_SHOWN: Final = 20
 """The most services whose traffic is printed for people; --json prints all of them."""
 CERTIFICATE_WARNING: Final = 14 * 86_400.0
 """Seconds before its expiry from which on the certificate of a gateway is reported."""
+
+SECURITY_TEXTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "loopback": "only this host reaches it",
+        "secure": "TLS and tokens",
+        "insecure": "INSECURE (--insecure): whoever reaches it may change everything",
+    }
+)
+"""How a node is protected, for people."""
 
 _TRAFFIC_COLUMNS: Final = ("REQUESTS", "ERRORS", "P50", "P99")
 
@@ -84,6 +94,7 @@ def _node_rows(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
     rows = [
         ("node", f"{node.node}, version {node.version}, {'ready' if node.ready else 'not ready'}"),
         ("uptime", output.format_duration(node.uptime)),
+        *_security_rows(node),
         ("store", node.store),
         *node.store_condition.items(),
         ("catalog", f"epoch {node.epoch}, revision {node.revision}, {node.age:.1f} s old"),
@@ -97,6 +108,19 @@ def _node_rows(node: wire.NodeStatus) -> list[tuple[str, str, str]]:
     ]
     rows += [("guarded", f"{service}: {count} expiries held back") for service, count in sorted(node.guards.items())]
     return [(name, value, "") for name, value in rows]
+
+
+def _security_rows(node: wire.NodeStatus) -> list[tuple[str, str]]:
+    """Returns how the node is protected, and when its certificates expire."""
+    rows = [("security", SECURITY_TEXTS.get(node.security, node.security))] if node.security else []
+    now = time.time()
+    for certificate in node.certificates:
+        remaining = certificate.expires - now
+        state = f"expires in {output.format_duration(remaining)}" if remaining > 0 else "has expired"
+        rows.append(
+            (f"certificate {certificate.name}", f"{state}{', renewed by itself' if certificate.renews else ''}")
+        )
+    return rows
 
 
 def _consumer_counts(node: wire.NodeStatus) -> str:

@@ -15,7 +15,7 @@ HIDDEN_READS: Final = frozenset({Action.READ, Action.WATCH, Action.READ_HISTORY,
 """Actions that report an invisible service as one that does not exist."""
 
 
-class Verdict(Enum):
+class GateVerdict(Enum):
     """The decision of the gate."""
 
     ALLOWED = "allowed"
@@ -24,7 +24,7 @@ class Verdict(Enum):
     """Denied, and the caller may not learn whether the service exists."""
 
 
-def decide(principal: Principal, action: Action, services: Iterable[str] = ()) -> Verdict:
+def decide(principal: Principal, action: Action, services: Iterable[str] = ()) -> GateVerdict:
     """Returns whether the principal may do the action on the services that the request names.
 
     A request that names no service, though its action concerns services, concerns all services that the caller sees:
@@ -33,22 +33,22 @@ def decide(principal: Principal, action: Action, services: Iterable[str] = ()) -
     subject, right = ACCESS_RULES[action]
     scopes = principal.scopes
     if subject is Subject.NOTHING:
-        return Verdict.ALLOWED
+        return GateVerdict.ALLOWED
     if subject is Subject.CALLER:
-        return Verdict.ALLOWED if principal.is_proven else Verdict.DENIED
+        return GateVerdict.ALLOWED if principal.is_proven else GateVerdict.DENIED
     if right is None:
         raise LookupError(f"the action {action.value} has no right in ACCESS_RULES")
     if subject is Subject.REGISTRY:
-        return Verdict.ALLOWED if scopes.can_everywhere(right) else Verdict.DENIED
+        return GateVerdict.ALLOWED if scopes.can_everywhere(right) else GateVerdict.DENIED
     patterns = scopes.patterns(right)
     if patterns.is_all:
-        return Verdict.ALLOWED
+        return GateVerdict.ALLOWED
     has_names = False
     for service in services:
         has_names = True
         if not patterns.includes(service):
-            return Verdict.DENIED if scopes.can(Right.READ, service) else Verdict.INVISIBLE
-    return Verdict.ALLOWED if has_names or not patterns.is_empty else Verdict.DENIED
+            return GateVerdict.DENIED if scopes.can(Right.READ, service) else GateVerdict.INVISIBLE
+    return GateVerdict.ALLOWED if has_names or not patterns.is_empty else GateVerdict.DENIED
 
 
 def require(principal: Principal, action: Action, services: Iterable[str] = ()) -> None:
@@ -59,11 +59,11 @@ def require(principal: Principal, action: Action, services: Iterable[str] = ()) 
     """
     names = tuple(services)
     verdict = decide(principal, action, names)
-    if verdict is Verdict.ALLOWED:
+    if verdict is GateVerdict.ALLOWED:
         return
     if not principal.is_proven:
         raise Unauthenticated(f"this needs a token: {_needed(action, names)}", reason="no-credentials")
-    if verdict is Verdict.INVISIBLE and action in HIDDEN_READS:
+    if verdict is GateVerdict.INVISIBLE and action in HIDDEN_READS:
         hidden = next(name for name in names if not principal.scopes.can(Right.READ, name))
         raise InvisibleService(hidden, principal.name)
     raise Forbidden(f"{principal.name} may not do this: {_needed(action, names)}")

@@ -6,16 +6,33 @@ one token, however many hosts use it at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
-from adsum.core.access.scopes import Scopes
-from adsum.core.access.tokens import TokenRole, TokenSecret
+from adsum.core.access.scopes import Right, Scope, Scopes
+from adsum.core.access.tokens import TokenRole, TokenSecret, hash_secret
 from adsum.core.errors import Unauthenticated
 
 SINGLE_USE_ROLES: Final = frozenset({TokenRole.NODE, TokenRole.GATEWAY})
 """Roles whose invites join one host each."""
+USUAL_SCOPES: Final[Mapping[TokenRole, Scopes]] = MappingProxyType(
+    {
+        TokenRole.CLIENT: Scopes([Scope(Right.READ, "*"), Scope(Right.WRITE, "*")]),
+        TokenRole.GATEWAY: Scopes([Scope(Right.READ, "*")]),
+        TokenRole.NODE: Scopes([Scope(Right.NODE), Scope(Right.READ, "*")]),
+    }
+)
+"""Role → the scopes of the tokens that an invite gives, unless it names others."""
+USUAL_LIFETIMES: Final[Mapping[TokenRole, float]] = MappingProxyType(
+    {TokenRole.CLIENT: 7 * 86_400.0, TokenRole.GATEWAY: 3_600.0, TokenRole.NODE: 3_600.0}
+)
+"""Role → the seconds for which an invite is valid, unless another time is given."""
+REFUSED: Final = "the invite is wrong, expired or used up: make a new one with `adsum token invite`"
+"""The one message for every invite that is not accepted, so that it reveals nothing about the invite."""
+_NO_HASH: Final = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +52,27 @@ class Invite:
     created: float = 0.0
 
     def used(self) -> Invite | None:
-        """Returns the invite after one host has joined; None if it is used up. Raises `Unauthenticated` if it was."""
+        """Returns the invite after one host has joined; None if it is used up then."""
         if self.uses_left is None:
             return self
         if self.uses_left < 1:
-            raise Unauthenticated("the invite was used already", reason="wrong-credentials")
+            raise Unauthenticated(REFUSED, reason="wrong-credentials")
         return replace(self, uses_left=self.uses_left - 1) if self.uses_left > 1 else None
+
+
+def verify_invite(invite: Invite | None, secret: str, now: float) -> Invite:
+    """Returns the invite if the secret is right and the invite can be used. `now` is on the wall clock.
+
+    `invite` is the record with the id that the caller sent; None if there is none. Raises `Unauthenticated`, always
+    with the same message, and in the same time for an unknown id and a wrong secret.
+    """
+    hashed = hash_secret(secret)
+    known = invite.secrets if invite is not None else (TokenSecret(_NO_HASH),)
+    matching = [recorded for recorded in known if hmac.compare_digest(recorded.hash, hashed)]
+    if invite is None or not matching:
+        raise Unauthenticated(REFUSED, reason="wrong-credentials")
+    if any(end is not None and end <= now for end in (invite.expires, matching[0].expires)):
+        raise Unauthenticated(REFUSED, reason="expired")
+    if invite.uses_left is not None and invite.uses_left < 1:
+        raise Unauthenticated(REFUSED, reason="used")
+    return invite

@@ -30,12 +30,24 @@ _NODE: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 
 @dataclass(frozen=True, slots=True)
 class JoinLine:
-    """A parsed join line. `nodes` are HOST:PORT; `authority_hash` is SHA-256 of the authority's public key, in hex."""
+    """A join line. `nodes` are HOST:PORT; `authority_hash` is SHA-256 of the authority's public key, in hex.
+
+    Raises `Invalid` for nodes that a joiner would refuse.
+    """
 
     nodes: Sequence[str]
     invite_id: str
     secret: str = field(repr=False)
     authority_hash: str
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.nodes) <= MAX_NODES:
+            raise Invalid("line", f"must name 1 to {MAX_NODES} nodes, not {len(self.nodes)}")
+        for node in self.nodes:
+            if not _NODE.fullmatch(node) or not 0 < int(split_host_port(node)[1]) <= MAX_PORT:
+                raise Invalid("line", "must name each node as HOST:PORT")
+        if len(str(self)) > MAX_LINE_LENGTH:
+            raise Invalid("line", f"must be at most {MAX_LINE_LENGTH} characters: name fewer nodes")
 
     def __str__(self) -> str:
         return f"{SCHEME}{','.join(self.nodes)}/{self.invite_id}.{self.secret}#{self.authority_hash}"
@@ -52,10 +64,4 @@ def parse_join_line(text: str) -> JoinLine:
     match = _LINE.fullmatch(line) if len(line) <= MAX_LINE_LENGTH else None
     if match is None:
         raise Invalid("line", f"must be the whole line that `adsum token invite` printed; it begins with {SCHEME}")
-    nodes = match["nodes"].split(",")
-    if len(nodes) > MAX_NODES:
-        raise Invalid("line", f"must name at most {MAX_NODES} nodes, not {len(nodes)}")
-    for node in nodes:
-        if not _NODE.fullmatch(node) or not 0 < int(split_host_port(node)[1]) <= MAX_PORT:
-            raise Invalid("line", "must name each node as HOST:PORT")
-    return JoinLine(tuple(nodes), match["id"], match["secret"], match["hash"])
+    return JoinLine(tuple(match["nodes"].split(",")), match["id"], match["secret"], match["hash"])

@@ -26,7 +26,10 @@ class Principal:
     is_proven: bool = True
     """False for callers that prove nothing. What they register has no owner."""
     token_id: str = ""
-    """The id of the token that proved it; "" if no token did. Its streams end when the token is revoked or changed."""
+    """The id of the token that it belongs to; `ANONYMOUS` for callers that prove nothing; "" if no token is concerned.
+    Its streams end when the token is revoked or changed."""
+    secret_id: str = ""
+    """Which secret of the token proved it: the beginning of its hash; "" if no secret did. Its streams end with it."""
     expires: float | None = None
     """The time, on the wall clock, from which the proof is no longer valid; None if it has no end."""
     method: str = "token"
@@ -42,9 +45,9 @@ class Principal:
         return self.name if self.is_proven else f"{self.name}@{address}"
 
 
-def anonymous(scopes: Scopes) -> Principal:
+def anonymous(scopes: Scopes, expires: float | None = None) -> Principal:
     """Returns the principal of callers that prove nothing."""
-    return Principal(ANONYMOUS, scopes, is_proven=False, method="none")
+    return Principal(ANONYMOUS, scopes, is_proven=False, token_id=ANONYMOUS, expires=expires, method="none")
 
 
 REGISTRY: Final = Principal(REGISTRY_ACTOR, EVERYTHING, is_proven=False, method="none")

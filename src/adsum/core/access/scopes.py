@@ -15,14 +15,14 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from adsum.core.errors import Invalid
-from adsum.core.validation import NAME_RULE, quoted
+from adsum.core.validation import NAME_PATTERN, NAME_RULE, quoted
 
 MAX_SCOPES: Final = 64
 """Scopes of one token. A token with more is refused."""
 MAX_INTERNED_PATTERNS: Final = 1_024
 """Different sets of patterns that principals share. Past it those used longest ago are no longer shared."""
 
-_PATTERN: Final = re.compile(r"\*|[a-z0-9][a-z0-9-]{0,62}|[a-z0-9][a-z0-9-]{0,61}\*")
+_PATTERN: Final = re.compile(rf"\*|{NAME_PATTERN}|[a-z0-9][a-z0-9-]{{0,61}}\*")
 
 
 class Right(StrEnum):
@@ -76,10 +76,20 @@ def intern_patterns(patterns: frozenset[str]) -> NamePatterns:
     """Returns the set of the names that match any of the patterns. Equal sets are one object."""
     if "*" in patterns:
         return ALL_NAMES
-    prefixes = sorted(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
-    shortest = tuple(prefix for prefix in prefixes if not any(prefix != p and prefix.startswith(p) for p in prefixes))
-    names = frozenset(p for p in patterns if not p.endswith("*") and not p.startswith(shortest))
-    return NamePatterns(names=names, prefixes=shortest) if names or shortest else NO_NAMES
+    shortest: list[str] = []
+    for prefix in sorted(pattern[:-1] for pattern in patterns if pattern.endswith("*")):
+        # A prefix sorts directly behind those that it begins with, so the last one kept is the only candidate.
+        if not (shortest and prefix.startswith(shortest[-1])):
+            shortest.append(prefix)
+    prefixes = tuple(shortest)
+    names = frozenset(p for p in patterns if not p.endswith("*") and not p.startswith(prefixes))
+    return _share(names, prefixes)
+
+
+@lru_cache(MAX_INTERNED_PATTERNS)
+def _share(names: frozenset[str], prefixes: tuple[str, ...]) -> NamePatterns:
+    """Returns the set. Different patterns may mean the same names: `a*` and `a*`, `ab`."""
+    return NamePatterns(names=names, prefixes=prefixes) if names or prefixes else NO_NAMES
 
 
 class Scope(NamedTuple):

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from adsum.core import validation
-from adsum.core.access.principal import ANONYMOUS, REGISTRY_ACTOR, Principal
+from adsum.core.access.principal import ANONYMOUS, REGISTRY_ACTOR, Principal, anonymous
 from adsum.core.access.scopes import Scopes
 from adsum.core.errors import Invalid, Unauthenticated
 
@@ -25,14 +25,22 @@ ID_BYTES: Final = 8
 SECRET_BYTES: Final = 32
 MAX_SECRETS: Final = 4
 """Valid secrets of one token: the newest, and older ones until their overlap ends. Past it the oldest ends at once."""
+SECRET_ID_LENGTH: Final = 16
+"""Characters of the hash of a secret that tell the secrets of a token apart."""
 MAX_TOKEN_LENGTH: Final = 80
 """Characters of a token. A longer text is no token."""
 NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}"
 NAME_RULE: Final = "1 to 63 letters, digits and . _ @ -, starting with a letter or digit"
 RESERVED_NAMES: Final = frozenset({REGISTRY_ACTOR})
 """Names of actors that are not tokens."""
+NAMES_WITHOUT_SECRET: Final = frozenset({ANONYMOUS, "etcd-naming"})
+"""Names of tokens that nobody sends. Their scopes are those of callers that prove nothing, and of keys in etcd."""
+ADMIN_PREFIX: Final = "admin@"
+"""The start of the names of the tokens that nodes make for their own hosts: `admin@NODE`."""
 
 _TOKEN: Final = re.compile(rf"{TOKEN_PREFIX}(?P<id>[0-9a-f]{{16}})_(?P<secret>[A-Za-z0-9_-]{{43}})")
+_ID: Final = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(NAME_PATTERN)
 
 
@@ -60,6 +68,15 @@ class TokenSecret:
     hash: str
     expires: float | None = None
 
+    def __post_init__(self) -> None:
+        if not _HASH.fullmatch(self.hash):
+            raise Invalid("hash", "must be SHA-256 of the secret, as 64 hexadecimal digits")
+
+    @property
+    def id(self) -> str:
+        """The beginning of the hash: it tells the secrets of a token apart, and says nothing about the secret."""
+        return self.hash[:SECRET_ID_LENGTH]
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -77,15 +94,30 @@ class Token:
     created: float = 0.0
     used: float = 0.0
     """The day on which it was used last, as seconds since 1970; 0.0: never."""
+    created_by: str = ""
+    """The actor who created it."""
 
     def __post_init__(self) -> None:
         check_token_name("name", self.name)
+        if not _ID.fullmatch(self.id):
+            raise Invalid("id", f"must be {2 * ID_BYTES} hexadecimal digits, not {validation.quoted(self.id)}")
 
-    def principal(self) -> Principal:
-        """Returns the principal that the token proves."""
+    def principal(self, secret: TokenSecret | None = None) -> Principal:
+        """Returns the principal that a secret of the token proves; without one, that of a certificate of the token."""
         if self.name == ANONYMOUS:
-            return Principal(ANONYMOUS, self.scopes, is_proven=False, token_id=self.id, expires=None, method="none")
-        return Principal(self.name, self.scopes, token_id=self.id, expires=self.expires)
+            return anonymous(self.scopes, self.expires)
+        if secret is None:
+            return Principal(self.name, self.scopes, token_id=self.id, expires=self.expires)
+        expires = earlier(self.expires, secret.expires)
+        return Principal(self.name, self.scopes, token_id=self.id, secret_id=secret.id, expires=expires)
+
+    def has_expired(self, now: float) -> bool:
+        """Returns whether the token has expired by `now`, on the wall clock."""
+        return self.expires is not None and self.expires <= now
+
+    def valid_secrets(self, now: float) -> int:
+        """Returns the number of secrets that are valid at `now`, on the wall clock."""
+        return sum(known.expires is None or known.expires > now for known in self.secrets)
 
     def rotated(self, secret: str, now: float, overlap: float) -> Token:
         """Returns the token with a new secret. The older secrets end after `overlap` seconds, or earlier."""
@@ -125,22 +157,39 @@ def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def verify(token: Token | None, secret: str, now: float) -> Token:
-    """Returns the token if the secret is one of its valid secrets. `now` is on the wall clock.
+def verify(token: Token | None, secret: str, now: float) -> TokenSecret:
+    """Returns the record of the secret if it is a valid one of the token. `now` is on the wall clock.
 
     `token` is the record with the id that the caller sent; None if there is none. Raises `Unauthenticated`. Unknown ids
-    and wrong secrets get the same message, in the same time.
+    and wrong secrets get the same message, after the same work.
     """
-    hashed = hash_secret(secret)
-    matching = [known for known in (token.secrets if token is not None else ()) if _equal(known.hash, hashed)]
-    if token is None or not matching:
-        _equal(hashed, hashed)
+    known = find_secret(token.secrets if token is not None else (), secret)
+    if token is None or known is None:
         raise Unauthenticated("the token is wrong, or was revoked", reason="wrong-credentials")
-    if any(end is not None and end <= now for end in (token.expires, matching[0].expires)):
+    if (token.expires is not None and token.expires <= now) or (known.expires is not None and known.expires <= now):
         raise Unauthenticated(f"the token {token.name} has expired: get a new one, or rotate it", reason="expired")
-    return token
+    return known
 
 
-def _equal(a: str, b: str) -> bool:
-    """Compares in constant time."""
-    return hmac.compare_digest(a, b)
+def find_secret(secrets: Sequence[TokenSecret], secret: str) -> TokenSecret | None:
+    """Returns the record of the secret, which may have expired; None if it is another one.
+
+    Hashes are compared in constant time, and all of them are compared. Without any, one comparison is made, so that an
+    unknown id takes as long as a wrong secret.
+    """
+    hashed, found = hash_secret(secret), None
+    for known in secrets or _NO_SECRETS:
+        if hmac.compare_digest(known.hash, hashed):
+            found = known
+    return found
+
+
+_NO_SECRETS: Final = (TokenSecret("0" * 64),)
+"""Stands for the secrets of a token that does not exist. No known secret has this hash."""
+
+
+def earlier(a: float | None, b: float | None) -> float | None:
+    """Returns the earlier one of two ends; None stands for none."""
+    if a is None or b is None:
+        return b if a is None else a
+    return min(a, b)

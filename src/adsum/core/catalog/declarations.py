@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.documents import (
+    INTENT_KINDS,
+    MAX_ACCESS_BYTES,
     MAX_DOCUMENTS,
     MAX_DOCUMENTS_BYTES,
+    MAX_INVITES,
+    MAX_TOKENS,
     Document,
     DocumentKey,
     DocumentKind,
@@ -122,16 +127,38 @@ def _edits(known: Documents, document: Document) -> list[Edit]:
 
 def _checked(known: Documents, edits: list[Edit], validate: ValidateDocuments) -> list[Edit]:
     """Returns the edits. Raises `CatalogFull` if they exceed a bound, and what `validate` raises."""
-    added = sum(edit.document is not None and known.find(edit.key) is None for edit in edits)
-    withdrawn = sum(edit.document is None for edit in edits)
-    if added and len(known) + added - withdrawn > MAX_DOCUMENTS:
-        raise CatalogFull(f"there are already {len(known)} documents of at most {MAX_DOCUMENTS}")
     if edits:
         after = known.with_edits(known.revision, edits)
-        if after.size > max(known.size, MAX_DOCUMENTS_BYTES):
-            raise CatalogFull(
-                f"all documents may take {format_size(MAX_DOCUMENTS_BYTES)} together, and would now take "
-                f"{format_size(after.size)}: remove or shorten some"
-            )
+        for bound in _bounds():
+            bound.check(known, after)
         validate(after)
     return edits
+
+
+class _Bound(NamedTuple):
+    """A bound on the documents of some kinds, so that those of other kinds can't use up their room."""
+
+    kinds: tuple[DocumentKind, ...]
+    noun: str
+    most: int
+    most_bytes: int
+
+    def check(self, known: Documents, after: Documents) -> None:
+        """Raises `CatalogFull` if there would be more documents, or bytes of them, than before and than the bound."""
+        count, new_count = known.count(self.kinds), after.count(self.kinds)
+        if new_count > max(count, self.most):
+            raise CatalogFull(f"there are already {count} {self.noun} of at most {self.most}")
+        size, new_size = known.size(self.kinds), after.size(self.kinds)
+        if new_size > max(size, self.most_bytes):
+            raise CatalogFull(
+                f"all {self.noun} may take {format_size(self.most_bytes)} together, and would now take "
+                f"{format_size(new_size)}: remove or shorten some"
+            )
+
+
+def _bounds() -> tuple[_Bound, ...]:
+    return (
+        _Bound(INTENT_KINDS, "routes and upstreams", MAX_DOCUMENTS, MAX_DOCUMENTS_BYTES),
+        _Bound((DocumentKind.TOKEN,), "tokens", MAX_TOKENS, MAX_ACCESS_BYTES),
+        _Bound((DocumentKind.INVITE,), "invites", MAX_INVITES, MAX_ACCESS_BYTES),
+    )

@@ -19,14 +19,20 @@ from adsum.core.provenance import Provenance
 MAX_DOCUMENT_BYTES: Final = 64 * 1024
 """Bytes of one document; a larger one is refused."""
 MAX_DOCUMENTS: Final = 10_000
-"""Documents in all. Past it new ones are refused; known ones may still change."""
+"""Routes and upstreams in all. Past it new ones are refused; known ones may still change."""
+MAX_TOKENS: Final = 10_000
+"""Tokens. Past it new ones are refused; known ones may still change."""
+MAX_INVITES: Final = 1_000
+"""Invites. Past it new ones are refused until some are used up or expire."""
 MAX_EDITS: Final = 2 * MAX_DOCUMENTS
 """Recorded edits that a store keeps. Past it the oldest are deleted."""
 MAX_EDITS_PER_DOCUMENT: Final = 100
 """Recorded edits of one document that a store keeps, so that one document can't push out the history of others."""
 MAX_DOCUMENTS_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of the bodies of all documents. Past it edits that add bytes are refused. The resources that are compiled from
-them for gateways take several times as much."""
+"""Bytes of the bodies of all routes and upstreams. Past it edits that add bytes are refused. The resources that are
+compiled from them for gateways take several times as much."""
+MAX_ACCESS_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of the bodies of all tokens, and as many of all invites. Past it edits that add bytes are refused."""
 
 
 class DocumentKind(StrEnum):
@@ -79,6 +85,8 @@ class Edit:
     provenance: Provenance
     before: Document | None = field(default=None, compare=False)
     """The document before the edit, for the history. The stream of a store leaves it out."""
+    is_recorded: bool = field(default=True, compare=False)
+    """False for an edit that the history leaves out: no person made it, and it happens again and again."""
 
 
 class EditKind(StrEnum):
@@ -101,7 +109,7 @@ class RecordedEdit:
     after: Mapping[str, bytes]
     """The JSON of each field that the edit changed or added."""
     omitted: Sequence[str]
-    """Fields that also changed, but are too long to be recorded."""
+    """Fields that also changed, but are secret or too long to be recorded."""
     provenance: Provenance
 
 
@@ -115,22 +123,30 @@ class Documents:
     revision: int
     by_kind: Mapping[DocumentKind, Mapping[str, Document]]
     """The documents of each kind, by name."""
-    size: int = 0
-    """Bytes of all their bodies."""
+    sizes: Mapping[DocumentKind, int]
+    """Bytes of the bodies of each kind."""
 
     @staticmethod
     def create(revision: int, documents: Iterable[Document]) -> Documents:
         """Returns these documents."""
         tables: dict[DocumentKind, dict[str, Document]] = {kind: {} for kind in DocumentKind}
-        size = 0
+        sizes = dict.fromkeys(DocumentKind, 0)
         for document in documents:
             tables[document.key.kind][document.key.name] = document
-            size += len(document.body)
-        return Documents(revision, _frozen(tables), size)
+            sizes[document.key.kind] += len(document.body)
+        return Documents(revision, _frozen(tables), MappingProxyType(sizes))
 
     def __len__(self) -> int:
         """The number of all documents."""
-        return sum(map(len, self.by_kind.values()))
+        return self.count(DocumentKind)
+
+    def count(self, kinds: Iterable[DocumentKind]) -> int:
+        """Returns the number of documents of these kinds."""
+        return sum(len(self.by_kind[kind]) for kind in kinds)
+
+    def size(self, kinds: Iterable[DocumentKind]) -> int:
+        """Returns the bytes of the bodies of all documents of these kinds."""
+        return sum(self.sizes[kind] for kind in kinds)
 
     def find(self, key: DocumentKey) -> Document | None:
         """Returns the document; None if it is not declared."""
@@ -143,18 +159,19 @@ class Documents:
     def with_edits(self, revision: int, edits: Iterable[Edit]) -> Documents:
         """Returns the documents after `edits`, committed under `revision`."""
         changed: dict[DocumentKind, dict[str, Document]] = {}
-        size = self.size
+        sizes = dict(self.sizes)
         for edit in edits:
             kind, name = edit.key
             table = changed.get(kind)
             if table is None:
                 table = changed[kind] = dict(self.by_kind[kind])
             before = table.pop(name, None) if edit.document is None else table.get(name)
-            size -= len(before.body) if before is not None else 0
+            sizes[kind] -= len(before.body) if before is not None else 0
             if edit.document is not None:
                 table[name] = edit.document
-                size += len(edit.document.body)
-        return Documents(revision, MappingProxyType({**self.by_kind, **_frozen(changed)}), size)
+                sizes[kind] += len(edit.document.body)
+        tables = MappingProxyType({**self.by_kind, **_frozen(changed)})
+        return Documents(revision, tables, MappingProxyType(sizes))
 
 
 def intent_changed(before: Documents, after: Documents) -> bool:

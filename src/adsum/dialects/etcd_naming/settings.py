@@ -27,6 +27,10 @@ class EtcdNamingSettings:
         """Raises `Invalid` if a value is wrong beside this store URL."""
         self.etcd_naming_address(store)
 
+    def listener_addresses(self) -> dict[str, str]:
+        """Returns no address, since the clients of the dialect read and write etcd."""
+        return {}
+
     def etcd_naming_address(self, store: str) -> EtcdAddress | None:
         """Returns the etcd cluster and prefix to use; None if etcd naming is off. Raises `Invalid`."""
         if not self.etcd_naming:

@@ -9,17 +9,21 @@ from random import Random
 from typing import Final, Protocol
 
 from adsum import wire
+from adsum.access.authority import AuthorityService
 from adsum.access.control import AccessControl
-from adsum.access.credentials import NO_CREDENTIALS
+from adsum.access.credentials import NO_CREDENTIALS, Credentials
+from adsum.access.registry_addresses import RegistryAddresses
 from adsum.core.errors import AdsumError
 from adsum.dialects.native.api.operation_table import OPERATIONS
 from adsum.dialects.native.api.router import Router
 from adsum.dialects.native.asgi import ApiReply, Headers, Receive, Scope, Send
 from adsum.dialects.native.events.watch_events import WatchEvents
 from adsum.dialects.native.operations.intent import IntentOperations
+from adsum.dialects.native.operations.join import JoinOperations
 from adsum.dialects.native.operations.node import NodeOperations
 from adsum.dialects.native.operations.overrides import OverrideOperations
 from adsum.dialects.native.operations.reads import ReadOperations
+from adsum.dialects.native.operations.tokens import TokenOperations
 from adsum.dialects.native.operations.watch import WatchOperations
 from adsum.dialects.native.operations.writes import WriteOperations
 from adsum.dialects.native.pages.fast_path import EncodedReply, FastPath
@@ -66,10 +70,12 @@ class Native:
         status: Callable[[], wire.NodeStatus],
         exposition: Callable[[], bytes],
         access: AccessControl,
+        authority: AuthorityService | None = None,
+        addresses: Callable[[], RegistryAddresses] = RegistryAddresses,
         peers: OtherNodes | None = None,
         node: str = "",
     ) -> None:
-        """`node`: the name of this node."""
+        """`authority`: that of the registry; None if it serves no TLS. `node`: the name of this node."""
         self._registry = registry
         self._clock = clock
         self._observer = observer
@@ -86,6 +92,8 @@ class Native:
             WatchOperations(registry, WatchEvents(pages), rng),
             IntentOperations(registry, clock),
             NodeOperations(registry, status, exposition),
+            TokenOperations(registry, access, clock, authority, addresses),
+            JoinOperations(registry, access, clock, authority, addresses),
         )
 
     @property
@@ -122,6 +130,7 @@ class Native:
             if not (operation.needs_no_catalog or self._registry.is_ready):
                 raise NotReady("the catalog is not loaded yet")
             if operation.is_public:
+                credentials = Credentials(address=peer_address(scope))
                 principal = self._access.anonymous
             else:
                 certificate = scope.get("state", {}).get(CLIENT_CERTIFICATE, b"")
@@ -151,6 +160,8 @@ def _methods(
     watches: WatchOperations,
     intent: IntentOperations,
     node: NodeOperations,
+    tokens: TokenOperations,
+    joining: JoinOperations,
 ) -> Mapping[str, OperationMethod]:
     """Returns the method of each operation in `OPERATIONS`, by the name of the operation."""
     methods: dict[str, OperationMethod] = {
@@ -187,6 +198,18 @@ def _methods(
         "healthz": node.healthz,
         "readyz": node.readyz,
         "home": node.home,
+        "list_tokens": tokens.list_tokens,
+        "create_token": tokens.create_token,
+        "read_token": tokens.read_token,
+        "rotate_token": tokens.rotate_token,
+        "revoke_token": tokens.revoke_token,
+        "list_invites": tokens.list_invites,
+        "create_invite": tokens.create_invite,
+        "revoke_invite": tokens.revoke_invite,
+        "join": joining.join,
+        "certify": joining.certify,
+        "read_authority": joining.read_authority,
+        "read_caller": joining.read_caller,
     }
     if differing := methods.keys() ^ {operation.name for operation in OPERATIONS}:
         raise LookupError(f"operations that are not both in OPERATIONS and here: {', '.join(sorted(differing))}")

@@ -16,6 +16,7 @@ from adsum.core.errors import (
     InvisibleService,
     KeeperUnavailable,
     LeaseLost,
+    NameTaken,
     NotOwner,
     Overloaded,
     RegistrationConflict,
@@ -74,6 +75,14 @@ class NotReady(AdsumError):
     retry_after = 1.0
 
 
+class NoAuthority(AdsumError):
+    """The registry has no authority of its own that the request needs."""
+
+
+class NoAuthorityKey(AdsumError):
+    """Another node has the key of the registry's authority."""
+
+
 class WaitEnded(NotReady):
     """The node stops during the wait of a request. Everything before the wait is done."""
 
@@ -93,6 +102,8 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
         LeaseLost: HTTPStatus.CONFLICT,
         RegistrationConflict: HTTPStatus.CONFLICT,
         ServiceNotEmpty: HTTPStatus.CONFLICT,
+        NameTaken: HTTPStatus.CONFLICT,
+        NoAuthority: HTTPStatus.CONFLICT,
         BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         NotJson: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         MisdirectedRequest: HTTPStatus.MISDIRECTED_REQUEST,
@@ -102,6 +113,7 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
         StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
         NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
         WaitEnded: HTTPStatus.SERVICE_UNAVAILABLE,
+        NoAuthorityKey: HTTPStatus.SERVICE_UNAVAILABLE,
         CatalogFull: HTTPStatus.INSUFFICIENT_STORAGE,
     }
 )

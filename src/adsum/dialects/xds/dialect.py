@@ -43,7 +43,14 @@ def create(context: DialectContext) -> XdsDialect | None:
             raise AdsumError(f"--xds needs {REQUIRED_PACKAGES}: {error}") from None
         _log.info("xDS is off, so gateways and gRPC clients can't connect: it needs %s", REQUIRED_PACKAGES)
         return None
-    xds = Xds(context.registry, context.clock, context.rng, intent=context.intent, refusal=context.denial_reason)
+    xds = Xds(
+        context.registry,
+        context.clock,
+        context.rng,
+        context.access,
+        intent=context.intent,
+        refusal=context.denial_reason,
+    )
     return XdsDialect(xds, address)
 
 

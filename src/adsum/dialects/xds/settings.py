@@ -27,6 +27,6 @@ class XdsSettings:
         if self.xds != OFF:
             check_host_port("xds", self.xds)
 
-    def listeners_of_dialect(self) -> dict[str, str]:
+    def listener_addresses(self) -> dict[str, str]:
         """Returns the address of the listener by its setting; none if xDS is off."""
         return {} if self.xds == OFF else {"xds": self.xds}

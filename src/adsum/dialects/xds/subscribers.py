@@ -1,21 +1,23 @@
 """Subscribers: groups of clients that get the same resources under the same names.
 
-Gateways with the same profile are a group, and so are all gRPC clients. A group records the subscriptions, and
-notifies the sessions that a change concerns.
+Gateways with the same profile and the same visible services are a group, and so are all gRPC clients with the same
+visible services. A group records the subscriptions, and notifies the sessions that a change concerns.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Set
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from adsum.core.access.scopes import ALL_NAMES, NamePatterns
 from adsum.dialects.xds.streams.errors import resource_exhausted
 from adsum.dialects.xds.streams.request import MAX_GATEWAY_NAMES
 from adsum.gateway.encoding.clusters import clusters
 from adsum.gateway.intent import selectors
-from adsum.gateway.resources.compiled_resources import CompiledResources
+from adsum.gateway.resources.compiled_resources import NO_RESOURCES, CompiledResources
 from adsum.gateway.resources.resources import PUSH_ORDER, Resource, ResourceKind, encode_resource
 
 MAX_NAME_BYTES: Final = 1024 * 1024 * 1024
@@ -26,7 +28,10 @@ NAME_OVERHEAD_BYTES: Final = 300
 MAX_GRPC_NAMES: Final = 2_000
 """Names in a gRPC client's subscription; a stream with more is ended."""
 MAX_GRPC_RESOURCES: Final = 200_000
-"""Different resources that all gRPC clients subscribe to; past it a stream that names another one is ended."""
+"""Different resources that all gRPC clients subscribe to, counted for each set of visible services; past it a stream
+that names another one is ended."""
+MAX_CACHED_UNKNOWN_RESOURCES: Final = 4_096
+"""Resources of unknown services for gRPC clients that are cached; past it the one used longest ago is encoded again."""
 MAX_LISTED_SERVICES: Final = 5
 """Services that a status names for one problem; of the others it shows the number."""
 
@@ -47,10 +52,11 @@ _NO_SUBSCRIBERS: Final[Set[Subscriber]] = frozenset()
 
 
 class NameBudget:
-    """Limits the bytes of the names that the clients of all groups subscribe to, to `MAX_NAME_BYTES`."""
+    """Limits what the clients of all groups subscribe to: `MAX_NAME_BYTES` and `MAX_GRPC_RESOURCES`."""
 
     def __init__(self) -> None:
         self.size = 0
+        self.grpc_resources = 0
 
     def reserve(self, name: str) -> None:
         """Counts a name of one client. Raises `StreamRefused` past the limit."""
@@ -62,6 +68,12 @@ class NameBudget:
     def release(self, name: str) -> None:
         """Removes a name of one client from the count."""
         self.size -= NAME_OVERHEAD_BYTES + len(name)
+
+    def reserve_grpc_resource(self) -> None:
+        """Counts a resource that a group of gRPC clients subscribes to. Raises `StreamRefused` past the limit."""
+        if self.grpc_resources >= MAX_GRPC_RESOURCES:
+            raise resource_exhausted("gRPC clients subscribe to too many names on this node")
+        self.grpc_resources += 1
 
 
 class Subscribers(ABC):
@@ -153,7 +165,7 @@ class Subscribers(ABC):
 
 
 class GatewaySubscribers(Subscribers):
-    """The gateways with one profile."""
+    """The gateways with one profile and the same visible services."""
 
     forgets_all_kinds = True
 
@@ -205,12 +217,16 @@ class GatewaySubscribers(Subscribers):
 
 
 class GrpcSubscribers(Subscribers):
-    """All gRPC clients: they name everything that they want, and only that is compiled."""
+    """The gRPC clients with the same visible services: they name everything that they want, and only that is compiled.
+
+    A service that is not visible has the same resources as one that is not known.
+    """
 
     problems = ""
 
-    def __init__(self, budget: NameBudget | None = None) -> None:
+    def __init__(self, budget: NameBudget | None = None, visible: NamePatterns = ALL_NAMES) -> None:
         super().__init__(MAX_GRPC_NAMES, budget)
+        self._visible = visible
         self._find: Callable[[ResourceKind, str], Resource | None] = lambda *_: None
         self._published: dict[tuple[ResourceKind, str], Resource | None] = {}
         """The resources of all names that are subscribed to."""
@@ -231,19 +247,19 @@ class GrpcSubscribers(Subscribers):
         super().subscribe(session, kind, names)
         for name in names:
             if (kind, name) not in self._published:
-                if len(self._published) >= MAX_GRPC_RESOURCES:
-                    raise resource_exhausted("gRPC clients subscribe to too many names on this node")
+                self._budget.reserve_grpc_resource()
                 self._published[kind, name] = self._find(kind, name)
 
     def has_subscriber(self, name: str) -> bool:
-        """Returns whether a client subscribes to any resource of that service."""
-        return any((kind, name) in self._by_name for kind in ResourceKind)
+        """Returns whether a client subscribes to any resource of that service, and may read the service."""
+        return self._visible.includes(name) and any((kind, name) in self._by_name for kind in ResourceKind)
 
     def unsubscribe(self, session: Subscriber, kind: ResourceKind, names: Iterable[str]) -> None:
         super().unsubscribe(session, kind, names)
         for name in names:
-            if (kind, name) not in self._by_name:
-                self._published.pop((kind, name), None)
+            if (kind, name) not in self._by_name and (kind, name) in self._published:
+                del self._published[kind, name]
+                self._budget.grpc_resources -= 1
 
     def publish(
         self, compiled: CompiledResources, changed_services: Set[str] | None, publication: int, revision: int
@@ -252,7 +268,7 @@ class GrpcSubscribers(Subscribers):
 
         Only resources of `changed_services` may differ from those before; None: all may.
         """
-        self._find = find = compiled.grpc_resource
+        self._find = find = compiled.grpc_resource if self._visible.is_all else self._visible_resource(compiled)
         self.publication, self.revision = publication, revision
         changes: dict[ResourceKind, tuple[list[str], dict[str, Resource]]] = {}
         for (kind, name), old in self._published_of(changed_services):
@@ -273,8 +289,24 @@ class GrpcSubscribers(Subscribers):
     def _published_of(self, services: Set[str] | None) -> list[tuple[tuple[ResourceKind, str], Resource | None]]:
         if services is None:
             return list(self._published.items())
-        keys = [(kind, name) for name in services for kind in PUSH_ORDER]  # gRPC clients name services.
+        names = filter(self._visible.includes, services)  # gRPC clients name services.
+        keys = [(kind, name) for name in names for kind in PUSH_ORDER]
         return [(key, self._published[key]) for key in keys if key in self._published]
+
+    def _visible_resource(self, compiled: CompiledResources) -> Callable[[ResourceKind, str], Resource | None]:
+        """Returns the function that finds resources, those of invisible services as if these were unknown."""
+        visible = self._visible
+
+        def find(kind: ResourceKind, name: str) -> Resource | None:
+            return compiled.grpc_resource(kind, name) if visible.includes(name) else _unknown_resource(kind, name)
+
+        return find
+
+
+@lru_cache(MAX_CACHED_UNKNOWN_RESOURCES)
+def _unknown_resource(kind: ResourceKind, name: str) -> Resource | None:
+    """Returns the resource of an unknown service for gRPC clients."""
+    return NO_RESOURCES.grpc_resource(kind, name)
 
 
 def difference(

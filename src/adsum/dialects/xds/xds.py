@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from functools import partial
 from random import Random
 from types import MappingProxyType
 from typing import Final
 
+from adsum.access.control import AccessControl
+from adsum.core.access.actions import Action
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Key
 from adsum.dialects.xds.host_names import AddressRefusal, HostNameResolver
 from adsum.dialects.xds.publisher import IntentSource, Publisher
 from adsum.dialects.xds.streams import delta, sotw
+from adsum.dialects.xds.streams.call_access import CallAccess
 from adsum.dialects.xds.streams.streams import Streams
 from adsum.dialects.xds.telemetry.load_reports import InstanceTries, LoadReports
 from adsum.dialects.xds.telemetry.traffic import TrafficReports
@@ -38,6 +42,7 @@ class Xds:
         registry: Registry,
         clock: Clock,
         rng: Random,
+        access: AccessControl,
         *,
         intent: IntentSource,
         refusal: AddressRefusal,
@@ -49,6 +54,7 @@ class Xds:
         """
         self._registry = registry
         self._clock = clock
+        self._access = access
         self._publisher = Publisher(compiled, intent)
         self._addresses = HostNameResolver(clock, rng, refusal, self._wake)
         self._watch: Watch | None = None
@@ -60,12 +66,16 @@ class Xds:
             clock, lambda service: service in registry.snapshot.services, self.streams.refusals
         )
         self.traffic = TrafficReports(clock, self.streams.gateway_subscribers, self.streams.refusals)
+        calls = CallAccess(access, registry, self.streams.refusals)
+        discovery = partial(calls.serve, "xds_discovery", Action.WATCH)
         self.methods: Mapping[str, GrpcMethod] = MappingProxyType(
             {
-                f"{_ADS}/DeltaAggregatedResources": lambda call: self.streams.serve(call, delta),
-                f"{_ADS}/StreamAggregatedResources": lambda call: self.streams.serve(call, sotw),
-                f"{_LRS}/StreamLoadStats": self.load_reports.serve,
-                f"{_METRICS}/StreamMetrics": self.traffic.serve,
+                f"{_ADS}/DeltaAggregatedResources": partial(discovery, partial(self.streams.serve, variant=delta)),
+                f"{_ADS}/StreamAggregatedResources": partial(discovery, partial(self.streams.serve, variant=sotw)),
+                f"{_LRS}/StreamLoadStats": partial(
+                    calls.serve, "xds_load_report", Action.REPORT, self.load_reports.serve
+                ),
+                f"{_METRICS}/StreamMetrics": partial(calls.serve, "xds_metrics", Action.REPORT, self.traffic.serve),
             }
         )
         """The gRPC methods, by path."""
@@ -128,8 +138,11 @@ class Xds:
             finally:
                 self._preparing = False
         self._publish(snapshot, addresses)
+        if self._publisher.has_new_groups:  # They have come meanwhile, and are compiled next.
+            self._wake()
 
     def _publish(self, snapshot: Snapshot, addresses: Mapping[str, str]) -> None:
+        self._access.refresh()  # Callers whose rights end with this snapshot get nothing of it.
         before = self._publisher.epoch
         sessions = self._publisher.publish(snapshot, addresses, self._clock.now())
         if before and self._publisher.epoch != before:

@@ -115,6 +115,11 @@ class HttpServer:
         return self._server.connection_count
 
     @property
+    def handshakes(self) -> int:
+        """The number of TLS handshakes under way."""
+        return self._server.arriving_count if self._has_tls else 0
+
+    @property
     def max_connections(self) -> int:
         """The limit of open connections."""
         return self._sweeper.limits.max_connections

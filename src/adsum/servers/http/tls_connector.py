@@ -88,8 +88,7 @@ class TlsConnector:
 
     async def connect(self, connection: socket.socket) -> None:
         """Implements `acceptor.Connector`. Must be called in a task of its own."""
-        task = asyncio.current_task()
-        assert task is not None
+        task = cast("asyncio.Task[object]", asyncio.current_task())
         self._under_way[task] = None
         while len(self._under_way) > self.max_handshakes:
             self._close_oldest()

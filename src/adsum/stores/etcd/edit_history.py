@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -37,10 +37,10 @@ class EditHistory:
         """At first the bound, since the number of edits that earlier processes wrote is not known."""
 
     async def newest(
-        self, etcd: EtcdClient, kind: DocumentKind | None, name: str | None, limit: int
+        self, etcd: EtcdClient, kinds: Collection[DocumentKind], name: str | None, limit: int
     ) -> list[RecordedEdit]:
         """Returns the newest edits, newest first. Raises `EtcdError`."""
-        keys = await self._keys(etcd, [kind] if kind else [*DocumentKind], name)
+        keys = await self._keys(etcd, kinds, name)
         edits: list[RecordedEdit] = []
         for chunk in _chunks(keys[: max(0, limit)]):
             result = await etcd.commit((), [Get(key.key) for key in chunk])
@@ -78,7 +78,7 @@ class EditHistory:
             for chunk in _chunks(self._excess(await self._keys(etcd, [*DocumentKind], None))):
                 await etcd.commit((), [Delete(key) for key in chunk])
         except EtcdError as error:
-            _log.warning("the history of routes and upstreams in etcd can't be trimmed yet: %s", error)
+            _log.warning("the history of documents in etcd can't be trimmed yet: %s", error)
         else:
             self._edits_since_trim = 0
 

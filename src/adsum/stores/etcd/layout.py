@@ -207,8 +207,10 @@ class Layout:
         facts = []
         for key, document_edits in edits_by_document.items():
             last = document_edits[-1]
-            recorded = document_edits[-documents.MAX_EDITS_PER_DOCUMENT :]  # The bound keeps the value small for etcd.
-            history = Put(self.edit_key(key, base_revision), msgspec.json.encode([*map(edit_record, recorded)]))
+            # The bound keeps the value small for etcd.
+            recorded = [edit for edit in document_edits if edit.is_recorded][-documents.MAX_EDITS_PER_DOCUMENT :]
+            value = msgspec.json.encode([*map(edit_record, recorded)])
+            history = Put(self.edit_key(key, base_revision), value) if recorded else None
             if last.document is None:
                 deletion = self.path(key), ProvenanceRecord.from_provenance(last.provenance)
                 facts.append(_Fact(Delete(self.key(key)), None, deletion, history=history))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from random import Random
 from typing import Final, TypeVar
@@ -213,8 +213,8 @@ class EtcdStore:
                 break
             end = page.key_values[-1].key
 
-    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
-        return await _available(self._edits.newest(self._open_etcd, kind, name, limit))
+    async def edits(self, kinds: Collection[DocumentKind], name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        return await _available(self._edits.newest(self._open_etcd, kinds, name, limit))
 
     def age(self) -> float:
         return self._follower.age() if self._follower is not None else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ _TRIM_ONE: Final = """DELETE FROM edits WHERE kind = ?1 AND name = ?2 AND number
 _TRIM: Final = """DELETE FROM edits WHERE number <=
     (SELECT number FROM edits ORDER BY number DESC LIMIT 1 OFFSET ?)"""
 _NEWEST: Final = """SELECT kind, name, revision, body, checksum FROM edits
-    WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY number DESC LIMIT ?3"""
+    WHERE kind IN (SELECT value FROM json_each(?1)) AND (?2 IS NULL OR name = ?2) ORDER BY number DESC LIMIT ?3"""
 
 
 def insert(db: sqlite3.Connection, rows: Sequence[RecordRow]) -> None:
@@ -35,10 +35,10 @@ def insert(db: sqlite3.Connection, rows: Sequence[RecordRow]) -> None:
 
 
 def newest(
-    db: sqlite3.Connection, path: Path, kind: DocumentKind | None, name: str | None, limit: int
+    db: sqlite3.Connection, path: Path, kinds: Collection[DocumentKind], name: str | None, limit: int
 ) -> list[RecordedEdit]:
     """Returns the newest edits, newest first. Raises `StoreUnavailable` if a row can't be decoded."""
-    with closing(db.execute(_NEWEST, (kind, name, max(0, limit)))) as rows:
+    with closing(db.execute(_NEWEST, (msgspec.json.encode([*kinds]).decode(), name, max(0, limit)))) as rows:
         return [_recorded(path, row) for row in rows]
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -312,9 +312,9 @@ class SqliteFile:
         """Returns the newest changes, newest first. Raises `StoreUnavailable` if a row can't be decoded."""
         return [decode_history_row(self.path, row) for row in self._changes.newest(service, id, limit)]
 
-    def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> list[RecordedEdit]:
+    def edits(self, kinds: Collection[DocumentKind], name: str | None, limit: int) -> list[RecordedEdit]:
         """Returns the newest edits, newest first. Raises `StoreUnavailable` if a row can't be decoded."""
-        return edits_table.newest(self._db, self.path, kind, name, limit)
+        return edits_table.newest(self._db, self.path, kinds, name, limit)
 
     def close(self) -> None:
         """Closes and unlocks the file; idempotent."""

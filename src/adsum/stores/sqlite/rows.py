@@ -60,7 +60,9 @@ class TransactionRows:
         listings = {change.key: _listing(revision, change) for change in batch.changes if not change.forgets_service}
         documents = {edit.key: _document(revision, edit) for edit in batch.edits}
         history = [_row(*change.key, revision, records.encode_change(change)) for change in batch.changes]
-        edits = [_row(*edit.key, revision, msgspec.json.encode(edit_log.edit_record(edit))) for edit in batch.edits]
+        edits = [
+            _row(*key, revision, msgspec.json.encode(record)) for key, record in edit_log.edit_records(batch.edits)
+        ]
         self.listings.update(listings)
         self.documents.update(documents)
         self.history.extend(history)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -178,8 +178,8 @@ class SqliteStore:
     async def history(self, service: str | None, id: str | None, limit: int) -> Sequence[RecordedChange]:
         return await self._run(partial(self._file.history, service, id, limit))
 
-    async def edits(self, kind: DocumentKind | None, name: str | None, limit: int) -> Sequence[RecordedEdit]:
-        return await self._run(partial(self._file.edits, kind, name, limit))
+    async def edits(self, kinds: Collection[DocumentKind], name: str | None, limit: int) -> Sequence[RecordedEdit]:
+        return await self._run(partial(self._file.edits, kinds, name, limit))
 
     def age(self) -> float:
         return 0.0

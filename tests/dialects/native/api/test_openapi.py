@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from adsum import wire
-from adsum.dialects.native.api.openapi import openapi_document
+from adsum.core.access.actions import Action
+from adsum.dialects.native.api.docs_page import docs_page
+from adsum.dialects.native.api.openapi import openapi_document, required_scope
 from adsum.dialects.native.api.operation_table import OPERATIONS
 from tests.support.registry_daemon import RunningDaemon
 
@@ -51,6 +53,30 @@ def test_every_operation_is_documented_with_its_responses_and_problems() -> None
         statuses = {str(status) for status in (*operation.responses, *operation.problems)}
         assert statuses <= documented["responses"].keys()
         assert ("requestBody" in documented) == (operation.body is not None)
+
+
+def test_every_operation_states_its_scope_and_the_refusals_of_access_control() -> None:
+    document = openapi_document()
+    assert document["components"]["securitySchemes"].keys() == {"bearer", "certificate"}
+    page = docs_page(document).decode()
+    for operation in OPERATIONS:
+        documented = document["paths"][operation.path][operation.method.lower()]
+        assert documented["x-action"] == operation.action.value
+        assert documented["x-scope"] in page
+        assert (documented["security"] == []) == operation.is_public
+        assert operation.is_public or "401" in documented["responses"]
+    paths = document["paths"]
+    assert {"401", "403"} <= paths["/api/v1/tokens"]["post"]["responses"].keys()
+    assert "403" not in paths["/api/v1/caller"]["get"]["responses"]
+    assert "401" not in paths["/healthz"]["get"]["responses"]
+    assert paths["/api/v1/tokens"]["get"]["x-scope"] == "admin"
+    assert paths["/api/v1/status"]["get"]["x-scope"] == "read:*"
+
+
+@pytest.mark.parametrize("action", Action)
+def test_every_action_has_a_scope_for_people(action: Action) -> None:
+    assert required_scope(action)
+    assert "{" not in required_scope(action)
 
 
 def test_every_body_is_in_the_document() -> None:

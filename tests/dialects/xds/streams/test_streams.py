@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
+from adsum.access.control import AccessControl
+from adsum.core.access.scopes import EVERYTHING, Scopes
 from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import FullState
 from adsum.core.catalog.decisions import Caller
@@ -55,8 +57,10 @@ class FakeStreamCall:
     """A call whose peer sends what the test sends; it reads only while `can_write` is set."""
 
     peer = "192.0.2.1:1234"
+    certificate = b""
 
-    def __init__(self, serve: Any) -> None:
+    def __init__(self, serve: Any, token: str = "") -> None:
+        self.metadata = {"authorization": f"Bearer {token}"} if token else {}
         self.received: list[ReceivedResponse] = []
         self.ended = ""
         self.can_write = asyncio.Event()
@@ -72,10 +76,10 @@ class FakeStreamCall:
         self.received.append(decode(message, delta=True))
 
     def refuse(self, code: str, message: str) -> None:
-        self.ended = f"{code}: {message}"
+        self.ended = self.ended or f"{code}: {message}"
 
     def cut(self, reason: str) -> None:
-        self.ended = f"cut: {reason}"
+        self.ended = self.ended or f"cut: {reason}"
         self._task.cancel()
 
     async def close(self) -> None:
@@ -123,15 +127,22 @@ class FakeStreamCall:
 class StreamsWorld:
     """A registry with xDS, under a clock that stands still."""
 
-    def __init__(self) -> None:
+    def __init__(self, anonymous: Scopes = EVERYTHING) -> None:
+        """`anonymous`: the scopes of callers that prove nothing."""
         self.clock = FakeClock()
         self.store = FakeStore()
         self.registry = Registry(self.store, self.clock, RecordingObserver())
         self.is_failing = False
+        self.refused: list[tuple[str, str]] = []
+        """The operation and the reason of each refusal of access control."""
+        self.access = AccessControl(
+            self.registry, self.clock, anonymous, lambda operation, reason: self.refused.append((operation, reason))
+        )
         self.xds = Xds(
             self.registry,
             self.clock,
             Random(1),
+            self.access,
             compiled=FakeCompiled(),
             intent=self._intent,
             refusal=lambda ip: "not there" if ip.startswith("10.") else None,
@@ -143,8 +154,8 @@ class StreamsWorld:
             raise ValueError("this can't be compiled")
         return NO_INTENT
 
-    def call(self) -> FakeStreamCall:
-        self.calls.append(FakeStreamCall(self.xds.methods[f"{ADS}/DeltaAggregatedResources"]))
+    def call(self, token: str = "", method: str = f"{ADS}/DeltaAggregatedResources") -> FakeStreamCall:
+        self.calls.append(FakeStreamCall(self.xds.methods[method], token))
         return self.calls[-1]
 
     async def register(self, id: str, service: str = "orders", address: str = "127.0.0.1") -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from adsum.core.model import Instance, Key, Registration
 from adsum.dialects.xds.telemetry import load_reports
 from adsum.dialects.xds.telemetry.load_reports import InstanceTries, LoadReports
 from adsum.dialects.xds.telemetry.refusals import RefusalLog
+from tests.dialects.xds.callers import principal
 from tests.support.fakes import FakeClock
 
 CALLER = Caller("tester", 0.0)
@@ -24,6 +27,8 @@ class LoadReportCall:
     """A call of a client that sends these reports and hangs up."""
 
     peer = "192.0.2.1:1"
+    certificate = b""
+    metadata: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, *reports: LoadStatsRequest) -> None:
         self._reports = [report.SerializeToString() for report in reports]
@@ -64,6 +69,11 @@ def _catalog(*ids: str) -> Snapshot:
     return snapshot
 
 
+async def _serve(reports: LoadReports, call: LoadReportCall, *scopes: str) -> None:
+    """Serves the call of a caller with these scopes; all by default."""
+    await reports.serve(call, principal("gw", *(scopes or ("read:*",))))
+
+
 def _is_service(service: str) -> bool:
     return service == "orders"
 
@@ -72,7 +82,7 @@ async def test_tries_are_counted_by_instance() -> None:
     reports, snapshot = LoadReports(FakeClock(), _is_service, RefusalLog(FakeClock())), _catalog("a", "b")
     first = _report("orders", ("127.0.0.1", 8000, 5, 1), ("127.0.0.1", 8001, 2, 0))
     call = LoadReportCall(first, _report("orders?tag=canary", ("127.0.0.1", 8000, 3, 0)))
-    await reports.serve(call)
+    await _serve(reports, call)
     assert LoadStatsResponse.FromString(call.written[0]).report_endpoint_granularity
     assert dict(reports.by_instance(snapshot.services, {})) == {
         Key("orders", "a"): InstanceTries(8, 1),
@@ -84,7 +94,7 @@ async def test_an_instance_with_a_host_name_is_found_by_its_resolved_address() -
     reports, snapshot = LoadReports(FakeClock(), _is_service, RefusalLog(FakeClock())), EMPTY_SNAPSHOT
     named = Registration(Instance("orders", "a", "app.example", 8000))
     snapshot = snapshot.apply(Batch(1, decisions.register(named, CALLER)(snapshot)))
-    await reports.serve(LoadReportCall(_report("orders", ("192.0.2.7", 8000, 4, 0))))
+    await _serve(reports, LoadReportCall(_report("orders", ("192.0.2.7", 8000, 4, 0))))
     assert dict(reports.by_instance(snapshot.services, {"app.example": "192.0.2.7"})) == {
         Key("orders", "a"): InstanceTries(4)
     }
@@ -96,10 +106,21 @@ async def test_instances_that_left_are_dropped_and_unknown_clusters_never_counte
     monkeypatch.setattr(load_reports, "MAX_REPORTED_ENDPOINTS", 2)
     reports = LoadReports(FakeClock(), _is_service, RefusalLog(FakeClock()))
     endpoints = [("127.0.0.1", 8000 + n, 1, 0) for n in range(3)]
-    await reports.serve(
-        LoadReportCall(_report("orders", *endpoints), _report("adsum_registry", ("127.0.0.1", 1, 1, 0)))
+    await _serve(
+        reports, LoadReportCall(_report("orders", *endpoints), _report("adsum_registry", ("127.0.0.1", 1, 1, 0)))
     )
     assert [key.id for key, _ in reports.by_instance(_catalog("a", "b", "c").services, {})] == ["a", "b"]
     assert list(reports.by_instance(EMPTY_SNAPSHOT.services, {})) == []
-    await reports.serve(LoadReportCall(_report("orders", endpoints[2])))
+    await _serve(reports, LoadReportCall(_report("orders", endpoints[2])))
     assert [key.id for key, _ in reports.by_instance(_catalog("a", "b", "c").services, {})] == ["c"]
+
+
+async def test_tries_at_services_that_the_caller_may_not_read_do_not_count() -> None:
+    reports, snapshot = LoadReports(FakeClock(), _is_service, RefusalLog(FakeClock())), _catalog("a")
+    call = LoadReportCall(_report("orders", ("127.0.0.1", 8000, 5, 1)))
+    await _serve(reports, call, "read:users", "read:orders-*")
+    assert call.written, "the call itself is answered"
+    assert list(reports.by_instance(snapshot.services, {})) == []
+    call = LoadReportCall(_report("orders?tag=canary", ("127.0.0.1", 8000, 2, 1)))
+    await _serve(reports, call, "read:orders")
+    assert dict(reports.by_instance(snapshot.services, {})) == {Key("orders", "a"): InstanceTries(2, 1)}

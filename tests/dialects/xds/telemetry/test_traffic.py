@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from math import inf
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from adsum.dialects.xds.telemetry.gateway_metrics import MAX_LATENCY_BUCKETS
 from adsum.dialects.xds.telemetry.latency_window import LATENCY_WINDOW, LatencyWindow, quantile
 from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from adsum.dialects.xds.telemetry.traffic import TrafficReports, TrafficSummary
+from tests.dialects.xds.callers import principal
 from tests.dialects.xds.fakes import CDS, metrics_message, resource
 from tests.support.fakes import FakeClock
 
@@ -22,6 +25,8 @@ class MetricsCall:
     """A call of a gateway that sends given messages until it is closed."""
 
     peer = "192.0.2.1:1"
+    certificate = b""
+    metadata: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -44,7 +49,9 @@ class MetricsCall:
 
 
 class ConnectedGateways:
-    """The subscribers' groups of gateways, by node id."""
+    """The subscribers' groups of the gateways of one caller, by node id."""
+
+    caller = "gateways"
 
     def __init__(self, **clusters: tuple[str, ...]) -> None:
         self.by_node = {node: GatewaySubscribers() for node in clusters}
@@ -61,12 +68,15 @@ class TrafficWorld:
     def __init__(self, **clusters: tuple[str, ...]) -> None:
         self.gateways = ConnectedGateways(**(clusters or {"gw": ("orders", "orders?tag=canary", "users")}))
         self.clock = FakeClock()
-        self.traffic = TrafficReports(self.clock, self.gateways.by_node.get, RefusalLog(self.clock))
+        self.traffic = TrafficReports(self.clock, self._subscribers, RefusalLog(self.clock))
         self._tasks: list[asyncio.Task[None]] = []
 
-    def stream(self) -> MetricsCall:
+    def _subscribers(self, node: str, caller: str) -> GatewaySubscribers | None:
+        return self.gateways.by_node.get(node) if caller == self.gateways.caller else None
+
+    def stream(self, caller: str = ConnectedGateways.caller) -> MetricsCall:
         call = MetricsCall()
-        self._tasks.append(asyncio.create_task(self.traffic.serve(call)))
+        self._tasks.append(asyncio.create_task(self.traffic.serve(call, principal(caller, "read:*"))))
         return call
 
     async def receive(self, call: MetricsCall, *messages: bytes | None) -> None:
@@ -214,3 +224,15 @@ def test_a_latency_is_dropped_after_one_to_two_windows() -> None:
 )
 def test_a_quantile_lies_between_the_bounds_of_its_bucket(rank: float, counts: tuple[int, ...], latency: float) -> None:
     assert quantile(rank, (10.0, 20.0), counts) == latency
+
+
+async def test_only_the_caller_that_is_configured_under_a_node_id_reports_for_it() -> None:
+    world = TrafficWorld()
+    call = world.stream()
+    await world.receive(call, metrics_message("gw", **_cluster("orders", _2xx=5)))
+    other = world.stream("another")
+    await world.receive(other, metrics_message("gw", **_cluster("orders", _2xx=9_999)))
+    assert other.refused.startswith("UNAVAILABLE: ")
+    assert world.traffic.by_service() == {"orders": TrafficSummary(5, 0)}
+    await world.receive(call, metrics_message("", **_cluster("orders", _2xx=6)))
+    assert world.traffic.by_service() == {"orders": TrafficSummary(6, 0)}, "the refused call has replaced nothing"

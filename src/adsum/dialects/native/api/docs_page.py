@@ -35,6 +35,7 @@ def docs_page(document: dict[str, Any]) -> bytes:
             f"<p>{escape(document['info']['description'])} For programs: ",
             "<a href='/api/v1/openapi.json'>openapi.json</a>.</p>",
             "<h2>Operations</h2>",
+            f"<p>{_access(document['components']['securitySchemes'])}</p>",
             *operations,
             "<h2>Schemas</h2>",
             *schemas,
@@ -43,11 +44,21 @@ def docs_page(document: dict[str, Any]) -> bytes:
     ).encode()
 
 
+def _access(schemes: dict[str, Any]) -> str:
+    """Returns how callers prove who they are."""
+    ways = " ".join(escape(scheme["description"]) for scheme in schemes.values())
+    return (
+        f"A caller proves who it is in one of these ways. {ways} Without a proof it has the scopes of the token "
+        "<code>anonymous</code>; on a registry that is open to all, every scope."
+    )
+
+
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     lines = [
         f"<section id='{escape(operation['operationId'])}'>",
         f"<h3><span class=method>{method.upper()}</span> <code>{escape(path)}</code></h3>",
         f"<p>{escape(operation['summary'])}. {escape(operation.get('description', ''))}</p>",
+        f"<p>Action <code>{escape(operation['x-action'])}</code>. Needs: {escape(operation['x-scope'])}.</p>",
     ]
     if "requestBody" in operation:
         lines.append(f"<p>Body: {_kind(operation['requestBody']['content']['application/json']['schema'])}</p>")

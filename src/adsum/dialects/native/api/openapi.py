@@ -11,9 +11,35 @@ import msgspec
 from msgspec import Struct
 
 from adsum import wire
+from adsum.core.access.actions import ACCESS_RULES, Action, Subject
+from adsum.core.access.scopes import Right
 from adsum.dialects.native.api.operation import ApiOperation, QueryParameter
 from adsum.dialects.native.api.operation_table import OPERATIONS, PATH_PARAMETER_TYPES, PositionText
 from adsum.version import __version__
+
+BEARER, CERTIFICATE = "bearer", "certificate"
+SECURITY_SCHEMES: Final = {
+    BEARER: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of this registry, or a JWT of an issuer that it accepts.",
+    },
+    CERTIFICATE: {
+        "type": "mutualTLS",
+        "description": "A client certificate of the registry's authority, or of one that it accepts.",
+    },
+}
+WITH_OR_WITHOUT_PROOF: Final[list[dict[str, list[str]]]] = [{BEARER: []}, {CERTIFICATE: []}, {}]
+"""Callers without a proof have the scopes of the token `anonymous`; on a registry that is open to all, every scope."""
+SUBJECTS: Final = {
+    Subject.NOTHING: "nothing",
+    Subject.SERVICES: "{right}:SERVICE for every service that the request names",
+    Subject.OWN_INSTANCES: "{right}:SERVICE for instances that the caller registered; operate:SERVICE for others",
+    Subject.VISIBLE: "{right}:SERVICE for at least one service; the response has only such services",
+    Subject.REGISTRY: "{right}:*",
+    Subject.CALLER: "a token",
+}
+"""The scope that an action needs, by what it concerns."""
 
 _REF: Final = "#/components/schemas/{name}"
 _IN_PATH = re.compile(r"{(\w+)}")
@@ -48,7 +74,7 @@ def openapi_document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": _components()},
+        "components": {"schemas": _components(), "securitySchemes": SECURITY_SCHEMES},
     }
 
 
@@ -65,7 +91,13 @@ def _components() -> dict[str, Any]:
 
 
 def _operation(operation: ApiOperation) -> dict[str, Any]:
-    documented: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
+    documented: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "x-action": operation.action.value,
+        "x-scope": required_scope(operation.action),
+        "security": [] if operation.is_public else WITH_OR_WITHOUT_PROOF,
+    }
     if operation.description:
         documented["description"] = operation.description
     parameters = [_path_parameter(name) for name in _IN_PATH.findall(operation.path)]
@@ -88,11 +120,31 @@ def _responses(operation: ApiOperation) -> dict[int, Any]:
                 name: {"schema": {"type": kind}, "description": description}
                 for name, (kind, description) in RESPONSE_HEADERS.items()
             }
-    problems = {*COMMON_PROBLEMS, *operation.problems, *(BODY_PROBLEMS if operation.body else ())}
+    problems = {
+        *COMMON_PROBLEMS,
+        *_refusals(operation),
+        *operation.problems,
+        *(BODY_PROBLEMS if operation.body else ()),
+    }
     for status in sorted(problems - responses.keys()):
         content = {"application/problem+json": {"schema": _schema(wire.Problem)}}
         responses[status] = {"description": HTTPStatus(status).phrase, "content": content}
     return responses
+
+
+def _refusals(operation: ApiOperation) -> tuple[int, ...]:
+    """Returns the error statuses of access control."""
+    if operation.is_public:
+        return ()
+    return (401,) if ACCESS_RULES[operation.action].subject is Subject.NOTHING else (401, 403)
+
+
+def required_scope(action: Action) -> str:
+    """Returns which scope an action needs, for people."""
+    subject, right = ACCESS_RULES[action]
+    if right in (Right.ADMIN, Right.NODE):
+        return right.value
+    return SUBJECTS[subject].format(right=right.value if right is not None else "")
 
 
 def _content(body: type[Struct] | str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from adsum import wire
 from adsum.core.access.actions import ACCESS_RULES, Action, Subject
 
+BASE: Final = "/api/v1"
 MAX_BODY_BYTES: Final = 64 * 1024
 """Bytes of a request body. A larger one is refused with 413."""
 EVENT_STREAM: Final = "text/event-stream"

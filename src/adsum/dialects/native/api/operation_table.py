@@ -10,9 +10,10 @@ from adsum import wire
 from adsum.core.access.actions import Action
 from adsum.core.catalog.documents import DocumentKind
 from adsum.core.model import Status
-from adsum.dialects.native.api.operation import EVENT_STREAM, ApiOperation, QueryParameter
+from adsum.dialects.native.api.operation import BASE, EVENT_STREAM, ApiOperation, QueryParameter
+from adsum.dialects.native.api.token_operations import TOKEN_OPERATIONS
+from adsum.wire.tokens import InviteId, TokenName
 
-BASE: Final = "/api/v1"
 MAX_INTENT_BODY_BYTES: Final = 8 * 1024 * 1024
 """Bytes of a body with all routes and upstreams. A larger one is refused with 413."""
 MAX_RENEW_BODY_BYTES: Final = 2 * 1024 * 1024
@@ -29,6 +30,8 @@ PATH_PARAMETER_TYPES: Final[dict[str, Any]] = {
     "watch": WatchToken,
     "route": wire.Id,
     "consumer": wire.Id,
+    "token": TokenName,
+    "invite": InviteId,
 }
 
 HOLDER_PARAMETER = QueryParameter(
@@ -376,11 +379,16 @@ OPERATIONS: Final = (
         "GET",
         f"{BASE}/intent/history",
         Action.READ_EDITS,
-        "List recorded edits of routes and upstreams, newest first",
+        "List recorded edits of routes and upstreams, or of tokens, newest first",
         {200: wire.EditList},
         (422, 503),
         (
-            QueryParameter("document", DocumentKind, "Only edits of routes, or only edits of upstreams"),
+            QueryParameter(
+                "document",
+                DocumentKind,
+                "Only edits of this kind; by default of routes and upstreams. Those of "
+                "tokens and invites need the scope admin",
+            ),
             QueryParameter(
                 "name", wire.Id, "Only edits of the route of this name, and of the upstream of this service"
             ),
@@ -443,4 +451,5 @@ OPERATIONS: Final = (
         needs_no_catalog=True,
     ),
     ApiOperation("home", "GET", "/", Action.PROBE, "Redirect to the docs page", {307: None}, needs_no_catalog=True),
+    *TOKEN_OPERATIONS,
 )

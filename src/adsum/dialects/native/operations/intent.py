@@ -6,11 +6,20 @@ from collections.abc import Callable
 from typing import Final
 
 from adsum import wire
+from adsum.core.access.actions import Action
 from adsum.core.access.principal import Principal
 from adsum.core.access.scopes import Right
 from adsum.core.catalog import declarations
 from adsum.core.catalog.declarations import Declaration, DocumentReplacement
-from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind, Documents, Edit
+from adsum.core.catalog.documents import (
+    ACCESS_KINDS,
+    INTENT_KINDS,
+    Document,
+    DocumentKey,
+    DocumentKind,
+    Documents,
+    Edit,
+)
 from adsum.core.catalog.draft import CatalogView
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import Forbidden, Invalid, Unauthenticated, UnknownDocument
@@ -77,9 +86,10 @@ class IntentOperations:
 
     async def read_edits(self, request: ApiRequest) -> ApiReply:
         query = request.query
-        recorded = await self._registry.edits(
-            query.get("document"), query.get("name"), query.get("limit", DEFAULT_EDITS_LIMIT)
-        )
+        kinds = (query["document"],) if "document" in query else INTENT_KINDS
+        if any(kind in ACCESS_KINDS for kind in kinds):
+            request.require(Action.MANAGE_TOKENS)
+        recorded = await self._registry.edits(kinds, query.get("name"), query.get("limit", DEFAULT_EDITS_LIMIT))
         snapshot = self._registry.snapshot
         edits = [wire.EditView.from_recorded(edit) for edit in recorded]
         return ApiReply(200, wire.encode(wire.EditList(snapshot.epoch, snapshot.revision, edits)))

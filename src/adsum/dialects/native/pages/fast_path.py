@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from adsum.access.control import AccessControl
 from adsum.core.errors import AdsumError
-from adsum.dialects.native.api.operation_table import BASE
+from adsum.dialects.native.api.operation import BASE
 from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply, Headers
 from adsum.dialects.native.pages.pages import Page, Pages, etag_matches
 from adsum.dialects.native.requests.api_request import request_credentials

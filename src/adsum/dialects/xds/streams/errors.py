@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from adsum.core.errors import AdsumError
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from adsum.core.errors import AdsumError, Forbidden, InvisibleService, StoreUnavailable, Unauthenticated
+
+STATUSES: Final[Mapping[type[AdsumError], str]] = MappingProxyType(
+    {
+        Unauthenticated: "UNAUTHENTICATED",
+        Forbidden: "PERMISSION_DENIED",
+        InvisibleService: "NOT_FOUND",
+        StoreUnavailable: "UNAVAILABLE",
+    }
+)
+"""Error → gRPC status. Other errors on purpose mean that a bound leaves no room: RESOURCE_EXHAUSTED."""
 
 
 class StreamRefused(AdsumError):
@@ -25,4 +39,6 @@ def resource_exhausted(message: str) -> StreamRefused:
 
 def grpc_status(error: AdsumError) -> str:
     """Returns the name of the gRPC status with which this error ends a stream."""
-    return error.code if isinstance(error, StreamRefused) else "RESOURCE_EXHAUSTED"
+    if isinstance(error, StreamRefused):
+        return error.code
+    return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), "RESOURCE_EXHAUSTED")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
+from adsum.core.access.principal import Principal
 from adsum.dialects.xds.streams import delta
 from adsum.dialects.xds.streams.ack_delay import ACK_DELAY, AckDelay
 from adsum.dialects.xds.streams.request import ClientNode, ReceivedRequest, parse_delta, parse_sotw
@@ -34,9 +35,12 @@ class JoinedClient:
 class AdsStream:
     """Reads and writes one call until it ends."""
 
-    def __init__(self, call: StreamCall, variant: ModuleType, clock: Clock, ack_delay: AckDelay) -> None:
-        """`variant` is the module `delta` or `sotw`."""
+    def __init__(
+        self, call: StreamCall, principal: Principal, variant: ModuleType, clock: Clock, ack_delay: AckDelay
+    ) -> None:
+        """`principal` is the caller. `variant` is the module `delta` or `sotw`."""
         self.call = call
+        self.principal = principal
         self.variant = variant
         self._parse: Callable[[bytes], ReceivedRequest] = parse_delta if variant is delta else parse_sotw
         self.connected_at = clock.wall()

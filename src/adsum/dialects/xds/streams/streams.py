@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Final
 
 from adsum.consumers import Consumer
+from adsum.core.access.principal import Principal
 from adsum.core.errors import AdsumError, Invalid
 from adsum.dialects.xds.publisher import Publisher
 from adsum.dialects.xds.streams.ack_delay import AckDelay
@@ -52,8 +53,10 @@ class Streams:
         self._ack_delay = AckDelay()
         self._streams: dict[AdsStream, None] = {}
         self._by_session: dict[Subscriber, AdsStream] = {}
-        self._gateways: dict[str, list[GatewaySubscribers]] = {}
-        """The subscribers' group of each gateway's streams, by node id: two while its Envoy is being replaced."""
+        self._gateways: dict[str, list[tuple[str, GatewaySubscribers]]] = {}
+        """The caller's name and the subscribers' group of each gateway's streams, by node id.
+
+        A gateway has two streams while its Envoy is being replaced."""
         self._waiting: deque[AdsStream] = deque()
         self._turn: asyncio.Handle | None = None
         self.rejections = RejectionLog()
@@ -73,14 +76,17 @@ class Streams:
         """The number of responses sent on all streams since the node started."""
         return self._responses_of_ended_streams + sum(stream.responses_sent for stream in self._streams)
 
-    async def serve(self, call: StreamCall, variant: ModuleType) -> None:
-        """Serves one client until its call ends. `variant` is the module `delta` or `sotw`."""
+    async def serve(self, call: StreamCall, principal: Principal, variant: ModuleType) -> None:
+        """Serves one client until its call ends. `variant` is the module `delta` or `sotw`.
+
+        The client gets what the principal may read.
+        """
         if len(self._streams) >= self.max_streams:
             error = resource_exhausted(f"this node has {self.max_streams} streams, its maximum")
             self.refusals.add("", call.peer, error.code, str(error))
             call.refuse(error.code, str(error))
             return
-        stream = AdsStream(call, variant, self._clock, self._ack_delay)
+        stream = AdsStream(call, principal, variant, self._clock, self._ack_delay)
         self._streams[stream] = None
         try:
             await stream.run(partial(self._receive, stream))
@@ -92,7 +98,7 @@ class Streams:
             self._responses_of_ended_streams += stream.responses_sent
             if stream.client is not None:
                 stream.client.watch.is_peer_lost = stream.is_silent(self._watches.consumers.lost_after)
-                self._leave(stream.client)
+                self._leave(stream, stream.client)
                 self._record_departure(stream, stream.client)
 
     def _receive(self, stream: AdsStream, received: ReceivedRequest) -> None:
@@ -116,10 +122,15 @@ class Streams:
     def _join(self, stream: AdsStream, node: ClientNode) -> JoinedClient:
         """Makes a session for a client. Raises `StreamRefused` and `Overloaded`."""
         profile = _profile(node) if node.is_envoy else None
+        visible = stream.principal.scopes.visible
         watch = self._watches.open(None, consumer=self._consumer(stream, node), is_notified=False)
         publisher = self._publisher
         try:
-            subscribers = publisher.grpc_subscribers() if profile is None else publisher.gateway_subscribers(profile)
+            subscribers = (
+                publisher.grpc_subscribers(visible)
+                if profile is None
+                else publisher.gateway_subscribers(profile, visible)
+            )
         except BaseException:
             self._watches.remove(watch)
             raise
@@ -127,7 +138,7 @@ class Streams:
         session = StreamSession(stream.variant, subscribers)
         self._by_session[session] = stream
         if isinstance(subscribers, GatewaySubscribers):
-            self._gateways.setdefault(node.id, []).append(subscribers)
+            self._gateways.setdefault(node.id, []).append((stream.principal.name, subscribers))
             self._departed.discard(node.id)
         return JoinedClient(node, subscribers, session, watch)
 
@@ -141,15 +152,15 @@ class Streams:
             return None
         address = stream.call.peer.rpartition(":")[0]
         id = self._watches.consumers.find_departed(node.id, address) or secrets.token_hex(16)
-        return Consumer(id, node.id, address)
+        return Consumer(id, node.id, address, visible=stream.principal.scopes.visible)
 
-    def _leave(self, client: JoinedClient) -> None:
+    def _leave(self, stream: AdsStream, client: JoinedClient) -> None:
         client.session.close()
         del self._by_session[client.session]
         subscribers = client.subscribers
         if isinstance(subscribers, GatewaySubscribers):
             groups = self._gateways[client.node.id]
-            groups.remove(subscribers)
+            groups.remove((stream.principal.name, subscribers))
             if not groups:
                 del self._gateways[client.node.id]
         self._publisher.leave(subscribers)
@@ -162,9 +173,12 @@ class Streams:
     def _record_refusal(self, stream: AdsStream, code: str, reason: str) -> None:
         self.refusals.add(stream.node, stream.call.peer, code, reason)
 
-    def gateway_subscribers(self, node: str) -> GatewaySubscribers | None:
-        """Returns the subscribers' group of the gateway's latest stream; None if it has no stream here."""
-        groups = self._gateways.get(node)
+    def gateway_subscribers(self, node: str, caller: str) -> GatewaySubscribers | None:
+        """Returns the subscribers' group of the gateway's latest stream; None if this caller has no such stream here.
+
+        `caller` is the name of the principal, so that no other caller reports for the gateway.
+        """
+        groups = [group for name, group in self._gateways.get(node, ()) if name == caller]
         return groups[-1] if groups else None
 
     def push(self, sessions: Iterable[Subscriber]) -> None:

@@ -14,6 +14,8 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsRespo
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
+from adsum.core.access.principal import Principal
+from adsum.core.access.scopes import NamePatterns
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.model import Key, Listing
 from adsum.core.validation import quoted
@@ -76,8 +78,9 @@ class LoadReports:
                 del self._by_service[service]
             yield from ((keys[endpoint], tries) for endpoint, tries in endpoints.items())
 
-    async def serve(self, call: StreamCall) -> None:
-        """Receives one client's reports until its call ends."""
+    async def serve(self, call: StreamCall, principal: Principal) -> None:
+        """Receives one client's reports until its call ends. Tries at services that it may not read do not count."""
+        visible = principal.scopes.visible
         is_first = True
         rate = RequestRate()
         try:
@@ -87,7 +90,7 @@ class LoadReports:
                     _check_node(report)
                     await call.write(_REPORTING_OPTIONS)
                     is_first = False
-                self._add(report)
+                self._add(report, visible)
                 await self._clock.sleep(rate.delay(self._clock.now()))
         except StreamRefused as refusal:
             self._refusals.add("", call.peer, refusal.code, str(refusal))
@@ -95,10 +98,12 @@ class LoadReports:
         except ConnectionError:
             pass  # The client has left.
 
-    def _add(self, report: Any) -> None:
+    def _add(self, report: Any, visible: NamePatterns) -> None:
         for cluster in report.cluster_stats:
             # All clusters of a service count together, also those of a selection by tag or metadata.
             service = service_of_cluster(cluster.cluster_name)
+            if not visible.includes(service):
+                continue
             for locality in cluster.upstream_locality_stats:
                 for endpoint in locality.upstream_endpoint_stats:
                     self._add_endpoint(service, endpoint)

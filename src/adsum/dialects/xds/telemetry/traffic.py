@@ -3,7 +3,8 @@
 Only the latest report of each gateway is kept, and nothing is added up over time. Therefore a registry that restarts
 knows as much as before once all gateways have reported, no two nodes count the same requests, and a gateway that
 restarts begins with nothing. A gateway reports to the node that configures it; other nodes refuse its report, and it
-tries the next one.
+tries the next one. Only the caller that the node configures under this node id can report. Its reports count for the
+clusters that it gets, so for no service that it may not read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
+from adsum.core.access.principal import Principal
 from adsum.core.validation import quoted
 from adsum.dialects.xds.streams.errors import StreamRefused, invalid_argument
 from adsum.dialects.xds.streams.request import MAX_NODE_LENGTH
@@ -67,10 +69,12 @@ class _Counts:
 class _Gateway:
     """The report of one gateway on the call that it opened last."""
 
-    __slots__ = ("by_cluster", "call", "certificate_expires", "in_progress", "total")
+    __slots__ = ("by_cluster", "call", "caller", "certificate_expires", "in_progress", "total")
 
-    def __init__(self, call: StreamCall) -> None:
+    def __init__(self, call: StreamCall, caller: str) -> None:
+        """`caller` is the name of the principal that reports."""
         self.call = call
+        self.caller = caller
         self.in_progress = 0
         self.certificate_expires = 0
         self.total = _Counts()
@@ -81,9 +85,12 @@ class TrafficReports:
     """Keeps the latest report of each gateway that is connected."""
 
     def __init__(
-        self, clock: Clock, gateway_subscribers: Callable[[str], GatewaySubscribers | None], refusals: RefusalLog
+        self, clock: Clock, gateway_subscribers: Callable[[str, str], GatewaySubscribers | None], refusals: RefusalLog
     ) -> None:
-        """`gateway_subscribers` returns the group of a gateway by node id; None if this node does not configure it."""
+        """`gateway_subscribers` returns the group of a gateway by its node id and the name of the caller.
+
+        It returns None if this node does not configure a gateway of that caller with this id.
+        """
         self._clock = clock
         self._gateway_subscribers = gateway_subscribers
         self._refusals = refusals
@@ -121,14 +128,14 @@ class TrafficReports:
             totals[node, service] = requests + more_requests, errors + more_errors
         return sorted((*key, *total) for key, total in totals.items())
 
-    async def serve(self, call: StreamCall) -> None:
+    async def serve(self, call: StreamCall, principal: Principal) -> None:
         """Receives one gateway's metrics until its call ends."""
-        node, rate = "", RequestRate()
+        node, caller, rate = "", principal.name, RequestRate()
         try:
             while (request := await call.read()) is not None:
                 message = parse_metrics(request)
-                node = node or self._begin(call, message)
-                self._record(node, call, message)
+                node = node or self._begin(call, caller, message)
+                self._record(node, caller, call, message)
                 await self._clock.sleep(rate.delay(self._clock.now()))
         except StreamRefused as refusal:
             if refusal.code != _WRONG_NODE:
@@ -140,16 +147,16 @@ class TrafficReports:
             if node in self._gateways and self._gateways[node].call is call:
                 self._forget(node)
 
-    def _begin(self, call: StreamCall, message: Any) -> str:
+    def _begin(self, call: StreamCall, caller: str, message: Any) -> str:
         """Returns the node id in a call's first message, and replaces what an earlier call of this node reported."""
         node: str = message.identifier.node.id
         if not node or len(node) > MAX_NODE_LENGTH or not node.isprintable():
             raise invalid_argument(
                 f"the first metrics must have a node id of 1 to {MAX_NODE_LENGTH} characters, not {quoted(node)}"
             )
-        if self._gateway_subscribers(node) is not None:
+        if self._gateway_subscribers(node, caller) is not None:
             self._forget(node)  # An Envoy that replaces another one reports from now on.
-            self._gateways[node] = _Gateway(call)
+            self._gateways[node] = _Gateway(call, caller)
         return node
 
     def _forget(self, node: str) -> None:
@@ -157,13 +164,13 @@ class TrafficReports:
         if gateway is not None:
             self._cluster_count -= len(gateway.by_cluster)
 
-    def _record(self, node: str, call: StreamCall, message: Any) -> None:
-        subscribers = self._gateway_subscribers(node)
+    def _record(self, node: str, caller: str, call: StreamCall, message: Any) -> None:
+        subscribers = self._gateway_subscribers(node, caller)
         if subscribers is None:
             raise StreamRefused(
                 _WRONG_NODE, "metrics go to the node that configures the gateway, which is not this one"
             )
-        gateway = self._gateways.setdefault(node, _Gateway(call))
+        gateway = self._gateways.setdefault(node, _Gateway(call, caller))
         if gateway.call is not call:
             return
         for metric in read_metrics(message):
@@ -189,7 +196,7 @@ class TrafficReports:
     def _services(self) -> Iterator[tuple[str, str, _Counts]]:
         """Yields the counts by gateway and service, and drops those of clusters that are not published any more."""
         for node, gateway in self._gateways.items():
-            subscribers = self._gateway_subscribers(node)
+            subscribers = self._gateway_subscribers(node, gateway.caller)
             for cluster, counts in list(gateway.by_cluster.items()):
                 if subscribers is not None and not _is_published(cluster, subscribers):
                     del gateway.by_cluster[cluster]

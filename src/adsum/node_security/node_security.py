@@ -1,0 +1,241 @@
+"""The security of one node while it runs: its certificates, its authority, and its tokens, kept up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from prometheus_client.core import GaugeMetricFamily
+
+from adsum import wire
+from adsum.certificates.authority import token_id_of
+from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
+from adsum.certificates.server_names import ServerNames
+from adsum.config.serve import NodeConfig
+from adsum.core.access.tokens import TokenParts
+from adsum.core.errors import AdsumError, Invalid
+from adsum.node_security import node_files
+from adsum.node_security.admin_token import NodeTokens
+from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
+from adsum.node_security.host_names import find_server_names
+from adsum.node_security.operator_folder import local_address, write_operator_folder
+from adsum.node_security.security_folder import (
+    ADMIN_TOKEN,
+    AUTHORITY_CERTIFICATE,
+    NODE_CERTIFICATE,
+    NODE_KEY,
+    SecurityFolder,
+)
+from adsum.node_security.server_certificates import NodeCertificates, ServerFiles
+from adsum.node_security.token_names import admin_token_name
+from adsum.outage_log import OutageLog
+from adsum.ports import Clock
+from adsum.registry import Registry
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+LOOK_INTERVAL: Final = 1.0
+"""Seconds between two looks at the files of a node."""
+RENEWAL_RETRY: Final = 60.0
+"""Seconds after a renewal that failed until the next attempt."""
+RENEW_AUTHORITY: Final = "run `adsum init --renew` on the node that has the key of the authority"
+RENEW_NODE: Final = f"if it stays so, {RENEW_AUTHORITY}"
+REPLACE_OWN: Final = "write a new one to the files of --tls-cert and --tls-key; they are read again by themselves"
+REPLACE_CLIENT_AUTHORITY: Final = "write a new one to the file of --tls-client-ca; it is read again by itself"
+
+RequestCertificate = Callable[[bytes], Awaitable[bytes]]
+"""Has a node that holds the authority's key sign a request (PEM). Returns the chain. Raises `AdsumError`."""
+
+_log = logging.getLogger("adsum.security")
+
+
+class NodeSecurity:
+    """The security of one node that serves TLS. The constructor makes what is missing, and blocks on the disk."""
+
+    def __init__(self, config: NodeConfig, clock: Clock) -> None:
+        """Raises `Invalid` if a file can't be used, and `SecurityFolderInUse`."""
+        self._clock = clock
+        self._node = config.node
+        self.folder = SecurityFolder(config.data_folder(config.store))
+        self.folder.create()
+        self.folder.lock()
+        self._names = ServerNames()
+        self._warnings = ExpiryWarnings()
+        self._renewal = OutageLog(
+            _log,
+            "the certificate of this node can't be renewed: %s",
+            "the certificate of this node can be renewed again",
+        )
+        self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
+        self._renew_after = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._tokens: NodeTokens | None = None
+        self._addresses: tuple[Sequence[str], Sequence[str]] = (), ()
+        self.request_certificate: RequestCertificate | None = None
+        """Renews the certificate of a node that does not hold the authority's key; None if nothing does."""
+        try:
+            self.authority, self.certificates = self._prepare(config)
+            self.is_new = node_files.prepare_admin_token(self.folder)
+            """True if this is the first start with this folder: the admin token was made in it."""
+        except BaseException:
+            self.folder.unlock()
+            raise
+
+    def _prepare(self, config: NodeConfig) -> tuple[RegistryAuthority | ExternalAuthority, NodeCertificates]:
+        extra = [(Path(config.tls_client_ca), "tls_client_ca")] if config.tls_client_ca else []
+        if config.tls_cert:
+            files = ServerFiles(Path(config.tls_cert), Path(config.tls_key), extra)
+            certificates = NodeCertificates(files, self.folder.path)
+            return ExternalAuthority(certificates), certificates
+        self._names = find_server_names(config)
+        made = node_files.prepare_files(self.folder, self._node, self._names, self._clock.wall())
+        if made.made:
+            _log.info("made in %s: %s", self.folder.path, ", ".join(made.made))
+        file = self.folder.file
+        authorities = [(file(AUTHORITY_CERTIFICATE), "data"), *extra]
+        served = ServerFiles(file(NODE_CERTIFICATE), file(NODE_KEY), authorities, "data", "data")
+        return RegistryAuthority(made.authority, self._clock.wall), NodeCertificates(served, self.folder.path)
+
+    @property
+    def admin_token_file(self) -> Path:
+        """The file with the admin token."""
+        return self.folder.file(ADMIN_TOKEN)
+
+    async def start(self, registry: Registry, urls: Sequence[str], xds: Sequence[str]) -> None:
+        """Keeps files, certificates and tokens up to date from now on. When it returns, the admin token is valid.
+
+        `urls` are those of the HTTP server, and `xds` the addresses of xDS. The catalog is loaded.
+        """
+        self._tokens = NodeTokens(registry, self._node, self._clock)
+        self._addresses = [urlsplit(url).netloc for url in urls], xds
+        await self.look()
+        self._task = asyncio.create_task(self._run(), name="adsum-node-security")
+
+    async def stop(self) -> None:
+        """Stops, and lets other nodes use the folder. Idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self.folder.unlock()
+
+    async def _run(self) -> None:
+        while True:
+            await self._clock.sleep(LOOK_INTERVAL)
+            try:
+                await self.look()
+            except Exception:  # Nothing that this node reads from its disk may end the task.
+                _log.exception("the security of this node can't be kept up to date")
+
+    async def look(self) -> None:
+        """Looks at the files and the clock once, and does what is due."""
+        try:
+            admin = await asyncio.to_thread(self._look_at_files)
+        except Invalid as error:
+            self._files.failed(error)
+            admin = None
+        else:
+            self._files.recovered()
+        for warning in self._warnings.due(self.lives(), self._clock.wall()):
+            _log.warning("%s", warning)
+        await self._renew_if_due()
+        if self._tokens is not None:
+            await self._tokens.sync(admin, self._certificate_token())
+
+    def _look_at_files(self) -> TokenParts | None:
+        """Takes over changed files, and makes the admin token if it is missing. Returns it."""
+        self.certificates.poll()
+        if isinstance(self.authority, RegistryAuthority):
+            authority = node_files.load_authority(self.folder)
+            if authority is not None and authority.certificate != self.authority.authority.certificate:
+                self.authority.authority = authority
+        if node_files.prepare_admin_token(self.folder):
+            _log.warning(
+                "the admin token was missing: a new one is in %s, the old one is no longer valid", self.admin_token_file
+            )
+        admin = node_files.read_admin_token(self.folder)
+        if admin is not None and self._addresses[0]:
+            self._write_operator_folder(admin)
+        return admin
+
+    def _write_operator_folder(self, admin: TokenParts) -> None:
+        names = ServerNames.of_certificate(self.certificates.served.pair.leaf)
+        hosts, xds = ([local_address(one, names) for one in addresses] for addresses in self._addresses)
+        write_operator_folder(
+            self.folder,
+            admin,
+            admin_token_name(self._node),
+            list(dict.fromkeys(f"https://{host}" for host in hosts)),
+            list(dict.fromkeys(xds)),
+            self.authority.certificate_pem(),
+            self.authority.hash(),
+        )
+
+    async def _renew_if_due(self) -> None:
+        """Renews the certificate that this node made, from half of its life on."""
+        if isinstance(self.authority, ExternalAuthority) or self._clock.now() < self._renew_after:
+            return
+        wall = self._clock.wall()
+        life = node_files.life_of(self.certificates.served.pair, "node")
+        if wall < life.due(RENEW_AT) or not (self.authority.issues or self.request_certificate is not None):
+            return
+        self._renew_after = self._clock.now() + RENEWAL_RETRY
+        try:
+            if self.authority.issues:
+                authority = self.authority.authority
+                await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self._names, wall)
+            elif self.request_certificate is not None:
+                request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self._names)
+                chain = await self.request_certificate(request)
+                await asyncio.to_thread(node_files.install_chain, self.folder, chain)
+        except AdsumError as error:
+            self._renewal.failed(error)
+        else:
+            self._renewal.recovered()
+            _log.info("the certificate of this node was renewed")
+
+    def _certificate_token(self) -> str:
+        """Returns the id of the token in the certificate that this node signed for itself; "" if it did not."""
+        leaf = self.certificates.served.pair.leaf
+        if isinstance(self.authority, ExternalAuthority) or not self.authority.issues:
+            return ""
+        return token_id_of(leaf) if self.authority.authority.has_signed(leaf) else ""
+
+    def lives(self) -> list[CertificateLife]:
+        """Returns the lives of all certificates in use."""
+        served = self.certificates.served
+        if isinstance(self.authority, RegistryAuthority):
+            certificate = self.authority.authority.certificate
+            renews = self.authority.issues or self.request_certificate is not None
+            lives = [
+                node_files.life_of(served.pair, "node", RENEW_NODE, is_renewed=renews),
+                node_files.certificate_life(certificate, "authority", RENEW_AUTHORITY),
+            ]
+            further = [one for one in served.authorities if one != certificate]
+        else:
+            lives = [node_files.life_of(served.pair, "server", REPLACE_OWN)]
+            further = [*served.authorities]
+        if further:
+            first = min(further, key=lambda one: one.not_valid_after_utc)
+            lives.append(node_files.certificate_life(first, "client-authority", REPLACE_CLIENT_AUTHORITY))
+        return lives
+
+    def views(self) -> list[wire.CertificateView]:
+        """Returns the certificates in use for the status of the node."""
+        return [wire.CertificateView(life.name, life.expires, life.is_renewed) for life in self.lives()]
+
+    def metrics(self) -> Iterable[Metric]:
+        """Returns the metrics; called at every scrape."""
+        expiry = GaugeMetricFamily(
+            "adsum_certificate_expiry_seconds",
+            "Time at which a certificate of this node expires, in seconds since 1970",
+            labels=["certificate"],
+        )
+        for life in self.lives():
+            expiry.add_metric([life.name], life.expires)
+        return [expiry]
