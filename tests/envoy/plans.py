@@ -13,9 +13,7 @@ from adsum.envoy.process.binary import EnvoyBinary
 from tests.support.programs import PROGRAMS
 
 
-def plan_for(
-    *registry: SocketAddress, xds_credentials: XdsCredentials | None = None, **settings: Any
-) -> GatewayPlan:
+def plan_for(*registry: SocketAddress, xds_credentials: XdsCredentials | None = None, **settings: Any) -> GatewayPlan:
     """Returns the plan of a gateway with these settings that follows these registry nodes."""
     binary = PROGRAMS["envoy"].find() or Path("no-envoy")
     with patch("adsum.envoy.plan.find_envoy", return_value=EnvoyBinary(binary, "1.40.0")):

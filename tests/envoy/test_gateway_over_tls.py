@@ -213,8 +213,8 @@ def test_own_certificates_are_named_by_settings(
     start: Start, addresses: GatewayAddresses, ads: AdsServer, folder: CredentialsFolder
 ) -> None:
     own = folder.read()
-    files = ("--xds-authority", str(folder.path / "authority.pem"))
-    files += ("--xds-cert", str(own.certificate), "--xds-key", str(own.key))
+    files = ["--xds-authority", str(folder.path / "authority.pem")]
+    files += ["--xds-cert", str(own.certificate), "--xds-key", str(own.key)]
     gateway = start("--xds", f"localhost:{ads.port}", *files)
     gateway.wait_for_output(READY)
     assert get(addresses.url).text == "ok"

@@ -73,18 +73,21 @@ class Gateway:
         """Starts Envoy and returns once it accepts requests. Raises `CannotServe`."""
         try:
             self._renewal = await self._check(self._plan, ())
+            # A registry that does not accept the certificates yet may keep Envoy waiting until they are renewed.
+            self._tasks.append(asyncio.create_task(self._renew_certificates()))
             self._current = await self._start_envoy(strict=True)
         except BaseException:
+            for task in self._tasks:
+                await _cancel(task)
             await self._envoys.close()
             raise
         loops = (
             self._keep_serving(self._current),
-            self._renew_certificates(),
             save_periodically(lambda: self._last_good, self._serving, self._rng),
             watch_contact(self._serving, self._identity, self._rng),
             watch_expiry(self._certificate_lives, self._rng),
         )
-        self._tasks = [asyncio.create_task(work) for work in loops]
+        self._tasks += [asyncio.create_task(work) for work in loops]
 
     def reload(self, on_done: Callable[[], None] = lambda: None) -> None:
         """Replaces the Envoy by one that follows the current settings, without a gap. Failures are logged.
@@ -277,17 +280,17 @@ class Gateway:
         """Installs new certificates soon after their files have changed."""
         while True:
             await asyncio.sleep(jittered(CERTIFICATE_POLL_INTERVAL, self._rng))
-            current = self._current
-            if self._replacing.locked() or current is None:
+            if self._replacing.locked():
                 continue
             async with self._replacing:
                 renewed = await asyncio.to_thread(self._renewal.poll, self._plan, self._envoys.folder)
                 if renewed:
-                    await self._install_certificates(current, " and ".join(renewed))
+                    await self._install_certificates(" and ".join(renewed))
 
-    async def _install_certificates(self, current: EnvoyInstance, names: str) -> None:
+    async def _install_certificates(self, names: str) -> None:
         try:
-            await asyncio.to_thread(self._renewal.secrets.install, current.folder)
+            for folder in self._envoys.folders:
+                await asyncio.to_thread(self._renewal.secrets.install, folder)
         except OSError as error:
             _log.error("%s: the new one is not used before Envoy is started again: %s", names, error)
         else:

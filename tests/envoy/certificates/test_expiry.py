@@ -10,10 +10,10 @@ from random import Random
 import pytest
 
 from adsum.certificates.expiry import CertificateLife
+from adsum.config.gateway import GatewayConfig
 from adsum.envoy.certificates import expiry
 from adsum.envoy.certificates.gateway_secrets import GatewaySecrets, read_secrets
 from adsum.envoy.registry_access import registry_access
-from adsum.config.gateway import GatewayConfig
 from tests.envoy.plans import plan_for
 from tests.envoy.secure_registry import SecureRegistry
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+from pathlib import Path
 from typing import Final
 
 from adsum.envoy.certificates.gateway_secrets import GatewaySecrets
@@ -45,6 +46,11 @@ class EnvoyRollout:
     def pids(self) -> list[int]:
         """The process ids of the running Envoys."""
         return [envoy.process.pid for envoy in self._running]
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of the running Envoys, those that start included."""
+        return [envoy.folder for envoy in self._running]
 
     async def start(
         self, plan: GatewayPlan, secrets: GatewaySecrets, last_good: StaticResources | None, *, strict: bool
