@@ -222,6 +222,19 @@ def test_a_client_loads_nothing_of_gateways() -> None:
     assert not {name for name in loaded if name.startswith(("adsum.gateway", "google.protobuf", "grpc"))}
 
 
+def test_a_client_over_plain_http_loads_nothing_of_tokens_and_certificates() -> None:
+    program = (
+        "import asyncio, sys; from adsum import Client\n"
+        "async def go():\n"
+        "    async with Client('http://127.0.0.1:1', cache=False) as client:\n"
+        "        await asyncio.gather(client.api.services(), return_exceptions=True)\n"
+        "asyncio.run(go()); print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    heavy = ("cryptography", "jwt", "adsum.certificates", "adsum.core.access", "adsum.wire.tokens")
+    assert not {name for name in loaded if name.startswith(heavy)}
+
+
 PRIVATE = {
     "balance/test_keyed_policies.py": {"_counts"},
     "client/sources/test_registry_source.py": {"_clock", "_urls"},

@@ -14,6 +14,7 @@ import pytest
 
 from adsum.cli import main
 from adsum.cli.settings import loader
+from adsum.client.credentials import find
 
 if TYPE_CHECKING:
     from tests.support.registry_daemon import RunningDaemon
@@ -39,6 +40,9 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(find, "SYSTEM_FOLDER", tmp_path / "etc" / "registry")
+    monkeypatch.setattr(find, "SYSTEM_OPERATOR_FOLDER", tmp_path / "var" / "operator")
     monkeypatch.setattr(loader, "SYSTEM_FILE", tmp_path / "etc" / "adsum.toml")
 
 

@@ -32,8 +32,18 @@ def test_every_command_has_a_description_and_an_example(adsum: Adsum, name: str)
     assert adsum(name, "--help").code == 0
 
 
-READS = ["ls", "resolve", "watch", "status", "history", "route ls", "route check"]
-WRITES = ["drain", "maintenance", "resume", "deregister", "route rm"]
+READS = ["whoami", "token ls", "token show", "ls", "resolve", "watch", "status", "history", "route ls", "route check"]
+WRITES = [
+    "token create",
+    "token rotate",
+    "token revoke",
+    "token invite",
+    "drain",
+    "maintenance",
+    "resume",
+    "deregister",
+    "route rm",
+]
 
 
 @pytest.mark.parametrize("name", READS + WRITES)

@@ -163,3 +163,25 @@ def test_a_table_without_rows_prints_its_header(
     monkeypatch.setenv("FORCE_COLOR", "1")
     output.print_table(("NODE", "URL"), [])
     assert "NODE" in capsys.readouterr().out
+
+
+def test_a_claimed_actor_stands_behind_the_proven_one() -> None:
+    assert output.format_cause("drained", "ci", "deploy", claimed="ann") == "drained by ci (as ann): deploy"
+    assert output.format_cause("drained", "ci", "", "10.0.0.4", "ann") == "drained by ci (as ann, from 10.0.0.4)"
+    assert output.format_cause("drained", "ci", "", "10.0.0.4", "ci") == "drained by ci (from 10.0.0.4)"
+    unproven = output.format_cause("drained", "anonymous@10.0.0.4", "", "10.0.0.4", "ann")
+    assert unproven == "drained by anonymous@10.0.0.4 (as ann)"
+
+
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [
+        (90 * 86_400.0 - 2, "in 90 d"),
+        (3_600.0 - 2, "in 1 h"),
+        (86_400.0, "in 24 h"),
+        (5.2, "in 5 s"),
+        (-90.0, "90 s ago"),
+    ],
+)
+def test_a_time_left_is_rounded(left: float, text: str) -> None:
+    assert output.until(1e9 + left, 1e9) == text

@@ -25,7 +25,7 @@ def no_actor_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 async def _recorded(client: Client) -> str:
     """Returns the author of an instance that the client registers."""
     async with client.register("orders", 8000, id="o1", drain_wait=0.0, signals=False):
-        return (await client.api.instance("orders", "o1")).instance.actor
+        return (await client.api.instance("orders", "o1")).instance.claimed
 
 
 async def test_the_client_records_user_and_host_by_default(daemon: RunningDaemon) -> None:

@@ -99,7 +99,7 @@ async def test_every_call_of_the_api_is_answered(daemon: RunningDaemon) -> None:
         filtered = await api.service("orders", status=["passing"], tag=["blue"], zone="z1", metadata={"v": "2"})
         assert [instance.id for instance in filtered.instances] == ["o1"]
         detail = await api.instance("orders", "o1")
-        assert (detail.instance.actor, detail.lease) == ("tester", "held")
+        assert (detail.instance.claimed, detail.lease) == ("tester", "held")
         assert (await api.status()).instances == 2
         renewed = await api.renew([LeaseBody("orders", "o1"), LeaseBody("orders", "unknown")])
         assert (renewed.renewed, [lost.reason for lost in renewed.lost]) == (1, ["unknown"])

@@ -147,7 +147,7 @@ async def follow_changes(
     `report` receives a message when a connection breaks and when it is back. Raises `RegistryUnavailable` if no node
     answers at first, and `RegistryRefused`.
     """
-    await api.status()  # Fails at once, with a reason, if no node answers; the watch itself would keep trying.
+    await api.find_responsive_node()  # Fails at once if no node answers; the watch itself would keep trying.
     tracker, backoff, lost = ChangeTracker(), Backoff(MIN_RECONNECT_PAUSE, MAX_RECONNECT_PAUSE), False
     while True:
         node = "the registry"

@@ -67,6 +67,8 @@ def _unavailable(error: RegistryUnavailable, url: str) -> CommandFailed:
         return CommandFailed(
             ExitCode.UNAVAILABLE, f"{problem} (try again when that is over; `adsum status` shows the state of a node)"
         )
+    if error.untrusted:
+        return CommandFailed(ExitCode.UNAVAILABLE, problem)
     server = "it" if system else "`adsum serve`"
     return CommandFailed(
         ExitCode.UNAVAILABLE, f"{problem} (is {server} running there? --url or ADSUM_URL sets the address)"

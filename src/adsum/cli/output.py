@@ -46,6 +46,7 @@ STATUS_COLOURS: Final[Mapping[str, str]] = MappingProxyType(
 _ANSI: Final = MappingProxyType(
     {"green": 32, "yellow": 33, "cyan": 36, "red": 31, "magenta": 35, "blue": 34, "bright_black": 90}
 )
+_UNITS: Final = MappingProxyType({1.0: "s", 60.0: "min", 3_600.0: "h", 86_400.0: "d"})
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]+")
 _sinks: dict[str, Sink] = {}
 """The writers of standard output and standard error within `non_blocking`; empty outside of it."""
@@ -173,16 +174,27 @@ def ago(at: float, now: float | None = None) -> str:
 
 
 def until(at: float, now: float) -> str:
-    """Returns the time until an instant of the wall clock, such as `in 5 min`, or since it, such as `2 d ago`."""
-    return f"in {format_duration(at - now)}" if at > now else ago(at, now)
+    """Returns the time until an instant of the wall clock, such as `in 5 min`, or since it, such as `2 d ago`.
+
+    A time left is rounded, so that 90 d are not shown as 89 d at once.
+    """
+    if at <= now:
+        return ago(at, now)
+    return f"in {format_duration(at - now + _unit(at - now) / 2)}"
 
 
 def format_duration(duration: float) -> str:
     """Returns a duration in whole units: `0 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
-    for unit, name, limit in ((1.0, "s", 120.0), (60.0, "min", 3_600.0), (3_600.0, "h", 172_800.0)):
+    unit = _unit(duration)
+    return f"{max(0.0, duration) // unit:.0f} {_UNITS[unit]}"
+
+
+def _unit(duration: float) -> float:
+    """Returns the unit in which a duration is shown, in seconds."""
+    for unit, limit in ((1.0, 120.0), (60.0, 3_600.0), (3_600.0, 172_800.0)):
         if duration < limit:
-            return f"{max(0.0, duration) // unit:.0f} {name}"
-    return f"{duration // 86_400:.0f} d"
+            return unit
+    return 86_400.0
 
 
 def format_latency(duration: float) -> str:

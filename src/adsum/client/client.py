@@ -40,7 +40,7 @@ from adsum.ports import Clock
 
 if TYPE_CHECKING:
     from adsum.client.native.api import RegistryApi
-    from adsum.client.native.certificate_renewal import CertificateRenewal
+    from adsum.client.native.certificate_renewal import ClientCertificateRenewal
 
 URL_VARIABLE: Final = "ADSUM_URL"
 ZONE_VARIABLE: Final = "ADSUM_ZONE"
@@ -106,7 +106,7 @@ class Client:
         self._view_cache = _open_view_cache(cache, self.urls)
         self._source = source
         self._renewals: Renewals | None = None
-        self._certificate_renewal: CertificateRenewal | None = None
+        self._certificate_renewal: ClientCertificateRenewal | None = None
         self._resolvers: dict[str, Resolver] = {}
         self._channels: dict[tuple[str, ChannelOptions], Channel] = {}
         self._registrars: list[Registrar] = []
@@ -290,7 +290,7 @@ class Client:
             self._certificate_renewal = self._renew_certificate()
         return self._source
 
-    def _renew_certificate(self) -> CertificateRenewal | None:
+    def _renew_certificate(self) -> ClientCertificateRenewal | None:
         """Begins to keep the certificate of this host valid, if it has one and an event loop runs."""
         joined = self._credentials.joined if self._credentials is not None else None
         if joined is None or joined.certificate is None or not joined.token:
@@ -299,9 +299,9 @@ class Client:
             asyncio.get_running_loop()
         except RuntimeError:
             return None
-        from adsum.client.native.certificate_renewal import CertificateRenewal
+        from adsum.client.native.certificate_renewal import ClientCertificateRenewal
 
-        return CertificateRenewal(joined, self.api, self._clock, self._rng)
+        return ClientCertificateRenewal(joined, self.api, self._clock, self._rng)
 
     @property
     def api(self) -> RegistryApi:

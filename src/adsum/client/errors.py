@@ -8,13 +8,15 @@ from adsum.core.errors import AdsumError, UnknownInstance
 class RegistryUnavailable(AdsumError):
     """No registry node gave a usable answer. `reason` has one clause for each node that was tried.
 
-    `declined`: a node answered that it can't serve the request now. Otherwise it may be that no node runs.
+    `declined`: a node answered that it can't serve the request now. `untrusted`: a node presented a certificate that
+    can't be verified. Otherwise it may be that no node runs.
     """
 
-    def __init__(self, reason: str, *, declined: bool = False) -> None:
+    def __init__(self, reason: str, *, declined: bool = False, untrusted: bool = False) -> None:
         super().__init__(f"no registry is available: {reason}")
         self.reason = reason
         self.declined = declined
+        self.untrusted = untrusted
 
 
 class NeedsRegistry(AdsumError):

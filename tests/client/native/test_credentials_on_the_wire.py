@@ -22,6 +22,7 @@ from adsum.client.native.api import RegistryApi
 from adsum.client.native.authority import accept_authority, fetch_authority
 from adsum.client.native.request_sender import TRUST_PAUSE
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate
+from adsum.client.sync import SyncClient
 from tests.client.secure_node import DAY, OTHER_TOKEN, TOKEN, SecureNode, problem, secure_node, server_context
 from tests.client.stub_node import until
 from tests.support.fakes import FakeClock
@@ -69,6 +70,19 @@ async def test_every_request_carries_the_token(node: SecureNode, join: Callable[
         await until(lambda: any("acknowledge" in request for request, _ in node.requests))
     await until(lambda: any(request.startswith("DELETE /api/v1/consumers/") for request, _ in node.requests))
     assert {authorization for _, authorization in node.requests} == {f"Bearer {TOKEN}"}
+
+
+async def test_the_synchronous_client_sends_the_token_too(
+    node: SecureNode, join: Callable[..., RegistryCredentials]
+) -> None:
+    joined = join(node.url)
+
+    def list_services() -> None:
+        with SyncClient(credentials=joined.folder, cache=False) as client:
+            client.run(lambda inner: inner.api.services())
+
+    await asyncio.to_thread(list_services)
+    assert node.requests == [("GET /api/v1/services", f"Bearer {TOKEN}")]
 
 
 async def test_a_client_without_a_token_learns_how_to_get_one(

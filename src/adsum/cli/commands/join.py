@@ -30,9 +30,9 @@ STANDARD_INPUT: Final = "-"
 NEXT_COMMANDS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
         "client": (
-            "adsum ls                                       the services",
+            "adsum ls                                        list the services",
             "adsum run --service hello --port 0 -- COMMAND   run a program and register it",
-            "adsum.Client()                                 in Python, without arguments",
+            "adsum.Client()                                  the same registry in Python, without arguments",
         ),
         "gateway": ("adsum gateway --listen 0.0.0.0:8080   forward requests to live instances",),
         "node": ("adsum serve --help   the settings of a node; its certificate and its peers are set by this join",),

@@ -178,7 +178,7 @@ def _row(view: wire.RouteView) -> tuple[str, ...]:
         ", ".join(route.hosts) or "any",
         " ".join(conditions),
         f"redirect {route.redirect.status}" if route.redirect is not None else _format_targets(route.to),
-        f"{output.ago(view.at)} by {view.actor}",
+        output.format_cause(output.ago(view.at), view.actor, "", claimed=view.claimed),
     )
 
 

@@ -122,7 +122,7 @@ class CredentialsFolder:
         try:
             record = parse_registry_file(content)
         except Invalid as error:
-            raise self._wrong(REGISTRY_FILE, str(error)) from None
+            raise self._wrong(REGISTRY_FILE, str(error) if error.field else error.problem) from None
         has_certificate = self._file(CERTIFICATE_FILE).exists() and self._file(KEY_FILE).exists()
         if has_certificate:
             self._check_exposure(KEY_FILE, self._file(KEY_FILE).stat())

@@ -56,8 +56,8 @@ def accept_authority(certificate: str, expected_hash: str, node: str) -> str:
     found = certificate_hash(first)
     if found != expected_hash:
         raise AuthorityMismatch(
-            f"{without_credentials(node)} presents another authority than expected (public key {found[:16]}…, expected "
-            f"{expected_hash[:16]}…): it belongs to another registry, or someone intercepts the connection. Get a new "
+            f"{without_credentials(node)} presents another authority than expected (hash {found}, expected "
+            f"{expected_hash}): it belongs to another registry, or someone intercepts the connection. Get a new "
             "join line with `adsum token invite` on the registry"
         )
     return first.public_bytes(Encoding.PEM).decode()

@@ -28,7 +28,7 @@ LOOK_JITTER: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
-class CertificateRenewal:
+class ClientCertificateRenewal:
     """Keeps the certificate in a credentials folder valid while a program runs."""
 
     def __init__(self, credentials: RegistryCredentials, sender: RequestSender, clock: Clock, rng: Random) -> None:

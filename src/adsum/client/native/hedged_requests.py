@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from adsum.client.errors import NodeDeclined, NodeUnreachable, ProtocolViolation, RegistryUnavailable
+from adsum.client.errors import NodeDeclined, NodeNotTrusted, NodeUnreachable, ProtocolViolation, RegistryUnavailable
 from adsum.client.native.nodes import RegistryNodes
 from adsum.core.validation import without_credentials
 from adsum.ports import Clock
@@ -38,7 +38,7 @@ async def first_answer(
     `RegistryUnavailable` if no node answers.
     """
     nodes_left, attempts, problems = nodes.order(clock.now()), list[_Attempt[T]](), list[str]()
-    declined = False
+    declined = untrusted = False
     try:
         while nodes_left or attempts:
             if nodes_left and (not attempts or attempts[-1].is_silent(hedge_delay)):
@@ -52,12 +52,13 @@ async def first_answer(
                     _mark_hung(nodes, attempts, hedge_delay, clock)
                     return attempt.task.result()
                 declined = declined or isinstance(error, NodeDeclined)
+                untrusted = untrusted or isinstance(error, NodeNotTrusted)
                 problems.append(f"{without_credentials(attempt.node)}: {error}")
                 if attempt.is_silent(hedge_delay):
                     nodes.mark_hung(attempt.node, clock.now())
                 else:
                     nodes.mark_failed(attempt.node)
-        raise RegistryUnavailable("; ".join(problems), declined=declined)
+        raise RegistryUnavailable("; ".join(problems), declined=declined, untrusted=untrusted)
     finally:
         await _end(attempts, discard)
 

@@ -200,9 +200,7 @@ class RequestSender:
             if reply.status == 401 and self._has_new_token(node, sent):
                 reply, chunks = await attempt(stack)
             if reply.status != 200:
-                raise self._access_refusal(reply) or NodeUnreachable(
-                    f"it answered the {path.rpartition('/')[2]} with status {reply.status}"
-                )
+                raise self._access_refusal(reply) or _failed_stream(path, reply)
             yield chunks
 
     def _headers(self, node: str) -> dict[str, str]:
@@ -279,6 +277,12 @@ class RequestSender:
         if reply.status == 401:
             return NotAuthenticated(detail, self._credentials.origin if self._credentials is not None else NO_TOKEN)
         return NotAllowed(reply.status, detail) if reply.status == 403 or SCOPE_MARK in detail else None
+
+
+def _failed_stream(path: str, reply: TransportReply) -> NodeUnreachable:
+    text = f"it answered the {path.rpartition('/')[2]} with status {reply.status}"
+    problem = _problem(reply)
+    return NodeUnreachable(f"{text}: {problem.detail}" if problem.title else text)
 
 
 async def _renew_authority(credentials: ClientCredentials, node: str) -> bool:

@@ -42,17 +42,20 @@ def is_untrusted(error: ssl.SSLError) -> bool:
     return isinstance(error, ssl.SSLCertVerificationError)
 
 
-def tls_problem(error: ssl.SSLError) -> str:
-    """Returns the problem as a clause about the node, with what to do."""
+def tls_problem(error: ssl.SSLError, *, is_registry: bool = True) -> str:
+    """Returns the problem as a clause about the other side; about a node of a registry it says what to do."""
+    if not is_registry:
+        return f"the TLS connection failed: {error.strerror or error}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return _untrusted_problem(error.verify_code, error.verify_message)
-    reason = (error.reason or str(error)).upper().replace(" ", "_")
+    text = getattr(error, "reason", "") or str(error)
+    reason = text.upper().replace(" ", "_")
     if any(name in reason for name in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")):
         return "it does not speak TLS at this port: use http:// in its URL, or the port at which it serves https"
     for name, problem in _ALERTS.items():
         if name in reason:
             return problem
-    return f"the TLS connection failed: {(error.reason or str(error)).lower().replace('_', ' ')}"
+    return f"the TLS connection failed: {text.lower().replace('_', ' ')}"
 
 
 def _untrusted_problem(code: int, message: str) -> str:

@@ -57,8 +57,12 @@ _ERRORS: Final = (
 class Transport:
     """HTTP requests to registry nodes, without redirects, cookies, or proxies from the environment."""
 
-    def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
-        """`ssl_context`: None if no URL uses TLS, since loading certificates takes a while."""
+    def __init__(self, ssl_context: ssl.SSLContext | None, *, is_registry: bool = True) -> None:
+        """`ssl_context`: None if no URL uses TLS, since loading certificates takes a while.
+
+        `is_registry`: whether the other side is a node of a registry, for errors that say what to do.
+        """
+        self._is_registry = is_registry
         self.ssl_context = ssl_context
         """The context of new connections. When it is replaced, open connections stay as they are."""
         self._http = _ConnectionPool(self, max_keepalive=8)
@@ -86,7 +90,7 @@ class Transport:
                 async with self._begin(method, url, timeout, params, headers, body, pool) as answer:
                     return _reply(answer, await _read(answer, MAX_BODY_BYTES))
         except _ERRORS as error:
-            raise _unreachable(error, url) from error
+            raise _unreachable(error, url, is_registry=self._is_registry) from error
 
     @asynccontextmanager
     async def stream(
@@ -103,7 +107,7 @@ class Transport:
                     until_head.reschedule(None)
                     yield _reply(answer, body), answer.aiter_stream()
         except _ERRORS as error:
-            raise _unreachable(error, url) from error
+            raise _unreachable(error, url, is_registry=self._is_registry) from error
 
     def _begin(
         self,
@@ -179,17 +183,17 @@ class _ConnectionPool(httpcore.AsyncConnectionPool):
         )
 
 
-def _unreachable(error: Exception, url: str) -> NodeUnreachable:
+def _unreachable(error: Exception, url: str, *, is_registry: bool) -> NodeUnreachable:
     """Returns the error with a message; some errors of httpcore have none."""
     tls_error = find_tls_error(error)
     if tls_error is not None and is_untrusted(tls_error):
-        return NodeNotTrusted(tls_problem(tls_error))
+        return NodeNotTrusted(tls_problem(tls_error, is_registry=is_registry))
     if isinstance(error, httpcore.ConnectTimeout):
         return NodeNotConnected("it did not accept a connection in time")
     if isinstance(error, (httpcore.TimeoutException, TimeoutError)):
         return NodeUnreachable("it did not answer in time")
     if tls_error is not None:
-        message = tls_problem(tls_error)
+        message = tls_problem(tls_error, is_registry=is_registry)
     elif isinstance(error, httpcore.RemoteProtocolError) and url.startswith("http:"):
         message = f"{error}; if this port serves TLS, its URL begins with https://"
     else:

@@ -77,7 +77,7 @@ class ConsulSource:
         if len(urls) != 1:
             raise Invalid("url", "must be a single agent, such as consul://127.0.0.1:8500")
         self._address = ConsulAddress.parse(urls[0], os.environ)
-        self._transport = Transport(self._address.ssl_context())
+        self._transport = Transport(self._address.ssl_context(), is_registry=False)
         self._headers = {"X-Consul-Token": self._address.token} if self._address.token else {}
         self._clock = clock
         self._rng = rng
