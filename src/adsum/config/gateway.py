@@ -37,7 +37,7 @@ class GatewayConfig:
         default="",
     )
     xds_authority: str = _gateway_setting(
-        "Speak TLS to the registry's xDS addresses, and trust these authorities: a PEM file (default: what `adsum join` "
+        "Speak TLS to the registry over xDS, and trust these authorities: a PEM file (default: what `adsum join` "
         "has got on this host; with --xds-cert: the authorities that the system trusts)",
         metavar="FILE",
         default="",

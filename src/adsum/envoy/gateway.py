@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -16,6 +17,7 @@ from adsum.core.errors import AdsumError
 from adsum.envoy.certificates.expiry import watch_expiry
 from adsum.envoy.certificates.gateway_secrets import GatewaySecrets, SecretRenewal, read_secrets
 from adsum.envoy.certificates.identity import RegistryIdentity
+from adsum.envoy.certificates.identity_renewal import keep_identity_valid
 from adsum.envoy.certificates.renewal import CERTIFICATE_POLL_INTERVAL
 from adsum.envoy.plan import GatewayPlan, SocketAddress
 from adsum.envoy.preflight import CannotServe, check_plan
@@ -74,7 +76,8 @@ class Gateway:
         try:
             self._renewal = await self._check(self._plan, ())
             # A registry that does not accept the certificates yet may keep Envoy waiting until they are renewed.
-            self._tasks.append(asyncio.create_task(self._renew_certificates()))
+            renewals = self._renew_certificates(), keep_identity_valid(self._credentials_folder, self._rng)
+            self._tasks = [asyncio.create_task(work) for work in renewals]
             self._current = await self._start_envoy(strict=True)
         except BaseException:
             for task in self._tasks:
@@ -306,6 +309,11 @@ class Gateway:
     def _identity(self) -> RegistryIdentity | None:
         """Returns the newest identity of this gateway at its registry; None if it uses plain text."""
         return self._renewal.secrets.identity
+
+    def _credentials_folder(self) -> Path | None:
+        """Returns the credentials folder of this host, if the gateway's certificate is in one."""
+        credentials = self._plan.xds_credentials
+        return credentials.folder if credentials is not None else None
 
     def _certificate_lives(self) -> list[CertificateLife]:
         return self._renewal.secrets.lives(self._plan)

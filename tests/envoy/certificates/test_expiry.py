@@ -25,16 +25,16 @@ async def test_each_stage_of_a_certificate_is_logged_once(
 ) -> None:
     monkeypatch.setattr(expiry, "EXPIRY_POLL_INTERVAL", 0.0)
     polls = asyncio.Semaphore(0)
-    left = [6.0 * DAY]
+    ends = [time.time() + 6.0 * DAY]
 
     def lives() -> list[CertificateLife]:
         polls.release()
-        return [CertificateLife("of the listeners", time.time() - DAY, time.time() + left[0], "write a new one")]
+        return [CertificateLife("of the listeners", 0.0, ends[0], "write a new one")]
 
     watching = asyncio.create_task(expiry.watch_expiry(lives, Random(1)))
     for _ in range(3):
         await polls.acquire()
-    left[0] = -60.0
+    ends[0] = time.time() - 60.0
     for _ in range(3):
         await polls.acquire()
     watching.cancel()

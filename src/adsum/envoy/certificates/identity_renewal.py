@@ -32,7 +32,7 @@ _log = logging.getLogger("adsum.envoy")
 
 
 async def keep_identity_valid(folder: Callable[[], Path | None], rng: Random) -> None:
-    """Renews the certificate in a credentials folder until cancelled. `folder` returns None if there is none to renew."""
+    """Renews the certificate in a credentials folder until cancelled. `folder` returns None if there is none."""
     outage = OutageLog(
         _log,
         "the certificate for the registry is not renewed, trying again: %s",

@@ -13,14 +13,14 @@ _NO_TLS: Final = (
     "does not speak TLS there: this gateway expects TLS, because its host has joined a registry, or by --xds-cert or "
     "--xds-authority"
 )
+_OTHER_AUTHORITY: Final = (
+    "another authority signed its certificate than this gateway trusts: it belongs to another registry, or someone "
+    "intercepts the connection; `adsum join` or --xds-authority says which authority to trust"
+)
 _PROBLEMS: Final = (
     ("certificate has expired", "its certificate has expired: `adsum init --renew` on that node mends it"),
     ("certificate is not yet valid", "its certificate is not valid yet: check the clocks of both hosts"),
-    (
-        "CERTIFICATE_VERIFY_FAILED",
-        "another authority signed its certificate than this gateway trusts: it belongs to another registry, or someone "
-        "intercepts the connection; `adsum join` or --xds-authority says which authority to trust",
-    ),
+    ("CERTIFICATE_VERIFY_FAILED", _OTHER_AUTHORITY),
     ("WRONG_VERSION_NUMBER", _NO_TLS),
     ("CERTIFICATE_EXPIRED", "it refuses this gateway's certificate, which has expired: `adsum join --renew`"),
 )
@@ -53,8 +53,8 @@ def answer_problem(address: str, details: str, *, is_timeout: bool, has_tls: boo
         return f"{address}: {reason}"
     if has_tls:
         return (
-            f"{address} closed the connection ({reason}); it may refuse this gateway's certificate, if that has expired "
-            "or another authority signed it: `adsum join --renew`, or `adsum join` with a new line"
+            f"{address} closed the connection ({reason}); it may refuse this gateway's certificate, if that has "
+            "expired or another authority signed it: `adsum join --renew`, or `adsum join` with a new line"
         )
     return (
         f"{address} closed the connection ({reason}); it may require TLS: join its registry with `adsum join` on this "
