@@ -17,7 +17,7 @@ from adsum.core.errors import AdsumError
 from adsum.envoy.certificates.expiry import watch_expiry
 from adsum.envoy.certificates.gateway_secrets import GatewaySecrets, SecretRenewal, read_secrets
 from adsum.envoy.certificates.identity import RegistryIdentity
-from adsum.envoy.certificates.identity_renewal import keep_identity_valid
+from adsum.envoy.certificates.identity_renewal import keep_identity_valid, obtain_certificate
 from adsum.envoy.certificates.renewal import CERTIFICATE_POLL_INTERVAL
 from adsum.envoy.plan import GatewayPlan, SocketAddress
 from adsum.envoy.preflight import CannotServe, check_plan
@@ -73,7 +73,10 @@ class Gateway:
 
     async def start(self) -> None:
         """Starts Envoy and returns once it accepts requests. Raises `CannotServe`."""
+        folder = self._credentials_folder()
         try:
+            if folder is not None:
+                await obtain_certificate(folder, self._rng)
             self._renewal = await self._check(self._plan, ())
             # A registry that does not accept the certificates yet may keep Envoy waiting until they are renewed.
             renewals = self._renew_certificates(), keep_identity_valid(self._credentials_folder, self._rng)

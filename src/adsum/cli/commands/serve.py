@@ -14,6 +14,7 @@ from adsum.config.client import ClientConfig
 from adsum.config.gateway import GatewayConfig
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
+from adsum.node_security.security_folder import FOLDER_NAME, GATEWAY_FOLDER
 from adsum.settings import OFF, ON
 
 if TYPE_CHECKING:
@@ -67,14 +68,16 @@ def _make_gateway(loaded: Settings, xds: str) -> Gateway:
 def _plan(loaded: Settings, xds: str) -> GatewayPlan:
     """Returns the plan of the gateway that the file describes; it gets its configuration from the node at `xds`."""
     from adsum.envoy import plan
+    from adsum.envoy.registry_access import node_access
 
     serve, table = loaded.get(ServeConfig), loaded.from_file(GatewayConfig)
     config = replace(table.get(GatewayConfig), log_level=serve.log_level)
     if serve.gateway != ON:
         config = replace(config, listen=(serve.gateway,))
     try:
-        return plan.make_plan(
-            config, [plan.connect_address(xds)], loaded.from_file(ClientConfig).get(ClientConfig).zone
-        )
+        node = plan.connect_address(xds)
+        folder = serve.data_folder(serve.store) / FOLDER_NAME / GATEWAY_FOLDER if serve.serves_tls else None
+        nodes, credentials = node_access(config, node, folder, is_external=bool(serve.tls_cert))
+        return plan.make_plan(config, nodes, loaded.from_file(ClientConfig).get(ClientConfig).zone, credentials)
     except Invalid as error:
         raise table.config_error(error, {"tls_certificate": "tls_cert"}) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from adsum.client.credentials.find import are_nodes_of, find_credentials, is_loopback_host
-from adsum.client.credentials.folder import AUTHORITY_FILE, RegistryCredentials
+from adsum.client.credentials.folder import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, RegistryCredentials
 from adsum.client.native.nodes import parse_urls
 from adsum.core.errors import Invalid
 
@@ -43,17 +43,25 @@ def find_joined_registry(url: str = "") -> RegistryCredentials | None:
     return joined
 
 
-def joined_xds_credentials(addresses: Sequence[str], joined: RegistryCredentials | None) -> XdsCredentials | None:
+def joined_xds_credentials(
+    addresses: Sequence[str], joined: RegistryCredentials | None, *, may_lack_certificate: bool = False
+) -> XdsCredentials | None:
     """Returns the files for the registry's xDS addresses (HOST:PORT) on a host that has joined it.
 
     None means plain text: the host has not joined the registry, or the addresses are others on this host itself, such
-    as those of a registry that only listens on loopback. Raises `Invalid` if this host has no certificate.
+    as those of a registry that only listens on loopback. Raises `Invalid` if this host has no certificate, unless it
+    `may_lack_certificate`, because the caller gets one by the token.
     """
     if joined is None or joined.folder is None:
         return None
     others = [address for address in addresses if address not in joined.xds]
     if others and all(is_loopback_host(address.rpartition(":")[0].strip("[]")) for address in others):
         return None
-    if joined.certificate is None:
+    if joined.certificate is None and not (may_lack_certificate and joined.token):
         raise Invalid("credentials", f"{joined.folder} {NO_CERTIFICATE}")
-    return XdsCredentials(joined.folder / AUTHORITY_FILE, joined.certificate, joined.key, joined.folder)
+    return folder_credentials(joined.folder)
+
+
+def folder_credentials(folder: Path) -> XdsCredentials:
+    """Returns the files of a credentials folder."""
+    return XdsCredentials(folder / AUTHORITY_FILE, folder / CERTIFICATE_FILE, folder / KEY_FILE, folder)
