@@ -35,6 +35,7 @@ BENCHMARKS: Final = {
     "nodes": "three nodes over one etcd",
     "scale": "the estimated capacity of 3, 5 and 9 nodes",
     "pick": "the choice of an endpoint, for each policy",
+    "access": "the check of who a caller is and what it may do",
     "change": "one change of a large catalog, at the node and at a consumer",
 }
 """Name → description. A benchmark is the module of its name, with a function `run(options)`."""

@@ -12,7 +12,6 @@ from typing import Any, Final
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt import PyJWK
-from jwt.exceptions import PyJWTError
 
 MAX_JWK_SET_BYTES: Final = 1024 * 1024
 """Bytes of a JWK set. A larger one is refused, and the keys before it stay."""
@@ -69,7 +68,8 @@ def _parse_key(member: Any) -> IssuerKey | None:
         return None
     try:
         key = PyJWK(member).key
-    except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):
+    except Exception:
+        # The library raises errors of many kinds for a member that is no key, such as NotImplementedError.
         return None
     if isinstance(
         key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -95,6 +95,8 @@ def _algorithms(key: object) -> frozenset[str]:
 def find_keys(keys: Sequence[IssuerKey], header: Mapping[str, Any]) -> list[IssuerKey]:
     """Returns the keys that may have signed a JWT with this header: at most one unless ids repeat."""
     algorithm, id = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str):
+        return []
     fitting = [key for key in keys if algorithm in key.algorithms]
     return fitting if id is None else [key for key in fitting if key.id == id]
 
@@ -120,7 +122,9 @@ def fetch_keys(url: str) -> bytes:
     try:
         with (
             httpx.Client(timeout=FETCH_TIMEOUT, follow_redirects=False) as client,
-            client.stream("GET", url, headers={"Accept": "application/jwk-set+json, application/json"}) as response,
+            client.stream(
+                "GET", url, headers={"Accept": "application/json", "Accept-Encoding": "identity"}
+            ) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise JwkSetError(f"{url} answered {response.status_code}")

@@ -25,6 +25,7 @@ from adsum.core.access.identity_rules import (
 from adsum.core.errors import Invalid
 from adsum.core.validation import MAX_TEXT_LENGTH
 from tests.core.access.principals import scopes
+from tests.core.identity_json import json_values
 
 
 @given(st.text(alphabet="ab/*", max_size=8), st.text(alphabet="ab/*", max_size=10))
@@ -174,13 +175,6 @@ def test_claims_give_the_scopes_of_the_rules_that_match_a_value() -> None:
     assert claim_scopes(rules, {"groups": "team-x other"}) == scopes("read:*")
     assert claim_scopes(rules, {"scope": "openid adsum:write"}) == scopes("write:c")
     assert claim_scopes(rules, {"group": ["team-b"], "scope": "adsum:writer"}) == scopes()
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=8,
-)
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "a.b"]), json_values), st.sampled_from(["a", "b", "a.b", "b.a.c"]))

@@ -144,7 +144,7 @@ def parse_token(text: str) -> TokenParts:
     match = _TOKEN.fullmatch(text) if len(text) <= MAX_TOKEN_LENGTH else None
     if match is None:
         raise Unauthenticated("this is no token of this registry: a token begins with adsum_", reason="malformed")
-    return TokenParts(match["id"], match["secret"])
+    return TokenParts(*match.groups())
 
 
 def format_token(id: str, secret: str) -> str:
