@@ -127,4 +127,4 @@ def test_a_gateway_beside_a_node_with_own_certificates_needs_one_of_its_own(serv
     files = ("--tls-cert", str(chain), "--tls-key", str(key), "--tls-client-ca", str(chain))
     running, _ = serve("", *files, "--data", str(tmp_path / "data"))
     assert running.wait_for_exit() != 0
-    assert "xds_cert: must be given, with xds_key" in running.output
+    assert "xds-cert: must be given, with xds_key, in the table [gateway]" in running.output

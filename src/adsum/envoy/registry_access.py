@@ -45,8 +45,8 @@ def node_access(
         if not config.xds_cert:
             raise Invalid(
                 "xds_cert",
-                "must be given, with xds_key, for a gateway beside a node with own certificates (--tls-cert): a "
-                "certificate of an authority in --tls-client-ca",
+                "must be given, with xds_key, in the table [gateway], for a gateway beside a node with --tls-cert: "
+                "a certificate of an authority in --tls-client-ca",
             )
         return (registry_addresses(config.xds, "") if config.xds else (node,)), _own_credentials(config)
     try:
