@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from adsum import dialects, stores, systemd, wire
+from adsum.access.caller_identities import CallerIdentities
 from adsum.access.control import AccessControl
+from adsum.access.registry_addresses import RegistryAddresses
+from adsum.access.upkeep import TokenUpkeep
 from adsum.clock import SystemClock
 from adsum.config.security import INSECURE_WARNING
 from adsum.config.serve import ServeConfig
@@ -96,7 +99,12 @@ class Daemon:
             find_referenced=ServiceReferences(self.registry, self._is_requested).referenced,
         )
         self._keeper.set_forget_after(config.forget_after)
+        self._token_upkeep = TokenUpkeep(self.registry, self.access, self._clock)
         self._security = _make_security(config, self._clock)
+        authority = self._security.authority if self._security is not None else None
+        self._identities = CallerIdentities(self.access, self._clock, config, authority)
+        if self._security is not None:
+            self._security.on_authority = self._identities.authority_changed
         self._dialects = self._create_dialects()
         certificates = self._security.certificates if self._security is not None else None
         self._listeners = Listeners(
@@ -117,6 +125,7 @@ class Daemon:
             observer=self._telemetry,
             access=self.access,
             authority=self._security.authority if self._security is not None else None,
+            addresses=self._registry_addresses,
             node=self._config.node,
             store=self._config.store,
             settings=self._config,
@@ -143,6 +152,8 @@ class Daemon:
                 await dialect.start()
             await self.registry.start()
             self.access.start()
+            await self._identities.start()
+            self._token_upkeep.start()
             if self._security is not None:
                 await self._security.start(self.registry, self.urls, self.addresses.get("xds", ()))
             await self._keeper.start()
@@ -178,6 +189,13 @@ class Daemon:
             self.urls[0], EtcdAddress.parse(self._config.store), self._rng
         )
 
+    def _registry_addresses(self) -> RegistryAddresses:
+        """Returns the addresses at which other hosts reach the nodes over TLS."""
+        if self._security is None:
+            return RegistryAddresses()
+        peers = [peer.url for peer, _ in self._sharding.peers()]
+        return self._security.registry_addresses(self._config.advertise, peers)
+
     async def stop(self) -> None:
         """Ends watches and long polls, stops listening, finishes answers in progress, closes the store; idempotent."""
         systemd.notify(systemd.STOPPING)
@@ -190,6 +208,8 @@ class Daemon:
         await self._peers.close()
         if self._security is not None:
             await self._security.stop()
+        await self._identities.stop()
+        await self._token_upkeep.stop()
         await self.access.stop()
         await self.registry.stop()
 
@@ -261,6 +281,7 @@ class Daemon:
         self._keeper.set_max_probes(config.probes)
         self.registry.max_catalog_bytes = config.max_catalog
         self._keeper.set_forget_after(config.forget_after)
+        await self._identities.configure(config)
         self._listeners.reconfigure(config)
         for dialect in self._dialects.values():
             dialect.reload(config)

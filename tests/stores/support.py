@@ -132,6 +132,12 @@ def put_route(name: str, body: bytes = b"{}", before: Edit | None = None, reason
     return Edit(key, Document(key, body, why), why, None if before is None else before.document)
 
 
+def put_token(name: str, body: bytes = b"{}", before: Edit | None = None, *, is_recorded: bool = True) -> Edit:
+    """Returns an edit that declares a token, after the edit `before`."""
+    key, why = DocumentKey(DocumentKind.TOKEN, name), Provenance(Cause.DECLARED, "tester", at=5.0)
+    return Edit(key, Document(key, body, why), why, None if before is None else before.document, is_recorded)
+
+
 def withdraw_route(name: str, before: Edit | None = None) -> Edit:
     """Returns an edit that withdraws a route, after the edit `before`."""
     why = Provenance(Cause.WITHDRAWN, "tester", at=6.0)

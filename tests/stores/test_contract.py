@@ -15,7 +15,7 @@ import pytest
 from adsum import stores
 from adsum.core.catalog import documents
 from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Batch, Change, FullState, forget_service
-from adsum.core.catalog.documents import ACCESS_KINDS, INTENT_KINDS, Document, DocumentKey, DocumentKind, Edit
+from adsum.core.catalog.documents import ACCESS_KINDS, INTENT_KINDS, DocumentKind, Edit
 from adsum.core.errors import StoreConflict, StoreUnavailable
 from adsum.core.model import Key
 from adsum.core.provenance import Cause, Provenance
@@ -32,6 +32,7 @@ from tests.stores.support import (
     current_snapshot,
     open_follower,
     put_route,
+    put_token,
     withdraw_route,
 )
 from tests.support.etcd_process import EtcdProcess
@@ -509,16 +510,11 @@ async def test_history_names_fields_with_long_values_without_the_values(location
         assert (dict(only.after), only.omitted) == ({"n": b"1"}, ("to",))
 
 
-def _put_token(name: str, body: bytes, before: Edit | None = None, *, is_recorded: bool = True) -> Edit:
-    key, why = DocumentKey(DocumentKind.TOKEN, name), Provenance(Cause.DECLARED, "tester", at=5.0)
-    return Edit(key, Document(key, body, why), why, None if before is None else before.document, is_recorded)
-
-
 async def test_the_history_of_tokens_is_apart_from_that_of_routes_and_has_no_hash_of_a_secret(
     location: StoreLocation,
 ) -> None:
-    first = _put_token("web@a.b", b'{"id":"1","scopes":["read:*"],"secrets":[{"hash":"h1"}]}')
-    second = _put_token("web@a.b", b'{"id":"1","scopes":["read:*"],"secrets":[{"hash":"h2"},{"hash":"h1"}]}', first)
+    first = put_token("web@a.b", b'{"id":"1","scopes":["read:*"],"secrets":[{"hash":"h1"}]}')
+    second = put_token("web@a.b", b'{"id":"1","scopes":["read:*"],"secrets":[{"hash":"h2"},{"hash":"h1"}]}', first)
     gone = Edit(first.key, None, second.provenance, second.document)
     async with location.open() as store:
         await store.commit([], location.zero, [put_route("web"), first])
@@ -538,10 +534,10 @@ async def test_the_history_of_tokens_is_apart_from_that_of_routes_and_has_no_has
 
 
 async def test_an_unrecorded_edit_takes_effect_and_is_not_in_the_history(location: StoreLocation) -> None:
-    first = _put_token("a", b'{"used":0}')
-    used = _put_token("a", b'{"used":1}', first, is_recorded=False)
+    first = put_token("a", b'{"used":0}')
+    used = put_token("a", b'{"used":1}', first, is_recorded=False)
     async with location.open() as store:
-        await store.commit([], location.zero, [first, _put_token("b", b'{"used":0}')])
+        await store.commit([], location.zero, [first, put_token("b", b'{"used":0}')])
         await store.commit([], location.zero + 1, [used])
         assert [
             document.body for document in (await current_snapshot(store)).documents.of_kind(DocumentKind.TOKEN)

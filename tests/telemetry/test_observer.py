@@ -16,6 +16,7 @@ from adsum.telemetry import Logs, Telemetry, observer
 from adsum.telemetry.logs import LineEntry
 from adsum.telemetry.observer import MAX_ENTRIES_PER_CHUNK
 from adsum.telemetry.request_timings import RequestTimings
+from tests.stores.support import put_token
 from tests.support.fakes import FakeClock
 
 KEY = Key("orders", "o1")
@@ -107,5 +108,18 @@ def test_the_lines_of_a_large_batch_are_formatted_in_the_writing_thread(monkeypa
     lines_read = [json.loads(line) for line in os.read(reading, 1_000_000).splitlines()]
     assert [line["id"] for line in lines_read] == [change.key.id for change in changes]
     assert threads == {"adsum-log"}
+    os.close(reading)
+    os.close(writing)
+
+
+def test_an_edit_that_no_person_made_is_neither_counted_nor_logged() -> None:
+    reading, writing = os.pipe()
+    logs = Logs("info", "json", writing)
+    telemetry = Telemetry(FakeClock(), logs)
+    telemetry.committed(Batch(7, [], [put_token("used", is_recorded=False), put_token("new")]), 0.002)
+    logs.close()
+    (line,) = [json.loads(line) for line in os.read(reading, 100_000).splitlines()]
+    assert (line["token"], line["cause"]) == ("new", "declared")
+    assert _values(telemetry)['adsum_changes_total{cause="declared"}'] == 1
     os.close(reading)
     os.close(writing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -17,29 +18,49 @@ class RegistryAddresses(NamedTuple):
 
 
 def registry_addresses(
-    urls: Iterable[str], xds: str, peer_urls: Sequence[str], reachable_host: str
+    listen: Iterable[str],
+    xds: Iterable[str],
+    peer_urls: Sequence[str],
+    *,
+    advertised: str = "",
+    certified: Sequence[str] = (),
+    outbound: str = "",
 ) -> RegistryAddresses:
-    """Returns the addresses of this node and its peers, without repetition.
+    """Returns the addresses of this node, and of its peers, which are taken to serve xDS on the same port.
 
-    `urls` and `xds` are those of this node; `xds` is "" if it serves none. `reachable_host` replaces addresses such as
-    0.0.0.0, which only mean every address of this host; "" if none is known, then they are left out. Peers are taken to
-    serve xDS on the same port as this node.
+    `listen` and `xds` are the addresses, HOST:PORT, at which this node listens. `advertised` is the URL that it
+    advertises, "" if none is set. `certified` are the names and addresses in its certificate: others can't be verified.
+    `outbound` is the address of this host on its default route, "" if it has none.
     """
-    own = [_reachable_url(url, reachable_host) for url in urls]
-    all_urls = list(dict.fromkeys(filter(None, [*own, *peer_urls])))
-    if not xds:
-        return RegistryAddresses(all_urls)
-    host, port = split_host_port(xds)
-    hosts = [_reachable(host, reachable_host), *(urlsplit(url).hostname or "" for url in peer_urls)]
-    return RegistryAddresses(all_urls, list(dict.fromkeys(format_host_port(host, int(port)) for host in hosts if host)))
+    hosts = [urlsplit(advertised).hostname or ""] if advertised else []
+
+    def reachable(address: str) -> list[str]:
+        host, port = split_host_port(address)
+        return [format_host_port(one, int(port)) for one in hosts or _hosts(host, certified, outbound)]
+
+    own = [advertised] if advertised else [f"https://{one}" for address in listen for one in reachable(address)]
+    own_xds = [one for address in xds for one in reachable(address)]
+    peers = [urlsplit(url).hostname or "" for url in peer_urls]
+    port = int(split_host_port(own_xds[0])[1]) if own_xds else 0
+    peer_xds = [format_host_port(host, port) for host in peers if host and port]
+    return RegistryAddresses(_unique([*own, *peer_urls]), _unique([*own_xds, *peer_xds]))
 
 
-def _reachable_url(url: str, reachable_host: str) -> str:
-    parts = urlsplit(url)
-    if parts.hostname not in WILDCARD_ADDRESSES or parts.port is None:
-        return url
-    return reachable_host and f"{parts.scheme}://{format_host_port(reachable_host, parts.port)}"
+def _hosts(listen: str, certified: Sequence[str], outbound: str) -> list[str]:
+    """Returns the names and addresses of a listener at this address, as other hosts reach it, the best one first."""
+    host = outbound if listen in WILDCARD_ADDRESSES else listen
+    if host and host in certified:
+        return [host]
+    return [name for name in certified if not _is_local(name)]
 
 
-def _reachable(host: str, reachable_host: str) -> str:
-    return reachable_host if host in WILDCARD_ADDRESSES else host
+def _is_local(name: str) -> bool:
+    """Returns whether a name of a certificate is only for callers on this host, or stands for several names."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.startswith("*") or name.partition(".")[0] == "localhost"
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

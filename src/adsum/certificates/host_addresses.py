@@ -24,15 +24,26 @@ _UNUSED_ADDRESSES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "20
 def find_addresses() -> list[str]:
     """Returns the addresses of this host, each once. May wait for a name server."""
     found = [*parse_fib_trie(_read(IPV4_FILE)), *parse_if_inet6(_read(IPV6_FILE))]
+    found += _default_route_addresses()
+    with suppress(OSError):
+        entries = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+        found += [str(entry[4][0]).partition("%")[0] for entry in entries]
+    return list(dict.fromkeys(found))
+
+
+def default_route_address() -> str:
+    """Returns the address of this host on its default route, "" if it has none. Never waits."""
+    return next(iter(_default_route_addresses()), "")
+
+
+def _default_route_addresses() -> list[str]:
+    found: list[str] = []
     for family, address in _UNUSED_ADDRESSES:
         # Connecting a UDP socket only looks up the route and sends nothing.
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
             found.append(str(probe.getsockname()[0]).partition("%")[0])
-    with suppress(OSError):
-        entries = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
-        found += [str(entry[4][0]).partition("%")[0] for entry in entries]
-    return list(dict.fromkeys(found))
+    return found
 
 
 def parse_fib_trie(text: str) -> list[str]:

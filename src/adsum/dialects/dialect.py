@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adsum.access.authority import AuthorityService
 from adsum.access.control import AccessControl
+from adsum.access.registry_addresses import RegistryAddresses
 from adsum.keeper import Keeper
 from adsum.mounts import Mount
 from adsum.peers.peers import Peers
@@ -48,6 +49,8 @@ class DialectContext:
     """Who a caller is, and what it may do. Every request goes through it."""
     authority: AuthorityService | None
     """The authority of the registry; None if the node serves no TLS."""
+    addresses: Callable[[], RegistryAddresses]
+    """Returns the addresses at which other hosts reach the nodes over TLS; none if the node serves no TLS."""
     node: str
     """The name of this node."""
     store: str

@@ -7,9 +7,10 @@ replaced by removing the file.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Final
 
-from adsum.clock import SystemClock
+from adsum.core.access.invites import USUAL_SCOPES
 from adsum.core.access.principal import REGISTRY_ACTOR
 from adsum.core.access.scopes import Right, Scope, Scopes
 from adsum.core.access.tokens import Token, TokenParts, TokenRole, TokenSecret, hash_secret
@@ -27,9 +28,9 @@ from adsum.registry import Registry
 from adsum.wire.tokens import encode_token, parse_token_document
 
 ADMIN_SCOPES: Final = Scopes([Scope(Right.ADMIN)])
-NODE_SCOPES: Final = Scopes([Scope(Right.NODE), Scope(Right.READ, "*")])
+NODE_SCOPES: Final = USUAL_SCOPES[TokenRole.NODE]
 """The scopes of the token that an issuing node's own certificate names. Nodes that join get the same ones."""
-GATEWAY_SCOPES: Final = Scopes([Scope(Right.READ, "*")])
+GATEWAY_SCOPES: Final = USUAL_SCOPES[TokenRole.GATEWAY]
 """The scopes of the token of the gateway in the process of a node. Gateways that join get the same ones."""
 
 _log = logging.getLogger("adsum.security")
@@ -38,10 +39,10 @@ _log = logging.getLogger("adsum.security")
 class NodeTokens:
     """The tokens of one node in the catalog."""
 
-    def __init__(self, registry: Registry, node: str, clock: Clock | None = None) -> None:
+    def __init__(self, registry: Registry, node: str, clock: Clock) -> None:
         self._registry = registry
         self._node = node
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._outage = OutageLog(
             _log, "the admin token is not in the catalog yet: %s", "the admin token is in the catalog"
         )
@@ -57,7 +58,16 @@ class NodeTokens:
         wanted: list[Token] = []
         if admin is not None:
             secret = TokenSecret(hash_secret(admin.secret))
-            wanted.append(Token(admin_token_name(self._node), admin.id, ADMIN_SCOPES, (secret,), created=now))
+            wanted.append(
+                Token(
+                    admin_token_name(self._node),
+                    admin.id,
+                    ADMIN_SCOPES,
+                    (secret,),
+                    created=now,
+                    created_by=REGISTRY_ACTOR,
+                )
+            )
         if certificate_token:
             name = node_token_name(self._node)
             wanted.append(Token(name, certificate_token, NODE_SCOPES, (), TokenRole.NODE, created=now))
@@ -65,7 +75,7 @@ class NodeTokens:
             secret = TokenSecret(hash_secret(gateway.secret))
             name = gateway_token_name(self._node)
             wanted.append(Token(name, gateway.id, GATEWAY_SCOPES, (secret,), TokenRole.GATEWAY, created=now))
-        for token in wanted:
+        for token in (replace(one, created_by=REGISTRY_ACTOR) for one in wanted):
             if not _is_declared(token, self._registry.snapshot):
                 await self._declare(token, now)
 

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 from prometheus_client.core import GaugeMetricFamily
 
 from adsum import wire
+from adsum.access.registry_addresses import RegistryAddresses, registry_addresses
 from adsum.certificates.authority import token_id_of
 from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
+from adsum.certificates.host_addresses import default_route_address
 from adsum.certificates.server_names import ServerNames
 from adsum.config.serve import NodeConfig
 from adsum.core.access.tokens import TokenParts, TokenRole
@@ -74,7 +76,8 @@ class NodeSecurity:
             self._gateway = LocalCredentials(self.folder, GATEWAY_FOLDER, TokenRole.GATEWAY.value, name)
         self._gateway_token: TokenParts | None = None
         """The token of the gateway in the process of this node; None without one."""
-        self._names = ServerNames()
+        self.names = ServerNames()
+        """The names in the certificate that the node makes."""
         self._warnings = ExpiryWarnings()
         self._renewal = OutageLog(
             _log,
@@ -83,11 +86,17 @@ class NodeSecurity:
         )
         self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
         self._renew_after = 0.0
+        self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
+        self._outer_urls: Sequence[str] = ()
+        """URLs of this node that other hosts reach, too. Instances on this host that use them get an address by which
+        others reach them, and not that of the loopback."""
         self._addresses: tuple[Sequence[str], Sequence[str]] = (), ()
         self.request_certificate: RequestCertificate | None = None
         """Renews the certificate of a node that does not hold the authority's key; None if nothing does."""
+        self.on_authority: Callable[[], None] = lambda: None
+        """Called when the authority has another certificate."""
         try:
             self.authority, self.certificates = self._prepare(config)
             self.is_new = node_files.prepare_admin_token(self.folder)
@@ -102,8 +111,8 @@ class NodeSecurity:
             files = ServerFiles(Path(config.tls_cert), Path(config.tls_key), extra)
             certificates = NodeCertificates(files, self.folder.path)
             return ExternalAuthority(certificates), certificates
-        self._names = find_server_names(config)
-        made = node_files.prepare_files(self.folder, self._node, self._names, self._clock.wall())
+        self.names = find_server_names(config)
+        made = node_files.prepare_files(self.folder, self._node, self.names, self._clock.wall())
         if made.made:
             _log.info("made in %s: %s", self.folder.path, ", ".join(made.made))
         file = self.folder.file
@@ -123,6 +132,7 @@ class NodeSecurity:
         """
         self._tokens = NodeTokens(registry, self._node, self._clock)
         self._addresses = [urlsplit(url).netloc for url in urls], xds
+        self._outer_urls = self.registry_addresses("", ()).urls[:1]
         await self.look()
         self._task = asyncio.create_task(self._run(), name="adsum-node-security")
 
@@ -143,7 +153,12 @@ class NodeSecurity:
                 _log.exception("the security of this node can't be kept up to date")
 
     async def look(self) -> None:
-        """Looks at the files and the clock once, and does what is due."""
+        """Looks at the files and the clock once, and does what is due. One look at a time is under way."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
+        before = self.authority.certificate_pem()
         try:
             admin = await asyncio.to_thread(self._look_at_files)
         except Invalid as error:
@@ -151,6 +166,8 @@ class NodeSecurity:
             admin = None
         else:
             self._files.recovered()
+        if self.authority.certificate_pem() != before:
+            self.on_authority()
         for warning in self._warnings.due(self.lives(), self._clock.wall()):
             _log.warning("%s", warning)
         await self._renew_if_due()
@@ -177,7 +194,7 @@ class NodeSecurity:
         """Keeps the credentials of the operator, and those of the gateway in this process."""
         names = ServerNames.of_certificate(self.certificates.served.pair.leaf)
         hosts, xds = ([local_address(one, names) for one in addresses] for addresses in self._addresses)
-        urls = list(dict.fromkeys(f"https://{host}" for host in hosts))
+        urls = list(dict.fromkeys([*(f"https://{host}" for host in hosts), *self._outer_urls]))
         registry = RegistryDescription(
             urls, list(dict.fromkeys(xds)), self.authority.certificate_pem(), self.authority.hash()
         )
@@ -195,6 +212,15 @@ class NodeSecurity:
         if isinstance(authority, RegistryAuthority) and authority.issues:
             credentials.keep_certificate(authority.authority, token_id, role, self._clock.wall())
 
+    def registry_addresses(self, advertised: str, peer_urls: Sequence[str]) -> RegistryAddresses:
+        """Returns the addresses at which other hosts reach this node and its peers. `advertised`: "" if none is set."""
+        names = ServerNames.of_certificate(self.certificates.served.pair.leaf)
+        certified = [*map(str, names.addresses), *names.dns_names]
+        urls, xds = self._addresses
+        return registry_addresses(
+            urls, xds, peer_urls, advertised=advertised, certified=certified, outbound=default_route_address()
+        )
+
     async def _renew_if_due(self) -> None:
         """Renews the certificate that this node made, from half of its life on."""
         if isinstance(self.authority, ExternalAuthority) or self._clock.now() < self._renew_after:
@@ -207,9 +233,9 @@ class NodeSecurity:
         try:
             if self.authority.issues:
                 authority = self.authority.authority
-                await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self._names, wall)
+                await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self.names, wall)
             elif self.request_certificate is not None:
-                request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self._names)
+                request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self.names)
                 chain = await self.request_certificate(request)
                 await asyncio.to_thread(node_files.install_chain, self.folder, chain)
         except AdsumError as error:

@@ -6,6 +6,10 @@ import hashlib
 import re
 from typing import Final
 
+from adsum.core.access.tokens import NODE_PREFIXES
+
+ADMIN_PREFIX, NODE_PREFIX = NODE_PREFIXES
+"""The starts of the names of the admin token, and of the token that a node's own certificate names."""
 MAX_NAME_LENGTH: Final = 63
 """Characters of a token's name. The name of a node that is too long is cut, and a part of its hash is added."""
 HASH_LENGTH: Final = 8
@@ -16,7 +20,7 @@ _INVALID: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 def admin_token_name(node: str) -> str:
     """Returns the name of the admin token of a node."""
-    return _name("admin@", node)
+    return _name(ADMIN_PREFIX, node)
 
 
 def gateway_token_name(node: str) -> str:
@@ -26,7 +30,7 @@ def gateway_token_name(node: str) -> str:
 
 def node_token_name(node: str) -> str:
     """Returns the name of the token that the certificate of an issuing node names."""
-    return _name("node@", node)
+    return _name(NODE_PREFIX, node)
 
 
 def _name(prefix: str, node: str) -> str:

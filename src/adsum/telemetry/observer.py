@@ -97,7 +97,7 @@ class Telemetry:
     def committed(self, batch: Batch, took: float) -> None:
         self._commit.observe(took)
         self._batch.observe(len(batch.changes) + len(batch.edits))
-        facts: list[Fact] = [*batch.changes, *batch.edits]
+        facts: list[Fact] = [*batch.changes, *(edit for edit in batch.edits if edit.is_recorded)]
         for cause, count in Counts(fact.provenance.cause.value for fact in facts).items():
             self._changes.labels(cause).inc(count)
         if self._logs is not None and self._logs.logs_changes:

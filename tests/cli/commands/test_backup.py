@@ -18,7 +18,8 @@ def test_a_backup_of_a_running_registry_is_made(adsum: Adsum, path: Path, tmp_pa
     to = tmp_path / "backup.db"
     result = adsum("backup", str(to), "--store", f"sqlite:///{path}")
     assert (result.code, result.out) == (0, "")
-    assert result.err == f"{to} holds 2 instances and 1 routes and upstreams, at revision 1, of {path}\n"
+    counts = "2 instances, 1 routes and upstreams, 1 tokens and invites, at revision 1"
+    assert result.err == f"{to} holds {counts}, of {path}\n"
     again = adsum("backup", str(to), "--store", f"sqlite:///{path}")
     assert again.code == 1
     assert again.err.startswith(f"adsum: no backup was made: {to} exists")
@@ -33,7 +34,7 @@ async def test_a_backup_is_restored(adsum: Adsum, store: object, path: Path, tmp
     result = adsum("restore", str(to), "--store", f"sqlite:///{new}")
     assert (result.code, result.err) == (
         0,
-        f"{new} holds 2 instances and 1 routes and upstreams, at revision 1\n",
+        f"{new} holds 2 instances, 1 routes and upstreams, 1 tokens and invites, at revision 1\n",
     )
     again = adsum("restore", str(to), "--store", f"sqlite:///{new}")
     kept = f"{new}.before-restore"

@@ -15,7 +15,7 @@ from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite import SqliteStore
 from adsum.stores.sqlite.backup import BackupSummary, back_up, restore
 from adsum.stores.sqlite.file import MAX_REVISION
-from tests.stores.support import change, current_listings, current_snapshot, put_route
+from tests.stores.support import change, current_listings, current_snapshot, put_route, put_token
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> SqliteStore:
-    """An open store with two instances and a route, which are still in its write-ahead log."""
+    """An open store with two instances and a route and a token, which are still in its write-ahead log."""
     store = SqliteStore(path)
     await store.open()
-    await store.commit([change("o1"), change("o2")], 0, [put_route("r1")])
+    await store.commit([change("o1"), change("o2")], 0, [put_route("r1"), put_token("t1")])
     return store
 
 
@@ -47,7 +47,7 @@ async def ids(path: Path) -> set[str]:
 
 async def test_a_backup_of_a_store_in_use_includes_its_log(store: SqliteStore, path: Path, tmp_path: Path) -> None:
     to = tmp_path / "backup.db"
-    assert back_up(path, to) == BackupSummary(2, 1, 1)
+    assert back_up(path, to) == BackupSummary(2, 1, 1, 1)
     assert names(tmp_path) == {"registry", "backup.db"}
     assert stat.S_IMODE(to.stat().st_mode) == 0o600
     await store.commit([change("o3")], 1)
@@ -61,7 +61,7 @@ async def test_a_restored_backup_is_listed_in_a_new_epoch(store: SqliteStore, pa
     await store.commit([change("o3")], 1)
     await store.close()
     kept = path.with_name("adsum.db.before-restore")
-    assert restore(tmp_path / "backup.db", path) == BackupSummary(2, 1, 1, kept)
+    assert restore(tmp_path / "backup.db", path) == BackupSummary(2, 1, 1, 1, kept)
     assert names(path.parent) == {"adsum.db", "adsum.db.lock", "adsum.db.before-restore"}
     store = SqliteStore(path)
     await store.open()
@@ -105,7 +105,7 @@ async def test_a_backup_can_be_restored_without_an_existing_file(
     back_up(path, tmp_path / "backup.db")
     await store.close()
     new = tmp_path / "new host" / "adsum.db"
-    assert restore(tmp_path / "backup.db", new) == BackupSummary(2, 1, 1)
+    assert restore(tmp_path / "backup.db", new) == BackupSummary(2, 1, 1, 1)
     assert await ids(new) == {"o1", "o2"}
 
 

@@ -29,8 +29,8 @@ def backup(loaded: Settings, file: Path) -> None:
     """Copy the registry's SQLite file to FILE. The registry may keep running; FILE must not exist yet.
 
     The copy gets its name only after it has been read completely, so every backup that exists can be restored. Only its
-    owner can read it, because it holds everything that health checks send. For a registry over etcd use
-    `etcdctl snapshot save`.
+    owner can read it, because it holds everything that health checks send, and the hashes of all tokens (not the tokens
+    themselves, nor the keys in the data folder). For a registry over etcd use `etcdctl snapshot save`.
     """
     from adsum.stores.sqlite.backup import back_up
 
@@ -51,6 +51,7 @@ def restore(loaded: Settings, file: Path) -> None:
     """Replace the registry's SQLite file by the backup FILE. Stop the registry first.
 
     The restored catalog gets a new epoch: clients load it completely and don't wait for revisions that are gone.
+    Tokens come back as they were: revoke those again that were revoked since the backup.
     The previous file is kept as PATH.before-restore. If FILE is damaged or is not a file of a registry, the command
     fails and nothing changes.
     """
@@ -81,4 +82,5 @@ def _path(loaded: Settings) -> Path:
 
 
 def _describe(summary: BackupSummary) -> str:
-    return f"{summary.instances} instances and {summary.documents} routes and upstreams, at revision {summary.revision}"
+    intent, access = f"{summary.documents} routes and upstreams", f"{summary.tokens} tokens and invites"
+    return f"{summary.instances} instances, {intent}, {access}, at revision {summary.revision}"

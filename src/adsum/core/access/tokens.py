@@ -35,8 +35,8 @@ RESERVED_NAMES: Final = frozenset({REGISTRY_ACTOR})
 """Names of actors that are not tokens."""
 NAMES_WITHOUT_SECRET: Final = frozenset({ANONYMOUS, "etcd-naming"})
 """Names of tokens that nobody sends. Their scopes are those of callers that prove nothing, and of keys in etcd."""
-ADMIN_PREFIX: Final = "admin@"
-"""The start of the names of the tokens that nodes make for their own hosts: `admin@NODE`."""
+NODE_PREFIXES: Final = ("admin@", "node@")
+"""The starts of the names of tokens that nodes make: `admin@NODE` for their own hosts, `node@NODE` for themselves."""
 
 _TOKEN: Final = re.compile(rf"{TOKEN_PREFIX}(?P<id>[0-9a-f]{{16}})_(?P<secret>[A-Za-z0-9_-]{{43}})")
 _ID: Final = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")

@@ -130,10 +130,9 @@ class Documents:
     def create(revision: int, documents: Iterable[Document]) -> Documents:
         """Returns these documents."""
         tables: dict[DocumentKind, dict[str, Document]] = {kind: {} for kind in DocumentKind}
-        sizes = dict.fromkeys(DocumentKind, 0)
         for document in documents:
             tables[document.key.kind][document.key.name] = document
-            sizes[document.key.kind] += len(document.body)
+        sizes = {kind: sum(len(document.body) for document in table.values()) for kind, table in tables.items()}
         return Documents(revision, _frozen(tables), MappingProxyType(sizes))
 
     def __len__(self) -> int:

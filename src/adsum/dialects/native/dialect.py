@@ -33,6 +33,8 @@ class NativeDialect(Dialect):
             status=context.node_status,
             exposition=context.metrics_text,
             access=context.access,
+            authority=context.authority,
+            addresses=context.addresses,
             peers=context.peers,
             node=context.node,
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+from collections import Counter
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
+from adsum.core.catalog.documents import ACCESS_KINDS, INTENT_KINDS
 from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite import schema
 from adsum.stores.sqlite.file import SqliteFile
@@ -18,10 +20,14 @@ from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
 
 @dataclass(frozen=True, slots=True)
 class BackupSummary:
-    """The contents of a copy. `replaced_file`: the path of the file that `restore` replaced; None if there was none."""
+    """The contents of a copy. `documents` are routes and upstreams; `tokens` includes invites.
+
+    `replaced_file`: the path of the file that `restore` replaced; None if there was none.
+    """
 
     instances: int
     documents: int
+    tokens: int
     revision: int
     replaced_file: Path | None = None
 
@@ -76,7 +82,7 @@ def restore(backup: Path, path: Path) -> BackupSummary:
         raise StoreOpenFailed(f"can't write {path}: {error.strerror}") from error
     finally:
         _remove(part)
-    return BackupSummary(copied.instances, copied.documents, copied.revision, replaced)
+    return replace(copied, replaced_file=replaced)
 
 
 def _acquire(lock: FileLock, path: Path) -> None:
@@ -137,7 +143,9 @@ def _verified(copy: Path, original: Path, *, new_epoch: bool = False) -> BackupS
         file.close()
         for ending in (".lock", "-wal", "-shm"):
             _remove(copy.with_name(copy.name + ending))
-    return BackupSummary(len([*state.listings]), len([*state.documents]), state.revision)
+    kinds = Counter(document.key.kind for _, document in state.documents)
+    intent, access = (sum(kinds[kind] for kind in group) for group in (INTENT_KINDS, ACCESS_KINDS))
+    return BackupSummary(len([*state.listings]), intent, access, state.revision)
 
 
 def _replace(path: Path, new: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -137,8 +138,7 @@ async def test_every_wrong_invite_gets_the_same_answer(secure: SecureApi) -> Non
     good, expired, used = await invite(secure), await invite(secure, lifetime=1), await invite(secure, "node")
     assert (await join(secure, used, "node-1")).status == 201
     await secure.clock.advance(2)
-    wrong = JoinLine((), good.invite_id, "x" * 43, "")
-    unknown = JoinLine((), "0" * 16, good.secret, "")
+    wrong, unknown = replace(good, secret="x" * 43), replace(good, invite_id="0" * 16)
     answers = [await join(secure, line, "host-1") for line in (wrong, unknown, expired, used)]
     assert {(answer.status, answer.json["detail"], answer.headers["www-authenticate"]) for answer in answers} == {
         (401, REFUSED, 'Bearer realm="adsum"')
@@ -150,7 +150,7 @@ async def test_every_wrong_invite_gets_the_same_answer(secure: SecureApi) -> Non
 
 
 async def test_repeated_wrong_invites_of_one_address_are_slowed(secure: SecureApi) -> None:
-    wrong = JoinLine((), "0" * 16, "x" * 43, "")
+    wrong = replace(await invite(secure), secret="x" * 43)
     for _ in range(10):
         assert (await join(secure, wrong)).status == 401
     slowed = asyncio.create_task(join(secure, wrong))
@@ -186,7 +186,7 @@ async def test_a_malformed_request_for_a_certificate_leaves_the_invite(secure: S
 
 
 async def test_a_caller_without_an_invite_has_nothing_signed(secure: SecureApi, authority: FakeAuthority) -> None:
-    wrong = JoinLine((), (await invite(secure)).invite_id, "x" * 43, "")
+    wrong = replace(await invite(secure), secret="x" * 43)
     await join(secure, wrong, certificate_request="CSR")
     await join(secure, await invite(secure), "root", certificate_request="CSR")
     assert authority.signed == []

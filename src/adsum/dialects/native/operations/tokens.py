@@ -16,9 +16,9 @@ from adsum.core.access.invites import SINGLE_USE_ROLES, USUAL_LIFETIMES, USUAL_S
 from adsum.core.access.join_line import MAX_NODES, JoinLine
 from adsum.core.access.scopes import Scopes, parse_scopes
 from adsum.core.access.tokens import (
-    ADMIN_PREFIX,
     ID_BYTES,
     NAMES_WITHOUT_SECRET,
+    NODE_PREFIXES,
     SECRET_BYTES,
     Token,
     TokenRole,
@@ -75,8 +75,8 @@ def make_secret() -> str:
 def check_name(field: str, name: str) -> None:
     """Requires a name that a caller may choose for a token. Raises `Invalid`."""
     check_token_name(field, name)
-    if name.startswith(ADMIN_PREFIX):
-        raise Invalid(field, f"must not begin with {ADMIN_PREFIX}: nodes make the tokens of such names")
+    if name.startswith(NODE_PREFIXES):
+        raise Invalid(field, f"must not begin with {' or '.join(NODE_PREFIXES)}: nodes make the tokens of such names")
 
 
 class TokenOperations:
@@ -160,10 +160,10 @@ class TokenOperations:
             1 if role in SINGLE_USE_ROLES else None,
             now,
         )
+        line = str(JoinLine(nodes, invite.id, secret, hash))
         await self._write(
             declarations.declare(invite_key(invite.id), encode_invite(invite), request.caller(now), reason=body.reason)
         )
-        line = str(JoinLine(nodes, invite.id, secret, hash))
         issued = IssuedInvite(line, role, scopes.texts(), invite.expires, invite.uses_left is not None)
         return ApiReply(201, wire.encode(issued))
 
