@@ -14,7 +14,8 @@ from adsum import wire
 from adsum.core.access.actions import ACCESS_RULES, Action, Subject
 from adsum.core.access.scopes import Right
 from adsum.dialects.native.api.operation import ApiOperation, QueryParameter
-from adsum.dialects.native.api.operation_table import OPERATIONS, PATH_PARAMETER_TYPES, PositionText
+from adsum.dialects.native.api.operation_table import OPERATIONS
+from adsum.dialects.native.api.parameters import PATH_PARAMETER_TYPES, PositionText
 from adsum.version import __version__
 
 BEARER, CERTIFICATE = "bearer", "certificate"

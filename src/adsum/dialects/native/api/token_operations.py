@@ -6,13 +6,13 @@ from typing import Final
 
 from adsum import wire
 from adsum.core.access.actions import Action
-from adsum.dialects.native.api.operation import BASE, ApiOperation, QueryParameter
+from adsum.dialects.native.api.operation import BASE, ApiOperation
+from adsum.dialects.native.api.parameters import REASON_PARAMETER
 from adsum.wire import tokens
 
 _TOKENS: Final = f"{BASE}/tokens"
 _TOKEN: Final = f"{_TOKENS}/{{token}}"
 _INVITES: Final = f"{BASE}/invites"
-_REASON: Final = QueryParameter("reason", wire.Reason, "Why the change is made; kept in the history")
 
 TOKEN_OPERATIONS: Final = (
     ApiOperation(
@@ -67,7 +67,7 @@ TOKEN_OPERATIONS: Final = (
         "Revoke a token: its streams end, and its certificate is no longer accepted",
         {200: wire.WriteResult},
         (422, 503),
-        (_REASON,),
+        (REASON_PARAMETER,),
         description="Idempotent: succeeds if there is no such token. What the token registered stays listed until its "
         "leases expire. The token of a node's own host, `admin@NODE`, comes back by itself, with the secret that is in "
         "the data folder of the node: to change that secret, remove the file `admin-token` there. So the last token "
@@ -103,7 +103,7 @@ TOKEN_OPERATIONS: Final = (
         "Revoke an invite; hosts that joined by it stay",
         {200: wire.WriteResult},
         (422, 503),
-        (_REASON,),
+        (REASON_PARAMETER,),
         description="Idempotent: succeeds if there is no such invite.",
     ),
     ApiOperation(

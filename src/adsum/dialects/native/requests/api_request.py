@@ -24,7 +24,7 @@ from adsum.core.catalog.decisions import Caller
 from adsum.core.errors import Invalid
 from adsum.core.model import Key
 from adsum.dialects.native.api.operation import MAX_BODY_BYTES, ApiOperation, QueryParameter
-from adsum.dialects.native.api.operation_table import PATH_PARAMETER_TYPES
+from adsum.dialects.native.api.parameters import PATH_PARAMETER_TYPES
 from adsum.dialects.native.asgi import Headers, Receive, Scope, find_header
 from adsum.dialects.native.problems import BodyTooLarge, MalformedRequest, MisdirectedRequest, NotJson
 from adsum.dialects.native.requests.body_memory import BodyMemory
