@@ -41,7 +41,7 @@ def serve(tmp_path: Path, addresses: GatewayAddresses, port: Callable[[], int]) 
         )
         url = f"127.0.0.1:{port()}"
         args = ("--listen", url, "--xds", f"127.0.0.1:{port()}", "--store", "memory:", "--gateway", addresses.listen)
-        args = (*args, *options)
+        args += options  # type: ignore[assignment]
         started.append(GatewayCommand(tmp_path, args, {}, command="serve"))
         return started[-1], f"http://{url}"
 
