@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from random import Random
 
 import click
@@ -44,6 +45,8 @@ def gateway(loaded: Settings) -> int:
     from adsum.envoy.runner import GatewayRunner
     from adsum.telemetry import Logs
 
+    # Without it, grpc writes a line to standard error for each failed TLS handshake.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     plan, config = _plan(loaded), loaded.get(GatewayConfig)
 
     async def go() -> int:

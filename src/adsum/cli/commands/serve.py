@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ def serve(loaded: Settings) -> None:
     """
     from adsum import daemon, stores
 
+    # Without it, grpc writes a line to standard error for each failed TLS handshake.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     config = loaded.get(ServeConfig)
     try:
         stores.store(config.store)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -36,7 +36,9 @@ FIRST_OBTAIN_DELAY: Final = 1.0
 _log = logging.getLogger("adsum.envoy")
 
 
-async def keep_identity_valid(folder: Callable[[], Path | None], rng: Random) -> None:
+async def keep_identity_valid(
+    folder: Callable[[], Path | None], rng: Random, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
     """Renews the certificate in a credentials folder until cancelled. `folder` returns None if there is none."""
     outage = OutageLog(
         _log,
@@ -56,7 +58,7 @@ async def keep_identity_valid(folder: Callable[[], Path | None], rng: Random) ->
             else:
                 outage.recovered()
                 backoff.reset()
-        await asyncio.sleep(delay)
+        await sleep(delay)
 
 
 async def obtain_certificate(path: Path, rng: Random) -> None:
