@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm
 
+from adsum.access.caller_identities import CallerIdentities
 from adsum.access.control import AccessControl
 from adsum.access.credentials import NO_CREDENTIALS, Credentials
-from adsum.access.external_identities import ExternalIdentities
 from adsum.access.settings import AccessSettings
 from adsum.clock import SystemClock
 from adsum.core.access.actions import Action
@@ -123,18 +123,19 @@ def _access_control(count: int) -> AccessControl:
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         public = {**json.loads(ECAlgorithm.to_jwk(KEY.public_key())), "kid": "bench"}
         Path(file.name).write_text(json.dumps({"keys": [public]}))
-        identities = ExternalIdentities(
+        identities = CallerIdentities(
             access,
             clock,
             AccessSettings(
                 ("spiffe://example.org/*=write:orders",), ISSUER, "adsum", file.name, ("groups=team-a=write:orders",)
             ),
+            b"",
         )
         asyncio.run(_load_keys(identities))
     return access
 
 
-async def _load_keys(identities: ExternalIdentities) -> None:
+async def _load_keys(identities: CallerIdentities) -> None:
     await identities.start()
     await identities.stop()
 

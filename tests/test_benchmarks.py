@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.long
 def test_the_quick_benchmarks_print_a_table(tmp_path: Path) -> None:
     output = tmp_path / "results.json"
-    names = ("lookup", "gateway", "pushes", "names", "pick", "change", "access")
+    names = ("lookup", "tls", "gateway", "pushes", "names", "pick", "change", "access")
     chosen = [part for name in names for part in ("--only", name)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", *chosen, "--json", str(output)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from adsum.core.errors import AdsumError
 from adsum.dialects.dialect import Dialect
 from adsum.file_descriptors import RESERVED_DESCRIPTORS
 from adsum.listeners import Listeners
-from adsum.mounts import GrpcListener, HttpPath, Mount, TcpListener
+from adsum.mounts import GrpcListener, HttpListener, HttpPath, Mount, TcpListener
+from tests.support.server_certificates import FakeServerCertificates
 
 
 class MountingDialect(Dialect):
@@ -35,10 +37,15 @@ async def _serve(*_: object) -> None:
     raise AssertionError
 
 
-def _listeners(*mounts: Mount, max_connections: int = 100, descriptors: int = 10_000) -> Listeners:
+def _listeners(
+    *mounts: Mount,
+    max_connections: int = 100,
+    descriptors: int = 10_000,
+    certificates: FakeServerCertificates | None = None,
+) -> Listeners:
     config = ServeConfig(listen="127.0.0.1:0", store="memory:", node="n", max_connections=max_connections, probes=1)
     dialects = {"native": MountingDialect(HttpPath("", _app)), "test": MountingDialect(*mounts)}
-    return Listeners(config, dialects, descriptors, lambda _: None)
+    return Listeners(config, dialects, descriptors, lambda _: None, certificates)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +105,24 @@ def test_the_http_server_exists_only_once_it_is_started() -> None:
     listeners = _listeners()
     with pytest.raises(RuntimeError, match="not open yet"):
         _ = listeners.http_server
+
+
+async def test_with_certificates_every_http_and_grpc_listener_speaks_tls() -> None:
+    certificates = FakeServerCertificates()
+    mounts: list[Mount] = [
+        HttpListener("127.0.0.1:0", "", _app, 10),
+        GrpcListener("127.0.0.1:0", "", {}, 1_024, 10, lambda _: None),
+    ]
+    listeners = _listeners(*mounts, certificates=certificates)
+    listeners.bind()
+    await listeners.start()
+    try:
+        assert listeners.urls[0].startswith("https://127.0.0.1:")
+        context = certificates.client_context(certificates.issue_client())
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        for address in (listeners.urls[0].removeprefix("https://"), *listeners.addresses["test"]):
+            host, _, port = address.rpartition(":")
+            _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname="localhost")
+            writer.transport.abort()
+    finally:
+        await listeners.stop()

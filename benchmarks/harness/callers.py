@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from array import array
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from time import perf_counter
 from typing import Final, cast
 
@@ -121,11 +123,18 @@ class Http1Connection(LoadConnection):
 
 
 async def _run(
-    port: int, run: CallerRun, callers: int, kind: Callable[[CallerRun], LoadConnection], limit: float
+    port: int,
+    run: CallerRun,
+    callers: int,
+    kind: Callable[[CallerRun], LoadConnection],
+    limit: float,
+    context: ssl.SSLContext | None = None,
 ) -> LoadRunResult:
     loop = asyncio.get_running_loop()
     began = perf_counter()
-    connections = [await loop.create_connection(lambda: kind(run), "127.0.0.1", port) for _ in range(callers)]
+    connections = [
+        await loop.create_connection(lambda: kind(run), "127.0.0.1", port, ssl=context) for _ in range(callers)
+    ]
     done = [caller.done for _, caller in connections]
     _, late = await asyncio.wait(done, timeout=limit + ANSWER_TIMEOUT)
     seconds = perf_counter() - began
@@ -142,16 +151,77 @@ async def _run(
     )
 
 
-def call_for_seconds(
-    port: int, requests: Iterator[bytes], callers: int, kind: Callable[[CallerRun], LoadConnection], *, seconds: float
+async def _connect_each(
+    port: int, request: bytes, callers: int, count: int, context: ssl.SSLContext | None
 ) -> LoadRunResult:
-    """Sends requests on `callers` connections for this many seconds."""
+    loop = asyncio.get_running_loop()
+    run = CallerRun(repeat(request), lambda sent: sent >= count)
+    latencies: list[float] = []
+
+    async def call() -> None:
+        while not run.is_over:
+            one = CallerRun(repeat(request), lambda sent: sent >= 1)
+            if run.next_request() is None:
+                return
+            began = perf_counter()
+            transport, caller = await loop.create_connection(
+                lambda one=one: Http1Connection(one),
+                "127.0.0.1",
+                port,
+                ssl=context,
+            )
+            await caller.done
+            transport.abort()
+            latencies.append(perf_counter() - began)
+            run.failed += one.failed
+            run.bytes += one.bytes
+
+    began = perf_counter()
+    async with asyncio.timeout(RUN_TIMEOUT):
+        await asyncio.gather(*(call() for _ in range(callers)))
+    seconds = perf_counter() - began
+    latencies.sort()
+    return LoadRunResult(
+        requests=len(latencies) - run.failed,
+        failed=run.failed,
+        took=seconds,
+        p50=quantile(latencies, 0.5),
+        p99=quantile(latencies, 0.99),
+        answer_bytes=run.bytes / max(1, len(latencies)),
+    )
+
+
+def connect_each(
+    port: int, request: bytes, callers: int, *, count: int, context: ssl.SSLContext | None = None
+) -> LoadRunResult:
+    """Sends `count` requests, each on a connection of its own. With a `context` over TLS."""
+    return uvloop.run(_connect_each(port, request, callers, count, context))
+
+
+def call_for_seconds(
+    port: int,
+    requests: Iterator[bytes],
+    callers: int,
+    kind: Callable[[CallerRun], LoadConnection],
+    *,
+    seconds: float,
+    context: ssl.SSLContext | None = None,
+) -> LoadRunResult:
+    """Sends requests on `callers` connections for this many seconds. With a `context` over TLS."""
     end = perf_counter() + seconds
-    return uvloop.run(_run(port, CallerRun(requests, lambda _: perf_counter() >= end), callers, kind, seconds))
+    run = CallerRun(requests, lambda _: perf_counter() >= end)
+    return uvloop.run(_run(port, run, callers, kind, seconds, context))
 
 
 def call_count(
-    port: int, requests: Iterator[bytes], callers: int, kind: Callable[[CallerRun], LoadConnection], *, count: int
+    port: int,
+    requests: Iterator[bytes],
+    callers: int,
+    kind: Callable[[CallerRun], LoadConnection],
+    *,
+    count: int,
+    context: ssl.SSLContext | None = None,
 ) -> LoadRunResult:
-    """Sends `count` requests altogether, on `callers` connections."""
-    return uvloop.run(_run(port, CallerRun(requests, lambda sent: sent >= count), callers, kind, RUN_TIMEOUT))
+    """Sends `count` requests altogether, on `callers` connections. With a `context` over TLS."""
+    run = CallerRun(requests, lambda sent: sent >= count)
+    return uvloop.run(_run(port, run, callers, kind, RUN_TIMEOUT, context))

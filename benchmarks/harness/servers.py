@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,6 +24,14 @@ from adsum.daemon import serve
 serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds=sys.argv[3], node="bench"))
 """
 """The program of a node: what `adsum serve` does with the default settings, including the log."""
+
+_SERVE_SECURE: Final = """
+import sys
+from adsum.config.serve import ServeConfig
+from adsum.daemon import serve
+serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds="off", node="bench", secure=True, data=sys.argv[3]))
+"""
+"""The program of a node with TLS and tokens: what `adsum serve --secure` does."""
 
 NO_ETCD: Final = "etcd is not installed (apt-get install etcd-server)"
 REQUEST_TIMEOUT: Final = 60.0
@@ -60,10 +69,28 @@ class BenchmarkNode(MeasuredProcess):
         return body
 
 
-def is_ready(url: str) -> bool:
+class SecureBenchmarkNode(MeasuredProcess):
+    """A registry node with TLS and tokens that is ready."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self.port = free_port()
+        security = folder / "secure" / "security"
+        arguments = [f"127.0.0.1:{self.port}", store, str(security.parent)]
+        super().__init__("adsum-tls", [sys.executable, "-c", _SERVE_SECURE, *arguments], folder)
+        authority = security / "authority.pem"
+        self.wait_until(authority.exists)
+        self.context = ssl.create_default_context(cafile=str(authority))
+        """Trusts the node."""
+        self.wait_until(lambda: is_ready(f"https://127.0.0.1:{self.port}", self.context))
+        self.wait_until((security / "admin-token").exists)
+        self.headers = f"authorization: Bearer {(security / 'admin-token').read_text().strip()}\r\n".encode()
+        """The lines that prove to the node who calls."""
+
+
+def is_ready(url: str, context: ssl.SSLContext | None = None) -> bool:
     """Returns whether the node's catalog is loaded."""
     try:
-        with urlopen(f"{url}/readyz", timeout=5.0) as answer:
+        with urlopen(f"{url}/readyz", timeout=5.0, context=context) as answer:
             status: int = answer.status
             return status == 200
     except (HTTPError, URLError, OSError):

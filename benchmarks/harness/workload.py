@@ -29,13 +29,13 @@ def body(number: int, **more: object) -> bytes:
     ).encode()
 
 
-def put(port: int, service: str, id: str, registration: bytes) -> bytes:
-    """Encodes the HTTP/1.1 request of a registration."""
+def put(port: int, service: str, id: str, registration: bytes, headers: bytes = b"") -> bytes:
+    """Encodes the HTTP/1.1 request of a registration. `headers` are further whole lines."""
     head = (
         f"PUT /api/v1/services/{service}/instances/{id} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(registration)}\r\n\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(registration)}\r\n"
     )
-    return head.encode() + registration
+    return b"%b%b\r\n%b" % (head.encode(), headers, registration)
 
 
 def renewal(port: int, service: str, id: str) -> bytes:

@@ -101,10 +101,9 @@ class Daemon:
         self._keeper.set_forget_after(config.forget_after)
         self._token_upkeep = TokenUpkeep(self.registry, self.access, self._clock)
         self._security = _make_security(config, self._clock)
-        authority = self._security.authority if self._security is not None else None
-        self._identities = CallerIdentities(self.access, self._clock, config, authority)
+        self._identities = CallerIdentities(self.access, self._clock, config, _own_authority(self._security))
         if self._security is not None:
-            self._security.on_authority = self._identities.authority_changed
+            self._security.on_authority = self._authority_changed
         self._dialects = self._create_dialects()
         certificates = self._security.certificates if self._security is not None else None
         self._listeners = Listeners(
@@ -281,7 +280,7 @@ class Daemon:
         self._keeper.set_max_probes(config.probes)
         self.registry.max_catalog_bytes = config.max_catalog
         self._keeper.set_forget_after(config.forget_after)
-        await self._identities.configure(config)
+        await self._identities.reload(config)
         self._listeners.reconfigure(config)
         for dialect in self._dialects.values():
             dialect.reload(config)
@@ -356,6 +355,9 @@ class Daemon:
     def _dialects_status(self) -> dict[str, Any]:
         return {name: value for dialect in self._dialects.values() for name, value in dialect.node_status().items()}
 
+    def _authority_changed(self) -> None:
+        self._identities.authority_changed(_own_authority(self._security) or b"")
+
     def _is_requested(self, service: str) -> bool:
         return any(dialect.is_requested(service) for dialect in self._dialects.values())
 
@@ -394,6 +396,16 @@ def _make_security(config: ServeConfig, clock: Clock) -> NodeSecurity | None:
     from adsum.node_security.node_security import NodeSecurity  # Other nodes don't need `cryptography`.
 
     return NodeSecurity(config, clock)
+
+
+def _own_authority(security: NodeSecurity | None) -> bytes | None:
+    """Returns the certificate of the registry's own authority; empty if it has none; None for a node without TLS.
+
+    An authority of the operator must not sign certificates that stand for tokens.
+    """
+    if security is None:
+        return None
+    return b"" if security.authority.is_external else security.authority.certificate_pem()
 
 
 async def _run_gateway(make: Callable[[str], Gateway], xds: str, running: list[Gateway]) -> None:

@@ -47,6 +47,8 @@ class TestAuthority:
             .not_valid_before(self.now + timedelta(seconds=begins))
             .not_valid_after(self.now + timedelta(seconds=lifetime))
         )
+        if key is self.key:
+            builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         if uris:
             names = [x509.UniformResourceIdentifier(uri) for uri in uris]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, Final
 
@@ -11,10 +13,25 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from tests.support.fakes import run_until_idle
+
 ISSUER: Final = "https://login.example.org/realms/main"
 AUDIENCE: Final = "adsum"
 NOW: Final = 1_700_000_000
 """The present of a new `FakeClock` on the wall."""
+
+
+def use_one_thread() -> None:
+    """Has the running loop use one thread for blocking calls, so that `settle` knows when they are done."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
+
+
+async def settle() -> None:
+    """Runs until the keys are read that are wanted now, in the one thread: first the bytes, then the keys in them."""
+    for _ in range(3):
+        await run_until_idle()
+        await asyncio.to_thread(lambda: None)
+    await run_until_idle()
 
 
 @cache

@@ -1,111 +1,170 @@
-"""The verifiers of certificates and JWTs follow the settings of a node."""
+"""Certificates and JWTs, as the settings of a node say, also after they are read again."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import jwt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from adsum.access.caller_identities import CallerIdentities
 from adsum.access.control import AccessControl
 from adsum.access.credentials import Credentials
 from adsum.access.settings import AccessSettings
-from adsum.certificates.authority import Authority
-from adsum.certificates.requests import create_request, encode_key, new_key
 from adsum.core.access.scopes import NO_SCOPES
-from adsum.core.access.tokens import TokenRole
-from adsum.core.errors import Unauthenticated
-from adsum.node_security.authorities import RegistryAuthority
+from adsum.core.errors import Invalid, Unauthenticated
 from adsum.registry import Registry
-from adsum.stores.memory import MemoryStore
-from tests.support.fakes import FakeClock
+from tests.access.authorities import TestAuthority
+from tests.access.issuers import AUDIENCE, ISSUER, jwk, jwk_set, settle, sign, use_one_thread
+from tests.access.tokens import declared, id_of, make_token, revoked
+from tests.core.access.principals import scopes
+from tests.support.fakes import FakeClock, FakeStore
 from tests.support.observers import RecordingObserver
-from tests.support.tokens import declare_token, make_token
 
-ISSUER = "https://login.example"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+OWN, OTHER = TestAuthority(), TestAuthority("Corporate authority")
+CERTIFICATES = AccessSettings(certificate_scopes=("spiffe://corp/*=read:*",))
 
 
 @pytest.fixture
-async def access(clock: FakeClock) -> AccessControl:
-    registry = Registry(MemoryStore(), clock, RecordingObserver())
+async def registry() -> AsyncIterator[Registry]:
+    registry = Registry(FakeStore(), FakeClock(), RecordingObserver())
     await registry.start()
-    await declare_token(registry, "web", "read:*")
-    return AccessControl(registry, clock, NO_SCOPES, lambda *_: None)
+    yield registry
+    await registry.stop()
 
 
-def _certificate(authority: Authority, now: float, token: str) -> bytes:
-    """Returns a certificate (DER) for the token of that name."""
-    chain = authority.sign(
-        create_request(new_key(), "x"), name=token, token_id=make_token(token)[0].id, role=TokenRole.CLIENT, now=now
-    )
-    return x509.load_pem_x509_certificate(chain).public_bytes(Encoding.DER)
+@pytest.fixture
+def access(registry: Registry) -> AccessControl:
+    return AccessControl(registry, FakeClock(), NO_SCOPES, lambda *_: None)
 
 
-async def test_certificates_of_the_authority_stand_for_tokens(access: AccessControl, clock: FakeClock) -> None:
-    authority = Authority.create(clock.wall())
-    identities = CallerIdentities(access, clock, AccessSettings(), RegistryAuthority(authority, clock.wall))
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.json"
+    _write_keys(path, jwk("p256", kid="k1"))
+    return path
+
+
+def _write_keys(path: Path, *found: dict[str, Any]) -> None:
+    path.write_bytes(jwk_set(*found))
+
+
+@pytest.fixture
+def jwt_settings(keys: Path) -> AccessSettings:
+    return AccessSettings((), ISSUER, AUDIENCE, str(keys), ("groups=team-a=read:*",))
+
+
+async def test_certificates_of_tokens_follow_the_tokens(registry: Registry, access: AccessControl) -> None:
+    CallerIdentities(access, FakeClock(), AccessSettings(), OWN.pem)
+    certificate = Credentials("", OWN.issue(f"spiffe://adsum/token/{id_of(1)}"))
+    await registry.write(declared(make_token("team-a", 1)))
+    principal = access.identify(certificate)
+    assert principal.name == "team-a"
+    ended: list[str] = []
+    with access.session(principal, lambda: ended.append("x")):
+        await registry.write(revoked("team-a"))
+        with pytest.raises(Unauthenticated):
+            access.identify(certificate)
+        assert ended == ["x"]
+
+
+async def test_other_rules_count_at_once_and_end_streams(access: AccessControl) -> None:
+    identities = CallerIdentities(access, FakeClock(), CERTIFICATES, OWN.pem)
+    certificate = Credentials("", OTHER.issue("spiffe://corp/a"))
+    principal = access.identify(certificate)
+    assert principal.scopes == scopes("read:*")
+    ended: list[str] = []
+    with access.session(principal, lambda: ended.append("x")):
+        await identities.reload(AccessSettings(certificate_scopes=("spiffe://corp/*=write:a",)))
+        assert ended == ["x"]
+    assert access.identify(certificate).scopes == scopes("write:a")
+
+
+async def test_settings_without_a_change_end_no_stream(access: AccessControl, jwt_settings: AccessSettings) -> None:
+    settings = replace(jwt_settings, certificate_scopes=CERTIFICATES.certificate_scopes)
+    identities = CallerIdentities(access, FakeClock(), settings, b"")
     await identities.start()
-    assert access.identify(Credentials("", _certificate(authority, clock.wall(), "web"), "")).name == "web"
-    with pytest.raises(Unauthenticated):
-        access.identify(Credentials("", _certificate(authority, clock.wall(), "other"), ""))
+    ended: list[str] = []
+    with (
+        access.session(access.identify(Credentials(sign())), lambda: ended.append("jwt")),
+        access.session(access.identify(Credentials("", OTHER.issue("spiffe://corp/a"))), lambda: ended.append("x")),
+    ):
+        await identities.reload(replace(settings))
+        assert ended == []
+        await identities.reload(replace(settings, jwt_scopes=()))
+        assert sorted(ended) == ["jwt", "x"]
     await identities.stop()
 
 
-async def test_another_authority_replaces_the_first_one(access: AccessControl, clock: FakeClock) -> None:
-    first, second = Authority.create(clock.wall()), Authority.create(clock.wall())
-    service = RegistryAuthority(first, clock.wall)
-    identities = CallerIdentities(access, clock, AccessSettings(), service)
-    service.authority = second
-    identities.authority_changed()
-    assert access.identify(Credentials("", _certificate(second, clock.wall(), "web"), "")).name == "web"
-    with pytest.raises(Unauthenticated):
-        access.identify(Credentials("", _certificate(first.renewed(clock.wall()), clock.wall(), "web"), ""))
-
-
-async def test_a_node_without_tls_knows_no_certificates(access: AccessControl, clock: FakeClock) -> None:
-    identities = CallerIdentities(access, clock, AccessSettings(), None)
-    identities.authority_changed()
-    assert access.certificates is None
-
-
-async def test_jwts_are_accepted_from_when_the_settings_say_so_until_they_no_longer_do(
-    access: AccessControl, clock: FakeClock, tmp_path: Path
+async def test_reading_the_settings_again_reads_the_keys_again(
+    access: AccessControl, jwt_settings: AccessSettings, keys: Path
 ) -> None:
-    key = new_key()
-    public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
-    file = tmp_path / "keys.json"
-    file.write_text(json.dumps({"keys": [{**public, "kid": "k1", "alg": "ES256", "use": "sig"}]}))
-    text = jwt.encode(
-        {"iss": ISSUER, "aud": "adsum", "sub": "ann", "exp": clock.wall() + 600.0, "iat": clock.wall(), "team": "a"},
-        encode_key(key),
-        "ES256",
-        headers={"kid": "k1"},
-    )
-    settings = AccessSettings(
-        jwt_issuer=ISSUER, jwt_audience="adsum", jwt_keys=str(file), jwt_scopes=("team=a=read:orders",)
-    )
-    identities = CallerIdentities(access, clock, AccessSettings(), None)
+    use_one_thread()
+    identities = CallerIdentities(access, FakeClock(), jwt_settings)
     await identities.start()
+    _write_keys(keys, jwk("p256", kid="k1"), jwk("p256:newer", kid="k2"))
+    newer = Credentials(sign("p256:newer", headers={"kid": "k2"}))
+    await identities.reload(jwt_settings)
+    await settle()
+    assert access.identify(newer).name == "jwt:ann@login.example.org"
+    await identities.stop()
+
+
+async def test_a_node_without_tls_takes_nobody_for_a_certificate(access: AccessControl) -> None:
+    CallerIdentities(access, FakeClock(), CERTIFICATES)
+    assert access.identify(Credentials("", OTHER.issue("spiffe://corp/a"))) is access.anonymous
+
+
+async def test_without_an_own_authority_no_certificate_stands_for_a_token(
+    registry: Registry, access: AccessControl
+) -> None:
+    CallerIdentities(access, FakeClock(), CERTIFICATES, b"")
+    await registry.write(declared(make_token("team-a", 1)))
     with pytest.raises(Unauthenticated):
-        access.identify(Credentials(text, b"", ""))
-    await identities.configure(settings)
-    principal = access.identify(Credentials(text, b"", ""))
-    assert (principal.name, principal.scopes.texts()) == ("jwt:ann@login.example", ["read:orders"])
-    ended: list[int] = []
-    with access.session(principal, lambda: ended.append(1)):
-        await identities.configure(settings)
-        assert not ended
-        await identities.configure(AccessSettings())
-        assert ended == [1]
+        access.identify(Credentials("", OTHER.issue(f"spiffe://adsum/token/{id_of(1)}")))
+
+
+async def test_another_authority_replaces_the_first_one(registry: Registry, access: AccessControl) -> None:
+    identities = CallerIdentities(access, FakeClock(), AccessSettings(), OWN.pem)
+    await registry.write(declared(make_token("team-a", 1)))
+    identities.authority_changed(OTHER.pem)
+    uri = f"spiffe://adsum/token/{id_of(1)}"
+    assert access.identify(Credentials("", OTHER.issue(uri))).name == "team-a"
     with pytest.raises(Unauthenticated):
-        access.identify(Credentials(text, b"", ""))
+        access.identify(Credentials("", OWN.issue(uri)))
+
+
+async def test_jwts_are_switched_on_changed_and_off(access: AccessControl, jwt_settings: AccessSettings) -> None:
+    identities = CallerIdentities(access, FakeClock(), CERTIFICATES)
+    await identities.start()
+    token = Credentials(sign())
+    with pytest.raises(Unauthenticated):
+        access.identify(token)
+    await identities.reload(jwt_settings)
+    assert access.identify(token).scopes == scopes("read:*")
+    await identities.reload(replace(jwt_settings, jwt_scopes=("groups=team-a=admin",)))
+    assert access.identify(token).scopes == scopes("admin")
+    await identities.reload(CERTIFICATES)
+    with pytest.raises(Unauthenticated):
+        access.identify(token)
+    await identities.stop()
+
+
+async def test_jwts_are_accepted_from_the_start(access: AccessControl, jwt_settings: AccessSettings) -> None:
+    identities = CallerIdentities(access, FakeClock(), jwt_settings)
+    await identities.start()
+    assert access.identify(Credentials(sign())).name == "jwt:ann@login.example.org"
+    await identities.stop()
+
+
+async def test_wrong_settings_change_nothing(access: AccessControl, jwt_settings: AccessSettings) -> None:
+    identities = CallerIdentities(access, FakeClock(), jwt_settings)
+    await identities.start()
+    with pytest.raises(Invalid):
+        await identities.reload(replace(jwt_settings, certificate_scopes=("x",)))
+    with pytest.raises(Invalid):
+        await identities.reload(replace(jwt_settings, jwt_audience=""))
+    assert access.identify(Credentials(sign())).scopes == scopes("read:*")
     await identities.stop()

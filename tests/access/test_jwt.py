@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from adsum.access.jwt import JWT_LEEWAY, MAX_JWT_LENGTH, REFRESH_INTERVAL, RETRY
 from adsum.access.settings import AccessSettings
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.errors import Invalid, StoreUnavailable, Unauthenticated
-from tests.access.issuers import AUDIENCE, ISSUER, NOW, claims, jwk, jwk_set, private_key, sign
+from tests.access.issuers import AUDIENCE, ISSUER, NOW, claims, jwk, jwk_set, private_key, settle, sign, use_one_thread
 from tests.core.access.principals import attempt, scopes
 from tests.core.identity_json import json_values
-from tests.support.fakes import FakeClock, run_until_idle
+from tests.support.fakes import FakeClock
 
 URL = "https://login.example.org/keys"
 SETTINGS = AccessSettings(
@@ -46,6 +47,8 @@ class Issuer:
         self.changes = 0
         self.clock = FakeClock()
         self.identities = JwtIdentities(settings, self.clock, self._changed, fetch=self._fetch)
+        with suppress(RuntimeError):  # Tests without a loop read the keys before anything else happens.
+            use_one_thread()
 
     def _changed(self) -> None:
         self.changes += 1
@@ -60,13 +63,6 @@ class Issuer:
         with pytest.raises(Unauthenticated) as refused:
             self.identities.identify(token)
         return refused.value
-
-    async def settle(self) -> None:
-        """Runs until the keys are read that are wanted now: a thread does that."""
-        for _ in range(3):
-            await run_until_idle()
-            await asyncio.to_thread(lambda: None)
-        await run_until_idle()
 
 
 @pytest.fixture
@@ -309,14 +305,14 @@ async def test_a_registry_starts_while_the_issuer_is_away_and_reads_the_keys_lat
     issuer.error = JwkSetError("https://login.example.org/keys answered 503")
     with caplog.at_level(logging.WARNING, "adsum.access"):
         await issuer.identities.start()
-        await issuer.settle()
+        await settle()
         await issuer.clock.advance(RETRY_INTERVAL)
-        await issuer.settle()
+        await settle()
         assert len(issuer.fetched) == 2
         assert [record.levelname for record in caplog.records] == ["ERROR"], "logged once, not at each attempt"
         issuer.error = None
         await issuer.clock.advance(RETRY_INTERVAL)
-        await issuer.settle()
+        await settle()
     assert issuer.identities.identify(sign()).name == "jwt:ann@login.example.org"
     await issuer.identities.stop()
     await issuer.identities.stop()
@@ -338,31 +334,31 @@ async def test_the_last_keys_stay_while_the_issuer_is_away(issuer: Issuer) -> No
 async def test_keys_are_read_again_every_few_minutes() -> None:
     issuer = Issuer()
     await issuer.identities.start()
-    await issuer.settle()
+    await settle()
     for count in range(1, 4):
         assert len(issuer.fetched) == count
         await issuer.clock.advance(REFRESH_INTERVAL)
-        await issuer.settle()
+        await settle()
     await issuer.identities.stop()
 
 
 async def test_an_unknown_key_has_the_keys_read_at_most_once_in_ten_seconds() -> None:
     issuer = Issuer()
     await issuer.identities.start()
-    await issuer.settle()
+    await settle()
     newer = sign("p256:newer", headers={"kid": "k2"})
     issuer.body = jwk_set(jwk("p256", kid="k1"), jwk("p256:newer", kid="k2"))
     assert issuer.refusal(newer).reason == "wrong-credentials"
-    await issuer.settle()
+    await settle()
     assert issuer.identities.identify(newer).name == "jwt:ann@login.example.org"
     assert len(issuer.fetched) == 2
     for number in range(50):
         issuer.refusal(sign(headers={"kid": f"unknown-{number}"}))
-        await issuer.settle()
+        await settle()
     assert len(issuer.fetched) == 2
     await issuer.clock.advance(RETRY_INTERVAL)
     issuer.refusal(sign(headers={"kid": "unknown"}))
-    await issuer.settle()
+    await settle()
     assert len(issuer.fetched) == 3
     assert issuer.changes == 0
     await issuer.identities.stop()
@@ -408,7 +404,7 @@ async def test_other_settings_count_at_once_and_keys_of_another_place_are_read(i
     with pytest.raises(StoreUnavailable):
         issuer.identities.identify(token)
     await issuer.identities.start()
-    await issuer.settle()
+    await settle()
     assert issuer.fetched == [URL, f"{URL}/2"]
     assert issuer.identities.identify(token).scopes == NO_SCOPES
     await issuer.identities.stop()

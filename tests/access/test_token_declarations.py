@@ -120,8 +120,14 @@ def test_deciding_a_creation_again_changes_nothing() -> None:
 def test_a_rotation_needs_a_token_with_a_secret() -> None:
     with pytest.raises(UnknownDocument):
         rotate_token("web", SECRET, 0.0, ANN)(EMPTY_SNAPSHOT)
-    with pytest.raises(Invalid):
+    with pytest.raises(Invalid, match="nobody sends"):
         rotate_token("anonymous", SECRET, 0.0, ANN)
+    with pytest.raises(Invalid, match="remove security/admin-token"):
+        rotate_token("admin@n1", SECRET, 0.0, ANN)
+    start = _after(create_token(make_token("web", "read:*", expires=200.0)[0], ANN, ""))
+    assert rotate_token("web", SECRET, 0.0, ANN)(start)
+    with pytest.raises(Invalid, match="create a new one"):
+        rotate_token("web", SECRET, 0.0, replace(ANN, at=200.0))(start)
 
 
 def test_a_day_of_use_is_written_once_without_history_and_keeps_the_author() -> None:
@@ -139,6 +145,7 @@ def test_tokens_and_invites_are_removed_some_time_after_they_expire() -> None:
     start = _after(
         create_token(make_token("lasting", "read:*")[0], ANN, ""),
         create_token(make_token("short", "read:*", expires=200.0)[0], ANN, ""),
+        create_token(make_token("anonymous", "read:*", expires=200.0)[0], ANN, ""),
         _declare_invite(_invite()),
     )
 
@@ -149,7 +156,7 @@ def test_tokens_and_invites_are_removed_some_time_after_they_expire() -> None:
     assert removed(200.0 + EXPIRED_INVITE_KEPT) == ["invite " + "0" * 16]
     assert removed(200.0 + EXPIRED_TOKEN_KEPT) == ["token short", "invite " + "0" * 16]
     after = _after(remove_expired(1e9), start=start)
-    assert _tokens(after) == ["lasting"]
+    assert _tokens(after) == ["anonymous", "lasting"], "the default scopes of callers without a proof don't come back"
     assert remove_expired(1e9)(after) == []
     (edit, _) = remove_expired(1e9)(start)
     assert (edit.provenance.actor, edit.provenance.reason) == ("registry", token_declarations.EXPIRED)

@@ -13,6 +13,7 @@ from adsum.core.access.scopes import NO_NAMES, intern_patterns
 W = 7.5
 A, B = Consumer("a", "web", "10.0.0.1"), Consumer("b", "web", "10.0.0.2")
 ORDERS = frozenset({"orders"})
+ONLY_USERS = intern_patterns(frozenset({"users"}))
 
 
 @pytest.fixture
@@ -205,6 +206,23 @@ def test_a_consumer_with_wider_rights_is_waited_for_from_its_next_connection_on(
     assert waiting(ledger.review("orders", 6, 1.0)) == []
     ledger.connect(A, None, 1.0)
     assert waiting(ledger.review("orders", 6, 1.0)) == ["a"]
+
+
+def test_a_consumer_with_narrower_rights_is_waited_for_until_it_acknowledges_its_new_view(ledger: AckLedger) -> None:
+    ledger.disconnect(ledger.connect(A, None, 0.0), 1.0, 1.0)
+    records = ledger.connect(Consumer("a", visible=ONLY_USERS), None, 1.0)
+    assert waiting(ledger.review("orders", 6, 1.0)) == ["a"], "it may still route by its view from before"
+    ledger.acknowledge(records, 5)
+    assert waiting(ledger.review("orders", 6, 1.0)) == []
+    assert waiting(ledger.review("users", 6, 1.0)) == ["a"]
+
+
+def test_a_consumer_whose_rights_change_twice_is_waited_for_by_every_drain(ledger: AckLedger) -> None:
+    for visible in (intern_patterns(frozenset({"orders"})), ONLY_USERS, NO_NAMES):
+        records = ledger.connect(Consumer("a", visible=visible), None, 0.0)
+    assert waiting(ledger.review("orders", 6, 1.0)) == ["a"]
+    ledger.acknowledge(records, 6)
+    assert waiting(ledger.review("orders", 7, 1.0)) == []
 
 
 def test_after_a_restart_unknown_consumers_are_waited_for(ledger: AckLedger) -> None:

@@ -37,6 +37,10 @@ class RunningDaemon:
         """The registry, to be read from any thread: its snapshots never change."""
         return self._daemon.registry
 
+    def run(self, work: Coroutine[object, object, T]) -> T:
+        """Runs a coroutine in the event loop of the node. Returns its result."""
+        return self._call(work)
+
     def stop(self) -> None:
         """Stops the node as SIGTERM does; idempotent."""
         if not self._loop.is_closed():

@@ -130,6 +130,10 @@ class JwtIdentities:
             self._keys = ()
         self._is_wanted.set()
 
+    def read_keys_soon(self) -> None:
+        """Has the keys read again in the background."""
+        self._is_wanted.set()
+
     def identify(self, token: str) -> Principal:
         """Returns the principal that a JWT proves. Its scopes are empty if no rule concerns its claims.
 

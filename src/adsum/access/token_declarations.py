@@ -8,7 +8,7 @@ from typing import Final
 
 from adsum.core.access.invites import Invite, verify_invite
 from adsum.core.access.principal import ANONYMOUS, REGISTRY_ACTOR
-from adsum.core.access.tokens import NAMES_WITHOUT_SECRET, Token
+from adsum.core.access.tokens import NAMES_WITHOUT_SECRET, NODE_PREFIXES, Token
 from adsum.core.catalog import declarations
 from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.declarations import Declaration
@@ -22,6 +22,7 @@ EXPIRED_TOKEN_KEPT: Final = 30 * 86_400.0
 """Seconds for which an expired token is still listed, so that people see why it fails. Then it is removed."""
 EXPIRED_INVITE_KEPT: Final = 86_400.0
 """Seconds after which an expired invite is removed."""
+NEW_ADMIN_TOKEN: Final = "to replace an admin token, remove security/admin-token in the data folder of the node"
 EXPIRED: Final = "it has expired"
 """The reason that the history gives for the removal of an expired token or invite."""
 
@@ -65,7 +66,7 @@ def create_token(token: Token, caller: Caller, reason: str) -> Declaration:
     def decide(view: CatalogView) -> list[Edit]:
         if token.name not in NAMES_WITHOUT_SECRET:
             _require_free_name(view.documents, token, caller.at)
-        elif token.name == ANONYMOUS and not caller.principal.is_proven:
+        elif token.name == caller.principal.name == ANONYMOUS:
             _require_admin(view.documents, token, caller.at)
         return declare(view)
 
@@ -74,11 +75,11 @@ def create_token(token: Token, caller: Caller, reason: str) -> Declaration:
 
 def _require_admin(documents: Documents, token: Token, now: float) -> None:
     """Raises `Invalid` if nobody had the scope admin once the token is declared."""
-    parsed = (
-        parse_token_document(name, document.body) for name, document in documents.by_kind[DocumentKind.TOKEN].items()
-    )
-    others = [known for known in parsed if isinstance(known, Token) and known.name not in NAMES_WITHOUT_SECRET]
-    if token.scopes.is_admin or any(known.scopes.is_admin and not known.has_expired(now) for known in others):
+    if token.scopes.is_admin and token.expires is None:
+        return
+    tokens = documents.by_kind[DocumentKind.TOKEN]
+    others = [parse_token_document(name, tokens[name].body) for name in tokens if name not in NAMES_WITHOUT_SECRET]
+    if any(isinstance(known, Token) and known.scopes.is_admin and not known.has_expired(now) for known in others):
         return
     raise Invalid(
         "scopes",
@@ -88,12 +89,20 @@ def _require_admin(documents: Documents, token: Token, now: float) -> None:
 
 
 def rotate_token(name: str, secret: str, overlap: float, caller: Caller) -> Declaration:
-    """Gives a token a new secret. Raises `UnknownDocument`, and `Invalid` for a token that has no secret."""
+    """Gives a token a new secret.
+
+    Raises `UnknownDocument`, and `Invalid` for a token that has no secret, that a node keeps, or that has expired.
+    """
     if name in NAMES_WITHOUT_SECRET:
         raise Invalid("token", f"must be a token with a secret: nobody sends {name}")
+    if name.startswith(NODE_PREFIXES):
+        raise Invalid("token", f"must not be {name}, which its node keeps: {NEW_ADMIN_TOKEN}")
 
     def decide(view: CatalogView) -> list[Edit]:
-        rotated = find_token(view.documents, name).rotated(secret, caller.at, overlap)
+        token = find_token(view.documents, name)
+        if token.has_expired(caller.at):
+            raise Invalid("token", f"must not have expired, as {name} has: create a new one of the name")
+        rotated = token.rotated(secret, caller.at, overlap)
         return declarations.declare(token_key(name), encode_token(rotated), caller)(view)
 
     return decide
@@ -171,6 +180,8 @@ def remove_expired(now: float) -> Declaration:
             for document in documents.by_kind[DocumentKind.TOKEN].values()
             if isinstance(token := parse_token_document(document.key.name, document.body), Token)
             and token.has_expired(now - EXPIRED_TOKEN_KEPT)
+            # Without the token `anonymous`, callers that prove nothing would have the default scopes again.
+            and token.name not in NAMES_WITHOUT_SECRET
         ] + [
             document
             for document in documents.by_kind[DocumentKind.INVITE].values()

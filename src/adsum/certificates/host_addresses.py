@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from adsum.certificates.lookups import look_up
+
 IPV4_FILE: Final = Path("/proc/net/fib_trie")
 IPV6_FILE: Final = Path("/proc/net/if_inet6")
 MAX_ROUTE_BYTES: Final = 4 * 1024 * 1024
@@ -22,13 +24,16 @@ _UNUSED_ADDRESSES: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "20
 
 
 def find_addresses() -> list[str]:
-    """Returns the addresses of this host, each once. May wait for a name server."""
+    """Returns the addresses of this host, each once. May wait for a name server, for a bounded time."""
     found = [*parse_fib_trie(_read(IPV4_FILE)), *parse_if_inet6(_read(IPV6_FILE))]
     found += _default_route_addresses()
-    with suppress(OSError):
-        entries = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
-        found += [str(entry[4][0]).partition("%")[0] for entry in entries]
+    found += look_up(_addresses_of_own_name, [])
     return list(dict.fromkeys(found))
+
+
+def _addresses_of_own_name() -> list[str]:
+    entries = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]).partition("%")[0] for entry in entries]
 
 
 def default_route_address() -> str:

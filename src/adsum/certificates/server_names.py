@@ -10,6 +10,7 @@ from typing import Final
 
 from cryptography import x509
 
+from adsum.certificates.lookups import look_up
 from adsum.certificates.requests import MAX_REQUEST_NAMES, IpAddress, check_dns_name
 from adsum.core.errors import Invalid
 from adsum.core.validation import quoted
@@ -89,9 +90,10 @@ def parse_address(text: str) -> IpAddress | None:
 def find_host_names() -> list[str]:
     """Returns the name of this host, and its name with the domain. Texts that are no host names are left out.
 
-    May wait for a name server.
+    May wait for a name server, for a bounded time; then the name with the domain is left out.
     """
-    return [name for name in dict.fromkeys((socket.gethostname(), socket.getfqdn())) if _is_dns_name(name)]
+    own = socket.gethostname()
+    return [name for name in dict.fromkeys((own, look_up(socket.getfqdn, own))) if _is_dns_name(name)]
 
 
 def _is_dns_name(name: str) -> bool:

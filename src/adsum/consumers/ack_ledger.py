@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from adsum.consumers.consumer import Consumer
 from adsum.consumers.mute_addresses import MAX_MUTES_PER_ADDRESS, MuteAddresses
+from adsum.core.access.scopes import ALL_NAMES, NO_NAMES
 
 MUTE_AFTER: Final = 30.0
 """Seconds that a connected consumer has to acknowledge a drain. Then it counts as lost until it acknowledges again, so
@@ -48,6 +49,7 @@ class AckRecord:
         "acknowledged",
         "connections",
         "consumer",
+        "former_visible",
         "joined_at",
         "left_at",
         "never_acknowledged_since",
@@ -58,6 +60,8 @@ class AckRecord:
     def __init__(self, consumer: Consumer, scope: Scope, now: float) -> None:
         self.consumer = consumer
         self.scope = scope
+        self.former_visible = NO_NAMES
+        """The services that it could read before its rights changed: it may route to them until it acknowledges."""
         self.acknowledged = 0
         """The revision that the consumer has acknowledged."""
         self.connections = 0
@@ -74,7 +78,9 @@ class AckRecord:
 
     def concerns(self, service: str) -> bool:
         """Returns whether drains of the service wait for this consumer. One that may not read it has no view of it."""
-        return self.consumer.visible.includes(service) if self.scope is None else self.scope == service
+        if self.scope is not None:
+            return self.scope == service
+        return self.consumer.visible.includes(service) or self.former_visible.includes(service)
 
 
 class PendingConsumer(NamedTuple):
@@ -150,6 +156,7 @@ class AckLedger:
         """Records that the consumer routes by that revision or a later one."""
         for record in ack_records:
             record.acknowledged = max(record.acknowledged, revision)
+            record.former_visible = NO_NAMES
             record.unacknowledged_since = None
             if record.never_acknowledged_since is not None:
                 record.never_acknowledged_since = None
@@ -275,6 +282,8 @@ class AckLedger:
             if now >= record.left_at + self.lost_after:
                 record.unacknowledged_since = None  # It was disconnected, not mute.
                 record.never_acknowledged_since = now if record.never_acknowledged_since is not None else None
+        if record.consumer.visible != consumer.visible:
+            record.former_visible = record.consumer.visible if record.former_visible.is_empty else ALL_NAMES
         record.consumer = consumer
         record.joined_at = now
         record.connections += 1

@@ -118,7 +118,7 @@ class SecurityFolder:
         if os.geteuid() == 0:
             owner = self.path.parent.stat()
             if owner.st_uid != 0:
-                os.chown(path, owner.st_uid, owner.st_gid)
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def _unusable(self, path: Path, error: OSError) -> Invalid:
         return Invalid("data", f"must be a folder that this user may use: {path}: {error.strerror}")

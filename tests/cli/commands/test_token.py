@@ -14,10 +14,12 @@ import pytest
 
 from adsum.certificates.authority import Authority
 from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
+from adsum.core.access.join_line import JoinLine
 from tests.cli.conftest import Adsum
 from tests.client.secure_node import OTHER_TOKEN, TOKEN, SecureNode, problem, secure_node
 
 DAY = 86_400.0
+LINE = str(JoinLine(["10.0.0.5:23786"], "ab" * 8, "s" * 43, "ab" * 32))
 
 
 def view(name: str = "ci", **fields: Any) -> dict[str, Any]:
@@ -134,7 +136,7 @@ async def test_a_rotated_token_is_printed_and_a_revoked_one_is_named(node: Secur
 
 async def test_an_invite_prints_the_line_alone(node: SecureNode, adsum: Adsum) -> None:
     invite = {
-        "line": "adsum-join://x",
+        "line": LINE,
         "role": "node",
         "scopes": ["node", "read:*"],
         "expires": time.time() + 3_600.0,
@@ -142,9 +144,19 @@ async def test_an_invite_prints_the_line_alone(node: SecureNode, adsum: Adsum) -
     }
     node.answers["POST /api/v1/invites"] = lambda _: (201, invite)
     result = await run(adsum, "token", "invite", "--for", "node")
-    assert (result.code, result.out) == (0, "adsum-join://x\n")
+    assert (result.code, result.out) == (0, f"{LINE}\n")
     assert "it joins one host with the scopes node read:*, in 1 h" in result.err
     assert body_of(node) == {"role": "node"}
+
+
+async def test_a_hostile_answer_does_not_reach_the_terminal(node: SecureNode, adsum: Adsum) -> None:
+    node.answers["POST /api/v1/tokens"] = lambda _: (201, {"token": "\x1b[2Jadsum_", "view": view()})
+    invite = {"line": "\x1b[2J", "role": "node", "scopes": [], "expires": 0.0, "single_use": True}
+    node.answers["POST /api/v1/invites"] = lambda _: (201, invite)
+    for args in (["create", "ci", "--scope", "read:*"], ["invite", "--for", "node"]):
+        result = await run(adsum, "token", *args)
+        assert (result.code, result.out) == (69, "")
+        assert "\x1b" not in result.err
 
 
 async def test_whoami_shows_name_method_and_scopes(node: SecureNode, adsum: Adsum) -> None:

@@ -141,6 +141,18 @@ async def test_a_watch_of_everything_shows_visible_services_only(secure_api: Nat
         assert change.data["service"] == "orders"
 
 
+async def test_a_drain_does_not_wait_for_a_watch_of_everything_that_does_not_show_its_service(
+    secure_api: NativeApi,
+) -> None:
+    reader = bearer(await declare_token(secure_api.registry, "reader", "read:orders"))
+    consumers = secure_api.registry.watches.consumers
+    async with secure_api.watch("?acks=true", headers=reader) as watch:
+        await watch.next_group()
+        later = secure_api.registry.snapshot.revision + 1
+        for service, expected in (("orders", 1), ("users", 0)):
+            assert len((await consumers.wait_for_acknowledgements(service, later, 0.0)).waiting) == expected
+
+
 @pytest.mark.parametrize("how", ["revoked", "narrowed", "expired"])
 async def test_a_stream_ends_when_the_rights_of_its_caller_end(secure_api: NativeApi, how: str) -> None:
     expires = secure_api.clock.wall() + 60 if how == "expired" else None

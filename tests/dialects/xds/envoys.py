@@ -65,13 +65,13 @@ class NamedHttpServer:
 class TestedEnvoy:
     """One Envoy on free ports, configured by the registry at `xds`."""
 
-    def __init__(self, xds: str, folder: Path, name: str, *, delta: bool, port: int) -> None:
+    def __init__(self, xds: str, folder: Path, name: str, *, delta: bool, port: int, token: str) -> None:
         program = need("envoy")
         self._claims = claims = [claim_free_port(Random()) for _ in range(2)]
         self.port, admin = port or claims[0].port, claims[1].port
         profile = GatewayProfile(listen=(f"127.0.0.1:{self.port}",), access_log="off")
         file = folder / f"{name}.json"
-        file.write_text(json.dumps(_bootstrap(name, profile, xds, admin, delta=delta)))
+        file.write_text(json.dumps(_bootstrap(name, profile, xds, admin, token, delta=delta)))
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
             self.process = launcher.start(
@@ -114,9 +114,11 @@ class TestedEnvoy:
 
 
 @contextmanager
-def envoy(xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port: int = 0) -> Iterator[TestedEnvoy]:
-    """Runs an Envoy until the end of the block."""
-    running = TestedEnvoy(xds, folder, name, delta=delta, port=port)
+def envoy(
+    xds: str, folder: Path, name: str = "gw1", *, delta: bool = True, port: int = 0, token: str = ""
+) -> Iterator[TestedEnvoy]:
+    """Runs an Envoy until the end of the block. It proves by the token who it is."""
+    running = TestedEnvoy(xds, folder, name, delta=delta, port=port, token=token)
     try:
         yield running
     finally:
@@ -134,7 +136,7 @@ def instances(*names: str) -> Iterator[dict[str, NamedHttpServer]]:
             server.close()
 
 
-def _bootstrap(name: str, profile: GatewayProfile, xds: str, admin: int, *, delta: bool) -> dict[str, Any]:
+def _bootstrap(name: str, profile: GatewayProfile, xds: str, admin: int, token: str, *, delta: bool) -> dict[str, Any]:
     host, _, port = xds.rpartition(":")
     source = {"resource_api_version": "V3", "ads": {}}
     stream = {
@@ -146,7 +148,8 @@ def _bootstrap(name: str, profile: GatewayProfile, xds: str, admin: int, *, delt
                 "envoy_grpc": {
                     "cluster_name": "registry",
                     "retry_policy": {"retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"}},
-                }
+                },
+                "initial_metadata": [{"key": "authorization", "value": f"Bearer {token}"}] if token else [],
             }
         ],
     }

@@ -166,3 +166,33 @@ async def test_the_status_shows_its_reason_for_a_rejection(registry: RegistryPro
             await status.wait()
             assert "gw1" in status.stdout
             assert address in status.stdout
+
+
+@both_variants
+async def test_with_a_token_it_gets_what_it_may_read_and_keeps_that_when_the_token_is_revoked(
+    registry: RegistryProcess, tmp_path: Path, *, delta: bool
+) -> None:
+    await registry.start()
+    async with JsonApi(registry.sandbox.url) as api:
+        for name, port in (("orders", 1), ("users", 2)):
+            await _register(api, name, "placeholder", port)
+        issued = await api.http.post("/tokens", json={"name": "gateway", "scopes": ["read:orders"]})
+        token = issued.json()["token"]
+        with instances("a", "b") as servers, envoy(registry.xds, tmp_path, delta=delta, token=token) as gateway:
+            await _register(api, "orders", "placeholder", servers["a"].port)
+            await _register(api, "users", "placeholder", servers["b"].port)
+            await asyncio.to_thread(gateway.answers, "/orders/1", "a")
+            assert gateway.get("/users/1")[0] == 404
+            drained = await api.put("/services/users/instances/placeholder/override", status="draining", wait=20.0)
+            assert "unacknowledged" not in drained
+            (await api.http.delete("/tokens/gateway")).raise_for_status()
+
+            async def is_refused() -> bool:
+                status = await api.get("/status")
+                codes = [refused["code"] for refused in status.get("refused_streams", ())]
+                return "UNAUTHENTICATED" in codes and not status.get("gateways")
+
+            while not await is_refused():
+                assert gateway.get("/orders/1") == (200, "a")
+                await asyncio.sleep(0.05)
+            assert gateway.get("/orders/1") == (200, "a"), "it goes on with its last configuration"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -46,6 +47,15 @@ class HttpServing:
         return await asyncio.open_connection(
             "127.0.0.1", port, ssl=self.certificates.client_context(), server_hostname="localhost"
         )
+
+    async def connect_with(self, port: int, context: ssl.SSLContext) -> bytes:
+        """Connects with this context, and returns what the server sends until it closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+        try:
+            async with asyncio.timeout(WAIT_TIMEOUT):
+                return await reader.read()
+        finally:
+            writer.transport.abort()
 
     async def unread_socket(self, port: int, request: bytes, buffer: int = 0) -> socket.socket:
         """Returns a socket that has sent a request, and that nobody reads. `buffer`: bytes that its system keeps."""

@@ -85,7 +85,7 @@ async def _end(port: int, *pieces: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def _serving(tls: HttpServing, **limits: float) -> AsyncIterator[tuple[HttpServer, int, list[str]]]:
+async def _serving(tls: HttpServing, **limits: Any) -> AsyncIterator[tuple[HttpServer, int, list[str]]]:
     """Yields a server, its port, and the words for the connections that it shed."""
     shed: list[str] = []
     async with tls.server(_hello, on_shed=shed.append, **limits) as (server, port):

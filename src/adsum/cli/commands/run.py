@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -114,6 +115,9 @@ def _environ(registration: Registration, client: ClientConfig) -> dict[str, str]
         "ADSUM_ID": instance.id,
         "ADSUM_URL": client.url,
         "ADSUM_ZONE": client.zone,
+        # The files, and not what they contain: the program finds its own registry with them.
+        "ADSUM_TOKEN_FILE": str(Path(client.token_file).absolute()) if client.token_file else "",
+        "ADSUM_AUTHORITY_FILE": str(Path(client.authority_file).absolute()) if client.authority_file else "",
     }
     return {**os.environ, **{name: value for name, value in variables.items() if value}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,10 +17,12 @@ from adsum.cli.client import run_with_client
 from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.client.errors import RegistryRefused
+from adsum.client.credentials.folder import parse_token_file
+from adsum.client.errors import ProtocolViolation, RegistryRefused
 from adsum.client.native.access_api import AccessApi
 from adsum.client.native.api import RegistryApi
 from adsum.config.client import ClientConfig
+from adsum.core.access.join_line import parse_join_line
 from adsum.core.access.scopes import parse_scopes
 from adsum.core.access.tokens import check_token_name
 from adsum.core.errors import Invalid
@@ -233,7 +235,7 @@ def invite(loaded: Settings, role: str, scope: tuple[str, ...], lifetime: float 
     if as_json:
         output.print_json(issued)
         return
-    click.echo(issued.line)
+    click.echo(_checked(lambda: str(parse_join_line(issued.line))))
     uses = "one host" if issued.single_use else "any number of hosts"
     output.print_message(
         f"it joins {uses} with the scopes {' '.join(issued.scopes)}, {output.until(issued.expires, time.time())}; on "
@@ -296,12 +298,23 @@ def _print_issued(issued: tokens.IssuedToken, file: _NewFile, as_json: bool) -> 
     if not issued.token:
         output.print_message(f"{view.name} has no secret: its scopes are those of callers that send no token")
     elif not file.write(issued.token) and not as_json:
-        click.echo(issued.token)
+        click.echo(_checked(lambda: parse_token_file(issued.token.encode())))
     if as_json:
         output.print_json(issued if not file.is_written else tokens.IssuedToken("", view))
         return
     expiry = _expiry(view, time.time())
     output.print_message(f"{view.name}: {' '.join(view.scopes)}; expires {expiry}; the secret is not shown again")
+
+
+def _checked(parse: Callable[[], str]) -> str:
+    """Returns a secret of the registry's answer as it is printed alone. Raises `ProtocolViolation` unless it is one.
+
+    It goes to the terminal in one piece and not escaped, so that it can be copied.
+    """
+    try:
+        return parse()
+    except (Invalid, UnicodeError) as error:
+        raise ProtocolViolation(f"the registry's answer can't be used: {error}") from None
 
 
 def _row(view: tokens.TokenView, now: float) -> tuple[str, ...]:

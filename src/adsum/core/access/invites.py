@@ -6,14 +6,13 @@ one token, however many hosts use it at the same time.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
 from adsum.core.access.scopes import Right, Scope, Scopes
-from adsum.core.access.tokens import TokenRole, TokenSecret, hash_secret
+from adsum.core.access.tokens import TokenRole, TokenSecret, find_secret
 from adsum.core.errors import Unauthenticated
 
 SINGLE_USE_ROLES: Final = frozenset({TokenRole.NODE, TokenRole.GATEWAY})
@@ -32,7 +31,6 @@ USUAL_LIFETIMES: Final[Mapping[TokenRole, float]] = MappingProxyType(
 """Role → the seconds for which an invite is valid, unless another time is given."""
 REFUSED: Final = "the invite is wrong, expired or used up: make a new one with `adsum token invite`"
 """The one message for every invite that is not accepted, so that it reveals nothing about the invite."""
-_NO_HASH: Final = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +64,10 @@ def verify_invite(invite: Invite | None, secret: str, now: float) -> Invite:
     `invite` is the record with the id that the caller sent; None if there is none. Raises `Unauthenticated`, always
     with the same message, and in the same time for an unknown id and a wrong secret.
     """
-    hashed = hash_secret(secret)
-    known = invite.secrets if invite is not None else (TokenSecret(_NO_HASH),)
-    matching = [recorded for recorded in known if hmac.compare_digest(recorded.hash, hashed)]
-    if invite is None or not matching:
+    known = find_secret(invite.secrets if invite is not None else (), secret)
+    if invite is None or known is None:
         raise Unauthenticated(REFUSED, reason="wrong-credentials")
-    if any(end is not None and end <= now for end in (invite.expires, matching[0].expires)):
+    if any(end is not None and end <= now for end in (invite.expires, known.expires)):
         raise Unauthenticated(REFUSED, reason="expired")
     if invite.uses_left is not None and invite.uses_left < 1:
         raise Unauthenticated(REFUSED, reason="used")

@@ -167,7 +167,7 @@ def verify(token: Token | None, secret: str, now: float) -> TokenSecret:
     if token is None or known is None:
         raise Unauthenticated("the token is wrong, or was revoked", reason="wrong-credentials")
     if (token.expires is not None and token.expires <= now) or (known.expires is not None and known.expires <= now):
-        raise Unauthenticated(f"the token {token.name} has expired: get a new one, or rotate it", reason="expired")
+        raise Unauthenticated(f"the token {token.name} has expired: get a new one", reason="expired")
     return known
 
 

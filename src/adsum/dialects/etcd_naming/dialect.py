@@ -18,6 +18,7 @@ def create(context: DialectContext) -> EtcdNamingDialect | None:
         return None
     # Imported only if needed: they load grpc.
     from adsum.dialects.etcd_naming.etcd_naming import EtcdNaming
+    from adsum.dialects.etcd_naming.naming_access import NamingAccess
     from adsum.etcd.client import EtcdClient
 
     return EtcdNamingDialect(
@@ -27,6 +28,7 @@ def create(context: DialectContext) -> EtcdNamingDialect | None:
             context.registry,
             context.sharding,
             context.check_address,
+            NamingAccess(context.access, context.clock),
             context.clock,
             context.rng,
         )

@@ -4,6 +4,9 @@ Usable instances of the catalog are published as keys, which Go programs resolve
 other programs register by such keys ("external") are listed in the catalog. The node that keeps a service does both for
 it. Keys that a registry published are marked, and are never listed; instances that come from keys are held by `HOLDER`,
 and are never published. So nothing goes in circles.
+
+`NamingAccess` says what may be published and listed. Instances that come from keys are owned by `etcd-naming`: only a
+caller that may operate the service can change them.
 """
 
 from __future__ import annotations
@@ -24,10 +27,11 @@ from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.catalog.takeover import Takeover
-from adsum.core.errors import AdsumError, CatalogFull, Invalid, RegistrationConflict
+from adsum.core.errors import AdsumError, CatalogFull, Invalid, NotOwner, RegistrationConflict
 from adsum.core.identity import holder_digest
 from adsum.core.model import Instance, Key, Listing, Registration, Status, freeze
 from adsum.core.nodes.sharding import shard_of
+from adsum.dialects.etcd_naming.naming_access import NamingAccess, listing_refusal, may_publish
 from adsum.etcd import naming
 from adsum.etcd.client import EtcdClient
 from adsum.etcd.errors import EtcdError, EtcdUnreachable
@@ -73,6 +77,7 @@ class EtcdNaming:
         registry: Registry,
         sharding: Sharding,
         check_address: Callable[[str], None],
+        access: NamingAccess,
         clock: Clock,
         rng: Random,
     ) -> None:
@@ -82,6 +87,8 @@ class EtcdNaming:
         self._prefix = prefix
         self._registry = registry
         self._sharding = sharding
+        self._access = access
+        self._principal = access.principal
         self._clock = clock
         self._rng = rng
         self._session = EtcdSession(etcd, LEASE_TTL, self._on_lease, clock, rng)
@@ -128,11 +135,24 @@ class EtcdNaming:
         backoff = Backoff(MIN_BACKOFF, MAX_BACKOFF)
         while True:
             epoch, watches = self._registry.snapshot.epoch, self._registry.watches
-            consumer = Consumer(secrets.token_hex(16), "etcd naming")
+            self._follow_rights()
+            visible = self._principal.scopes.visible
+            consumer = Consumer(secrets.token_hex(16), "etcd naming", visible=visible)
             with watches.open(None, consumer=consumer) as watch:
-                while epoch == self._registry.snapshot.epoch:  # Acknowledgements are valid in one epoch only.
+                # Acknowledgements are valid in one epoch, and for the services that may be published.
+                while epoch == self._registry.snapshot.epoch and self._access.principal is self._principal:
                     await self._sync_once(watch, backoff)
             watches.consumers.say_goodbye(consumer.id, None)
+
+    def _follow_rights(self) -> None:
+        """Marks all services if the rights have changed."""
+        principal = self._access.principal
+        if principal is not self._principal:
+            self._principal = principal
+            self._mark_all(self._registry.snapshot)
+
+    def _mark_all(self, snapshot: Snapshot) -> None:
+        self._dirty.update(snapshot.services, (service for service, _ in self._external.values()))
 
     async def _sync_once(self, watch: Watch, backoff: Backoff) -> None:
         try:
@@ -157,7 +177,7 @@ class EtcdNaming:
         self._dirty |= self._full_services
         self._is_full_logged &= bool(self._full_services)
         if kept_shards is not self._kept_shards or epoch != snapshot.epoch:
-            self._dirty.update(snapshot.services, (service for service, _ in self._external.values()))
+            self._mark_all(snapshot)
             for name in [name for name in self._published if shard_of(name) not in kept_shards]:
                 del self._published[name]  # The node that keeps it now reads what is in etcd.
         else:
@@ -202,7 +222,9 @@ class EtcdNaming:
         return {entry.key: b"" for entry in found.key_values if naming.is_published(entry.value)}
 
     def _wanted(self, service: ServiceSnapshot) -> Iterable[tuple[bytes, bytes]]:
-        """Returns the keys and values that the service should have in etcd."""
+        """Returns the keys and values that the service should have in etcd; none if it may not be published."""
+        if not may_publish(self._principal, service.name):
+            return
         for listing in service.listings.values():
             key = naming.key(self._prefix, listing.instance)
             if listing.status in PUBLISHED_STATUSES and not _is_external(listing) and key not in self._external:
@@ -210,36 +232,46 @@ class EtcdNaming:
                 yield key, naming.encode(listing.instance, published=True, process=process)
 
     async def _list(self, service: ServiceSnapshot) -> None:
-        """Lists the external instances of a service, and deregisters those whose keys are gone.
+        """Lists the external instances of a service, and deregisters those whose keys are gone or may not list it.
 
         An instance that is also registered with the registry is not listed twice.
         """
         registered = {listing.instance.authority for listing in service.listings.values() if not _is_external(listing)}
-        external = [instance for name, instance in self._external.values() if name == service.name]
-        wanted = {instance.id: instance for instance in external if instance.authority not in registered}
-        caller = Caller(HOLDER, self._clock.wall())
+        external = {key: instance for key, (name, instance) in self._external.items() if name == service.name}
+        refusal = listing_refusal(self._principal, service.name)
+        if refusal is not None:
+            for key in external:
+                self._log_unlisted(key, refusal)
+            external = {}
+        wanted = {instance.id: instance for instance in external.values() if instance.authority not in registered}
+        caller = Caller(HOLDER, self._clock.wall(), principal=self._principal)
         writes = []
         for id, instance in wanted.items():
             listing = service.listings.get(id)
             registration = Registration(instance, None, holder=HOLDER)
-            if listing is None or (_is_external(listing) and listing.registration != registration):
+            if listing is None or (
+                _is_external(listing) and (listing.registration != registration or not listing.owner)
+            ):
                 writes.append(decisions.register(registration, caller, Takeover.NEVER))
         for id, listing in service.listings.items():
             if _is_external(listing) and id not in wanted:
-                has_key = any(instance.id == id for instance in external)
+                has_key = any(instance.id == id for instance in external.values())
                 reason = "registered with the registry as well" if has_key else "its key in etcd is gone"
-                writes.append(decisions.deregister(Key(service.name, id), HOLDER, reason, caller))
+                reason = reason if refusal is None else str(refusal)
+                # Without the right to write it, etcd naming still removes what it has listed: as the registry.
+                writes.append(decisions.deregister(Key(service.name, id), HOLDER, reason, Caller(HOLDER, caller.at)))
         self._full_services.discard(service.name)
         await asyncio.gather(*(self._write(service.name, write) for write in writes))
 
     async def _write(self, service: str, write: Decision) -> None:
         """Writes a decision.
 
-        An instance that a process has registered meanwhile stays, and its key is left out at the next sync. If the
-        catalog is full, the decision is tried again at the next sync, and delays no other service.
+        An instance that a process has registered meanwhile stays, and its key is left out at the next sync. So does one
+        of another owner, unless etcd naming may operate the service. If the catalog is full, the decision is tried
+        again at the next sync, and delays no other service.
         """
         try:
-            with suppress(RegistrationConflict):
+            with suppress(RegistrationConflict, NotOwner):
                 await self._registry.write(write)
         except CatalogFull as full:
             self._full_services.add(service)
@@ -313,11 +345,12 @@ class EtcdNaming:
         self._check_address(instance.address)
         return service, _with_origin(instance)
 
-    def _log_unlisted(self, key: bytes, error: Invalid) -> None:
+    def _log_unlisted(self, key: bytes, error: AdsumError) -> None:
         if key not in self._logged_keys and len(self._logged_keys) < MAX_LOGGED_KEYS:
             self._logged_keys.add(key)
             text = ascii(key.decode(errors="replace")[:MAX_LOGGED_KEY_LENGTH])
             _log.warning("the key %s in etcd is not listed: %s", text, error)
+            self._access.record_refusal(error)
 
 
 def _is_external(listing: Listing) -> bool:

@@ -221,7 +221,8 @@ class Publisher:
                 raise resource_exhausted(f"there are gRPC clients with {MAX_GRPC_SETS} different scopes already")
             group = self._grpc[visible] = GrpcSubscribers(self._budget, visible)
             self._begin_group(group)
-            group.publish(self._compiled, None, self.publication, self.revision)
+            if self.publication:
+                group.publish(self._compiled, None, self.publication, self.revision)
         group.session_count += 1
         return group
 

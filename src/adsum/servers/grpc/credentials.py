@@ -47,7 +47,11 @@ class CertificateFetcher:
 def server_credentials(certificates: ServerCertificates) -> grpc.ServerCredentials:
     """Returns credentials that require client certificates, and use the newest certificate for each connection."""
     fetcher = CertificateFetcher(certificates)
-    return grpc.dynamic_ssl_server_credentials(fetcher.initial, fetcher, require_client_authentication=True)
+    return grpc.dynamic_ssl_server_credentials(
+        fetcher.initial,
+        fetcher,  # type: ignore[arg-type]  # grpc documents that it may return None
+        require_client_authentication=True,
+    )
 
 
 def peer_certificate(properties: Mapping[str, Iterable[bytes]] | None) -> bytes:

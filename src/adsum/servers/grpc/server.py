@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from functools import cached_property, partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -40,22 +40,11 @@ class GrpcCall:
         self._writing: asyncio.Future[None] | None = None
         self._status: tuple[grpc.StatusCode, str] | None = None
         self.peer: str = context.peer().partition(":")[2]
-
-    @cached_property
-    def metadata(self) -> Mapping[str, str]:
-        """The metadata of the call, without binary values; names are in lower case. The values of a name that was sent
-        several times are joined with ", ".
-        """
-        found: dict[str, str] = {}
-        for name, value in self._context.invocation_metadata() or ():
-            if isinstance(value, str) and not name.endswith("-bin"):
-                found[name] = f"{found[name]}, {value}" if name in found else value
-        return found
-
-    @cached_property
-    def certificate(self) -> bytes:
+        # Read now: grpc crashes when these are read after the end of the call.
+        self.metadata: Mapping[str, str] = text_metadata(context.invocation_metadata() or ())
+        """The metadata of the call, without binary values; names are in lower case."""
+        self.certificate = peer_certificate(context.auth_context())
         """The verified client certificate of the connection (DER), empty if it has none."""
-        return peer_certificate(self._context.auth_context())
 
     @property
     def is_refused(self) -> bool:
@@ -112,6 +101,15 @@ class GrpcCall:
             return True
         done, _ = await asyncio.wait([self._writing], timeout=FINAL_READ_TIMEOUT)
         return bool(done)
+
+
+def text_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Mapping[str, str]:
+    """Returns metadata without binary values. The values of a name that was sent several times are joined with ", "."""
+    found: dict[str, str] = {}
+    for name, value in metadata:
+        if isinstance(value, str):
+            found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def _retrieve_exception(writing: asyncio.Future[None]) -> None:

@@ -72,7 +72,7 @@ class HttpServer:
                 on_shed=on_shed,
             )
         self._has_tls = tls is not None
-        self._server = UvicornServer(config, self._refusal, tls)
+        self._server: UvicornServer = UvicornServer(config, self._refusal, tls)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -9,6 +9,7 @@ from typing import Final, Protocol, cast
 
 from adsum.ports import ServerCertificates
 from adsum.servers.http.handshake_alerts import HandshakeAlerts
+from adsum.servers.http.handshake_log import HandshakeLog, peer_name
 from adsum.servers.http.limits import OnShed
 from adsum.servers.http.refusals import Refusals
 
@@ -16,7 +17,7 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds from the accept of a connection to the end of its handshake. A slower one is closed: `TLS_TIMEOUT`."""
 MAX_HANDSHAKES: Final = 1_000
 """Handshakes that are under way in a server. Past it, the one that began the longest ago is closed: `TLS_CROWDED`.
-So half-open handshakes never keep others waiting. A handshake takes about 60 KB."""
+So half-open handshakes never keep others waiting. A handshake takes about 40 KB."""
 HANDSHAKE_SHARE: Final = 4
 """Handshakes under way may be this part of the connections that a server allows, if that is fewer, so that half-open
 ones leave room. What happens past it is the same."""
@@ -73,6 +74,7 @@ class TlsConnector:
         self._no_tls_response = no_tls_response
         self._refusals = refusals
         self._on_shed = on_shed
+        self._log = HandshakeLog()
         self._under_way: dict[asyncio.Task[object], None] = {}
         """The handshakes under way. The oldest comes first."""
 
@@ -92,14 +94,16 @@ class TlsConnector:
         self._under_way[task] = None
         while len(self._under_way) > self.max_handshakes:
             self._close_oldest()
+        peer = peer_name(connection)
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT):
                 if await self._begins_with_tls(connection):
                     await self._shake_hands(connection)
         except (TimeoutError, ConnectionAbortedError):  # The latter is how event loops report their own timeout.
             self._on_shed(TLS_TIMEOUT)
-        except OSError:  # `ssl.SSLError` is one.
+        except OSError as error:  # `ssl.SSLError` is one.
             self._on_shed(TLS_FAILED)
+            self._log.failed(peer, error, asyncio.get_running_loop().time())
         finally:
             self._under_way.pop(task, None)
 
@@ -160,6 +164,9 @@ class TlsConnector:
             )
             if transport is None or tcp.is_closing():  # Event loops also return when the connection is lost.
                 raise ConnectionResetError("the connection was lost during the handshake")
+        except OSError as error:
+            tcp.abort()
+            raise alerts.error or error from None
         except BaseException:
             tcp.abort()
             raise

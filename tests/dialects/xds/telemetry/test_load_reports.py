@@ -17,8 +17,8 @@ from adsum.core.model import Instance, Key, Registration
 from adsum.dialects.xds.telemetry import load_reports
 from adsum.dialects.xds.telemetry.load_reports import InstanceTries, LoadReports
 from adsum.dialects.xds.telemetry.refusals import RefusalLog
-from tests.dialects.xds.callers import principal
 from tests.support.fakes import FakeClock
+from tests.support.tokens import make_token
 
 CALLER = Caller("tester", 0.0)
 
@@ -71,7 +71,7 @@ def _catalog(*ids: str) -> Snapshot:
 
 async def _serve(reports: LoadReports, call: LoadReportCall, *scopes: str) -> None:
     """Serves the call of a caller with these scopes; all by default."""
-    await reports.serve(call, principal("gw", *(scopes or ("read:*",))))
+    await reports.serve(call, make_token("gw", *(scopes or ("read:*",)))[0].principal())
 
 
 def _is_service(service: str) -> bool:

@@ -16,9 +16,9 @@ from adsum.dialects.xds.telemetry.gateway_metrics import MAX_LATENCY_BUCKETS
 from adsum.dialects.xds.telemetry.latency_window import LATENCY_WINDOW, LatencyWindow, quantile
 from adsum.dialects.xds.telemetry.refusals import RefusalLog
 from adsum.dialects.xds.telemetry.traffic import TrafficReports, TrafficSummary
-from tests.dialects.xds.callers import principal
 from tests.dialects.xds.fakes import CDS, metrics_message, resource
 from tests.support.fakes import FakeClock
+from tests.support.tokens import make_token
 
 
 class MetricsCall:
@@ -76,7 +76,7 @@ class TrafficWorld:
 
     def stream(self, caller: str = ConnectedGateways.caller) -> MetricsCall:
         call = MetricsCall()
-        self._tasks.append(asyncio.create_task(self.traffic.serve(call, principal(caller, "read:*"))))
+        self._tasks.append(asyncio.create_task(self.traffic.serve(call, make_token(caller, "read:*")[0].principal())))
         return call
 
     async def receive(self, call: MetricsCall, *messages: bytes | None) -> None:

@@ -69,9 +69,9 @@ TOKEN_OPERATIONS: Final = (
         (422, 503),
         (REASON_PARAMETER,),
         description="Idempotent: succeeds if there is no such token. What the token registered stays listed until its "
-        "leases expire. The token of a node's own host, `admin@NODE`, comes back by itself, with the secret that is in "
-        "the data folder of the node: to change that secret, remove the file `admin-token` there. So the last token "
-        "with the scope admin may be revoked.",
+        "leases expire. The tokens that a node makes, `admin@NODE` and `node@NODE`, come back by themselves, so the "
+        "last token with the scope admin may be revoked. To change the secret of `admin@NODE`, remove the file "
+        "`security/admin-token` in the data folder of the node.",
     ),
     ApiOperation(
         "list_invites",

@@ -113,8 +113,6 @@ class TokenOperations:
         scopes = _granted(request, body.parsed_scopes())
         id, secret = make_id(), make_secret()
         has_secret = body.name not in NAMES_WITHOUT_SECRET
-        if body.lifetime is not None and not has_secret:
-            raise Invalid("lifetime", f"must be absent: {body.name} does not expire; revoke it instead")
         token = Token(
             body.name,
             id,

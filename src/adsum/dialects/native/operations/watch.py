@@ -125,4 +125,5 @@ def _consumer(request: ApiRequest) -> Consumer | None:
     if not request.query.get("acks", False):
         return None
     id = request.query.get("consumer") or secrets.token_hex(16)
-    return Consumer(id, request.query.get("name", ""), request.peer, acks_immediately=True)
+    visible = request.principal.scopes.visible
+    return Consumer(id, request.query.get("name", ""), request.peer, acks_immediately=True, visible=visible)

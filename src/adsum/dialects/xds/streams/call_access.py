@@ -21,6 +21,10 @@ UNKNOWN_SCHEME: Final = "-"
 """Stands for credentials of another scheme than Bearer: wrong credentials are never taken for none."""
 RIGHTS_CHANGED: Final = "the rights of the caller have changed or ended: connect again"
 
+MAX_DELAYED_REFUSALS: Final = 1_000
+"""Refusals of wrong credentials that are delayed at a time. Past it a refusal is sent at once, so that they can't take
+the places of other calls."""
+
 AdmittedMethod = Callable[[StreamCall, Principal], Awaitable[None]]
 """Serves a call of a caller who may make it."""
 
@@ -32,6 +36,8 @@ class CallAccess:
         self._access = access
         self._registry = registry
         self._refusals = refusals
+        self._delayed = 0
+        """The refusals that are delayed now."""
 
     async def serve(self, operation: str, action: Action, method: AdmittedMethod, call: StreamCall) -> None:
         """Serves the call with `method` if the caller may do the action, else ends it with the reason.
@@ -45,14 +51,22 @@ class CallAccess:
             principal = self._access.identify(credentials)
             self._access.require(principal, action)
         except AdsumError as error:
-            await self._access.slow_down(error, credentials.address)
             self._access.record_refusal(operation, error, credentials)
+            await self._slow_down(error, credentials.address)
             self._refusals.add("", call.peer, grpc_status(error), str(error))
             call.refuse(grpc_status(error), str(error))
             return
         admitted = AdmittedCall(call, self._refusals)
         with self._access.session(principal, admitted.end):
             await method(admitted, principal)
+
+    async def _slow_down(self, error: AdsumError, address: str) -> None:
+        if self._delayed < MAX_DELAYED_REFUSALS:
+            self._delayed += 1
+            try:
+                await self._access.slow_down(error, address)
+            finally:
+                self._delayed -= 1
 
     async def _wait_until_loaded(self) -> None:
         """Returns when the catalog is loaded. Raises `StoreUnavailable` if the node stops, and `Overloaded`."""
