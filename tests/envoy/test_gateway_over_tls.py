@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ from tests.envoy.secure_registry import SecureRegistry
 
 GATEWAY_LIFE = LIFETIMES[TokenRole.GATEWAY]
 DAY = 86_400.0
+FAILED_HANDSHAKES = 'envoy_cluster_ssl_fail_verify_error{envoy_cluster_name="adsum_registry"}'
+MAX_ATTEMPTS_PER_SECOND = 10
+"""The streams of resources, loads and metrics each try again with delays of up to a second and more."""
 
 
 @pytest.fixture
@@ -173,6 +177,54 @@ def test_traffic_goes_on_while_all_certificates_are_expired_and_contact_comes_ba
         caller.wait_for_answers(50)
     assert caller.failed == []
     assert gateway.envoys() == envoys
+
+
+def test_a_gateway_that_starts_with_expired_certificates_serves_the_last_good_config_until_they_are_valid(
+    start_joined: Start,
+    addresses: GatewayAddresses,
+    ads: AdsServer,
+    registry: SecureRegistry,
+    folder: CredentialsFolder,
+    tmp_path: Path,
+) -> None:
+    first = start_joined()
+    first.wait_for_output(READY)
+    wait_until("the configuration on disk", lambda: list((tmp_path / "cache").rglob("*.json")))
+    first.signal(signal.SIGTERM)
+    assert first.wait_for_exit() == 0
+    registry.expire_server()
+    registry.join(folder.path, xds=ads.address, age=GATEWAY_LIFE + DAY)
+    second = start_joined("--drain-timeout", "1")
+    second.wait_for_output("no registry answers; the gateway serves the last good configuration")
+    second.wait_for_output("the certificate for the registry expired at")
+    with SteadyCaller(addresses.url) as caller:
+        caller.wait_for_answers(20)
+        registry.renew_server()
+        registry.renew(folder)
+        second.wait_for_output("reloaded: a new Envoy serves")
+        caller.wait_for_answers(50)
+    assert caller.failed == []
+    assert caller.refused == 0
+    assert serial_number(folder) in ads.client_serials
+
+
+def test_attempts_to_reach_a_registry_with_an_expired_certificate_are_paced(
+    start_joined: Start, addresses: GatewayAddresses, ads: AdsServer, registry: SecureRegistry
+) -> None:
+    gateway = start_joined()
+    gateway.wait_for_output(READY)
+    registry.expire_server()
+    ads.close()
+    ads.open()
+
+    def attempts() -> int:
+        lines = get(f"{addresses.monitor_url}/metrics").text.splitlines()
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(FAILED_HANDSHAKES))
+
+    wait_until("an attempt", attempts, lambda: gateway.output)
+    first, began = attempts(), time.monotonic()
+    wait_until("20 further attempts", lambda: attempts() >= first + 20, lambda: gateway.output)
+    assert 20 / (time.monotonic() - began) < MAX_ATTEMPTS_PER_SECOND
 
 
 def test_an_expired_certificate_of_the_registry_is_named_in_the_log(
