@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
 from tests.cli.conftest import Adsum
 
 
@@ -39,3 +40,15 @@ def test_nodes_with_tls_are_not_joined(adsum: Adsum) -> None:
     result = adsum("grpc-bootstrap", "--joined", "--xds", "10.0.0.1:1,10.0.0.2:1", "--xds-authority", "ca.pem")
     assert result.code == 78
     assert "without TLS" in result.err
+
+
+def test_a_joined_host_without_a_certificate_is_told_what_to_do(
+    adsum: Adsum, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CredentialsFolder(tmp_path / "joined")
+    folder.write(RegistryCredentials(("https://10.0.0.5:1",), xds=("10.0.0.5:2",), token="adsum_x"))
+    monkeypatch.setenv("ADSUM_CREDENTIALS", str(folder.path))
+    result = adsum("grpc-bootstrap")
+    assert result.code == 78
+    assert f"credentials: {folder.path} has no certificate" in result.err
+    assert "--credentials" not in result.err, "there is no such option"

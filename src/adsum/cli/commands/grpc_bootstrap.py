@@ -57,7 +57,7 @@ def grpc_bootstrap(loaded: Settings, xds: str, joined: bool, xds_authority: str,
         credentials = _own_credentials(xds_authority, xds_cert, xds_key)
         found = grpc_bootstrap(xds, loaded.get(ClientConfig).url, joined=joined, credentials=credentials)
     except Invalid as error:
-        raise ConfigError(f"--{error}") from None
+        raise ConfigError(f"--{error}" if error.field.startswith("xds") else str(error)) from None
     if joined and len(found["xds_servers"]) > 1:
         raise ConfigError(
             "--joined: needs nodes with IP addresses of one family, without TLS; name them with --xds, or omit --joined"
