@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -378,6 +379,8 @@ def serve(
     reload_config: Callable[[], ServeConfig] | None = None,
 ) -> None:
     """Runs a node in this process until a signal ends it; see `Daemon.run`. Raises `AdsumError` for the operator."""
+    # Read when grpc is imported. Otherwise it writes a line for every failed TLS handshake, which anyone can cause.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     limit = raise_descriptor_limit()
     _collect_rarely()
     if config.insecure and config.log_level == "error" and sys.stderr is not None:

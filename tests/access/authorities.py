@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+_CLIENT_KEY = ec.generate_private_key(ec.SECP256R1())
+"""The key of every client certificate."""
 
 
 class TestAuthority:
@@ -17,8 +21,11 @@ class TestAuthority:
 
     __test__ = False
 
-    def __init__(self, name: str = "Adsum authority", now: float = 1_700_000_000.0) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(
+        self, name: str = "Adsum authority", now: float = 1_700_000_000.0, key: ec.EllipticCurvePrivateKey | None = None
+    ) -> None:
+        """`now`: the present on the wall clock, near which certificates are valid. Without a key it makes one."""
+        self.key = key or ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.now = datetime.fromtimestamp(now, UTC)
         self.certificate = self._sign(self.key, self.name, [], 3_650 * 86_400.0, -60.0)
@@ -31,9 +38,17 @@ class TestAuthority:
         self, *uris: str, common_names: Sequence[str] = ("x",), lifetime: float = 3_600.0, begins: float = -60.0
     ) -> bytes:
         """A client certificate (DER) with these URIs as alternative names."""
-        key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_names])
-        return self._sign(key, subject, uris, lifetime, begins).public_bytes(Encoding.DER)
+        return self._sign(_CLIENT_KEY, subject, uris, lifetime, begins).public_bytes(Encoding.DER)
+
+    def write(self, folder: Path, *uris: str) -> tuple[str, str]:
+        """Writes a client certificate with these URIs. Returns the files of the certificate and its key."""
+        certificate, key = folder / "client.pem", folder / "client.key"
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "client")])
+        signed = self._sign(_CLIENT_KEY, subject, uris, 3_600.0, -60.0)
+        certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+        key.write_bytes(_CLIENT_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return str(certificate), str(key)
 
     def _sign(
         self, key: ec.EllipticCurvePrivateKey, subject: x509.Name, uris: Sequence[str], lifetime: float, begins: float

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -86,13 +87,19 @@ def test_a_session_of_a_principal_whose_rights_have_ended_is_ended_when_it_is_op
     assert ended.count == 1
 
 
-def test_a_session_that_closes_others_while_it_is_ended(sessions: Sessions) -> None:
-    stack, other = ExitStack(), Ended()
-    stack.enter_context(sessions.open(principal(), other))
-    with sessions.open(principal(), stack.close):
-        sessions.end([A])
-    assert len(sessions) == 0
-    assert other.count <= 1
+def test_a_session_that_another_one_closes_while_it_is_ended_is_not_ended(sessions: Sessions) -> None:
+    one, other, ended = ExitStack(), ExitStack(), Ended()
+
+    def close(stack: ExitStack) -> None:
+        ended()
+        stack.close()
+
+    one.enter_context(sessions.open(principal(), partial(close, other)))
+    other.enter_context(sessions.open(principal(), partial(close, one)))
+    sessions.end([A])
+    assert (ended.count, len(sessions)) == (1, 0)
+    one.close()
+    other.close()
 
 
 def test_a_session_that_can_not_be_ended_does_not_keep_the_others(

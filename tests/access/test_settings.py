@@ -56,3 +56,9 @@ def test_a_wrong_setting_is_refused_and_named(values: dict[str, str], field: str
     assert "secret" not in str(refused.value)
     with pytest.raises(Invalid):
         ServeConfig(store="memory:", **values)  # type: ignore[arg-type]
+
+
+def test_scopes_of_certificates_need_an_authority_that_signs_them() -> None:
+    with pytest.raises(Invalid, match="--tls-client-ca") as refused:
+        ServeConfig(store="memory:", certificate_scopes=("spiffe://corp/*=read:*",))
+    assert refused.value.field == "certificate_scopes"

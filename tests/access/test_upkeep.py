@@ -10,12 +10,23 @@ from adsum.access.control import AccessControl
 from adsum.access.credentials import Credentials
 from adsum.access.token_declarations import EXPIRED_TOKEN_KEPT, find_token
 from adsum.access.upkeep import DAY, UPKEEP_INTERVAL, TokenUpkeep
+from adsum.core.access.principal import Principal
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.catalog.documents import ACCESS_KINDS, DocumentKind
 from adsum.registry import Registry
 from tests.support.fakes import FakeClock, FakeStore
 from tests.support.observers import RecordingObserver
 from tests.support.tokens import declare_token, revoke_token
+
+
+class OneCertificate:
+    """Takes every certificate for one principal."""
+
+    def __init__(self, principal: Principal) -> None:
+        self._principal = principal
+
+    def identify(self, certificate: bytes) -> Principal:
+        return self._principal
 
 
 class TokenNode:
@@ -72,6 +83,27 @@ async def test_a_recorded_use_ends_no_session(node: TokenNode) -> None:
         node.access.refresh()
         assert (node.used("web") > 0, ended) == (True, [])
         assert node.access.identify(Credentials(token)) is principal
+
+
+async def test_a_token_with_an_open_stream_is_in_use(node: TokenNode) -> None:
+    principal = node.access.identify(Credentials(await declare_token(node.registry, "web", "read:*")))
+    with (
+        node.access.session(principal, lambda: None),
+        node.access.session(node.access.anonymous, lambda: None),
+    ):
+        node.clock.jump(3 * DAY)
+        await node.clock.advance(UPKEEP_INTERVAL)
+    assert node.used("web") == node.clock.wall() // DAY * DAY
+    assert list(node.access.last_used) == [principal.token_id], "callers without a token have no last use"
+
+
+async def test_a_token_that_is_used_by_its_certificate_is_in_use(node: TokenNode) -> None:
+    await declare_token(node.registry, "web", "read:*")
+    principal = find_token(node.registry.snapshot.documents, "web").principal()
+    node.access.certificates = OneCertificate(principal)
+    assert node.access.identify(Credentials(certificate=b"DER")) is principal
+    await node.clock.advance(UPKEEP_INTERVAL)
+    assert node.used("web") == node.clock.wall() // DAY * DAY
 
 
 async def test_a_revoked_token_is_forgotten_and_an_expired_one_removed(node: TokenNode) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adsum.certificates.authority import LIFETIMES, Authority, token_id_of
+from adsum.certificates.authority import AUTHORITY_LIFETIME, LIFETIMES, Authority, token_id_of
 from adsum.certificates.pairs import KeyPair, make_pair
 from adsum.certificates.server_names import ServerNames
 from adsum.core.access.tokens import TokenParts, TokenRole
@@ -70,15 +70,38 @@ def test_a_certificate_is_signed_anew_at_half_of_its_life_with_the_same_key(fold
     assert folder.read("gateway/client.key") == key
 
 
-@pytest.mark.parametrize("broken", ["client.pem", "client.key"])
-def test_a_certificate_that_does_not_fit_is_replaced(folder: SecurityFolder, broken: str) -> None:
+@pytest.mark.parametrize("name", ["client.pem", "client.key"])
+@pytest.mark.parametrize("content", [None, b"", b"damaged"])
+def test_a_damaged_certificate_or_key_is_made_again(folder: SecurityFolder, name: str, content: bytes | None) -> None:
     authority, gateway = Authority.create(NOW), LocalCredentials(folder, "gateway", "gateway", "gateway@n1")
     gateway.keep_certificate(authority, TOKEN.id, TokenRole.GATEWAY, NOW)
-    folder.write(f"gateway/{broken}", b"half")
+    if content is None:
+        folder.file(f"gateway/{name}").unlink()
+    else:
+        folder.write(f"gateway/{name}", content)
     assert gateway.keep_certificate(authority, TOKEN.id, TokenRole.GATEWAY, NOW)
     assert authority.has_signed(read_pair(folder).leaf)
-    assert gateway.keep_certificate(authority, "2" * 16, TokenRole.GATEWAY, NOW), "it names another token"
-    assert gateway.keep_certificate(Authority.create(NOW), "2" * 16, TokenRole.GATEWAY, NOW), "of another authority"
+    assert stat.S_IMODE(folder.file("gateway/client.key").stat().st_mode) == 0o600
+
+
+def test_another_token_and_another_authority_get_another_certificate(folder: SecurityFolder) -> None:
+    operator = LocalCredentials(folder, "gateway", "operator", "admin@n1")
+    operator.keep_certificate(Authority.create(NOW), TOKEN.id, TokenRole.PLAIN, NOW)
+    replaced = Authority.create(NOW)
+    assert operator.keep_certificate(replaced, TOKEN.id, TokenRole.PLAIN, NOW)
+    assert replaced.has_signed(read_pair(folder).leaf)
+    assert operator.keep_certificate(replaced, "2" * 16, TokenRole.PLAIN, NOW)
+    assert token_id_of(read_pair(folder).leaf) == "2" * 16
+
+
+def test_a_node_that_cannot_sign_leaves_the_certificate_alone(folder: SecurityFolder) -> None:
+    authority, gateway = Authority.create(NOW), LocalCredentials(folder, "gateway", "gateway", "gateway@n1")
+    gateway.keep_certificate(authority, TOKEN.id, TokenRole.GATEWAY, NOW)
+    before = read_pair(folder)
+    without_key = Authority.load(authority.certificate_pem())
+    for found, now in ((without_key, NOW), (authority, NOW + AUTHORITY_LIFETIME)):
+        assert not gateway.keep_certificate(found, "2" * 16, TokenRole.GATEWAY, now)
+    assert read_pair(folder) == before
 
 
 def read_pair(folder: SecurityFolder) -> KeyPair:

@@ -37,6 +37,10 @@ class RunningDaemon:
         """The registry, to be read from any thread: its snapshots never change."""
         return self._daemon.registry
 
+    def reload(self, config: ServeConfig) -> None:
+        """Applies other settings, as on SIGHUP."""
+        self._call(self._daemon.reload(config))
+
     def run(self, work: Coroutine[object, object, T]) -> T:
         """Runs a coroutine in the event loop of the node. Returns its result."""
         return self._call(work)

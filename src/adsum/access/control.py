@@ -123,7 +123,10 @@ class AccessControl:
         if not self._registry.is_ready:
             raise StoreUnavailable("the tokens are not loaded yet; try again")
         if certificates is not None:
-            return certificates.identify(certificate)
+            principal = certificates.identify(certificate)
+            if principal.token_id:
+                self.last_used[principal.token_id] = self._clock.wall()
+            return principal
         if self.jwts is not None and not token.startswith(TOKEN_PREFIX):
             return self.jwts.identify(token)
         id, secret = parse_token(token)

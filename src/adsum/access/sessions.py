@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -54,6 +54,11 @@ class Sessions:
     def __len__(self) -> int:
         """The number of open sessions."""
         return sum(map(len, self._by_token.values()))
+
+    @property
+    def token_ids(self) -> Collection[str]:
+        """The ids of the tokens that have open sessions; "" stands for principals without one."""
+        return self._by_token.keys()
 
     @contextmanager
     def open(self, principal: Principal, end: Callable[[], None], *, is_current: bool = True) -> Iterator[None]:

@@ -53,11 +53,13 @@ class TokenUpkeep:
         """Writes what has changed since the last round. Raises what `Registry.write` raises."""
         access = self._access
         access.refresh()
+        now = self._clock.wall()
+        access.last_used |= dict.fromkeys(access.sessions.token_ids, now)  # A stream is opened once and used for weeks.
         for id in [id for id in access.last_used if access.tokens.find(id) is None]:
             del access.last_used[id]
         days = {id: used // DAY * DAY for id, used in access.last_used.items()}
         await self._write(mark_used(days))
-        await self._write(remove_expired(self._clock.wall()))
+        await self._write(remove_expired(now))
 
     async def _write(self, declaration: Declaration) -> None:
         if declaration(self._registry.snapshot):  # A round without work does not wait for the store.

@@ -203,6 +203,10 @@ class ServeConfig(DialectSettings, AccessSettings, NodeConfig):
     def __post_init__(self) -> None:
         self.check_node()
         self.check_access()
+        if self.certificate_scopes and not self.tls_client_ca:
+            raise Invalid(
+                "certificate_scopes", "needs --tls-client-ca: the authorities of the certificates that it concerns"
+            )
         self.check_dialects(self.store)
         if self.xds == OFF and self.gateway != OFF:
             raise Invalid("gateway", "needs --xds, which is off: the gateway gets its configuration over xDS")

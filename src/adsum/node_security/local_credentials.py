@@ -83,8 +83,11 @@ class LocalCredentials:
     def keep_certificate(self, authority: Authority, token_id: str, role: TokenRole, now: float) -> bool:
         """Signs a certificate that names the token, if there is none, or if half of its life is over.
 
-        Returns whether it was signed. The key stays the same as long as it can be read. Raises `Invalid`.
+        Returns whether it was signed. The key stays the same as long as it can be read. Does nothing on a node that
+        can't sign. Raises `Invalid`.
         """
+        if not authority.can_sign or authority.expires <= now:
+            return False
         key = self._folder.read(self._file(KEY_FILE)) or b""
         chain = self._folder.read(self._file(CERTIFICATE_FILE)) or b""
         if _is_right(chain, key, authority, token_id, now):

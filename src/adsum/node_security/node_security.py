@@ -209,7 +209,7 @@ class NodeSecurity:
     def _keep_certificate(self, credentials: LocalCredentials, token_id: str, role: TokenRole) -> None:
         """Keeps a certificate for xDS valid, if this node may sign. Elsewhere its holder has it signed."""
         authority = self.authority
-        if isinstance(authority, RegistryAuthority) and authority.issues:
+        if isinstance(authority, RegistryAuthority):
             credentials.keep_certificate(authority.authority, token_id, role, self._clock.wall())
 
     def registry_addresses(self, advertised: str, peer_urls: Sequence[str]) -> RegistryAddresses:

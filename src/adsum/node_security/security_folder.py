@@ -107,9 +107,13 @@ class SecurityFolder:
             raise self._unusable(path, error) from None
 
     def write_if_changed(self, name: str, content: bytes) -> bool:
-        """Replaces a file unless it has this content. Returns whether it was replaced."""
-        if self.read(name) == content:
-            return False
+        """Replaces a file unless it has this content. Returns whether it was replaced.
+
+        A file that can't be read, because root has written it, is replaced, too.
+        """
+        with suppress(Invalid):
+            if self.read(name) == content:
+                return False
         self.write(name, content)
         return True
 

@@ -17,10 +17,11 @@ from adsum.certificates.authority import AUTHORITY_LIFETIME, Authority
 from adsum.client.client import Client
 from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
-from adsum.client.errors import AuthorityMismatch, NotAllowed, NotAuthenticated, RegistryUnavailable
+from adsum.client.errors import AuthorityMismatch, NodeUnreachable, NotAllowed, NotAuthenticated, RegistryUnavailable
 from adsum.client.native.api import RegistryApi
 from adsum.client.native.authority import accept_authority, fetch_authority
 from adsum.client.native.request_sender import TRUST_PAUSE
+from adsum.client.native.transport import Transport
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate
 from adsum.client.sync import SyncClient
 from tests.client.secure_node import DAY, OTHER_TOKEN, TOKEN, SecureNode, problem, secure_node, server_context
@@ -83,6 +84,19 @@ async def test_the_synchronous_client_sends_the_token_too(
 
     await asyncio.to_thread(list_services)
     assert node.requests == [("GET /api/v1/services", f"Bearer {TOKEN}")]
+
+
+@pytest.mark.parametrize(("role", "address"), [("operator", "10.9.9.9"), ("client", "127.0.0.1")])
+async def test_an_instance_on_the_host_of_a_secure_node_is_listed_where_other_hosts_reach_it(
+    node: SecureNode,
+    join: Callable[..., RegistryCredentials],
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+    address: str,
+) -> None:
+    monkeypatch.setenv("ADSUM_ADDRESS", "10.9.9.9")  # It stands for the address on the way to other hosts.
+    async with Client(credentials=join(node.url, role=role).folder, cache=False) as client:
+        assert await client.source.local_address() == address
 
 
 async def test_a_client_without_a_token_learns_how_to_get_one(
@@ -345,6 +359,23 @@ async def test_a_registrar_that_may_not_register_goes_on_and_logs_once(
         assert not registrar.denial
         await registrar.stop()
     assert caplog.text.count("it needs the scope write:orders") == 1
+
+
+async def test_a_hand_shake_that_is_given_up_closes_its_connection() -> None:
+    ended = asyncio.Event()
+
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        ended.set()
+
+    transport = Transport(ssl.create_default_context())
+    async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(NodeUnreachable, match="in time"):
+            await transport.request("GET", url, timeout=0.05)
+        await asyncio.wait_for(ended.wait(), 10.0)
+    await transport.close()
 
 
 async def test_the_authority_is_fetched_without_verifying_the_node(node: SecureNode, authority: Authority) -> None:

@@ -7,7 +7,7 @@ from fnmatch import translate
 from re import fullmatch
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adsum.core.access.identity_rules import (
@@ -28,6 +28,9 @@ from tests.core.access.principals import scopes
 from tests.core.identity_json import json_values
 
 
+@example("ab*ba", "aba")
+@example("a*a", "a")
+@example("*ab*ba*", "aba")
 @given(st.text(alphabet="ab/*", max_size=8), st.text(alphabet="ab/*", max_size=10))
 def test_an_asterisk_stands_for_any_text(pattern: str, text: str) -> None:
     assert IdentityPattern(pattern).matches(text) is (fullmatch(translate(pattern), text) is not None)

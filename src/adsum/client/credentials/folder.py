@@ -28,6 +28,8 @@ TOKEN_FILE: Final = "token"
 CERTIFICATE_FILE: Final = "client.pem"
 KEY_FILE: Final = "client.key"
 
+OPERATOR_ROLE: Final = "operator"
+"""The role in the folder that a node writes for commands on its own host."""
 FORMAT_VERSION: Final = 1
 """The version of the folder's format. A folder of a later version is refused."""
 MAX_FILE_BYTES: Final = 256 * 1024

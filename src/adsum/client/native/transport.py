@@ -17,6 +17,7 @@ import httpcore
 
 from adsum import wire
 from adsum.client.errors import NodeNotConnected, NodeNotTrusted, NodeUnreachable
+from adsum.client.native.closing_backend import ClosingBackend
 from adsum.client.native.tls_errors import find_tls_error, is_untrusted, tls_problem
 from adsum.core.validation import quoted
 from adsum.version import __version__
@@ -178,8 +179,12 @@ class _ConnectionPool(httpcore.AsyncConnectionPool):
         self._transport = transport
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        context = self._transport.ssl_context
         return httpcore.AsyncHTTPConnection(
-            origin, ssl_context=self._transport.ssl_context, keepalive_expiry=KEEPALIVE_EXPIRY
+            origin,
+            ssl_context=context,
+            keepalive_expiry=KEEPALIVE_EXPIRY,
+            network_backend=ClosingBackend() if context is not None else None,
         )
 
 

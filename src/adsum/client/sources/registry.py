@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from adsum import wire
 from adsum.client.consumer_identity import ConsumerIdentity, ServiceConsumers
 from adsum.client.credentials.client_credentials import ClientCredentials
+from adsum.client.credentials.folder import OPERATOR_ROLE
 from adsum.client.errors import RegistryUnavailable
-from adsum.client.local_address import outbound_address_to_any
+from adsum.client.local_address import LOOPBACK, default_address, outbound_address_to_any
 from adsum.client.native.api import RegistryApi
 from adsum.client.native.hedged_requests import HEDGE_DELAY
 from adsum.client.native.request_sender import REQUEST_TIMEOUT
@@ -40,6 +41,8 @@ class RegistrySource:
     ) -> None:
         self.api = RegistryApi(urls, actor=actor, clock=clock, rng=rng, credentials=credentials)
         self.cache_fallback_delay = HEDGE_DELAY * len(urls)
+        joined = credentials.joined if credentials is not None else None
+        self._is_on_node_host = joined is not None and joined.role == OPERATOR_ROLE
         self._clock = clock
         self._registry = RegistryAccess(self.api, clock, rng)
         self._consumers = ServiceConsumers(consumer) if consumer is not None else None
@@ -70,13 +73,18 @@ class RegistrySource:
         return await self.api.deregister(service, id, reason=reason, holder=holder)
 
     async def local_address(self) -> str:
-        """Returns this host's address on the way to a node on another host; 127.0.0.1 if all are on this host."""
+        """Returns this host's address on the way to a node on another host; 127.0.0.1 if all are on this host.
+
+        On the host of a node with tokens it is the address on the way to other hosts: such a node is for a network, and
+        accepts no address that only this host reaches.
+        """
         urls = map(urlsplit, self.api.nodes.order(self._clock.now()))
         hosts = [(url.hostname or "", url.port or (443 if url.scheme == "https" else 80)) for url in urls]
         try:
-            return await outbound_address_to_any(hosts, REQUEST_TIMEOUT)
+            address = await outbound_address_to_any(hosts, REQUEST_TIMEOUT)
         except OSError as error:
             raise RegistryUnavailable(str(error)) from None
+        return default_address() if address == LOOPBACK and self._is_on_node_host else address
 
     async def close(self) -> None:
         await self.api.close()
