@@ -19,6 +19,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import json_format
 
+from adsum.core.addresses import format_host_port
 from adsum.gateway.profile import GatewayProfile, split_address
 from adsum.ports import ServerCertificates
 from adsum.servers.grpc.credentials import peer_certificate, server_credentials
@@ -37,10 +38,12 @@ SERVICE = "orders"
 class AdsServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
     """Serves at `address` until closed; it can be closed and opened again."""
 
-    def __init__(self, port: int, upstream: int, certificates: ServerCertificates | None = None) -> None:
+    def __init__(
+        self, port: int, upstream: int, certificates: ServerCertificates | None = None, host: str = "127.0.0.1"
+    ) -> None:
         """With `certificates` it speaks TLS and requires client certificates."""
         self.port = port
-        self.address = f"127.0.0.1:{port}"
+        self.address = format_host_port(host, port)
         self._upstream = upstream
         self.profiles: list[GatewayProfile] = []
         """The profiles that gateways reported, in the order in which they connected."""

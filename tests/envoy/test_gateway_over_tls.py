@@ -126,6 +126,7 @@ def test_a_renewed_certificate_is_used_without_a_restart_or_a_new_stream(
     assert gateway.envoys() == envoys
 
 
+@pytest.mark.long
 def test_a_revoked_gateway_keeps_its_configuration_and_says_why(
     start_joined: Start,
     addresses: GatewayAddresses,
@@ -259,6 +260,18 @@ def test_a_registry_whose_certificate_has_another_name_is_not_followed(
     gateway.wait_for_output("its certificate is not for 127.0.0.1")
     server.close()
     assert server.profiles == []
+
+
+def test_a_registry_at_an_ipv6_address_is_followed_however_that_is_written(
+    start: Start, addresses: GatewayAddresses, port: Callable[[], int], upstream: UpstreamServer, tmp_path: Path
+) -> None:
+    registry = SecureRegistry()
+    server = AdsServer(port(), upstream.port, registry, "::1")
+    folder = registry.join(tmp_path / "other", xds=f"[0:0::0001]:{server.port}")
+    gateway = start("--xds", "", ADSUM_CREDENTIALS=str(folder.path))
+    gateway.wait_for_output(READY)
+    assert get(addresses.url).text == "ok"
+    server.close()
 
 
 def test_own_certificates_are_named_by_settings(

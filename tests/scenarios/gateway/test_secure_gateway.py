@@ -13,7 +13,10 @@ import pytest
 from adsum import Client
 from adsum.envoy.metrics.monitor import READY_BODY
 from tests.scenarios.instance_server import running_instance
-from tests.scenarios.processes import ADSUM_COMMAND, SCENARIO_TIMEOUT, ScenarioProcess, ScenarioSandbox, wait_until
+from tests.scenarios.processes import ADSUM_COMMAND, ScenarioProcess, ScenarioSandbox, wait_until
+
+RECOVERY_TIMEOUT = 90.0
+"""Seconds within which a gateway must have noticed its new certificate; it takes about 20."""
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -72,7 +75,7 @@ class SecureGateway:
 
 async def wait_until_async(poll: Callable[[], Awaitable[bool]], describe: Callable[[], str]) -> None:
     """Returns once `poll` returns True."""
-    deadline = time.monotonic() + SCENARIO_TIMEOUT
+    deadline = time.monotonic() + RECOVERY_TIMEOUT
     while not await poll():
         assert time.monotonic() < deadline, describe()
         await asyncio.sleep(0.05)

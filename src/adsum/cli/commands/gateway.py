@@ -39,7 +39,7 @@ def gateway(loaded: Settings) -> int:
 
     Access logs and the line that reports the listen addresses go to standard output, all other logs to standard error.
     --monitor serves /metrics for Prometheus, /healthz and /readyz. /readyz is 503 while the gateway drains; its body
-    reports when no registry has been heard from for 7.5 s.
+    reports when no registry has been heard from for 7.5 s, and why.
     """
     from adsum.envoy.gateway import Gateway
     from adsum.envoy.runner import GatewayRunner

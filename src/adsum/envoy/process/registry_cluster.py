@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ NODE_EJECTION_TIME: Final = 10.0
 KEEPALIVE: Final = (DEFAULT_HEARTBEAT, DEFAULT_HEARTBEAT)
 """Seconds between two pings to the registry, and seconds that each may take; then Envoy tries another node. So a
 gateway notices silence as soon as other consumers do (`heartbeats.stale_after`)."""
-CONNECTION_LIFETIME: Final = 30.0
+CONNECTION_LIFETIME: Final = 10.0
 """Seconds after which a connection over TLS takes no new streams; those that it has continue. A stream that the
 registry has ended because of the gateway's certificate comes back with the newest certificate soon."""
 
@@ -118,7 +119,9 @@ def _tls(plan: GatewayPlan, folder: Path) -> dict[str, Any]:
 
 def _tls_socket(host: str, folder: Path, *, has_identity: bool) -> dict[str, Any]:
     is_address = is_ip_address(host)
-    name = {"san_type": "IP_ADDRESS" if is_address else "DNS", "matcher": {"exact": host}}
+    # Envoy compares texts, and has an address as it is usually written.
+    exact = str(ip_address(host)) if is_address else host
+    name = {"san_type": "IP_ADDRESS" if is_address else "DNS", "matcher": {"exact": exact}}
     common: dict[str, Any] = {
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
         "alpn_protocols": ["h2"],

@@ -66,7 +66,7 @@ async def watch_contact(
             if has_changed and problem is None:
                 _log.info("the registry is connected again")
             elif has_changed or (problem is not None and reported[1] not in (None, problem)):
-                await _log_problem(envoy, problem, identity(), is_refused=is_refused)
+                await _log_problem(envoy, problem, identity(), is_refused=is_refused, is_new=has_changed)
             if reported != (envoy, problem):
                 await _report(envoy.admin, problem)
                 reported = envoy, problem
@@ -83,8 +83,14 @@ def _has_expired(identity: RegistryIdentity | None) -> bool:
 
 
 async def _log_problem(
-    envoy: EnvoyInstance, problem: ContactProblem | None, identity: RegistryIdentity | None, *, is_refused: bool
+    envoy: EnvoyInstance,
+    problem: ContactProblem | None,
+    identity: RegistryIdentity | None,
+    *,
+    is_refused: bool,
+    is_new: bool,
 ) -> None:
+    """Logs the problem with its reason. One that is not new is only logged if it has a reason of its own."""
     if problem is ContactProblem.REFUSED:
         reason = f"the registry rejects this gateway: {envoy.process.refusal}: {REFUSED_REMEDY}"
     elif is_refused:
@@ -93,6 +99,8 @@ async def _log_problem(
         reason = EXPIRED_REMEDY
     else:
         reason = await unreachable_reason(envoy.plan.registry_nodes, identity)
+    if not (reason or is_new):
+        return
     _log.warning(
         "no contact with the registry for %g s; the gateway serves the last known configuration%s",
         LOST_AFTER,
