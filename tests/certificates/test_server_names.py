@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.certificates.authority import Authority
-from adsum.certificates.host_addresses import find_addresses, parse_fib_trie, parse_if_inet6
+from adsum.certificates.host_addresses import default_route_address, find_addresses, parse_fib_trie, parse_if_inet6
 from adsum.certificates.requests import MAX_REQUEST_NAMES, create_request, new_key, parse_request
 from adsum.certificates.server_names import LOCAL_NAMES, ServerNames, find_host_names, parse_address, server_names
 from adsum.core.access.tokens import TokenRole
@@ -89,6 +89,7 @@ def test_names_include_fewer_names() -> None:
 def test_this_host_has_names_and_addresses() -> None:
     assert set(LOCAL_NAMES) <= set(server_names([], find_host_names(), find_addresses()).texts())
     assert "127.0.0.1" in find_addresses()
+    assert default_route_address() in ("", *find_addresses())
 
 
 def test_linux_lists_own_ipv4_addresses_as_local_hosts() -> None:

@@ -83,7 +83,8 @@ def test_a_second_join_under_the_same_name_is_refused_and_keeps_the_folder(
     before = joined_host.read()
     again = adsum("join", str(tmp_path / "line"), "--name", "web1", "--folder", str(joined_host.path))
     assert again.code == 1
-    assert "web1" in again.err
+    assert "named web1" in again.err
+    assert "--name sets the name of this host" in again.err
     assert joined_host.read() == before
     assert adsum("ls").code == 0
 
@@ -124,3 +125,14 @@ async def test_views_and_registrations_survive_a_rotated_token(
         await until(lambda: resolver.connected and time.monotonic() > rotated_at + 1.5)
         assert [endpoint.status for endpoint in resolver.view.endpoints] == ["passing"]
         assert (await client.api.instance("orders", "o1")).lease == "held"
+
+
+def test_a_leaked_join_line_is_revoked(registry_host: RunningDaemon, adsum: Adsum) -> None:
+    line = adsum("token", "invite", "--for", "node").out.strip()
+    invite_id = line.rpartition("/")[2].partition(".")[0]
+    listed = adsum("token", "invites")
+    assert invite_id in listed.out
+    assert line.partition(".")[2].partition("#")[0] not in listed.out, "a list shows no secret"
+    for _ in range(2):
+        assert adsum("token", "revoke-invite", invite_id).code == 0
+    assert invite_id not in adsum("token", "invites").out

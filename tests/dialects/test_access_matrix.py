@@ -19,7 +19,9 @@ from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.api.operation import ApiOperation
 from adsum.dialects.native.api.operation_table import OPERATIONS
 from tests.dialects.native.native_api import JSON, NativeApi
+from tests.dialects.xds.streams.streams_world import StreamsWorld
 from tests.support.fake_authority import FakeAuthority
+from tests.support.fakes import run_until_idle
 from tests.support.tokens import bearer, declare_invite, declare_token, make_token, revoke_token
 
 SERVICE, EMPTIED = "orders", "orders-old"
@@ -249,3 +251,46 @@ async def test_a_native_operation_answers_each_caller_as_its_action_says(
 def assert_unchanged(api: NativeApi, before: Snapshot) -> None:
     """Asserts that a refused request has changed nothing: neither the catalog, nor documents, nor a lease."""
     assert api.registry.snapshot is before
+
+
+GRPC_STATUSES: Final[Mapping[int, str]] = MappingProxyType({401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"})
+GRPC_ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
+    {
+        "DeltaAggregatedResources": Action.LIST,
+        "StreamAggregatedResources": Action.LIST,
+        "StreamLoadStats": Action.REPORT,
+        "StreamMetrics": Action.REPORT,
+    }
+)
+"""Method of xDS → an action with its statuses. What a stream of discovery sends is limited to what its caller sees."""
+
+
+@pytest.mark.parametrize("caller", [*CALLERS, "no-rights"])
+@pytest.mark.parametrize("method", GRPC_ACTIONS)
+async def test_a_method_of_xds_admits_each_caller_as_its_action_says(method: str, caller: str) -> None:
+    world = StreamsWorld(NO_SCOPES)
+    await world.registry.start()
+    await world.xds.start()
+    await world.register("o1", SERVICE)
+    tokens = {name: await world.declare(name, *scopes) for name, scopes in SCOPES.items()}
+    tokens["wrong"] = make_token("unheard-of")[1]
+    tokens["expired"] = await world.declare("expired", "admin", expires=world.clock.wall() - 1)
+    tokens["revoked"] = await world.declare("revoked", "admin")
+    tokens["no-rights"] = await world.declare("no-rights")
+    await revoke_token(world.registry, "revoked")
+    await world.settle()
+    path = next(path for path in world.xds.methods if path.endswith(f"/{method}"))
+    before = world.registry.snapshot
+    call = world.call(tokens.get(caller, ""), path)
+    await run_until_idle()
+    wanted = 403 if caller == "no-rights" else EXPECTED[GRPC_ACTIONS[method]][caller]
+    assert call.ended.partition(":")[0] == GRPC_STATUSES.get(wanted, "")
+    assert len(world.refused) == (0 if wanted == OK else 1), "every refusal is counted"
+    assert world.registry.snapshot is before
+    await call.close()
+    await world.xds.stop()
+    await world.registry.stop()
+
+
+def test_every_method_of_xds_is_in_the_matrix() -> None:
+    assert {path.rpartition("/")[2] for path in StreamsWorld().xds.methods} == set(GRPC_ACTIONS)

@@ -163,12 +163,12 @@ async def test_a_host_that_joins_again_replaces_its_folder_and_says_so(
     assert (await run(adsum, "join", line, "--name", "web1")).code == 0
     again = await run(adsum, "join", line, "--name", "web2")
     assert again.code == 0
-    assert f"replacing the credentials of web1 for {joining.node.url} in {folder.path}" in again.err
+    assert f"this join replaces the credentials of web1 for {joining.node.url} in {folder.path}" in again.err
     assert folder.read().name == "web2"
     (folder.path / "registry.json").write_text("broken")
     mended = await run(adsum, "join", line, "--name", "web3")
     assert mended.code == 0
-    assert "replacing credentials that can't be read" in mended.err
+    assert "this join replaces credentials that can't be read" in mended.err
 
 
 async def test_a_renewal_replaces_the_certificate_and_keeps_the_key(

@@ -19,13 +19,15 @@ from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.find import join_folder
 from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
-from adsum.client.errors import NotAuthenticated
+from adsum.client.errors import NotAuthenticated, RegistryRefused
 from adsum.client.native.join import JoinedHost, join_registry, joiner_name
 from adsum.client.native.request_sender import RequestSender
 from adsum.core.access.join_line import MAX_LINE_LENGTH, SCHEME, JoinLine, parse_join_line
 from adsum.core.access.tokens import check_token_name
 from adsum.core.errors import Invalid
 
+CONFLICT: Final = 409
+"""The status of a join under a name that another host has."""
 STANDARD_INPUT: Final = "-"
 NEXT_COMMANDS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     {
@@ -84,7 +86,7 @@ def _join(target: CredentialsFolder, line: JoinLine, name: str) -> None:
     check_token_name("name", name)
     before = _read_before(target)
     if before:
-        output.print_message(f"replacing {before} in {target.path}")
+        output.print_message(f"this join replaces {before} in {target.path}")
     try:
         joined = asyncio.run(join_registry(line, name, Random()))
     except NotAuthenticated as error:
@@ -92,6 +94,10 @@ def _join(target: CredentialsFolder, line: JoinLine, name: str) -> None:
         raise CommandFailed(
             ExitCode.NO_PERMISSION, f"the registry refuses the line: {detail}; get a new one by `adsum token invite`"
         ) from None
+    except RegistryRefused as error:
+        if error.status != CONFLICT:
+            raise
+        raise CommandFailed(ExitCode.FAILURE, f"{error.detail}; --name sets the name of this host") from None
     target.write(joined.credentials, joined.certificate, joined.key)
     _report(target, joined)
 

@@ -191,11 +191,14 @@ def peer_address(scope: Scope) -> str:
 
 
 def request_credentials(headers: Headers, certificate: bytes, address: str) -> Credentials:
-    """Returns what a request sends to prove who the caller is. `certificate` is that of its connection."""
+    """Returns what a request sends to prove who the caller is. `certificate` is that of its connection.
+
+    Several Authorization headers are wrong credentials: a proxy may have checked another one than this node would.
+    """
     token = ""
     for name, value in headers:
         if name == b"authorization":
-            token = bearer_token(value.decode("latin-1")) or UNKNOWN_SCHEME
+            token = UNKNOWN_SCHEME if token else bearer_token(value.decode("latin-1")) or UNKNOWN_SCHEME
     return Credentials(token, certificate, address)
 
 
