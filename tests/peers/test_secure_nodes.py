@@ -244,7 +244,7 @@ async def test_the_operator_of_a_joined_node_gets_a_certificate(
 ) -> None:
     caplog.set_level(logging.INFO)
     async with both(nodes):
-        await until(lambda: "the certificate of the operator's credentials was renewed" in caplog.text)
+        await until(lambda: "the certificate of admin@n2 was renewed" in caplog.text)
         operator = nodes.security("n2") / "operator"
         leaf = x509.load_pem_x509_certificate((operator / "client.pem").read_bytes())
         assert token_id_of(leaf) == parse_token((operator / "token").read_text().strip()).id

@@ -19,34 +19,36 @@ from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
 from adsum.certificates.host_addresses import default_route_address
 from adsum.certificates.server_names import ServerNames
 from adsum.config.serve import NodeConfig
-from adsum.core.access.tokens import TokenParts
+from adsum.core.access.tokens import TokenParts, TokenRole
 from adsum.core.errors import AdsumError, Invalid
 from adsum.node_security import node_files
 from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
 from adsum.node_security.host_names import find_server_names
-from adsum.node_security.operator_certificate import prepare_operator_certificate
-from adsum.node_security.operator_folder import local_address, write_operator_folder
+from adsum.node_security.local_credentials import LocalCredentials, RegistryDescription, local_address
 from adsum.node_security.peer_certificates import NodePeerCertificates
 from adsum.node_security.requested_certificates import (
     RequestCertificate,
+    renew_local_by_others,
     renew_node_by_others,
-    renew_operator_by_others,
 )
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
     AUTHORITY_CERTIFICATE,
     AUTHORITY_KEY,
+    GATEWAY_FOLDER,
     NEW_AUTHORITY,
     NODE_CERTIFICATE,
     NODE_KEY,
+    OPERATOR_FOLDER,
     SecurityFolder,
 )
 from adsum.node_security.server_certificates import NodeCertificates, ServerFiles
-from adsum.node_security.token_names import admin_token_name
+from adsum.node_security.token_names import admin_token_name, gateway_token_name
 from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.registry import Registry
+from adsum.settings import OFF
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -75,6 +77,15 @@ class NodeSecurity:
         self.folder = SecurityFolder(config.data_folder(config.store))
         self.folder.create()
         self.folder.lock()
+        self._operator = LocalCredentials(self.folder, OPERATOR_FOLDER, "operator", admin_token_name(self._node))
+        self._gateway: LocalCredentials | None = None
+        if config.gateway != OFF and not config.tls_cert:
+            name = gateway_token_name(self._node)
+            self._gateway = LocalCredentials(self.folder, GATEWAY_FOLDER, TokenRole.GATEWAY.value, name)
+        self._operator_token: TokenParts | None = None
+        """The token of the operator's credentials, once it is in the catalog."""
+        self._gateway_token: TokenParts | None = None
+        """The token of the gateway in the process of this node; None without one."""
         self.names = ServerNames()
         """The names in the certificate that the node makes."""
         self._made: Sequence[str] = ()
@@ -85,7 +96,7 @@ class NodeSecurity:
             "the certificate of this node can be renewed again",
         )
         self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
-        self._renew_after = self._request_operator_after = 0.0
+        self._renew_after = self._request_local_after = 0.0
         self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
@@ -179,7 +190,7 @@ class NodeSecurity:
     async def look(self) -> None:
         """Looks at the files and the clock once, and does what is due. One look at a time is under way."""
         await self._renew_if_due()
-        await self._request_operator_certificate()
+        await self._request_local_certificates()
         async with self._looking:
             await self._look()
 
@@ -198,7 +209,8 @@ class NodeSecurity:
         for warning in self._warnings.due(self.lives(), self._clock.wall()):
             _log.warning("%s", warning)
         if self._tokens is not None:
-            await self._tokens.sync(admin, self._certificate_token())
+            await self._tokens.sync(admin, self._certificate_token(), self._gateway_token)
+            self._operator_token = admin
 
     def _look_at_files(self) -> TokenParts | None:
         """Takes over changed files, and makes the admin token if it is missing. Returns it."""
@@ -217,25 +229,31 @@ class NodeSecurity:
                 "the admin token was missing: a new one is in %s, the old one is no longer valid", self.admin_token_file
             )
         admin = node_files.read_admin_token(self.folder)
-        if admin is not None and self._addresses[0]:
-            if isinstance(self.authority, RegistryAuthority):
-                name, now = admin_token_name(self._node), self._clock.wall()
-                prepare_operator_certificate(self.folder, self.authority.authority, admin, name, now)
-            self._write_operator_folder(admin)
+        if self._addresses[0]:
+            self._write_local_credentials(admin)
         return admin
 
-    def _write_operator_folder(self, admin: TokenParts) -> None:
+    def _write_local_credentials(self, admin: TokenParts | None) -> None:
+        """Keeps the credentials of the operator, and those of the gateway in this process."""
         names = ServerNames.of_certificate(self.certificates.served.pair.leaf)
         hosts, xds = ([local_address(one, names) for one in addresses] for addresses in self._addresses)
-        write_operator_folder(
-            self.folder,
-            admin,
-            admin_token_name(self._node),
-            list(dict.fromkeys([*(f"https://{host}" for host in hosts), *self._outer_urls])),
-            list(dict.fromkeys(xds)),
-            self.authority.certificate_pem(),
-            self.authority.hash(),
+        urls = list(dict.fromkeys([*(f"https://{host}" for host in hosts), *self._outer_urls]))
+        registry = RegistryDescription(
+            urls, list(dict.fromkeys(xds)), self.authority.certificate_pem(), self.authority.hash()
         )
+        if admin is not None:
+            self._operator.write(admin, registry)
+            self._keep_certificate(self._operator, admin.id, TokenRole.PLAIN)
+        if self._gateway is not None:
+            self._gateway_token = self._gateway.keep_token()
+            self._gateway.write(self._gateway_token, registry)
+            self._keep_certificate(self._gateway, self._gateway_token.id, TokenRole.GATEWAY)
+
+    def _keep_certificate(self, credentials: LocalCredentials, token_id: str, role: TokenRole) -> None:
+        """Keeps a certificate for xDS valid, if this node may sign. Elsewhere its holder has it signed."""
+        authority = self.authority
+        if isinstance(authority, RegistryAuthority):
+            credentials.keep_certificate(authority.authority, token_id, role, self._clock.wall())
 
     def registry_addresses(self, advertised: str, peer_urls: Sequence[str]) -> RegistryAddresses:
         """Returns the addresses at which other hosts reach this node and its peers. `advertised`: "" if none is set."""
@@ -273,22 +291,24 @@ class NodeSecurity:
             self._renewal.recovered()
             _log.info("the certificate of this node was renewed")
 
-    async def _request_operator_certificate(self) -> None:
-        """Gets the certificate of the operator's credentials, if this node can't sign it itself."""
+    async def _request_local_certificates(self) -> None:
+        """Gets the certificates of the operator and of the gateway, if this node can't sign them itself."""
         authority, request = self.authority, self.request_certificate
         if request is None or not isinstance(authority, RegistryAuthority) or authority.issues:
             return
-        if self._tokens is None or self._clock.now() < self._request_operator_after:
+        if self._clock.now() < self._request_local_after:
             return
+        holders = [(self._operator, self._operator_token), (self._gateway, self._gateway_token)]
         try:
             async with asyncio.timeout(RENEWAL_TIMEOUT):
-                name, now = admin_token_name(self._node), self._clock.wall()
-                if await renew_operator_by_others(self.folder, authority.authority, name, now, request):
-                    _log.info("the certificate of the operator's credentials was renewed")
+                for credentials, token in holders:
+                    if credentials is not None and token is not None:
+                        now = self._clock.wall()
+                        await renew_local_by_others(credentials, token, authority.authority, now, request)
         except (AdsumError, TimeoutError) as error:
-            self._request_operator_after = self._clock.now() + RENEWAL_RETRY
+            self._request_local_after = self._clock.now() + RENEWAL_RETRY
             problem = str(error) or f"no node has signed it within {RENEWAL_TIMEOUT:g} s"
-            _log.warning("the certificate of the operator's credentials can't be renewed: %s", problem)
+            _log.warning("the certificates of programs on this host can't be renewed: %s", problem)
 
     def _certificate_token(self) -> str:
         """Returns the id of the token in the certificate that this node signed for itself; "" if it did not."""

@@ -30,6 +30,8 @@ NEW_AUTHORITY: Final = "new-authority"
 """The hash of an authority that is to replace the one of the registry at the next start of the node."""
 OPERATOR_FOLDER: Final = "operator"
 """A folder with credentials for the commands that run on this host."""
+GATEWAY_FOLDER: Final = "gateway"
+"""A folder with credentials for the gateway that runs in the process of the node."""
 LOCK: Final = "lock"
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO

@@ -21,6 +21,7 @@ class ConsumerView(ResponseBody, frozen=True):
 
     `name` and `address` are for people. `node` is the node that reports the consumer. `reason` says in one clause why
     it has not acknowledged, and `since` when that began, on the wall clock. `id` is sent to other nodes only.
+    `principal` is the token or identity that the consumer proved; "" if it proved nothing.
     """
 
     name: str = ""
@@ -29,6 +30,7 @@ class ConsumerView(ResponseBody, frozen=True):
     reason: str = ""
     since: float = 0.0
     id: str = ""
+    principal: str = ""
 
 
 class WriteResult(ResponseBody, frozen=True):

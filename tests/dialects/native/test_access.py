@@ -61,6 +61,16 @@ async def test_a_request_with_two_authorization_headers_has_wrong_credentials(se
     assert request_credentials([header, header], b"", "").token == UNKNOWN_SCHEME
 
 
+async def test_the_fast_path_makes_no_page_for_a_caller_that_may_not_read_it(secure_api: NativeApi) -> None:
+    """Else the time of the refusal reveals that the service exists, and anybody makes the node encode large pages."""
+    for headers in ((), ((b"authorization", b"Bearer " + WRONG.encode()),)):
+        assert secure_api.fast_path(ORDERS.encode(), headers) is None
+    assert secure_api.native.pages_bytes == 0
+    token = (await declare_token(secure_api.registry, "reader", "read:orders")).encode()
+    assert secure_api.fast_path(ORDERS.encode(), [(b"authorization", b"Bearer " + token)]) is not None
+    assert secure_api.native.pages_bytes > 0
+
+
 async def test_a_service_that_may_not_be_read_does_not_exist(secure_api: NativeApi) -> None:
     headers = bearer(await declare_token(secure_api.registry, "reader", "read:orders"))
     listed = (await secure_api.request("GET", SERVICES, headers=headers)).json["services"]
@@ -196,6 +206,23 @@ async def test_an_acknowledgement_of_another_caller_is_for_no_watch(secure_api: 
         path, body = f"/api/v1/watches/{opened.data['watch']}/acknowledge", {"revision": 1}
         answers = [await secure_api.request("POST", path, body, JSON | reader) for reader in reversed(readers)]
         assert [answer.status for answer in answers] == [404, 204]
+
+
+async def test_a_drain_names_the_token_of_a_consumer_that_holds_it_up(secure_api: NativeApi) -> None:
+    reader = bearer(await declare_token(secure_api.registry, "mute", "read:orders"))
+    admin = JSON | bearer(await declare_token(secure_api.registry, "admin", "admin"))
+    async with secure_api.watch("?service=orders&acks=true&name=shop", headers=reader) as watch:
+        opened = (await watch.next_group())[0]
+        path = f"/api/v1/watches/{opened.data['watch']}/acknowledge"
+        revision = secure_api.registry.snapshot.revision
+        assert (await secure_api.request("POST", path, {"revision": revision}, JSON | reader)).status == 204
+        drained = asyncio.create_task(
+            secure_api.request("PUT", f"{ORDERS}/instances/i1/override", {"status": "draining", "wait": 1}, admin)
+        )
+        await run_until_idle()
+        await secure_api.clock.advance(1.5)
+        (waiting,) = (await drained).json["waiting"]
+        assert (waiting["name"], waiting["principal"]) == ("shop", "mute")
 
 
 async def test_headers_of_checks_are_shown_to_their_owner_and_to_operators(secure_api: NativeApi) -> None:
