@@ -300,3 +300,17 @@ async def test_a_secure_node_is_refused_beside_a_living_open_one_and_records_not
                 pass
     async with nodes.serving("n1", secure=False, data=""), nodes.serving("n3", secure=False, data=""):
         pass
+
+
+async def test_over_sqlite_a_lost_authority_is_replaced_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = SecureNodes(tmp_path, f"sqlite:///{tmp_path / 'adsum.db'}")
+    for _ in range(2):
+        async with alone.serving("n1"):
+            assert "every host must join again" not in caplog.text
+    shutil.rmtree(alone.security("n1"))
+    async with alone.serving("n1"):
+        assert "every host must join again" in caplog.text
+    async with alone.serving("n1", secure=False, data=""):
+        assert "this registry was secure before" in caplog.text
