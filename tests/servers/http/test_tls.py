@@ -324,7 +324,7 @@ async def test_handshakes_that_fail_leave_nothing_for_the_cycle_collector(
             assert {TLS_CROWDED, TLS_TIMEOUT, TLS_FAILED} <= set(shed)
             if (
                 type(asyncio.get_running_loop()).__module__ != "asyncio.unix_events"
-            ):  # asyncio's own objects are cyclic.
+            ):  # asyncio has cycles.
                 await _until(lambda: not left())
 
 
