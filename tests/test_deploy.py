@@ -230,5 +230,5 @@ def _free_port() -> int:
 
 
 def test_a_node_finds_its_addresses_in_the_files_that_the_unit_leaves_visible() -> None:
-    assert "ProcSubset=pid" in (DEPLOY / "adsum.service").read_text(), "of /proc only the folders of processes are there"
+    assert "ProcSubset=pid" in (DEPLOY / "adsum.service").read_text(), "only folders of processes are there"
     assert {path.parts[:3] for path in (IPV4_FILE, IPV6_FILE)} == {("/", "proc", "self")}
