@@ -18,26 +18,28 @@ from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
 from adsum.certificates.host_addresses import default_route_address
 from adsum.certificates.server_names import ServerNames
 from adsum.config.serve import NodeConfig
-from adsum.core.access.tokens import TokenParts
+from adsum.core.access.tokens import TokenParts, TokenRole
 from adsum.core.errors import AdsumError, Invalid
 from adsum.node_security import node_files
 from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
 from adsum.node_security.host_names import find_server_names
-from adsum.node_security.operator_certificate import prepare_operator_certificate
-from adsum.node_security.operator_folder import local_address, write_operator_folder
+from adsum.node_security.local_credentials import LocalCredentials, RegistryDescription, local_address
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
     AUTHORITY_CERTIFICATE,
+    GATEWAY_FOLDER,
     NODE_CERTIFICATE,
     NODE_KEY,
+    OPERATOR_FOLDER,
     SecurityFolder,
 )
 from adsum.node_security.server_certificates import NodeCertificates, ServerFiles
-from adsum.node_security.token_names import admin_token_name
+from adsum.node_security.token_names import admin_token_name, gateway_token_name
 from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.registry import Registry
+from adsum.settings import OFF
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -67,6 +69,13 @@ class NodeSecurity:
         self.folder = SecurityFolder(config.data_folder(config.store))
         self.folder.create()
         self.folder.lock()
+        self._operator = LocalCredentials(self.folder, OPERATOR_FOLDER, "operator", admin_token_name(self._node))
+        self._gateway: LocalCredentials | None = None
+        if config.gateway != OFF and not config.tls_cert:
+            name = gateway_token_name(self._node)
+            self._gateway = LocalCredentials(self.folder, GATEWAY_FOLDER, TokenRole.GATEWAY.value, name)
+        self._gateway_token: TokenParts | None = None
+        """The token of the gateway in the process of this node; None without one."""
         self.names = ServerNames()
         """The names in the certificate that the node makes."""
         self._warnings = ExpiryWarnings()
@@ -163,7 +172,7 @@ class NodeSecurity:
             _log.warning("%s", warning)
         await self._renew_if_due()
         if self._tokens is not None:
-            await self._tokens.sync(admin, self._certificate_token())
+            await self._tokens.sync(admin, self._certificate_token(), self._gateway_token)
 
     def _look_at_files(self) -> TokenParts | None:
         """Takes over changed files, and makes the admin token if it is missing. Returns it."""
@@ -177,25 +186,31 @@ class NodeSecurity:
                 "the admin token was missing: a new one is in %s, the old one is no longer valid", self.admin_token_file
             )
         admin = node_files.read_admin_token(self.folder)
-        if admin is not None and self._addresses[0]:
-            if isinstance(self.authority, RegistryAuthority):
-                name, now = admin_token_name(self._node), self._clock.wall()
-                prepare_operator_certificate(self.folder, self.authority.authority, admin, name, now)
-            self._write_operator_folder(admin)
+        if self._addresses[0]:
+            self._write_local_credentials(admin)
         return admin
 
-    def _write_operator_folder(self, admin: TokenParts) -> None:
+    def _write_local_credentials(self, admin: TokenParts | None) -> None:
+        """Keeps the credentials of the operator, and those of the gateway in this process."""
         names = ServerNames.of_certificate(self.certificates.served.pair.leaf)
         hosts, xds = ([local_address(one, names) for one in addresses] for addresses in self._addresses)
-        write_operator_folder(
-            self.folder,
-            admin,
-            admin_token_name(self._node),
-            list(dict.fromkeys([*(f"https://{host}" for host in hosts), *self._outer_urls])),
-            list(dict.fromkeys(xds)),
-            self.authority.certificate_pem(),
-            self.authority.hash(),
+        urls = list(dict.fromkeys([*(f"https://{host}" for host in hosts), *self._outer_urls]))
+        registry = RegistryDescription(
+            urls, list(dict.fromkeys(xds)), self.authority.certificate_pem(), self.authority.hash()
         )
+        if admin is not None:
+            self._operator.write(admin, registry)
+            self._keep_certificate(self._operator, admin.id, TokenRole.PLAIN)
+        if self._gateway is not None:
+            self._gateway_token = self._gateway.keep_token()
+            self._gateway.write(self._gateway_token, registry)
+            self._keep_certificate(self._gateway, self._gateway_token.id, TokenRole.GATEWAY)
+
+    def _keep_certificate(self, credentials: LocalCredentials, token_id: str, role: TokenRole) -> None:
+        """Keeps a certificate for xDS valid, if this node may sign. Elsewhere its holder has it signed."""
+        authority = self.authority
+        if isinstance(authority, RegistryAuthority):
+            credentials.keep_certificate(authority.authority, token_id, role, self._clock.wall())
 
     def registry_addresses(self, advertised: str, peer_urls: Sequence[str]) -> RegistryAddresses:
         """Returns the addresses at which other hosts reach this node and its peers. `advertised`: "" if none is set."""

@@ -26,6 +26,8 @@ NODE_KEY: Final = "node.key"
 ADMIN_TOKEN: Final = "admin-token"
 OPERATOR_FOLDER: Final = "operator"
 """A folder with credentials for the commands that run on this host."""
+GATEWAY_FOLDER: Final = "gateway"
+"""A folder with credentials for the gateway that runs in the process of the node."""
 LOCK: Final = "lock"
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
