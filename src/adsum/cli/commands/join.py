@@ -101,9 +101,8 @@ def _join(loaded: Settings, target: CredentialsFolder, line: JoinLine, name: str
         joined = asyncio.run(join_registry(line, name, Random()))
     except NotAuthenticated as error:
         detail = error.detail.removesuffix(f" ({error.origin})")
-        raise CommandFailed(
-            ExitCode.NO_PERMISSION, f"the registry refuses the line: {detail}; get a new one by `adsum token invite`"
-        ) from None
+        remedy = "" if "adsum token invite" in detail else "; get a new one by `adsum token invite`"
+        raise CommandFailed(ExitCode.NO_PERMISSION, f"the registry refuses the line: {detail}{remedy}") from None
     except RegistryRefused as error:
         if error.status != CONFLICT:
             raise
@@ -164,8 +163,8 @@ def _report(target: CredentialsFolder, joined: JoinedHost) -> None:
         f"this host has joined the registry at {', '.join(credentials.urls)} as {credentials.name}, with the scopes "
         f"{' '.join(joined.scopes)}"
     )
-    certificate = " and a certificate" if joined.certificate else ""
-    output.print_message(f"its token{certificate} are in {target.path}, which only this user can read")
+    what = "its token and a certificate are" if joined.certificate else "its token is"
+    output.print_message(f"{what} in {target.path}, which only this user can read")
     if target.path != join_folder(os.environ, os.geteuid()):
         output.print_message(f"programs find the folder by ADSUM_CREDENTIALS={target.path}")
     output.print_message("now these work here:")
