@@ -36,6 +36,7 @@ from adsum.etcd.address import SCHEME, EtcdAddress
 from adsum.file_descriptors import raise_descriptor_limit
 from adsum.keeper import Keeper
 from adsum.listeners import Listeners
+from adsum.node_security.admission import admit_node, check_open_node
 from adsum.node_security.first_steps import first_steps
 from adsum.peers import advertised_url
 from adsum.peers.peers import Peers
@@ -81,7 +82,15 @@ class Daemon:
         self._probes = Probes(policy, excerpts=config.probe_excerpts)
         self._store = stores.store(config.store)
         self._sharding = self._store.join(config.node)
-        self._peers = Peers(self._sharding, self._clock, rng, lost_after(config.heartbeat))
+        self._security = security = _make_security(config, self._clock)
+        self._peers = Peers(
+            self._sharding,
+            self._clock,
+            rng,
+            lost_after(config.heartbeat),
+            certificates=security.peer_certificates() if security is not None else None,
+            node=config.node,
+        )
         self.registry = Registry(
             self._store, self._clock, self._telemetry, config.heartbeat, max_catalog_bytes=config.max_catalog
         )
@@ -101,12 +110,12 @@ class Daemon:
         )
         self._keeper.set_forget_after(config.forget_after)
         self._token_upkeep = TokenUpkeep(self.registry, self.access, self._clock)
-        self._security = _make_security(config, self._clock)
         self._identities = CallerIdentities(self.access, self._clock, config, _own_authority(self._security))
-        if self._security is not None:
-            self._security.on_authority = self._authority_changed
+        if security is not None:
+            security.on_authority = self._authority_changed
+            security.request_certificate = self._peers.request_certificate
         self._dialects = self._create_dialects()
-        certificates = self._security.certificates if self._security is not None else None
+        certificates = security.certificates if security is not None else None
         self._listeners = Listeners(
             config, self._dialects, descriptor_limit, self._telemetry.connection_shed, certificates
         )
@@ -142,7 +151,7 @@ class Daemon:
         """Listens, answers 503 at first, loads the catalog, and serves it.
 
         Raises `ListenError`, `StoreOpenFailed`, `StoreUnavailable`, and `Invalid` for settings that don't fit where
-        etcd is; each message is for the operator.
+        etcd is, or how the other nodes are protected; each message is for the operator.
         """
         self._listeners.bind()
         try:
@@ -151,13 +160,17 @@ class Daemon:
             for dialect in self._dialects.values():
                 await dialect.start()
             await self.registry.start()
+            is_shared = self._config.store.startswith(SCHEME)
+            if self._security is None:
+                check_open_node(self.registry, is_shared=is_shared)
             self.access.start()
             await self._identities.start()
+            await self._keeper.start()
+            await self._sharding.start()
+            await admit_node(self.registry, self._sharding, self._security, self._clock, is_shared=is_shared)
             self._token_upkeep.start()
             if self._security is not None:
                 await self._security.start(self.registry, self.urls, self.addresses.get("xds", ()))
-            await self._keeper.start()
-            await self._sharding.start()
             for dialect in self._dialects.values():
                 await dialect.catalog_loaded()
         except BaseException:

@@ -88,19 +88,34 @@ class LocalCredentials:
         """
         if not authority.can_sign or authority.expires <= now:
             return False
-        key = self._folder.read(self._file(KEY_FILE)) or b""
-        chain = self._folder.read(self._file(CERTIFICATE_FILE)) or b""
-        if _is_right(chain, key, authority, token_id, now):
+        if not self.is_certificate_due(authority, token_id, now):
             return False
-        try:
-            private = decode_key("data", key)
-        except Invalid:
-            private = new_key()
-            self._folder.write(self._file(KEY_FILE), encode_key(private))
-        request = create_request(private, self._name)
+        request = self.certificate_request()
         signed = authority.sign(request, name=self._name, token_id=token_id, role=role, now=now)
         self._folder.write(self._file(CERTIFICATE_FILE), signed)
         return True
+
+    def is_certificate_due(self, authority: Authority, token_id: str, now: float) -> bool:
+        """Returns whether the certificate must be signed: missing, not for this token, or past half of its life."""
+        key = self._folder.read(self._file(KEY_FILE)) or b""
+        chain = self._folder.read(self._file(CERTIFICATE_FILE)) or b""
+        return not _is_right(chain, key, authority, token_id, now)
+
+    def certificate_request(self) -> bytes:
+        """Returns a request (PEM) for the certificate. Its key is made if none can be read. Raises `Invalid`."""
+        try:
+            private = decode_key("data", self._folder.read(self._file(KEY_FILE)) or b"")
+        except Invalid:
+            private = new_key()
+            self._folder.write(self._file(KEY_FILE), encode_key(private))
+        return create_request(private, self._name)
+
+    def install_certificate(self, chain: bytes, token_id: str) -> None:
+        """Takes over a certificate that another node signed. Raises `Invalid` if it does not fit, and keeps the old one."""
+        pair = make_pair(chain, self._folder.read(self._file(KEY_FILE)) or b"", "data", "data")
+        if token_id_of(pair.leaf) != token_id:
+            raise Invalid("data", "keeps its certificates: another node signed one of another token")
+        self._folder.write(self._file(CERTIFICATE_FILE), chain)
 
     def _file(self, name: str) -> str:
         return f"{self._subfolder}/{name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from adsum import wire
 from adsum.access.registry_addresses import RegistryAddresses, registry_addresses
+from adsum.access.registry_authority import AuthorityRecord
 from adsum.certificates.authority import token_id_of
 from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
 from adsum.certificates.host_addresses import default_route_address
@@ -25,10 +26,18 @@ from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
 from adsum.node_security.host_names import find_server_names
 from adsum.node_security.local_credentials import LocalCredentials, RegistryDescription, local_address
+from adsum.node_security.peer_certificates import NodePeerCertificates
+from adsum.node_security.requested_certificates import (
+    RequestCertificate,
+    renew_node_by_others,
+    renew_operator_by_others,
+)
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
     AUTHORITY_CERTIFICATE,
+    AUTHORITY_KEY,
     GATEWAY_FOLDER,
+    NEW_AUTHORITY,
     NODE_CERTIFICATE,
     NODE_KEY,
     OPERATOR_FOLDER,
@@ -48,13 +57,12 @@ LOOK_INTERVAL: Final = 1.0
 """Seconds between two looks at the files of a node."""
 RENEWAL_RETRY: Final = 60.0
 """Seconds after a renewal that failed until the next attempt."""
+RENEWAL_TIMEOUT: Final = 15.0
+"""Seconds that other nodes have to renew the certificate of this one. Then the attempt has failed."""
 RENEW_AUTHORITY: Final = "run `adsum init --renew` on the node that has the key of the authority"
 RENEW_NODE: Final = f"if it stays so, {RENEW_AUTHORITY}"
 REPLACE_OWN: Final = "write a new one to the files of --tls-cert and --tls-key; they are read again by themselves"
 REPLACE_CLIENT_AUTHORITY: Final = "write a new one to the file of --tls-client-ca; it is read again by itself"
-
-RequestCertificate = Callable[[bytes], Awaitable[bytes]]
-"""Has a node that holds the authority's key sign a request (PEM). Returns the chain. Raises `AdsumError`."""
 
 _log = logging.getLogger("adsum.security")
 
@@ -78,6 +86,7 @@ class NodeSecurity:
         """The token of the gateway in the process of this node; None without one."""
         self.names = ServerNames()
         """The names in the certificate that the node makes."""
+        self._made: Sequence[str] = ()
         self._warnings = ExpiryWarnings()
         self._renewal = OutageLog(
             _log,
@@ -85,7 +94,7 @@ class NodeSecurity:
             "the certificate of this node can be renewed again",
         )
         self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
-        self._renew_after = 0.0
+        self._renew_after = self._request_operator_after = 0.0
         self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
@@ -113,6 +122,7 @@ class NodeSecurity:
             return ExternalAuthority(certificates), certificates
         self.names = find_server_names(config)
         made = node_files.prepare_files(self.folder, self._node, self.names, self._clock.wall())
+        self._made = made.made
         if made.made:
             _log.info("made in %s: %s", self.folder.path, ", ".join(made.made))
         file = self.folder.file
@@ -125,6 +135,29 @@ class NodeSecurity:
         """The file with the admin token."""
         return self.folder.file(ADMIN_TOKEN)
 
+    def peer_certificates(self) -> NodePeerCertificates:
+        """Returns the certificates with which this node calls the other nodes."""
+        return NodePeerCertificates(self.certificates, self.authority, self.folder.path)
+
+    def authority_record(self) -> AuthorityRecord:
+        """Returns the authority of this node as the catalog records it."""
+        return AuthorityRecord(external=True) if self.authority.is_external else AuthorityRecord(self.authority.hash())
+
+    @property
+    def replaces_authority(self) -> bool:
+        """True if the authority of this node is to replace that of the registry (`adsum init --new-authority`)."""
+        return self.folder.read(NEW_AUTHORITY) == self.authority.hash().encode()
+
+    def authority_recorded(self) -> None:
+        """Notes that the authority of this node is that of the registry now."""
+        self.folder.remove(NEW_AUTHORITY)
+
+    def discard_new_authority(self) -> None:
+        """Removes the files of an authority that was made in this start, because the registry has another one."""
+        if AUTHORITY_KEY in self._made:
+            for name in (AUTHORITY_KEY, AUTHORITY_CERTIFICATE, NODE_CERTIFICATE, NODE_KEY, ADMIN_TOKEN):
+                self.folder.remove(name)
+
     async def start(self, registry: Registry, urls: Sequence[str], xds: Sequence[str]) -> None:
         """Keeps files, certificates and tokens up to date from now on. When it returns, the admin token is valid.
 
@@ -133,7 +166,7 @@ class NodeSecurity:
         self._tokens = NodeTokens(registry, self._node, self._clock)
         self._addresses = [urlsplit(url).netloc for url in urls], xds
         self._outer_urls = self.registry_addresses("", ()).urls[:1]
-        await self.look()
+        await self._look()
         self._task = asyncio.create_task(self._run(), name="adsum-node-security")
 
     async def stop(self) -> None:
@@ -154,10 +187,13 @@ class NodeSecurity:
 
     async def look(self) -> None:
         """Looks at the files and the clock once, and does what is due. One look at a time is under way."""
+        await self._renew_if_due()
+        await self._request_operator_certificate()
         async with self._looking:
             await self._look()
 
     async def _look(self) -> None:
+        """Takes over changed files, logs warnings, and declares the tokens of this node."""
         before = self.authority.certificate_pem()
         try:
             admin = await asyncio.to_thread(self._look_at_files)
@@ -170,7 +206,6 @@ class NodeSecurity:
             self.on_authority()
         for warning in self._warnings.due(self.lives(), self._clock.wall()):
             _log.warning("%s", warning)
-        await self._renew_if_due()
         if self._tokens is not None:
             await self._tokens.sync(admin, self._certificate_token(), self._gateway_token)
 
@@ -179,7 +214,12 @@ class NodeSecurity:
         self.certificates.poll()
         if isinstance(self.authority, RegistryAuthority):
             authority = node_files.load_authority(self.folder)
-            if authority is not None and authority.certificate != self.authority.authority.certificate:
+            known = self.authority.authority
+            # The operator may give the key to this node while it runs.
+            if authority is not None and (authority.certificate, authority.can_sign) != (
+                known.certificate,
+                known.can_sign,
+            ):
                 self.authority.authority = authority
         if node_files.prepare_admin_token(self.folder):
             _log.warning(
@@ -222,12 +262,14 @@ class NodeSecurity:
         )
 
     async def _renew_if_due(self) -> None:
-        """Renews the certificate that this node made, from half of its life on."""
+        """Renews the certificate from half of its life on, and at once if it lacks a name of this node."""
         if isinstance(self.authority, ExternalAuthority) or self._clock.now() < self._renew_after:
             return
         wall = self._clock.wall()
-        life = node_files.life_of(self.certificates.served.pair, "node")
-        if wall < life.due(RENEW_AT) or not (self.authority.issues or self.request_certificate is not None):
+        pair = self.certificates.served.pair
+        has_names = ServerNames.of_certificate(pair.leaf).includes(self.names)
+        is_due = not has_names or wall >= node_files.life_of(pair, "node").due(RENEW_AT)
+        if not is_due or not (self.authority.issues or self.request_certificate is not None):
             return
         self._renew_after = self._clock.now() + RENEWAL_RETRY
         try:
@@ -235,14 +277,33 @@ class NodeSecurity:
                 authority = self.authority.authority
                 await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self.names, wall)
             elif self.request_certificate is not None:
-                request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self.names)
-                chain = await self.request_certificate(request)
-                await asyncio.to_thread(node_files.install_chain, self.folder, chain)
+                async with asyncio.timeout(RENEWAL_TIMEOUT):
+                    own, request = self.authority.authority, self.request_certificate
+                    await renew_node_by_others(self.folder, own, self._node, self.names, request)
         except AdsumError as error:
             self._renewal.failed(error)
+        except TimeoutError:
+            self._renewal.failed(f"no node has signed it within {RENEWAL_TIMEOUT:g} s")
         else:
             self._renewal.recovered()
             _log.info("the certificate of this node was renewed")
+
+    async def _request_operator_certificate(self) -> None:
+        """Gets the certificate of the operator's credentials, if this node can't sign it itself."""
+        authority, request = self.authority, self.request_certificate
+        if request is None or not isinstance(authority, RegistryAuthority) or authority.issues:
+            return
+        if self._tokens is None or self._clock.now() < self._request_operator_after:
+            return
+        try:
+            async with asyncio.timeout(RENEWAL_TIMEOUT):
+                now = self._clock.wall()
+                if await renew_operator_by_others(self.folder, self._operator, authority.authority, now, request):
+                    _log.info("the certificate of the operator's credentials was renewed")
+        except (AdsumError, TimeoutError) as error:
+            self._request_operator_after = self._clock.now() + RENEWAL_RETRY
+            problem = str(error) or f"no node has signed it within {RENEWAL_TIMEOUT:g} s"
+            _log.warning("the certificate of the operator's credentials can't be renewed: %s", problem)
 
     def _certificate_token(self) -> str:
         """Returns the id of the token in the certificate that this node signed for itself; "" if it did not."""

@@ -11,7 +11,6 @@ from adsum.client.actor import configured_actor, default_actor
 from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.folder import MAX_ADDRESSES, RegistryCredentials, parse_token_file
 from adsum.client.errors import NodeUnreachable, ProtocolViolation, RegistryUnavailable
-from adsum.client.local_address import default_address
 from adsum.client.native.access_api import AccessApi
 from adsum.client.native.authority import accept_authority, fetch_authority
 from adsum.client.native.nodes import parse_urls
@@ -62,12 +61,13 @@ async def join_registry(line: JoinLine, name: str, rng: Random) -> JoinedHost:
 
 
 async def _join_at(node: str, line: JoinLine, authority: str, name: str, rng: Random) -> JoinedHost:
+    from adsum.certificates.host_addresses import find_addresses
     from adsum.certificates.requests import create_request, encode_key, new_key
     from adsum.certificates.server_names import find_host_names, server_names
 
     key = new_key()
     # The registry takes these names into the certificate of a node only.
-    names = server_names((), find_host_names(), [default_address()])
+    names = server_names((), find_host_names(), find_addresses())
     request = create_request(key, name, names.dns_names, names.addresses)
     trusting = ClientCredentials(RegistryCredentials((node,), authority=authority))
     sender = RequestSender([node], actor=configured_actor("") or default_actor(), rng=rng, credentials=trusting)

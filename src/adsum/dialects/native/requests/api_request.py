@@ -34,6 +34,7 @@ MAX_QUERY_PARAMETERS: Final = 1_024
 
 UNKNOWN_SCHEME: Final = "-"
 """Stands for an Authorization header of another scheme than Bearer: wrong credentials are never taken for none."""
+FORWARDED_TO: Final = wire.FORWARDED_TO_HEADER.lower().encode()
 
 _KEYED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]+)\]")
 _IN_PATH = re.compile(r"{(\w+)}")
@@ -118,13 +119,18 @@ class ApiRequest:
         """Returns if the caller may also do this action. Raises what `core.access.gate.require` raises."""
         self.access.require(self.principal, action, services)
 
+    @property
+    def is_forwarded(self) -> bool:
+        """Returns whether the request claims that another node forwards it for a caller."""
+        return self.operation.is_forwardable and self.header(FORWARDED_TO) is not None
+
     def is_forwarded_to(self, node_id: str) -> bool:
         """Returns whether another node forwarded the request to the node with this id.
 
         Raises `MisdirectedRequest` if it was forwarded to a node with another id, and what `require` raises if the
         caller is no node of this registry.
         """
-        target = self.header(wire.FORWARDED_TO_HEADER.lower().encode())
+        target = self.header(FORWARDED_TO)
         if target is not None:
             self.require(Action.FORWARD)
         if target is not None and target != node_id:
