@@ -12,6 +12,9 @@ class Credentials(NamedTuple):
     certificate: bytes = b""
     address: str = ""
 
+    def __repr__(self) -> str:
+        return f"Credentials({self.address})"  # Without the token: it must not reach a log.
+
 
 NO_CREDENTIALS: Final = Credentials()
 

@@ -139,6 +139,9 @@ CLAIMS = {
     "a.b": "dotted",
     "a": {"b": "nested"},
     "verified": False,
+    "scp": "read write",
+    "name": "mallory root",
+    "realm": {"scope": "one two"},
 }
 
 
@@ -152,6 +155,9 @@ CLAIMS = {
         ("https://example.org/roles", ["admin"]),
         ("a.b", ["dotted"]),
         ("verified", ["false"]),
+        ("scp", ["read write", "read", "write"]),
+        ("name", ["mallory root"]),
+        ("realm.scope", ["one two"]),
         ("absent", []),
         ("scope.x", []),
         ("", []),
@@ -170,12 +176,17 @@ def test_a_value_of_a_claim_may_hold_equals_signs() -> None:
     )
 
 
+def test_a_name_that_contains_another_name_as_a_word_gives_none_of_its_scopes() -> None:
+    rules = parse_claim_rules("jwt_scopes", ["name=root=admin", "email=*@corp.example=read:*"])
+    assert claim_scopes(rules, {"name": "mallory root", "email": "x@corp.example y@evil.example"}) == scopes()
+
+
 def test_claims_give_the_scopes_of_the_rules_that_match_a_value() -> None:
     rules = parse_claim_rules(
         "jwt_scopes", ["groups=team-*=read:*", "groups=team-b=write:b-*", "scope=adsum:write=write:c"]
     )
     assert claim_scopes(rules, {"groups": ["team-b"]}) == scopes("read:*", "write:b-*")
-    assert claim_scopes(rules, {"groups": "team-x other"}) == scopes("read:*")
+    assert claim_scopes(rules, {"groups": "team-x"}) == scopes("read:*")
     assert claim_scopes(rules, {"scope": "openid adsum:write"}) == scopes("write:c")
     assert claim_scopes(rules, {"group": ["team-b"], "scope": "adsum:writer"}) == scopes()
 

@@ -204,7 +204,8 @@ def test_the_token_anonymous_proves_nothing() -> None:
 
 def test_no_repr_holds_a_secret() -> None:
     known = token(SECRET).rotated(OTHER_SECRET, NOW, 10.0)
-    for shown in (repr(known), repr([known.principal(secret) for secret in known.secrets])):
+    parts = parse_token(format_token(known.id, SECRET))
+    for shown in (repr(known), repr([known.principal(secret) for secret in known.secrets]), repr(parts)):
         assert SECRET not in shown
         assert OTHER_SECRET not in shown
 

@@ -15,6 +15,7 @@ from adsum.core.catalog import decisions, observations
 from adsum.core.catalog.changes import Batch
 from adsum.core.catalog.decisions import Caller, Decision
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
+from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import AdsumError, Forbidden, NotOwner, RegistrationConflict
 from adsum.core.model import Instance, Key, LeaseState, Override, Registration, Status
 from adsum.core.provenance import Cause
@@ -29,6 +30,13 @@ def caller(*scopes: str, name: str = "team-a") -> Caller:
 ANN, BOB = caller("write:orders"), caller("write:orders", name="bob")
 OPERATOR = caller("operate:orders", name="operator")
 NOBODY = Caller("anonymous@10.0.0.9", 100.0, "10.0.0.9", principal=unproven("write:*"))
+
+
+def registration_in(service: str) -> Registration:
+    """A registration of another process at the place of `KEY`, in another service."""
+    return Registration(Instance(service, "u1", "127.0.0.1", 8000), ttl=15.0, holder="h2")
+
+
 OVERRIDE = Override(Status.MAINTENANCE, "operator", "disks")
 
 LISTED = after(decisions.register(registration(), ANN))
@@ -129,6 +137,46 @@ def test_a_place_in_the_same_service_belongs_to_the_caller_that_registered_it() 
         removed, listed = decisions.register(_at_the_place("orders"), who)(LISTED)
         assert (removed.key, removed.listing, removed.provenance.cause) == (KEY, None, Cause.SUPERSEDED)
         assert listed.key == Key("orders", "o2")
+
+
+@pytest.mark.parametrize("holder", ["h1", "h2", ""])
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_no_other_caller_lists_a_second_instance_at_the_place_whatever_its_holder(holder: str, scheme: str) -> None:
+    second = Registration(Instance("orders", "o2", "127.0.0.1", 8000, scheme=scheme), ttl=15.0, holder=holder)
+    for takeover in Takeover:
+        with pytest.raises(NotOwner):
+            decisions.register(second, BOB, takeover)(LISTED)
+    if holder == "h1":
+        assert decisions.register(second, ANN)(LISTED), "one process may have several instances"
+
+
+@pytest.mark.parametrize("owner", [ANN, NOBODY])
+def test_a_place_that_another_caller_registers_too_does_not_end_the_grace_of_an_instance(owner: Caller) -> None:
+    mallory = caller("write:*", name="mallory")
+    there = decisions.register(registration_in("users"), mallory)
+    start = after(decisions.register(registration(), owner), there)
+    (lapsed,) = observations.lapse(KEY, "late", TIMER, abandoned=True)(start)
+    start = after(observations.lapse(KEY, "late", TIMER), start=start)
+    (expired,) = observations.expire(KEY, "late", TIMER)(start)
+    if owner is ANN:
+        assert lapsed.listing is not None
+        assert expired.provenance.cause is Cause.LEASE_EXPIRED
+        assert not observations.successors_of(listing_of(start), start)
+    else:
+        assert lapsed.listing is None, "an instance without an owner has none to protect it"
+        assert expired.provenance.cause is Cause.SUPERSEDED
+
+
+def test_the_history_of_an_instance_does_not_name_an_instance_of_another_service() -> None:
+    both = caller("operate:*", name="team-a")
+    start = after(decisions.register(registration(), both), observations.lapse(KEY, "late", TIMER))
+    removal, _ = decisions.register(registration_in("users"), both)(start)
+    assert removal.provenance.cause is Cause.SUPERSEDED
+    assert "users" not in removal.provenance.reason
+    start = after(decisions.register(registration(), both), decisions.register(registration_in("users"), both))
+    (removal,) = observations.lapse(KEY, "late", TIMER, abandoned=True)(start)
+    assert removal.listing is None
+    assert "users" not in removal.provenance.reason
 
 
 def test_a_lapsed_instance_of_another_service_at_the_place_stays_if_the_caller_may_not_change_it() -> None:

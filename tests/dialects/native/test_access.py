@@ -61,6 +61,16 @@ async def test_a_request_with_two_authorization_headers_has_wrong_credentials(se
     assert request_credentials([header, header], b"", "").token == UNKNOWN_SCHEME
 
 
+async def test_the_fast_path_makes_no_page_for_a_caller_that_may_not_read_it(secure_api: NativeApi) -> None:
+    """Else the time of the refusal reveals that the service exists, and anybody makes the node encode large pages."""
+    for headers in ((), ((b"authorization", b"Bearer " + WRONG.encode()),)):
+        assert secure_api.fast_path(ORDERS.encode(), headers) is None
+    assert secure_api.native.pages_bytes == 0
+    token = (await declare_token(secure_api.registry, "reader", "read:orders")).encode()
+    assert secure_api.fast_path(ORDERS.encode(), [(b"authorization", b"Bearer " + token)]) is not None
+    assert secure_api.native.pages_bytes > 0
+
+
 async def test_a_service_that_may_not_be_read_does_not_exist(secure_api: NativeApi) -> None:
     headers = bearer(await declare_token(secure_api.registry, "reader", "read:orders"))
     listed = (await secure_api.request("GET", SERVICES, headers=headers)).json["services"]

@@ -22,6 +22,8 @@ MAX_PATTERN_LENGTH: Final = 2_048
 """Characters of a pattern, at most: a SPIFFE id has at most as many. A longer one is refused."""
 MAX_IDENTITY_LENGTH: Final = 2_048
 """Characters of an identity in a certificate or a JWT. A longer one is refused."""
+WORD_CLAIMS: Final = frozenset({"scope", "scp"})
+"""Claims of a JWT whose text is a list of words."""
 SPIFFE_SCHEME: Final = "spiffe://"
 COMMON_NAME_PREFIX: Final = "CN="
 """Begins the identity of a certificate without a SPIFFE id; its common name follows."""
@@ -138,9 +140,11 @@ def claim_scopes(rules: Iterable[ClaimRule], claims: Mapping[str, object]) -> Sc
 
 
 def claim_values(claims: Mapping[str, object], name: str) -> list[str]:
-    """Returns the values of a claim as texts: of a list each; of a text the whole, and each of its words.
+    """Returns the values of a claim as texts: of a list each; of a text the whole.
 
-    `a.b` names the claim `a.b`, or else the member `b` of the claim `a`. Other values, such as mappings, are left out.
+    Of the claims `scope` and `scp` each word is a value, too (RFC 8693, 4.2). The words of other texts are no values:
+    people choose parts of their names. `a.b` names the claim `a.b`, or else the member `b` of the claim `a`. Other
+    values, such as mappings, are left out.
     """
     found: object = claims
     if name in claims:
@@ -149,7 +153,7 @@ def claim_values(claims: Mapping[str, object], name: str) -> list[str]:
         for part in name.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
     if isinstance(found, str):
-        return [found, *(word for word in found.split() if word != found)]
+        return [found, *(word for word in found.split() if word != found)] if name in WORD_CLAIMS else [found]
     values = found if isinstance(found, list) else [found]
     return [text for value in values if (text := _claim_text(value)) is not None]
 

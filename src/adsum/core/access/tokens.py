@@ -60,6 +60,9 @@ class TokenParts(NamedTuple):
     id: str
     secret: str
 
+    def __repr__(self) -> str:
+        return f"TokenParts({self.id})"  # Without the secret: it must not reach a log.
+
 
 @dataclass(frozen=True, slots=True)
 class TokenSecret:

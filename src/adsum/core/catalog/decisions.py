@@ -86,17 +86,18 @@ def register(
 
 
 def _displaces(registration: Registration, other: Listing, principal: Principal) -> bool:
-    """Returns whether the registration removes another listing at its place. Raises `NotOwner`.
+    """Returns whether the registration removes another listing at its address and port.
 
-    A listing of another service stays if the caller may not change it. It expires by itself, since its lease has
-    lapsed, and the caller does not learn that it exists.
+    Raises `NotOwner` if another caller has the address and port in this service, whatever the holder: a second listing
+    there would get the calls that a drain of the first one ends. A listing of another service stays if the caller may
+    not change it. It expires by itself, since its lease has lapsed, and the caller does not learn that it exists.
     """
-    if not takeovers.is_displaced(other, registration):
+    if other.key == registration.key:
         return False
-    if other.key.service != registration.key.service:
-        return ownership.may_change(principal, other)
-    ownership.require_change(principal, other)
-    return True
+    if other.key.service == registration.key.service:
+        ownership.require_change(principal, other)
+        return takeovers.is_displaced(other, registration)
+    return takeovers.is_displaced(other, registration) and ownership.may_change(principal, other)
 
 
 def _require_room(view: CatalogView, service: str) -> None:
@@ -156,7 +157,8 @@ def _process_change(old: Registration, new: Registration) -> str:
 
 
 def _superseded(listing: Listing, winner: Registration, caller: Caller) -> Change:
-    reason = f"another process registered at {listing.instance.place}, as {winner.key}"
+    name = takeovers.successor_name(winner.key, listing)
+    reason = f"another process registered at {listing.instance.place}, as {name}"
     return Change(listing.key, None, caller.provenance(Cause.SUPERSEDED, reason))
 
 

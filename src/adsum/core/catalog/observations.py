@@ -84,7 +84,8 @@ def successors_of(listing: Listing, view: CatalogView) -> list[Listing]:
 
 
 def _left_to(successor: Listing, listing: Listing, caller: Caller) -> Change:
-    reason = f"its lease lapsed, and {successor.key} is at {successor.instance.place} now"
+    name = takeovers.successor_name(successor.key, listing)
+    reason = f"its lease lapsed, and {name} is at {successor.instance.place} now"
     return Change(listing.key, None, caller.provenance(Cause.SUPERSEDED, reason))
 
 

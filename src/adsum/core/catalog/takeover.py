@@ -87,6 +87,16 @@ def conflict_message(listed: Key, place: Place, registration: Registration) -> s
     return f"{problem}; {remedy}, or take over by force (takeover=force, on the command line --take-over)"
 
 
+def successor_name(successor: Key, listing: Listing) -> str:
+    """Returns the successor of a listing, as the history of the listing names it.
+
+    Readers of the listing may not read another service, so the history of an instance with an owner does not name it.
+    """
+    if listing.owner and successor.service != listing.key.service:
+        return "an instance of another service"
+    return str(successor)
+
+
 def is_displaced(listed: Listing, registration: Registration) -> bool:
     """Returns whether `registration` removes a listed instance at the same address and port.
 
@@ -113,8 +123,11 @@ def is_successor(other: Listing, listing: Listing) -> bool:
     """Returns whether `other` is of another process that holds its lease, at the address and port of `listing`.
 
     The caller finds `other` by address and port. A listing without a lease is no successor: no renewal shows that it
-    lives.
+    lives. An instance with an owner has successors of this owner only: otherwise whoever may register anything could
+    register at its place, and so end its grace.
     """
     if other.key == listing.key or other.lease is LeaseState.LAPSED or other.registration.ttl is None:
+        return False
+    if listing.owner not in ("", other.owner):
         return False
     return is_another_process(other, listing.registration)

@@ -54,13 +54,14 @@ class FastPath:
         if snapshot is not self._snapshot or age != self._age:
             self._snapshot, self._age = snapshot, age
             self._replies.clear()
-        replies = self._replies.get(target) or self._make(target)
-        if replies is None:
+        replies = self._replies.get(target)
+        service = replies.service if replies is not None else _service_name(target)
+        if service is None:
             return None
-        authorization, reply = False, replies.full
+        authorization, tags = False, b""
         for name, value in headers:
-            if name == b"if-none-match" and etag_matches(value.decode("latin-1"), replies.etag):
-                reply = replies.unchanged
+            if name == b"if-none-match":
+                tags = tags + b"," + value if tags else value
             elif name == b"authorization":
                 authorization = True
         if authorization or certificate:
@@ -71,12 +72,14 @@ class FastPath:
         else:
             principal = self._access.anonymous
         visible = principal.scopes.visible
-        return reply if visible.is_all or visible.includes(replies.service) else None
-
-    def _make(self, target: bytes) -> ServiceReplies | None:
-        if not target.startswith(_SERVICES):
+        # Before anything that takes longer for a service that exists: the time would reveal that, and cost the node.
+        if not (visible.is_all or visible.includes(service)):
             return None
-        name = target[len(_SERVICES) :].decode("latin-1")
+        if replies is None and (replies := self._make(target, service)) is None:
+            return None
+        return replies.unchanged if tags and etag_matches(tags.decode("latin-1"), replies.etag) else replies.full
+
+    def _make(self, target: bytes, name: str) -> ServiceReplies | None:
         if name not in self._snapshot.services:
             return None
         page = self._pages.page(name, None)
@@ -84,6 +87,14 @@ class FastPath:
             return None
         replies = self._replies[target] = _encode_page(name, page)
         return replies
+
+
+def _service_name(target: bytes) -> str | None:
+    """Returns the service that a target names, which may not exist; None if the target is another one."""
+    if not target.startswith(_SERVICES):
+        return None
+    name = target[len(_SERVICES) :].decode("latin-1")
+    return None if "/" in name or "?" in name else name
 
 
 def _encode_page(service: str, page: Page) -> ServiceReplies:
