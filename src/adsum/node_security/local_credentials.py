@@ -111,7 +111,7 @@ class LocalCredentials:
         return create_request(private, self._name)
 
     def install_certificate(self, chain: bytes, token_id: str) -> None:
-        """Takes over a certificate that another node signed. Raises `Invalid` if it does not fit, and keeps the old one."""
+        """Takes over a certificate signed elsewhere. Raises `Invalid`, and keeps the old one, if it does not fit."""
         pair = make_pair(chain, self._folder.read(self._file(KEY_FILE)) or b"", "data", "data")
         if token_id_of(pair.leaf) != token_id:
             raise Invalid("data", "keeps its certificates: another node signed one of another token")
