@@ -101,9 +101,8 @@ def _join(loaded: Settings, target: CredentialsFolder, line: JoinLine, name: str
         joined = asyncio.run(join_registry(line, name, Random()))
     except NotAuthenticated as error:
         detail = error.detail.removesuffix(f" ({error.origin})")
-        raise CommandFailed(
-            ExitCode.NO_PERMISSION, f"the registry refuses the line: {detail}; get a new one by `adsum token invite`"
-        ) from None
+        remedy = "" if "adsum token invite" in detail else "; get a new one by `adsum token invite`"
+        raise CommandFailed(ExitCode.NO_PERMISSION, f"the registry refuses the line: {detail}{remedy}") from None
     except RegistryRefused as error:
         if error.status != CONFLICT:
             raise
