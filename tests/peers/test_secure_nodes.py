@@ -244,7 +244,7 @@ async def test_the_operator_of_a_joined_node_gets_a_certificate(
 ) -> None:
     caplog.set_level(logging.INFO)
     async with both(nodes):
-        await until(lambda: "the certificate of the operator's credentials was renewed" in caplog.text)
+        await until(lambda: "the certificate of admin@n2 was renewed" in caplog.text)
         operator = nodes.security("n2") / "operator"
         leaf = x509.load_pem_x509_certificate((operator / "client.pem").read_bytes())
         assert token_id_of(leaf) == parse_token((operator / "token").read_text().strip()).id
@@ -300,3 +300,17 @@ async def test_a_secure_node_is_refused_beside_a_living_open_one_and_records_not
                 pass
     async with nodes.serving("n1", secure=False, data=""), nodes.serving("n3", secure=False, data=""):
         pass
+
+
+async def test_over_sqlite_a_lost_authority_is_replaced_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = SecureNodes(tmp_path, f"sqlite:///{tmp_path / 'adsum.db'}")
+    for _ in range(2):
+        async with alone.serving("n1"):
+            assert "every host must join again" not in caplog.text
+    shutil.rmtree(alone.security("n1"))
+    async with alone.serving("n1"):
+        assert "every host must join again" in caplog.text
+    async with alone.serving("n1", secure=False, data=""):
+        assert "this registry was secure before" in caplog.text

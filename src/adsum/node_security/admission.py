@@ -58,11 +58,13 @@ async def admit_node(
             f"{security.folder.path} has a new authority, which replaces that of the registry only while no other node "
             f"runs: stop {', '.join(peer.name for peer in peers)} first, and join them again afterwards",
         )
-    caller = Caller(REGISTRY_ACTOR, clock.wall())
+    caller, record = Caller(REGISTRY_ACTOR, clock.wall()), security.authority_record()
+    before = find_authority(registry.snapshot.documents)
     try:
-        await registry.write(claim_authority(security.authority_record(), caller, replaces=replaces or not is_shared))
+        await registry.write(claim_authority(record, caller, replaces=replaces or not is_shared))
         if replaces:
             security.authority_recorded()
+        if before not in (None, record):
             _log.warning("the registry has a new authority: every host must join again")
     except AnotherAuthority as error:
         security.discard_new_authority()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from adsum.certificates.authority import Authority
-from adsum.certificates.hashes import public_key_hash
 from adsum.certificates.pairs import make_pair
 from adsum.core.access.tokens import parse_token
 from adsum.core.errors import AdsumError, Invalid
@@ -34,9 +33,10 @@ def check_may_join(folder: SecurityFolder, authority_hash: str) -> None:
 def write_joined_node(folder: SecurityFolder, authority: str, chain: str, key: str, token: str) -> None:
     """Writes what a node got when it joined. Raises `Invalid`, before anything is written, if it does not fit."""
     pair = make_pair(chain.encode(), key.encode(), "data", "data")
-    if not Authority.load(authority.encode()).has_signed(pair.leaf):
+    signer = Authority.load(authority.encode())
+    if not signer.has_signed(pair.leaf):
         raise Invalid("data", "is not written: the authority of the registry did not sign the certificate of this node")
-    check_may_join(folder, public_key_hash(authority.encode()))
+    check_may_join(folder, signer.hash)
     contents = {AUTHORITY_CERTIFICATE: authority, NODE_KEY: key, NODE_CERTIFICATE: chain, NODE_TOKEN: f"{token}\n"}
     for name, content in contents.items():
         folder.write(name, content.encode())

@@ -50,14 +50,15 @@ class LocalCredentials:
         self._folder = folder
         self._subfolder = subfolder
         self._role = role
-        self._name = name
+        self.name = name
+        """The name of the token."""
 
     def write(self, token: TokenParts, registry: RegistryDescription) -> bool:
         """Writes the files that differ. Returns whether any did. Raises `Invalid`."""
         description = {
             "version": FORMAT_VERSION,
             "role": self._role,
-            "name": self._name,
+            "name": self.name,
             "urls": list(registry.urls),
             "xds": list(registry.xds),
             "authority_hash": registry.authority_hash,
@@ -86,32 +87,30 @@ class LocalCredentials:
         Returns whether it was signed. The key stays the same as long as it can be read. Does nothing on a node that
         can't sign. Raises `Invalid`.
         """
-        if not authority.can_sign or authority.expires <= now:
-            return False
-        if not self.is_certificate_due(authority, token_id, now):
+        if not authority.can_sign or authority.expires <= now or not self.needs_certificate(authority, token_id, now):
             return False
         request = self.certificate_request()
-        signed = authority.sign(request, name=self._name, token_id=token_id, role=role, now=now)
+        signed = authority.sign(request, name=self.name, token_id=token_id, role=role, now=now)
         self._folder.write(self._file(CERTIFICATE_FILE), signed)
         return True
 
-    def is_certificate_due(self, authority: Authority, token_id: str, now: float) -> bool:
-        """Returns whether the certificate must be signed: missing, not for this token, or past half of its life."""
+    def needs_certificate(self, authority: Authority, token_id: str, now: float) -> bool:
+        """Returns whether a certificate that names the token is missing, or half of its life is over."""
         key = self._folder.read(self._file(KEY_FILE)) or b""
         chain = self._folder.read(self._file(CERTIFICATE_FILE)) or b""
         return not _is_right(chain, key, authority, token_id, now)
 
     def certificate_request(self) -> bytes:
-        """Returns a request (PEM) for the certificate. Its key is made if none can be read. Raises `Invalid`."""
+        """Returns a request for a certificate. Its key stays the same as long as it can be read. Raises `Invalid`."""
         try:
             private = decode_key("data", self._folder.read(self._file(KEY_FILE)) or b"")
         except Invalid:
             private = new_key()
             self._folder.write(self._file(KEY_FILE), encode_key(private))
-        return create_request(private, self._name)
+        return create_request(private, self.name)
 
     def install_certificate(self, chain: bytes, token_id: str) -> None:
-        """Takes over a certificate signed elsewhere. Raises `Invalid`, and keeps the old one, if it does not fit."""
+        """Takes over a certificate that another node has signed. Raises `Invalid` unless it names the token."""
         pair = make_pair(chain, self._folder.read(self._file(KEY_FILE)) or b"", "data", "data")
         if token_id_of(pair.leaf) != token_id:
             raise Invalid("data", "keeps its certificates: another node signed one of another token")

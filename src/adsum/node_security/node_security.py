@@ -29,8 +29,8 @@ from adsum.node_security.local_credentials import LocalCredentials, RegistryDesc
 from adsum.node_security.peer_certificates import NodePeerCertificates
 from adsum.node_security.requested_certificates import (
     RequestCertificate,
+    renew_local_by_others,
     renew_node_by_others,
-    renew_operator_by_others,
 )
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
@@ -82,6 +82,8 @@ class NodeSecurity:
         if config.gateway != OFF and not config.tls_cert:
             name = gateway_token_name(self._node)
             self._gateway = LocalCredentials(self.folder, GATEWAY_FOLDER, TokenRole.GATEWAY.value, name)
+        self._operator_token: TokenParts | None = None
+        """The token of the operator's credentials, once it is in the catalog."""
         self._gateway_token: TokenParts | None = None
         """The token of the gateway in the process of this node; None without one."""
         self.names = ServerNames()
@@ -94,7 +96,7 @@ class NodeSecurity:
             "the certificate of this node can be renewed again",
         )
         self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
-        self._renew_after = self._request_operator_after = 0.0
+        self._renew_after = self._request_local_after = 0.0
         self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
@@ -188,7 +190,7 @@ class NodeSecurity:
     async def look(self) -> None:
         """Looks at the files and the clock once, and does what is due. One look at a time is under way."""
         await self._renew_if_due()
-        await self._request_operator_certificate()
+        await self._request_local_certificates()
         async with self._looking:
             await self._look()
 
@@ -208,6 +210,7 @@ class NodeSecurity:
             _log.warning("%s", warning)
         if self._tokens is not None:
             await self._tokens.sync(admin, self._certificate_token(), self._gateway_token)
+            self._operator_token = admin
 
     def _look_at_files(self) -> TokenParts | None:
         """Takes over changed files, and makes the admin token if it is missing. Returns it."""
@@ -288,22 +291,24 @@ class NodeSecurity:
             self._renewal.recovered()
             _log.info("the certificate of this node was renewed")
 
-    async def _request_operator_certificate(self) -> None:
-        """Gets the certificate of the operator's credentials, if this node can't sign it itself."""
+    async def _request_local_certificates(self) -> None:
+        """Gets the certificates of the operator and of the gateway, if this node can't sign them itself."""
         authority, request = self.authority, self.request_certificate
         if request is None or not isinstance(authority, RegistryAuthority) or authority.issues:
             return
-        if self._tokens is None or self._clock.now() < self._request_operator_after:
+        if self._clock.now() < self._request_local_after:
             return
+        holders = [(self._operator, self._operator_token), (self._gateway, self._gateway_token)]
         try:
             async with asyncio.timeout(RENEWAL_TIMEOUT):
-                now = self._clock.wall()
-                if await renew_operator_by_others(self.folder, self._operator, authority.authority, now, request):
-                    _log.info("the certificate of the operator's credentials was renewed")
+                for credentials, token in holders:
+                    if credentials is not None and token is not None:
+                        now = self._clock.wall()
+                        await renew_local_by_others(credentials, token, authority.authority, now, request)
         except (AdsumError, TimeoutError) as error:
-            self._request_operator_after = self._clock.now() + RENEWAL_RETRY
+            self._request_local_after = self._clock.now() + RENEWAL_RETRY
             problem = str(error) or f"no node has signed it within {RENEWAL_TIMEOUT:g} s"
-            _log.warning("the certificate of the operator's credentials can't be renewed: %s", problem)
+            _log.warning("the certificates of programs on this host can't be renewed: %s", problem)
 
     def _certificate_token(self) -> str:
         """Returns the id of the token in the certificate that this node signed for itself; "" if it did not."""

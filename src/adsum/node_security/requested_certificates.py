@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from adsum.certificates.authority import Authority
@@ -10,12 +11,14 @@ from adsum.certificates.server_names import ServerNames
 from adsum.core.access.tokens import TokenParts, format_token
 from adsum.node_security.joined_node import install_renewed, read_node_token
 from adsum.node_security.local_credentials import LocalCredentials
-from adsum.node_security.node_files import own_request, read_admin_token
+from adsum.node_security.node_files import own_request
 from adsum.node_security.security_folder import SecurityFolder
 from adsum.peers.issuing_peers import NewCertificate
 
 RequestCertificate = Callable[[bytes, str, bytes, str], Awaitable[NewCertificate]]
 """Has a node that holds the authority's key sign a request (PEM), proved by a token (`Peers.request_certificate`)."""
+
+_log = logging.getLogger("adsum.security")
 
 
 async def renew_node_by_others(
@@ -28,23 +31,16 @@ async def renew_node_by_others(
     await asyncio.to_thread(install_renewed, folder, new.authority, new.chain)
 
 
-async def renew_operator_by_others(
-    folder: SecurityFolder, operator: LocalCredentials, authority: Authority, now: float, request: RequestCertificate
-) -> bool:
-    """Replaces the certificate of the operator's credentials if that is due. Returns whether. Raises `AdsumError`.
+async def renew_local_by_others(
+    credentials: LocalCredentials, token: TokenParts, authority: Authority, now: float, request: RequestCertificate
+) -> None:
+    """Replaces the certificate of a program on this host if that is due. Raises `AdsumError`.
 
-    `now` is the time on the wall clock.
+    `token` is the one of its credentials, and `now` the time on the wall clock.
     """
-    admin = await asyncio.to_thread(_due, folder, operator, authority, now)
-    if admin is None:
-        return False
-    csr = await asyncio.to_thread(operator.certificate_request)
-    new = await request(csr, format_token(*admin), authority.certificate_pem(), authority.hash)
-    await asyncio.to_thread(operator.install_certificate, new.chain, admin.id)
-    return True
-
-
-def _due(folder: SecurityFolder, operator: LocalCredentials, authority: Authority, now: float) -> TokenParts | None:
-    """Returns the admin token if its certificate must be replaced."""
-    admin = read_admin_token(folder)
-    return admin if admin is not None and operator.is_certificate_due(authority, admin.id, now) else None
+    if not await asyncio.to_thread(credentials.needs_certificate, authority, token.id, now):
+        return
+    csr = await asyncio.to_thread(credentials.certificate_request)
+    new = await request(csr, format_token(*token), authority.certificate_pem(), authority.hash)
+    await asyncio.to_thread(credentials.install_certificate, new.chain, token.id)
+    _log.info("the certificate of %s was renewed", credentials.name)

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from adsum.access.credentials import UNKNOWN_SCHEME
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.model import Key
-from adsum.dialects.native.requests.api_request import UNKNOWN_SCHEME, request_credentials
+from adsum.dialects.native.requests.api_request import request_credentials
 from tests.dialects.native.native_api import JSON, NativeApi
 from tests.support.fakes import run_until_idle
 from tests.support.tokens import bearer, declare_token, revoke_token

@@ -16,7 +16,7 @@ import msgspec
 
 from adsum import wire
 from adsum.access.control import AccessControl
-from adsum.access.credentials import Credentials, bearer_token
+from adsum.access.credentials import Credentials, presented_token
 from adsum.core import validation
 from adsum.core.access.actions import Action
 from adsum.core.access.principal import Principal
@@ -32,8 +32,6 @@ from adsum.dialects.native.requests.body_memory import BodyMemory
 MAX_QUERY_PARAMETERS: Final = 1_024
 """Parameters of a query. A query with more is refused."""
 
-UNKNOWN_SCHEME: Final = "-"
-"""Stands for an Authorization header of another scheme than Bearer: wrong credentials are never taken for none."""
 FORWARDED_TO: Final = wire.FORWARDED_TO_HEADER.lower().encode()
 
 _KEYED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]+)\]")
@@ -197,15 +195,9 @@ def peer_address(scope: Scope) -> str:
 
 
 def request_credentials(headers: Headers, certificate: bytes, address: str) -> Credentials:
-    """Returns what a request sends to prove who the caller is. `certificate` is that of its connection.
-
-    Several Authorization headers are wrong credentials: a proxy may have checked another one than this node would.
-    """
-    token = ""
-    for name, value in headers:
-        if name == b"authorization":
-            token = UNKNOWN_SCHEME if token else bearer_token(value.decode("latin-1")) or UNKNOWN_SCHEME
-    return Credentials(token, certificate, address)
+    """Returns what a request sends to prove who the caller is. `certificate` is that of its connection."""
+    authorizations = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+    return Credentials(presented_token(authorizations), certificate, address)
 
 
 @contextmanager
