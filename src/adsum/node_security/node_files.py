@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from adsum.certificates.authority import Authority, token_id_of
-from adsum.certificates.expiry import RENEW_AT, CertificateLife
+from adsum.certificates.expiry import RENEW_AT, CertificateLife, certificate_life
 from adsum.certificates.hashes import parse_certificates
 from adsum.certificates.pairs import KeyPair, make_pair
 from adsum.certificates.requests import create_request, decode_key, encode_key, new_key
@@ -154,14 +153,6 @@ def is_right(pair: KeyPair, authority: Authority, names: ServerNames, now: float
 def life_of(pair: KeyPair, name: str, remedy: str = "", *, is_renewed: bool = False) -> CertificateLife:
     """Returns the life of the pair's certificate."""
     return certificate_life(pair.leaf, name, remedy, is_renewed=is_renewed)
-
-
-def certificate_life(
-    certificate: x509.Certificate, name: str, remedy: str = "", *, is_renewed: bool = False
-) -> CertificateLife:
-    """Returns the life of a certificate."""
-    begins, expires = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-    return CertificateLife(name, begins, expires, remedy, is_renewed)
 
 
 def own_request(folder: SecurityFolder, node: str, names: ServerNames) -> bytes:

@@ -15,7 +15,7 @@ from adsum import wire
 from adsum.access.registry_addresses import RegistryAddresses, registry_addresses
 from adsum.access.registry_authority import AuthorityRecord
 from adsum.certificates.authority import token_id_of
-from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
+from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings, certificate_life
 from adsum.certificates.host_addresses import default_route_address
 from adsum.certificates.server_names import ServerNames
 from adsum.config.serve import NodeConfig
@@ -325,7 +325,7 @@ class NodeSecurity:
             renews = self.authority.issues or self.request_certificate is not None
             lives = [
                 node_files.life_of(served.pair, "node", RENEW_NODE, is_renewed=renews),
-                node_files.certificate_life(certificate, "authority", RENEW_AUTHORITY),
+                certificate_life(certificate, "authority", RENEW_AUTHORITY),
             ]
             further = [one for one in served.authorities if one != certificate]
         else:
@@ -333,7 +333,7 @@ class NodeSecurity:
             further = [*served.authorities]
         if further:
             first = min(further, key=lambda one: one.not_valid_after_utc)
-            lives.append(node_files.certificate_life(first, "client-authority", REPLACE_CLIENT_AUTHORITY))
+            lives.append(certificate_life(first, "client-authority", REPLACE_CLIENT_AUTHORITY))
         return lives
 
     def views(self) -> list[wire.CertificateView]:
