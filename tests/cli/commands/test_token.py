@@ -157,6 +157,12 @@ async def test_a_rotated_token_is_printed_and_a_revoked_one_is_named(node: Secur
     assert (await run(adsum, "token", "revoke", "ci")).err == "the token ci is revoked\n"
 
 
+def test_the_lifetime_of_an_invite_is_bounded_before_anything_is_sent(adsum: Adsum) -> None:
+    result = adsum("token", "invite", "--for", "client", "--lifetime", "91d")
+    assert result.code == 2
+    assert "Invalid value for '--lifetime': must be from 1 to" in result.err
+
+
 async def test_an_invite_prints_the_line_alone(node: SecureNode, adsum: Adsum) -> None:
     invite = {
         "line": LINE,

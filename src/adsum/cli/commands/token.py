@@ -18,7 +18,7 @@ from adsum.cli.commands.invite import invite, list_invites, revoke_invite
 from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.cli.token_arguments import ISSUE_LIFETIME, SCOPE_HELP, checked_scopes, checked_secret
+from adsum.cli.token_arguments import SCOPE_HELP, TOKEN_LIFETIME, checked_scopes, checked_secret
 from adsum.client.credentials.folder import parse_token_file
 from adsum.client.errors import RegistryRefused
 from adsum.client.native.access_api import AccessApi
@@ -78,7 +78,7 @@ def token() -> None:
 @token.command(epilog="Example: adsum token create ci --scope write:orders --lifetime 90d --output ci-token")
 @click.argument("name", type=TokenNameType())
 @click.option("--scope", multiple=True, required=True, metavar="SCOPE", help=f"{SCOPE_HELP}.")
-@click.option("--lifetime", type=ISSUE_LIFETIME, help="Time until the token expires, such as 90d.  [default: never]")
+@click.option("--lifetime", type=TOKEN_LIFETIME, help="Time until the token expires, such as 90d.  [default: never]")
 @click.option(
     "--output",
     "file",
