@@ -198,9 +198,13 @@ class NativeApi:
 
     @asynccontextmanager
     async def watch(
-        self, query: str = "", headers: Mapping[str, str] | None = None, state: Mapping[str, Any] | None = None
+        self,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        state: Mapping[str, Any] | None = None,
+        readable: asyncio.Event | None = None,
     ) -> AsyncIterator[OpenWatch]:
-        """An open watch. `state`: the extensions of ASGI that the server offers."""
+        """An open watch. `state`: the extensions of ASGI that the server offers. `readable`: set while writes end."""
         writes: asyncio.Queue[bytes] = asyncio.Queue()
         gone = asyncio.Event()
 
@@ -213,6 +217,8 @@ class NativeApi:
                 watch.start.update(message)
             else:
                 writes.put_nowait(message["body"])
+                if readable is not None:
+                    await readable.wait()
 
         scope = _scope("GET", f"/api/v1/watch{query}", headers or {})
         scope["state"] = dict(state or {})

@@ -11,6 +11,7 @@ from adsum.access.credentials import UNKNOWN_SCHEME
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.model import Key
 from adsum.dialects.native.requests.api_request import request_credentials
+from adsum.ports import SEND_CHUNK
 from tests.dialects.native.native_api import JSON, NativeApi
 from tests.support.fakes import run_until_idle
 from tests.support.tokens import bearer, declare_token, revoke_token
@@ -186,6 +187,34 @@ async def test_a_stream_ends_when_the_rights_of_its_caller_end(secure_api: Nativ
         else:
             secure_api.access.sessions.expire(secure_api.clock.wall() + 61)
         assert b"rights of the caller have changed" in await watch.next_write()
+        async with asyncio.timeout(5):
+            await asyncio.shield(watch.task)
+
+
+async def test_a_watch_whose_caller_loses_its_rights_while_the_node_catches_up_shows_nothing(
+    secure_api: NativeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = bearer(await declare_token(secure_api.registry, "reader", "read:*"))
+    monkeypatch.setattr(secure_api.store, "age", lambda: 0.1)
+    next_revision = secure_api.registry.snapshot.revision + 1
+    async with secure_api.watch(f"?service=orders&since=e1:{next_revision}", headers=reader) as watch:
+        await run_until_idle()
+        assert not watch.start
+        await revoke_token(secure_api.registry, "reader")
+        assert b"rights of the caller have changed" in await watch.next_write()
+        async with asyncio.timeout(5):
+            await asyncio.shield(watch.task)
+
+
+async def test_a_stream_ends_when_the_rights_of_its_caller_end_during_a_write(secure_api: NativeApi) -> None:
+    reader, readable = bearer(await declare_token(secure_api.registry, "reader", "read:*")), asyncio.Event()
+    state = {SEND_CHUNK: lambda _: True}  # Heartbeats don't wake the stream.
+    async with secure_api.watch("?service=orders", headers=reader, state=state, readable=readable) as watch:
+        await watch.next_write()
+        await revoke_token(secure_api.registry, "reader")
+        readable.set()
+        while b"rights of the caller have changed" not in await watch.next_write():
+            pass
         async with asyncio.timeout(5):
             await asyncio.shield(watch.task)
 

@@ -92,14 +92,19 @@ class WatchStream:
             ):
                 try:
                     await send(_START)
-                    await self._send_first_group(send)
-                    self._enable_push(state.get(SEND_CHUNK))
-                    while not peer.disconnected:
+                    if not self._rights.have_ended:  # They may have ended while the node caught up with the client.
+                        await self._send_first_group(send)
+                        self._enable_push(state.get(SEND_CHUNK))
+                    # Looked at before each wait, too: what happens during a write does not end the wait after it.
+                    while not (peer.disconnected or self._rights.have_ended):
                         has_changed = await watch.changed()
-                        if self._groups.is_stopping or self._rights.have_ended:
-                            await send(_END if self._groups.is_stopping else _RIGHTS_CHANGED)
+                        if self._groups.is_stopping:
+                            await send(_END)
                             return
-                        await self._send_next_group(send, has_changed)
+                        if not self._rights.have_ended:
+                            await self._send_next_group(send, has_changed)
+                    if not peer.disconnected:
+                        await send(_RIGHTS_CHANGED)
                 finally:
                     watch.is_peer_lost = is_peer_lost()
         finally:
