@@ -49,14 +49,15 @@ def joined_xds_credentials(
 ) -> XdsCredentials | None:
     """Returns the files for the registry's xDS addresses (HOST:PORT) on a host that has joined it.
 
-    None means plain text: the host has not joined the registry, or the addresses are others on this host itself, such
-    as those of a registry that only listens on loopback. Raises `Invalid` if this host has no certificate, unless it
+    None means plain text: the host has not joined the registry, or all addresses are others on this host itself, such
+    as that of a registry that only listens on loopback. Raises `Invalid` if this host has no certificate, unless it
     `may_lack_certificate`, because the caller gets one by the token.
     """
     if joined is None or joined.folder is None:
         return None
-    others = [address for address in addresses if address not in joined.xds]
-    if others and all(is_loopback_host(split_host_port(address)[0]) for address in others):
+    hosts = [split_host_port(address)[0] for address in addresses]
+    # Without an address it is the registry that the host has joined.
+    if addresses and all(map(is_loopback_host, hosts)) and not set(addresses) & set(joined.xds):
         return None
     if joined.certificate is None and not (may_lack_certificate and joined.token):
         raise Invalid("credentials", f"{joined.folder} {NO_CERTIFICATE}")
