@@ -41,7 +41,7 @@ def named_services(declared: Route | Upstream) -> NamedServices:
     """Returns the names in a route or an upstream."""
     if isinstance(declared, Upstream):
         return NamedServices(frozenset({declared.service}))
-    labels = [host.partition(".")[0].partition(":")[0].lower() for host in declared.hosts]
+    labels = [host.partition(".")[0] for host in declared.hosts]
     return NamedServices(
         frozenset(selector.service for selector in declared.selectors),
         frozenset(label for label in labels if "*" not in label),
