@@ -77,8 +77,9 @@ def create_request(
     dns_names: Collection[str] = (),
     addresses: Collection[IpAddress] = (),
 ) -> bytes:
-    """Returns a request as PEM for a certificate with this common name, and these host names and addresses."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:MAX_COMMON_NAME])])
+    """Returns a request as PEM for a certificate with this common name ("": none), host names and addresses."""
+    # A common name can't be empty, and the folder of a host may name none.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:MAX_COMMON_NAME])] if name else [])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     names = general_names(dns_names, addresses)
     if names:

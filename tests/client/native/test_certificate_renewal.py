@@ -44,11 +44,11 @@ class RenewingNode:
         self.key = new_key()
         node.answers["POST /api/v1/certificate"] = self.certify
 
-    def join(self, age: float) -> RegistryCredentials:
+    def join(self, age: float, name: str = "web1") -> RegistryCredentials:
         """Writes a folder with a certificate that was signed `age` seconds ago."""
         credentials = RegistryCredentials(
             (self.node.url,),
-            name="web1",
+            name=name,
             authority=self.authority.certificate_pem().decode(),
             authority_hash=self.authority.hash,
             token=TOKEN,
@@ -141,6 +141,12 @@ async def test_a_host_that_joins_again_during_a_renewal_keeps_its_new_certificat
         await renew_if_due(renewing.folder.path, time.time(), Random(1))
     pair = read_pair(renewing.folder.path / "client.pem", renewing.folder.path / "client.key")
     assert pair.key == encode_key(renewing.key)
+
+
+async def test_a_folder_without_the_name_of_the_host_is_renewed_too(renewing: RenewingNode) -> None:
+    joined = renewing.join(0.6 * LIFE, name="")
+    assert await renew_if_due(renewing.folder.path, time.time(), Random(1))
+    assert not is_renewal_due(joined, time.time())
 
 
 async def test_a_short_command_renews_nothing(renewing: RenewingNode) -> None:

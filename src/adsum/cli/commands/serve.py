@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -49,8 +48,6 @@ def serve(loaded: Settings) -> None:
     """
     from adsum import node_process, stores
 
-    # Without it, grpc writes a line to standard error for each failed TLS handshake.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     config = loaded.get(ServeConfig)
     try:
         stores.store(config.store)
