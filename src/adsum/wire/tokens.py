@@ -12,6 +12,7 @@ from adsum.core.access.scopes import MAX_SCOPES, SCOPE_RULE, Scopes, parse_scope
 from adsum.core.access.tokens import NAME_PATTERN, Token, TokenRole, TokenSecret
 from adsum.core.errors import AdsumError
 from adsum.wire.codec import decode, encode
+from adsum.wire.protocol import Reason
 from adsum.wire.requests import RequestBody
 from adsum.wire.responses import ResponseBody
 
@@ -140,7 +141,7 @@ class TokenBody(RequestBody, frozen=True):
     name: TokenName
     scopes: ScopeTexts
     lifetime: Lifetime | None = None
-    reason: Annotated[str, Meta(max_length=1024)] = ""
+    reason: Reason = ""
 
     def parsed_scopes(self) -> Scopes:
         """Returns the scopes. Raises `Invalid`."""
@@ -196,7 +197,7 @@ class InviteBody(RequestBody, frozen=True):
     role: Annotated[str, Meta(pattern="^(client|gateway|node)$")]
     scopes: ScopeTexts | None = None
     lifetime: InviteLifetime | None = None
-    reason: Annotated[str, Meta(max_length=1024)] = ""
+    reason: Reason = ""
 
 
 class IssuedInvite(ResponseBody, frozen=True):

@@ -86,6 +86,19 @@ async def test_a_created_token_proves_its_name_and_scopes_and_is_shown_once(secu
     assert parse_token(created.json["token"]).secret.encode() not in read.body + listed.body
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [(TOKENS, {"name": "web", "scopes": ["read:*"]}), (INVITES, {"role": "client"})]
+)
+async def test_a_reason_with_control_characters_is_refused(
+    secure: SecureApi, path: str, body: dict[str, object]
+) -> None:
+    revision = secure.registry.snapshot.revision
+    refused = await secure.as_admin("POST", path, body | {"reason": "\x1b[2J"})
+    assert (refused.status, refused.json["field"]) == (422, "reason")
+    assert secure.registry.snapshot.revision == revision
+    assert (await secure.as_admin("POST", path, body | {"reason": "für später"})).status == 201
+
+
 async def test_no_secret_and_no_hash_is_in_documents_histories_or_logs(
     secure: SecureApi, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,6 +12,7 @@ from adsum.access.authority import AuthorityService
 from adsum.access.control import AccessControl
 from adsum.access.registry_addresses import RegistryAddresses
 from adsum.access.token_declarations import create_token, find_token, invite_key, rotate_token, token_key
+from adsum.core import validation
 from adsum.core.access.invites import SINGLE_USE_ROLES, USUAL_LIFETIMES, USUAL_SCOPES, Invite
 from adsum.core.access.join_line import MAX_NODES, JoinLine
 from adsum.core.access.scopes import Scopes, parse_scopes
@@ -122,7 +123,7 @@ class TokenOperations:
             created=now,
             created_by=caller.actor,
         )
-        await self._registry.write(create_token(token, caller, body.reason))
+        await self._registry.write(create_token(token, caller, _checked_reason(body)))
         text = format_token(id, secret) if has_secret else ""
         return ApiReply(201, wire.encode(IssuedToken(text, self._view(token))))
 
@@ -160,7 +161,9 @@ class TokenOperations:
         )
         line = str(JoinLine(nodes, invite.id, secret, hash))
         await self._write(
-            declarations.declare(invite_key(invite.id), encode_invite(invite), request.caller(now), reason=body.reason)
+            declarations.declare(
+                invite_key(invite.id), encode_invite(invite), request.caller(now), reason=_checked_reason(body)
+            )
         )
         issued = IssuedInvite(line, role, scopes.texts(), invite.expires, invite.uses_left is not None)
         return ApiReply(201, wire.encode(issued))
@@ -213,6 +216,12 @@ class TokenOperations:
 def _name(request: ApiRequest) -> str:
     name: str = request.path["token"]
     return name
+
+
+def _checked_reason(body: TokenBody | InviteBody) -> str:
+    """Returns the reason, which the history shows. Raises `Invalid` for control characters."""
+    validation.text("reason", body.reason, validation.MAX_VALUE_LENGTH)
+    return body.reason
 
 
 def _granted(request: ApiRequest, scopes: Scopes) -> Scopes:
