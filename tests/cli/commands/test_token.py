@@ -154,7 +154,18 @@ async def test_a_rotated_token_is_printed_and_a_revoked_one_is_named(node: Secur
     assert body_of(node) == {"overlap": DAY}
     await run(adsum, "token", "rotate", "ci", "--overlap", "0")
     assert body_of(node) == {"overlap": 0.0}
+    node.answers["GET /api/v1/tokens/ci"] = lambda _: (200, view())
     assert (await run(adsum, "token", "revoke", "ci")).err == "the token ci is revoked\n"
+    unreadable = {**problem(422, "token: the record of ci can't be read"), "field": "token"}
+    node.answers["GET /api/v1/tokens/ci"] = lambda _: (422, unreadable)
+    assert (await run(adsum, "token", "revoke", "ci")).err == "the token ci is revoked\n"
+
+
+async def test_a_revocation_under_a_wrong_name_says_that_nothing_is_revoked(node: SecureNode, adsum: Adsum) -> None:
+    node.answers["DELETE /api/v1/tokens/cli"] = lambda _: (200, {"epoch": "e", "revision": 9})
+    result = await run(adsum, "token", "revoke", "cli")
+    assert result.code == 0
+    assert result.err == "there is no token cli, so nothing is revoked; `adsum token ls` lists them\n"
 
 
 def test_the_lifetime_of_an_invite_is_bounded_before_anything_is_sent(adsum: Adsum) -> None:

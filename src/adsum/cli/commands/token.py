@@ -19,6 +19,7 @@ from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
 from adsum.cli.token_arguments import SCOPE_HELP, TOKEN_LIFETIME, checked_scopes, checked_secret
+from adsum.client.client import Client
 from adsum.client.credentials.folder import parse_token_file
 from adsum.client.errors import RegistryRefused
 from adsum.client.native.access_api import AccessApi
@@ -26,7 +27,7 @@ from adsum.client.native.api import RegistryApi
 from adsum.config.client import ClientConfig
 from adsum.core.access.tokens import check_token_name
 from adsum.core.errors import Invalid
-from adsum.wire import tokens
+from adsum.wire import WriteResult, tokens
 
 T = TypeVar("T")
 
@@ -188,15 +189,23 @@ def revoke(loaded: Settings, name: str, as_json: bool) -> None:
 
     From now on it proves nothing, and what it opened (watches, streams of gateways) ends within a second. The
     certificate of a host that joined is revoked with its token. What the token registered stays until its lease
-    expires.
+    expires. Succeeds if there is no such token, and says so.
 
     --json prints the response of DELETE /api/v1/tokens/NAME.
     """
-    result = run_with_client(loaded, lambda client: _found(name, AccessApi(client.api).revoke_token(name)))
+
+    async def work(client: Client) -> tuple[bool, WriteResult]:
+        api = AccessApi(client.api)
+        is_known = as_json or await _exists(api, name)
+        return is_known, await api.revoke_token(name)
+
+    is_known, result = run_with_client(loaded, work)
     if as_json:
         output.print_json(result)
-    else:
+    elif is_known:
         output.print_message(f"the token {name} is revoked")
+    else:
+        output.print_message(f"there is no token {name}, so nothing is revoked; `adsum token ls` lists them")
 
 
 for _command in (invite, list_invites, revoke_invite):
@@ -211,6 +220,19 @@ async def _found(name: str, request: Awaitable[T]) -> T:
         if error.status == 404:
             raise CommandFailed(ExitCode.NOT_FOUND, f"no token {name!r}; `adsum token ls` lists them") from None
         raise
+
+
+async def _exists(api: AccessApi, name: str) -> bool:
+    """Returns whether the registry has the token, also one that it can't read."""
+    try:
+        await api.token(name)
+    except Invalid:
+        return True
+    except RegistryRefused as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
 
 
 class _NewFile:
