@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from adsum.access.control import AccessControl
-from adsum.core.access.principal import Principal
+from adsum.core.access.principal import NAMING_PRINCIPAL, Principal
 from adsum.core.access.scopes import EVERYTHING, NO_SCOPES, parse_scopes
 from adsum.core.catalog import decisions, declarations
 from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.documents import DocumentKey, DocumentKind
 from adsum.core.errors import Forbidden, NotOwner
 from adsum.core.model import Instance, Key, Listing, Registration
-from adsum.dialects.etcd_naming.naming_access import NAMING_PRINCIPAL, NamingAccess, listing_refusal, may_publish
+from adsum.dialects.etcd_naming.naming_access import NamingAccess, listing_refusal, may_publish
 from adsum.etcd.values import Put
 from adsum.registry import Registry
 from tests.dialects.etcd_naming.test_etcd_naming import commit, keys_below, last_reason, listed, register, serve, until

@@ -27,6 +27,7 @@ from adsum.client.native.transport import QueryParams, Transport, TransportReply
 from adsum.client.native.waiting_request import WaitingRequest
 from adsum.clock import SystemClock
 from adsum.core.errors import AdsumError, Invalid, LeaseLost, RegistrationConflict, UnknownInstance
+from adsum.core.validation import without_credentials
 from adsum.ports import Clock
 
 REQUEST_TIMEOUT: Final = 5.0
@@ -296,7 +297,7 @@ async def _renew_authority(credentials: ClientCredentials, node: str) -> bool:
     try:
         certificate = accept_authority(await fetch_authority(node), credentials.authority_hash, node)
     except (AuthorityMismatch, NodeUnreachable, ImportError) as error:
-        _log.warning("no new certificate of the registry's authority: %s", error)
+        _log.warning("no new certificate of the registry's authority from %s: %s", without_credentials(node), error)
         return False
     return credentials.replace_authority(certificate)
 

@@ -9,6 +9,8 @@ from adsum.core.access.scopes import EVERYTHING, Scopes
 
 ANONYMOUS: Final = "anonymous"
 """The name of callers that prove nothing, and of the token that gives them scopes."""
+NAMING_PRINCIPAL: Final = "etcd-naming"
+"""The name under which keys in etcd list and show instances, and of the token that limits that."""
 REGISTRY_ACTOR: Final = "registry"
 """The actor of changes that no client requested: leases that lapse, checks that change their status."""
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from adsum.core import validation
-from adsum.core.access.principal import ANONYMOUS, REGISTRY_ACTOR, Principal, anonymous
+from adsum.core.access.principal import ANONYMOUS, NAMING_PRINCIPAL, REGISTRY_ACTOR, Principal, anonymous
 from adsum.core.access.scopes import Scopes
 from adsum.core.errors import Invalid, Unauthenticated
 
@@ -33,7 +33,7 @@ NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}"
 NAME_RULE: Final = "1 to 63 letters, digits and . _ @ -, starting with a letter or digit"
 RESERVED_NAMES: Final = frozenset({REGISTRY_ACTOR})
 """Names of actors that are not tokens."""
-NAMES_WITHOUT_SECRET: Final = frozenset({ANONYMOUS, "etcd-naming"})
+NAMES_WITHOUT_SECRET: Final = frozenset({ANONYMOUS, NAMING_PRINCIPAL})
 """Names of tokens that nobody sends. Their scopes are those of callers that prove nothing, and of keys in etcd."""
 NODE_PREFIXES: Final = ("admin@", "node@")
 """The starts of the names of tokens that nodes make: `admin@NODE` for their own hosts, `node@NODE` for themselves."""

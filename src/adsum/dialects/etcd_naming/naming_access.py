@@ -9,13 +9,11 @@ from adsum.access.credentials import Credentials
 from adsum.core.access import gate
 from adsum.core.access.actions import Action
 from adsum.core.access.gate import GateVerdict
-from adsum.core.access.principal import Principal
+from adsum.core.access.principal import NAMING_PRINCIPAL, Principal
 from adsum.core.access.scopes import EVERYTHING, NO_SCOPES, Scopes
 from adsum.core.errors import AdsumError, Forbidden
 from adsum.ports import Clock
 
-NAMING_PRINCIPAL: Final = "etcd-naming"
-"""The name of the principal, and of the token that limits its rights. It owns the instances that keys list."""
 OPERATION: Final = "etcd_naming"
 """The name of a refused key in metrics and logs."""
 
