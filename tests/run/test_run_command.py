@@ -297,6 +297,8 @@ def test_the_advice_names_the_address_on_which_the_program_listens(wrap: Wrap, p
         (("--port", "70000"), 78, "--port: must be from 0 to 65535"),
         (("--url", "nowhere"), 78, "--url: must be an address"),
         (("--ttl", "1ms"), 78, "--ttl: must be from 1 to"),
+        (("--token-file", "/nonexistent"), 78, "--token-file: /nonexistent can't be read: No such file or directory"),
+        (("--authority-file", "/dev/null"), 78, "--authority-file: /dev/null: must be certificates in PEM"),
     ],
 )
 def test_invalid_settings_are_reported_before_the_program_starts(

@@ -17,7 +17,7 @@ from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.registration import build_registration
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.client.native.nodes import parse_urls
+from adsum.client.credentials.choice import choose_registry
 from adsum.config.client import ClientConfig
 from adsum.config.instance import InstanceConfig
 from adsum.config.run import RunConfig
@@ -69,10 +69,7 @@ def _run(loaded: Settings, log: Callable[[str], None], argv: tuple[str, ...]) ->
     claim = claim_free_port(Random()) if instance.port == 0 else PortClaim(instance.port, None)
     registration = build_registration(loaded, instance.service, claim.port)
     client = loaded.get(ClientConfig)
-    try:
-        parse_urls(client.url)  # An invalid URL must fail before the program starts.
-    except Invalid as error:
-        raise loaded.config_error(error) from None
+    _check_client(loaded, client)
     plan = ProgramPlan(
         argv=argv,
         environ=_environ(registration, client),
@@ -90,6 +87,18 @@ def _run(loaded: Settings, log: Callable[[str], None], argv: tuple[str, ...]) ->
         return error.code
     finally:
         claim.release()
+
+
+def _check_client(loaded: Settings, client: ClientConfig) -> None:
+    """Raises `ConfigError` before the program starts if an address, a token or an authority can't be used."""
+    try:
+        _, credentials = choose_registry(
+            client.url, "url", token_file=client.token_file, authority_file=client.authority_file
+        )
+        if credentials is not None:
+            credentials.make_ssl_context()
+    except Invalid as error:
+        raise loaded.config_error(error) from None
 
 
 def _check_port_is_unused(plan: ProgramPlan) -> None:
