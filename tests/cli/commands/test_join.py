@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adsum.certificates.authority import Authority
@@ -23,7 +23,7 @@ from adsum.certificates.server_names import ServerNames
 from adsum.client.credentials.folder import CredentialsFolder
 from adsum.client.native.join import joiner_name
 from adsum.core.access.join_line import JoinLine
-from adsum.core.access.tokens import TokenRole, check_token_name
+from adsum.core.access.tokens import NAMES_WITHOUT_SECRET, TokenRole, check_token_name
 from tests.cli.conftest import Adsum
 from tests.client.secure_node import OTHER_TOKEN, TOKEN, Answer, SecureNode, problem, secure_node
 
@@ -267,5 +267,8 @@ async def test_no_secret_is_in_the_environment_or_in_a_command_line(
 
 
 @given(st.text(max_size=100))
+@example("registry")
+@example("anonymous")
 def test_every_host_name_makes_a_name_of_a_token(host: str) -> None:
     check_token_name("name", joiner_name(host))
+    assert joiner_name(host) not in NAMES_WITHOUT_SECRET

@@ -18,8 +18,7 @@ from adsum.envoy.plan import GatewayPlan
 
 
 @click.command(
-    epilog="Examples: adsum gateway; "
-    "adsum gateway --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --url http://reg-1:23786,http://reg-2:23786"
+    epilog="Examples: adsum gateway; adsum gateway --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem"
 )
 @with_settings(ClientConfig, GatewayConfig, exclude=("actor", "cache_max_age", *CREDENTIALS))
 def gateway(loaded: Settings) -> int:

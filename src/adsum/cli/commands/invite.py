@@ -37,10 +37,11 @@ INVITED_ROLES: Final = ("client", "gateway", "node")
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def invite(loaded: Settings, role: str, scope: tuple[str, ...], lifetime: float | None, as_json: bool) -> None:
-    """Print a line by which another host joins the registry with `adsum join`.
+    """Print a line by which another host joins.
 
-    The line names the nodes of the registry, the hash of its authority, and a secret: treat it like a password. The
-    line of a client joins any number of hosts until it expires; those of a gateway and of a node join one host.
+    `adsum join` reads it there. The line names the nodes of the registry, the hash of its authority, and a secret:
+    treat it like a password. The line of a client joins any number of hosts until it expires; those of a gateway and of
+    a node join one host.
 
     --json prints the response of POST /api/v1/invites, with the line.
     """
@@ -61,9 +62,9 @@ def invite(loaded: Settings, role: str, scope: tuple[str, ...], lifetime: float 
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_READS)
 def list_invites(loaded: Settings, as_json: bool) -> None:
-    """List the invites by which hosts may still join, without their secrets.
+    """List the lines by which hosts may still join.
 
-    ID is the part of a join line between the last slash and the dot.
+    Their secrets are not shown. ID is the part of a join line between the last slash and the dot.
 
     --json prints the response of GET /api/v1/invites.
     """
@@ -81,9 +82,10 @@ def list_invites(loaded: Settings, as_json: bool) -> None:
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def revoke_invite(loaded: Settings, id: str, as_json: bool) -> None:
-    """Revoke an invite, such as one whose join line has leaked. Hosts that have joined by it keep their tokens.
+    """Revoke a line that has leaked.
 
-    Succeeds if there is no such invite: it may have been used up.
+    ID is the part of the line between the last slash and the dot. Hosts that have joined by it keep their tokens:
+    `adsum token ls` shows them as created by invite:ID. Succeeds if there is no such invite: it may have been used up.
 
     --json prints the response of DELETE /api/v1/invites/ID.
     """

@@ -163,8 +163,8 @@ def _report(target: CredentialsFolder, joined: JoinedHost) -> None:
         f"this host has joined the registry at {', '.join(credentials.urls)} as {credentials.name}, with the scopes "
         f"{' '.join(joined.scopes)}"
     )
-    certificate = " and a certificate" if joined.certificate else ""
-    output.print_message(f"its token{certificate} are in {target.path}, which only this user can read")
+    what = "its token and a certificate are" if joined.certificate else "its token is"
+    output.print_message(f"{what} in {target.path}, which only this user can read")
     if target.path != join_folder(os.environ, os.geteuid()):
         output.print_message(f"programs find the folder by ADSUM_CREDENTIALS={target.path}")
     output.print_message("now these work here:")

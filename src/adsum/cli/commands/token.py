@@ -58,8 +58,8 @@ class TokenNameType(Type):
 
 
 @click.group(
-    epilog="Examples: adsum token invite --for client; adsum token create ci --scope write:orders --lifetime 90d > "
-    "ci-token; adsum token ls"
+    epilog="Examples: adsum token invite --for client; adsum token create ci --scope write:orders --lifetime 90d "
+    "--output ci-token; adsum token ls"
 )
 def token() -> None:
     """Manage tokens: who may read, write and operate which services.
@@ -97,9 +97,9 @@ def create(
     reason: str,
     as_json: bool,
 ) -> None:
-    """Create a token and print it, this once: the registry keeps only its hash.
+    """Create a token, and print it this once.
 
-    Give it to a program in a file, by ADSUM_TOKEN_FILE or --token-file.
+    The registry keeps only its hash. Give the token to a program in a file, by ADSUM_TOKEN_FILE or --token-file.
 
     --json prints the response of POST /api/v1/tokens, with the token.
     """
@@ -154,7 +154,7 @@ def show(loaded: Settings, name: str, as_json: bool) -> None:
     output.print_table(("", ""), rows)
 
 
-@token.command(epilog="Example: adsum token rotate ci --overlap 24h > ci-token")
+@token.command(epilog="Example: adsum token rotate ci --overlap 24h --output new && mv new ci-token")
 @click.argument("name", type=TokenNameType())
 @click.option(
     "--overlap",
@@ -166,7 +166,7 @@ def show(loaded: Settings, name: str, as_json: bool) -> None:
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def rotate(loaded: Settings, name: str, overlap: float, file: str | None, as_json: bool) -> None:
-    """Give a token a new secret and print it, this once.
+    """Give a token a new secret, and print it this once.
 
     Programs read their token file again when the registry refuses the secret, so replace the file within the overlap.
     After a leak use --overlap 0.
@@ -184,10 +184,13 @@ def rotate(loaded: Settings, name: str, overlap: float, file: str | None, as_jso
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def revoke(loaded: Settings, name: str, as_json: bool) -> None:
-    """Revoke a token: from now on it proves nothing, at every node, and its watches end within a second.
+    """Revoke a token at every node.
 
-    The certificate of a host that joined is revoked with its token. What the token registered stays until its lease
-    expires. --json prints the response of DELETE /api/v1/tokens/NAME.
+    From now on it proves nothing, and what it opened (watches, streams of gateways) ends within a second. The
+    certificate of a host that joined is revoked with its token. What the token registered stays until its lease
+    expires.
+
+    --json prints the response of DELETE /api/v1/tokens/NAME.
     """
     result = run_with_client(loaded, lambda client: _found(name, AccessApi(client.api).revoke_token(name)))
     if as_json:

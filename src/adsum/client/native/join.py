@@ -16,6 +16,7 @@ from adsum.client.native.authority import accept_authority, fetch_authority
 from adsum.client.native.nodes import parse_urls
 from adsum.client.native.request_sender import RequestSender
 from adsum.core.access.join_line import JoinLine
+from adsum.core.access.tokens import NAMES_WITHOUT_SECRET, RESERVED_NAMES
 from adsum.core.errors import Invalid
 from adsum.wire.tokens import JoinBody, JoinResult
 
@@ -37,9 +38,10 @@ class JoinedHost:
 
 
 def joiner_name(host: str) -> str:
-    """Returns a name of a token that is made from the name of a host."""
+    """Returns a name of a token that is made from the name of a host. A host may be named `registry`, a token not."""
     allowed = "".join(one if one.isascii() and (one.isalnum() or one in "._-") else "-" for one in host)
-    return allowed.strip("._-")[:MAX_NAME_LENGTH] or FALLBACK_NAME
+    name = allowed.strip("._-")[:MAX_NAME_LENGTH] or FALLBACK_NAME
+    return f"{FALLBACK_NAME}-{name}" if name in RESERVED_NAMES | NAMES_WITHOUT_SECRET else name
 
 
 async def join_registry(line: JoinLine, name: str, rng: Random) -> JoinedHost:
