@@ -230,6 +230,12 @@ async def test_everything_joins_with_one_line_and_everyone_else_is_refused(
             assert counts.get((operation.name, "no-credentials")), operation.name
         if EXPECTED[operation.action]["revoked"] == 401:
             assert counts.get((operation.name, "wrong-credentials")), operation.name
+    await newcomer.nodes[0].wait_for_output("refused connections to xDS: ")
+    operator = newcomer.first.home / ".local/share/adsum/security/operator"
+    metrics = await newcomer.scrape(newcomer.first, operator, newcomer.first)
+    failed = re.search(r'adsum_connections_shed_total{\w+="tls_failed"} (\d+)', metrics.stdout)
+    assert failed is not None
+    assert int(failed[1]) > 0
     log = newcomer.nodes[0].stderr
     assert re.search(rf"refused \w+ to {stranger.address}: ", log)
     assert re.search(rf"refused \w+ to {web.address}: ", log)
