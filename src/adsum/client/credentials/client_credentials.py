@@ -36,7 +36,8 @@ NO_TOKEN: Final = (
     f"--token-file or {TOKEN_FILE_VARIABLE}"
 )
 JOINED_ROLES: Final = frozenset({"client", "gateway"})
-"""The roles whose credentials come from a join line. A node keeps those on its own host valid by itself."""
+"""The roles whose credentials come from a join line. A node keeps those on its own host valid by itself. They are
+values of `TokenRole`, which programs without a token don't load."""
 REJOIN: Final = "; `adsum join` with a new line of `adsum token invite` replaces it"
 
 _log = logging.getLogger(__name__)
