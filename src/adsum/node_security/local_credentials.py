@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from adsum.access.new_tokens import make_token
 from adsum.certificates.authority import Authority, token_id_of
-from adsum.certificates.expiry import RENEW_AT
 from adsum.certificates.pairs import make_pair
 from adsum.certificates.requests import create_request, decode_key, encode_key, new_key
 from adsum.certificates.server_names import ServerNames, parse_address
@@ -26,7 +25,7 @@ from adsum.client.credentials.folder import (
 from adsum.core.access.tokens import TokenParts, TokenRole, format_token
 from adsum.core.addresses import WILDCARD_ADDRESSES, format_host_port, split_host_port
 from adsum.core.errors import Invalid
-from adsum.node_security.node_files import life_of, token_in, write_token
+from adsum.node_security.node_files import is_young, token_in, write_token
 from adsum.node_security.security_folder import SecurityFolder
 from adsum.wire import codec
 
@@ -121,11 +120,7 @@ def _is_right(chain: bytes, key: bytes, authority: Authority, token_id: str, now
         pair = make_pair(chain, key)
     except Invalid:
         return False
-    return (
-        authority.has_signed(pair.leaf)
-        and token_id_of(pair.leaf) == token_id
-        and now < life_of(pair, "local").due(RENEW_AT)
-    )
+    return is_young(pair.leaf, authority, now) and token_id_of(pair.leaf) == token_id
 
 
 def local_address(listen: str, names: ServerNames) -> str:

@@ -140,12 +140,13 @@ def load_pair(folder: SecurityFolder) -> KeyPair | None:
 
 def is_right(pair: KeyPair, authority: Authority, names: ServerNames, now: float) -> bool:
     """Returns whether the certificate can stay: it is the authority's, for these names, and young enough."""
-    return (
-        authority.has_signed(pair.leaf)
-        and ServerNames.of_certificate(pair.leaf) == names
-        and bool(token_id_of(pair.leaf))
-        and now < life_of(pair, "node").due(RENEW_AT)
-    )
+    leaf = pair.leaf
+    return is_young(leaf, authority, now) and ServerNames.of_certificate(leaf) == names and bool(token_id_of(leaf))
+
+
+def is_young(certificate: x509.Certificate, authority: Authority, now: float) -> bool:
+    """Returns whether the authority signed the certificate, and less than half of its life is over."""
+    return authority.has_signed(certificate) and now < certificate_life(certificate, "").due(RENEW_AT)
 
 
 def life_of(pair: KeyPair, name: str, remedy: str = "", *, is_renewed: bool = False) -> CertificateLife:
