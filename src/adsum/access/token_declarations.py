@@ -22,7 +22,10 @@ EXPIRED_TOKEN_KEPT: Final = 30 * 86_400.0
 """Seconds for which an expired token is still listed, so that people see why it fails. Then it is removed."""
 EXPIRED_INVITE_KEPT: Final = 86_400.0
 """Seconds after which an expired invite is removed."""
-NEW_ADMIN_TOKEN: Final = "to replace an admin token, remove security/admin-token in the data folder of the node"
+REPLACE_KEPT_TOKEN: Final = (
+    "to replace the token of an admin or of a gateway, remove security/admin-token or security/gateway/token in the "
+    "data folder of the node"
+)
 EXPIRED: Final = "it has expired"
 """The reason that the history gives for the removal of an expired token or invite."""
 
@@ -96,7 +99,7 @@ def rotate_token(name: str, secret: str, overlap: float, caller: Caller) -> Decl
     if name in NAMES_WITHOUT_SECRET:
         raise Invalid("token", f"must be a token with a secret: nobody sends {name}")
     if name.startswith(NODE_PREFIXES):
-        raise Invalid("token", f"must not be {name}, which its node keeps: {NEW_ADMIN_TOKEN}")
+        raise Invalid("token", f"must not be {name}, which its node keeps: {REPLACE_KEPT_TOKEN}")
 
     def decide(view: CatalogView) -> list[Edit]:
         token = find_token(view.documents, name)
