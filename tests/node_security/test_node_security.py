@@ -25,6 +25,7 @@ from adsum.core.catalog.documents import DocumentKey, DocumentKind
 from adsum.core.errors import AdsumError, Invalid, Unauthenticated
 from adsum.node_security import node_files
 from adsum.node_security.node_security import RENEWAL_RETRY, NodeSecurity
+from adsum.node_security.node_tokens import NODE_SCOPES
 from adsum.node_security.security_folder import NODE_TOKEN, SecurityFolderInUse
 from adsum.peers.issuing_peers import NewCertificate
 from adsum.registry import Registry
@@ -420,8 +421,6 @@ async def test_a_running_node_looks_about_once_a_second(tmp_path: Path, monkeypa
 
 
 def test_the_scopes_of_a_node_include_no_rights_over_services_but_reading() -> None:
-    from adsum.node_security.admin_token import NODE_SCOPES
-
     assert isinstance(NODE_SCOPES, Scopes)
     assert not NODE_SCOPES.is_admin
     assert EVERYTHING.includes(NODE_SCOPES)

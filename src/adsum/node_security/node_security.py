@@ -22,10 +22,10 @@ from adsum.config.serve import NodeConfig
 from adsum.core.access.tokens import TokenParts, TokenRole
 from adsum.core.errors import AdsumError, Invalid
 from adsum.node_security import node_files
-from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
 from adsum.node_security.host_names import find_server_names
 from adsum.node_security.local_credentials import LocalCredentials, RegistryDescription, local_address
+from adsum.node_security.node_tokens import NodeTokens
 from adsum.node_security.peer_certificates import NodePeerCertificates
 from adsum.node_security.requested_certificates import (
     RequestCertificate,
