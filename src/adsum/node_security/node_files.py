@@ -146,20 +146,7 @@ def is_right(pair: KeyPair, authority: Authority, names: ServerNames, now: float
 
 def is_young(certificate: x509.Certificate, authority: Authority, now: float) -> bool:
     """Returns whether the authority signed the certificate, and less than half of its life is over."""
-    return authority.has_signed(certificate) and now < certificate_life(certificate, "").due(RENEW_AT)
-
-
-def life_of(pair: KeyPair, name: str, remedy: str = "", *, is_renewed: bool = False) -> CertificateLife:
-    """Returns the life of the pair's certificate."""
-    return certificate_life(pair.leaf, name, remedy, is_renewed=is_renewed)
-
-
-def certificate_life(
-    certificate: x509.Certificate, name: str, remedy: str = "", *, is_renewed: bool = False
-) -> CertificateLife:
-    """Returns the life of a certificate."""
-    begins, expires = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-    return CertificateLife(name, begins, expires, remedy, is_renewed)
+    return authority.has_signed(certificate) and now < CertificateLife.of(certificate).due(RENEW_AT)
 
 
 def own_request(folder: SecurityFolder, node: str, names: ServerNames) -> bytes:

@@ -81,8 +81,7 @@ def is_renewal_due(credentials: RegistryCredentials, now: float) -> bool:
     from adsum.certificates.hashes import parse_certificates
 
     leaf = parse_certificates("certificate", read_bounded(_required(credentials.certificate)))[0]
-    begins, expires = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-    return now >= CertificateLife("client", begins, expires).due(RENEW_AT)
+    return now >= CertificateLife.of(leaf).due(RENEW_AT)
 
 
 async def renew_certificate(credentials: RegistryCredentials, sender: RequestSender) -> None:

@@ -39,8 +39,7 @@ class GatewaySecrets:
             except Invalid:
                 return lives
             remedy = "write a new one to the files of --tls-cert and --tls-key; they are reread automatically"
-            begins, expires = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-            lives.append(CertificateLife("of the listeners", begins, expires, remedy))
+            lives.append(CertificateLife.of(leaf, "of the listeners", remedy))
         return lives
 
 
