@@ -35,17 +35,17 @@ class CertificateLife(NamedTuple):
     remedy: str = ""
     is_renewed: bool = False
 
-    @staticmethod
-    def of(
-        certificate: x509.Certificate, name: str = "", remedy: str = "", *, is_renewed: bool = False
-    ) -> CertificateLife:
-        """Returns the life of a certificate."""
-        begins, expires = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-        return CertificateLife(name, begins, expires, remedy, is_renewed)
-
     def due(self, share: float) -> float:
         """Returns the instant at which this share of the life is over."""
         return self.begins + share * (self.expires - self.begins)
+
+
+def certificate_life(
+    certificate: x509.Certificate, name: str, remedy: str = "", *, is_renewed: bool = False
+) -> CertificateLife:
+    """Returns the life of a certificate."""
+    begins, expires = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+    return CertificateLife(name, begins, expires, remedy, is_renewed)
 
 
 class ExpiryWarnings:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import GaugeMetricFamily
 
-from adsum.certificates.expiry import CertificateLife
+from adsum.certificates.expiry import CertificateLife, certificate_life
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
 from adsum.node_security.server_certificates import ServedCertificates
 
@@ -31,16 +31,16 @@ def certificate_lives(
     if isinstance(authority, RegistryAuthority):
         own = authority.authority.certificate
         lives = [
-            CertificateLife.of(leaf, "node", RENEW_NODE, is_renewed=is_renewed),
-            CertificateLife.of(own, "authority", RENEW_AUTHORITY),
+            certificate_life(leaf, "node", RENEW_NODE, is_renewed=is_renewed),
+            certificate_life(own, "authority", RENEW_AUTHORITY),
         ]
         further = [one for one in served.authorities if one != own]
     else:
-        lives = [CertificateLife.of(leaf, "server", REPLACE_OWN)]
+        lives = [certificate_life(leaf, "server", REPLACE_OWN)]
         further = [*served.authorities]
     if further:
         first = min(further, key=lambda one: one.not_valid_after_utc)
-        lives.append(CertificateLife.of(first, "client-authority", REPLACE_CLIENT_AUTHORITY))
+        lives.append(certificate_life(first, "client-authority", REPLACE_CLIENT_AUTHORITY))
     return lives
 
 

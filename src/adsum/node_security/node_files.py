@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from adsum.access.new_tokens import make_id, make_token
 from adsum.certificates.authority import Authority, token_id_of
-from adsum.certificates.expiry import RENEW_AT, CertificateLife
+from adsum.certificates.expiry import RENEW_AT, certificate_life
 from adsum.certificates.hashes import parse_certificates
 from adsum.certificates.pairs import KeyPair, make_pair
 from adsum.certificates.requests import create_request, decode_key, encode_key, new_key
@@ -146,7 +146,7 @@ def is_right(pair: KeyPair, authority: Authority, names: ServerNames, now: float
 
 def is_young(certificate: x509.Certificate, authority: Authority, now: float) -> bool:
     """Returns whether the authority signed the certificate, and less than half of its life is over."""
-    return authority.has_signed(certificate) and now < CertificateLife.of(certificate).due(RENEW_AT)
+    return authority.has_signed(certificate) and now < certificate_life(certificate, "").due(RENEW_AT)
 
 
 def own_request(folder: SecurityFolder, node: str, names: ServerNames) -> bytes:

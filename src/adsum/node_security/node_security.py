@@ -13,7 +13,7 @@ from adsum import wire
 from adsum.access.registry_addresses import RegistryAddresses, registry_addresses
 from adsum.access.registry_authority import AuthorityRecord
 from adsum.certificates.authority import token_id_of
-from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
+from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings, certificate_life
 from adsum.certificates.host_addresses import default_route_address
 from adsum.certificates.server_names import ServerNames
 from adsum.config.serve import NodeConfig
@@ -269,7 +269,7 @@ class NodeSecurity:
         wall = self._clock.wall()
         pair = self.certificates.served.pair
         has_names = ServerNames.of_certificate(pair.leaf).includes(self.names)
-        is_due = not has_names or wall >= CertificateLife.of(pair.leaf).due(RENEW_AT)
+        is_due = not has_names or wall >= certificate_life(pair.leaf, "node").due(RENEW_AT)
         if not is_due or not (self.authority.issues or self.request_certificate is not None):
             return
         self._renew_after = self._clock.now() + RENEWAL_RETRY

@@ -20,12 +20,10 @@ from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings, flag_name
 from adsum.cli.settings.values import setting_fields
-from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.find import join_folder
-from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
+from adsum.client.credentials.folder import CredentialsFolder
 from adsum.client.errors import NotAuthenticated, RegistryRefused
 from adsum.client.native.join import JoinedHost, join_registry, joiner_name
-from adsum.client.native.request_sender import RequestSender
 from adsum.config.addresses import DEFAULT_LISTEN
 from adsum.config.serve import ServeConfig
 from adsum.core.access.join_line import MAX_LINE_LENGTH, SCHEME, JoinLine, parse_join_line
@@ -203,12 +201,5 @@ def _renew(target: CredentialsFolder) -> None:
             ExitCode.USAGE, f"{target.path}: there is no registry that this host has joined; join first"
         ) from None
 
-    async def renew(credentials: RegistryCredentials) -> None:
-        sender = RequestSender(credentials.urls, rng=Random(), credentials=ClientCredentials(credentials))
-        try:
-            await renew_certificate(credentials, sender)
-        finally:
-            await sender.close()
-
-    asyncio.run(renew(credentials))
+    asyncio.run(renew_certificate(credentials, Random()))
     output.print_message(f"{credentials.certificate} is renewed")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adsum.cache_files import replace_private_file
-from adsum.certificates.expiry import CertificateLife
+from adsum.certificates.expiry import CertificateLife, certificate_life
 from adsum.certificates.hashes import parse_certificates
 from adsum.certificates.pairs import KeyPair, read_pair, read_pem
 from adsum.client.credentials.xds import XdsCredentials
@@ -108,11 +108,11 @@ def identity_lives(identity: RegistryIdentity | None, plan: GatewayPlan) -> list
         else:
             remedy = "write a new one to the files of --xds-cert and --xds-key; they are reread automatically"
             is_renewed = False
-        lives.append(CertificateLife.of(identity.pair.leaf, "for the registry", remedy, is_renewed=is_renewed))
+        lives.append(certificate_life(identity.pair.leaf, "for the registry", remedy, is_renewed=is_renewed))
     if credentials.folder is not None:
         (authority, *_) = parse_certificates("authority", identity.authorities)
         remedy = "run `adsum init --renew` on a node that has the key of the authority"
-        lives.append(CertificateLife.of(authority, "of the registry's authority", remedy))
+        lives.append(certificate_life(authority, "of the registry's authority", remedy))
     return lives
 
 
