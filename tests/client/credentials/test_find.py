@@ -17,7 +17,6 @@ from adsum.client.credentials.find import (
     candidate_folders,
     check_may_carry_secrets,
     find_credentials,
-    is_loopback_host,
     join_folder,
     may_carry_secrets,
 )
@@ -27,6 +26,7 @@ from adsum.client.credentials.folder import (
     CredentialsFolder,
     RegistryCredentials,
 )
+from adsum.core.addresses import is_loopback_host
 from adsum.core.errors import Invalid
 from tests.client.secure_node import TOKEN
 
