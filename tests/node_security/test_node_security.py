@@ -271,7 +271,7 @@ async def test_a_renewal_that_fails_is_reported_tried_again_and_then_overdue(
         assert security.lives()[0].expires > world.clock.wall() + 0.9 * WEEK
 
 
-async def test_a_node_without_the_key_asks_another_one(tmp_path: Path) -> None:
+async def test_a_node_without_the_key_asks_another_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with _world(tmp_path) as world:
         issuer = node_files.load_authority(world.security.folder)
         assert issuer is not None
@@ -309,6 +309,7 @@ async def test_a_node_without_the_key_asks_another_one(tmp_path: Path) -> None:
         for _ in range(3):
             await security.look()
         assert len(requests) == 2
+        assert caplog.text.count("the certificates of programs on this host can't be renewed: the certificate of") == 1
         assert token_id_of(security.certificates.served.pair.leaf) == "1" * 16
         await security.stop()
 
