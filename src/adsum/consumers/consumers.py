@@ -162,5 +162,6 @@ class Consumers:
     def _settle(self, records: Iterable[AckRecord]) -> None:
         for wait in self._waits:
             for record in records:
-                if record.concerns(wait.service) and record.acknowledged >= wait.revision:
+                # A consumer whose rights became narrower has acknowledged that it no longer routes to the service.
+                if record.acknowledged >= wait.revision or not record.concerns(wait.service):
                     wait.settle(record)
