@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from adsum.consumers.ack_ledger import AckLedger, AckRecord, AckStatus
+from adsum.consumers.ack_ledger import AckLedger, AckStatus
+from adsum.consumers.ack_record import AckRecord
 from adsum.consumers.ack_report import ConsumerHints
 from adsum.consumers.consumer import Consumer
 from adsum.ports import Clock
