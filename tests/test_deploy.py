@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from adsum.certificates.host_addresses import IPV4_FILE, IPV6_FILE
 from adsum.client.credentials.find import user_folder
 from adsum.config.addresses import is_loopback
 from adsum.config.run import RunConfig
@@ -226,3 +227,8 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def test_a_node_finds_its_addresses_in_the_files_that_the_unit_leaves_visible() -> None:
+    assert "ProcSubset=pid" in (DEPLOY / "adsum.service").read_text(), "only folders of processes are there"
+    assert {path.parts[:3] for path in (IPV4_FILE, IPV6_FILE)} == {("/", "proc", "self")}

@@ -64,7 +64,8 @@ def check_url(field: str, value: str) -> None:
     if not complete or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         raise Invalid(
             field,
-            f"must be an address such as http://10.0.0.5:23786 or https://…, not {quoted(without_credentials(value))}",
+            "must be an address such as https://10.0.0.5:23786 or http://127.0.0.1:23786, not "
+            f"{quoted(without_credentials(value))}",
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from adsum.access.control import LOGGED_REFUSALS_BURST, AccessControl
-from adsum.access.credentials import NO_CREDENTIALS, Credentials, bearer_token
+from adsum.access.credentials import NO_CREDENTIALS, Credentials
 from adsum.access.failures import FAILURE_BURST, MAX_FAILURE_DELAY
 from adsum.core.access.actions import Action
 from adsum.core.access.principal import ANONYMOUS, Principal
@@ -342,21 +342,3 @@ async def test_repeated_wrong_credentials_are_slowed_down_and_missing_ones_are_n
     assert not delayed.done()
     await clock.advance(MAX_FAILURE_DELAY)
     assert delayed.done()
-
-
-@pytest.mark.parametrize(
-    ("header", "token"),
-    [
-        ("Bearer abc", "abc"),
-        ("bearer  abc ", "abc"),
-        ("BEARER abc", "abc"),
-        ("Bearer", ""),
-        ("Bearer ", ""),
-        ("Basic YTpi", ""),
-        ("Bearerabc", ""),
-        ("", ""),
-        ("abc", ""),
-    ],
-)
-def test_the_token_in_a_header(header: str, token: str) -> None:
-    assert bearer_token(header) == token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adsum.access.credentials import Credentials, bearer_token
+from adsum.access.credentials import UNKNOWN_SCHEME, Credentials, presented_token
 
 
 def test_no_repr_or_text_holds_a_token() -> None:
@@ -15,8 +15,19 @@ def test_no_repr_or_text_holds_a_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("authorization", "token"),
-    [("Bearer x", "x"), ("bearer  x ", "x"), ("Basic x", ""), ("Bearer", ""), ("Bearerx", ""), ("", "")],
+    ("authorizations", "token"),
+    [
+        ([], ""),
+        (["Bearer abc"], "abc"),
+        (["bearer  abc "], "abc"),
+        (["BEARER abc"], "abc"),
+        (["Bearer"], UNKNOWN_SCHEME),
+        (["Bearer "], UNKNOWN_SCHEME),
+        (["Basic YTpi"], UNKNOWN_SCHEME),
+        (["Bearerabc"], UNKNOWN_SCHEME),
+        ([""], UNKNOWN_SCHEME),
+        (["Bearer abc", "Bearer abc"], UNKNOWN_SCHEME),
+    ],
 )
-def test_a_token_is_what_follows_the_scheme_bearer(authorization: str, token: str) -> None:
-    assert bearer_token(authorization) == token
+def test_wrong_credentials_are_never_taken_for_none(authorizations: list[str], token: str) -> None:
+    assert presented_token(authorizations) == token

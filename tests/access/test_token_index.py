@@ -169,15 +169,6 @@ def test_an_unreadable_token_anonymous_gives_no_scopes() -> None:
     assert ANONYMOUS in known.unreadable
 
 
-def test_other_default_scopes_count_only_without_the_token_anonymous() -> None:
-    known = index(default=EVERYTHING)
-    assert known.set_default_anonymous(NO_SCOPES)
-    assert known.anonymous.scopes == NO_SCOPES
-    known.update(documents(make_token(ANONYMOUS, 1, "read:a")))
-    assert not known.set_default_anonymous(EVERYTHING)
-    assert known.anonymous.scopes == scopes("read:a")
-
-
 def test_tokens_with_the_same_id_are_not_accepted_until_one_is_gone() -> None:
     known = index(make_token("a", 1), make_token("b", 1))
     assert known.find(id_of(1)) is None

@@ -125,3 +125,14 @@ async def test_views_and_registrations_survive_a_rotated_token(
         await until(lambda: resolver.connected and time.monotonic() > rotated_at + 1.5)
         assert [endpoint.status for endpoint in resolver.view.endpoints] == ["passing"]
         assert (await client.api.instance("orders", "o1")).lease == "held"
+
+
+def test_a_leaked_join_line_is_revoked(registry_host: RunningDaemon, adsum: Adsum) -> None:
+    line = adsum("token", "invite", "--for", "node").out.strip()
+    invite_id = line.rpartition("/")[2].partition(".")[0]
+    listed = adsum("token", "invites")
+    assert invite_id in listed.out
+    assert line.partition(".")[2].partition("#")[0] not in listed.out, "a list shows no secret"
+    for _ in range(2):
+        assert adsum("token", "revoke-invite", invite_id).code == 0
+    assert invite_id not in adsum("token", "invites").out

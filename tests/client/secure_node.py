@@ -104,8 +104,9 @@ class SecureNode:
 
 
 def problem(status: int, detail: str) -> dict[str, Any]:
-    """Returns a problem document."""
-    return {"title": "X", "status": status, "detail": detail}
+    """Returns the problem document with which access control refuses a request."""
+    reason = {401: "wrong-credentials", 403: "forbidden", 404: "invisible"}.get(status, "")
+    return {"title": "X", "status": status, "detail": detail, "reason": reason}
 
 
 @asynccontextmanager

@@ -52,7 +52,9 @@ class GatewayCommand:
         self.tmp = Path(tempfile.mkdtemp(prefix="adsum-test-", dir="/tmp"))
         settings = folder / "adsum.toml"
         settings.touch()
-        overrides = {"ADSUM_CONFIG": str(settings), "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(self.tmp)}
+        overrides = {"ADSUM_CONFIG": str(settings), "TMPDIR": str(self.tmp)}
+        # What this host has joined must not matter.
+        overrides |= {f"XDG_{name.upper()}_HOME": str(folder / name) for name in ("cache", "config", "data")}
         with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "adsum", command, *args],

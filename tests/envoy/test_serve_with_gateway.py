@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from adsum import Client
+from adsum.client.credentials.folder import CredentialsFolder
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
 from tests.envoy.gateway_command import (
@@ -17,9 +21,11 @@ from tests.envoy.gateway_command import (
     GatewayCommand,
     SteadyCaller,
     UpstreamServer,
+    get,
     has_exited,
     wait_until,
 )
+from tests.support.certificates import certificate
 
 Serve = Callable[..., tuple[GatewayCommand, str]]
 
@@ -29,12 +35,13 @@ def serve(tmp_path: Path, addresses: GatewayAddresses, port: Callable[[], int]) 
     """Starts `adsum serve --gateway` with the table [gateway] in the file. Returns the command and the registry URL."""
     started: list[GatewayCommand] = []
 
-    def start(table: str = "") -> tuple[GatewayCommand, str]:
+    def start(table: str = "", *options: str) -> tuple[GatewayCommand, str]:
         (tmp_path / "adsum.toml").write_text(
             f'[gateway]\nmonitor = "{addresses.monitor}"\nconcurrency = 2\ndrain_timeout = 1\n{table}'
         )
         url = f"127.0.0.1:{port()}"
         args = ("--listen", url, "--xds", f"127.0.0.1:{port()}", "--store", "memory:", "--gateway", addresses.listen)
+        args += options  # type: ignore[assignment]
         started.append(GatewayCommand(tmp_path, args, {}, command="serve"))
         return started[-1], f"http://{url}"
 
@@ -93,3 +100,31 @@ def test_a_gateway_needs_the_xds_server_of_its_registry() -> None:
         ServeConfig(gateway="on", xds="off")
     with pytest.raises(Invalid, match="IP:PORT"):
         ServeConfig(gateway="here")
+
+
+async def test_the_gateway_of_a_secure_node_follows_it_over_tls_with_credentials_of_its_own(
+    serve: Serve, addresses: GatewayAddresses, upstream: UpstreamServer, tmp_path: Path
+) -> None:
+    running, url = serve("", "--secure", "--data", str(tmp_path / "data"))
+    running.wait_for_output(f"adsum gateway listens on {addresses.url}")
+    security = tmp_path / "data" / "security"
+    operator = CredentialsFolder(security / "operator").read()
+    assert operator.urls == (url.replace("http:", "https:"),)
+    async with (
+        Client(credentials=security / "operator", cache=False) as client,
+        client.register("orders", upstream.port, address="127.0.0.1"),
+    ):
+        await asyncio.to_thread(wait_until, "the service", lambda: get(f"{addresses.url}/orders/").status_code == 200)
+    own = CredentialsFolder(security / "gateway").read()
+    assert (own.role, own.name.partition("@")[0]) == ("gateway", "gateway")
+    for path in (security / "gateway").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert operator.certificate is not None, "gRPC clients on this host need one"
+
+
+def test_a_gateway_beside_a_node_with_own_certificates_needs_one_of_its_own(serve: Serve, tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "own")
+    files = ("--tls-cert", str(chain), "--tls-key", str(key), "--tls-client-ca", str(chain))
+    running, _ = serve("", *files, "--data", str(tmp_path / "data"))
+    assert running.wait_for_exit() != 0
+    assert "xds-cert: must be given, with xds_key, in the table [gateway]" in running.output

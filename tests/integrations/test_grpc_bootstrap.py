@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
+from adsum.client.credentials.xds import XdsCredentials
 from adsum.core.errors import Invalid
 from adsum.dialects.xds.settings import DEFAULT_XDS_PORT
 from adsum.integrations.grpc_bootstrap import XDS_PORT, grpc_bootstrap
@@ -73,3 +76,60 @@ def test_an_address_that_no_client_could_dial_is_refused(xds: str, reason: str) 
 def test_other_kinds_of_registry_have_no_default_port(url: str) -> None:
     with pytest.raises(Invalid, match="must be given"):
         grpc_bootstrap(url=url)
+
+
+@pytest.fixture
+def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The credentials folder of this host, which has joined a registry of two nodes."""
+    registry = RegistryCredentials(
+        ("https://10.0.0.5:23786", "https://10.0.0.6:23786"),
+        xds=("10.0.0.5:1", "reg.example:2"),
+        authority="PEM",
+        token="adsum_x",
+    )
+    folder = CredentialsFolder(tmp_path / "joined")
+    folder.write(registry, "CHAIN", "KEY")
+    monkeypatch.setenv("ADSUM_CREDENTIALS", str(folder.path))
+    return folder.path
+
+
+def test_a_joined_host_speaks_tls_with_its_files_at_the_addresses_that_it_has_got(joined: Path) -> None:
+    servers = grpc_bootstrap(joined=True)["xds_servers"]
+    assert [server["server_uri"] for server in servers] == ["10.0.0.5:1", "dns:///reg.example:2"]
+    tls = {
+        "type": "tls",
+        "config": {
+            "ca_certificate_file": str(joined / "authority.pem"),
+            "certificate_file": str(joined / "client.pem"),
+            "private_key_file": str(joined / "client.key"),
+            "refresh_interval": "60s",
+        },
+    }
+    assert [server["channel_creds"] for server in servers] == [[tls], [tls]]
+
+
+@pytest.mark.usefixtures("joined")
+def test_nodes_are_never_joined_over_tls() -> None:
+    assert _uris("10.0.0.5:1,10.0.0.6:1", joined=True) == ["10.0.0.5:1", "10.0.0.6:1"]
+
+
+@pytest.mark.usefixtures("joined")
+@pytest.mark.parametrize(("xds", "url"), [("127.0.0.1:23787", ""), ("", "http://10.0.0.9:23786")])
+def test_another_registry_is_followed_in_plain_text(xds: str, url: str) -> None:
+    (server,) = grpc_bootstrap(xds, url)["xds_servers"]
+    assert server["channel_creds"] == [{"type": "insecure"}]
+
+
+def test_a_joined_host_without_a_certificate_is_told_how_to_get_one(joined: Path) -> None:
+    (joined / "client.pem").unlink()
+    with pytest.raises(Invalid, match="join this host with a line of `adsum token invite"):
+        grpc_bootstrap()
+
+
+def test_own_files_need_no_joined_registry(tmp_path: Path) -> None:
+    own = XdsCredentials(tmp_path / "a.pem")
+    (server,) = grpc_bootstrap("10.0.0.5:1", credentials=own)["xds_servers"]
+    assert server["channel_creds"][0]["config"] == {
+        "ca_certificate_file": str(tmp_path / "a.pem"),
+        "refresh_interval": "60s",
+    }

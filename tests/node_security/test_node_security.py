@@ -25,13 +25,15 @@ from adsum.core.catalog.documents import DocumentKey, DocumentKind
 from adsum.core.errors import AdsumError, Invalid, Unauthenticated
 from adsum.node_security import node_files
 from adsum.node_security.node_security import RENEWAL_RETRY, NodeSecurity
-from adsum.node_security.security_folder import SecurityFolderInUse
+from adsum.node_security.security_folder import NODE_TOKEN, SecurityFolderInUse
+from adsum.peers.issuing_peers import NewCertificate
 from adsum.registry import Registry
 from adsum.stores.memory import MemoryStore
 from adsum.wire.tokens import encode_token, parse_token_document
 from tests.support.fakes import FakeClock
 from tests.support.observers import RecordingObserver
 
+NODE_TOKEN_TEXT = f"adsum_{'0' * 16}_{'A' * 43}"
 WEEK = LIFETIMES[TokenRole.NODE]
 CALLER = Caller("test", 0.0)
 
@@ -284,11 +286,17 @@ async def test_a_node_without_the_key_asks_another_one(tmp_path: Path) -> None:
             security.authority.sign(create_request(new_key(), "x"), name="x", token_id="0" * 16, role=TokenRole.NODE)
         requests: list[bytes] = []
 
-        async def request(csr: bytes) -> bytes:
+        security.folder.write(NODE_TOKEN, NODE_TOKEN_TEXT.encode())
+
+        async def request(csr: bytes, token: str, authority: bytes, hash: str) -> NewCertificate:
+            assert (authority, hash) == (issuer.certificate_pem(), issuer.hash)
+            if token != NODE_TOKEN_TEXT:
+                raise AdsumError("the certificate of the operator is another matter")
             requests.append(csr)
             if len(requests) == 1:
                 raise AdsumError("no node answers")
-            return issuer.sign(csr, name="n1", token_id="1" * 16, role=TokenRole.NODE, now=joined.clock.wall())
+            chain = issuer.sign(csr, name="n1", token_id="1" * 16, role=TokenRole.NODE, now=joined.clock.wall())
+            return NewCertificate(chain, issuer.certificate_pem())
 
         security.request_certificate = request
         assert security.lives()[0].is_renewed

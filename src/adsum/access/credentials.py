@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 
@@ -19,7 +20,18 @@ class Credentials(NamedTuple):
 NO_CREDENTIALS: Final = Credentials()
 
 
-def bearer_token(authorization: str) -> str:
-    """Returns the token in an Authorization header of the scheme Bearer (RFC 6750); "" for any other header."""
-    scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+UNKNOWN_SCHEME: Final = "-"
+"""Stands for a header of another scheme than Bearer, and for several headers."""
+
+
+def presented_token(authorizations: Sequence[str]) -> str:
+    """Returns the token in the Authorization headers of a request (RFC 6750); "" if there is none.
+
+    Wrong credentials are never taken for none: a header of another scheme gives `UNKNOWN_SCHEME`. So do several
+    headers, because a proxy may have checked another one than this node would.
+    """
+    if not authorizations:
+        return ""
+    scheme, _, token = authorizations[0].partition(" ")
+    is_bearer = len(authorizations) == 1 and scheme.lower() == "bearer"
+    return token.strip() if is_bearer and token.strip() else UNKNOWN_SCHEME

@@ -13,6 +13,8 @@ from adsum.ports import Clock
 
 EXPIRY_INTERVAL: Final = 0.5
 """Seconds between two looks for sessions whose credentials have expired."""
+RIGHTS_CHANGED: Final = "the rights of the caller have changed or ended: connect again"
+"""Sent to the callers of sessions that end."""
 
 _log = logging.getLogger("adsum.access")
 

@@ -55,8 +55,8 @@ class AccessSettings:
         reloads=True,
     )
     jwt_scopes: tuple[str, ...] = setting(
-        f"Scopes of JWTs by their claims: {CLAIM_RULE}. The claim may be a list, or words with spaces between them; * "
-        "stands for any text. May be given several times; the scopes add up",
+        f"Scopes of JWTs by their claims: {CLAIM_RULE}. The claim may be a list; of the claims `scope` and `scp` each "
+        "word counts; * stands for any text. May be given several times; the scopes add up",
         metavar="CLAIM=VALUE=SCOPES",
         default=(),
         reloads=True,

@@ -90,11 +90,6 @@ class TokenIndex:
             return False
         return not principal.secret_id or principal.secret_id in known.secret_ends()
 
-    def set_default_anonymous(self, scopes: Scopes) -> bool:
-        """Changes the scopes of callers that prove nothing. Returns whether that changes anything now."""
-        self._default_anonymous = scopes
-        return self._update_anonymous()
-
     def update(self, documents: Documents) -> TokenChanges:
         """Takes over the tokens in the documents. Returns what that means for open sessions."""
         table, changes = documents.by_kind[_TOKEN], TokenChanges()

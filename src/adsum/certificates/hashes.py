@@ -21,11 +21,6 @@ def certificate_hash(certificate: x509.Certificate) -> str:
     return hashlib.sha256(key).hexdigest()
 
 
-def public_key_hash(pem: bytes) -> str:
-    """Returns the hash of the public key of the first certificate in a PEM text. Raises `Invalid`."""
-    return certificate_hash(parse_certificates("authority", pem)[0])
-
-
 def parse_certificates(field: str, pem: bytes) -> list[x509.Certificate]:
     """Returns the certificates in a PEM text, at least one. Raises `Invalid`, which names the field."""
     if len(pem) > MAX_CERTIFICATES_BYTES:

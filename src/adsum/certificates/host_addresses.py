@@ -14,8 +14,9 @@ from typing import Final
 
 from adsum.certificates.lookups import look_up
 
-IPV4_FILE: Final = Path("/proc/net/fib_trie")
-IPV6_FILE: Final = Path("/proc/net/if_inet6")
+IPV4_FILE: Final = Path("/proc/self/net/fib_trie")
+IPV6_FILE: Final = Path("/proc/self/net/if_inet6")
+"""Files of this process, since a service may see no other ones of /proc (`ProcSubset=pid` of systemd)."""
 MAX_ROUTE_BYTES: Final = 4 * 1024 * 1024
 """Bytes that are read of one of these files. A router has longer ones; what follows is left out."""
 

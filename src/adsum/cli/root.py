@@ -134,6 +134,9 @@ def root() -> None:
     `adsum run --service hello --port 0 -- sh -c 'exec python3 -m http.server $PORT'`,
     `adsum ls`, and `curl $(adsum resolve hello)`.
 
+    On a network: run `adsum serve --secure --listen 0.0.0.0:23786` on one host, `adsum token invite --for client`
+    beside it, and `adsum join` with the line that it prints on each other host.
+
     Settings come from flags, else from ADSUM_* variables, else from a TOML file ($ADSUM_CONFIG,
     $XDG_CONFIG_HOME/adsum/adsum.toml or /etc/adsum/adsum.toml). --show-config prints each value and its source.
     """

@@ -36,6 +36,19 @@ class GatewayConfig:
         metavar="HOST:PORT",
         default="",
     )
+    xds_authority: str = _gateway_setting(
+        "Speak TLS to the registry over xDS, and trust these authorities: a PEM file (default: what `adsum join` "
+        "has got on this host; with --xds-cert: the authorities that the system trusts)",
+        metavar="FILE",
+        default="",
+    )
+    xds_cert: str = _gateway_setting(
+        "Certificate that the gateway presents to the registry: a PEM file with the whole chain. It is read again when "
+        "it changes (default: what `adsum join` has got on this host)",
+        metavar="FILE",
+        default="",
+    )
+    xds_key: str = _gateway_setting("Private key of that certificate: a PEM file", metavar="FILE", default="")
     node: str = _gateway_setting(
         "Name of this gateway, unique among gateways (default: <host>-<address>-<port>)", default=""
     )
@@ -85,6 +98,8 @@ class GatewayConfig:
         for name, address in (*(("listen", address) for address in self.listen), ("monitor", self.monitor)):
             if address != OFF and split_address(name, address)[1] == 0:
                 raise Invalid(name, "must have a port other than 0: the port of a gateway must be known in advance")
+        if bool(self.xds_cert) is not bool(self.xds_key):
+            raise Invalid("xds_cert" if self.xds_key else "xds_key", "must be given together with the other one")
         if self.node:
             validation.node_id("node", self.node)
         check_range("concurrency", self.concurrency, 0, MAX_CONCURRENCY)

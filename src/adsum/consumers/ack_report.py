@@ -95,4 +95,5 @@ def _view(pending: PendingConsumer, node: str, offset: float) -> wire.ConsumerVi
         reason=pending.reason,
         since=round(pending.since + offset, 3),
         id=consumer.id,
+        principal=consumer.principal,
     )

@@ -18,3 +18,5 @@ class Consumer:
     """True if it acknowledges its first view at once, as every consumer of the native API does."""
     visible: NamePatterns = ALL_NAMES
     """The services that it may read. If it watches all services, drains of others don't wait for it."""
+    principal: str = ""
+    """The principal that it proved to be; "" if it proved nothing. An operator can revoke the token of this name."""

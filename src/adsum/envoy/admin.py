@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpcore
 
 from adsum.core.errors import AdsumError
-from adsum.envoy.metrics.stats import CERTIFICATE_EXPIRY, REGISTRY_BYTES_RECEIVED
+from adsum.envoy.metrics.stats import REGISTRY_BYTES_RECEIVED
 
 ANSWER_TIMEOUT: Final = 5.0
 """Seconds that the admin interface has to answer. It runs in a thread of its own, which serves no requests."""
@@ -75,10 +75,6 @@ class AdminClient:
     async def registry_bytes_received(self) -> int:
         """Returns how many bytes came from registry nodes so far."""
         return (await self._stats(f"^{re.escape(REGISTRY_BYTES_RECEIVED)}$")).get(REGISTRY_BYTES_RECEIVED, 0)
-
-    async def certificate_expiry(self) -> float:
-        """Returns when the first of the listeners' certificates expires, as Unix time; 0 if they have none."""
-        return min((await self._stats(rf"^listener\..*\.{re.escape(CERTIFICATE_EXPIRY)}$")).values(), default=0.0)
 
     async def active_traffic(self) -> ActiveTraffic:
         """Returns the requests in progress and the open connections."""

@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Final
 
 from adsum.cache_files import cache_folder
+from adsum.certificates.expiry import CertificateLife
 from adsum.core.backoff import Backoff, jittered
 from adsum.core.errors import AdsumError
-from adsum.envoy.admin import AdminClient
-from adsum.envoy.certificates import certificate
 from adsum.envoy.certificates.expiry import watch_expiry
-from adsum.envoy.certificates.renewal import CERTIFICATE_POLL_INTERVAL, CertificateRenewal
+from adsum.envoy.certificates.gateway_secrets import GatewaySecrets, SecretRenewal, read_secrets
+from adsum.envoy.certificates.identity import RegistryIdentity
+from adsum.envoy.certificates.identity_renewal import keep_identity_valid, obtain_certificate
+from adsum.envoy.certificates.renewal import CERTIFICATE_POLL_INTERVAL
 from adsum.envoy.plan import GatewayPlan, SocketAddress
 from adsum.envoy.preflight import CannotServe, check_plan
 from adsum.envoy.process.envoy_instance import EnvoyInstance
@@ -46,7 +49,7 @@ class Gateway:
         self._rng = rng
         self._envoys = EnvoyRollout()
         self._last_good = LastGoodConfig(cache_folder("gateways"), plan)
-        self._renewal = CertificateRenewal(b"")
+        self._renewal = SecretRenewal(GatewaySecrets())
         self._replace_backoff = Backoff(FIRST_REPLACE_DELAY, MAX_REPLACE_DELAY)
         self._replace_delay = 0.0
         """Seconds until the next attempt to replace the Envoy without a reload."""
@@ -70,20 +73,27 @@ class Gateway:
 
     async def start(self) -> None:
         """Starts Envoy and returns once it accepts requests. Raises `CannotServe`."""
+        folder = self._credentials_folder()
         try:
+            if folder is not None:
+                await obtain_certificate(folder, self._rng)
             self._renewal = await self._check(self._plan, ())
+            # A registry that does not accept the certificates yet may keep Envoy waiting until they are renewed.
+            renewals = self._renew_certificates(), keep_identity_valid(self._credentials_folder, self._rng)
+            self._tasks = [asyncio.create_task(work) for work in renewals]
             self._current = await self._start_envoy(strict=True)
         except BaseException:
+            for task in self._tasks:
+                await _cancel(task)
             await self._envoys.close()
             raise
         loops = (
             self._keep_serving(self._current),
-            self._renew_certificate(),
             save_periodically(lambda: self._last_good, self._serving, self._rng),
-            watch_contact(self._serving, self._rng),
-            watch_expiry(self._tls_admin, self._rng),
+            watch_contact(self._serving, self._identity, self._rng),
+            watch_expiry(self._certificate_lives, self._rng),
         )
-        self._tasks = [asyncio.create_task(work) for work in loops]
+        self._tasks += [asyncio.create_task(work) for work in loops]
 
     def reload(self, on_done: Callable[[], None] = lambda: None) -> None:
         """Replaces the Envoy by one that follows the current settings, without a gap. Failures are logged.
@@ -125,7 +135,7 @@ class Gateway:
         last_good = self._last_good.load()
         if last_good is None:
             return await self._start_envoy_with(None, strict=strict)
-        if await is_reachable(self._plan.registry_nodes):
+        if await is_reachable(self._plan.registry_nodes, self._identity()):
             with suppress(TimeoutError):
                 async with asyncio.timeout(TAKEOVER_TIMEOUT):
                     return await self._start_envoy_with(None, strict=strict)
@@ -138,21 +148,19 @@ class Gateway:
         return envoy
 
     async def _start_envoy_with(self, last_good: StaticResources | None, *, strict: bool) -> EnvoyInstance:
-        return await self._envoys.start(self._plan, self._renewal.pair, last_good, strict=strict)
+        return await self._envoys.start(self._plan, self._renewal.secrets, last_good, strict=strict)
 
-    async def _check(self, plan: GatewayPlan, already_open: Sequence[SocketAddress]) -> CertificateRenewal:
-        """Checks the plan and its certificate. Returns the renewal, which holds the certificate. Raises `CannotServe`.
+    async def _check(self, plan: GatewayPlan, already_open: Sequence[SocketAddress]) -> SecretRenewal:
+        """Checks the plan and its certificates. Returns the renewal, which has the certificates. Raises `CannotServe`.
 
         `already_open`: see `check_plan`.
         """
 
-        def valid_pair() -> bytes:
+        def valid_secrets() -> GatewaySecrets:
             check_plan(plan, already_open)
-            pair = certificate.read_pair(plan.profile)
-            certificate.validate_pair(pair, plan, self._envoys.folder)
-            return pair
+            return read_secrets(plan, self._envoys.folder)
 
-        renewal = CertificateRenewal(await asyncio.to_thread(valid_pair))
+        renewal = SecretRenewal(await asyncio.to_thread(valid_secrets))
         if plan.connection_limit < plan.max_connections:
             _log.info(
                 "the gateway accepts at most %d connections instead of the %d of --max-connections, because a program "
@@ -201,7 +209,7 @@ class Gateway:
         """Returns when an Envoy that does not follow the registry, or is unresponsive, should be replaced."""
         await asyncio.sleep(self._replace_delay)
         if not self._is_unresponsive:
-            await wait_until_reachable(current.plan.registry_nodes, self._rng)
+            await wait_until_reachable(current.plan.registry_nodes, self._identity, self._rng)
 
     async def _wait_for_reload(self) -> None:
         await self._reload_requested.wait()
@@ -235,8 +243,10 @@ class Gateway:
                 last_good_config = LastGoodConfig(cache_folder("gateways"), plan)
                 if last_good_config.name == self._last_good.name:
                     last_good_config = self._last_good
-                last_good = await self._config_source(plan, last_good_config, allow_last_good=allow_last_good)
-                new = await self._envoys.replace(old, plan, renewal.pair, last_good)
+                last_good = await self._config_source(
+                    plan, renewal.secrets.identity, last_good_config, allow_last_good=allow_last_good
+                )
+                new = await self._envoys.replace(old, plan, renewal.secrets, last_good)
             except AdsumError as error:
                 self._is_unresponsive = not await old.admin.is_responsive()
                 self._replace_delay = self._replace_backoff.next(self._rng)
@@ -253,7 +263,12 @@ class Gateway:
         return new
 
     async def _config_source(
-        self, plan: GatewayPlan, last_good_config: LastGoodConfig, *, allow_last_good: bool
+        self,
+        plan: GatewayPlan,
+        identity: RegistryIdentity | None,
+        last_good_config: LastGoodConfig,
+        *,
+        allow_last_good: bool,
     ) -> StaticResources | None:
         """Returns the configuration that a new Envoy serves; None is the registry's.
 
@@ -262,29 +277,30 @@ class Gateway:
         last_good = last_good_config.load() if allow_last_good else None
         if last_good is not None and self._is_unresponsive:  # The last attempt to follow the registry has failed.
             return last_good
-        reason = await unreachable_reason(plan.registry_nodes)
+        reason = await unreachable_reason(plan.registry_nodes, identity)
         if reason and last_good is None:
             raise CannotServe(f"no registry answers, so a new Envoy would have no configuration: {reason}")
         return last_good if reason else None
 
-    async def _renew_certificate(self) -> None:
-        """Installs a new certificate soon after its files have changed."""
+    async def _renew_certificates(self) -> None:
+        """Installs new certificates soon after their files have changed."""
         while True:
             await asyncio.sleep(jittered(CERTIFICATE_POLL_INTERVAL, self._rng))
-            current = self._current
-            if self._replacing.locked() or current is None or not self._plan.profile.tls_certificate:
+            if self._replacing.locked():
                 continue
             async with self._replacing:
-                if await asyncio.to_thread(self._renewal.poll, self._plan, self._envoys.folder):
-                    await self._install_certificate(current)
+                renewed = await asyncio.to_thread(self._renewal.poll, self._plan, self._envoys.folder)
+                if renewed:
+                    await self._install_certificates(" and ".join(renewed))
 
-    async def _install_certificate(self, current: EnvoyInstance) -> None:
+    async def _install_certificates(self, names: str) -> None:
         try:
-            await asyncio.to_thread(certificate.install_pair, self._renewal.pair, current.folder)
+            for folder in self._envoys.folders:
+                await asyncio.to_thread(self._renewal.secrets.install, folder)
         except OSError as error:
-            _log.error("the new certificate is not used before Envoy is started again: %s", error)
+            _log.error("%s: the new one is not used before Envoy is started again: %s", names, error)
         else:
-            _log.info("the new certificate is used from now on")
+            _log.info("%s: the new one is used from now on", names)
 
     def _serving(self) -> EnvoyInstance | None:
         """Returns the Envoy that serves; None while another one takes over or none runs."""
@@ -293,10 +309,17 @@ class Gateway:
             return None
         return current
 
-    def _tls_admin(self) -> AdminClient | None:
-        """Returns the admin client of the serving Envoy; None if there is none or the gateway has no certificate."""
-        serving = self._serving()
-        return serving.admin if serving is not None and self._plan.profile.tls_certificate else None
+    def _identity(self) -> RegistryIdentity | None:
+        """Returns the newest identity of this gateway at its registry; None if it uses plain text."""
+        return self._renewal.secrets.identity
+
+    def _credentials_folder(self) -> Path | None:
+        """Returns the credentials folder of this host, if the gateway's certificate is in one."""
+        credentials = self._plan.xds_credentials
+        return credentials.folder if credentials is not None else None
+
+    def _certificate_lives(self) -> list[CertificateLife]:
+        return self._renewal.secrets.lives(self._plan)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

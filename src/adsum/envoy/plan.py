@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from adsum.client.credentials.xds import XdsCredentials
 from adsum.client.native.nodes import parse_urls
 from adsum.config.gateway import GatewayConfig
 from adsum.core import validation
@@ -36,9 +37,10 @@ SocketAddress = tuple[str, int]
 class GatewayPlan:
     """The plan of one gateway.
 
-    `registry_nodes`: the xDS addresses of the registry. `monitor`: None turns the monitor off. `max_connections`: the
-    setting. `max_open_files`: how many files an Envoy may have open; None is no limit. `process_access`: whether the
-    gateway may act on Envoy's process from outside (docs/envoy.md).
+    `registry_nodes`: the xDS addresses of the registry. `xds_credentials`: None means that they speak plain text.
+    `monitor`: None turns the monitor off. `max_connections`: the setting. `max_open_files`: how many files an Envoy may
+    have open; None is no limit. `process_access`: whether the gateway may act on Envoy's process from outside
+    (docs/envoy.md).
     """
 
     binary: EnvoyBinary
@@ -52,6 +54,7 @@ class GatewayPlan:
     log_level: str
     max_open_files: int | None = None
     process_access: bool = True
+    xds_credentials: XdsCredentials | None = None
 
     @property
     def connection_limit(self) -> int:
@@ -78,7 +81,12 @@ class GatewayPlan:
         return (*self.listen_addresses, *([self.monitor] if self.monitor else []))
 
 
-def make_plan(config: GatewayConfig, registry_nodes: Sequence[SocketAddress], zone: str = "") -> GatewayPlan:
+def make_plan(
+    config: GatewayConfig,
+    registry_nodes: Sequence[SocketAddress],
+    zone: str = "",
+    xds_credentials: XdsCredentials | None = None,
+) -> GatewayPlan:
     """Returns the plan of the gateway that the settings describe. Raises `EnvoyNotFound` and `Invalid`."""
     profile = config.profile(zone, system_ca_file())
     return GatewayPlan(
@@ -93,6 +101,7 @@ def make_plan(config: GatewayConfig, registry_nodes: Sequence[SocketAddress], zo
         log_level=config.log_level,
         max_open_files=max_open_files(),
         process_access=config.process_access,
+        xds_credentials=xds_credentials,
     )
 
 

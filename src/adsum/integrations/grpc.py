@@ -25,7 +25,8 @@ from adsum.core import validation
 from adsum.integrations.grpc_bootstrap import grpc_bootstrap
 
 XDS_VARIABLE: Final = "ADSUM_GRPC_XDS"
-"""HOST:PORT of the registry's nodes, separated by commas. By default port 23787 at the hosts of ADSUM_URL."""
+"""HOST:PORT of the registry's nodes, separated by commas. By default those of the registry that this host has joined,
+else port 23787 at the hosts of ADSUM_URL."""
 BOOTSTRAP_FILE_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP"
 BOOTSTRAP_JSON_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
 """The variables in which grpc looks for its bootstrap: a file, or the JSON itself. If one is set, it stays as it is."""
@@ -43,8 +44,9 @@ Options = Sequence[tuple[str, Any]]
 def channel(service: str, *, xds: str = "", options: Options = ()) -> grpc.aio.Channel:
     """Returns a channel to the live instances of a service. Needs no network. Raises `Invalid`.
 
-    The first channel of a process sets the registry for all of them: `xds`, else ADSUM_GRPC_XDS, else port 23787 at the
-    hosts of ADSUM_URL. Calls to a service without any instance fail at once with UNAVAILABLE.
+    The first channel of a process sets the registry for all: `xds`, else ADSUM_GRPC_XDS, else the one that this host
+    has joined (over TLS, with its certificate), else port 23787 at the hosts of ADSUM_URL. Calls to a service
+    without any instance fail at once with UNAVAILABLE.
     """
     return grpc.aio.insecure_channel(_target(service, xds), options=[*_DIRECT, *options])
 

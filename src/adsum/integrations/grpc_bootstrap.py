@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from adsum.client.credentials.xds import XdsCredentials, find_joined_registry, joined_xds_credentials
 from adsum.client.native.nodes import DEFAULT_URL, parse_urls
 from adsum.core.addresses import format_host_port
 from adsum.core.errors import Invalid
@@ -21,25 +22,49 @@ HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
 """A name that DNS can resolve. Longer names are refused."""
 
 
-def grpc_bootstrap(xds: str = "", url: str = "", *, joined: bool = False) -> dict[str, Any]:
+REFRESH_INTERVAL: Final = "60s"
+"""The time after which a client reads its certificate again. It is renewed long before it expires."""
+
+
+def grpc_bootstrap(
+    xds: str = "", url: str = "", *, joined: bool = False, credentials: XdsCredentials | None = None
+) -> dict[str, Any]:
     """Returns the bootstrap for the nodes at `xds` (HOST:PORT,…). Raises `Invalid`.
 
-    Without `xds`, the nodes are at port `XDS_PORT` of the hosts in `url`.
+    Without `xds`, the nodes are those of the registry at `url`, if this host has joined it, else at port `XDS_PORT` of
+    the hosts in `url`. Clients speak TLS with `credentials`, by default those of a host that has joined the registry
+    (gRFC A65); without any they speak plain text. The bootstrap holds the paths of the files, and no secret.
 
     Each node is one entry of `xds_servers`, in a form that the gRPC libraries of all languages accept. A library
     follows the first entry that answers, and no other while that node is away (gRFC A71). With `joined`, all nodes form
     one entry if they are IP addresses of one family, and the library switches to another node at once. C++, Python and
-    Node.js accept that form; Go and Java reject it.
+    Node.js accept that form; Go and Java reject it. Over TLS they stay apart: a client compares the certificate with
+    the whole entry.
     """
+    registry = find_joined_registry(url)
     named = [_node_address(text.strip()) for text in xds.split(",") if text.strip()]
+    if not named and registry is not None:
+        named = [_node_address(address) for address in registry.xds]
     addresses = list(dict.fromkeys(named or _default_addresses(url or DEFAULT_URL)))
-    scheme = _common_scheme(addresses) if joined and len(addresses) > 1 else ""
+    if credentials is None:
+        credentials = joined_xds_credentials(addresses, registry)
+    scheme = _common_scheme(addresses) if joined and credentials is None and len(addresses) > 1 else ""
     uris = [f"{scheme}:{','.join(addresses)}"] if scheme else [_uri(address) for address in addresses]
+    channel_credentials = _channel_credentials(credentials)
     servers = [
-        {"server_uri": uri, "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]} for uri in uris
+        {"server_uri": uri, "channel_creds": [channel_credentials], "server_features": ["xds_v3"]} for uri in uris
     ]
     # Node.js rejects a node without a locality; an empty one is enough.
     return {"xds_servers": servers, "node": {"id": f"{platform.node()}-{os.getpid()}", "locality": {}}}
+
+
+def _channel_credentials(credentials: XdsCredentials | None) -> dict[str, Any]:
+    if credentials is None:
+        return {"type": "insecure"}
+    files = {"ca_certificate_file": str(credentials.authority)}
+    if credentials.certificate is not None and credentials.key is not None:
+        files |= {"certificate_file": str(credentials.certificate), "private_key_file": str(credentials.key)}
+    return {"type": "tls", "config": {**files, "refresh_interval": REFRESH_INTERVAL}}
 
 
 def _node_address(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Keeps the tokens of a node in the catalog in step with its files: the admin token, and that of its certificate.
+"""Keeps the tokens of a node in the catalog in step with its files: of its admin, its certificate, and its gateway.
 
 The file rules: whoever may write the data folder of a node is admin of the registry. So a lost or leaked admin token is
 replaced by removing the file.
@@ -21,7 +21,7 @@ from adsum.core.catalog.documents import DocumentKey, DocumentKind, Edit
 from adsum.core.catalog.draft import CatalogView
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.errors import AdsumError
-from adsum.node_security.token_names import admin_token_name, node_token_name
+from adsum.node_security.token_names import admin_token_name, gateway_token_name, node_token_name
 from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.registry import Registry
@@ -30,6 +30,8 @@ from adsum.wire.tokens import encode_token, parse_token_document
 ADMIN_SCOPES: Final = Scopes([Scope(Right.ADMIN)])
 NODE_SCOPES: Final = USUAL_SCOPES[TokenRole.NODE]
 """The scopes of the token that an issuing node's own certificate names. Nodes that join get the same ones."""
+GATEWAY_SCOPES: Final = USUAL_SCOPES[TokenRole.GATEWAY]
+"""The scopes of the token of the gateway in the process of a node. Gateways that join get the same ones."""
 
 _log = logging.getLogger("adsum.security")
 
@@ -45,12 +47,12 @@ class NodeTokens:
             _log, "the admin token is not in the catalog yet: %s", "the admin token is in the catalog"
         )
 
-    async def sync(self, admin: TokenParts | None, certificate_token: str) -> None:
+    async def sync(self, admin: TokenParts | None, certificate_token: str, gateway: TokenParts | None = None) -> None:
         """Declares the tokens that are missing or differ.
 
-        `admin` is the token in the file; None leaves the one in the catalog as it is. `certificate_token` is the id of
-        the token in the certificate that this node signed for itself; "" if it did not. What can't be written is tried
-        again at the next call.
+        `admin` and `gateway` are the tokens in the files; None leaves the one in the catalog as it is.
+        `certificate_token` is the id of the token in the certificate that this node signed for itself; "" if it did
+        not. What can't be written is tried again at the next call.
         """
         now = self._clock.wall()
         wanted: list[Token] = []
@@ -69,6 +71,10 @@ class NodeTokens:
         if certificate_token:
             name = node_token_name(self._node)
             wanted.append(Token(name, certificate_token, NODE_SCOPES, (), TokenRole.NODE, created=now))
+        if gateway is not None:
+            secret = TokenSecret(hash_secret(gateway.secret))
+            name = gateway_token_name(self._node)
+            wanted.append(Token(name, gateway.id, GATEWAY_SCOPES, (secret,), TokenRole.GATEWAY, created=now))
         for token in (replace(one, created_by=REGISTRY_ACTOR) for one in wanted):
             if not _is_declared(token, self._registry.snapshot):
                 await self._declare(token, now)

@@ -26,8 +26,10 @@ from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
     AUTHORITY_CERTIFICATE,
     AUTHORITY_KEY,
+    NEW_AUTHORITY,
     NODE_CERTIFICATE,
     NODE_KEY,
+    NODE_TOKEN,
     SecurityFolder,
 )
 from adsum.node_security.token_names import node_token_name
@@ -114,6 +116,18 @@ def renew_files(folder: SecurityFolder, node: str, names: ServerNames, now: floa
     folder.write(AUTHORITY_CERTIFICATE, authority.certificate_pem())
     pair = sign_own(folder, authority, node, names, now)
     return MadeFiles(authority, pair, sorted({*made, AUTHORITY_CERTIFICATE, NODE_CERTIFICATE}))
+
+
+def prepare_new_authority(folder: SecurityFolder, node: str, names: ServerNames, now: float) -> MadeFiles:
+    """Makes a new authority in place of the one in the folder, with a new certificate of the node. Raises `Invalid`.
+
+    At its next start the node makes it the authority of the registry.
+    """
+    for name in (AUTHORITY_KEY, AUTHORITY_CERTIFICATE, NODE_KEY, NODE_CERTIFICATE, NODE_TOKEN, ADMIN_TOKEN):
+        folder.remove(name)
+    made = prepare_files(folder, node, names, now)
+    folder.write(NEW_AUTHORITY, made.authority.hash.encode())
+    return made
 
 
 def load_pair(folder: SecurityFolder) -> KeyPair | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -13,31 +13,42 @@ from prometheus_client.core import GaugeMetricFamily
 
 from adsum import wire
 from adsum.access.registry_addresses import RegistryAddresses, registry_addresses
+from adsum.access.registry_authority import AuthorityRecord
 from adsum.certificates.authority import token_id_of
 from adsum.certificates.expiry import RENEW_AT, CertificateLife, ExpiryWarnings
 from adsum.certificates.host_addresses import default_route_address
 from adsum.certificates.server_names import ServerNames
 from adsum.config.serve import NodeConfig
-from adsum.core.access.tokens import TokenParts
+from adsum.core.access.tokens import TokenParts, TokenRole
 from adsum.core.errors import AdsumError, Invalid
 from adsum.node_security import node_files
 from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
 from adsum.node_security.host_names import find_server_names
-from adsum.node_security.operator_certificate import prepare_operator_certificate
-from adsum.node_security.operator_folder import local_address, write_operator_folder
+from adsum.node_security.local_credentials import LocalCredentials, RegistryDescription, local_address
+from adsum.node_security.peer_certificates import NodePeerCertificates
+from adsum.node_security.requested_certificates import (
+    RequestCertificate,
+    renew_local_by_others,
+    renew_node_by_others,
+)
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
     AUTHORITY_CERTIFICATE,
+    AUTHORITY_KEY,
+    GATEWAY_FOLDER,
+    NEW_AUTHORITY,
     NODE_CERTIFICATE,
     NODE_KEY,
+    OPERATOR_FOLDER,
     SecurityFolder,
 )
 from adsum.node_security.server_certificates import NodeCertificates, ServerFiles
-from adsum.node_security.token_names import admin_token_name
+from adsum.node_security.token_names import admin_token_name, gateway_token_name
 from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.registry import Registry
+from adsum.settings import OFF
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -46,13 +57,12 @@ LOOK_INTERVAL: Final = 1.0
 """Seconds between two looks at the files of a node."""
 RENEWAL_RETRY: Final = 60.0
 """Seconds after a renewal that failed until the next attempt."""
+RENEWAL_TIMEOUT: Final = 15.0
+"""Seconds that other nodes have to renew the certificate of this one. Then the attempt has failed."""
 RENEW_AUTHORITY: Final = "run `adsum init --renew` on the node that has the key of the authority"
 RENEW_NODE: Final = f"if it stays so, {RENEW_AUTHORITY}"
 REPLACE_OWN: Final = "write a new one to the files of --tls-cert and --tls-key; they are read again by themselves"
 REPLACE_CLIENT_AUTHORITY: Final = "write a new one to the file of --tls-client-ca; it is read again by itself"
-
-RequestCertificate = Callable[[bytes], Awaitable[bytes]]
-"""Has a node that holds the authority's key sign a request (PEM). Returns the chain. Raises `AdsumError`."""
 
 _log = logging.getLogger("adsum.security")
 
@@ -67,8 +77,18 @@ class NodeSecurity:
         self.folder = SecurityFolder(config.data_folder(config.store))
         self.folder.create()
         self.folder.lock()
+        self._operator = LocalCredentials(self.folder, OPERATOR_FOLDER, "operator", admin_token_name(self._node))
+        self._gateway: LocalCredentials | None = None
+        if config.gateway != OFF and not config.tls_cert:
+            name = gateway_token_name(self._node)
+            self._gateway = LocalCredentials(self.folder, GATEWAY_FOLDER, TokenRole.GATEWAY.value, name)
+        self._operator_token: TokenParts | None = None
+        """The token of the operator's credentials, once it is in the catalog."""
+        self._gateway_token: TokenParts | None = None
+        """The token of the gateway in the process of this node; None without one."""
         self.names = ServerNames()
         """The names in the certificate that the node makes."""
+        self._made: Sequence[str] = ()
         self._warnings = ExpiryWarnings()
         self._renewal = OutageLog(
             _log,
@@ -76,7 +96,7 @@ class NodeSecurity:
             "the certificate of this node can be renewed again",
         )
         self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
-        self._renew_after = 0.0
+        self._renew_after = self._request_local_after = 0.0
         self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
@@ -104,6 +124,7 @@ class NodeSecurity:
             return ExternalAuthority(certificates), certificates
         self.names = find_server_names(config)
         made = node_files.prepare_files(self.folder, self._node, self.names, self._clock.wall())
+        self._made = made.made
         if made.made:
             _log.info("made in %s: %s", self.folder.path, ", ".join(made.made))
         file = self.folder.file
@@ -116,6 +137,29 @@ class NodeSecurity:
         """The file with the admin token."""
         return self.folder.file(ADMIN_TOKEN)
 
+    def peer_certificates(self) -> NodePeerCertificates:
+        """Returns the certificates with which this node calls the other nodes."""
+        return NodePeerCertificates(self.certificates, self.authority, self.folder.path)
+
+    def authority_record(self) -> AuthorityRecord:
+        """Returns the authority of this node as the catalog records it."""
+        return AuthorityRecord(external=True) if self.authority.is_external else AuthorityRecord(self.authority.hash())
+
+    @property
+    def replaces_authority(self) -> bool:
+        """True if the authority of this node is to replace that of the registry (`adsum init --new-authority`)."""
+        return self.folder.read(NEW_AUTHORITY) == self.authority.hash().encode()
+
+    def authority_recorded(self) -> None:
+        """Notes that the authority of this node is that of the registry now."""
+        self.folder.remove(NEW_AUTHORITY)
+
+    def discard_new_authority(self) -> None:
+        """Removes the files of an authority that was made in this start, because the registry has another one."""
+        if AUTHORITY_KEY in self._made:
+            for name in (AUTHORITY_KEY, AUTHORITY_CERTIFICATE, NODE_CERTIFICATE, NODE_KEY, ADMIN_TOKEN):
+                self.folder.remove(name)
+
     async def start(self, registry: Registry, urls: Sequence[str], xds: Sequence[str]) -> None:
         """Keeps files, certificates and tokens up to date from now on. When it returns, the admin token is valid.
 
@@ -124,7 +168,7 @@ class NodeSecurity:
         self._tokens = NodeTokens(registry, self._node, self._clock)
         self._addresses = [urlsplit(url).netloc for url in urls], xds
         self._outer_urls = self.registry_addresses("", ()).urls[:1]
-        await self.look()
+        await self._look()
         self._task = asyncio.create_task(self._run(), name="adsum-node-security")
 
     async def stop(self) -> None:
@@ -145,10 +189,13 @@ class NodeSecurity:
 
     async def look(self) -> None:
         """Looks at the files and the clock once, and does what is due. One look at a time is under way."""
+        await self._renew_if_due()
+        await self._request_local_certificates()
         async with self._looking:
             await self._look()
 
     async def _look(self) -> None:
+        """Takes over changed files, logs warnings, and declares the tokens of this node."""
         before = self.authority.certificate_pem()
         try:
             admin = await asyncio.to_thread(self._look_at_files)
@@ -161,41 +208,52 @@ class NodeSecurity:
             self.on_authority()
         for warning in self._warnings.due(self.lives(), self._clock.wall()):
             _log.warning("%s", warning)
-        await self._renew_if_due()
         if self._tokens is not None:
-            await self._tokens.sync(admin, self._certificate_token())
+            await self._tokens.sync(admin, self._certificate_token(), self._gateway_token)
+            self._operator_token = admin
 
     def _look_at_files(self) -> TokenParts | None:
         """Takes over changed files, and makes the admin token if it is missing. Returns it."""
         self.certificates.poll()
         if isinstance(self.authority, RegistryAuthority):
             authority = node_files.load_authority(self.folder)
-            if authority is not None and authority.certificate != self.authority.authority.certificate:
+            known = self.authority.authority
+            # The operator may give the key to this node while it runs.
+            if authority is not None and (authority.certificate, authority.can_sign) != (
+                known.certificate,
+                known.can_sign,
+            ):
                 self.authority.authority = authority
         if node_files.prepare_admin_token(self.folder):
             _log.warning(
                 "the admin token was missing: a new one is in %s, the old one is no longer valid", self.admin_token_file
             )
         admin = node_files.read_admin_token(self.folder)
-        if admin is not None and self._addresses[0]:
-            if isinstance(self.authority, RegistryAuthority):
-                name, now = admin_token_name(self._node), self._clock.wall()
-                prepare_operator_certificate(self.folder, self.authority.authority, admin, name, now)
-            self._write_operator_folder(admin)
+        if self._addresses[0]:
+            self._write_local_credentials(admin)
         return admin
 
-    def _write_operator_folder(self, admin: TokenParts) -> None:
+    def _write_local_credentials(self, admin: TokenParts | None) -> None:
+        """Keeps the credentials of the operator, and those of the gateway in this process."""
         names = ServerNames.of_certificate(self.certificates.served.pair.leaf)
         hosts, xds = ([local_address(one, names) for one in addresses] for addresses in self._addresses)
-        write_operator_folder(
-            self.folder,
-            admin,
-            admin_token_name(self._node),
-            list(dict.fromkeys([*(f"https://{host}" for host in hosts), *self._outer_urls])),
-            list(dict.fromkeys(xds)),
-            self.authority.certificate_pem(),
-            self.authority.hash(),
+        urls = list(dict.fromkeys([*(f"https://{host}" for host in hosts), *self._outer_urls]))
+        registry = RegistryDescription(
+            urls, list(dict.fromkeys(xds)), self.authority.certificate_pem(), self.authority.hash()
         )
+        if admin is not None:
+            self._operator.write(admin, registry)
+            self._keep_certificate(self._operator, admin.id, TokenRole.PLAIN)
+        if self._gateway is not None:
+            self._gateway_token = self._gateway.keep_token()
+            self._gateway.write(self._gateway_token, registry)
+            self._keep_certificate(self._gateway, self._gateway_token.id, TokenRole.GATEWAY)
+
+    def _keep_certificate(self, credentials: LocalCredentials, token_id: str, role: TokenRole) -> None:
+        """Keeps a certificate for xDS valid, if this node may sign. Elsewhere its holder has it signed."""
+        authority = self.authority
+        if isinstance(authority, RegistryAuthority):
+            credentials.keep_certificate(authority.authority, token_id, role, self._clock.wall())
 
     def registry_addresses(self, advertised: str, peer_urls: Sequence[str]) -> RegistryAddresses:
         """Returns the addresses at which other hosts reach this node and its peers. `advertised`: "" if none is set."""
@@ -207,12 +265,14 @@ class NodeSecurity:
         )
 
     async def _renew_if_due(self) -> None:
-        """Renews the certificate that this node made, from half of its life on."""
+        """Renews the certificate from half of its life on, and at once if it lacks a name of this node."""
         if isinstance(self.authority, ExternalAuthority) or self._clock.now() < self._renew_after:
             return
         wall = self._clock.wall()
-        life = node_files.life_of(self.certificates.served.pair, "node")
-        if wall < life.due(RENEW_AT) or not (self.authority.issues or self.request_certificate is not None):
+        pair = self.certificates.served.pair
+        has_names = ServerNames.of_certificate(pair.leaf).includes(self.names)
+        is_due = not has_names or wall >= node_files.life_of(pair, "node").due(RENEW_AT)
+        if not is_due or not (self.authority.issues or self.request_certificate is not None):
             return
         self._renew_after = self._clock.now() + RENEWAL_RETRY
         try:
@@ -220,14 +280,35 @@ class NodeSecurity:
                 authority = self.authority.authority
                 await asyncio.to_thread(node_files.sign_own, self.folder, authority, self._node, self.names, wall)
             elif self.request_certificate is not None:
-                request = await asyncio.to_thread(node_files.own_request, self.folder, self._node, self.names)
-                chain = await self.request_certificate(request)
-                await asyncio.to_thread(node_files.install_chain, self.folder, chain)
+                async with asyncio.timeout(RENEWAL_TIMEOUT):
+                    own, request = self.authority.authority, self.request_certificate
+                    await renew_node_by_others(self.folder, own, self._node, self.names, request)
         except AdsumError as error:
             self._renewal.failed(error)
+        except TimeoutError:
+            self._renewal.failed(f"no node has signed it within {RENEWAL_TIMEOUT:g} s")
         else:
             self._renewal.recovered()
             _log.info("the certificate of this node was renewed")
+
+    async def _request_local_certificates(self) -> None:
+        """Gets the certificates of the operator and of the gateway, if this node can't sign them itself."""
+        authority, request = self.authority, self.request_certificate
+        if request is None or not isinstance(authority, RegistryAuthority) or authority.issues:
+            return
+        if self._clock.now() < self._request_local_after:
+            return
+        holders = [(self._operator, self._operator_token), (self._gateway, self._gateway_token)]
+        try:
+            async with asyncio.timeout(RENEWAL_TIMEOUT):
+                for credentials, token in holders:
+                    if credentials is not None and token is not None:
+                        now = self._clock.wall()
+                        await renew_local_by_others(credentials, token, authority.authority, now, request)
+        except (AdsumError, TimeoutError) as error:
+            self._request_local_after = self._clock.now() + RENEWAL_RETRY
+            problem = str(error) or f"no node has signed it within {RENEWAL_TIMEOUT:g} s"
+            _log.warning("the certificates of programs on this host can't be renewed: %s", problem)
 
     def _certificate_token(self) -> str:
         """Returns the id of the token in the certificate that this node signed for itself; "" if it did not."""

@@ -24,8 +24,14 @@ AUTHORITY_KEY: Final = "authority.key"
 NODE_CERTIFICATE: Final = "node.pem"
 NODE_KEY: Final = "node.key"
 ADMIN_TOKEN: Final = "admin-token"
+NODE_TOKEN: Final = "node-token"
+"""The token by which a node that joined renews its certificate. Nodes with the authority's key need none."""
+NEW_AUTHORITY: Final = "new-authority"
+"""The hash of an authority that is to replace the one of the registry at the next start of the node."""
 OPERATOR_FOLDER: Final = "operator"
 """A folder with credentials for the commands that run on this host."""
+GATEWAY_FOLDER: Final = "gateway"
+"""A folder with credentials for the gateway that runs in the process of the node."""
 LOCK: Final = "lock"
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -101,6 +107,14 @@ class SecurityFolder:
                 self._give_to_owner(path.parent)
             replace_private_file(path, content, durable=True)
             self._give_to_owner(path)
+        except OSError as error:
+            raise self._unusable(path, error) from None
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there. Raises `Invalid`."""
+        path = self.file(name)
+        try:
+            path.unlink(missing_ok=True)
         except OSError as error:
             raise self._unusable(path, error) from None
 

@@ -130,17 +130,7 @@ class NodeCertificates:
         context.set_alpn_protocols(list(PROTOCOLS))
         # A resumed session would not prove again that the client has its key, nor that its certificate is still valid.
         context.num_tickets = 0
-        # The library loads a key only from a file.
-        path = self._folder / f".serving-{os.getpid()}-{secrets.token_hex(8)}.pem"
-        try:
-            write_private_file(path, pair.chain + pair.key)
-            context.load_cert_chain(path)
-        except ssl.SSLError as error:
-            raise Invalid(self._files.chain_setting, f"can't be served: {error.reason or 'unknown reason'}") from None
-        except OSError as error:
-            raise Invalid("data", f"must be a folder that this user may use: {path.parent}: {error.strerror}") from None
-        finally:
-            path.unlink(missing_ok=True)
+        load_pair(context, pair, self._folder, self._files.chain_setting)
         if authorities.strip():
             try:
                 context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
@@ -148,3 +138,18 @@ class NodeCertificates:
                 raise Invalid("tls_client_ca", f"can't be used: {error.reason or 'unknown reason'}") from None
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
+
+
+def load_pair(context: ssl.SSLContext, pair: KeyPair, folder: Path, setting: str) -> None:
+    """Lets a context present a certificate. `folder` is a private one. Raises `Invalid` for the setting of the pair."""
+    # The library loads a key only from a file.
+    path = folder / f".serving-{os.getpid()}-{secrets.token_hex(8)}.pem"
+    try:
+        write_private_file(path, pair.chain + pair.key)
+        context.load_cert_chain(path)
+    except ssl.SSLError as error:
+        raise Invalid(setting, f"can't be served: {error.reason or 'unknown reason'}") from None
+    except OSError as error:
+        raise Invalid("data", f"must be a folder that this user may use: {path.parent}: {error.strerror}") from None
+    finally:
+        path.unlink(missing_ok=True)

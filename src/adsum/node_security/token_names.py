@@ -23,6 +23,11 @@ def admin_token_name(node: str) -> str:
     return _name(ADMIN_PREFIX, node)
 
 
+def gateway_token_name(node: str) -> str:
+    """Returns the name of the token of the gateway in the process of a node."""
+    return _name("gateway@", node)
+
+
 def node_token_name(node: str) -> str:
     """Returns the name of the token that the certificate of an issuing node names."""
     return _name(NODE_PREFIX, node)

@@ -1,38 +1,44 @@
-"""The client of the other nodes of one registry: forwards renewals to them, and queries their consumers."""
+"""The other nodes of one registry: forwards renewals and joins to them, and queries their consumers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from random import Random
-from typing import Final
 
 from adsum import wire
-from adsum.client.native.api import RegistryApi
 from adsum.consumers import AckQuery, ConsumerHints
 from adsum.core.errors import KeeperUnavailable
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, lost_after
 from adsum.core.nodes.sharding import Peer
 from adsum.peers.drain_confirmation import DrainConfirmation, QueriedPeer
+from adsum.peers.issuing_peers import ForwardedReply, IssuingPeers, NewCertificate
+from adsum.peers.peer_clients import MAX_PEER_CONNECTIONS, PeerCertificates, PeerClients
 from adsum.peers.renewal_forwarder import RenewalForwarder
 from adsum.ports import Clock, Sharding
-
-MAX_PEER_CONNECTIONS: Final = 64
-"""Nodes to which connections are kept open. Past it those of the node used longest ago are closed."""
 
 
 class Peers:
     """The other nodes of the registry, which `sharding` lists."""
 
     def __init__(
-        self, sharding: Sharding, clock: Clock, rng: Random, lost_after: float = lost_after(DEFAULT_HEARTBEAT)
+        self,
+        sharding: Sharding,
+        clock: Clock,
+        rng: Random,
+        lost_after: float = lost_after(DEFAULT_HEARTBEAT),
+        *,
+        certificates: PeerCertificates | None = None,
+        node: str = "",
     ) -> None:
-        """`lost_after`: seconds of silence after which drains no longer wait for a node that does not answer."""
+        """`lost_after`: seconds of silence after which drains no longer wait for a node that does not answer.
+
+        `certificates` are those of a node that serves TLS: it calls the others over mutual TLS. `node` is its name.
+        """
         self._sharding = sharding
         self._confirmation = DrainConfirmation(clock, lost_after)
-        self._rng = rng
-        self._apis: dict[str, RegistryApi] = {}
-        """The clients by the ids of nodes. The next run of a node has another id, though it has the same address."""
+        self._clients = PeerClients(rng, certificates)
+        self._issuing = IssuingPeers(self._present, self._clients, rng, node)
         self._forwarders: dict[str, RenewalForwarder] = {}
 
     @property
@@ -86,37 +92,40 @@ class Peers:
         async def query(
             service: str, revision: int, wait: float, ids: Sequence[str], hints: ConsumerHints
         ) -> wire.AcknowledgementReport:
-            return await self._api(peer).unacknowledged(
+            return await self._clients.api(peer).unacknowledged(
                 service, revision, wait, consumers=ids, acknowledged=hints.acknowledged, goodbyes=hints.goodbyes
             )
 
         return query
 
+    async def forward_to_issuer(self, path: str, body: bytes, authorization: str, address: str) -> ForwardedReply:
+        """See `IssuingPeers.forward`."""
+        return await self._issuing.forward(path, body, authorization, address)
+
+    async def request_certificate(self, request: bytes, token: str, authority: bytes, hash: str) -> NewCertificate:
+        """See `IssuingPeers.request_certificate`."""
+        return await self._issuing.request_certificate(request, token, authority, hash)
+
     async def close(self) -> None:
         """Closes all connections. Idempotent."""
-        for id in list(self._apis):
-            await self._close_connections(id)
+        forwarders, self._forwarders = self._forwarders, {}
+        for forwarder in forwarders.values():
+            await forwarder.close()
+        await self._clients.close()
+
+    def _present(self) -> list[Peer]:
+        return [peer for peer, _ in self._sharding.peers()]
 
     def _forwarder(self, peer: Peer) -> RenewalForwarder:
-        api = self._api(peer)
-        forwarder = self._forwarders.get(peer.id)
+        forwarder = self._forwarders.pop(peer.id, None)
         if forwarder is None:
-            forwarder = self._forwarders[peer.id] = RenewalForwarder(f"{peer.name} at {peer.url}", api.renew)
+
+            async def send(leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
+                return await self._clients.api(peer).renew(leases)
+
+            forwarder = RenewalForwarder(f"{peer.name} at {peer.url}", send)
+        self._forwarders[peer.id] = forwarder
+        if len(self._forwarders) > MAX_PEER_CONNECTIONS:
+            oldest = self._forwarders.pop(next(iter(self._forwarders)))
+            asyncio.get_running_loop().create_task(oldest.close())
         return forwarder
-
-    def _api(self, peer: Peer) -> RegistryApi:
-        api = self._apis.pop(peer.id, None)
-        if api is None:
-            api = RegistryApi([peer.url], rng=self._rng)
-            api.headers[wire.FORWARDED_TO_HEADER] = peer.id
-        self._apis[peer.id] = api
-        if len(self._apis) > MAX_PEER_CONNECTIONS:
-            asyncio.get_running_loop().create_task(self._close_connections(next(iter(self._apis))))
-        return api
-
-    async def _close_connections(self, id: str) -> None:
-        """Closes the forwarder and the client of one node."""
-        api, forwarder = self._apis.pop(id), self._forwarders.pop(id, None)
-        if forwarder is not None:
-            await forwarder.close()
-        await api.close()

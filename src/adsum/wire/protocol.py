@@ -29,6 +29,13 @@ FORWARDED_TO_HEADER: Final = "Adsum-Forwarded-To"
 
 Only the run of the node with this id serves it.
 """
+FORWARDED_BY_HEADER: Final = "Adsum-Forwarded-By"
+"""In a request about joining or a certificate that another node forwards: the name of that node.
+
+It is not forwarded again.
+"""
+FORWARDED_FOR_HEADER: Final = "Adsum-Forwarded-For"
+"""In such a request: the address that it came from. It counts only if a node of this registry has sent it."""
 
 NAME_PATTERN: Final = f"^{validation.NAME_PATTERN}$"
 ID_PATTERN: Final = f"^{validation.ID_PATTERN}$"

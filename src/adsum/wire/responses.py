@@ -21,6 +21,7 @@ class ConsumerView(ResponseBody, frozen=True):
 
     `name` and `address` are for people. `node` is the node that reports the consumer. `reason` says in one clause why
     it has not acknowledged, and `since` when that began, on the wall clock. `id` is sent to other nodes only.
+    `principal` is the token or identity that the consumer proved; "" if it proved nothing.
     """
 
     name: str = ""
@@ -29,6 +30,7 @@ class ConsumerView(ResponseBody, frozen=True):
     reason: str = ""
     since: float = 0.0
     id: str = ""
+    principal: str = ""
 
 
 class WriteResult(ResponseBody, frozen=True):
@@ -288,10 +290,15 @@ class NodeStatus(ResponseBody, frozen=True):
 
 
 class Problem(ResponseBody, frozen=True):
-    """A problem document (RFC 9457). `field` is the dotted path of the wrong value, "" if no value is wrong."""
+    """A problem document (RFC 9457). `field` is the dotted path of the wrong value, "" if no value is wrong.
+
+    `reason` is a word for programs if access control refused the request, such as `no-credentials`, `expired`,
+    `forbidden`, `not-owner` or `invisible`.
+    """
 
     title: str
     status: int
     detail: str
     type: str = "about:blank"
     field: str = ""
+    reason: str = ""

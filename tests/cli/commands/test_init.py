@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adsum.node_security.security_folder import SecurityFolder
 from tests.cli.conftest import Adsum
 
 FILES = {"admin-token", "authority.key", "authority.pem", "node.key", "node.pem"}
@@ -91,3 +92,25 @@ def test_a_damaged_key_is_an_error_and_stays(adsum: Adsum, tmp_path: Path) -> No
     result = adsum("init", "--data", str(tmp_path))
     assert result.code == 78
     assert (tmp_path / "security" / "authority.key").read_bytes() == b"damaged"
+
+
+def test_a_new_authority_replaces_everything_but_not_under_a_running_node(adsum: Adsum, tmp_path: Path) -> None:
+    adsum("init", "--data", str(tmp_path), "--tls-name", "registry.example")
+    before = _contents(tmp_path)
+    folder = SecurityFolder(tmp_path)
+    folder.lock()
+    refused = adsum("init", "--new-authority", "--data", str(tmp_path))
+    assert refused.code != 0
+    assert "another node uses" in refused.err
+    folder.unlock()
+    assert {name: content for name, content in _contents(tmp_path).items() if name != "lock"} == before
+    result = adsum("init", "--new-authority", "--data", str(tmp_path))
+    assert result.code == 0, result.err
+    after = _contents(tmp_path)
+    assert set(after) == {*FILES, "lock", "new-authority"}
+    assert all(after[name] != before[name] for name in FILES)
+    assert after["new-authority"].decode() in result.out, "it is the hash"
+    assert "registry.example" in result.out
+    both = adsum("init", "--new-authority", "--renew", "--data", str(tmp_path))
+    assert (both.code, "choose one" in both.err) == (2, True)
+    assert _contents(tmp_path) == after

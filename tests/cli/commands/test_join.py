@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adsum.certificates.authority import Authority
+from adsum.certificates.pairs import make_pair
+from adsum.certificates.server_names import ServerNames
 from adsum.client.credentials.folder import CredentialsFolder
 from adsum.client.native.join import joiner_name
 from adsum.core.access.join_line import JoinLine
-from adsum.core.access.tokens import TokenRole, check_token_name
+from adsum.core.access.tokens import NAMES_WITHOUT_SECRET, TokenRole, check_token_name
 from tests.cli.conftest import Adsum
 from tests.client.secure_node import OTHER_TOKEN, TOKEN, Answer, SecureNode, problem, secure_node
 
@@ -62,9 +64,7 @@ class JoiningNode:
         return 200, {"certificate": certificate, "authority": self.authority.certificate_pem().decode()}
 
     def _sign(self, request: str) -> str:
-        signed = self.authority.sign(
-            request.encode(), name="web1", token_id="0" * 16, role=TokenRole.CLIENT, now=time.time()
-        )
+        signed = self.authority.sign(request.encode(), name="web1", token_id="0" * 16, role=self.role, now=time.time())
         return signed.decode()
 
 
@@ -171,6 +171,41 @@ async def test_a_host_that_joins_again_replaces_its_folder_and_says_so(
     assert "this join replaces credentials that can't be read" in mended.err
 
 
+async def test_a_line_for_a_node_fills_the_data_folder_of_the_node(
+    joining: JoiningNode, folder: CredentialsFolder, adsum: Adsum, tmp_path: Path
+) -> None:
+    joining.role = TokenRole.NODE
+    data = tmp_path / "the data"
+    result = await run(adsum, "join", write_line(tmp_path, joining.line()), "--name", "n2", "--data", str(data))
+    assert result.code == 0, result.err
+    assert f"this host has joined the registry at {joining.node.url} as the node n2" in result.err
+    assert f"adsum serve --secure --listen ADDRESS:23786 --store etcd://HOST:2379 --data '{data}'" in result.err
+    files = sorted((data / "security").iterdir())
+    assert [file.name for file in files] == ["authority.pem", "node-token", "node.key", "node.pem"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert (data / "security/node-token").read_text() == f"{TOKEN}\n"
+    pair = make_pair((data / "security/node.pem").read_bytes(), (data / "security/node.key").read_bytes())
+    names = ServerNames.of_certificate(pair.leaf)
+    assert "localhost" in names.dns_names
+    assert names.addresses
+    assert TOKEN not in result.err
+    assert not folder.path.exists(), "a node is no client"
+
+
+async def test_a_join_of_a_node_keeps_the_key_of_another_authority(
+    joining: JoiningNode, folder: CredentialsFolder, adsum: Adsum, tmp_path: Path
+) -> None:
+    joining.role = TokenRole.NODE
+    assert adsum("init", "--data", str(tmp_path / "n2")).code == 0
+    key = tmp_path / "n2/security/authority.key"
+    before = key.read_bytes()
+    result = await run(adsum, "join", write_line(tmp_path, joining.line()), "--data", str(tmp_path / "n2"))
+    assert result.code == 78
+    assert "has the key of the authority of another registry: join with --data and another folder" in result.err
+    assert key.read_bytes() == before
+    assert not folder.path.exists()
+
+
 async def test_a_renewal_replaces_the_certificate_and_keeps_the_key(
     joining: JoiningNode, folder: CredentialsFolder, adsum: Adsum, tmp_path: Path
 ) -> None:
@@ -232,5 +267,8 @@ async def test_no_secret_is_in_the_environment_or_in_a_command_line(
 
 
 @given(st.text(max_size=100))
+@example("registry")
+@example("anonymous")
 def test_every_host_name_makes_a_name_of_a_token(host: str) -> None:
     check_token_name("name", joiner_name(host))
+    assert joiner_name(host) not in NAMES_WITHOUT_SECRET

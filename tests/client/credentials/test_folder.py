@@ -54,6 +54,15 @@ def test_only_the_owner_may_read_the_folder_and_its_files(folder: CredentialsFol
     assert modes == dict.fromkeys(["registry.json", "authority.pem", "token", "client.pem", "client.key"], 0o600)
 
 
+def test_the_folder_above_is_open_to_those_who_get_the_credentials_or_read_settings_there(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        CredentialsFolder(tmp_path / "etc" / "adsum" / "registry").write(JOINED)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "etc" / "adsum").stat().st_mode) == 0o755
+
+
 def test_a_second_write_replaces_the_folder_as_a_whole(folder: CredentialsFolder) -> None:
     folder.write(RegistryCredentials(("https://10.0.0.7:1",), token=TOKEN))
     read = folder.read()

@@ -24,6 +24,7 @@ HOME = "http://127.0.0.1:23786"
         ("http://10.0.0.1:23786", "http://10.0.0.2:23786"),
         (HOME, "http://127.0.0.1:23787", "http://[::1]:23788", "http://localhost:23789"),
         ("", ""),
+        ("https://10.0.0.1:23786", "https://10.0.0.2:23786", ""),
         ("http://10.0.0.1:23786", "http://reg-2.example:23786", "http://[", "?"),
     ],
 )
@@ -58,3 +59,9 @@ def test_a_problem_is_reported_once_and_only_if_it_lasts() -> None:
     assert problems.confirmed
     problems.update(one_node, 121.0)
     assert not problems.confirmed
+
+
+def test_a_node_without_tls_beside_one_with_tls_is_a_problem_with_a_remedy() -> None:
+    (problem,) = find_url_problems(at("https://10.0.0.1:1", "http://10.0.0.2:1", "https://10.0.0.3:1"))
+    assert problem.startswith("n2 at http://10.0.0.2:1 serves without TLS and tokens, while n1 at https://10.0.0.1:1")
+    assert "start them with --secure" in problem

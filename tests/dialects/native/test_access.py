@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from adsum.access.credentials import UNKNOWN_SCHEME
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.model import Key
-from adsum.dialects.native.requests.api_request import UNKNOWN_SCHEME, request_credentials
+from adsum.dialects.native.requests.api_request import request_credentials
 from tests.dialects.native.native_api import JSON, NativeApi
 from tests.support.fakes import run_until_idle
 from tests.support.tokens import bearer, declare_token, revoke_token
@@ -206,6 +207,23 @@ async def test_an_acknowledgement_of_another_caller_is_for_no_watch(secure_api: 
         path, body = f"/api/v1/watches/{opened.data['watch']}/acknowledge", {"revision": 1}
         answers = [await secure_api.request("POST", path, body, JSON | reader) for reader in reversed(readers)]
         assert [answer.status for answer in answers] == [404, 204]
+
+
+async def test_a_drain_names_the_token_of_a_consumer_that_holds_it_up(secure_api: NativeApi) -> None:
+    reader = bearer(await declare_token(secure_api.registry, "mute", "read:orders"))
+    admin = JSON | bearer(await declare_token(secure_api.registry, "admin", "admin"))
+    async with secure_api.watch("?service=orders&acks=true&name=shop", headers=reader) as watch:
+        opened = (await watch.next_group())[0]
+        path = f"/api/v1/watches/{opened.data['watch']}/acknowledge"
+        revision = secure_api.registry.snapshot.revision
+        assert (await secure_api.request("POST", path, {"revision": revision}, JSON | reader)).status == 204
+        drained = asyncio.create_task(
+            secure_api.request("PUT", f"{ORDERS}/instances/i1/override", {"status": "draining", "wait": 1}, admin)
+        )
+        await run_until_idle()
+        await secure_api.clock.advance(1.5)
+        (waiting,) = (await drained).json["waiting"]
+        assert (waiting["name"], waiting["principal"]) == ("shop", "mute")
 
 
 async def test_headers_of_checks_are_shown_to_their_owner_and_to_operators(secure_api: NativeApi) -> None:

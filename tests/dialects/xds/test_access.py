@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection
 
 import pytest
 
+from adsum.access.sessions import RIGHTS_CHANGED
 from adsum.core.access.scopes import ALL_NAMES, EVERYTHING, NO_SCOPES, NamePatterns, intern_patterns
 from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import Batch, FullState
@@ -19,7 +20,7 @@ from adsum.dialects.xds import publisher, subscribers
 from adsum.dialects.xds.publisher import SETTLING_TIME, Publisher
 from adsum.dialects.xds.streams import call_access
 from adsum.dialects.xds.streams.ack_delay import ACK_DELAY
-from adsum.dialects.xds.streams.call_access import RIGHTS_CHANGED, call_credentials
+from adsum.dialects.xds.streams.call_access import call_credentials
 from adsum.dialects.xds.streams.errors import StreamRefused
 from adsum.gateway.intent.intent import NO_INTENT, Intent
 from adsum.gateway.intent.upstreams import LbPolicy, Upstream

@@ -13,10 +13,10 @@ import pytest
 import trustme
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
+from adsum.access.sessions import RIGHTS_CHANGED
 from adsum.core.access.principal import Principal
 from adsum.core.access.scopes import NO_SCOPES, parse_scopes
 from adsum.core.errors import Unauthenticated
-from adsum.dialects.xds.streams.call_access import RIGHTS_CHANGED
 from adsum.dialects.xds.streams.request import MAX_REQUEST_BYTES
 from adsum.gateway.profile import GatewayProfile
 from adsum.gateway.resources.compiled_resources import NO_RESOURCES

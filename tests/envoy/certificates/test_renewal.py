@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from adsum.envoy.certificates import certificate
-from adsum.envoy.certificates.renewal import CertificateRenewal
+from adsum.envoy.certificates.gateway_secrets import GatewaySecrets, SecretRenewal
 from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
 from tests.envoy.plans import plan_for
@@ -44,9 +44,9 @@ class CertificateFiles:
         self.chain.write_bytes(chain)
         self.key.write_bytes(key)
 
-    def poll_thrice(self, renewal: CertificateRenewal) -> list[bool]:
-        """The results of three polls in a row."""
-        return [renewal.poll(self.plan, self.work_folder) for _ in range(3)]
+    def poll_thrice(self, renewal: SecretRenewal) -> list[bool]:
+        """The results of three polls in a row: whether there was a new pair."""
+        return [bool(renewal.poll(self.plan, self.work_folder)) for _ in range(3)]
 
 
 @pytest.fixture
@@ -56,22 +56,22 @@ def files(tmp_path: Path) -> CertificateFiles:
 
 def test_a_new_pair_is_used_once_it_was_found_twice(files: CertificateFiles) -> None:
     files.put(*files.make("first"))
-    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
+    renewal = SecretRenewal(GatewaySecrets(certificate.read_pair(files.plan)))
     assert files.poll_thrice(renewal) == [False, False, False]
     files.put(*files.make("second"))
     assert files.poll_thrice(renewal) == [False, True, False]
-    assert renewal.pair == certificate.read_pair(files.plan.profile)
+    assert renewal.secrets.pair == certificate.read_pair(files.plan)
     assert list(files.work_folder.iterdir()) == []
 
 
 def test_half_a_pair_is_never_used_and_reported_once(files: CertificateFiles, caplog: pytest.LogCaptureFixture) -> None:
     first, second = files.make("first"), files.make("second")
     files.put(*first)
-    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
-    before = renewal.pair
+    renewal = SecretRenewal(GatewaySecrets(certificate.read_pair(files.plan)))
+    before = renewal.secrets.pair
     files.put(second[0], first[1])
     assert files.poll_thrice(renewal) == [False, False, False]
-    assert renewal.pair == before
+    assert renewal.secrets.pair == before
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert caplog.messages[0].endswith("the key does not belong to the certificate")
     files.put(*second)
@@ -83,7 +83,7 @@ def test_files_that_are_being_replaced_are_not_reported(
 ) -> None:
     first, second = files.make("first"), files.make("second")
     files.put(*first)
-    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
+    renewal = SecretRenewal(GatewaySecrets(certificate.read_pair(files.plan)))
     files.chain.unlink()
     assert not renewal.poll(files.plan, files.work_folder)
     files.put(second[0], first[1])
@@ -95,7 +95,7 @@ def test_files_that_are_being_replaced_are_not_reported(
 
 def test_missing_files_keep_the_current_pair(files: CertificateFiles, caplog: pytest.LogCaptureFixture) -> None:
     files.put(*files.make("first"))
-    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
+    renewal = SecretRenewal(GatewaySecrets(certificate.read_pair(files.plan)))
     files.key.unlink()
     assert files.poll_thrice(renewal) == [False, False, False]
     assert [message.rpartition(": ")[2] for message in caplog.messages] == ["No such file or directory"]
@@ -103,7 +103,7 @@ def test_missing_files_keep_the_current_pair(files: CertificateFiles, caplog: py
 
 def test_a_pair_that_envoy_rejects_is_not_used(files: CertificateFiles, caplog: pytest.LogCaptureFixture) -> None:
     files.put(*files.make("first"))
-    renewal = CertificateRenewal(certificate.read_pair(files.plan.profile))
+    renewal = SecretRenewal(GatewaySecrets(certificate.read_pair(files.plan)))
     files.put(*files.make("odd", "secp256k1"))  # Python's library accepts it.
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.chain, files.key)
     assert files.poll_thrice(renewal) == [False, False, False]
@@ -122,7 +122,7 @@ def test_an_invalid_pair_is_rejected(files: CertificateFiles, chain: bytes | Non
     good = files.make("first")
     files.put(good[0] if chain is None else chain, key)
     with pytest.raises(CannotServe, match=reason):
-        certificate.validate_pair(certificate.read_pair(files.plan.profile), files.plan, files.work_folder)
+        certificate.validate_pair(certificate.read_pair(files.plan), files.plan, files.work_folder)
 
 
 @pytest.mark.parametrize("options", [[], ["-traditional"]], ids=["pkcs8", "traditional"])
@@ -136,13 +136,13 @@ def test_an_encrypted_key_is_rejected_with_the_remedy(
     subprocess.run([*command, "-in", str(plain), "-out", str(encrypted)], check=True, capture_output=True)
     files.put(chain, encrypted.read_bytes())
     with pytest.raises(CannotServe, match=r"the key is encrypted .*openssl pkey"):
-        certificate.validate_pair(certificate.read_pair(files.plan.profile), files.plan, files.work_folder)
+        certificate.validate_pair(certificate.read_pair(files.plan), files.plan, files.work_folder)
 
 
 def test_a_chain_and_a_key_may_share_one_file(files: CertificateFiles) -> None:
     chain, key = files.make("first")
     files.put(chain + key, chain + key)
-    pair = certificate.read_pair(files.plan.profile)
+    pair = certificate.read_pair(files.plan)
     assert pair == b"\n".join([chain.strip(), key.strip(), b""])
     certificate.validate_pair(pair, files.plan, files.work_folder)
 
@@ -150,4 +150,4 @@ def test_a_chain_and_a_key_may_share_one_file(files: CertificateFiles) -> None:
 def test_a_missing_folder_is_reported(files: CertificateFiles) -> None:
     files.put(*files.make("first"))
     with pytest.raises(CannotServe, match="can't be checked in"):
-        certificate.validate_pair(certificate.read_pair(files.plan.profile), files.plan, files.work_folder / "gone")
+        certificate.validate_pair(certificate.read_pair(files.plan), files.plan, files.work_folder / "gone")

@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
+from adsum.client.credentials.xds import XdsCredentials, folder_credentials
 from adsum.core.errors import Invalid
 from adsum.core.validation import service_name
+from adsum.envoy.certificates.gateway_secrets import read_secrets
+from adsum.envoy.metrics.stats import REGISTRY_CLUSTER
 from adsum.envoy.plan import GatewayPlan, SocketAddress, registry_addresses
 from adsum.envoy.preflight import CannotServe, check_plan
 from adsum.envoy.process.binary import find_envoy
 from adsum.envoy.process.bootstrap import bootstrap
 from adsum.gateway.profile import GatewayProfile
 from tests.envoy.plans import plan_for
+from tests.envoy.secure_registry import SecureRegistry
 from tests.gateway.real_envoy import free_port
 from tests.support.programs import need
 
@@ -155,3 +159,51 @@ def test_responsive_registry_nodes_are_tried_first(tmp_path: Path) -> None:
     assert tried(nodes[1]) == [["10.0.0.2"], ["10.0.0.1", "10.0.0.3"]]
     assert tried() == tried(*nodes) == [["10.0.0.1", "10.0.0.2", "10.0.0.3"]]
     assert envoy_problem(bootstrap(plan_for(*nodes), tmp_path / "admin.sock", nodes[1:2]), tmp_path) == ""
+
+
+@pytest.fixture
+def tls_plan(tmp_path: Path) -> GatewayPlan:
+    """The plan of a gateway that follows two nodes over TLS."""
+    files = XdsCredentials(tmp_path / "authority.pem", tmp_path / "client.pem", tmp_path / "client.key")
+    return plan_for(("10.0.0.1", 1), ("reg.example", 2), ("10.0.0.1", 3), xds_credentials=files)
+
+
+def test_each_node_must_have_a_certificate_for_its_own_name_or_address(tls_plan: GatewayPlan, tmp_path: Path) -> None:
+    cluster = registry(bootstrap(tls_plan, tmp_path / "admin.sock"))
+    sockets = {entry["name"]: entry for entry in cluster["transport_socket_matches"]}
+    assert set(sockets) == {"10.0.0.1", "reg.example"}
+    contexts = {host: entry["transport_socket"]["typed_config"] for host, entry in sockets.items()}
+    names = {
+        host: context["common_tls_context"]["combined_validation_context"]["default_validation_context"]
+        for host, context in contexts.items()
+    }
+    assert names["10.0.0.1"] == {
+        "match_typed_subject_alt_names": [{"san_type": "IP_ADDRESS", "matcher": {"exact": "10.0.0.1"}}]
+    }
+    assert names["reg.example"]["match_typed_subject_alt_names"][0]["san_type"] == "DNS"
+    assert [context.get("sni") for context in contexts.values()] == [None, "reg.example"]
+    for endpoint in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]:
+        host = endpoint["endpoint"]["address"]["socket_address"]["address"]
+        assert endpoint["metadata"]["filter_metadata"]["envoy.transport_socket_match"] == sockets[host]["match"]
+    assert cluster["transport_socket"]["name"] == "envoy.transport_sockets.tls", "never in plain text"
+
+
+def test_all_streams_to_the_registry_use_that_cluster(tls_plan: GatewayPlan, tmp_path: Path) -> None:
+    config = bootstrap(tls_plan, tmp_path / "admin.sock")
+    text = json.dumps({key: value for key, value in config.items() if key != "static_resources"})
+    assert text.count('"cluster_name"') == text.count(f'"cluster_name": "{REGISTRY_CLUSTER}"') == 3
+
+
+def test_a_gateway_that_presents_nothing_still_verifies_the_registry(tls_plan: GatewayPlan, tmp_path: Path) -> None:
+    plan = replace(tls_plan, xds_credentials=XdsCredentials(tmp_path / "authority.pem"))
+    context = registry(bootstrap(plan, tmp_path / "s"))["transport_socket"]["typed_config"]["common_tls_context"]
+    assert "combined_validation_context" in context
+    assert "tls_certificate_sds_secret_configs" not in context
+
+
+@pytest.mark.needs("envoy")
+def test_envoy_accepts_the_bootstrap_with_tls(tls_plan: GatewayPlan, tmp_path: Path) -> None:
+    folder = SecureRegistry().join(tmp_path / "joined", xds="10.0.0.1:1")
+    plan = replace(tls_plan, xds_credentials=folder_credentials(folder.path))
+    read_secrets(plan, tmp_path).install(tmp_path)
+    assert envoy_problem(bootstrap(plan, tmp_path / "admin.sock"), tmp_path) == ""

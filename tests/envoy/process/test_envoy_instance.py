@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from adsum.envoy.admin import AdminUnavailable, ListenerStates
+from adsum.envoy.certificates.gateway_secrets import GatewaySecrets
 from adsum.envoy.process import envoy_instance
 from adsum.envoy.process.envoy_instance import EnvoyInstance
 from tests.envoy.plans import plan_for
@@ -43,7 +44,7 @@ class SlowAdmin:
 async def test_each_new_reason_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def no_answer(registry: object) -> str:
+    async def no_answer(registry: object, identity: object) -> str:
         return "connection refused"
 
     monkeypatch.setattr(envoy_instance, "POLL_INTERVAL", 0.0)
@@ -52,10 +53,16 @@ async def test_each_new_reason_is_logged_once(
     caplog.set_level(logging.WARNING, "adsum.envoy")
     plan = plan_for(("127.0.0.1", 1), listen=["127.0.0.1:8080"])
     envoy = EnvoyInstance(
-        plan, Path("/"), cast("Any", FakeEnvoyProcess()), cast("Any", SlowAdmin()), uses_last_good_config=False
+        plan,
+        Path("/"),
+        cast("Any", FakeEnvoyProcess()),
+        cast("Any", SlowAdmin()),
+        GatewaySecrets(),
+        uses_last_good_config=False,
     )
     await envoy.wait_until_serving(strict=True)
     assert [record.getMessage().partition(" at ")[0] for record in caplog.records] == [
         "the gateway does not accept requests yet: Envoy does not answer: it starts",
         "the gateway does not accept requests yet: no registry answers",
     ]
+    assert "`adsum join` joins a registry on another host" in caplog.messages[-1]

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from adsum.core.liveness.heartbeats import DEFAULT_DRAIN_WAIT
-from adsum.envoy.metrics.monitor import READY_BODY, REGISTRY_LOST_BODY
-from adsum.envoy.process.envoy_log import EnvoyLog
-from adsum.envoy.registry_health.registry_contact import LOST_AFTER, RegistryContact
+from adsum.envoy.metrics.monitor import PROBLEM_BODIES, PROBLEM_KEYS, READY_BODY, REGISTRY_LOST_BODY
+from adsum.envoy.process.envoy_log import CREDENTIAL_REFUSALS, EnvoyLog
+from adsum.envoy.registry_health.registry_contact import (
+    LOST_AFTER,
+    ContactProblem,
+    RegistryContact,
+    contact_problem,
+)
 from tests.envoy.ads_server import AdsServer
 from tests.envoy.gateway_command import READY, GatewayAddresses, Start, get, wait_until
 
@@ -52,6 +59,37 @@ def test_the_reason_of_a_refusal_is_read_from_envoys_log() -> None:
     assert (before, log.refusal, log.refused_at) == ("", REASON, 7.0)
     log.feed(f"{stream} since 30s ago: 8, no room, at all\n".encode())
     assert log.refusal == "no room, at all"
+
+
+@pytest.mark.parametrize(("code", "credentials"), [(3, False), (7, True), (8, False), (12, False), (16, True)])
+def test_a_refusal_of_the_gateways_identity_is_told_from_others(code: int, credentials: bool) -> None:
+    log = EnvoyLog(lambda: 7.0)
+    stream = "[warning][config] DeltaAggregatedResources gRPC config stream to adsum_registry closed"
+    log.feed(f"{stream}: {code}, the token edge was revoked{{via_upstream}}\n".encode())
+    assert log.refusal == "the token edge was revoked", "without Envoy's own words"
+    assert (log.refusal_code in CREDENTIAL_REFUSALS) is credentials
+
+
+@pytest.mark.parametrize(
+    ("is_lost", "is_refused", "has_expired", "problem"),
+    [
+        (False, True, True, None),
+        (True, False, False, ContactProblem.LOST),
+        (True, True, False, ContactProblem.REFUSED),
+        (True, False, True, ContactProblem.EXPIRED),
+        (True, True, True, ContactProblem.REFUSED),
+    ],
+)
+def test_a_lost_contact_has_one_reason(
+    is_lost: bool, is_refused: bool, has_expired: bool, problem: ContactProblem | None
+) -> None:
+    assert contact_problem(is_lost=is_lost, is_refused=is_refused, has_expired=has_expired) is problem
+
+
+def test_each_problem_has_a_key_and_a_body_of_its_own() -> None:
+    assert set(PROBLEM_KEYS) == set(PROBLEM_BODIES) == set(ContactProblem)
+    assert len(set(PROBLEM_KEYS.values())) == len(set(PROBLEM_BODIES.values())) == len(ContactProblem)
+    assert all(body.startswith("ready, but ") for body in PROBLEM_BODIES.values())
 
 
 def test_a_gateway_without_contact_says_so_and_keeps_serving(

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from adsum.envoy.admin import ActiveTraffic, AdminUnavailable
+from adsum.envoy.certificates.gateway_secrets import GatewaySecrets
 from adsum.envoy.process.envoy_instance import EnvoyInstance
 from adsum.envoy.restart import draining
 from adsum.envoy.restart.draining import drain
@@ -49,7 +50,12 @@ def envoy(*, process_access: bool, port: int = 8080) -> tuple[EnvoyInstance, Dra
     plan = replace(plan_for(("127.0.0.1", 1), listen=[f"127.0.0.1:{port}"]), process_access=process_access)
     admin = DrainedAdmin()
     return EnvoyInstance(
-        plan, Path("/"), cast("Any", DrainedProcess()), cast("Any", admin), uses_last_good_config=False
+        plan,
+        Path("/"),
+        cast("Any", DrainedProcess()),
+        cast("Any", admin),
+        GatewaySecrets(),
+        uses_last_good_config=False,
     ), admin
 
 

@@ -71,7 +71,7 @@ def java() -> tuple[str, ...]:
 
     def build(folder: Path) -> None:
         _fetch("Maven artifacts of gRPC", [maven, *copy], folder, dict(os.environ))
-        _run([javac, "-cp", "lib/*", "Caller.java"], folder, dict(os.environ))
+        _run([javac, "-cp", "lib/*", "Caller.java", "XdsTlsFiles.java"], folder, dict(os.environ))
 
     folder = _built("java", HERE / "java", _output([javac, "-version"]), build)
     return (tool, "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", f"{folder}:{folder}/lib/*", "Caller")
@@ -83,7 +83,7 @@ CALLERS: Final[dict[str, Callable[[], tuple[str, ...]]]] = {"python": python, "g
 def _built(name: str, sources: Path, version: str, build: Callable[[Path], None]) -> Path:
     """Returns the folder with the program, which is built from a copy of its sources unless it exists."""
     digest = hashlib.sha256(version.encode())
-    for file in sorted(path for path in sources.iterdir() if path.is_file()):
+    for file in sorted(path for path in sources.rglob("*") if path.is_file()):
         digest.update(file.name.encode() + file.read_bytes())
     folder = CACHE / f"{name}-{digest.hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from adsum.cli import output
+from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings, flag_name
 from adsum.cli.settings.values import setting_fields
@@ -37,8 +38,14 @@ _UNUSED: Final = tuple(name for name in setting_fields(ServeConfig) if name not 
     help="Sign the certificates of the authority and of this node anew, with the same keys. This mends a registry "
     "whose certificates have all expired. A running node takes them over by itself.",
 )
+@click.option(
+    "--new-authority",
+    is_flag=True,
+    help="Make a new authority and a new admin token in place of those in the folder, for a registry whose key was "
+    "stolen or lost. Stop all nodes first, start this one, and join every host again.",
+)
 @with_settings(ServeConfig, exclude=_UNUSED)
-def init(loaded: Settings, renew: bool) -> None:
+def init(loaded: Settings, renew: bool, new_authority: bool) -> None:
     """Make what a secure registry node needs: an authority, a certificate and an admin token.
 
     `adsum serve --secure` makes the same at its first start. Whatever exists is kept, so that the command may be run
@@ -51,12 +58,14 @@ def init(loaded: Settings, renew: bool) -> None:
     try:
         if config.tls_cert:
             raise Invalid("tls_cert", "is your own certificate, and then there is nothing to make: start `adsum serve`")
-        _init(config, loaded, renew=renew)
+        if renew and new_authority:
+            raise CommandFailed(ExitCode.USAGE, "--renew keeps the authority, and --new-authority does not: choose one")
+        _init(config, loaded, renew=renew, new_authority=new_authority)
     except Invalid as error:
         raise loaded.config_error(error) from None
 
 
-def _init(config: ServeConfig, loaded: Settings, *, renew: bool) -> None:
+def _init(config: ServeConfig, loaded: Settings, *, renew: bool, new_authority: bool) -> None:
     from adsum.certificates.server_names import ServerNames
     from adsum.node_security import node_files
     from adsum.node_security.host_names import find_server_names
@@ -67,8 +76,13 @@ def _init(config: ServeConfig, loaded: Settings, *, renew: bool) -> None:
     names, pair = find_server_names(config), node_files.load_pair(folder)
     if pair is not None:  # The node may run with further names, which are not among the flags of this command.
         names = names.merged(ServerNames.of_certificate(pair.leaf))
-    write = node_files.renew_files if renew else node_files.prepare_files
+    if new_authority:
+        folder.lock()  # Raises if the node runs: it would mix the old authority with the new one.
+        write = node_files.prepare_new_authority
+    else:
+        write = node_files.renew_files if renew else node_files.prepare_files
     files = write(folder, config.node, names, time.time())
+    folder.unlock()
     made = [*files.made, ADMIN_TOKEN] if node_files.prepare_admin_token(folder) else files.made
     for line in _report(folder, files, made, renew=renew):
         output.print_line(line)

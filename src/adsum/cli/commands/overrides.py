@@ -143,8 +143,10 @@ def _consumer_lines(consumers: Sequence[wire.ConsumerView], count: int) -> list[
 
 def _describe(consumer: wire.ConsumerView) -> str:
     address = f" at {consumer.address}" if consumer.address else ""
-    node = f" (known to {consumer.node})" if consumer.node and consumer.node != consumer.name else ""
-    return f"{consumer.name or 'an unnamed consumer'}{address}{node}"
+    known = [f"known to {consumer.node}"] if consumer.node and consumer.node != consumer.name else []
+    known += [f"token {consumer.principal}"] if consumer.principal else []
+    origin = f" ({', '.join(known)})" if known else ""
+    return f"{consumer.name or 'an unnamed consumer'}{address}{origin}"
 
 
 @click.command(epilog="Example: adsum maintenance orders/web1 --for 1h --reason 'new disks'")

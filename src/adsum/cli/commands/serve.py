@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from adsum.config.client import ClientConfig
 from adsum.config.gateway import GatewayConfig
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
+from adsum.node_security.security_folder import FOLDER_NAME, GATEWAY_FOLDER
 from adsum.settings import OFF, ON
 
 if TYPE_CHECKING:
@@ -45,15 +47,17 @@ def serve(loaded: Settings) -> None:
     With --gateway the node also runs a gateway, as `adsum gateway` does; both stop together. One such process is enough
     for one host.
     """
-    from adsum import daemon, stores
+    from adsum import node_process, stores
 
+    # Without it, grpc writes a line to standard error for each failed TLS handshake.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     config = loaded.get(ServeConfig)
     try:
         stores.store(config.store)
         if config.gateway != OFF:
             _plan(loaded, config.xds)  # Fails before the node starts if a setting is invalid.
         make_gateway = None if config.gateway == OFF else lambda xds: _make_gateway(loaded, xds)
-        daemon.serve(config, make_gateway, lambda: loaded.reload().get(ServeConfig))
+        node_process.serve(config, make_gateway, lambda: loaded.reload().get(ServeConfig))
     except Invalid as error:
         raise loaded.config_error(error) from None
 
@@ -67,14 +71,16 @@ def _make_gateway(loaded: Settings, xds: str) -> Gateway:
 def _plan(loaded: Settings, xds: str) -> GatewayPlan:
     """Returns the plan of the gateway that the file describes; it gets its configuration from the node at `xds`."""
     from adsum.envoy import plan
+    from adsum.envoy.registry_access import node_access
 
     serve, table = loaded.get(ServeConfig), loaded.from_file(GatewayConfig)
     config = replace(table.get(GatewayConfig), log_level=serve.log_level)
     if serve.gateway != ON:
         config = replace(config, listen=(serve.gateway,))
     try:
-        return plan.make_plan(
-            config, [plan.connect_address(xds)], loaded.from_file(ClientConfig).get(ClientConfig).zone
-        )
+        node = plan.connect_address(xds)
+        folder = serve.data_folder(serve.store) / FOLDER_NAME / GATEWAY_FOLDER if serve.serves_tls else None
+        nodes, credentials = node_access(config, node, folder, is_external=bool(serve.tls_cert))
+        return plan.make_plan(config, nodes, loaded.from_file(ClientConfig).get(ClientConfig).zone, credentials)
     except Invalid as error:
         raise table.config_error(error, {"tls_certificate": "tls_cert"}) from None

@@ -43,6 +43,8 @@ _TRAFFIC_COLUMNS: Final = ("REQUESTS", "ERRORS", "P50", "P99")
 def status(loaded: Settings, as_json: bool) -> None:
     """Show the state of the registry node that answers.
 
+    `security` is how the node is protected, and `certificate` when each of its certificates expires.
+
     REQUESTS and ERRORS (5xx) count what callers got from the gateways connected to this node, since each gateway
     started. A request counts once, however often it was tried. P50 and P99 are the latencies of the last minute or two,
     to within a bucket of Envoy's histogram.

@@ -4,44 +4,36 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from adsum.cli import output
 from adsum.cli.arguments import DurationType, complete, json_option, reason_option
 from adsum.cli.client import run_with_client
+from adsum.cli.commands.invite import invite, list_invites, revoke_invite
 from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
+from adsum.cli.token_arguments import ISSUE_LIFETIME, SCOPE_HELP, checked_scopes, checked_secret
 from adsum.client.credentials.folder import parse_token_file
-from adsum.client.errors import ProtocolViolation, RegistryRefused
+from adsum.client.errors import RegistryRefused
 from adsum.client.native.access_api import AccessApi
 from adsum.client.native.api import RegistryApi
 from adsum.config.client import ClientConfig
-from adsum.core.access.join_line import parse_join_line
-from adsum.core.access.scopes import parse_scopes
 from adsum.core.access.tokens import check_token_name
 from adsum.core.errors import Invalid
 from adsum.wire import tokens
 
-INVITED_ROLES: Final = ("client", "gateway", "node")
 T = TypeVar("T")
 
 if TYPE_CHECKING:
     Type = click.ParamType[Any]
 else:
     Type = click.ParamType
-
-MIN_LIFETIME: Final = 1.0
-"""Seconds for which a token or an invite is valid, at least."""
-
-_SCOPE_HELP: Final = (
-    "RIGHT:PATTERN, such as read:orders, write:team-a-* or operate:*; or admin. May be given several times"
-)
 
 
 class TokenNameType(Type):
@@ -65,12 +57,9 @@ class TokenNameType(Type):
         return [click.shell_completion.CompletionItem(name) for name in complete(names) if name.startswith(incomplete)]
 
 
-_LIFETIME: Final = DurationType(MIN_LIFETIME, tokens.MAX_TOKEN_LIFETIME)
-
-
 @click.group(
-    epilog="Examples: adsum token invite --for client; adsum token create ci --scope write:orders --lifetime 90d > "
-    "ci-token; adsum token ls"
+    epilog="Examples: adsum token invite --for client; adsum token create ci --scope write:orders --lifetime 90d "
+    "--output ci-token; adsum token ls"
 )
 def token() -> None:
     """Manage tokens: who may read, write and operate which services.
@@ -88,8 +77,8 @@ def token() -> None:
 
 @token.command(epilog="Example: adsum token create ci --scope write:orders --lifetime 90d --output ci-token")
 @click.argument("name", type=TokenNameType())
-@click.option("--scope", multiple=True, required=True, metavar="SCOPE", help=f"{_SCOPE_HELP}.")
-@click.option("--lifetime", type=_LIFETIME, help="Time until the token expires, such as 90d.  [default: never]")
+@click.option("--scope", multiple=True, required=True, metavar="SCOPE", help=f"{SCOPE_HELP}.")
+@click.option("--lifetime", type=ISSUE_LIFETIME, help="Time until the token expires, such as 90d.  [default: never]")
 @click.option(
     "--output",
     "file",
@@ -108,13 +97,13 @@ def create(
     reason: str,
     as_json: bool,
 ) -> None:
-    """Create a token and print it, this once: the registry keeps only its hash.
+    """Create a token, and print it this once.
 
-    Give it to a program in a file, by ADSUM_TOKEN_FILE or --token-file.
+    The registry keeps only its hash. Give the token to a program in a file, by ADSUM_TOKEN_FILE or --token-file.
 
     --json prints the response of POST /api/v1/tokens, with the token.
     """
-    body = tokens.TokenBody(name, _checked_scopes(scope), lifetime, reason)
+    body = tokens.TokenBody(name, checked_scopes(scope), lifetime, reason)
     with _NewFile(file) as written:
         issued = run_with_client(loaded, lambda client: AccessApi(client.api).create_token(body))
         _print_issued(issued, written, as_json)
@@ -165,7 +154,7 @@ def show(loaded: Settings, name: str, as_json: bool) -> None:
     output.print_table(("", ""), rows)
 
 
-@token.command(epilog="Example: adsum token rotate ci --overlap 24h > ci-token")
+@token.command(epilog="Example: adsum token rotate ci --overlap 24h --output new && mv new ci-token")
 @click.argument("name", type=TokenNameType())
 @click.option(
     "--overlap",
@@ -177,7 +166,7 @@ def show(loaded: Settings, name: str, as_json: bool) -> None:
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def rotate(loaded: Settings, name: str, overlap: float, file: str | None, as_json: bool) -> None:
-    """Give a token a new secret and print it, this once.
+    """Give a token a new secret, and print it this once.
 
     Programs read their token file again when the registry refuses the secret, so replace the file within the overlap.
     After a leak use --overlap 0.
@@ -195,10 +184,13 @@ def rotate(loaded: Settings, name: str, overlap: float, file: str | None, as_jso
 @json_option
 @with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
 def revoke(loaded: Settings, name: str, as_json: bool) -> None:
-    """Revoke a token: from now on it proves nothing, at every node, and its watches end within a second.
+    """Revoke a token at every node.
 
-    The certificate of a host that joined is revoked with its token. What the token registered stays until its lease
-    expires. --json prints the response of DELETE /api/v1/tokens/NAME.
+    From now on it proves nothing, and what it opened (watches, streams of gateways) ends within a second. The
+    certificate of a host that joined is revoked with its token. What the token registered stays until its lease
+    expires.
+
+    --json prints the response of DELETE /api/v1/tokens/NAME.
     """
     result = run_with_client(loaded, lambda client: _found(name, AccessApi(client.api).revoke_token(name)))
     if as_json:
@@ -207,40 +199,8 @@ def revoke(loaded: Settings, name: str, as_json: bool) -> None:
         output.print_message(f"the token {name} is revoked")
 
 
-@token.command(epilog="Example: adsum token invite --for client | ssh web1 adsum join")
-@click.option("--for", "role", type=click.Choice(INVITED_ROLES), required=True, help="What the host joins as.")
-@click.option(
-    "--scope",
-    multiple=True,
-    metavar="SCOPE",
-    help=f"{_SCOPE_HELP}.  [default: client read:* write:*; gateway read:*; node node read:*]",
-)
-@click.option(
-    "--lifetime",
-    type=_LIFETIME,
-    help="Time until the line expires.  [default: client 7d; gateway and node 1h]",
-)
-@json_option
-@with_settings(ClientConfig, exclude=UNUSED_BY_WRITES)
-def invite(loaded: Settings, role: str, scope: tuple[str, ...], lifetime: float | None, as_json: bool) -> None:
-    """Print a line by which another host joins the registry with `adsum join`.
-
-    The line names the nodes of the registry, the hash of its authority, and a secret: treat it like a password. The
-    line of a client joins any number of hosts until it expires; those of a gateway and of a node join one host.
-
-    --json prints the response of POST /api/v1/invites, with the line.
-    """
-    body = tokens.InviteBody(role, _checked_scopes(scope) if scope else None, lifetime)
-    issued = run_with_client(loaded, lambda client: AccessApi(client.api).create_invite(body))
-    if as_json:
-        output.print_json(issued)
-        return
-    click.echo(_checked(lambda: str(parse_join_line(issued.line))))
-    uses = "one host" if issued.single_use else "any number of hosts"
-    output.print_message(
-        f"it joins {uses} with the scopes {' '.join(issued.scopes)}, {output.until(issued.expires, time.time())}; on "
-        "the other host run `adsum join` and paste it"
-    )
+for _command in (invite, list_invites, revoke_invite):
+    token.add_command(_command)
 
 
 async def _found(name: str, request: Awaitable[T]) -> T:
@@ -251,14 +211,6 @@ async def _found(name: str, request: Awaitable[T]) -> T:
         if error.status == 404:
             raise CommandFailed(ExitCode.NOT_FOUND, f"no token {name!r}; `adsum token ls` lists them") from None
         raise
-
-
-def _checked_scopes(texts: Sequence[str]) -> list[str]:
-    """Returns the scopes. Raises `click.BadParameter`."""
-    try:
-        return parse_scopes("scope", texts).texts()
-    except Invalid as error:
-        raise click.BadParameter(error.problem, param_hint="--scope") from None
 
 
 class _NewFile:
@@ -298,23 +250,12 @@ def _print_issued(issued: tokens.IssuedToken, file: _NewFile, as_json: bool) -> 
     if not issued.token:
         output.print_message(f"{view.name} has no secret: its scopes are those of callers that send no token")
     elif not file.write(issued.token) and not as_json:
-        click.echo(_checked(lambda: parse_token_file(issued.token.encode())))
+        click.echo(checked_secret(lambda: parse_token_file(issued.token.encode())))
     if as_json:
         output.print_json(issued if not file.is_written else tokens.IssuedToken("", view))
         return
     expiry = _expiry(view, time.time())
     output.print_message(f"{view.name}: {' '.join(view.scopes)}; expires {expiry}; the secret is not shown again")
-
-
-def _checked(parse: Callable[[], str]) -> str:
-    """Returns a secret of the registry's answer as it is printed alone. Raises `ProtocolViolation` unless it is one.
-
-    It goes to the terminal in one piece and not escaped, so that it can be copied.
-    """
-    try:
-        return parse()
-    except (Invalid, UnicodeError) as error:
-        raise ProtocolViolation(f"the registry's answer can't be used: {error}") from None
 
 
 def _row(view: tokens.TokenView, now: float) -> tuple[str, ...]:

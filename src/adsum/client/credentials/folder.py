@@ -225,7 +225,8 @@ def _replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """
     import shutil  # Only a join needs it.
 
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Only the folder itself is private: others read /etc/adsum/adsum.toml beside it, and it may be given to a user.
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     suffix = f"{os.getpid()}.{secrets.token_hex(4)}"
     new, old = path.with_name(f".{path.name}.new.{suffix}"), path.with_name(f".{path.name}.old.{suffix}")
     if path.is_mount():

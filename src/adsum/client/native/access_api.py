@@ -17,6 +17,7 @@ from adsum.wire.tokens import (
     CertificateBody,
     CertificateResult,
     InviteBody,
+    InviteList,
     IssuedInvite,
     IssuedToken,
     JoinBody,
@@ -66,6 +67,14 @@ class AccessApi:
     async def create_invite(self, body: InviteBody) -> IssuedInvite:
         """Creates an invite, by which hosts join the registry."""
         return await self._write("POST", "/invites", IssuedInvite, body)
+
+    async def invites(self) -> InviteList:
+        """Returns every invite, by id."""
+        return await self._sender.send("GET", "/invites", InviteList)
+
+    async def revoke_invite(self, id: str) -> wire.WriteResult:
+        """Revokes an invite. Hosts that joined by it keep their tokens."""
+        return await self._write("DELETE", f"/invites/{quote(id, safe='')}", wire.WriteResult)
 
     async def join(self, body: JoinBody) -> JoinResult:
         """Joins this host to the registry. Raises `RegistryRefused` (409) if there is a token of this name."""

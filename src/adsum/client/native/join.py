@@ -11,12 +11,12 @@ from adsum.client.actor import configured_actor, default_actor
 from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.folder import MAX_ADDRESSES, RegistryCredentials, parse_token_file
 from adsum.client.errors import NodeUnreachable, ProtocolViolation, RegistryUnavailable
-from adsum.client.local_address import default_address
 from adsum.client.native.access_api import AccessApi
 from adsum.client.native.authority import accept_authority, fetch_authority
 from adsum.client.native.nodes import parse_urls
 from adsum.client.native.request_sender import RequestSender
 from adsum.core.access.join_line import JoinLine
+from adsum.core.access.tokens import NAMES_WITHOUT_SECRET, RESERVED_NAMES
 from adsum.core.errors import Invalid
 from adsum.wire.tokens import JoinBody, JoinResult
 
@@ -38,9 +38,10 @@ class JoinedHost:
 
 
 def joiner_name(host: str) -> str:
-    """Returns a name of a token that is made from the name of a host."""
+    """Returns a name of a token that is made from the name of a host. A host may be named `registry`, a token not."""
     allowed = "".join(one if one.isascii() and (one.isalnum() or one in "._-") else "-" for one in host)
-    return allowed.strip("._-")[:MAX_NAME_LENGTH] or FALLBACK_NAME
+    name = allowed.strip("._-")[:MAX_NAME_LENGTH] or FALLBACK_NAME
+    return f"{FALLBACK_NAME}-{name}" if name in RESERVED_NAMES | NAMES_WITHOUT_SECRET else name
 
 
 async def join_registry(line: JoinLine, name: str, rng: Random) -> JoinedHost:
@@ -62,12 +63,13 @@ async def join_registry(line: JoinLine, name: str, rng: Random) -> JoinedHost:
 
 
 async def _join_at(node: str, line: JoinLine, authority: str, name: str, rng: Random) -> JoinedHost:
+    from adsum.certificates.host_addresses import find_addresses
     from adsum.certificates.requests import create_request, encode_key, new_key
     from adsum.certificates.server_names import find_host_names, server_names
 
     key = new_key()
     # The registry takes these names into the certificate of a node only.
-    names = server_names((), find_host_names(), [default_address()])
+    names = server_names((), find_host_names(), find_addresses())
     request = create_request(key, name, names.dns_names, names.addresses)
     trusting = ClientCredentials(RegistryCredentials((node,), authority=authority))
     sender = RequestSender([node], actor=configured_actor("") or default_actor(), rng=rng, credentials=trusting)

@@ -37,8 +37,8 @@ that the request raises `AnswerOverdue`."""
 API_PATH: Final = "/api/v1"
 TRUST_PAUSE: Final = 30.0
 """Seconds between two attempts to get a new certificate of the registry's authority. Within them the error stays."""
-SCOPE_MARK: Final = "needs the scope"
-"""Part of the problem of a request for a service that the caller may not see. Other answers 404 don't have it."""
+INVISIBLE: Final = "invisible"
+"""The reason in the problem of a request for a service that the caller may not see. Other answers 404 have none."""
 
 _NODE_FAILURES: Final = frozenset({429, 500, 502, 503, 504})
 """Statuses that concern the node and not the request: another node may serve it."""
@@ -273,10 +273,11 @@ class RequestSender:
         """Returns the error of an answer that refuses this caller; None for any other answer."""
         if reply.status not in (401, 403, 404):
             return None
-        detail = _problem(reply).detail
+        problem = _problem(reply)
+        detail = problem.detail
         if reply.status == 401:
             return NotAuthenticated(detail, self._credentials.origin if self._credentials is not None else NO_TOKEN)
-        return NotAllowed(reply.status, detail) if reply.status == 403 or SCOPE_MARK in detail else None
+        return NotAllowed(reply.status, detail) if reply.status == 403 or problem.reason == INVISIBLE else None
 
 
 def _failed_stream(path: str, reply: TransportReply) -> NodeUnreachable:

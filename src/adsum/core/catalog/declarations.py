@@ -9,6 +9,8 @@ from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.documents import (
     INTENT_KINDS,
     MAX_ACCESS_BYTES,
+    MAX_AUTHORITIES,
+    MAX_DOCUMENT_BYTES,
     MAX_DOCUMENTS,
     MAX_DOCUMENTS_BYTES,
     MAX_INVITES,
@@ -161,4 +163,5 @@ def _bounds() -> tuple[_Bound, ...]:
         _Bound(INTENT_KINDS, "routes and upstreams", MAX_DOCUMENTS, MAX_DOCUMENTS_BYTES),
         _Bound((DocumentKind.TOKEN,), "tokens", MAX_TOKENS, MAX_ACCESS_BYTES),
         _Bound((DocumentKind.INVITE,), "invites", MAX_INVITES, MAX_ACCESS_BYTES),
+        _Bound((DocumentKind.AUTHORITY,), "records of an authority", MAX_AUTHORITIES, MAX_DOCUMENT_BYTES),
     )

@@ -24,6 +24,8 @@ MAX_TOKENS: Final = 10_000
 """Tokens. Past it new ones are refused; known ones may still change."""
 MAX_INVITES: Final = 1_000
 """Invites. Past it new ones are refused until some are used up or expire."""
+MAX_AUTHORITIES: Final = 1
+"""Records of an authority. Another one is refused."""
 MAX_EDITS: Final = 2 * MAX_DOCUMENTS
 """Recorded edits that a store keeps. Past it the oldest are deleted."""
 MAX_EDITS_PER_DOCUMENT: Final = 100
@@ -44,11 +46,13 @@ class DocumentKind(StrEnum):
     """The record of a token: its scopes, and the hashes of its secrets."""
     INVITE = "invite"
     """The record of an invitation to join the registry, with the hash of its secret."""
+    AUTHORITY = "authority"
+    """The record of the registry's authority: there is one, by which nodes notice that they belong together."""
 
 
 INTENT_KINDS: Final = (DocumentKind.ROUTE, DocumentKind.UPSTREAM)
 """The kinds of documents that gateways follow."""
-ACCESS_KINDS: Final = (DocumentKind.TOKEN, DocumentKind.INVITE)
+ACCESS_KINDS: Final = (DocumentKind.TOKEN, DocumentKind.INVITE, DocumentKind.AUTHORITY)
 """The kinds of documents that say who may do what."""
 
 

@@ -35,6 +35,13 @@ def find_url_problems(nodes: Collection[Peer]) -> Sequence[str]:
             for url in sorted(loopback)
             if len(names_by_url[url]) == 1
         ]
+    secure = {url for url in names_by_url if url.startswith("https://")}
+    if open_urls := sorted(names_by_url.keys() - secure if secure else ()):
+        problems.append(
+            f"{names_by_url[open_urls[0]][0]} at {open_urls[0]} serves without TLS and tokens, while "
+            f"{names_by_url[min(secure)][0]} at {min(secure)} requires them: stop the nodes without TLS, join them "
+            "with lines of `adsum token invite --for node`, and start them with --secure"
+        )
     return problems
 
 

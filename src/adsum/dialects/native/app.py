@@ -13,6 +13,7 @@ from adsum.access.authority import AuthorityService
 from adsum.access.control import AccessControl
 from adsum.access.credentials import NO_CREDENTIALS, Credentials
 from adsum.access.registry_addresses import RegistryAddresses
+from adsum.core.access.actions import Action
 from adsum.core.errors import AdsumError
 from adsum.dialects.native.api.operation_table import OPERATIONS
 from adsum.dialects.native.api.router import Router
@@ -93,7 +94,7 @@ class Native:
             IntentOperations(registry, clock),
             NodeOperations(registry, status, exposition),
             TokenOperations(registry, access, clock, authority, addresses),
-            JoinOperations(registry, access, clock, authority, addresses),
+            JoinOperations(registry, access, clock, authority, addresses, others),
         )
 
     @property
@@ -139,7 +140,8 @@ class Native:
             with closing(
                 ApiRequest(operation, values, scope, receive, self._body_memory, principal, self._access)
             ) as request:
-                self._access.require(principal, operation.action, request.named_services)
+                action = Action.FORWARD if request.is_forwarded else operation.action
+                self._access.require(principal, action, request.named_services)
                 name = "long_poll" if request.query.get("wait") else name
                 return name, await self._methods[operation.name](request)
         except AdsumError as error:

@@ -9,6 +9,7 @@ from adsum import wire
 from adsum.consumers import AckQuery, ConsumerHints
 from adsum.core.model import Key, Listing, Outcome
 from adsum.core.nodes.sharding import Peer
+from adsum.peers.issuing_peers import ForwardedReply, NoIssuingNode
 
 AddressCheck = Callable[[str], None]
 """Raises `Invalid`, with the field `address`, for an address that no instance may have."""
@@ -62,6 +63,13 @@ class OtherNodes(Protocol):
         """
         ...
 
+    async def forward_to_issuer(self, path: str, body: bytes, authorization: str, address: str) -> ForwardedReply:
+        """Forwards a POST to a node that has the key of the registry's authority. Raises `NoIssuingNode`.
+
+        `path` is below the base of the API, `authorization` the header of the caller, and `address` where it is.
+        """
+        ...
+
 
 class NoOtherNodes:
     """The `OtherNodes` of a node that is alone."""
@@ -78,3 +86,6 @@ class NoOtherNodes:
         self, query_here: AckQuery, service: str, revision: int, wait: float
     ) -> wire.AcknowledgementReport:
         return await query_here(service, revision, wait, (), ConsumerHints())
+
+    async def forward_to_issuer(self, path: str, body: bytes, authorization: str, address: str) -> ForwardedReply:
+        raise NoIssuingNode("this node knows no other one")

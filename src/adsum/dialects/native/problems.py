@@ -133,7 +133,9 @@ def problem_reply(error: Exception) -> ApiReply:
     if isinstance(error, MalformedRequest):
         return _reply(status, str(error), error.field)
     if isinstance(error, Unauthenticated):
-        return _reply(status, str(error), headers=(CHALLENGE,))
+        return _reply(status, str(error), headers=(CHALLENGE,), reason=error.reason)
+    if isinstance(error, Forbidden | InvisibleService):
+        return _reply(status, str(error), reason=error.reason)
     if isinstance(error, MethodNotAllowed):
         return _reply(status, str(error), headers=((b"allow", ", ".join(error.allowed).encode()),))
     retry_after = getattr(error, "retry_after", None)
@@ -141,6 +143,13 @@ def problem_reply(error: Exception) -> ApiReply:
     return _reply(status, str(error), "wait" if isinstance(error, WaitEnded) else "", headers)
 
 
-def _reply(status: HTTPStatus, detail: str, field: str = "", headers: tuple[tuple[bytes, bytes], ...] = ()) -> ApiReply:
-    body = wire.encode(wire.Problem(title=status.phrase, status=status.value, detail=detail, field=field))
+def _reply(
+    status: HTTPStatus,
+    detail: str,
+    field: str = "",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    reason: str = "",
+) -> ApiReply:
+    problem = wire.Problem(title=status.phrase, status=status.value, detail=detail, field=field, reason=reason)
+    body = wire.encode(problem)
     return ApiReply(status.value, body, (PROBLEM_TYPE, NO_STORE, *headers))

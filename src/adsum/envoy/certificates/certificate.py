@@ -17,7 +17,6 @@ from adsum.cache_files import replace_private_file, write_private_file
 from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
 from adsum.envoy.process.binary import EnvoyBinary
-from adsum.gateway.profile import GatewayProfile
 
 PAIR_FILE: Final = "pair.pem"
 """The file with certificate and key in an Envoy's folder."""
@@ -29,8 +28,9 @@ _ENCRYPTED: Final = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Ty
 _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 
 
-def read_pair(profile: GatewayProfile) -> bytes:
+def read_pair(plan: GatewayPlan) -> bytes:
     """Returns the chain and the key from the operator's files; empty if there are none. Raises `CannotServe`."""
+    profile = plan.profile
     if not profile.tls_certificate:
         return b""
     parts = []
@@ -49,12 +49,23 @@ def read_pair(profile: GatewayProfile) -> bytes:
 
 def validate_pair(pair: bytes, plan: GatewayPlan, folder: Path) -> None:
     """Raises `CannotServe` unless the plan's Envoy can use the pair. Writes temporary files to `folder`."""
-    if not plan.profile.tls_certificate:
+    profile = plan.profile
+    if not profile.tls_certificate:
         return
+    problem = pair_problem(pair, plan, folder)
+    if problem:
+        raise CannotServe(f"--tls-cert {profile.tls_certificate}, --tls-key {profile.tls_key}: {problem}")
+
+
+def pair_problem(pair: bytes, plan: GatewayPlan, folder: Path) -> str:
+    """Returns why the plan's Envoy can't use the pair; "" if it can. Writes temporary files to `folder`.
+
+    Raises `CannotServe` if it can't be checked.
+    """
     path, config = folder / f"check-{PAIR_FILE}", folder / "check.json"
     try:
         write_private_file(path, pair)
-        problem = _pair_problem(path)
+        problem = _library_problem(path)
         if not problem:
             config.write_text(json.dumps(_minimal_config(path)))
             problem = _envoy_problem(plan.binary, config, path)
@@ -63,9 +74,7 @@ def validate_pair(pair: bytes, plan: GatewayPlan, folder: Path) -> None:
     finally:
         path.unlink(missing_ok=True)
         config.unlink(missing_ok=True)
-    if problem:
-        profile = plan.profile
-        raise CannotServe(f"--tls-cert {profile.tls_certificate}, --tls-key {profile.tls_key}: {problem}")
+    return problem
 
 
 def install_pair(pair: bytes, folder: Path) -> None:
@@ -73,7 +82,7 @@ def install_pair(pair: bytes, folder: Path) -> None:
     replace_private_file(folder / PAIR_FILE, pair)
 
 
-def _pair_problem(path: Path) -> str:
+def _library_problem(path: Path) -> str:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password="")
     except ssl.SSLError as error:

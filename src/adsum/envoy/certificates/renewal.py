@@ -1,49 +1,62 @@
-"""Detects a new certificate in the operator's files."""
+"""Detects new certificates in the operator's files."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from adsum.envoy.certificates import certificate
 from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
 
 CERTIFICATE_POLL_INTERVAL: Final = 2.0
-"""Seconds between two polls of the files, with a jitter of 10 %. A pair that is found twice in a row counts as
+"""Seconds between two polls of the files, with a jitter of 10 %. A content that is found twice in a row counts as
 complete."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger("adsum.envoy")
 
 
-class CertificateRenewal:
-    """Polls the certificate files of a plan, however they are replaced. `pair` is the latest valid pair."""
+class FileRenewal(Generic[T]):
+    """Polls the files of one certificate of a plan, however they are replaced. `content` is the latest valid one."""
 
-    def __init__(self, pair: bytes) -> None:
-        self.pair = pair
-        self._last_read = self._last_checked = pair
+    def __init__(
+        self,
+        noun: str,
+        content: T,
+        read: Callable[[GatewayPlan], T],
+        validate: Callable[[T, GatewayPlan, Path], None],
+    ) -> None:
+        """`noun` is for the log. `read` and `validate` raise `CannotServe`."""
+        self.noun = noun
+        self.content = content
+        self._read = read
+        self._validate = validate
+        self._last_read: T | str = content
+        self._last_checked: T | str = content
 
     def poll(self, plan: GatewayPlan, folder: Path) -> bool:
-        """Returns whether there is a new valid pair. A problem with a pair is logged once. Blocks on the disk."""
-        pair, problem = _read(plan)
-        unchanged, self._last_read = pair == self._last_read, pair
-        if not unchanged or pair == self._last_checked:
+        """Returns whether there is a new valid content. A problem with it is logged once. Blocks on the disk."""
+        found, problem = self._find(plan)
+        unchanged, self._last_read = found == self._last_read, found
+        if not unchanged or found == self._last_checked:
             return False
-        self._last_checked = pair
+        self._last_checked = found
         try:
-            if problem is not None:
-                raise problem
-            certificate.validate_pair(pair, plan, folder)
+            if problem is not None or isinstance(found, str):
+                raise problem or CannotServe(str(found))
+            self._validate(found, plan, folder)
         except CannotServe as error:
-            _log.error("the certificate is not renewed, the current one stays in use: %s", error)
+            _log.error("%s is not renewed, the current one stays in use: %s", self.noun, error)
             return False
-        previous, self.pair = self.pair, pair
-        return pair != previous
+        previous, self.content = self.content, found
+        return found != previous
 
-
-def _read(plan: GatewayPlan) -> tuple[bytes, CannotServe | None]:
-    try:
-        return certificate.read_pair(plan.profile), None
-    except CannotServe as error:
-        return b"", error
+    def _find(self, plan: GatewayPlan) -> tuple[T | str, CannotServe | None]:
+        """Returns the content of the files, or the problem with them as a text."""
+        try:
+            return self._read(plan), None
+        except CannotServe as error:
+            return str(error), error

@@ -6,21 +6,39 @@ socket.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from adsum.envoy.admin import MONITOR_LISTENER
-from adsum.envoy.registry_health.registry_contact import LOST_AFTER
+from adsum.envoy.registry_health.registry_contact import LOST_AFTER, ContactProblem
 
 ADMIN_CLUSTER: Final = "adsum_admin"
 """The cluster that leads to the admin socket."""
-REGISTRY_LOST_KEY: Final = "adsum.registry_lost"
-"""The runtime key that is `ALWAYS_PERCENT` while no registry is connected."""
+PROBLEM_KEYS: Final[Mapping[ContactProblem, str]] = MappingProxyType(
+    {problem: f"adsum.registry_{problem.value}" for problem in ContactProblem}
+)
+"""Problem with the registry → the runtime key that is `ALWAYS_PERCENT` while there is this problem."""
 ALWAYS_PERCENT: Final = 100
-"""Per cent of the answers at /readyz that report the lost registry."""
+"""Per cent of the answers at /readyz that report the problem."""
 READY_BODY: Final = "ready\n"
 REGISTRY_LOST_BODY: Final = (
     f"ready, but no contact with the registry for {LOST_AFTER:g} s: it serves the last known configuration\n"
 )
+PROBLEM_BODIES: Final[Mapping[ContactProblem, str]] = MappingProxyType(
+    {
+        ContactProblem.LOST: REGISTRY_LOST_BODY,
+        ContactProblem.REFUSED: (
+            "ready, but the registry rejects this gateway, whose token may have been revoked: it serves the last known "
+            "configuration; the log has the reason, and `adsum join` with a new line mends it\n"
+        ),
+        ContactProblem.EXPIRED: (
+            "ready, but this gateway's certificate for the registry has expired: it serves the last known "
+            "configuration; `adsum join --renew` mends it\n"
+        ),
+    }
+)
+"""Problem with the registry → the body of /readyz."""
 METRICS_PATH: Final = "/stats/prometheus?usedonly"
 """The path of the metrics on the admin interface, without stats that were never used."""
 
@@ -32,7 +50,7 @@ _WITHOUT_QUERY: Final = {"name": ":path", "string_match": {"exact": "/metrics"}}
 def monitor_listener(address: tuple[str, int]) -> dict[str, Any]:
     """Returns the listener for /metrics, /healthz (Envoy runs) and /readyz (it accepts requests; 503 while it drains).
 
-    While no registry is connected, the body of /readyz says so. The status stays 200: otherwise a load balancer would
+    While no registry is connected, the body of /readyz says why. The status stays 200: otherwise a load balancer would
     remove every gateway at once when the registry is away, although all of them serve.
     """
     host, port = address
@@ -99,14 +117,17 @@ _ANY_HOST: Final = {
             "match": {"path": "/healthz", "headers": [_GET]},
             "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
         },
-        {
-            "match": {
-                "path": "/readyz",
-                "headers": [_GET],
-                "runtime_fraction": {"default_value": {"numerator": 0}, "runtime_key": REGISTRY_LOST_KEY},
-            },
-            "direct_response": {"status": 200, "body": {"inline_string": REGISTRY_LOST_BODY}},
-        },
+        *(
+            {
+                "match": {
+                    "path": "/readyz",
+                    "headers": [_GET],
+                    "runtime_fraction": {"default_value": {"numerator": 0}, "runtime_key": key},
+                },
+                "direct_response": {"status": 200, "body": {"inline_string": PROBLEM_BODIES[problem]}},
+            }
+            for problem, key in PROBLEM_KEYS.items()
+        ),
         {
             "match": {"path": "/readyz", "headers": [_GET]},
             "direct_response": {"status": 200, "body": {"inline_string": READY_BODY}},

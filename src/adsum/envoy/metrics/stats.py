@@ -48,8 +48,10 @@ REGISTRY_CLUSTER: Final = "adsum_registry"
 """The cluster of the registry nodes. No service can have this name, so no default route leads there."""
 REGISTRY_BYTES_RECEIVED: Final = f"cluster.{REGISTRY_CLUSTER}.upstream_cx_rx_bytes_total"
 """Bytes received from the registry, including replies to pings. They show whether the registry is still there."""
-CERTIFICATE_EXPIRY: Final = "ssl.certificate.gateway.expiration_unix_time_seconds"
-"""When the certificate of a listener expires."""
+REGISTRY_TLS_STATS: Final = (
+    rf"^cluster\.{REGISTRY_CLUSTER}\.ssl\.(?:connection_error|handshake|fail_verify_\w+|certificate\..*)$"
+)
+"""Stats about TLS to the registry, and when the certificates for it expire."""
 RATE_LIMIT_STATS: Final = r"^.*http_local_rate_limit\.(?:enabled|enforced|rate_limited)$"
 SECRET_UPDATE_STATS: Final = (
     r"^(?:cluster\..+\.(?:client|server)_ssl_socket_factory|listener\..+)\.ssl_context_update_by_sds$"
@@ -66,6 +68,7 @@ def stats_config() -> dict[str, Any]:
         ADDRESS_STATS,
         RATE_LIMIT_STATS,
         SECRET_UPDATE_STATS,
+        REGISTRY_TLS_STATS,
         f"^{re.escape(REGISTRY_BYTES_RECEIVED)}$",
     )
     return {

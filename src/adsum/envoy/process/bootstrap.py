@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from adsum.core.addresses import is_ip_address
-from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.envoy.certificates import certificate
 from adsum.envoy.metrics import monitor
 from adsum.envoy.metrics.stats import REGISTRY_CLUSTER, stats_config
 from adsum.envoy.plan import GatewayPlan, SocketAddress
+from adsum.envoy.process.registry_cluster import registry_cluster
 from adsum.envoy.registry_health.last_good_config import StaticResources
 from adsum.gateway.patterns.regexes import MAX_RE2_INSTRUCTIONS
 from adsum.gateway.profile import GatewayProfile
@@ -26,15 +25,8 @@ SECRETS_FILE: Final = "secrets.json"
 """The file that names the certificate to an Envoy that follows no registry. Envoy reads it as an SDS source."""
 PROCESS_CWD: Final = Path("/proc/self/cwd") if sys.platform == "linux" else None
 """A path that means the working directory of whichever process opens it; None where the system has none."""
-CONNECT_TIMEOUT: Final = 1.0
-"""Seconds that a registry node has to accept a connection; then Envoy tries the next one."""
 RECONNECT_BACKOFF: Final = (0.1, 1.0)
 """The shortest and the longest delay between two attempts to reach the registry, in seconds. Envoy adds jitter."""
-NODE_EJECTION_TIME: Final = 10.0
-"""Seconds for which a failed registry node is not tried while others answer."""
-KEEPALIVE: Final = (DEFAULT_HEARTBEAT, DEFAULT_HEARTBEAT)
-"""Seconds between two pings to the registry, and seconds that each may take; then Envoy tries another node. So a
-gateway notices silence as soon as other consumers do (`heartbeats.stale_after`)."""
 STATS_FLUSH_INTERVAL: Final = 5.0
 """Seconds between two flushes of Envoy's stats."""
 METRICS_BATCH_SIZE: Final = 1_000
@@ -55,7 +47,10 @@ def bootstrap(
     return {
         **_common(plan, admin_socket),
         "static_resources": {
-            "clusters": [_registry(plan.registry_nodes, responsive_nodes), *_monitor_clusters(plan, admin_socket)],
+            "clusters": [
+                registry_cluster(plan, admin_socket.parent, responsive_nodes),
+                *_monitor_clusters(plan, admin_socket),
+            ],
             "listeners": _monitor_listeners(plan),
         },
         "dynamic_resources": {
@@ -163,53 +158,6 @@ def _monitor_clusters(plan: GatewayPlan, admin: Path) -> list[dict[str, Any]]:
 
 def _monitor_listeners(plan: GatewayPlan) -> list[dict[str, Any]]:
     return [monitor.monitor_listener(plan.monitor)] if plan.monitor else []
-
-
-def _registry(nodes: Sequence[SocketAddress], responsive_nodes: Collection[SocketAddress]) -> dict[str, Any]:
-    """Returns the cluster of registry nodes. Envoy tries them in turn until one answers, responsive ones first."""
-    http2_options = {
-        "@type": f"{_EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {
-            "http2_protocol_options": {
-                "connection_keepalive": {"interval": _seconds(KEEPALIVE[0]), "timeout": _seconds(KEEPALIVE[1])}
-            }
-        },
-    }
-    preferred = [node for node in nodes if node in responsive_nodes] or nodes
-    others = [node for node in nodes if node not in preferred]
-    endpoints = [
-        {"priority": priority, "lb_endpoints": [_endpoint(*node) for node in group]}
-        for priority, group in enumerate((preferred, others))
-        if group
-    ]
-    has_names = not all(map(is_ip_address, (host for host, _ in nodes)))
-    return {
-        "name": REGISTRY_CLUSTER,
-        # Envoy resolves names again every 5 seconds.
-        "type": "STRICT_DNS" if has_names else "STATIC",
-        **({"dns_lookup_family": "ALL"} if has_names else {}),
-        "connect_timeout": _seconds(CONNECT_TIMEOUT),
-        "lb_policy": "ROUND_ROBIN",
-        "load_assignment": {"cluster_name": REGISTRY_CLUSTER, "endpoints": endpoints},
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2_options},
-        # A failed node is not tried for a while. If all have failed, all are tried.
-        "outlier_detection": {
-            "consecutive_gateway_failure": 1,
-            "enforcing_consecutive_gateway_failure": 100,
-            "split_external_local_origin_errors": True,
-            "consecutive_local_origin_failure": 1,
-            "enforcing_success_rate": 0,
-            "enforcing_local_origin_success_rate": 0,
-            "base_ejection_time": _seconds(NODE_EJECTION_TIME),
-            "max_ejection_time": _seconds(NODE_EJECTION_TIME),
-            "max_ejection_percent": 100,
-        },
-        "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
-    }
-
-
-def _endpoint(host: str, port: int) -> dict[str, Any]:
-    return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
 
 
 def _grpc_api(kind: str) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from adsum.cache_files import write_private_file
 from adsum.core.addresses import format_host_port
 from adsum.envoy.admin import AdminClient, AdminUnavailable
-from adsum.envoy.certificates import certificate
+from adsum.envoy.certificates.gateway_secrets import GatewaySecrets
 from adsum.envoy.plan import GatewayPlan, SocketAddress
 from adsum.envoy.preflight import CannotServe
 from adsum.envoy.process.access_log import AccessLog
@@ -41,6 +42,8 @@ class EnvoyInstance:
     folder: Path
     process: EnvoyProcess
     admin: AdminClient
+    secrets: GatewaySecrets
+    """The certificates with which it was started."""
     uses_last_good_config: bool
     """True if it serves the last good configuration, because no registry answered at its start."""
 
@@ -48,30 +51,28 @@ class EnvoyInstance:
     def start(
         cls,
         plan: GatewayPlan,
-        pair: bytes,
+        secrets: GatewaySecrets,
         folder: Path,
         hot_restart_arguments: Sequence[str],
         last_good: StaticResources | None,
         access_log: AccessLog,
         responsive_nodes: Collection[SocketAddress],
     ) -> EnvoyInstance:
-        """Starts an Envoy in `folder`, which it has to itself, with the certificate `pair`.
+        """Starts an Envoy in `folder`, which it has to itself, with the certificates `secrets`.
 
         `hot_restart_arguments` come from `HotRestart`. `last_good` is the configuration to serve without a registry;
         None means that the registry provides it. `responsive_nodes` are the registry nodes to try first.
         """
         admin, path = folder / "admin.sock", folder / "bootstrap.json"
-        path.write_text(
-            json.dumps(
-                bootstrap(plan, admin, responsive_nodes)
-                if last_good is None
-                else static_bootstrap(plan, admin, last_good)
-            )
-        )
-        (folder / SECRETS_FILE).write_text(json.dumps(certificate_secret(folder)))
-        certificate.install_pair(pair, folder)
+        if last_good is None:
+            config = bootstrap(plan, admin, responsive_nodes)
+        else:
+            config = static_bootstrap(plan, admin, last_good)
+        write_private_file(path, json.dumps(config).encode())
+        write_private_file(folder / SECRETS_FILE, json.dumps(certificate_secret(folder)).encode())
+        secrets.install(folder)
         process = EnvoyProcess(_argv(plan, path, hot_restart_arguments), folder, access_log)
-        return cls(plan, folder, process, AdminClient(admin), last_good is not None)
+        return cls(plan, folder, process, AdminClient(admin), secrets, last_good is not None)
 
     @property
     def exits_within(self) -> float:
@@ -116,10 +117,13 @@ class EnvoyInstance:
                 return f"the registry at {nodes} is connected, but has not sent a configuration"
         except AdminUnavailable as error:
             return str(error)
-        reason = await unreachable_reason(self.plan.registry_nodes)
+        reason = await unreachable_reason(self.plan.registry_nodes, self.secrets.identity)
         if not reason:
             return f"a registry answers at {nodes}, but has not sent a configuration"
-        return f"no registry answers at {nodes} (is `adsum serve` running there? --xds names its address): {reason}"
+        remedy = "is `adsum serve` running there? --xds names its address"
+        if not self.secrets.identity:
+            remedy += "; `adsum join` joins a registry on another host"
+        return f"no registry answers at {nodes} ({remedy}): {reason}"
 
 
 def _argv(plan: GatewayPlan, bootstrap: Path, hot_restart_arguments: Sequence[str]) -> list[str | Path]:

@@ -45,12 +45,14 @@ OUTAGE_PATTERN: Final = re.compile(r"(?:DeltaAggregatedResources|StreamLoadStats
 """Messages that Envoy writes at every failed attempt to reach the registry, once or twice a second. The first of an
 outage is logged as it is, the others at debug level."""
 REFUSAL_PATTERN: Final = re.compile(
-    r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<reason>.*)"
+    r"DeltaAggregatedResources gRPC config stream.* closed[^:]*: (?P<code>\d+), (?P<reason>.*?)(?:{via_upstream})?"
 )
 """The message at the end of the stream of resources, with its gRPC status."""
 REFUSAL_CODES: Final = frozenset({"3", "7", "8", "12", "16"})
 """The gRPC statuses that only a registry itself sends: INVALID_ARGUMENT, PERMISSION_DENIED, RESOURCE_EXHAUSTED,
 UNIMPLEMENTED, UNAUTHENTICATED. Envoy uses other statuses for broken connections, too."""
+CREDENTIAL_REFUSALS: Final = frozenset({"7", "16"})
+"""Those of them that mean that the registry does not accept who the gateway is: PERMISSION_DENIED, UNAUTHENTICATED."""
 OUTAGE_QUIET_PERIOD: Final = 15.0
 """Seconds without a failed attempt after which an outage is over. Attempts come every second or two."""
 
@@ -71,6 +73,8 @@ class EnvoyLog:
         """The latest errors."""
         self.refusal = ""
         """The reason with which the registry last ended the stream of resources; "" if it never did."""
+        self.refusal_code = ""
+        """The gRPC status of that refusal."""
         self.refused_at = -math.inf
         """The time of that refusal, on the monotonic clock."""
         self.stopping = False
@@ -101,9 +105,9 @@ class EnvoyLog:
         _log.log(self._level, "%s: %s", component, message)
 
     def _note_refusal(self, message: str) -> None:
-        refused = REFUSAL_PATTERN.match(message)
+        refused = REFUSAL_PATTERN.fullmatch(message)
         if refused is not None and refused["code"] in REFUSAL_CODES:
-            self.refusal, self.refused_at = refused["reason"], self._now()
+            self.refusal, self.refusal_code, self.refused_at = refused["reason"], refused["code"], self._now()
 
     def _is_repeated_outage(self, message: str) -> bool:
         if OUTAGE_PATTERN.match(message) is None:

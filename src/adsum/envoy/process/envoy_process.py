@@ -12,7 +12,7 @@ from typing import IO, Final
 
 from adsum import launcher
 from adsum.envoy.process.access_log import AccessLog, LineSplitter
-from adsum.envoy.process.envoy_log import EnvoyLog
+from adsum.envoy.process.envoy_log import CREDENTIAL_REFUSALS, EnvoyLog
 
 REAP_INTERVAL: Final = 0.01
 """Seconds between two attempts to reap the process once its output has ended."""
@@ -46,6 +46,11 @@ class EnvoyProcess:
     def refusal(self) -> str:
         """The reason with which the registry last ended this Envoy's stream of resources; "" if it never did."""
         return self._log.refusal
+
+    @property
+    def refuses_credentials(self) -> bool:
+        """True if the reason of that refusal is that the registry does not accept this gateway's identity."""
+        return self._log.refusal_code in CREDENTIAL_REFUSALS
 
     @property
     def refused_at(self) -> float:

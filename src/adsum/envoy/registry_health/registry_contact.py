@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
 
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, lost_after
@@ -11,6 +12,26 @@ CONTACT_POLL_INTERVAL: Final = 1.0
 LOST_AFTER: Final = lost_after(DEFAULT_HEARTBEAT)
 """Seconds without contact after which the registry counts as lost. From then on, the registry's drains no longer wait
 for this gateway."""
+
+
+class ContactProblem(StrEnum):
+    """The reason why a gateway has no contact with its registry."""
+
+    LOST = "lost"
+    """Anything but the others: no node answers, or the gateway does not trust it."""
+    REFUSED = "refused"
+    """The registry does not accept the gateway's token or certificate any more, or it may not read services."""
+    EXPIRED = "expired"
+    """The gateway's certificate has expired."""
+
+
+def contact_problem(*, is_lost: bool, is_refused: bool, has_expired: bool) -> ContactProblem | None:
+    """Returns the problem to report; None while there is contact."""
+    if not is_lost:
+        return None
+    if is_refused:
+        return ContactProblem.REFUSED
+    return ContactProblem.EXPIRED if has_expired else ContactProblem.LOST
 
 
 class RegistryContact:

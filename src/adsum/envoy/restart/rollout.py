@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+from pathlib import Path
 from typing import Final
 
+from adsum.envoy.certificates.gateway_secrets import GatewaySecrets
 from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
 from adsum.envoy.process.access_log import AccessLog
@@ -45,23 +47,28 @@ class EnvoyRollout:
         """The process ids of the running Envoys."""
         return [envoy.process.pid for envoy in self._running]
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of the running Envoys, those that start included."""
+        return [envoy.folder for envoy in self._running]
+
     async def start(
-        self, plan: GatewayPlan, pair: bytes, last_good: StaticResources | None, *, strict: bool
+        self, plan: GatewayPlan, secrets: GatewaySecrets, last_good: StaticResources | None, *, strict: bool
     ) -> EnvoyInstance:
         """Starts an Envoy that takes over from none and returns it once it serves.
 
-        It serves the configuration `last_good`, or the registry's if that is None. `pair` is its certificate. Raises
-        `CannotServe`; see `EnvoyInstance.wait_until_serving` for `strict`.
+        It serves the configuration `last_good`, or the registry's if that is None. `secrets` are its certificates.
+        Raises `CannotServe`; see `EnvoyInstance.wait_until_serving` for `strict`.
         """
         self._end_hot_restart()
         self._series += 1
         self._hot_restart = HotRestart(self.folder, self._series)
-        envoy = await self._launch(plan, pair, self._hot_restart, last_good, strict=strict)
+        envoy = await self._launch(plan, secrets, self._hot_restart, last_good, strict=strict)
         self._hot_restart.mark_succeeded()
         return envoy
 
     async def replace(
-        self, old: EnvoyInstance, plan: GatewayPlan, pair: bytes, last_good: StaticResources | None
+        self, old: EnvoyInstance, plan: GatewayPlan, secrets: GatewaySecrets, last_good: StaticResources | None
     ) -> EnvoyInstance:
         """Starts an Envoy that takes over from `old`, which finishes its requests and exits. See `start`.
 
@@ -79,7 +86,7 @@ class EnvoyRollout:
             self._hot_restart.unblock()
         try:
             async with asyncio.timeout(TAKEOVER_TIMEOUT):
-                new = await self._launch(plan, pair, self._hot_restart, last_good, strict=True)
+                new = await self._launch(plan, secrets, self._hot_restart, last_good, strict=True)
         except TimeoutError:
             raise CannotServe(f"the new Envoy was not ready within {TAKEOVER_TIMEOUT:g} s") from None
         self._hot_restart.mark_succeeded()
@@ -113,19 +120,21 @@ class EnvoyRollout:
     async def _launch(
         self,
         plan: GatewayPlan,
-        pair: bytes,
+        secrets: GatewaySecrets,
         hot_restart: HotRestart,
         last_good: StaticResources | None,
         *,
         strict: bool,
     ) -> EnvoyInstance:
-        responsive_nodes = await xds_health.responsive_nodes(plan.registry_nodes) if last_good is None else []
+        responsive_nodes = []
+        if last_good is None:
+            responsive_nodes = await xds_health.responsive_nodes(plan.registry_nodes, secrets.identity)
         self._starts += 1
         folder = self.folder / str(self._starts)
         try:
             folder.mkdir(mode=0o700)
             envoy = EnvoyInstance.start(
-                plan, pair, folder, hot_restart.arguments(), last_good, self._access_log, responsive_nodes
+                plan, secrets, folder, hot_restart.arguments(), last_good, self._access_log, responsive_nodes
             )
         except OSError as error:
             raise CannotServe(f"Envoy can't be started in {folder}: {error.strerror}") from None

@@ -79,6 +79,8 @@ class EtcdMembership:
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._joined = asyncio.Event()
+        self._loaded = asyncio.Event()
+        """Set once the nodes that were there before this one are known."""
         self._created = 0
         self._live: dict[str, Peer] = {}
         """Node id → live node, this one included."""
@@ -155,6 +157,8 @@ class EtcdMembership:
         try:
             async with asyncio.timeout(JOIN_TIMEOUT):
                 await self._joined.wait()
+                # Of two nodes that start at the same time, at least one knows the other from here on.
+                await self._loaded.wait()
         except TimeoutError:
             raise StoreUnavailable(f"etcd grants this node no session within {JOIN_TIMEOUT:g} s") from None
 
@@ -238,6 +242,8 @@ class EtcdMembership:
                 _log.error("node %s in etcd can't be read and is left out: %s", id, error)
                 return
             self._live[id] = Peer(id, record.name, record.url)
+            if id == self._self.id:
+                self._loaded.set()
             self._departed.pop(id, None)
         elif before is not None:
             self._add_departed(before)

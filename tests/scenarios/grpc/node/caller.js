@@ -1,6 +1,7 @@
 // Calls /test.Names/Name of a target, such as xds:///names, again and again, and prints who answered.
 'use strict';
 
+if (process.env.GRPC_XDS_BOOTSTRAP) require('./xds_over_tls');
 const grpc = require('@grpc/grpc-js');
 require('@grpc/grpc-js-xds').register();
 

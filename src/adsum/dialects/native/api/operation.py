@@ -52,6 +52,8 @@ class ApiOperation:
     description: str = ""
     needs_no_catalog: bool = False
     """True if the operation is served before the catalog is loaded."""
+    is_forwardable: bool = False
+    """True if another node may forward it for a caller whose rights it has checked. Then it needs `Action.FORWARD`."""
 
     @property
     def is_public(self) -> bool:

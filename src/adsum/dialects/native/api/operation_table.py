@@ -82,6 +82,7 @@ OPERATIONS: Final = (
         body=wire.RenewBody,
         max_body=MAX_RENEW_BODY_BYTES,
         description="The response lists the leases that could not be renewed: register these instances again.",
+        is_forwardable=True,
     ),
     ApiOperation(
         "override",

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from adsum.access.sessions import RIGHTS_CHANGED
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.asgi import NO_STORE, Receive, Scope, Send
 from adsum.dialects.native.events.event_groups import EventGroups, WatchPosition
 from adsum.dialects.native.events.heartbeat import HeartbeatTimer
 from adsum.dialects.native.events.watch_events import WatchedServices, changed_services
 from adsum.dialects.native.requests.disconnect_watch import DisconnectWatch
-from adsum.dialects.native.requests.rights_watch import RIGHTS_CHANGED, RightsWatch
+from adsum.dialects.native.requests.rights_watch import RightsWatch
 from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, AbortIfSilent, SendChunk
 from adsum.watches import Watch
 

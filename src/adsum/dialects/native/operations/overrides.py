@@ -164,9 +164,14 @@ def _log_unacknowledged(key: Key, body: wire.OverrideBody, report: wire.Acknowle
         )
 
 
+def _origin(view: wire.ConsumerView) -> str:
+    """Returns the node that knows the consumer, and the token that the consumer proved, if it proved one."""
+    return f"known to {view.node}, token {view.principal}" if view.principal else f"known to {view.node}"
+
+
 def _names(views: Sequence[wire.ConsumerView]) -> str:
     named = [
-        f"{quoted(view.name)} at {view.address} (known to {view.node}): {view.reason}"
+        f"{quoted(view.name)} at {view.address} ({_origin(view)}): {view.reason}"
         for view in views[:MAX_LOGGED_CONSUMERS]
     ]
     more = f" and {len(views) - MAX_LOGGED_CONSUMERS} more" if len(views) > MAX_LOGGED_CONSUMERS else ""

@@ -126,4 +126,11 @@ def _consumer(request: ApiRequest) -> Consumer | None:
         return None
     id = request.query.get("consumer") or secrets.token_hex(16)
     visible = request.principal.scopes.visible
-    return Consumer(id, request.query.get("name", ""), request.peer, acks_immediately=True, visible=visible)
+    return Consumer(
+        id,
+        request.query.get("name", ""),
+        request.peer,
+        acks_immediately=True,
+        visible=visible,
+        principal=request.principal.owner,
+    )

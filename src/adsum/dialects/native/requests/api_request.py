@@ -16,7 +16,7 @@ import msgspec
 
 from adsum import wire
 from adsum.access.control import AccessControl
-from adsum.access.credentials import Credentials, bearer_token
+from adsum.access.credentials import Credentials, presented_token
 from adsum.core import validation
 from adsum.core.access.actions import Action
 from adsum.core.access.principal import Principal
@@ -32,8 +32,7 @@ from adsum.dialects.native.requests.body_memory import BodyMemory
 MAX_QUERY_PARAMETERS: Final = 1_024
 """Parameters of a query. A query with more is refused."""
 
-UNKNOWN_SCHEME: Final = "-"
-"""Stands for an Authorization header of another scheme than Bearer: wrong credentials are never taken for none."""
+FORWARDED_TO: Final = wire.FORWARDED_TO_HEADER.lower().encode()
 
 _KEYED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]+)\]")
 _IN_PATH = re.compile(r"{(\w+)}")
@@ -118,13 +117,18 @@ class ApiRequest:
         """Returns if the caller may also do this action. Raises what `core.access.gate.require` raises."""
         self.access.require(self.principal, action, services)
 
+    @property
+    def is_forwarded(self) -> bool:
+        """Returns whether the request claims that another node forwards it for a caller."""
+        return self.operation.is_forwardable and self.header(FORWARDED_TO) is not None
+
     def is_forwarded_to(self, node_id: str) -> bool:
         """Returns whether another node forwarded the request to the node with this id.
 
         Raises `MisdirectedRequest` if it was forwarded to a node with another id, and what `require` raises if the
         caller is no node of this registry.
         """
-        target = self.header(wire.FORWARDED_TO_HEADER.lower().encode())
+        target = self.header(FORWARDED_TO)
         if target is not None:
             self.require(Action.FORWARD)
         if target is not None and target != node_id:
@@ -191,15 +195,9 @@ def peer_address(scope: Scope) -> str:
 
 
 def request_credentials(headers: Headers, certificate: bytes, address: str) -> Credentials:
-    """Returns what a request sends to prove who the caller is. `certificate` is that of its connection.
-
-    Several Authorization headers are wrong credentials: a proxy may have checked another one than this node would.
-    """
-    token = ""
-    for name, value in headers:
-        if name == b"authorization":
-            token = UNKNOWN_SCHEME if token else bearer_token(value.decode("latin-1")) or UNKNOWN_SCHEME
-    return Credentials(token, certificate, address)
+    """Returns what a request sends to prove who the caller is. `certificate` is that of its connection."""
+    authorizations = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+    return Credentials(presented_token(authorizations), certificate, address)
 
 
 @contextmanager

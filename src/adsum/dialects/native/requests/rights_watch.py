@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Final
 
 from adsum.access.control import AccessControl
+from adsum.access.sessions import RIGHTS_CHANGED
 from adsum.core.access.principal import Principal
 from adsum.core.errors import Unauthenticated
-
-RIGHTS_CHANGED: Final = "the rights of the caller have changed: connect again"
 
 
 class RightsWatch:

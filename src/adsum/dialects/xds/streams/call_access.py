@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from adsum.access.control import AccessControl
-from adsum.access.credentials import Credentials, bearer_token
+from adsum.access.credentials import Credentials, presented_token
+from adsum.access.sessions import RIGHTS_CHANGED
 from adsum.core.access.actions import Action
 from adsum.core.access.principal import Principal
 from adsum.core.errors import AdsumError, StoreUnavailable, Unauthenticated
@@ -17,9 +18,6 @@ from adsum.registry import Registry
 
 AUTHORIZATION: Final = "authorization"
 """The metadata with the token of the caller, as `Bearer TOKEN`."""
-UNKNOWN_SCHEME: Final = "-"
-"""Stands for credentials of another scheme than Bearer: wrong credentials are never taken for none."""
-RIGHTS_CHANGED: Final = "the rights of the caller have changed or ended: connect again"
 
 MAX_DELAYED_REFUSALS: Final = 1_000
 """Refusals of wrong credentials that are delayed at a time. Past it a refusal is sent at once, so that they can't take
@@ -127,6 +125,6 @@ class AdmittedCall:
 
 def call_credentials(call: StreamCall) -> Credentials:
     """Returns the credentials of a call: its token, its client certificate, and the IP address of its peer."""
-    authorization = call.metadata.get(AUTHORIZATION, "")
-    token = bearer_token(authorization) or (UNKNOWN_SCHEME if authorization else "")
+    authorization = call.metadata.get(AUTHORIZATION)
+    token = presented_token([authorization] if authorization is not None else [])
     return Credentials(token, call.certificate, call.peer.rpartition(":")[0].strip("[]"))

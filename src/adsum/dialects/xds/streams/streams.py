@@ -152,7 +152,8 @@ class Streams:
             return None
         address = stream.call.peer.rpartition(":")[0]
         id = self._watches.consumers.find_departed(node.id, address) or secrets.token_hex(16)
-        return Consumer(id, node.id, address, visible=stream.principal.scopes.visible)
+        principal = stream.principal
+        return Consumer(id, node.id, address, visible=principal.scopes.visible, principal=principal.owner)
 
     def _leave(self, stream: AdsStream, client: JoinedClient) -> None:
         client.session.close()
