@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from adsum.certificates.authority import Authority
 from adsum.client.credentials import find
 from adsum.client.credentials.choice import choose_registry
+from adsum.client.credentials.client_credentials import JOINED_ROLES
 from adsum.client.credentials.find import (
     are_nodes_of,
     candidate_folders,
@@ -26,6 +27,7 @@ from adsum.client.credentials.folder import (
     CredentialsFolder,
     RegistryCredentials,
 )
+from adsum.core.access.tokens import TokenRole
 from adsum.core.addresses import is_loopback_host
 from adsum.core.errors import Invalid
 from tests.client.secure_node import TOKEN
@@ -209,3 +211,7 @@ def test_no_token_goes_in_clear_to_any_address_but_loopback(address: object) -> 
 def test_names_that_look_like_loopback_are_not() -> None:
     for host in ("localhost.example", "127.0.0.1.example", "127.1", "0.0.0.0", "2130706433", ""):
         assert not is_loopback_host(host), host
+
+
+def test_credentials_that_came_from_a_line_are_replaced_by_a_line() -> None:
+    assert {role.value for role in (TokenRole.CLIENT, TokenRole.GATEWAY)} == JOINED_ROLES
