@@ -80,7 +80,8 @@ def join(loaded: Settings, file: str, name: str, folder: str, renew: bool) -> No
     With a line for a node this host becomes able to run one: its certificate and token are written to security/ below
     the folder of --data, as `adsum serve` has it, and `adsum serve --secure` starts it.
 
-    A host that joins again replaces its folder. Long-running programs renew the certificate by themselves.
+    A host that joins again replaces its folder. Its name is taken while its old token exists: revoke that first
+    (`adsum token revoke NAME`), or give another --name. Long-running programs renew the certificate by themselves.
 
     The exit code is 77 if the registry is not the one in the line, or refuses the invite.
     """
