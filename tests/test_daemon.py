@@ -31,7 +31,7 @@ PROGRAM = """
 import json, sys
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import AdsumError
-from adsum.daemon import serve
+from adsum.node_process import serve
 try:
     serve(ServeConfig(**json.loads(sys.argv[1])))
 except AdsumError as error:

@@ -46,7 +46,9 @@ FLOORS = (
     ("servers", "telemetry"),
     ("config", "file_descriptors"),
     ("envoy", "listeners", "node_security", "service_references"),
+    ("node_status",),
     ("daemon", "run"),
+    ("node_process",),
     ("demo",),
     ("cli",),
     ("__main__",),
@@ -85,6 +87,8 @@ PROVIDER_SIDE = (
     "listeners",
     "node_security",
     "daemon",
+    "node_process",
+    "node_status",
     "service_references",
     "peers",
 )

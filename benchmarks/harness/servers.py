@@ -20,7 +20,7 @@ from benchmarks.harness.processes import MeasuredProcess, free_port, is_listenin
 _SERVE: Final = """
 import sys
 from adsum.config.serve import ServeConfig
-from adsum.daemon import serve
+from adsum.node_process import serve
 serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds=sys.argv[3], node="bench"))
 """
 """The program of a node: what `adsum serve` does with the default settings, including the log."""
@@ -28,7 +28,7 @@ serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds=sys.argv[3], node="
 _SERVE_SECURE: Final = """
 import sys
 from adsum.config.serve import ServeConfig
-from adsum.daemon import serve
+from adsum.node_process import serve
 serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds="off", node="bench", secure=True, data=sys.argv[3]))
 """
 """The program of a node with TLS and tokens: what `adsum serve --secure` does."""

@@ -1,21 +1,14 @@
-"""The daemon: one registry node, composed from its configuration, and its life from start to stop."""
+"""The daemon: one registry node, composed from its configuration. `node_process` runs it until a signal ends it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
 import logging
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
-
-import uvloop
+from typing import TYPE_CHECKING, Final
 
 from adsum import dialects, stores, systemd, wire
 from adsum.access.caller_identities import CallerIdentities
@@ -25,19 +18,17 @@ from adsum.access.upkeep import TokenUpkeep
 from adsum.clock import SystemClock
 from adsum.config.security import INSECURE_WARNING
 from adsum.config.serve import ServeConfig
-from adsum.core.catalog.documents import INTENT_KINDS
-from adsum.core.catalog.status_counts import StatusCounter
-from adsum.core.errors import AdsumError, Invalid
+from adsum.core.errors import Invalid
 from adsum.core.liveness.guard import Guard
 from adsum.core.liveness.heartbeats import lost_after
 from adsum.core.validation import without_credentials
 from adsum.dialects.dialect import Dialect, DialectContext
 from adsum.etcd.address import SCHEME, EtcdAddress
-from adsum.file_descriptors import raise_descriptor_limit
 from adsum.keeper import Keeper
 from adsum.listeners import Listeners
 from adsum.node_security.admission import admit_node, check_open_node
 from adsum.node_security.first_steps import first_steps
+from adsum.node_status import NodeStatusReader
 from adsum.peers import advertised_url
 from adsum.peers.peers import Peers
 from adsum.ports import Clock
@@ -45,24 +36,17 @@ from adsum.probes import Probes
 from adsum.registry import Registry
 from adsum.service_references import ServiceReferences
 from adsum.telemetry import Logs, Telemetry, gauges
-from adsum.telemetry.sink import Sink
-from adsum.version import __version__
 
 if TYPE_CHECKING:
-    from adsum.envoy.gateway import Gateway
     from adsum.node_security.node_security import NodeSecurity
 
 ADDRESS_DECISION_CACHE_SIZE: Final = 65_536
 """IP addresses whose check against the address policy is cached: thousands of instances share a host."""
-GC_THRESHOLDS: Final = (10_000, 5, 2_000)
-"""Thresholds of the cycle collector's generations (`gc.set_threshold`). A collection of generation 0 takes about 2 ms,
-one of generation 1 about 10 ms."""
-
 _log = logging.getLogger("adsum.daemon")
 
 
 class Daemon:
-    """A registry node. `start` and `stop` it in a running loop, or `run` it until a signal or a failure ends it."""
+    """A registry node. `start` and `stop` it in a running loop."""
 
     def __init__(self, config: ServeConfig, logs: Logs | None = None, descriptor_limit: int = sys.maxsize) -> None:
         """`descriptor_limit`: the most file descriptors that the process may have.
@@ -72,7 +56,6 @@ class Daemon:
         config.check_exposure(config.listen_addresses)
         self._config = config
         self._clock = SystemClock()
-        self._started = self._clock.wall(), self._clock.now()
         self._rng = rng = Random()  # jitter
         self._telemetry = Telemetry(self._clock, logs)
         self._logs = logs
@@ -114,12 +97,22 @@ class Daemon:
         if security is not None:
             security.on_authority = self._authority_changed
             security.request_certificate = self._peers.request_certificate
+        self._status = NodeStatusReader(
+            config,
+            self.registry,
+            self._keeper,
+            self._store,
+            self._sharding,
+            self._telemetry,
+            security,
+            self._all_dialects,
+            self._clock,
+        )
         self._dialects = self._create_dialects()
         certificates = security.certificates if security is not None else None
         self._listeners = Listeners(
             config, self._dialects, descriptor_limit, self._telemetry.connection_shed, certificates
         )
-        self._status_counter = StatusCounter()
 
     def _create_dialects(self) -> dict[str, Dialect]:
         """Creates every dialect of `DIALECTS` that the settings do not switch off, by name."""
@@ -226,61 +219,6 @@ class Daemon:
         await self.access.stop()
         await self.registry.stop()
 
-    async def run(
-        self,
-        make_gateway: Callable[[str], Gateway] | None = None,
-        reload_config: Callable[[], ServeConfig] | None = None,
-    ) -> None:
-        """Runs until SIGTERM or SIGINT; a second signal ends the process at once.
-
-        `make_gateway` makes a gateway for the xDS address that it gets; the gateway runs as long as the node.
-        `reload_config` reads the settings again, on SIGHUP. Raises `AdsumError` if the registry fails, and the error of
-        the gateway if that fails.
-        """
-        ended, hung_up = asyncio.Event(), asyncio.Event()
-        gateways: list[Gateway] = []
-        with _signals(ended, hung_up):
-            await self.start()
-            _print(f"adsum {__version__} listens on {' '.join(self.urls)}\n{self._first_steps()}")
-            failing = asyncio.create_task(self.registry.wait_until_failed())
-            ending = asyncio.create_task(ended.wait())
-            tasks: list[asyncio.Task[Any]] = [failing, ending]
-            if make_gateway is not None:
-                tasks.append(asyncio.create_task(_run_gateway(make_gateway, self.xds, gateways)))
-            reloading = asyncio.create_task(self._reload_on_hangup(hung_up, reload_config, gateways))
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            failure = failing.result() if failing.done() else None
-            for task in (*tasks, reloading):
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.gather(reloading, return_exceptions=True)
-            await self.stop()
-            if failure is not None:
-                raise AdsumError(f"the registry can't go on: {failure}")
-            for outcome in outcomes:
-                if isinstance(outcome, Exception):
-                    raise outcome
-
-    async def _reload_on_hangup(
-        self, hung_up: asyncio.Event, reload_config: Callable[[], ServeConfig] | None, gateways: Sequence[Gateway]
-    ) -> None:
-        """On each SIGHUP, read the settings again and apply those that can change; a gateway does the same."""
-        while True:
-            await hung_up.wait()
-            hung_up.clear()
-            systemd.notify(systemd.reloading_state())
-            try:
-                if reload_config is not None:
-                    await self.reload(reload_config())
-            except AdsumError as error:
-                _log.error("the settings stay as they were: %s", error)
-            settled = asyncio.Event()
-            for gateway in gateways:
-                gateway.reload(settled.set)
-            if gateways:
-                await settled.wait()
-            systemd.notify(systemd.READY)
-
     async def reload(self, config: ServeConfig) -> None:
         """Applies the settings that can change while the node runs; logs these, and those that need a restart."""
         before = self._config
@@ -320,57 +258,21 @@ class Daemon:
         """The listen address of xDS, HOST:PORT; "" if xDS is off."""
         return next(iter(self.addresses.get("xds", ())), "")
 
-    def status(self) -> wire.NodeStatus:
-        """Returns the status of this node."""
-        snapshot, leases = self.registry.snapshot, self._keeper.leases
-        wall, began = self._started
-        unready = self.registry.unready_reason()
-        return wire.NodeStatus(
-            node=self._config.node,
-            version=__version__,
-            ready=not unready,
-            unready_reason=unready,
-            epoch=snapshot.epoch,
-            revision=snapshot.revision,
-            store=without_credentials(self._config.store),
-            started=round(wall, 3),
-            uptime=round(self._clock.now() - began, 3),
-            age=self.registry.age(),
-            isolated_seconds=self.registry.isolated_seconds(),
-            services=len(snapshot.services),
-            instances=snapshot.instance_count,
-            catalog_bytes=snapshot.size,
-            catalog_max_bytes=self.registry.max_catalog_bytes,
-            intent_bytes=snapshot.documents.size(INTENT_KINDS),
-            status_counts=self._status_counter.count(snapshot),
-            watches=self.registry.watches.count,
-            consumers=self.registry.watches.consumers.connected_count,
-            consumers_departed=self.registry.watches.consumers.departed_count,
-            consumers_lost=self.registry.watches.consumers.lost_count,
-            leases=len(leases),
-            leases_lapsed=leases.lapsed_count,
-            checks=self._keeper.check_count,
-            check_lag=self._telemetry.lag.seconds,
-            checks_overdue=self._telemetry.lag.overdue,
-            shards=len(self._sharding.kept_shards),
-            peers=[wire.PeerView(peer.name, peer.url, share) for peer, share in self._sharding.peers()],
-            store_condition=dict(self._store.condition()),
-            guards=dict(self._telemetry.guards),
-            security=self._config.security,
-            certificates=self._security.views() if self._security is not None else [],
-            **self._dialects_status(),
-        )
-
-    def _first_steps(self) -> str:
-        """Returns what to print at the first start of a secure node."""
+    @property
+    def first_steps(self) -> str:
+        """What to print at the first start of a secure node; "" at every other start."""
         security = self._security
         return first_steps(security.admin_token_file) if security is not None and security.is_new else ""
 
-    def _dialects_status(self) -> dict[str, Any]:
-        return {name: value for dialect in self._dialects.values() for name, value in dialect.node_status().items()}
+    def status(self) -> wire.NodeStatus:
+        """Returns the status of this node."""
+        return self._status.read()
 
     def _authority_changed(self) -> None:
         self._identities.authority_changed(_own_authority(self._security) or b"")
+
+    def _all_dialects(self) -> Iterable[Dialect]:
+        return self._dialects.values()
 
     def _is_requested(self, service: str) -> bool:
         return any(dialect.is_requested(service) for dialect in self._dialects.values())
@@ -384,25 +286,6 @@ class Daemon:
             reason = self._denial_reason(address)
             if reason is not None:
                 raise Invalid("address", reason)
-
-
-def serve(
-    config: ServeConfig,
-    make_gateway: Callable[[str], Gateway] | None = None,
-    reload_config: Callable[[], ServeConfig] | None = None,
-) -> None:
-    """Runs a node in this process until a signal ends it; see `Daemon.run`. Raises `AdsumError` for the operator."""
-    # Read when grpc is imported. Otherwise it writes a line for every failed TLS handshake, which anyone can cause.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    limit = raise_descriptor_limit()
-    _collect_rarely()
-    if config.insecure and config.log_level == "error" and sys.stderr is not None:
-        sys.stderr.write(f"{INSECURE_WARNING}\n")  # The log leaves it out.
-    logs = Logs(config.log_level, config.log_format)
-    try:
-        uvloop.run(Daemon(config, logs, limit).run(make_gateway, reload_config))
-    finally:
-        logs.close()
 
 
 def _make_security(config: ServeConfig, clock: Clock) -> NodeSecurity | None:
@@ -422,50 +305,3 @@ def _own_authority(security: NodeSecurity | None) -> bytes | None:
     if security is None:
         return None
     return b"" if security.authority.is_external else security.authority.certificate_pem()
-
-
-async def _run_gateway(make: Callable[[str], Gateway], xds: str, running: list[Gateway]) -> None:
-    """Runs a gateway until cancelled, and drains it then. It is added to `running` once it serves."""
-    gateway = make(xds)
-    try:
-        await gateway.start()
-        running.append(gateway)
-        _print(f"adsum gateway listens on {' '.join(gateway.urls)}\n")
-        await gateway.wait_until_failed()
-    finally:
-        await gateway.stop()
-
-
-def _print(text: str) -> None:
-    """Writes to standard output without waiting: a pipe without a reader and a full disk must not stop the node."""
-    if sys.stdout is not None:
-        sink = Sink(sys.stdout.fileno())
-        sink.put(text.encode())
-        sink.close(timeout=0.0)
-
-
-@contextlib.contextmanager
-def _signals(ended: asyncio.Event, hung_up: asyncio.Event) -> Iterator[None]:
-    """Sets `ended` on SIGTERM or SIGINT, and `hung_up` on SIGHUP, inside the `with` block."""
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        ended.set()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(signum)  # The system's default action ends the process on the second signal.
-            signal.signal(signum, signal.SIG_DFL)
-
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, end)
-    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
-
-
-def _collect_rarely() -> None:
-    """Makes cycle collections rare: they block the node, and nearly all objects live long and are in no cycle."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)

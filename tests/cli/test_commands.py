@@ -18,11 +18,13 @@ from click.shell_completion import ShellComplete
 from adsum import wire
 from adsum.cache_files import cache_folder
 from adsum.cli import arguments, main
+from adsum.cli import client as cli_client
 from adsum.cli.commands import status as status_command
 from adsum.cli.root import root
 from adsum.client.sources.source import ViewPosition
 from adsum.client.sync import SyncClient
 from adsum.client.views.view_cache import CachedView, ViewCache
+from adsum.config import client as config_client
 from adsum.config.serve import ServeConfig
 from adsum.core.model import Endpoint, Instance
 from tests.cli.conftest import Adsum
@@ -156,6 +158,18 @@ async def test_the_reason_of_a_node_that_declines_is_quoted(adsum: Adsum, comman
     assert result.code == 69
     assert f"no registry is available: {node.url}: etcd is away (try again when that is over" in result.err
     assert "running there" not in result.err
+
+
+async def test_a_host_that_has_joined_no_registry_gets_the_way_to_one_on_another_host(
+    adsum: Adsum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_client, "DEFAULT_URL", UNUSED_URL)
+    monkeypatch.setattr(cli_client, "DEFAULT_URL", UNUSED_URL)
+    result = await asyncio.to_thread(adsum, "ls")
+    assert result.code == 69
+    assert "--url or ADSUM_URL sets the address; `adsum join` joins a registry on another host)" in result.err
+    elsewhere = await asyncio.to_thread(adsum, "ls", "--url", "http://127.0.0.1:2")
+    assert "adsum join" not in elsewhere.err
 
 
 def cache_view(url: str, id: str, age: float = 90.0) -> None:

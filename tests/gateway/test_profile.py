@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -57,3 +59,11 @@ def test_metadata_without_a_valid_profile_is_refused(metadata: dict[str, Any], f
     with pytest.raises(Invalid) as refused:
         GatewayProfile.from_metadata(metadata)
     assert refused.value.field == field
+
+
+def test_an_envoy_without_a_profile_gets_the_line_that_its_bootstrap_needs() -> None:
+    with pytest.raises(Invalid) as refused:
+        GatewayProfile.from_metadata({})
+    line = re.search('`"node": (.+)`', str(refused.value))
+    assert line is not None
+    assert GatewayProfile.from_metadata(json.loads(line[1])["metadata"]).listen == ("0.0.0.0:8080",)

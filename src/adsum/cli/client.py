@@ -11,6 +11,7 @@ from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.loader import Settings
 from adsum.client.client import Client
 from adsum.client.errors import NotAllowed, NotAuthenticated, RegistryUnavailable
+from adsum.config.addresses import DEFAULT_URL
 from adsum.config.client import ClientConfig
 from adsum.core.errors import Invalid
 
@@ -70,6 +71,8 @@ def _unavailable(error: RegistryUnavailable, url: str) -> CommandFailed:
     if error.untrusted:
         return CommandFailed(ExitCode.UNAVAILABLE, problem)
     server = "it" if system else "`adsum serve`"
+    # A host that has joined a registry has another URL.
+    other = "; `adsum join` joins a registry on another host" if url == DEFAULT_URL else ""
     return CommandFailed(
-        ExitCode.UNAVAILABLE, f"{problem} (is {server} running there? --url or ADSUM_URL sets the address)"
+        ExitCode.UNAVAILABLE, f"{problem} (is {server} running there? --url or ADSUM_URL sets the address{other})"
     )

@@ -21,6 +21,10 @@ HEALTH_PROBE_AGENT: Final = "adsum-gateway"
 """The user agent of a gateway's health probe of a registry: the probe routes nothing and receives no resources."""
 METADATA_KEY: Final = "adsum"
 """The key of a gateway's profile in its node metadata."""
+PROFILE_NEEDED: Final = (
+    "must be the profile of a gateway: give the bootstrap of the Envoy at least the addresses of its listeners, "
+    f'`"node": {{"metadata": {{"{METADATA_KEY}": {{"listen": ["0.0.0.0:8080"]}}}}}}`'
+)
 
 _LISTEN: Final = re.compile(r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<ipv4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 
@@ -77,7 +81,7 @@ class GatewayProfile:
         """Returns the profile in node metadata. Raises `Invalid` for any other content: the peer is not trusted."""
         profile = metadata.get(METADATA_KEY)
         if not isinstance(profile, Mapping):
-            raise Invalid(METADATA_KEY, "must be the profile of a gateway")
+            raise Invalid(METADATA_KEY, PROFILE_NEEDED)
         listen = profile.get("listen")
         if not (isinstance(listen, (list, tuple)) and all(isinstance(address, str) for address in listen)):
             raise Invalid("listen", "must be a list of addresses")

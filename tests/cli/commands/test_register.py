@@ -7,8 +7,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adsum.core.access.tokens import format_token
 from tests.cli.conftest import Adsum
 
 if TYPE_CHECKING:
@@ -49,3 +51,16 @@ def test_register_keeps_an_instance_listed_until_it_is_stopped(
     deadline = time.monotonic() + 10
     while adsum("ls", "cache").code != 3:
         assert time.monotonic() < deadline
+
+
+def test_register_names_the_reason_why_it_may_not_register(
+    registry: RunningDaemon, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(format_token("ab" * 8, "s" * 43))
+    waiting = started("register", "cache", "--port", "6379", "--token-file", str(token))
+    assert waiting.stderr is not None
+    line = waiting.stderr.readline()
+    assert "is not listed yet: the registry refused (401)" in line
+    assert f"the token comes from {token}" in line

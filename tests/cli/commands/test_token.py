@@ -145,7 +145,7 @@ async def test_an_invite_prints_the_line_alone(node: SecureNode, adsum: Adsum) -
     node.answers["POST /api/v1/invites"] = lambda _: (201, invite)
     result = await run(adsum, "token", "invite", "--for", "node")
     assert (result.code, result.out) == (0, f"{LINE}\n")
-    assert "it joins one host with the scopes node read:*, in 1 h" in result.err
+    assert "it joins one host with the scopes node read:*, and expires in 1 h" in result.err
     assert body_of(node) == {"role": "node"}
 
 

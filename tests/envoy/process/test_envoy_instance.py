@@ -65,3 +65,4 @@ async def test_each_new_reason_is_logged_once(
         "the gateway does not accept requests yet: Envoy does not answer: it starts",
         "the gateway does not accept requests yet: no registry answers",
     ]
+    assert "`adsum join` joins a registry on another host" in caplog.messages[-1]

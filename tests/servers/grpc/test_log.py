@@ -13,7 +13,7 @@ from pathlib import Path
 SERVE = """
 import sys
 from adsum.config.serve import ServeConfig
-from adsum.daemon import serve
+from adsum.node_process import serve
 serve(ServeConfig(listen="127.0.0.1:0", store="memory:", xds=sys.argv[1], node="n", secure=True, data=sys.argv[2]))
 """
 WAIT_TIMEOUT = 30.0

@@ -53,8 +53,8 @@ def invite(loaded: Settings, role: str, scope: tuple[str, ...], lifetime: float 
     click.echo(checked_secret(lambda: str(parse_join_line(issued.line))))
     uses = "one host" if issued.single_use else "any number of hosts"
     output.print_message(
-        f"it joins {uses} with the scopes {' '.join(issued.scopes)}, {output.until(issued.expires, time.time())}; on "
-        "the other host run `adsum join` and paste it"
+        f"it joins {uses} with the scopes {' '.join(issued.scopes)}, and expires "
+        f"{output.until(issued.expires, time.time())}; on the other host run `adsum join` and paste it"
     )
 
 

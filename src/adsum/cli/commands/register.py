@@ -66,7 +66,7 @@ async def _register_until_signal(client: Client, loaded: Settings, service: str)
     if registrar.registered and registrar.instance is not None:
         output.print_message(f"{key} is listed at {registrar.instance.authority}; Ctrl-C deregisters it")
     else:
-        problem = registrar.conflict or "no registry answers"
+        problem = registrar.conflict or registrar.denial or "no registry answers"
         output.print_message(f"{key} is not listed yet: {problem}; trying again until Ctrl-C")
     await signalled.wait()
     drain = await registrar.drain(reason="adsum register was stopped")

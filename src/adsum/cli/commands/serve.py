@@ -47,7 +47,7 @@ def serve(loaded: Settings) -> None:
     With --gateway the node also runs a gateway, as `adsum gateway` does; both stop together. One such process is enough
     for one host.
     """
-    from adsum import daemon, stores
+    from adsum import node_process, stores
 
     # Without it, grpc writes a line to standard error for each failed TLS handshake.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -57,7 +57,7 @@ def serve(loaded: Settings) -> None:
         if config.gateway != OFF:
             _plan(loaded, config.xds)  # Fails before the node starts if a setting is invalid.
         make_gateway = None if config.gateway == OFF else lambda xds: _make_gateway(loaded, xds)
-        daemon.serve(config, make_gateway, lambda: loaded.reload().get(ServeConfig))
+        node_process.serve(config, make_gateway, lambda: loaded.reload().get(ServeConfig))
     except Invalid as error:
         raise loaded.config_error(error) from None
 

@@ -26,6 +26,7 @@ from adsum.client.credentials.folder import (
     parse_token_file,
     read_bounded,
 )
+from adsum.core.access.tokens import TokenRole
 from adsum.core.errors import Invalid
 
 MIN_RELOAD_INTERVAL: Final = 1.0
@@ -35,6 +36,9 @@ NO_TOKEN: Final = (
     "no token was sent: join this host to the registry with `adsum join`, or name a file with a token by "
     f"--token-file or {TOKEN_FILE_VARIABLE}"
 )
+JOINED_ROLES: Final = frozenset({TokenRole.CLIENT.value, TokenRole.GATEWAY.value})
+"""The roles whose credentials come from a join line. A node keeps those on its own host valid by itself."""
+REJOIN: Final = "; `adsum join` with a new line of `adsum token invite` replaces it"
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +84,10 @@ class ClientCredentials:
     def origin(self) -> str:
         """Where the token comes from, as a clause for errors."""
         file = self._token_path()
-        return f"the token comes from {file}" if self._token and file is not None else NO_TOKEN
+        if not self._token or file is None:
+            return NO_TOKEN
+        role = self.joined.role if self.joined is not None and self._token_file is None else ""
+        return f"the token comes from {file}{REJOIN if role in JOINED_ROLES else ''}"
 
     def headers(self, url: str) -> dict[str, str]:
         """Returns the headers that prove who this client is to the node at `url`.

@@ -120,7 +120,10 @@ class EnvoyInstance:
         reason = await unreachable_reason(self.plan.registry_nodes, self.secrets.identity)
         if not reason:
             return f"a registry answers at {nodes}, but has not sent a configuration"
-        return f"no registry answers at {nodes} (is `adsum serve` running there? --xds names its address): {reason}"
+        remedy = "is `adsum serve` running there? --xds names its address"
+        if not self.secrets.identity:
+            remedy += "; `adsum join` joins a registry on another host"
+        return f"no registry answers at {nodes} ({remedy}): {reason}"
 
 
 def _argv(plan: GatewayPlan, bootstrap: Path, hot_restart_arguments: Sequence[str]) -> list[str | Path]:

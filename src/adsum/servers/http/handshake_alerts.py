@@ -32,10 +32,10 @@ class HandshakeAlerts:
         self._tcp = tcp
 
     def close(self) -> None:
-        """Ends the wait for the peer."""
+        """Ends the wait for the peer, and forgets the error, whose traceback leads back to this object."""
         if self._timer is not None:
             self._timer.cancel()
-        self._tcp = None
+        self._tcp = self._timer = self.error = None
 
     def failed(self, error: ssl.SSLError) -> None:
         """Notes the failure. Has the alert sent, which OpenSSL has written by now."""

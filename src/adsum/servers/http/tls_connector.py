@@ -106,6 +106,7 @@ class TlsConnector:
             self._log.failed(peer, error, asyncio.get_running_loop().time())
         finally:
             self._under_way.pop(task, None)
+            del task  # A cancelled task keeps this frame, and so itself: the cycle collector seldom frees old objects.
 
     def close(self) -> None:
         """Closes the connections in their handshake."""
