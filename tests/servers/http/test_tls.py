@@ -322,9 +322,7 @@ async def test_handshakes_that_fail_leave_nothing_for_the_cycle_collector(
             await _until(lambda: TLS_TIMEOUT in shed)
             await _until(lambda: not server.handshakes)
             assert {TLS_CROWDED, TLS_TIMEOUT, TLS_FAILED} <= set(shed)
-            if (
-                type(asyncio.get_running_loop()).__module__ != "asyncio.unix_events"
-            ):  # asyncio has cycles.
+            if type(asyncio.get_running_loop()).__module__ != "asyncio.unix_events":  # asyncio has cycles.
                 await _until(lambda: not left())
 
 
