@@ -182,8 +182,13 @@ def _read_line(file: str) -> JoinLine:
             "or run `adsum join` and paste it; revoke this one if others use this host",
         )
     if file != STANDARD_INPUT:
-        with Path(file).open() as opened:
-            text = opened.read(MAX_LINE_LENGTH + 1)
+        try:
+            with Path(file).open(errors="replace") as opened:
+                text = opened.read(MAX_LINE_LENGTH + 1)
+        except OSError as error:
+            raise CommandFailed(
+                ExitCode.USAGE, f"{file} can't be read: {error.strerror}; it must hold the line of `adsum token invite`"
+            ) from None
     elif sys.stdin.isatty():
         text = click.prompt("Line that `adsum token invite` printed", hide_input=True, err=True)
     else:
