@@ -187,7 +187,7 @@ def _read_line(file: str) -> JoinLine:
                 text = opened.read(MAX_LINE_LENGTH + 1)
         except OSError as error:
             raise CommandFailed(
-                ExitCode.USAGE, f"{file} can't be read: {error.strerror}; it must hold the line of `adsum token invite`"
+                ExitCode.FAILURE, f"{file}: {error.strerror}; it must hold the line that `adsum token invite` printed"
             ) from None
     elif sys.stdin.isatty():
         text = click.prompt("Line that `adsum token invite` printed", hide_input=True, err=True)
