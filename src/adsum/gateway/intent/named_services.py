@@ -23,8 +23,8 @@ class NamedServices(NamedTuple):
     takes_every_host: bool = False
 
     def are_visible(self, visible: NamePatterns) -> bool:
-        """Returns whether all targets are among the visible services."""
-        return visible.is_all or all(map(visible.includes, self.targets))
+        """Returns whether all targets are among the visible services; for a route without one, all hosts."""
+        return visible.is_all or all(map(visible.includes, self.targets or self.hosts))
 
     def may_declare(self, scopes: Scopes) -> bool:
         """Returns whether the scopes allow to declare it: the right to operate both ends, targets and hosts.
