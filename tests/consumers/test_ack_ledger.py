@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from adsum.consumers import ack_ledger, mute_addresses
-from adsum.consumers.ack_ledger import LOST_LISTED_FOR, MUTE_AFTER, AckLedger, AckRecord, AckStatus
+from adsum.consumers.ack_ledger import LOST_LISTED_FOR, MUTE_AFTER, AckLedger, AckStatus
+from adsum.consumers.ack_record import AckRecord
 from adsum.consumers.consumer import Consumer
 from adsum.consumers.mute_addresses import MAX_MUTES_PER_ADDRESS
 from adsum.core.access.scopes import NO_NAMES, intern_patterns

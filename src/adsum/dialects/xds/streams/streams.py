@@ -13,6 +13,7 @@ from typing import Final
 
 from adsum.consumers import Consumer
 from adsum.core.access.principal import Principal
+from adsum.core.addresses import split_host_port
 from adsum.core.errors import AdsumError, Invalid
 from adsum.dialects.xds.publisher import Publisher
 from adsum.dialects.xds.streams.ack_delay import AckDelay
@@ -150,7 +151,7 @@ class Streams:
         """
         if node.is_observer:
             return None
-        address = stream.call.peer.rpartition(":")[0]
+        address, _ = split_host_port(stream.call.peer)
         id = self._watches.consumers.find_departed(node.id, address) or secrets.token_hex(16)
         principal = stream.principal
         return Consumer(id, node.id, address, visible=principal.scopes.visible, principal=principal.owner)
