@@ -224,13 +224,6 @@ async def test_a_renewal_needs_a_host_that_has_joined(folder: CredentialsFolder,
     assert "there is no registry that this host has joined; join first" in result.err
 
 
-def test_a_file_of_bytes_holds_no_line(folder: CredentialsFolder, adsum: Adsum, tmp_path: Path) -> None:
-    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    wrong = adsum("join", str(tmp_path / "bytes"))
-    assert (wrong.code, "whole line" in wrong.err) == (2, True)
-    assert not folder.path.exists()
-
-
 def test_a_line_as_an_argument_is_refused_without_repeating_it(folder: CredentialsFolder, adsum: Adsum) -> None:
     line = str(JoinLine(["10.0.0.5:1"], "ab" * 8, SECRET, "ab" * 32))
     result = adsum("join", line)
