@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 DAY: Final = 86_400.0
 WARNING_DAYS: Final = (30, 7, 1)
@@ -35,6 +38,14 @@ class CertificateLife(NamedTuple):
     def due(self, share: float) -> float:
         """Returns the instant at which this share of the life is over."""
         return self.begins + share * (self.expires - self.begins)
+
+
+def certificate_life(
+    certificate: x509.Certificate, name: str, remedy: str = "", *, is_renewed: bool = False
+) -> CertificateLife:
+    """Returns the life of a certificate."""
+    begins, expires = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+    return CertificateLife(name, begins, expires, remedy, is_renewed)
 
 
 class ExpiryWarnings:

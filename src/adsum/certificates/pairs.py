@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from adsum.certificates.hashes import MAX_CERTIFICATES_BYTES, parse_certificates
 from adsum.core.errors import Invalid
 
-_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
+PEM_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
+"""A block of a PEM; its group is the kind."""
 _ENCRYPTED: Final = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
 
 
@@ -44,9 +45,9 @@ def make_pair(chain: bytes, key: bytes, chain_field: str = "tls_cert", key_field
 
     Each text may hold other blocks, too: certificates are taken from the one, and the key from the other.
     """
-    certificates = b"\n".join(block[0] for block in _BLOCK.finditer(chain) if block[1] == b"CERTIFICATE")
-    keys = [block[0] for block in _BLOCK.finditer(key) if block[1].endswith(b"PRIVATE KEY")]
-    if _ENCRYPTED.search(key):
+    certificates = b"\n".join(block[0] for block in PEM_BLOCK.finditer(chain) if block[1] == b"CERTIFICATE")
+    keys = [block[0] for block in PEM_BLOCK.finditer(key) if block[1].endswith(b"PRIVATE KEY")]
+    if is_encrypted(key):
         raise Invalid(
             key_field, "is encrypted, and there is nobody to enter its passphrase: remove it with `openssl pkey`"
         )
@@ -60,6 +61,11 @@ def make_pair(chain: bytes, key: bytes, chain_field: str = "tls_cert", key_field
     if private.public_key() != parsed[0].public_key():
         raise Invalid(key_field, "does not belong to the certificate, which must come first in its file")
     return KeyPair(certificates + b"\n", keys[0] + b"\n", tuple(parsed))
+
+
+def is_encrypted(pem: bytes) -> bool:
+    """Returns whether a key in the text needs a passphrase."""
+    return _ENCRYPTED.search(pem) is not None
 
 
 def read_pem(path: Path, setting: str) -> bytes:

@@ -16,8 +16,10 @@ from adsum.wire import tokens
 MIN_LIFETIME: Final = 1.0
 """Seconds for which a token or an invite is valid, at least."""
 
-ISSUE_LIFETIME: Final = DurationType(MIN_LIFETIME, tokens.MAX_TOKEN_LIFETIME)
-"""The type of a lifetime of a token or an invite."""
+TOKEN_LIFETIME: Final = DurationType(MIN_LIFETIME, tokens.MAX_TOKEN_LIFETIME)
+"""The type of a lifetime of a token."""
+INVITE_LIFETIME: Final = DurationType(MIN_LIFETIME, tokens.MAX_INVITE_LIFETIME)
+"""The type of a lifetime of an invite."""
 SCOPE_HELP: Final = (
     "RIGHT:PATTERN, such as read:orders, write:team-a-* or operate:*; or admin. May be given several times"
 )

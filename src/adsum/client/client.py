@@ -293,7 +293,7 @@ class Client:
     def _renew_certificate(self) -> ClientCertificateRenewal | None:
         """Begins to keep the certificate of this host valid, if it has one and an event loop runs."""
         joined = self._credentials.joined if self._credentials is not None else None
-        if joined is None or joined.certificate is None or not joined.token:
+        if joined is None or joined.folder is None or joined.certificate is None or not joined.token:
             return None
         try:
             asyncio.get_running_loop()
@@ -301,7 +301,7 @@ class Client:
             return None
         from adsum.client.native.certificate_renewal import ClientCertificateRenewal
 
-        return ClientCertificateRenewal(joined, self.api, self._clock, self._rng)
+        return ClientCertificateRenewal(joined.folder, self._clock, self._rng)
 
     @property
     def api(self) -> RegistryApi:

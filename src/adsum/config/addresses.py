@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from adsum.core.address_policy import Network
+from adsum.core.addresses import is_loopback_host, split_host_port
 from adsum.core.errors import Invalid
 from adsum.core.validation import quoted
 
@@ -32,8 +33,4 @@ def parse_networks(field: str, values: Sequence[str]) -> list[Network]:
 
 def is_loopback(listen: str) -> bool:
     """Returns whether only this host can reach the HOST:PORT."""
-    host = listen.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback_host(split_host_port(listen)[0])

@@ -27,6 +27,14 @@ def is_ip_address(address: str) -> bool:
     return True
 
 
+def is_loopback_host(host: str) -> bool:
+    """Returns whether the host is this host itself, by a loopback address (without brackets) or the name localhost."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def split_host_port(address: str) -> tuple[str, str]:
     """Returns the host and the port in HOST:PORT as text, the host without the brackets of an IPv6 address."""
     host, _, port = address.rpartition(":")

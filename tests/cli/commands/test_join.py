@@ -244,8 +244,36 @@ def test_a_wrong_line_is_refused_without_repeating_it(
 
 def test_a_file_that_is_missing_is_named(folder: CredentialsFolder, adsum: Adsum, tmp_path: Path) -> None:
     result = adsum("join", str(tmp_path / "nothing"))
-    assert result.code == 1
-    assert f"{tmp_path}/nothing: No such file or directory" in result.err
+    assert (result.code, result.out) == (1, "")
+    assert f"{tmp_path}/nothing: No such file or directory; it must hold the line" in result.err
+
+
+def test_a_file_that_is_no_text_is_refused_as_a_wrong_line(
+    folder: CredentialsFolder, adsum: Adsum, tmp_path: Path
+) -> None:
+    (tmp_path / "line").write_bytes(b"\xff\xfe\x00" + SECRET.encode())
+    result = adsum("join", str(tmp_path / "line"))
+    assert result.code == 2
+    assert "the line must be the whole line that `adsum token invite` printed" in result.err
+    assert SECRET not in result.err
+
+
+@pytest.mark.parametrize(
+    ("role", "end"),
+    [(TokenRole.CLIENT, "; --folder names another\n"), (TokenRole.NODE, "/security: Not a directory\n")],
+)
+async def test_a_folder_that_can_not_be_written_is_named_with_the_option_for_it(
+    joining: JoiningNode, folder: CredentialsFolder, adsum: Adsum, tmp_path: Path, role: TokenRole, end: str
+) -> None:
+    joining.role = role
+    (tmp_path / "file").write_text("")
+    inside = tmp_path / "file" / "inside"
+    line = write_line(tmp_path, joining.line())
+    result = await run(adsum, "join", line, "--name", "web1", "--folder", str(inside), "--data", str(inside))
+    assert result.code in (1, 78)
+    assert result.err.startswith("adsum: ")
+    assert str(tmp_path / "file") in result.err
+    assert result.err.endswith(end)
 
 
 async def test_nodes_that_do_not_answer_are_passed_over(

@@ -74,6 +74,29 @@ async def test_a_created_token_goes_into_a_new_private_file(node: SecureNode, ad
     assert len(node.requests) == before
 
 
+async def test_no_token_is_created_without_a_file_for_it(node: SecureNode, adsum: Adsum, tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "ci-token"
+    result = await run(adsum, "token", "create", "ci", "--scope", "read:*", "--output", str(path))
+    assert (result.code, result.out, node.requests) == (2, "", [])
+    assert result.err == f"adsum: --output: {path} can't be made: No such file or directory; name another file\n"
+
+
+async def test_a_secret_goes_into_the_file_that_was_made_and_into_no_other(
+    node: SecureNode, adsum: Adsum, tmp_path: Path
+) -> None:
+    path, other = tmp_path / "ci-token", tmp_path / "other"
+    other.write_text("")
+
+    def issue(_: bytes) -> tuple[int, Any]:
+        path.unlink()
+        path.symlink_to(other)
+        return 201, {"token": OTHER_TOKEN, "view": view()}
+
+    node.answers["POST /api/v1/tokens"] = issue
+    await run(adsum, "token", "create", "ci", "--scope", "read:*", "--output", str(path))
+    assert other.read_text() == ""
+
+
 async def test_no_file_is_left_when_the_token_is_not_created(node: SecureNode, adsum: Adsum, tmp_path: Path) -> None:
     node.answers["POST /api/v1/tokens"] = lambda _: (409, problem(409, "a token ci exists"))
     file = tmp_path / "ci-token"
@@ -132,6 +155,12 @@ async def test_a_rotated_token_is_printed_and_a_revoked_one_is_named(node: Secur
     await run(adsum, "token", "rotate", "ci", "--overlap", "0")
     assert body_of(node) == {"overlap": 0.0}
     assert (await run(adsum, "token", "revoke", "ci")).err == "the token ci is revoked\n"
+
+
+def test_the_lifetime_of_an_invite_is_bounded_before_anything_is_sent(adsum: Adsum) -> None:
+    result = adsum("token", "invite", "--for", "client", "--lifetime", "91d")
+    assert result.code == 2
+    assert "Invalid value for '--lifetime': must be from 1 to" in result.err
 
 
 async def test_an_invite_prints_the_line_alone(node: SecureNode, adsum: Adsum) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adsum.certificates.authority import Authority
 from adsum.client.credentials import find
 from adsum.client.credentials.choice import choose_registry
 from adsum.client.credentials.find import (
@@ -15,11 +17,16 @@ from adsum.client.credentials.find import (
     candidate_folders,
     check_may_carry_secrets,
     find_credentials,
-    is_loopback_host,
     join_folder,
     may_carry_secrets,
 )
-from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
+from adsum.client.credentials.folder import (
+    MAX_AUTHORITY_BYTES,
+    MAX_FILE_BYTES,
+    CredentialsFolder,
+    RegistryCredentials,
+)
+from adsum.core.addresses import is_loopback_host
 from adsum.core.errors import Invalid
 from tests.client.secure_node import TOKEN
 
@@ -162,6 +169,26 @@ def test_wrong_files_are_refused_without_repeating_them(environ: dict[str, str],
     assert "two words" not in str(raised.value)
     with pytest.raises(Invalid, match=r"authority_file: .*must be certificates in PEM"):
         choose_registry("https://a:1", "urls", authority_file=tmp_path / "t")
+
+
+def test_a_bundle_of_authorities_may_have_comments_in_any_encoding(environ: dict[str, str], tmp_path: Path) -> None:
+    bundle, pem = tmp_path / "bundle.pem", Authority.create(time.time()).certificate_pem()
+    for comment in ("# Főtanúsítvány\n".encode(), "# Autorité\n".encode("latin-1")):
+        bundle.write_bytes(comment + pem)
+        credentials = choose_registry("https://a:1", "urls", authority_file=bundle)[1]
+        assert credentials is not None
+        assert len(credentials.make_ssl_context().get_ca_certs()) == 1
+
+
+def test_a_bundle_of_all_public_authorities_is_read_and_a_huge_file_is_named_as_such(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    bundle, pem = tmp_path / "bundle.pem", Authority.create(time.time()).certificate_pem()
+    bundle.write_bytes(pem + b"#" * 2 * MAX_FILE_BYTES)
+    assert choose_registry("https://a:1", "urls", authority_file=bundle)[1] is not None
+    bundle.write_bytes(pem + b"#" * MAX_AUTHORITY_BYTES)
+    with pytest.raises(Invalid, match=r"authority_file: .*must have at most 1048576 bytes"):
+        choose_registry("https://a:1", "urls", authority_file=bundle)
 
 
 @given(st.text(max_size=60), st.sampled_from(["http://", "https://", ""]))

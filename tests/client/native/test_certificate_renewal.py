@@ -13,9 +13,9 @@ from random import Random
 import pytest
 
 from adsum.certificates.authority import LIFETIMES, Authority
+from adsum.certificates.pairs import read_pair
 from adsum.certificates.requests import create_request, encode_key, new_key
 from adsum.client.client import Client
-from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
 from adsum.client.native.certificate_renewal import (
     FIRST_LOOK_DELAY,
@@ -23,11 +23,11 @@ from adsum.client.native.certificate_renewal import (
     LOOK_JITTER,
     is_renewal_due,
     renew_certificate,
+    renew_if_due,
 )
-from adsum.client.native.request_sender import RequestSender
 from adsum.core.access.tokens import TokenRole
 from adsum.core.errors import Invalid
-from tests.client.secure_node import TOKEN, Answer, SecureNode, problem, secure_node
+from tests.client.secure_node import OTHER_TOKEN, TOKEN, Answer, SecureNode, problem, secure_node
 from tests.client.stub_node import until
 from tests.support.fakes import FakeClock
 
@@ -108,6 +108,41 @@ async def test_a_long_running_client_renews_an_expired_certificate(renewing: Ren
     assert joined.key.read_bytes() == encode_key(renewing.key)
 
 
+async def test_a_program_with_another_token_renews_by_the_token_of_the_host(
+    renewing: RenewingNode, tmp_path: Path
+) -> None:
+    joined, clock, token_file = renewing.join(0.6 * LIFE), WallClock(), tmp_path / "token"
+    token_file.write_text(OTHER_TOKEN)
+    token_file.chmod(0o600)
+    renewing.node.tokens = {TOKEN, OTHER_TOKEN}
+    async with Client(
+        credentials=joined.folder, token_file=token_file, cache=False, clock=clock, rng=Random(1)
+    ) as client:
+        await client.api.services()
+        await advance_until(clock, lambda: renewing.renewals)
+        await until(lambda: not is_renewal_due(joined, time.time()))
+    assert renewing.node.requests == [
+        ("GET /api/v1/services", f"Bearer {OTHER_TOKEN}"),
+        ("POST /api/v1/certificate", f"Bearer {TOKEN}"),
+    ]
+
+
+async def test_a_host_that_joins_again_during_a_renewal_keeps_its_new_certificate(renewing: RenewingNode) -> None:
+    renewing.join(0.6 * LIFE)
+
+    def join_again(body: bytes) -> Answer:
+        answer = renewing.certify(body)
+        renewing.key = new_key()
+        renewing.join(0.0)
+        return answer
+
+    renewing.node.answers["POST /api/v1/certificate"] = join_again
+    with pytest.raises(Invalid, match="does not belong to the certificate"):
+        await renew_if_due(renewing.folder.path, time.time(), Random(1))
+    pair = read_pair(renewing.folder.path / "client.pem", renewing.folder.path / "client.key")
+    assert pair.key == encode_key(renewing.key)
+
+
 async def test_a_short_command_renews_nothing(renewing: RenewingNode) -> None:
     joined, clock = renewing.join(1.1 * LIFE), WallClock()
     async with Client(credentials=joined.folder, cache=False, clock=clock, rng=Random(1)) as client:
@@ -138,15 +173,12 @@ async def test_a_certificate_for_another_key_is_not_kept(renewing: RenewingNode)
     before = joined.certificate.read_bytes()
     other = renewing.sign(create_request(new_key(), "web1"), time.time())
     renewing.node.answers["POST /api/v1/certificate"] = lambda _: (200, {"certificate": other, "authority": ""})
-    sender = RequestSender(joined.urls, rng=Random(1), credentials=ClientCredentials(joined))
     with pytest.raises(Invalid, match="does not belong to the certificate"):
-        await renew_certificate(joined, sender)
-    await sender.close()
+        await renew_certificate(joined, Random(1))
     assert joined.certificate.read_bytes() == before
 
 
 async def test_a_host_without_a_certificate_has_to_join(renewing: RenewingNode) -> None:
-    sender = RequestSender([renewing.node.url], rng=Random(1))
     with pytest.raises(Invalid, match="have no certificate: join the registry"):
-        await renew_certificate(RegistryCredentials((renewing.node.url,), folder=renewing.folder.path), sender)
-    await sender.close()
+        await renew_certificate(RegistryCredentials((renewing.node.url,), folder=renewing.folder.path), Random(1))
+    assert not renewing.renewals

@@ -20,12 +20,12 @@ from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentia
 from adsum.client.errors import AuthorityMismatch, NodeUnreachable, NotAllowed, NotAuthenticated, RegistryUnavailable
 from adsum.client.native.api import RegistryApi
 from adsum.client.native.authority import accept_authority, fetch_authority
-from adsum.client.native.request_sender import TRUST_PAUSE
+from adsum.client.native.request_sender import TRUST_PAUSE, RequestSender
 from adsum.client.native.transport import Transport
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate
 from adsum.client.sync import SyncClient
 from tests.client.secure_node import DAY, OTHER_TOKEN, TOKEN, SecureNode, problem, secure_node, server_context
-from tests.client.stub_node import until
+from tests.client.stub_node import STREAM_HEAD, until
 from tests.support.fakes import FakeClock
 
 
@@ -178,6 +178,35 @@ async def test_a_watch_takes_the_rotated_token_too(node: SecureNode, join: Calla
         join(node.url, token=OTHER_TOKEN)
         resolver = client.resolver("orders")
         await until(lambda: resolver.connected)
+
+
+async def test_a_stream_with_a_rotated_token_leaves_no_refused_connection_open(tmp_path: Path) -> None:
+    token_file, open_connections = tmp_path / "token", 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_connections
+        open_connections += 1
+        head = await reader.readuntil(b"\r\n\r\n")
+        if OTHER_TOKEN.encode() in head:
+            writer.write(STREAM_HEAD + b"first")
+        else:
+            token_file.write_text(OTHER_TOKEN)
+            writer.write(b"HTTP/1.1 401 X\r\nContent-Length: 2\r\n\r\n{}")
+        await reader.read()
+        open_connections -= 1
+        writer.close()
+
+    token_file.write_text(TOKEN)
+    token_file.chmod(0o600)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    node = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    sender = RequestSender([node], rng=Random(1), credentials=ClientCredentials(token_file=token_file))
+    async with sender.open_stream(node, "/watch", idle=40.0, params=[], headers={}) as chunks:
+        assert await anext(chunks) == b"first"
+        await until(lambda: open_connections == 1)
+    await sender.close()
+    await until(lambda: not open_connections)
+    server.close()
 
 
 async def test_no_token_goes_over_plain_http_to_another_host() -> None:

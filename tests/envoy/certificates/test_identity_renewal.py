@@ -16,11 +16,12 @@ import pytest
 from adsum.certificates.authority import LIFETIMES, token_id_of
 from adsum.certificates.pairs import KeyPair, read_pair
 from adsum.certificates.requests import create_request, decode_key
+from adsum.client.native.certificate_renewal import renew_if_due
 from adsum.config.serve import ServeConfig
 from adsum.core.access.tokens import TokenRole, parse_token
 from adsum.core.errors import AdsumError
 from adsum.envoy.certificates import identity_renewal
-from adsum.envoy.certificates.identity_renewal import keep_identity_valid, obtain_certificate, renew_if_due
+from adsum.envoy.certificates.identity_renewal import keep_identity_valid, obtain_certificate
 from adsum.node_security.node_files import load_authority
 from adsum.node_security.security_folder import SecurityFolder
 from tests.support.registry_daemon import RunningDaemon

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import subprocess
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from adsum.certificates.hashes import MAX_CERTIFICATES_BYTES
 from adsum.envoy.certificates import certificate
 from adsum.envoy.certificates.gateway_secrets import GatewaySecrets, SecretRenewal
 from adsum.envoy.plan import GatewayPlan
@@ -145,6 +147,13 @@ def test_a_chain_and_a_key_may_share_one_file(files: CertificateFiles) -> None:
     pair = certificate.read_pair(files.plan)
     assert pair == b"\n".join([chain.strip(), key.strip(), b""])
     certificate.validate_pair(pair, files.plan, files.work_folder)
+
+
+def test_a_huge_file_is_refused_before_it_is_read_as_a_whole(files: CertificateFiles) -> None:
+    files.put(*files.make("first"))
+    os.truncate(files.chain, 2 * MAX_CERTIFICATES_BYTES)
+    with pytest.raises(CannotServe, match=r"--tls-cert: .* must have at most 1048576 bytes"):
+        certificate.read_pair(files.plan)
 
 
 def test_a_missing_folder_is_reported(files: CertificateFiles) -> None:

@@ -12,7 +12,7 @@ from adsum.cli.arguments import json_option
 from adsum.cli.client import run_with_client
 from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.cli.token_arguments import ISSUE_LIFETIME, SCOPE_HELP, checked_scopes, checked_secret
+from adsum.cli.token_arguments import INVITE_LIFETIME, SCOPE_HELP, checked_scopes, checked_secret
 from adsum.client.native.access_api import AccessApi
 from adsum.config.client import ClientConfig
 from adsum.core.access.join_line import parse_join_line
@@ -31,7 +31,7 @@ INVITED_ROLES: Final = ("client", "gateway", "node")
 )
 @click.option(
     "--lifetime",
-    type=ISSUE_LIFETIME,
+    type=INVITE_LIFETIME,
     help="Time until the line expires.  [default: client 7d; gateway and node 1h]",
 )
 @json_option

@@ -7,7 +7,8 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
@@ -20,12 +21,10 @@ from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import with_settings
 from adsum.cli.settings.loader import Settings, flag_name
 from adsum.cli.settings.values import setting_fields
-from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.find import join_folder
-from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
+from adsum.client.credentials.folder import CredentialsFolder
 from adsum.client.errors import NotAuthenticated, RegistryRefused
 from adsum.client.native.join import JoinedHost, join_registry, joiner_name
-from adsum.client.native.request_sender import RequestSender
 from adsum.config.addresses import DEFAULT_LISTEN
 from adsum.config.serve import ServeConfig
 from adsum.core.access.join_line import MAX_LINE_LENGTH, SCHEME, JoinLine, parse_join_line
@@ -47,7 +46,6 @@ NEXT_COMMANDS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
     }
 )
 """Role of a host → commands that work now."""
-
 
 _UNUSED: Final = tuple(name for name in setting_fields(ServeConfig) if name != "data")
 
@@ -80,18 +78,17 @@ def join(loaded: Settings, file: str, name: str, folder: str, renew: bool) -> No
     With a line for a node this host becomes able to run one: its certificate and token are written to security/ below
     the folder of --data, as `adsum serve` has it, and `adsum serve --secure` starts it.
 
-    A host that joins again replaces its folder. Long-running programs renew the certificate by themselves.
+    A host that joins again replaces its folder. Its name is taken while its old token exists: revoke that first
+    (`adsum token revoke NAME`), or give another --name. Long-running programs renew the certificate by themselves.
 
     The exit code is 77 if the registry is not the one in the line, or refuses the invite.
     """
-    try:
-        target = CredentialsFolder(Path(folder) if folder else join_folder(os.environ, os.geteuid()))
-        if renew:
+    target = CredentialsFolder(Path(folder) if folder else join_folder(os.environ, os.geteuid()))
+    if renew:
+        with _folder_errors("--folder"):
             _renew(target)
-            return
-        _join(loaded, target, _read_line(file), name)
-    except OSError as error:
-        raise CommandFailed(ExitCode.FAILURE, f"{error.filename}: {error.strerror}; --folder names another") from None
+        return
+    _join(loaded, target, _read_line(file), name)
 
 
 def _join(loaded: Settings, target: CredentialsFolder, line: JoinLine, name: str) -> None:
@@ -108,12 +105,14 @@ def _join(loaded: Settings, target: CredentialsFolder, line: JoinLine, name: str
             raise
         raise CommandFailed(ExitCode.FAILURE, f"{error.detail}; --name sets the name of this host") from None
     if joined.credentials.role == TokenRole.NODE:
-        _write_node(loaded, joined)
+        with _folder_errors("--data"):
+            _write_node(loaded, joined)
         return
     before = _read_before(target)
     if before:
         output.print_message(f"this join replaces {before} in {target.path}")
-    target.write(joined.credentials, joined.certificate, joined.key)
+    with _folder_errors("--folder"):
+        target.write(joined.credentials, joined.certificate, joined.key)
     _report(target, joined)
 
 
@@ -146,11 +145,20 @@ def _write_node(loaded: Settings, joined: JoinedHost) -> None:
     )
 
 
+@contextmanager
+def _folder_errors(option: str) -> Iterator[None]:
+    """Raises `CommandFailed` in place of `OSError`. `option` names another folder."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandFailed(ExitCode.FAILURE, f"{error.filename}: {error.strerror}; {option} names another") from None
+
+
 def _read_before(target: CredentialsFolder) -> str:
     """Returns what the folder holds, as a noun for people; "" if there is none."""
     try:
         before = target.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     except (Invalid, OSError):
         return "credentials that can't be read"
@@ -180,13 +188,20 @@ def _read_line(file: str) -> JoinLine:
             "the line must not be an argument, because it holds a secret that others see there: put it into a file, "
             "or run `adsum join` and paste it; revoke this one if others use this host",
         )
-    if file != STANDARD_INPUT:
-        with Path(file).open() as opened:
-            text = opened.read(MAX_LINE_LENGTH + 1)
-    elif sys.stdin.isatty():
-        text = click.prompt("Line that `adsum token invite` printed", hide_input=True, err=True)
-    else:
-        text = sys.stdin.read(MAX_LINE_LENGTH + 1)
+    try:
+        if file != STANDARD_INPUT:
+            with Path(file).open() as opened:
+                text = opened.read(MAX_LINE_LENGTH + 1)
+        elif sys.stdin.isatty():
+            text = click.prompt("Line that `adsum token invite` printed", hide_input=True, err=True)
+        else:
+            text = sys.stdin.read(MAX_LINE_LENGTH + 1)
+    except OSError as error:
+        raise CommandFailed(
+            ExitCode.FAILURE, f"{file}: {error.strerror}; it must hold the line that `adsum token invite` printed"
+        ) from None
+    except UnicodeDecodeError:
+        text = ""  # Refused like any other text that is no line.
     try:
         return parse_join_line(text)
     except Invalid as error:
@@ -203,12 +218,5 @@ def _renew(target: CredentialsFolder) -> None:
             ExitCode.USAGE, f"{target.path}: there is no registry that this host has joined; join first"
         ) from None
 
-    async def renew(credentials: RegistryCredentials) -> None:
-        sender = RequestSender(credentials.urls, rng=Random(), credentials=ClientCredentials(credentials))
-        try:
-            await renew_certificate(credentials, sender)
-        finally:
-            await sender.close()
-
-    asyncio.run(renew(credentials))
+    asyncio.run(renew_certificate(credentials, Random()))
     output.print_message(f"{credentials.certificate} is renewed")

@@ -18,7 +18,7 @@ from adsum.cli.commands.invite import invite, list_invites, revoke_invite
 from adsum.cli.exit_codes import CommandFailed, ExitCode
 from adsum.cli.settings.flags import UNUSED_BY_READS, UNUSED_BY_WRITES, with_settings
 from adsum.cli.settings.loader import Settings
-from adsum.cli.token_arguments import ISSUE_LIFETIME, SCOPE_HELP, checked_scopes, checked_secret
+from adsum.cli.token_arguments import SCOPE_HELP, TOKEN_LIFETIME, checked_scopes, checked_secret
 from adsum.client.credentials.folder import parse_token_file
 from adsum.client.errors import RegistryRefused
 from adsum.client.native.access_api import AccessApi
@@ -78,7 +78,7 @@ def token() -> None:
 @token.command(epilog="Example: adsum token create ci --scope write:orders --lifetime 90d --output ci-token")
 @click.argument("name", type=TokenNameType())
 @click.option("--scope", multiple=True, required=True, metavar="SCOPE", help=f"{SCOPE_HELP}.")
-@click.option("--lifetime", type=ISSUE_LIFETIME, help="Time until the token expires, such as 90d.  [default: never]")
+@click.option("--lifetime", type=TOKEN_LIFETIME, help="Time until the token expires, such as 90d.  [default: never]")
 @click.option(
     "--output",
     "file",
@@ -218,28 +218,44 @@ class _NewFile:
 
     def __init__(self, path: str | None) -> None:
         self._path = Path(path) if path else None
+        self._descriptor = -1
         self.is_written = False
 
     def __enter__(self) -> _NewFile:
         if self._path is not None:
             try:
-                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             except FileExistsError:
                 raise CommandFailed(
                     ExitCode.USAGE, f"--output: {self._path} exists: name a new file, or move the old one away"
                 ) from None
+            except OSError as error:
+                raise CommandFailed(
+                    ExitCode.USAGE, f"--output: {self._path} can't be made: {error.strerror}; name another file"
+                ) from None
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._path is not None and not self.is_written:
-            with suppress(OSError):
-                self._path.unlink()
+        if self._path is not None:
+            os.close(self._descriptor)
+            if not self.is_written:
+                with suppress(OSError):
+                    self._path.unlink()
 
     def write(self, text: str) -> bool:
-        """Writes the secret. Returns False if there is no file."""
+        """Writes the secret. Returns False if there is no file. Raises `CommandFailed`."""
         if self._path is None:
             return False
-        self._path.write_text(f"{text}\n")
+        try:
+            # The file that was made, whatever has the name now.
+            with os.fdopen(os.dup(self._descriptor), "w") as file:
+                file.write(f"{text}\n")
+        except OSError as error:
+            raise CommandFailed(
+                ExitCode.FAILURE,
+                f"--output: {self._path} can't be written: {error.strerror}; the secret is lost, so give the token "
+                "another one by `adsum token rotate`",
+            ) from None
         self.is_written = True
         output.print_message(f"the token is in {self._path}, which only you can read")
         return True

@@ -19,9 +19,11 @@ from adsum.client.credentials.find import (
 )
 from adsum.client.credentials.folder import (
     AUTHORITY_FILE,
+    MAX_AUTHORITY_BYTES,
     TOKEN_FILE,
     CredentialsFolder,
     RegistryCredentials,
+    decode_pem,
     exposure,
     parse_token_file,
     read_bounded,
@@ -171,8 +173,8 @@ class ClientCredentials:
         if path is None:
             return
         try:
-            self._authority = read_bounded(path).decode() or self._authority
-        except (OSError, Invalid, UnicodeDecodeError) as error:
+            self._authority = decode_pem(read_bounded(path, MAX_AUTHORITY_BYTES)) or self._authority
+        except (OSError, Invalid) as error:
             _log.debug("%s: not read again: %s", path, error)
 
 
@@ -216,11 +218,11 @@ def _read_token(path: Path) -> str:
 
 def _read_authority(path: Path) -> str:
     try:
-        text = read_bounded(path).decode()
+        text = decode_pem(read_bounded(path, MAX_AUTHORITY_BYTES))
     except OSError as error:
         raise Invalid("authority_file", f"{path} can't be read: {error.strerror}") from None
-    except (Invalid, UnicodeDecodeError):
-        raise Invalid("authority_file", f"{path}: must be certificates in PEM") from None
+    except Invalid as error:
+        raise Invalid("authority_file", f"{path}: {error.problem}") from None
     if "-----BEGIN CERTIFICATE-----" not in text:
         raise Invalid("authority_file", f"{path}: must be certificates in PEM")
     return text

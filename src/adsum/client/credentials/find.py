@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials
+from adsum.core.addresses import is_loopback_host
 from adsum.core.errors import Invalid
 
 CREDENTIALS_VARIABLE: Final = "ADSUM_CREDENTIALS"
@@ -97,14 +97,6 @@ def check_may_carry_secrets(urls: Sequence[str], field: str) -> None:
                 f"must be https://{host}, not http://: a token is never sent over plain http to another host, because "
                 "everyone on the network could read it",
             )
-
-
-def is_loopback_host(host: str) -> bool:
-    """Returns whether the host is this host itself, by a loopback address or the name localhost."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _origin(url: str) -> tuple[str, str, int]:

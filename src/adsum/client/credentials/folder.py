@@ -34,6 +34,8 @@ FORMAT_VERSION: Final = 1
 """The version of the folder's format. A folder of a later version is refused."""
 MAX_FILE_BYTES: Final = 256 * 1024
 """Bytes of a file of the folder, or of a token file. A longer one is refused."""
+MAX_AUTHORITY_BYTES: Final = 1024 * 1024
+"""Bytes of a file with the authorities to trust. A longer one is refused. All public authorities take 0.3 MiB."""
 MAX_TOKEN_TEXT: Final = 16 * 1024
 """Characters of a token or JWT. A longer one is refused."""
 MAX_ADDRESSES: Final = 256
@@ -133,7 +135,7 @@ class CredentialsFolder:
             name=record.name,
             role=record.role,
             xds=tuple(record.xds),
-            authority=self._text(AUTHORITY_FILE),
+            authority=self._authority(),
             authority_hash=record.authority_hash,
             token=self._token(),
             certificate=self._file(CERTIFICATE_FILE) if has_certificate else None,
@@ -185,13 +187,11 @@ class CredentialsFolder:
         except Invalid as error:
             raise self._wrong(TOKEN_FILE, error.problem) from None
 
-    def _text(self, name: str) -> str:
+    def _authority(self) -> str:
         try:
-            return self._read(name).decode()
+            return decode_pem(self._read(AUTHORITY_FILE))
         except FileNotFoundError:
             return ""
-        except UnicodeDecodeError:
-            raise self._wrong(name, "must be a text file") from None
 
     def _read(self, name: str) -> bytes:
         try:
@@ -209,13 +209,21 @@ class CredentialsFolder:
         return Invalid("credentials", f"{self._file(name)}: {problem}")
 
 
-def read_bounded(path: Path) -> bytes:
-    """Returns the content of a file. Raises `OSError`, and `Invalid` if it has more than `MAX_FILE_BYTES`."""
+def read_bounded(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Returns the content of a file. Raises `OSError`, and `Invalid` if it has more than `max_bytes`."""
     with path.open("rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise Invalid("file", f"must have at most {MAX_FILE_BYTES} bytes")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise Invalid("file", f"must have at most {max_bytes} bytes")
     return content
+
+
+def decode_pem(content: bytes) -> str:
+    """Returns a PEM as text, without the characters outside of ASCII that bundles have in comments.
+
+    `ssl` refuses these characters, and no certificate has them.
+    """
+    return content.decode("ascii", "ignore")
 
 
 def _replace_folder(path: Path, files: Mapping[str, bytes]) -> None:

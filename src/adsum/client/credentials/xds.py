@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adsum.client.credentials.find import are_nodes_of, find_credentials, is_loopback_host
+from adsum.client.credentials.find import are_nodes_of, find_credentials
 from adsum.client.credentials.folder import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, RegistryCredentials
 from adsum.client.native.nodes import parse_urls
+from adsum.core.addresses import is_loopback_host, split_host_port
 from adsum.core.errors import Invalid
 
 NO_CERTIFICATE: Final = (
@@ -55,7 +56,7 @@ def joined_xds_credentials(
     if joined is None or joined.folder is None:
         return None
     others = [address for address in addresses if address not in joined.xds]
-    if others and all(is_loopback_host(address.rpartition(":")[0].strip("[]")) for address in others):
+    if others and all(is_loopback_host(split_host_port(address)[0]) for address in others):
         return None
     if joined.certificate is None and not (may_lack_certificate and joined.token):
         raise Invalid("credentials", f"{joined.folder} {NO_CERTIFICATE}")

@@ -1,6 +1,7 @@
 """Renews the certificate of this host from half of its life on, in the background, proved by the token of this host.
 
-The key stays the same, so that one file is replaced and the certificate and the key always belong together.
+The key stays the same, so that one file is replaced and the certificate and the key always belong together. The token
+is the one in the folder, also in a program that sends another one: the certificate names the owner of its token.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.folder import CredentialsFolder, RegistryCredentials, read_bounded
 from adsum.client.native.access_api import AccessApi
 from adsum.client.native.request_sender import RequestSender
 from adsum.core.backoff import jittered
 from adsum.core.errors import AdsumError, Invalid
+from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 
 FIRST_LOOK_DELAY: Final = 60.0
@@ -31,13 +34,17 @@ _log = logging.getLogger(__name__)
 class ClientCertificateRenewal:
     """Keeps the certificate in a credentials folder valid while a program runs."""
 
-    def __init__(self, credentials: RegistryCredentials, sender: RequestSender, clock: Clock, rng: Random) -> None:
-        self._credentials = credentials
-        self._sender = sender
+    def __init__(self, folder: Path, clock: Clock, rng: Random) -> None:
+        self._folder = folder
         self._clock = clock
         self._rng = rng
-        self._problem = ""
-        """The latest problem, which is logged once; "" if there is none."""
+        self._outage = OutageLog(
+            _log,
+            "%s: the certificate is not renewed yet, trying again: %s",
+            "%s: the certificate can be renewed again",
+            failure_level=logging.WARNING,
+            recovery_level=logging.INFO,
+        )
         self._task = asyncio.create_task(self._run(), name="adsum-renew-certificate")
 
     async def close(self) -> None:
@@ -51,25 +58,31 @@ class ClientCertificateRenewal:
             await self._clock.sleep(jittered(delay, self._rng, LOOK_JITTER))
             delay = LOOK_INTERVAL
             try:
-                if is_renewal_due(self._credentials, self._clock.wall()):
-                    await renew_certificate(self._credentials, self._sender)
-                    _log.info("%s: the certificate of this host is renewed", self._credentials.certificate)
-                self._problem = ""
+                if await renew_if_due(self._folder, self._clock.wall(), self._rng):
+                    _log.info("%s: the certificate of this host is renewed", self._folder)
+                self._outage.recovered(self._folder)
             except ImportError as error:
                 _log.warning(
-                    "%s: not renewed by this program: %s is missing", self._credentials.certificate, error.name
+                    "%s: the certificate is not renewed by this program: %s is missing", self._folder, error.name
                 )
                 return
             except (AdsumError, OSError) as error:
-                self._note(str(error))
+                self._outage.failed(self._folder, error)
             except Exception:
                 # If the task ended here, the certificate would expire unnoticed.
-                _log.exception("%s: not renewed, trying again", self._credentials.certificate)
+                _log.exception("%s: the certificate is not renewed, trying again", self._folder)
 
-    def _note(self, problem: str) -> None:
-        if problem != self._problem:
-            _log.warning("%s: not renewed yet, trying again: %s", self._credentials.certificate, problem)
-        self._problem = problem
+
+async def renew_if_due(path: Path, now: float, rng: Random) -> bool:
+    """Renews the certificate in a credentials folder if half of its life is over. Returns whether it was renewed.
+
+    `now` is on the wall clock. Raises what `renew_certificate` raises.
+    """
+    credentials = await asyncio.to_thread(CredentialsFolder(path).read)
+    if not credentials.token or not await asyncio.to_thread(is_renewal_due, credentials, now):
+        return False
+    await renew_certificate(credentials, rng)
+    return True
 
 
 def is_renewal_due(credentials: RegistryCredentials, now: float) -> bool:
@@ -77,31 +90,46 @@ def is_renewal_due(credentials: RegistryCredentials, now: float) -> bool:
 
     Another program may have renewed it, so the file is read. Raises `OSError` and `Invalid`.
     """
-    from adsum.certificates.expiry import RENEW_AT, CertificateLife
+    from adsum.certificates.expiry import RENEW_AT, certificate_life
     from adsum.certificates.hashes import parse_certificates
 
     leaf = parse_certificates("certificate", read_bounded(_required(credentials.certificate)))[0]
-    begins, expires = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-    return now >= CertificateLife("client", begins, expires).due(RENEW_AT)
+    return now >= certificate_life(leaf, "client").due(RENEW_AT)
 
 
-async def renew_certificate(credentials: RegistryCredentials, sender: RequestSender) -> None:
+async def renew_certificate(credentials: RegistryCredentials, rng: Random) -> None:
     """Replaces the certificate in the folder by a new one of the same key.
 
     Raises `OSError`, `Invalid`, `RegistryUnavailable`, and the error that the registry answers.
     """
+    request = await asyncio.to_thread(_renewal_request, credentials)
+    sender = RequestSender(credentials.urls, rng=rng, credentials=ClientCredentials(credentials))
+    try:
+        result = await AccessApi(sender).renew_certificate(request)
+    finally:
+        await sender.close()
+    await asyncio.to_thread(_keep_certificate, credentials, result.certificate)
+
+
+def _renewal_request(credentials: RegistryCredentials) -> str:
+    """Returns a request, as PEM, for the key and the names of the present certificate."""
     from adsum.certificates.pairs import make_pair
     from adsum.certificates.requests import create_request, decode_key
     from adsum.certificates.server_names import ServerNames
 
-    folder = CredentialsFolder(_required(credentials.folder))
     key = read_bounded(_required(credentials.key))
-    before = make_pair(read_bounded(_required(credentials.certificate)), key, "certificate", "key")
-    names = ServerNames.of_certificate(before.leaf)
-    request = create_request(decode_key("key", key), credentials.name, names.dns_names, names.addresses)
-    result = await AccessApi(sender).renew_certificate(request.decode())
-    make_pair(result.certificate.encode(), key, "certificate", "key")  # Raises unless it is for this key.
-    folder.replace_certificate(result.certificate)
+    pair = make_pair(read_bounded(_required(credentials.certificate)), key, "certificate", "key")
+    names = ServerNames.of_certificate(pair.leaf)
+    return create_request(decode_key("key", key), credentials.name, names.dns_names, names.addresses).decode()
+
+
+def _keep_certificate(credentials: RegistryCredentials, certificate: str) -> None:
+    """Writes the new certificate. Raises `Invalid` unless it is for the key that the folder has now."""
+    from adsum.certificates.pairs import make_pair
+
+    # The host may have joined again meanwhile, with another key.
+    make_pair(certificate.encode(), read_bounded(_required(credentials.key)), "certificate", "key")
+    CredentialsFolder(_required(credentials.folder)).replace_certificate(certificate)
 
 
 def _required(path: Path | None) -> Path:

@@ -198,6 +198,7 @@ class RequestSender:
                     raise
                 reply, chunks = await attempt(stack)
             if reply.status == 401 and self._has_new_token(node, sent):
+                await stack.aclose()  # Otherwise the refused connection stays open as long as the new one.
                 reply, chunks = await attempt(stack)
             if reply.status != 200:
                 raise self._access_refusal(reply) or _failed_stream(path, reply)

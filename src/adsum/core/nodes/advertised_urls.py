@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from adsum.core.addresses import is_loopback_host
 from adsum.core.nodes.sharding import Peer
 
 ADVERTISE_REMEDY: Final = "start each with --advertise and the URL at which the others reach it"
@@ -67,7 +67,6 @@ class UrlProblems:
 def is_loopback(url: str) -> bool:
     """Returns whether only this host reaches the URL, or //HOST:PORT. Malformed text, which a peer may send, is not."""
     try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return is_loopback_host(urlsplit(url).hostname or "")
     except ValueError:
         return False

@@ -7,13 +7,14 @@ fits is written to one file in Envoy's folder, which is replaced atomically.
 from __future__ import annotations
 
 import json
-import re
 import ssl
 import subprocess
 from pathlib import Path
 from typing import Any, Final
 
 from adsum.cache_files import replace_private_file, write_private_file
+from adsum.certificates.pairs import PEM_BLOCK, is_encrypted, read_pem
+from adsum.core.errors import Invalid
 from adsum.envoy.plan import GatewayPlan
 from adsum.envoy.preflight import CannotServe
 from adsum.envoy.process.binary import EnvoyBinary
@@ -23,8 +24,6 @@ PAIR_FILE: Final = "pair.pem"
 VALIDATION_TIMEOUT: Final = 20.0
 """Seconds that Envoy may take to validate a pair. A cold disk is slow, and the program is large."""
 
-_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
-_ENCRYPTED: Final = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
 _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 
 
@@ -39,11 +38,11 @@ def read_pair(plan: GatewayPlan) -> bytes:
         ("--tls-key", profile.tls_key, b"PRIVATE KEY"),
     ):
         try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise CannotServe(f"{flag}: {path} can't be read: {error.strerror}") from None
+            content = read_pem(Path(path), flag)
+        except Invalid as error:
+            raise CannotServe(f"{flag}: {error.problem}") from None
         # Each file may hold both, so take only certificates from the one and only keys from the other.
-        parts += [block[0] for block in _BLOCK.finditer(content) if block[1].endswith(kind)]
+        parts += [block[0] for block in PEM_BLOCK.finditer(content) if block[1].endswith(kind)]
     return b"\n".join([*parts, b""])
 
 
@@ -88,7 +87,7 @@ def _library_problem(path: Path) -> str:
     except ssl.SSLError as error:
         if "MISMATCH" in str(error):
             return "the key does not belong to the certificate"
-        if _ENCRYPTED.search(path.read_bytes()):
+        if is_encrypted(path.read_bytes()):
             return "the key is encrypted and there is nobody to enter its passphrase: remove it with `openssl pkey`"
         return "they are not valid PEM files"
     return ""

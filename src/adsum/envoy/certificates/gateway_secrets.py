@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adsum.certificates.expiry import CertificateLife
+from adsum.certificates.expiry import CertificateLife, certificate_life
 from adsum.certificates.hashes import parse_certificates
 from adsum.core.errors import Invalid
 from adsum.envoy.certificates import certificate, identity
@@ -39,8 +39,7 @@ class GatewaySecrets:
             except Invalid:
                 return lives
             remedy = "write a new one to the files of --tls-cert and --tls-key; they are reread automatically"
-            begins, expires = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-            lives.append(CertificateLife("of the listeners", begins, expires, remedy))
+            lives.append(certificate_life(leaf, "of the listeners", remedy))
         return lives
 
 

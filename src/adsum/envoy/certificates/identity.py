@@ -10,10 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-
 from adsum.cache_files import replace_private_file
-from adsum.certificates.expiry import CertificateLife
+from adsum.certificates.expiry import CertificateLife, certificate_life
 from adsum.certificates.hashes import parse_certificates
 from adsum.certificates.pairs import KeyPair, read_pair, read_pem
 from adsum.client.credentials.xds import XdsCredentials
@@ -110,17 +108,12 @@ def identity_lives(identity: RegistryIdentity | None, plan: GatewayPlan) -> list
         else:
             remedy = "write a new one to the files of --xds-cert and --xds-key; they are reread automatically"
             is_renewed = False
-        lives.append(_life("for the registry", identity.pair.leaf, remedy, is_renewed=is_renewed))
+        lives.append(certificate_life(identity.pair.leaf, "for the registry", remedy, is_renewed=is_renewed))
     if credentials.folder is not None:
         (authority, *_) = parse_certificates("authority", identity.authorities)
         remedy = "run `adsum init --renew` on a node that has the key of the authority"
-        lives.append(_life("of the registry's authority", authority, remedy, is_renewed=False))
+        lives.append(certificate_life(authority, "of the registry's authority", remedy))
     return lives
-
-
-def _life(name: str, found: x509.Certificate, remedy: str, *, is_renewed: bool) -> CertificateLife:
-    begins, expires = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
-    return CertificateLife(name, begins, expires, remedy, is_renewed)
 
 
 def _problem(credentials: XdsCredentials, error: Invalid) -> str:

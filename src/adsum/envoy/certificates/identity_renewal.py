@@ -19,7 +19,7 @@ from adsum.certificates.requests import create_request, encode_key, new_key
 from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.credentials.folder import CERTIFICATE_FILE, KEY_FILE, CredentialsFolder
 from adsum.client.native.access_api import AccessApi
-from adsum.client.native.certificate_renewal import is_renewal_due, renew_certificate
+from adsum.client.native.certificate_renewal import renew_if_due
 from adsum.client.native.request_sender import RequestSender
 from adsum.core.backoff import Backoff, jittered
 from adsum.core.errors import AdsumError
@@ -92,19 +92,3 @@ async def _obtain(path: Path, rng: Random) -> None:
         await sender.close()
     replace_private_file(path / KEY_FILE, encode_key(key))
     folder.replace_certificate(result.certificate)
-
-
-async def renew_if_due(path: Path, now: float, rng: Random) -> bool:
-    """Renews the certificate in a credentials folder if half of its life is over. Returns whether it was renewed.
-
-    `now` is on the wall clock. Raises `AdsumError` and `OSError`.
-    """
-    credentials = await asyncio.to_thread(CredentialsFolder(path).read)
-    if not credentials.token or not await asyncio.to_thread(is_renewal_due, credentials, now):
-        return False
-    sender = RequestSender(credentials.urls, rng=rng, credentials=ClientCredentials(credentials))
-    try:
-        await renew_certificate(credentials, sender)
-    finally:
-        await sender.close()
-    return True

@@ -9,6 +9,7 @@ from typing import Final
 
 import grpc
 
+from adsum.outage_log import OutageLog
 from adsum.ports import ServerCertificates
 
 PEER_CERTIFICATE: Final = "x509_pem_cert"
@@ -26,6 +27,12 @@ class CertificateFetcher:
         self._on_handshake = on_handshake
         self._version = certificates.version
         self.initial = self._configuration()
+        # Each handshake tries again, and anyone can cause one: only the first failure is logged.
+        self._outage = OutageLog(
+            _log,
+            "the new certificate can't be used for gRPC, the last one stays: %s",
+            "the new certificate is used for gRPC",
+        )
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
         """Returns the certificate if it was replaced since the last call, otherwise None, which keeps the last one."""
@@ -36,8 +43,9 @@ class CertificateFetcher:
         try:
             configuration = self._configuration()
         except Exception as error:  # grpc would refuse the connection.
-            _log.error("the new certificate can't be used for gRPC, the last one stays: %s", error)
+            self._outage.failed(error)
             return None
+        self._outage.recovered()
         self._version = version
         return configuration
 

@@ -10,6 +10,7 @@ from adsum.access.credentials import Credentials, presented_token
 from adsum.access.sessions import RIGHTS_CHANGED
 from adsum.core.access.actions import Action
 from adsum.core.access.principal import Principal
+from adsum.core.addresses import split_host_port
 from adsum.core.errors import AdsumError, StoreUnavailable, Unauthenticated
 from adsum.dialects.xds.streams.errors import grpc_status
 from adsum.dialects.xds.telemetry.refusals import RefusalLog
@@ -127,4 +128,4 @@ def call_credentials(call: StreamCall) -> Credentials:
     """Returns the credentials of a call: its token, its client certificate, and the IP address of its peer."""
     authorization = call.metadata.get(AUTHORIZATION)
     token = presented_token([authorization] if authorization is not None else [])
-    return Credentials(token, call.certificate, call.peer.rpartition(":")[0].strip("[]"))
+    return Credentials(token, call.certificate, split_host_port(call.peer)[0])

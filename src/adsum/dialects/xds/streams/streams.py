@@ -13,6 +13,7 @@ from typing import Final
 
 from adsum.consumers import Consumer
 from adsum.core.access.principal import Principal
+from adsum.core.addresses import split_host_port
 from adsum.core.errors import AdsumError, Invalid
 from adsum.dialects.xds.publisher import Publisher
 from adsum.dialects.xds.streams.ack_delay import AckDelay
@@ -150,9 +151,10 @@ class Streams:
         """
         if node.is_observer:
             return None
-        address = stream.call.peer.rpartition(":")[0]
-        id = self._watches.consumers.find_departed(node.id, address) or secrets.token_hex(16)
+        address, _ = split_host_port(stream.call.peer)
         principal = stream.principal
+        departed = self._watches.consumers.find_departed(node.id, address, principal.owner)
+        id = departed or secrets.token_hex(16)
         return Consumer(id, node.id, address, visible=principal.scopes.visible, principal=principal.owner)
 
     def _leave(self, stream: AdsStream, client: JoinedClient) -> None:
