@@ -82,9 +82,9 @@ class Newcomer:
         """Starts what a newcomer has on the hosts that joined: each command is that of a host on loopback."""
         await asyncio.gather(self.join(self.edge, "gateway"), self.join(self.web, "client"))
         serve = ("run", "--service", "orders", "--id", "o1", "--port", "0", "--ttl", "30s", "--", "sh", "-c")
-        run = self.hosts.adsum(self.web, *serve, f"exec {sys.executable} -m http.server $PORT")
+        self.run = self.hosts.adsum(self.web, *serve, f"exec {sys.executable} -m http.server $PORT")
         server = self.scenario(self.web, "secure.grpc_server", "names", "g1")
-        await run.wait_for_output("registered")
+        await self.run.wait_for_output("registered")
         await server.wait_for_output("serving")
         self.consumer = self.scenario(self.web, "secure.watching_client", "orders")
         self.gateway = self.hosts.adsum(
@@ -215,6 +215,7 @@ async def test_everything_joins_with_one_line_and_everyone_else_is_refused(
             "UNAUTHENTICATED",
             "the token of the client certificate was revoked: join the registry again",
         )
+    await newcomer.run.wait_for_output("1 lease can't be renewed, trying again: the registry refused (401)")
     await assert_commands(newcomer, web, 77, "`adsum join` with a new line of `adsum token invite`")
     assert (await newcomer.scrape(web, newcomer.credentials(web), newcomer.first)).process.returncode != 0
     assert await newcomer.call(edge, LISTEN) == "200"
