@@ -308,7 +308,7 @@ class Registry:
         changed.set()
 
     async def next_change(self) -> None:
-        """Returns after the next publication, or after something else that those who wait here wait for."""
+        """Returns after the next publication, and whenever a wait times out or the registry fails: look again."""
         await self._changed.wait()
 
     async def _supervise(self, loop: Coroutine[object, None, None]) -> None:

@@ -14,7 +14,7 @@ from adsum.access.certificate_identity import CLOCK_LEEWAY, MAX_CERTIFICATE_BYTE
 from adsum.core.access.identity_rules import parse_certificate_rules
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.access.tokens import Token
-from adsum.core.errors import Unauthenticated
+from adsum.core.errors import Invalid, Unauthenticated
 from tests.access.authorities import TestAuthority
 from tests.access.tokens import id_of, make_token
 from tests.core.access.principals import scopes
@@ -172,7 +172,7 @@ def test_other_rules_and_authorities_count_at_once(node: Node) -> None:
     assert node.refusal(own).reason == "wrong-credentials"
     node.identities.configure(authority=OTHER.pem + OWN.pem)
     assert node.identities.identify(own).name == "team-a"
-    with pytest.raises(ValueError, match="PEM"):
+    with pytest.raises(Invalid, match="PEM"):
         node.identities.configure(authority=b"no certificate")
 
 

@@ -19,6 +19,9 @@ def test_a_look_up_that_fails_or_takes_too_long_returns_the_default() -> None:
     def fail() -> str:
         raise OSError("no name server")
 
+    def refuse() -> str:
+        return str(socket.getaddrinfo(f"{'a' * 64}.example", None))
+
     answered = threading.Event()
 
     def wait() -> str:
@@ -26,6 +29,7 @@ def test_a_look_up_that_fails_or_takes_too_long_returns_the_default() -> None:
         return "box.example"
 
     assert look_up(fail, "box") == "box"
+    assert look_up(refuse, "box") == "box"
     assert look_up(wait, "box", timeout=0.01) == "box"
     answered.set()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from adsum.consumers import ack_ledger, mute_addresses
-from adsum.consumers.ack_ledger import LOST_LISTED_FOR, MUTE_AFTER, AckLedger, AckRecord, AckStatus
+from adsum.consumers.ack_ledger import LOST_LISTED_FOR, MUTE_AFTER, AckLedger, AckStatus
+from adsum.consumers.ack_record import AckRecord
 from adsum.consumers.consumer import Consumer
 from adsum.consumers.mute_addresses import MAX_MUTES_PER_ADDRESS
 from adsum.core.access.scopes import NO_NAMES, intern_patterns
@@ -244,6 +245,7 @@ def test_a_client_without_an_id_takes_the_id_of_one_that_left_from_its_address(l
     left(ledger, A)
     assert ledger.find_departed("web", "10.0.0.1", 101.0) == "a"
     assert ledger.find_departed("web", "10.0.0.9", 101.0) is None
+    assert ledger.find_departed("web", "10.0.0.1", 101.0, "another-token") is None
     ledger.connect(A, ORDERS, 101.0)
     assert ledger.find_departed("web", "10.0.0.1", 101.0) is None, "a second client does not take the same id"
 

@@ -128,3 +128,14 @@ async def test_a_drain_waits_for_no_consumer_that_connects_meanwhile_and_may_not
     consumers.connect(Consumer("blind", visible=intern_patterns(frozenset({"users"}))), None)
     consumers.acknowledge(slow, 7)
     assert await drain == []
+
+
+async def test_a_drain_ends_when_a_consumer_acknowledges_a_view_without_the_service(consumers: Consumers) -> None:
+    consumers.disconnect(consumers.connect(A, None), silent=False)
+    narrower = consumers.connect(Consumer(A.id, visible=intern_patterns(frozenset({"users"}))), None)
+    drain = await _start_drain(consumers)
+    assert not drain.done(), "it may still route by its view from before"
+    consumers.acknowledge(narrower, 7)
+    await run_until_idle()
+    assert drain.done()
+    assert await drain == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from adsum.certificates.authority import AUTHORITY_LIFETIME, LIFETIMES, Authority, token_id_of
+from adsum.certificates.expiry import certificate_life
 from adsum.certificates.requests import create_request, encode_key, new_key
 from adsum.certificates.server_names import ServerNames
 from adsum.core.access.tokens import TokenRole, parse_token
@@ -130,7 +131,7 @@ def test_one_command_mends_a_registry_whose_certificates_have_all_expired(folder
     assert after.authority.hash == before.authority.hash
     assert after.authority.expires == later + AUTHORITY_LIFETIME
     assert after.pair.key == before.pair.key
-    assert node_files.life_of(after.pair, "node").expires == later + LIFE
+    assert certificate_life(after.pair.leaf, "node").expires == later + LIFE
     assert prepare_files(folder, "n1", NAMES, later).made == []
 
 

@@ -25,6 +25,7 @@ from adsum.core.catalog.documents import DocumentKey, DocumentKind
 from adsum.core.errors import AdsumError, Invalid, Unauthenticated
 from adsum.node_security import node_files
 from adsum.node_security.node_security import RENEWAL_RETRY, NodeSecurity
+from adsum.node_security.node_tokens import NODE_SCOPES
 from adsum.node_security.security_folder import NODE_TOKEN, SecurityFolderInUse
 from adsum.peers.issuing_peers import NewCertificate
 from adsum.registry import Registry
@@ -270,7 +271,7 @@ async def test_a_renewal_that_fails_is_reported_tried_again_and_then_overdue(
         assert security.lives()[0].expires > world.clock.wall() + 0.9 * WEEK
 
 
-async def test_a_node_without_the_key_asks_another_one(tmp_path: Path) -> None:
+async def test_a_node_without_the_key_asks_another_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with _world(tmp_path) as world:
         issuer = node_files.load_authority(world.security.folder)
         assert issuer is not None
@@ -308,6 +309,7 @@ async def test_a_node_without_the_key_asks_another_one(tmp_path: Path) -> None:
         for _ in range(3):
             await security.look()
         assert len(requests) == 2
+        assert caplog.text.count("the certificates of programs on this host can't be renewed: the certificate of") == 1
         assert token_id_of(security.certificates.served.pair.leaf) == "1" * 16
         await security.stop()
 
@@ -420,8 +422,6 @@ async def test_a_running_node_looks_about_once_a_second(tmp_path: Path, monkeypa
 
 
 def test_the_scopes_of_a_node_include_no_rights_over_services_but_reading() -> None:
-    from adsum.node_security.admin_token import NODE_SCOPES
-
     assert isinstance(NODE_SCOPES, Scopes)
     assert not NODE_SCOPES.is_admin
     assert EVERYTHING.includes(NODE_SCOPES)

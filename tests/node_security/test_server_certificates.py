@@ -71,6 +71,14 @@ def test_a_client_may_have_a_certificate_of_the_authorities_or_none(files: OwnFi
         _handshake(context, _client(files, trustme.CA().issue_cert(common_name="client")))
 
 
+def test_a_bundle_of_authorities_may_have_comments_in_any_language(files: OwnFiles) -> None:
+    files.clients.write_bytes("# Zertifizierungsstelle für Büros\n".encode() + files.clients.read_bytes())
+    certificates = files.load()
+    leaf = files.authority.issue_cert(common_name="client")
+    assert _handshake(certificates.ssl_context(), _client(files, leaf))[1] is not None
+    assert certificates.client_authorities() == files.authority.cert_pem.bytes()
+
+
 def test_old_versions_of_tls_are_refused(files: OwnFiles) -> None:
     assert files.load().ssl_context().minimum_version is ssl.TLSVersion.TLSv1_2
 

@@ -26,7 +26,7 @@ class CallerIdentities:
         """`authority`: the certificates of the registry's own authority (PEM), whose certificates stand for tokens.
 
         Empty: the certificates of the node are of another authority. None: the node serves no TLS, so no caller has a
-        certificate. Raises `Invalid` if a setting is wrong, and `ValueError` if the authority can't be read.
+        certificate. Raises `Invalid` if a setting is wrong, or if the authority can't be read.
         """
         self._access = access
         self._clock = clock

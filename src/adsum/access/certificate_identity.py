@@ -7,15 +7,15 @@ from the setting `certificate_scopes`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
+from adsum.certificates.authority import is_signed_by, token_id_of
+from adsum.certificates.hashes import parse_certificates
 from adsum.core.access.identity_rules import (
     COMMON_NAME_PREFIX,
     SPIFFE_SCHEME,
@@ -35,8 +35,6 @@ MAX_CERTIFICATE_BYTES: Final = 32 * 1024
 """Bytes of a certificate (DER). A larger one is refused."""
 CLOCK_LEEWAY: Final = 60.0
 """Seconds by which the clock of an authority may be ahead of this node's."""
-
-_TOKEN_URI: Final = re.compile(r"spiffe://adsum/token/(?P<id>[0-9a-f]{16})")
 
 
 @dataclass(slots=True)
@@ -74,10 +72,10 @@ class CertificateIdentities:
         """Changes what is given. Call `AccessControl.identities_changed` afterwards, so that streams follow.
 
         `authority`: the certificate of the registry's own authority (PEM), or several of them; empty if it has none.
-        Raises `ValueError` if it can't be read. `rules` give scopes to certificates of other authorities.
+        Raises `Invalid` if it can't be read. `rules` give scopes to certificates of other authorities.
         """
         if authority is not None:
-            self._authorities = x509.load_pem_x509_certificates(authority) if authority else []
+            self._authorities = parse_certificates("authority", authority) if authority else []
         if rules is not None:
             self._rules = tuple(rules)
         self._cache = {}
@@ -128,14 +126,14 @@ class CertificateIdentities:
         except Exception as error:
             # The library raises many errors for bytes that are no certificate.
             raise Unauthenticated("the client certificate can't be read", reason="malformed") from error
-        if self._is_own(certificate):
-            match = _TOKEN_URI.fullmatch(uris[0]) if len(uris) == 1 else None
-            if match is None:
+        if any(is_signed_by(certificate, authority) for authority in self._authorities):
+            token_id = token_id_of(certificate)
+            if not token_id:
                 raise Unauthenticated(
                     "the client certificate names no token, though this registry signed it: join the registry again",
                     reason="wrong-credentials",
                 )
-            return _Certificate(match["id"], None, not_before, not_after)
+            return _Certificate(token_id, None, not_before, not_after)
         identity = _identity(uris, common_names)
         try:
             name = principal_name(identity)
@@ -145,16 +143,6 @@ class CertificateIdentities:
             ) from error
         scopes = certificate_scopes(self._rules, identity)
         return _Certificate("", Principal(name, scopes, expires=not_after, method="certificate"), not_before, not_after)
-
-    def _is_own(self, certificate: x509.Certificate) -> bool:
-        """Returns whether the registry's own authority signed it. The name of the issuer alone proves nothing."""
-        for authority in self._authorities:
-            try:
-                certificate.verify_directly_issued_by(authority)
-            except (InvalidSignature, ValueError, TypeError):
-                continue
-            return True
-        return False
 
 
 def _names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:

@@ -59,9 +59,6 @@ class AccessControl:
         clock: Clock,
         default_anonymous: Scopes,
         on_refused: Callable[[str, str], None],
-        *,
-        certificates: CertificateVerifier | None = None,
-        jwts: JwtVerifier | None = None,
     ) -> None:
         """`default_anonymous`: the scopes of callers that prove nothing while no token `anonymous` is declared.
 
@@ -74,8 +71,10 @@ class AccessControl:
         self._log_budget = TokenBucket(LOGGED_REFUSALS_RATE, LOGGED_REFUSALS_BURST)
         self._tasks: list[asyncio.Task[None]] = []
         self._snapshot = EMPTY_SNAPSHOT
-        self.certificates = certificates
-        self.jwts = jwts
+        self.certificates: CertificateVerifier | None = None
+        """Identifies callers by client certificates; None: they prove nothing. `CallerIdentities` sets it."""
+        self.jwts: JwtVerifier | None = None
+        """Identifies callers by JWTs; None: they are refused. `CallerIdentities` sets it."""
         self.tokens = TokenIndex(default_anonymous)
         """The tokens. Call `refresh` before reading them outside of `identify`."""
         self.sessions = Sessions(clock)

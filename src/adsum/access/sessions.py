@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -52,6 +53,8 @@ class Sessions:
         self._clock = clock
         self._by_token: dict[str, set[Session]] = {}
         self._expiring: set[Session] = set()
+        self._first_expiry = math.inf
+        """No session expires before this time on the wall clock, so that a look costs nothing before it."""
 
     def __len__(self) -> int:
         """The number of open sessions."""
@@ -70,8 +73,7 @@ class Sessions:
         """
         session = Session(principal, end)
         self._by_token.setdefault(session.token_id, set()).add(session)
-        if session.expires is not None:
-            self._expiring.add(session)
+        self._note_expiry(session)
         try:
             if not is_current:
                 self._end([session])
@@ -98,8 +100,7 @@ class Sessions:
                 ended.append(session)
                 continue
             session.expires = earlier(session.expires, secrets[session.secret_id])
-            if session.expires is not None:
-                self._expiring.add(session)
+            self._note_expiry(session)
         return self._end(ended)
 
     async def run(self) -> None:
@@ -110,7 +111,16 @@ class Sessions:
 
     def expire(self, now: float) -> int:
         """Ends the sessions whose credentials have expired by `now`, on the wall clock. Returns how many ended."""
-        return self._end([s for s in self._expiring if s.expires is not None and s.expires <= now])
+        if now < self._first_expiry:
+            return 0
+        count = self._end([session for session in self._expiring if _expiry(session) <= now])
+        self._first_expiry = min(map(_expiry, self._expiring), default=math.inf)
+        return count
+
+    def _note_expiry(self, session: Session) -> None:
+        if session.expires is not None:
+            self._expiring.add(session)
+            self._first_expiry = min(self._first_expiry, session.expires)
 
     def _end(self, sessions: Iterable[Session]) -> int:
         count = 0
@@ -126,3 +136,7 @@ class Sessions:
             members.discard(session)
             if not members:
                 del self._by_token[session.token_id]
+
+
+def _expiry(session: Session) -> float:
+    return math.inf if session.expires is None else session.expires

@@ -6,6 +6,7 @@ renewed with the same key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from adsum.certificates.expiry import format_expiry
 from adsum.certificates.hashes import certificate_hash, parse_certificates
 from adsum.certificates.requests import (
     MAX_COMMON_NAME,
@@ -28,7 +30,7 @@ from adsum.certificates.requests import (
     new_key,
     parse_request,
 )
-from adsum.core.access.tokens import TokenRole
+from adsum.core.access.tokens import ID_BYTES, TokenRole
 from adsum.core.errors import Invalid
 
 AUTHORITY_NAME: Final = "Adsum authority"
@@ -48,6 +50,8 @@ LIFETIMES: Final[Mapping[TokenRole, float]] = MappingProxyType(
 """Seconds for which a certificate is valid, by the role of its token. Its holder renews it from half of that on."""
 BACKDATED: Final = 3_600.0
 """Seconds by which a certificate is valid before it is signed, because the clocks of hosts differ."""
+
+_TOKEN_URI: Final = re.compile(rf"{re.escape(TOKEN_URI)}(?P<id>[0-9a-f]{{{2 * ID_BYTES}}})")
 
 
 class Authority:
@@ -118,11 +122,7 @@ class Authority:
 
     def has_signed(self, certificate: x509.Certificate) -> bool:
         """Returns whether this authority's key signed the certificate. Says nothing about times."""
-        try:
-            certificate.verify_directly_issued_by(self.certificate)
-        except (ValueError, TypeError, InvalidSignature):
-            return False
-        return True
+        return is_signed_by(certificate, self.certificate)
 
     def sign(self, request_pem: bytes, *, name: str, token_id: str, role: TokenRole, now: float) -> bytes:
         """Returns a certificate for the key in a request, as a PEM chain.
@@ -132,10 +132,10 @@ class Authority:
         """
         key, request = self._signing_key(), parse_request(request_pem)
         if self.expires <= now:
-            end = self.certificate.not_valid_after_utc.isoformat(sep=" ", timespec="minutes")
             raise Invalid(
                 "authority",
-                f"expired at {end}, so it signs nothing: run `adsum init --renew` on the node that has its key",
+                f"expired at {format_expiry(self.expires)}, so it signs nothing: run `adsum init --renew` on the node "
+                "that has its key",
             )
         return _signed(self.certificate, key, request, name, token_id, role, now).public_bytes(Encoding.PEM)
 
@@ -216,8 +216,17 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return False
 
 
+def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Returns whether the key of the issuer signed the certificate. The name of the issuer alone proves nothing."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def token_id_of(certificate: x509.Certificate) -> str:
-    """Returns the id of the token that a certificate names; "" if it names none, or several.
+    """Returns the id of the token that a certificate names; "" if it names none, or has further URIs.
 
     The name proves something only if the registry's authority signed the certificate (`Authority.has_signed`).
     """
@@ -226,5 +235,5 @@ def token_id_of(certificate: x509.Certificate) -> str:
     except (x509.ExtensionNotFound, ValueError):
         return ""
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    ids = [uri.removeprefix(TOKEN_URI) for uri in uris if uri.startswith(TOKEN_URI)]
-    return ids[0] if len(ids) == 1 else ""
+    match = _TOKEN_URI.fullmatch(uris[0]) if len(uris) == 1 else None
+    return match["id"] if match is not None else ""

@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 
 def look_up(work: Callable[[], T], default: T, timeout: float = LOOKUP_TIMEOUT) -> T:
-    """Returns the result of `work`, which blocks; `default` if it raises `OSError`, or takes longer than `timeout`.
+    """Returns the result of `work`, which blocks; `default` if it fails, or takes longer than `timeout`.
 
-    In the second case it goes on in a thread that does not keep the program from ending.
+    One that takes longer goes on in a thread that does not keep the program from ending.
     """
     results: list[T] = []
 
     def run() -> None:
         try:
             results.append(work())
-        except OSError:
+        except (OSError, UnicodeError):  # A name that DNS can't have is a UnicodeError.
             results.append(default)
 
     thread = threading.Thread(target=run, name="adsum-look-up", daemon=True)

@@ -86,7 +86,7 @@ class SecuritySettings:
 
     @property
     def is_open(self) -> bool:
-        """True if callers that prove nothing may do everything: the node is neither secure nor on a network."""
+        """True if callers that prove nothing may do everything, because the node serves no TLS."""
         return not self.serves_tls
 
     @property

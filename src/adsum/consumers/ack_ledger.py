@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from adsum.consumers.ack_record import AckRecord, Scope
 from adsum.consumers.consumer import Consumer
 from adsum.consumers.mute_addresses import MAX_MUTES_PER_ADDRESS, MuteAddresses
 from adsum.core.access.scopes import ALL_NAMES, NO_NAMES
@@ -37,50 +38,6 @@ REASON_SUSPECT_ADDRESS: Final = (
 REASON_SILENT: Final = "its connection ended without a good-bye, and it did not come back in time"
 REASON_RESTARTED: Final = "this node has only just started, and they may not have come back yet"
 REASON_TOO_MANY_LEFT: Final = "more consumers left at the same time than this node remembers"
-
-Scope = str | None
-"""The scope of a record: a service, or all services (None)."""
-
-
-class AckRecord:
-    """The acknowledgements of one consumer for one scope."""
-
-    __slots__ = (
-        "acknowledged",
-        "connections",
-        "consumer",
-        "former_visible",
-        "joined_at",
-        "left_at",
-        "never_acknowledged_since",
-        "scope",
-        "unacknowledged_since",
-    )
-
-    def __init__(self, consumer: Consumer, scope: Scope, now: float) -> None:
-        self.consumer = consumer
-        self.scope = scope
-        self.former_visible = NO_NAMES
-        """The services that it could read before its rights changed: it may route to them until it acknowledges."""
-        self.acknowledged = 0
-        """The revision that the consumer has acknowledged."""
-        self.connections = 0
-        """The number of open connections."""
-        self.joined_at = now
-        """The instant at which the latest connection began."""
-        self.left_at = 0.0
-        """The last sign of life over a connection that has ended."""
-        self.never_acknowledged_since: float | None = now if consumer.acks_immediately else None
-        """The instant at which it connected, if it has acknowledged nothing since; None if it has, or need not do so at
-        once."""
-        self.unacknowledged_since: float | None = None
-        """The instant at which a drain first found it behind; None if none has since its last acknowledgement."""
-
-    def concerns(self, service: str) -> bool:
-        """Returns whether drains of the service wait for this consumer. One that may not read it has no view of it."""
-        if self.scope is not None:
-            return self.scope == service
-        return self.consumer.visible.includes(service) or self.former_visible.includes(service)
 
 
 class PendingConsumer(NamedTuple):
@@ -204,13 +161,15 @@ class AckLedger:
         """Returns those of these consumers that said good-bye to the service at this node and have not come back."""
         return [id for id in ids if self._said_goodbye(id, service, now)]
 
-    def find_departed(self, name: str, address: str, now: float) -> str | None:
+    def find_departed(self, name: str, address: str, now: float, principal: str = "") -> str | None:
         """Returns the id of a remembered consumer with this name and address that left; None if there is none.
 
-        It serves clients that have a name but no id. A client that comes back takes the id of one that left.
+        It serves clients that have a name but no id. A client that comes back takes the id of one that left, if it
+        proves to be the same principal.
         """
         self._forget_old(now)
-        return next((record.consumer.id for record in self._departed_by_name.get((name, address), ())), None)
+        departed = self._departed_by_name.get((name, address), ())
+        return next((record.consumer.id for record in departed if record.consumer.principal == principal), None)
 
     def is_suspect(self, ack_record: AckRecord) -> bool:
         """Returns whether the consumer has to acknowledge something before drains wait for it."""

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from adsum.consumers.ack_ledger import AckLedger, AckRecord, AckStatus
+from adsum.consumers.ack_ledger import AckLedger, AckStatus
+from adsum.consumers.ack_record import AckRecord
 from adsum.consumers.ack_report import ConsumerHints
 from adsum.consumers.consumer import Consumer
 from adsum.ports import Clock
@@ -80,9 +81,9 @@ class Consumers:
             for record in ended:
                 wait.settle(record)
 
-    def find_departed(self, name: str, address: str) -> str | None:
+    def find_departed(self, name: str, address: str, principal: str = "") -> str | None:
         """See `AckLedger.find_departed`."""
-        return self._ledger.find_departed(name, address, self._clock.now())
+        return self._ledger.find_departed(name, address, self._clock.now(), principal)
 
     def start(self) -> None:
         """Records that the node serves from now on."""
@@ -162,5 +163,6 @@ class Consumers:
     def _settle(self, records: Iterable[AckRecord]) -> None:
         for wait in self._waits:
             for record in records:
-                if record.concerns(wait.service) and record.acknowledged >= wait.revision:
+                # A consumer whose rights became narrower has acknowledged that it no longer routes to the service.
+                if record.acknowledged >= wait.revision or not record.concerns(wait.service):
                     wait.settle(record)

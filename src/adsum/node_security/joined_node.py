@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from adsum.certificates.authority import Authority
 from adsum.certificates.pairs import make_pair
-from adsum.core.access.tokens import parse_token
-from adsum.core.errors import AdsumError, Invalid
-from adsum.node_security.node_files import MAX_TOKEN_FILE, install_chain, load_authority
+from adsum.core.access.tokens import format_token
+from adsum.core.errors import Invalid
+from adsum.node_security.node_files import install_chain, load_authority, token_in
 from adsum.node_security.security_folder import (
     AUTHORITY_CERTIFICATE,
     AUTHORITY_KEY,
@@ -48,12 +48,10 @@ def read_node_token(folder: SecurityFolder) -> str:
     remedy = "run `adsum join` with a line of `adsum token invite --for node`"
     if content is None:
         raise Invalid("data", f"{folder.file(NODE_TOKEN)} is missing, which proves this node: {remedy}")
-    try:
-        text = content[:MAX_TOKEN_FILE].decode("ascii").strip()
-        parse_token(text)
-    except (AdsumError, UnicodeDecodeError):
-        raise Invalid("data", f"{folder.file(NODE_TOKEN)} holds no token of this registry: {remedy}") from None
-    return text
+    token = token_in(content)
+    if token is None:
+        raise Invalid("data", f"{folder.file(NODE_TOKEN)} holds no token of this registry: {remedy}")
+    return format_token(*token)
 
 
 def install_renewed(folder: SecurityFolder, authority: bytes, chain: bytes) -> None:

@@ -5,28 +5,29 @@ Each is a folder in the format that `adsum join` writes on other hosts.
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
+from adsum.access.new_tokens import make_token
 from adsum.certificates.authority import Authority, token_id_of
-from adsum.certificates.expiry import RENEW_AT
 from adsum.certificates.pairs import make_pair
 from adsum.certificates.requests import create_request, decode_key, encode_key, new_key
 from adsum.certificates.server_names import ServerNames, parse_address
-from adsum.core.access.tokens import ID_BYTES, SECRET_BYTES, TokenParts, TokenRole, format_token, parse_token
+from adsum.client.credentials.folder import (
+    AUTHORITY_FILE,
+    CERTIFICATE_FILE,
+    FORMAT_VERSION,
+    KEY_FILE,
+    REGISTRY_FILE,
+    TOKEN_FILE,
+    RegistryRecord,
+)
+from adsum.core.access.tokens import TokenParts, TokenRole, format_token
 from adsum.core.addresses import WILDCARD_ADDRESSES, format_host_port, split_host_port
-from adsum.core.errors import AdsumError, Invalid
-from adsum.node_security.node_files import life_of
+from adsum.core.errors import Invalid
+from adsum.node_security.node_files import is_young, token_in, write_token
 from adsum.node_security.security_folder import SecurityFolder
-
-FORMAT_VERSION: Final = 1
-"""The version of the format of `registry.json`."""
-TOKEN_FILE: Final = "token"
-CERTIFICATE_FILE: Final = "client.pem"
-KEY_FILE: Final = "client.key"
+from adsum.wire import codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +56,24 @@ class LocalCredentials:
 
     def write(self, token: TokenParts, registry: RegistryDescription) -> bool:
         """Writes the files that differ. Returns whether any did. Raises `Invalid`."""
-        description = {
-            "version": FORMAT_VERSION,
-            "role": self._role,
-            "name": self.name,
-            "urls": list(registry.urls),
-            "xds": list(registry.xds),
-            "authority_hash": registry.authority_hash,
-        }
+        record = RegistryRecord(
+            FORMAT_VERSION, list(registry.urls), self._role, self.name, list(registry.xds), registry.authority_hash
+        )
         contents = {
-            "authority.pem": registry.authority,
+            AUTHORITY_FILE: registry.authority,
             TOKEN_FILE: f"{format_token(*token)}\n".encode(),
-            "registry.json": json.dumps(description, indent=2).encode() + b"\n",
+            REGISTRY_FILE: codec.encode(record) + b"\n",
         }
         changed = [self._folder.write_if_changed(self._file(file), content) for file, content in contents.items()]
         return any(changed)
 
     def keep_token(self) -> TokenParts:
         """Returns the token in the folder. A missing or unreadable one is replaced by a new one. Raises `Invalid`."""
-        content = self._folder.read(self._file(TOKEN_FILE)) or b""
-        try:
-            return parse_token(content.decode("ascii").strip())
-        except (AdsumError, UnicodeDecodeError):
-            token = format_token(secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES))
-            self._folder.write(self._file(TOKEN_FILE), f"{token}\n".encode())
-            return parse_token(token)
+        token = token_in(self._folder.read(self._file(TOKEN_FILE)) or b"")
+        if token is None:
+            token = make_token()
+            write_token(self._folder, self._file(TOKEN_FILE), token)
+        return token
 
     def keep_certificate(self, authority: Authority, token_id: str, role: TokenRole, now: float) -> bool:
         """Signs a certificate that names the token, if there is none, or if half of its life is over.
@@ -126,11 +120,7 @@ def _is_right(chain: bytes, key: bytes, authority: Authority, token_id: str, now
         pair = make_pair(chain, key)
     except Invalid:
         return False
-    return (
-        authority.has_signed(pair.leaf)
-        and token_id_of(pair.leaf) == token_id
-        and now < life_of(pair, "local").due(RENEW_AT)
-    )
+    return is_young(pair.leaf, authority, now) and token_id_of(pair.leaf) == token_id
 
 
 def local_address(listen: str, names: ServerNames) -> str:

@@ -6,20 +6,21 @@ two files always belong together.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from adsum.access.new_tokens import make_id, make_token
 from adsum.certificates.authority import Authority, token_id_of
-from adsum.certificates.expiry import RENEW_AT, CertificateLife, certificate_life
+from adsum.certificates.expiry import RENEW_AT, certificate_life
 from adsum.certificates.hashes import parse_certificates
 from adsum.certificates.pairs import KeyPair, make_pair
 from adsum.certificates.requests import create_request, decode_key, encode_key, new_key
 from adsum.certificates.server_names import ServerNames
-from adsum.core.access.tokens import ID_BYTES, SECRET_BYTES, TokenParts, TokenRole, format_token, parse_token
+from adsum.client.credentials.folder import parse_token_file
+from adsum.core.access.tokens import TokenParts, TokenRole, format_token, parse_token
 from adsum.core.errors import AdsumError, Invalid
 from adsum.node_security.security_folder import (
     ADMIN_TOKEN,
@@ -32,9 +33,6 @@ from adsum.node_security.security_folder import (
     SecurityFolder,
 )
 from adsum.node_security.token_names import node_token_name
-
-MAX_TOKEN_FILE: Final = 256
-"""Bytes of the file with the admin token. A longer one holds no token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +140,13 @@ def load_pair(folder: SecurityFolder) -> KeyPair | None:
 
 def is_right(pair: KeyPair, authority: Authority, names: ServerNames, now: float) -> bool:
     """Returns whether the certificate can stay: it is the authority's, for these names, and young enough."""
-    return (
-        authority.has_signed(pair.leaf)
-        and ServerNames.of_certificate(pair.leaf) == names
-        and bool(token_id_of(pair.leaf))
-        and now < life_of(pair, "node").due(RENEW_AT)
-    )
+    leaf = pair.leaf
+    return is_young(leaf, authority, now) and ServerNames.of_certificate(leaf) == names and bool(token_id_of(leaf))
 
 
-def life_of(pair: KeyPair, name: str, remedy: str = "", *, is_renewed: bool = False) -> CertificateLife:
-    """Returns the life of the pair's certificate."""
-    return certificate_life(pair.leaf, name, remedy, is_renewed=is_renewed)
+def is_young(certificate: x509.Certificate, authority: Authority, now: float) -> bool:
+    """Returns whether the authority signed the certificate, and less than half of its life is over."""
+    return authority.has_signed(certificate) and now < certificate_life(certificate, "").due(RENEW_AT)
 
 
 def own_request(folder: SecurityFolder, node: str, names: ServerNames) -> bytes:
@@ -163,7 +157,7 @@ def own_request(folder: SecurityFolder, node: str, names: ServerNames) -> bytes:
 def sign_own(folder: SecurityFolder, authority: Authority, node: str, names: ServerNames, now: float) -> KeyPair:
     """Signs a certificate of this node and writes it. The token that it names stays the same."""
     request = own_request(folder, node, names)
-    token_id = _known_token_id(folder, authority) or secrets.token_hex(ID_BYTES)
+    token_id = _known_token_id(folder, authority) or make_id()
     chain = authority.sign(request, name=node_token_name(node), token_id=token_id, role=TokenRole.NODE, now=now)
     return install_chain(folder, chain)
 
@@ -206,8 +200,7 @@ def prepare_admin_token(folder: SecurityFolder) -> bool:
     content = folder.read(ADMIN_TOKEN)
     if content is not None and content.strip():
         return False
-    token = format_token(secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES))
-    folder.write(ADMIN_TOKEN, f"{token}\n".encode())
+    write_token(folder, ADMIN_TOKEN, make_token())
     return True
 
 
@@ -219,10 +212,23 @@ def read_admin_token(folder: SecurityFolder) -> TokenParts | None:
     content = folder.read(ADMIN_TOKEN)
     if content is None or not content.strip():
         return None
-    try:
-        return parse_token(content[:MAX_TOKEN_FILE].decode("ascii").strip())
-    except (AdsumError, UnicodeDecodeError):
+    token = token_in(content)
+    if token is None:
         raise Invalid(
             "data",
             f"{folder.file(ADMIN_TOKEN)} holds no token of this registry: remove it, and the node makes a new one",
-        ) from None
+        )
+    return token
+
+
+def token_in(content: bytes) -> TokenParts | None:
+    """Returns the token in the content of a file; None if that is something else."""
+    try:
+        return parse_token(parse_token_file(content))
+    except AdsumError:
+        return None
+
+
+def write_token(folder: SecurityFolder, name: str, token: TokenParts) -> None:
+    """Writes a file with a token: one line. Raises `Invalid`."""
+    folder.write(name, f"{format_token(*token)}\n".encode())

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from prometheus_client.core import GaugeMetricFamily
-
 from adsum import wire
 from adsum.access.registry_addresses import RegistryAddresses, registry_addresses
 from adsum.access.registry_authority import AuthorityRecord
@@ -22,10 +20,11 @@ from adsum.config.serve import NodeConfig
 from adsum.core.access.tokens import TokenParts, TokenRole
 from adsum.core.errors import AdsumError, Invalid
 from adsum.node_security import node_files
-from adsum.node_security.admin_token import NodeTokens
 from adsum.node_security.authorities import ExternalAuthority, RegistryAuthority
+from adsum.node_security.certificate_lives import certificate_lives, expiry_metric
 from adsum.node_security.host_names import find_server_names
 from adsum.node_security.local_credentials import LocalCredentials, RegistryDescription, local_address
+from adsum.node_security.node_tokens import NodeTokens
 from adsum.node_security.peer_certificates import NodePeerCertificates
 from adsum.node_security.requested_certificates import (
     RequestCertificate,
@@ -59,10 +58,6 @@ RENEWAL_RETRY: Final = 60.0
 """Seconds after a renewal that failed until the next attempt."""
 RENEWAL_TIMEOUT: Final = 15.0
 """Seconds that other nodes have to renew the certificate of this one. Then the attempt has failed."""
-RENEW_AUTHORITY: Final = "run `adsum init --renew` on the node that has the key of the authority"
-RENEW_NODE: Final = f"if it stays so, {RENEW_AUTHORITY}"
-REPLACE_OWN: Final = "write a new one to the files of --tls-cert and --tls-key; they are read again by themselves"
-REPLACE_CLIENT_AUTHORITY: Final = "write a new one to the file of --tls-client-ca; it is read again by itself"
 
 _log = logging.getLogger("adsum.security")
 
@@ -95,9 +90,13 @@ class NodeSecurity:
             "the certificate of this node can't be renewed: %s",
             "the certificate of this node can be renewed again",
         )
+        self._local_renewal = OutageLog(
+            _log,
+            "the certificates of programs on this host can't be renewed: %s",
+            "the certificates of programs on this host can be renewed again",
+        )
         self._files = OutageLog(_log, "the files of this node can't be used: %s", "the files of this node can be used")
         self._renew_after = self._request_local_after = 0.0
-        self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._tokens: NodeTokens | None = None
         self._outer_urls: Sequence[str] = ()
@@ -188,11 +187,10 @@ class NodeSecurity:
                 _log.exception("the security of this node can't be kept up to date")
 
     async def look(self) -> None:
-        """Looks at the files and the clock once, and does what is due. One look at a time is under way."""
+        """Looks at the files and the clock once, and does what is due. Must not run twice at a time."""
         await self._renew_if_due()
         await self._request_local_certificates()
-        async with self._looking:
-            await self._look()
+        await self._look()
 
     async def _look(self) -> None:
         """Takes over changed files, logs warnings, and declares the tokens of this node."""
@@ -271,7 +269,7 @@ class NodeSecurity:
         wall = self._clock.wall()
         pair = self.certificates.served.pair
         has_names = ServerNames.of_certificate(pair.leaf).includes(self.names)
-        is_due = not has_names or wall >= node_files.life_of(pair, "node").due(RENEW_AT)
+        is_due = not has_names or wall >= certificate_life(pair.leaf, "node").due(RENEW_AT)
         if not is_due or not (self.authority.issues or self.request_certificate is not None):
             return
         self._renew_after = self._clock.now() + RENEWAL_RETRY
@@ -307,8 +305,9 @@ class NodeSecurity:
                         await renew_local_by_others(credentials, token, authority.authority, now, request)
         except (AdsumError, TimeoutError) as error:
             self._request_local_after = self._clock.now() + RENEWAL_RETRY
-            problem = str(error) or f"no node has signed it within {RENEWAL_TIMEOUT:g} s"
-            _log.warning("the certificates of programs on this host can't be renewed: %s", problem)
+            self._local_renewal.failed(str(error) or f"no node has signed them within {RENEWAL_TIMEOUT:g} s")
+        else:
+            self._local_renewal.recovered()
 
     def _certificate_token(self) -> str:
         """Returns the id of the token in the certificate that this node signed for itself; "" if it did not."""
@@ -319,22 +318,8 @@ class NodeSecurity:
 
     def lives(self) -> list[CertificateLife]:
         """Returns the lives of all certificates in use."""
-        served = self.certificates.served
-        if isinstance(self.authority, RegistryAuthority):
-            certificate = self.authority.authority.certificate
-            renews = self.authority.issues or self.request_certificate is not None
-            lives = [
-                node_files.life_of(served.pair, "node", RENEW_NODE, is_renewed=renews),
-                certificate_life(certificate, "authority", RENEW_AUTHORITY),
-            ]
-            further = [one for one in served.authorities if one != certificate]
-        else:
-            lives = [node_files.life_of(served.pair, "server", REPLACE_OWN)]
-            further = [*served.authorities]
-        if further:
-            first = min(further, key=lambda one: one.not_valid_after_utc)
-            lives.append(certificate_life(first, "client-authority", REPLACE_CLIENT_AUTHORITY))
-        return lives
+        is_renewed = self.authority.issues or self.request_certificate is not None
+        return certificate_lives(self.certificates.served, self.authority, is_renewed=is_renewed)
 
     def views(self) -> list[wire.CertificateView]:
         """Returns the certificates in use for the status of the node."""
@@ -342,11 +327,4 @@ class NodeSecurity:
 
     def metrics(self) -> Iterable[Metric]:
         """Returns the metrics; called at every scrape."""
-        expiry = GaugeMetricFamily(
-            "adsum_certificate_expiry_seconds",
-            "Time at which a certificate of this node expires, in seconds since 1970",
-            labels=["certificate"],
-        )
-        for life in self.lives():
-            expiry.add_metric([life.name], life.expires)
-        return [expiry]
+        return [expiry_metric(self.lives())]

@@ -38,11 +38,11 @@ class NodePeerCertificates:
         served, authority = self._certificates.served, self._authority.certificate_pem().decode("ascii")
         if self._authority.is_external:
             context = ssl.create_default_context()
-            authority += served.authorities_pem.decode("ascii", "replace")
+            authority += served.authorities_pem.decode("ascii")
         else:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if authority.strip():
+        if authority:
             context.load_verify_locations(cadata=authority)
         load_pair(context, served.pair, self._folder, "data")
         return context

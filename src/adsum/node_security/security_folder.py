@@ -76,6 +76,7 @@ class SecurityFolder:
                 f"another node uses {self.path}: start each node of a host with --data and a folder of its own"
             ) from None
         except OSError as error:
+            self.unlock()
             raise self._unusable(path, error) from None
 
     def unlock(self) -> None:

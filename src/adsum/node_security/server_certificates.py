@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from adsum.cache_files import write_private_file
 from adsum.certificates.hashes import parse_certificates
@@ -121,7 +122,8 @@ class NodeCertificates:
             for (_, setting), pem in zip(files.client_authorities, contents[2:], strict=True)
             for certificate in parse_certificates(setting, pem)
         ]
-        pem = b"\n".join(contents[2:])
+        # Written anew, since `ssl` refuses the comments of bundles that are not ASCII.
+        pem = b"".join(one.public_bytes(Encoding.PEM) for one in authorities)
         return ServedCertificates(pair, authorities, pem, self._context(pair, pem))
 
     def _context(self, pair: KeyPair, authorities: bytes) -> ssl.SSLContext:
@@ -131,9 +133,9 @@ class NodeCertificates:
         # A resumed session would not prove again that the client has its key, nor that its certificate is still valid.
         context.num_tickets = 0
         load_pair(context, pair, self._folder, self._files.chain_setting)
-        if authorities.strip():
+        if authorities:
             try:
-                context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
+                context.load_verify_locations(cadata=authorities.decode("ascii"))
             except ssl.SSLError as error:
                 raise Invalid("tls_client_ca", f"can't be used: {error.reason or 'unknown reason'}") from None
             context.verify_mode = ssl.CERT_OPTIONAL

@@ -6,10 +6,8 @@ import hashlib
 import re
 from typing import Final
 
-from adsum.core.access.tokens import NODE_PREFIXES
+from adsum.core.access.tokens import ADMIN_PREFIX, GATEWAY_PREFIX, NODE_PREFIX
 
-ADMIN_PREFIX, NODE_PREFIX = NODE_PREFIXES
-"""The starts of the names of the admin token, and of the token that a node's own certificate names."""
 MAX_NAME_LENGTH: Final = 63
 """Characters of a token's name. The name of a node that is too long is cut, and a part of its hash is added."""
 HASH_LENGTH: Final = 8
@@ -25,7 +23,7 @@ def admin_token_name(node: str) -> str:
 
 def gateway_token_name(node: str) -> str:
     """Returns the name of the token of the gateway in the process of a node."""
-    return _name("gateway@", node)
+    return _name(GATEWAY_PREFIX, node)
 
 
 def node_token_name(node: str) -> str:

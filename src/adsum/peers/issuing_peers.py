@@ -34,6 +34,9 @@ class ForwardedReply(NamedTuple):
     body: bytes
     content_type: str
 
+    def __repr__(self) -> str:
+        return f"ForwardedReply({self.status})"  # Without the body: the token of a joiner must not reach a log.
+
 
 class NewCertificate(NamedTuple):
     """A certificate that another node has signed: a chain, and the certificate of the authority, both as PEM."""

@@ -40,6 +40,8 @@ class Peers:
         self._clients = PeerClients(rng, certificates)
         self._issuing = IssuingPeers(self._present, self._clients, rng, node)
         self._forwarders: dict[str, RenewalForwarder] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        """Forwarders that were replaced, and still cancel their requests."""
 
     @property
     def id(self) -> str:
@@ -109,8 +111,7 @@ class Peers:
     async def close(self) -> None:
         """Closes all connections. Idempotent."""
         forwarders, self._forwarders = self._forwarders, {}
-        for forwarder in forwarders.values():
-            await forwarder.close()
+        await asyncio.gather(*self._closing, *(forwarder.close() for forwarder in forwarders.values()))
         await self._clients.close()
 
     def _present(self) -> list[Peer]:
@@ -127,5 +128,7 @@ class Peers:
         self._forwarders[peer.id] = forwarder
         if len(self._forwarders) > MAX_PEER_CONNECTIONS:
             oldest = self._forwarders.pop(next(iter(self._forwarders)))
-            asyncio.get_running_loop().create_task(oldest.close())
+            closing = asyncio.get_running_loop().create_task(oldest.close(), name="adsum-close-forwarder")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
         return forwarder

@@ -31,7 +31,7 @@ MAX_RECORD_BYTES: Final = 4 * 1024
 MAX_EDITS_ON_EVENT_LOOP: Final = 100
 """Edits whose records are made on the event loop. A larger batch is handled in a thread, so that it blocks nothing."""
 SECRETS_FIELD: Final = "secrets"
-"""The field of tokens and invites with the hashes of their secrets. The history has never the values."""
+"""The field of tokens and invites with the hashes of their secrets. The history never has the values."""
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
 

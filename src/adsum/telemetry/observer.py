@@ -132,7 +132,7 @@ class Telemetry:
         self._access_refused.labels(operation, reason).inc()
 
     def connection_shed(self, status: str) -> None:
-        """A connection was ended by a limit or a rule. `status` is the HTTP status that it got, else "aborted"."""
+        """A connection was ended by a limit or a rule. `status`: see `servers.http.OnShed`."""
         self._shed.labels(status).inc()
 
     def probed(self, key: Key, check: Check, outcome: Outcome) -> None:

@@ -43,9 +43,10 @@ def test_a_host_belongs_to_the_service_that_its_first_label_names(host: str, lab
     assert not may_declare(route, f"operate:{label}")
 
 
-def test_a_host_that_is_an_ipv6_address_belongs_to_no_service() -> None:
-    route = Route("r", hosts=("[fd00::1]",), to=(Target(Selector("team"), 1),))
-    assert not may_declare(route, "operate:team", "operate:fd00*")
+@pytest.mark.parametrize("address", ["10.0.0.1", "[fd00::1]"])
+def test_an_address_belongs_to_no_service(address: str) -> None:
+    route = Route("r", hosts=(address,), to=(Target(Selector("team"), 1),))
+    assert not may_declare(route, "operate:team", "operate:10", "operate:1*", "operate:fd00*")
     assert may_declare(route, "operate:*")
 
 

@@ -50,7 +50,7 @@ def _xds(xds: str, folder: Path | None) -> dict[str, tuple[str, str]]:
         credentials = grpc.ssl_channel_credentials(*files)
     for method in XDS_METHODS:
         with grpc.insecure_channel(xds) if credentials is None else grpc.secure_channel(xds, credentials) as channel:
-            call: Any = channel.stream_stream(method)(iter([b""]), timeout=TIMEOUT)
+            call: Any = channel.stream_stream(method, None, None)(iter([b""]), timeout=TIMEOUT)
             try:
                 next(call)
                 result = "OK", ""

@@ -141,6 +141,7 @@ def test_a_certificate_that_cannot_be_used_leaves_the_last_one(
     with monkeypatch.context() as broken:
         broken.setattr(certificates, "key_pair", fail)
         assert fetcher() is None
+        assert fetcher() is None
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert isinstance(fetcher(), grpc.ServerCertificateConfiguration)
     assert fetcher() is None

@@ -37,9 +37,9 @@ NO_TOKEN: Final = (
     "no token was sent: join this host to the registry with `adsum join`, or name a file with a token by "
     f"--token-file or {TOKEN_FILE_VARIABLE}"
 )
-# Values of `core.access.tokens.TokenRole`, which a client over plain http should not have to load.
 JOINED_ROLES: Final = frozenset({"client", "gateway"})
-"""The roles whose credentials come from a join line. A node keeps those on its own host valid by itself."""
+"""The roles whose credentials come from a join line. A node keeps those on its own host valid by itself. They are
+values of `TokenRole`, which programs without a token don't load."""
 REJOIN: Final = "; `adsum join` with a new line of `adsum token invite` replaces it"
 
 _log = logging.getLogger(__name__)

@@ -140,10 +140,10 @@ def claim_scopes(rules: Iterable[ClaimRule], claims: Mapping[str, object]) -> Sc
 
 
 def claim_values(claims: Mapping[str, object], name: str) -> list[str]:
-    """Returns the values of a claim as texts: of a list each; of a text the whole.
+    """Returns the values of a claim as texts: the members of a list, or the whole text.
 
-    Of the claims `scope` and `scp` each word is a value, too (RFC 8693, 4.2). The words of other texts are no values:
-    people choose parts of their names. `a.b` names the claim `a.b`, or else the member `b` of the claim `a`. Other
+    The words of the claims `scope` and `scp` are values, too (RFC 8693, 4.2). The words of other claims are not: people
+    choose parts of their names. `a.b` names the claim `a.b`, or else the member `b` of the claim `a`. Other
     values, such as mappings, are left out.
     """
     found: object = claims

@@ -35,8 +35,14 @@ RESERVED_NAMES: Final = frozenset({REGISTRY_ACTOR})
 """Names of actors that are not tokens."""
 NAMES_WITHOUT_SECRET: Final = frozenset({ANONYMOUS, NAMING_PRINCIPAL})
 """Names of tokens that nobody sends. Their scopes are those of callers that prove nothing, and of keys in etcd."""
-NODE_PREFIXES: Final = ("admin@", "node@")
-"""The starts of the names of tokens that nodes make: `admin@NODE` for their own hosts, `node@NODE` for themselves."""
+ADMIN_PREFIX: Final = "admin@"
+"""The start of the name of the token that a node makes for commands on its own host; the name of the node follows."""
+NODE_PREFIX: Final = "node@"
+"""The start of the name of the token that a node's own certificate names."""
+GATEWAY_PREFIX: Final = "gateway@"
+"""The start of the name of the token that a node makes for the gateway in its process."""
+NODE_PREFIXES: Final = (ADMIN_PREFIX, NODE_PREFIX, GATEWAY_PREFIX)
+"""The starts of the names of tokens that nodes keep. Nobody else may create or rotate such tokens."""
 
 _TOKEN: Final = re.compile(rf"{TOKEN_PREFIX}(?P<id>[0-9a-f]{{16}})_(?P<secret>[A-Za-z0-9_-]{{43}})")
 _ID: Final = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")

@@ -125,6 +125,7 @@ async def test_no_secret_and_no_hash_is_in_documents_histories_or_logs(
     [
         ({"name": "registry", "scopes": []}, 422, "name"),
         ({"name": "admin@n1", "scopes": []}, 422, "name"),
+        ({"name": "gateway@n1", "scopes": []}, 422, "name"),
         ({"name": "a b", "scopes": []}, 422, "name"),
         ({"name": "x" * 64, "scopes": []}, 422, "name"),
         ({"name": "web", "scopes": ["read"]}, 422, "scopes[0]"),

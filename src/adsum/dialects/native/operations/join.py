@@ -11,6 +11,7 @@ from adsum.access import token_declarations
 from adsum.access.authority import AuthorityService
 from adsum.access.control import AccessControl
 from adsum.access.credentials import Credentials
+from adsum.access.new_tokens import make_id, make_secret
 from adsum.access.registry_addresses import RegistryAddresses
 from adsum.access.token_declarations import find_invite
 from adsum.core.access.actions import Action
@@ -20,7 +21,7 @@ from adsum.core.access.tokens import NAMES_WITHOUT_SECRET, Token, TokenRole, Tok
 from adsum.core.catalog.decisions import Caller
 from adsum.core.errors import AdsumError, Forbidden, Invalid
 from adsum.dialects.native.asgi import NO_STORE, ApiReply
-from adsum.dialects.native.operations.tokens import check_name, make_id, make_secret
+from adsum.dialects.native.operations.tokens import check_name
 from adsum.dialects.native.ports import OtherNodes
 from adsum.dialects.native.problems import NoAuthority, NoAuthorityKey
 from adsum.dialects.native.requests.api_request import ApiRequest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 from adsum import wire
 from adsum.access.authority import AuthorityService
 from adsum.access.control import AccessControl
+from adsum.access.new_tokens import make_id, make_secret
 from adsum.access.registry_addresses import RegistryAddresses
 from adsum.access.token_declarations import create_token, find_token, invite_key, rotate_token, token_key
 from adsum.core import validation
@@ -17,10 +17,8 @@ from adsum.core.access.invites import SINGLE_USE_ROLES, USUAL_LIFETIMES, USUAL_S
 from adsum.core.access.join_line import MAX_NODES, JoinLine
 from adsum.core.access.scopes import Scopes, parse_scopes
 from adsum.core.access.tokens import (
-    ID_BYTES,
     NAMES_WITHOUT_SECRET,
     NODE_PREFIXES,
-    SECRET_BYTES,
     Token,
     TokenRole,
     TokenSecret,
@@ -61,16 +59,6 @@ NO_AUTHORITY: Final = (
 NO_ADDRESS: Final = (
     "a join line names addresses at which other hosts reach the registry over TLS, and none is known: set --advertise"
 )
-
-
-def make_id() -> str:
-    """Returns a new id of a token or an invite."""
-    return secrets.token_hex(ID_BYTES)
-
-
-def make_secret() -> str:
-    """Returns a new secret of a token or an invite."""
-    return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def check_name(field: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Keeps the tokens of a node in the catalog in step with its files: of its admin, its certificate, and its gateway.
+"""The tokens of a node in the catalog, kept in step with its files: of its admin, its certificate, and its gateway.
 
 The file rules: whoever may write the data folder of a node is admin of the registry. So a lost or leaked admin token is
 replaced by removing the file.
@@ -44,7 +44,7 @@ class NodeTokens:
         self._node = node
         self._clock = clock
         self._outage = OutageLog(
-            _log, "the admin token is not in the catalog yet: %s", "the admin token is in the catalog"
+            _log, "a token of this node is not in the catalog yet: %s", "the tokens of this node are in the catalog"
         )
 
     async def sync(self, admin: TokenParts | None, certificate_token: str, gateway: TokenParts | None = None) -> None:
@@ -54,30 +54,18 @@ class NodeTokens:
         `certificate_token` is the id of the token in the certificate that this node signed for itself; "" if it did
         not. What can't be written is tried again at the next call.
         """
-        now = self._clock.wall()
-        wanted: list[Token] = []
+        node, wanted = self._node, list[Token]()
         if admin is not None:
-            secret = TokenSecret(hash_secret(admin.secret))
-            wanted.append(
-                Token(
-                    admin_token_name(self._node),
-                    admin.id,
-                    ADMIN_SCOPES,
-                    (secret,),
-                    created=now,
-                    created_by=REGISTRY_ACTOR,
-                )
-            )
+            wanted.append(Token(admin_token_name(node), admin.id, ADMIN_SCOPES, _secrets(admin)))
         if certificate_token:
-            name = node_token_name(self._node)
-            wanted.append(Token(name, certificate_token, NODE_SCOPES, (), TokenRole.NODE, created=now))
+            wanted.append(Token(node_token_name(node), certificate_token, NODE_SCOPES, (), TokenRole.NODE))
         if gateway is not None:
-            secret = TokenSecret(hash_secret(gateway.secret))
-            name = gateway_token_name(self._node)
-            wanted.append(Token(name, gateway.id, GATEWAY_SCOPES, (secret,), TokenRole.GATEWAY, created=now))
-        for token in (replace(one, created_by=REGISTRY_ACTOR) for one in wanted):
+            name = gateway_token_name(node)
+            wanted.append(Token(name, gateway.id, GATEWAY_SCOPES, _secrets(gateway), TokenRole.GATEWAY))
+        now = self._clock.wall()
+        for token in wanted:
             if not _is_declared(token, self._registry.snapshot):
-                await self._declare(token, now)
+                await self._declare(replace(token, created=now, created_by=REGISTRY_ACTOR), now)
 
     async def _declare(self, token: Token, now: float) -> None:
         try:
@@ -87,6 +75,10 @@ class NodeTokens:
         else:
             self._outage.recovered()
             _log.info("the token %s of this node is in the catalog", token.name)
+
+
+def _secrets(token: TokenParts) -> tuple[TokenSecret, ...]:
+    return (TokenSecret(hash_secret(token.secret)),)
 
 
 def _is_declared(token: Token, snapshot: Snapshot) -> bool:
