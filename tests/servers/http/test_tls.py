@@ -303,7 +303,7 @@ async def test_handshakes_that_fail_leave_nothing_for_the_cycle_collector(
 ) -> None:
     """A registry collects old objects so seldom that an attacker could fill the memory with them."""
     hello = _client_hello()
-    kinds = (handshake_alerts.HandshakeAlerts, tls_connector._BytesBeforeTls, tls_connector._BytesAfterHandshake)
+    kinds = (handshake_alerts.HandshakeAlerts, tls_connector.BytesBeforeTls, tls_connector.BytesAfterHandshake)
 
     def left() -> int:
         return sum(isinstance(one, kinds) for one in gc.get_objects())

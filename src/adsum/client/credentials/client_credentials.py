@@ -28,7 +28,6 @@ from adsum.client.credentials.folder import (
     parse_token_file,
     read_bounded,
 )
-from adsum.core.access.tokens import TokenRole
 from adsum.core.errors import Invalid
 
 MIN_RELOAD_INTERVAL: Final = 1.0
@@ -38,8 +37,9 @@ NO_TOKEN: Final = (
     "no token was sent: join this host to the registry with `adsum join`, or name a file with a token by "
     f"--token-file or {TOKEN_FILE_VARIABLE}"
 )
-JOINED_ROLES: Final = frozenset({TokenRole.CLIENT.value, TokenRole.GATEWAY.value})
-"""The roles whose credentials come from a join line. A node keeps those on its own host valid by itself."""
+JOINED_ROLES: Final = frozenset({"client", "gateway"})
+"""The roles whose credentials come from a join line. A node keeps those on its own host valid by itself. They are
+values of `TokenRole`, which programs without a token don't load."""
 REJOIN: Final = "; `adsum join` with a new line of `adsum token invite` replaces it"
 
 _log = logging.getLogger(__name__)
