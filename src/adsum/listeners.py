@@ -132,7 +132,8 @@ class Listeners:
             from adsum.servers.grpc import GrpcServer
 
             listener.set_connection_limit(share)
-            return GrpcServer(listener.methods, listener.max_message_bytes, share, self._certificates)
+            methods, size = listener.methods, listener.max_message_bytes
+            return GrpcServer(methods, size, share, self._certificates, self._on_failed_handshakes)
         if isinstance(listener, TcpListener):
             from adsum.servers.tcp import TcpServer
 
@@ -142,6 +143,10 @@ class Listeners:
 
             return UdpServer(listener.protocol)
         return _HttpListenerServer(listener, share, self._config.host_name, self._on_shed, self._certificates)
+
+    def _on_failed_handshakes(self, count: int) -> None:
+        for _ in range(count):
+            self._on_shed(http.TLS_FAILED)
 
 
 class _HttpListenerServer:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.access.failures import FAILURE_BURST, MAX_FAILING_ADDRESSES, MAX_FAILURE_DELAY, FailureLimiter, site_of
+from adsum.client.native.request_sender import REQUEST_TIMEOUT
 
 
 def test_the_first_failures_are_not_delayed_and_further_ones_more_and_more() -> None:
@@ -73,3 +74,7 @@ def test_a_delay_is_never_negative_or_longer_than_the_most(failures: list[tuple[
     for address, wait in failures:
         now += wait
         assert 0.0 <= limiter.delay(address, now) <= MAX_FAILURE_DELAY
+
+
+def test_a_delayed_answer_arrives_before_our_clients_stop_waiting_for_it() -> None:
+    assert MAX_FAILURE_DELAY <= REQUEST_TIMEOUT - 2.0

@@ -103,6 +103,15 @@ def test_a_wrong_or_expired_invite_makes_no_token(id: str, secret: str, at: floa
         join(id, secret, make_token("host")[0], replace(ANN, at=at))(start)
 
 
+def test_a_joiner_does_not_get_the_name_of_an_expired_token_which_owns_instances() -> None:
+    expired = make_token("web", "write:*", expires=150.0)[0]
+    start = _after(create_token(expired, ANN, ""), _declare_invite(_invite()))
+    late, other = replace(ANN, at=160.0), replace(make_token("web")[0], id="f" * 16)
+    with pytest.raises(NameTaken, match="adsum token revoke web"):
+        join("0" * 16, SECRET, other, late)(start)
+    assert create_token(other, late, "")(start), "whoever manages tokens decides who has the name"
+
+
 def test_an_invite_that_a_later_version_wrote_is_not_accepted() -> None:
     start = _after(declarations.declare(invite_key("0" * 16), b'{"role":"moon"}', ANN))
     with pytest.raises(Unauthenticated):

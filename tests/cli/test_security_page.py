@@ -22,7 +22,7 @@ PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CHANGELOG.m
 BLOCK = re.compile(r"```[a-z]*\n(.*?)```", re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`|^ {4}(.+)$", re.MULTILINE)
 """Code in a paragraph: between backticks, or an indented line."""
-COMMAND = re.compile(r"\badsum ((?:[a-z][a-z-]*)(?: [^|;#>&\n]*)?)")
+COMMAND = re.compile(r"(?<![/\w])adsum ((?:[a-z][a-z-]*)(?: [^|;#>&\n]*)?)")
 """A command of Adsum, up to the end of it in a shell."""
 SECRET = re.compile(r"adsum_[0-9a-f]{16}_[A-Za-z0-9_-]{43}")
 

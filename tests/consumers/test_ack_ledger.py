@@ -245,6 +245,7 @@ def test_a_client_without_an_id_takes_the_id_of_one_that_left_from_its_address(l
     left(ledger, A)
     assert ledger.find_departed("web", "10.0.0.1", 101.0) == "a"
     assert ledger.find_departed("web", "10.0.0.9", 101.0) is None
+    assert ledger.find_departed("web", "10.0.0.1", 101.0, "another-token") is None
     ledger.connect(A, ORDERS, 101.0)
     assert ledger.find_departed("web", "10.0.0.1", 101.0) is None, "a second client does not take the same id"
 

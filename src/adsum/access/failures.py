@@ -13,8 +13,9 @@ FAILURE_RATE: Final = 1.0
 """Wrong credentials per second that one address may send without being slowed down."""
 FAILURE_BURST: Final = 10.0
 """Wrong credentials that one address may send at once: a fleet may start with an old token behind one address."""
-MAX_FAILURE_DELAY: Final = 5.0
-"""Seconds by which the answer to a wrong credential is delayed, at most."""
+MAX_FAILURE_DELAY: Final = 3.0
+"""Seconds by which the answer to a wrong credential is delayed, at most. It is less than a request of our clients may
+take, so that they learn the reason."""
 MAX_FAILING_ADDRESSES: Final = 10_000
 """Addresses that are remembered. Past it the one that failed longest ago is forgotten, so its delay begins anew."""
 IPV6_SITE_BITS: Final = 64

@@ -68,7 +68,7 @@ def create_token(token: Token, caller: Caller, reason: str) -> Declaration:
 
     def decide(view: CatalogView) -> list[Edit]:
         if token.name not in NAMES_WITHOUT_SECRET:
-            _require_free_name(view.documents, token, caller.at)
+            _require_free_name(view.documents, token, replace_expired_at=caller.at)
         elif token.name == caller.principal.name == ANONYMOUS:
             _require_admin(view.documents, token, caller.at)
         return declare(view)
@@ -120,7 +120,7 @@ def join(invite_id: str, invite_secret: str, token: Token, caller: Caller) -> De
 
     def decide(view: CatalogView) -> list[Edit]:
         invite = verify_invite(find_invite(view.documents, invite_id), invite_secret, caller.at)
-        _require_free_name(view.documents, token, caller.at)
+        _require_free_name(view.documents, token)
         joined = replace(token, role=invite.role, scopes=invite.scopes)
         reason = f"joined by the invite {invite_id}"
         # The invite comes first: if a store must split the batch, a crash in between makes no token.
@@ -139,13 +139,19 @@ def _consume(invite: Invite, reason: str, caller: Caller) -> Declaration:
     return declarations.declare(invite_key(invite.id), encode_invite(left), caller, reason=reason)
 
 
-def _require_free_name(documents: Documents, token: Token, now: float) -> None:
-    """Raises `NameTaken` if there is another token of the name, unless it has expired."""
+def _require_free_name(documents: Documents, token: Token, replace_expired_at: float | None = None) -> None:
+    """Raises `NameTaken` if there is another token of the name, unless it has expired by `replace_expired_at`.
+
+    The name owns what the expired token registered. So whoever manages tokens may give it to another token; a host
+    that joins chooses a name by itself, and may not.
+    """
     document = documents.find(token_key(token.name))
     if document is None:
         return
     known = parse_token_document(token.name, document.body)
-    if isinstance(known, Token) and (known.id == token.id or known.has_expired(now)):
+    if isinstance(known, Token) and known.id == token.id:
+        return
+    if isinstance(known, Token) and replace_expired_at is not None and known.has_expired(replace_expired_at):
         return
     role = f"a {known.role.value} token" if isinstance(known, Token) else "a token"
     raise NameTaken(

@@ -161,13 +161,15 @@ class AckLedger:
         """Returns those of these consumers that said good-bye to the service at this node and have not come back."""
         return [id for id in ids if self._said_goodbye(id, service, now)]
 
-    def find_departed(self, name: str, address: str, now: float) -> str | None:
+    def find_departed(self, name: str, address: str, now: float, principal: str = "") -> str | None:
         """Returns the id of a remembered consumer with this name and address that left; None if there is none.
 
-        It serves clients that have a name but no id. A client that comes back takes the id of one that left.
+        It serves clients that have a name but no id. A client that comes back takes the id of one that left, if it
+        proves to be the same principal.
         """
         self._forget_old(now)
-        return next((record.consumer.id for record in self._departed_by_name.get((name, address), ())), None)
+        departed = self._departed_by_name.get((name, address), ())
+        return next((record.consumer.id for record in departed if record.consumer.principal == principal), None)
 
     def is_suspect(self, ack_record: AckRecord) -> bool:
         """Returns whether the consumer has to acknowledge something before drains wait for it."""

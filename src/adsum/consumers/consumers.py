@@ -81,9 +81,9 @@ class Consumers:
             for record in ended:
                 wait.settle(record)
 
-    def find_departed(self, name: str, address: str) -> str | None:
+    def find_departed(self, name: str, address: str, principal: str = "") -> str | None:
         """See `AckLedger.find_departed`."""
-        return self._ledger.find_departed(name, address, self._clock.now())
+        return self._ledger.find_departed(name, address, self._clock.now(), principal)
 
     def start(self) -> None:
         """Records that the node serves from now on."""

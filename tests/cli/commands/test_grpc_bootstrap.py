@@ -52,3 +52,11 @@ def test_a_joined_host_without_a_certificate_is_told_what_to_do(
     assert result.code == 78
     assert f"credentials: {folder.path} has no certificate" in result.err
     assert "--credentials" not in result.err, "there is no such option"
+
+
+def test_a_host_that_has_not_joined_a_registry_with_tls_gets_the_way_on(adsum: Adsum) -> None:
+    result = adsum("grpc-bootstrap", "--url", "https://10.0.0.5:23786")
+    assert result.code == 0
+    assert json.loads(result.out)["xds_servers"][0]["channel_creds"] == [{"type": "insecure"}]
+    assert "`adsum join` on this host gets the certificate" in result.err
+    assert adsum("grpc-bootstrap", "--url", "http://10.0.0.5:23786").err == ""

@@ -101,7 +101,8 @@ def test_a_new_authority_replaces_everything_but_not_under_a_running_node(adsum:
     folder.lock()
     refused = adsum("init", "--new-authority", "--data", str(tmp_path))
     assert refused.code != 0
-    assert "another node uses" in refused.err
+    assert "a node uses" in refused.err
+    assert "stop it" in refused.err
     folder.unlock()
     assert {name: content for name, content in _contents(tmp_path).items() if name != "lock"} == before
     result = adsum("init", "--new-authority", "--data", str(tmp_path))

@@ -245,7 +245,7 @@ def test_a_wrong_line_is_refused_without_repeating_it(
 def test_a_file_that_is_missing_is_named(folder: CredentialsFolder, adsum: Adsum, tmp_path: Path) -> None:
     result = adsum("join", str(tmp_path / "nothing"))
     assert (result.code, result.out) == (1, "")
-    assert result.err == f"adsum: the line can't be read: {tmp_path}/nothing: No such file or directory\n"
+    assert f"{tmp_path}/nothing: No such file or directory; it must hold the line" in result.err
 
 
 def test_a_file_that_is_no_text_is_refused_as_a_wrong_line(

@@ -274,6 +274,14 @@ async def test_a_route_takes_the_right_to_operate_both_ends(secure_api: NativeAp
         "routes that name a hidden service are absent"
     )
     assert (await secure_api.request("GET", "/api/v1/routes/mixed", headers=operator)).status == 404
+    withdrawn = [
+        await secure_api.request("DELETE", f"/api/v1/routes/{name}", headers=operator) for name in ("mixed", "x")
+    ]
+    assert [answer.status for answer in withdrawn] == [200, 200], "nobody learns that a hidden route exists"
+    assert (await secure_api.request("GET", "/api/v1/routes/mixed", headers=admin)).status == 200
+    redirect = {"hosts": ["secret.x"], "redirect": {"host": "orders.x"}}
+    assert await declare("redirect", redirect, admin) == 200
+    assert (await secure_api.request("GET", "/api/v1/routes/redirect", headers=operator)).status == 404
     verdict = await secure_api.request("POST", "/api/v1/check-route", {"url": "http://orders.x/"}, operator)
     assert "secret" not in verdict.body.decode()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import random
 import resource
 import socket
@@ -291,34 +290,6 @@ async def test_few_allowed_connections_still_allow_some_handshakes(tls: HttpServ
         assert server.handshakes == MIN_HANDSHAKES
         for peer in idle:
             peer.close()
-
-
-async def test_handshakes_that_fail_leave_nothing_for_the_cycle_collector(
-    tls: HttpServing, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A registry collects old objects so seldom that an attacker could fill the memory with them."""
-    hello = _client_hello()
-    kinds = (handshake_alerts.HandshakeAlerts, tls_connector.BytesBeforeTls, tls_connector.BytesAfterHandshake)
-
-    def left() -> int:
-        return sum(isinstance(one, kinds) for one in gc.get_objects())
-
-    with contextlib.ExitStack() as stack:
-        async with _serving(tls, max_connections=1) as (server, port, shed):
-            gc.collect()
-            gc.disable()
-            stack.callback(gc.enable)
-            for _ in range(3):
-                await _failure(port, ssl.create_default_context())
-            await until(lambda: not server.handshakes)
-            monkeypatch.setattr(tls_connector, "HANDSHAKE_TIMEOUT", 0.3)
-            for _ in range(2 * MIN_HANDSHAKES):  # Some make room for others, and some take too long.
-                stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(hello[:60])
-            await until(lambda: TLS_TIMEOUT in shed)
-            await until(lambda: not server.handshakes)
-            assert {TLS_CROWDED, TLS_TIMEOUT, TLS_FAILED} <= set(shed)
-            if type(asyncio.get_running_loop()).__module__ != "asyncio.unix_events":  # asyncio has cycles.
-                await until(lambda: not left())
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -12,6 +13,11 @@ from adsum.cli.settings.loader import ConfigError, Settings
 from adsum.client.credentials.xds import XdsCredentials
 from adsum.config.client import ClientConfig
 from adsum.core.errors import Invalid
+
+PLAIN_TEXT: Final = (
+    "clients will speak plain text with xDS, which a registry that requires tokens refuses: `adsum join` on this host "
+    "gets the certificate that they need; then print the bootstrap again"
+)
 
 
 @click.command(
@@ -63,6 +69,9 @@ def grpc_bootstrap(loaded: Settings, xds: str, joined: bool, xds_authority: str,
             "--joined: needs nodes with IP addresses of one family, without TLS; name them with --xds, or omit --joined"
         )
     output.print_json(found)
+    is_plain = any(server["channel_creds"][0]["type"] == "insecure" for server in found["xds_servers"])
+    if is_plain and "https://" in loaded.get(ClientConfig).url:
+        output.print_message(PLAIN_TEXT)
 
 
 def _own_credentials(authority: str, certificate: str, key: str) -> XdsCredentials | None:

@@ -69,7 +69,7 @@ def _init(config: ServeConfig, loaded: Settings, *, renew: bool, new_authority: 
     from adsum.certificates.server_names import ServerNames
     from adsum.node_security import node_files
     from adsum.node_security.host_names import find_server_names
-    from adsum.node_security.security_folder import ADMIN_TOKEN, SecurityFolder
+    from adsum.node_security.security_folder import ADMIN_TOKEN, SecurityFolder, SecurityFolderInUse
 
     folder = SecurityFolder(config.data_folder(config.store))
     folder.create()
@@ -77,7 +77,12 @@ def _init(config: ServeConfig, loaded: Settings, *, renew: bool, new_authority: 
     if pair is not None:  # The node may run with further names, which are not among the flags of this command.
         names = names.merged(ServerNames.of_certificate(pair.leaf))
     if new_authority:
-        folder.lock()  # Raises if the node runs: it would mix the old authority with the new one.
+        try:
+            folder.lock()
+        except SecurityFolderInUse:  # The node would mix the old authority with the new one.
+            raise CommandFailed(
+                ExitCode.FAILURE, f"a node uses {folder.path}: stop it, and all others of this registry, and try again"
+            ) from None
         write = node_files.prepare_new_authority
     else:
         write = node_files.renew_files if renew else node_files.prepare_files

@@ -78,7 +78,8 @@ def join(loaded: Settings, file: str, name: str, folder: str, renew: bool) -> No
     With a line for a node this host becomes able to run one: its certificate and token are written to security/ below
     the folder of --data, as `adsum serve` has it, and `adsum serve --secure` starts it.
 
-    A host that joins again replaces its folder. Long-running programs renew the certificate by themselves.
+    A host that joins again replaces its folder. Its name is taken while its old token exists: revoke that first
+    (`adsum token revoke NAME`), or give another --name. Long-running programs renew the certificate by themselves.
 
     The exit code is 77 if the registry is not the one in the line, or refuses the invite.
     """
@@ -196,7 +197,9 @@ def _read_line(file: str) -> JoinLine:
         else:
             text = sys.stdin.read(MAX_LINE_LENGTH + 1)
     except OSError as error:
-        raise CommandFailed(ExitCode.FAILURE, f"the line can't be read: {file}: {error.strerror}") from None
+        raise CommandFailed(
+            ExitCode.FAILURE, f"{file}: {error.strerror}; it must hold the line that `adsum token invite` printed"
+        ) from None
     except UnicodeDecodeError:
         text = ""  # Refused like any other text that is no line.
     try:

@@ -116,11 +116,11 @@ class Renewals:
                 await self._renew(owners[start : start + MAX_RENEWALS])
         except (NotAuthenticated, NotAllowed) as error:
             if self._denial != str(error):
-                _log.error("%d leases can't be renewed, trying again: %s", len(owners), error)
+                _log.error("%s can't be renewed, trying again: %s", _leases(len(owners)), error)
             self._denial = str(error)
             return min(self._backoff.next(self._rng), self._interval())
         except AdsumError as error:
-            _log.warning("%d leases could not be renewed: %s", len(owners), error)
+            _log.warning("%s could not be renewed: %s", _leases(len(owners)), error)
             return min(self._backoff.next(self._rng), self._interval())
         except Exception:
             # If the task ended here, every lease would lapse.
@@ -154,3 +154,8 @@ class Renewals:
 
 def _key(owner: LeaseOwner) -> Key:
     return Key(owner.lease.service, owner.lease.id)
+
+
+def _leases(count: int) -> str:
+    """Returns a number of leases in words."""
+    return "1 lease" if count == 1 else f"{count} leases"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from adsum.core.access.scopes import NamePatterns, Right, Scopes
+from adsum.core.addresses import is_ip_address
 from adsum.gateway.intent.intent import Intent
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.upstreams import Upstream
@@ -14,7 +15,7 @@ class NamedServices(NamedTuple):
     """The names in a route or an upstream.
 
     `targets` are services that get requests, `hosts` the first labels of the hosts whose requests the route takes.
-    `takes_every_host`: the route takes requests of any host, or of a wildcard.
+    `takes_every_host`: the route takes requests of any host, of a wildcard, or of an IP address.
     """
 
     targets: frozenset[str]
@@ -22,8 +23,8 @@ class NamedServices(NamedTuple):
     takes_every_host: bool = False
 
     def are_visible(self, visible: NamePatterns) -> bool:
-        """Returns whether all targets are among the visible services."""
-        return visible.is_all or all(map(visible.includes, self.targets))
+        """Returns whether all targets are among the visible services; for a route without one, all hosts."""
+        return visible.is_all or all(map(visible.includes, self.targets or self.hosts))
 
     def may_declare(self, scopes: Scopes) -> bool:
         """Returns whether the scopes allow to declare it: the right to operate both ends, targets and hosts.
@@ -41,12 +42,20 @@ def named_services(declared: Route | Upstream) -> NamedServices:
     """Returns the names in a route or an upstream."""
     if isinstance(declared, Upstream):
         return NamedServices(frozenset({declared.service}))
-    labels = [host.partition(".")[0].partition(":")[0].lower() for host in declared.hosts]
+    labels = [_label(host) for host in declared.hosts]
     return NamedServices(
         frozenset(selector.service for selector in declared.selectors),
         frozenset(label for label in labels if "*" not in label),
         takes_every_host=not labels or any("*" in label for label in labels),
     )
+
+
+def _label(host: str) -> str:
+    """Returns the first label of a host; `*` for an address.
+
+    An address names no service: a caller with the right over a service `10` must not get the requests to 10.0.0.1.
+    """
+    return "*" if is_ip_address(host) else host.partition(".")[0].partition(":")[0].lower()
 
 
 def visible_intent(intent: Intent, visible: NamePatterns) -> Intent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import grpc
@@ -21,8 +21,10 @@ _log = logging.getLogger("adsum.grpc")
 class CertificateFetcher:
     """Returns the certificate for the next connection to grpc, which calls it at each handshake in a thread."""
 
-    def __init__(self, certificates: ServerCertificates) -> None:
+    def __init__(self, certificates: ServerCertificates, on_handshake: Callable[[], None] = lambda: None) -> None:
+        """`on_handshake` is called at the beginning of each handshake, in a thread."""
         self._certificates = certificates
+        self._on_handshake = on_handshake
         self._version = certificates.version
         self.initial = self._configuration()
         # Each handshake tries again, and anyone can cause one: only the first failure is logged.
@@ -34,6 +36,7 @@ class CertificateFetcher:
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
         """Returns the certificate if it was replaced since the last call, otherwise None, which keeps the last one."""
+        self._on_handshake()
         version = self._certificates.version
         if version == self._version:
             return None
@@ -52,9 +55,11 @@ class CertificateFetcher:
         )
 
 
-def server_credentials(certificates: ServerCertificates) -> grpc.ServerCredentials:
+def server_credentials(
+    certificates: ServerCertificates, on_handshake: Callable[[], None] = lambda: None
+) -> grpc.ServerCredentials:
     """Returns credentials that require client certificates, and use the newest certificate for each connection."""
-    fetcher = CertificateFetcher(certificates)
+    fetcher = CertificateFetcher(certificates, on_handshake)
     return grpc.dynamic_ssl_server_credentials(
         fetcher.initial,
         fetcher,  # type: ignore[arg-type]  # grpc documents that it may return None

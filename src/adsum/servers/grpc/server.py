@@ -18,6 +18,7 @@ from adsum.core.errors import AdsumError
 from adsum.ports import ServerCertificates
 from adsum.servers.grpc import connections
 from adsum.servers.grpc.credentials import peer_certificate, server_credentials
+from adsum.servers.grpc.failed_handshakes import FailedHandshakes, ignore
 from adsum.servers.grpc.options import FINAL_READ_TIMEOUT, MAX_CALLS, STOP_TIMEOUT, server_options
 
 _log = logging.getLogger("adsum.grpc")
@@ -131,36 +132,44 @@ class GrpcServer:
         max_message: int,
         connections: int,
         certificates: ServerCertificates | None = None,
+        on_failed_handshakes: Callable[[int], None] = ignore,
     ) -> None:
         """`max_message`: bytes of a message. Past `connections` a new connection is closed.
 
         With `certificates` the server speaks TLS, and requires client certificates: grpc can't request them and accept
-        connections without one.
+        connections without one. `on_failed_handshakes` is called with the number of connections that made no call.
         """
         self._methods = methods
         self._certificates = certificates
+        self._handshakes = FailedHandshakes(on_failed_handshakes)
+        self._looks: asyncio.Task[None] | None = None
         self._options = server_options(max_message, connections)
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str) -> str:
         """Listens on HOST:PORT. Returns the address with its port when calls are accepted. Raises `GrpcListenError`."""
         _check_bind(address)
-        server = grpc.aio.server(
-            handlers=[_MethodsByPath(self._methods)], options=self._options, maximum_concurrent_rpcs=MAX_CALLS
-        )
+        methods = _MethodsByPath(self._methods, self._handshakes)
+        server = grpc.aio.server(handlers=[methods], options=self._options, maximum_concurrent_rpcs=MAX_CALLS)
         try:
             if self._certificates is None:
                 port = server.add_insecure_port(address)
             else:
-                port = server.add_secure_port(address, server_credentials(self._certificates))
+                port = server.add_secure_port(address, server_credentials(self._certificates, self._handshakes.begin))
         except RuntimeError as error:
             raise GrpcListenError(f"can't listen on {address}: {error}") from None
         await server.start()
         self._server = server
+        if self._certificates is not None:
+            self._looks = asyncio.create_task(self._handshakes.run(), name="adsum-grpc-handshakes")
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def stop(self) -> None:
         """Stops accepting calls, and ends all calls within `STOP_TIMEOUT`. Idempotent."""
+        looks, self._looks = self._looks, None
+        if looks is not None:
+            looks.cancel()
+            await asyncio.gather(looks, return_exceptions=True)
         server, self._server = self._server, None
         if server is not None:
             await server.stop(STOP_TIMEOUT)
@@ -182,18 +191,20 @@ def _check_bind(address: str) -> None:
 class _MethodsByPath(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Finds the handler of a call by the path of its method."""
 
-    def __init__(self, methods: Mapping[str, StreamMethod]) -> None:
+    def __init__(self, methods: Mapping[str, StreamMethod], handshakes: FailedHandshakes) -> None:
         self._handlers = {
-            path: grpc.stream_stream_rpc_method_handler(partial(_serve, method)) for path, method in methods.items()
+            path: grpc.stream_stream_rpc_method_handler(partial(_serve, method, handshakes))
+            for path, method in methods.items()
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         return self._handlers.get(details.method)
 
 
-async def _serve(method: StreamMethod, _: object, context: Any) -> None:
+async def _serve(method: StreamMethod, handshakes: FailedHandshakes, _: object, context: Any) -> None:
     """Serves one call. An exception of the method ends it with INTERNAL."""
     call = GrpcCall(context)
+    handshakes.admit(call.peer)
     try:
         await method(call)
     except asyncio.CancelledError:

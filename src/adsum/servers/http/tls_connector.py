@@ -145,12 +145,12 @@ class TlsConnector:
         context = self._certificates.ssl_context()
         alerts = HandshakeAlerts(context)
         try:
-            tcp, before = await loop.connect_accepted_socket(BytesBeforeTls, connection)
+            tcp, before = await loop.connect_accepted_socket(_BytesBeforeTls, connection)
         except OSError:
             connection.close()
             raise
         alerts.attach(tcp)
-        early = BytesAfterHandshake()
+        early = _BytesAfterHandshake()
         try:
             if tcp.is_closing():
                 raise ConnectionResetError("the connection was lost before the handshake")
@@ -176,7 +176,7 @@ class TlsConnector:
         early.hand_over(self._protocol(), transport, tcp)
 
 
-class BytesBeforeTls(asyncio.Protocol):
+class _BytesBeforeTls(asyncio.Protocol):
     """The protocol of a connection until TLS begins: keeps what arrives.
 
     asyncio does not read after `pause_reading`. uvloop reads once before `start_tls` pauses it.
@@ -202,7 +202,7 @@ class BytesBeforeTls(asyncio.Protocol):
         self._received.clear()
 
 
-class BytesAfterHandshake(asyncio.Protocol):
+class _BytesAfterHandshake(asyncio.Protocol):
     """The protocol of a connection at the end of its handshake: keeps what arrives until the real protocol is there."""
 
     def __init__(self) -> None:

@@ -180,8 +180,17 @@ class IntentOperations:
         return await self._write(_guarded(declaration, request.principal, key))
 
     async def _withdraw(self, request: ApiRequest, key: DocumentKey) -> ApiReply:
+        """Withdraws a document. One that the caller may not see does not exist for the caller, and stays."""
         caller, reason = request.caller(self._clock.wall()), request.query.get("reason", "")
-        return await self._write(_guarded(declarations.withdraw(key, reason, caller), request.principal, key))
+        principal = request.principal
+        withdrawal = _guarded(declarations.withdraw(key, reason, caller), principal, key)
+
+        def decide(view: CatalogView) -> list[Edit]:
+            document = view.documents.find(key)
+            is_hidden = document is not None and not wire.is_visible(document, principal.scopes.visible)
+            return [] if is_hidden else withdrawal(view)
+
+        return await self._write(decide)
 
     async def _write(self, declaration: Declaration) -> ApiReply:
         revision = await self._registry.write(declaration)

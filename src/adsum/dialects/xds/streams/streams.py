@@ -152,8 +152,9 @@ class Streams:
         if node.is_observer:
             return None
         address, _ = split_host_port(stream.call.peer)
-        id = self._watches.consumers.find_departed(node.id, address) or secrets.token_hex(16)
         principal = stream.principal
+        departed = self._watches.consumers.find_departed(node.id, address, principal.owner)
+        id = departed or secrets.token_hex(16)
         return Consumer(id, node.id, address, visible=principal.scopes.visible, principal=principal.owner)
 
     def _leave(self, stream: AdsStream, client: JoinedClient) -> None:
