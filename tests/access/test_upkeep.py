@@ -130,6 +130,23 @@ async def test_a_store_that_is_away_only_delays_the_record(node: TokenNode) -> N
     assert node.used("web") > 0.0
 
 
+async def test_a_round_that_fails_does_not_end_the_others(
+    node: TokenNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = await declare_token(node.registry, "web", "read:*")
+    node.access.identify(Credentials(token))
+
+    def fail() -> None:
+        raise RuntimeError("a fault")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(node.access, "refresh", fail)
+        await node.clock.advance(UPKEEP_INTERVAL)
+    assert "a fault" in caplog.text
+    await node.clock.advance(UPKEEP_INTERVAL)
+    assert node.used("web") > 0.0
+
+
 async def test_a_round_without_work_does_not_ask_the_store(node: TokenNode) -> None:
     await declare_token(node.registry, "web", "read:*")
     node.store.is_unavailable = True

@@ -289,14 +289,14 @@ async def test_a_node_without_the_key_asks_another_one(tmp_path: Path, caplog: p
 
         security.folder.write(NODE_TOKEN, NODE_TOKEN_TEXT.encode())
 
-        async def request(csr: bytes, token: str, authority: bytes, hash: str) -> NewCertificate:
+        async def request(request_pem: bytes, token: str, authority: bytes, hash: str) -> NewCertificate:
             assert (authority, hash) == (issuer.certificate_pem(), issuer.hash)
             if token != NODE_TOKEN_TEXT:
                 raise AdsumError("the certificate of the operator is another matter")
-            requests.append(csr)
+            requests.append(request_pem)
             if len(requests) == 1:
                 raise AdsumError("no node answers")
-            chain = issuer.sign(csr, name="n1", token_id="1" * 16, role=TokenRole.NODE, now=joined.clock.wall())
+            chain = issuer.sign(request_pem, name="n1", token_id="1" * 16, role=TokenRole.NODE, now=joined.clock.wall())
             return NewCertificate(chain, issuer.certificate_pem())
 
         security.request_certificate = request

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -102,10 +101,3 @@ class SecureNodes:
         credentials = joined.credentials
         write_joined_node(folder, credentials.authority, joined.certificate, joined.key, credentials.token)
         return joined
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Returns once the condition is true."""
-    async with asyncio.timeout(20.0):
-        while not condition():  # noqa: ASYNC110 - other nodes
-            await asyncio.sleep(0.02)

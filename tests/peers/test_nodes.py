@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from adsum.core.catalog.changes import FullState
 from adsum.daemon import Daemon
 from adsum.stores.etcd import EtcdStore, membership
 from tests.support.etcd_process import EtcdProcess
+from tests.support.waiting import until
 
 SERVICES = [f"s{n}" for n in range(24)]
 
@@ -40,16 +41,10 @@ def _config(etcd: EtcdProcess, name: str, advertise: str = "") -> ServeConfig:
     return ServeConfig(listen="127.0.0.1:0", xds="off", store=etcd.url, node=name, advertise=advertise)
 
 
-async def _until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20.0):
-        while not condition():  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.02)
-
-
 async def _share(*nodes: Daemon) -> None:
     """Returns when the nodes have divided all shards, and each keeps its leases."""
-    await _until(lambda: all(_shares(node) == _shares(nodes[0]) and len(_shares(node)) == len(nodes) for node in nodes))
-    await _until(lambda: sum(node.status().leases for node in nodes) == len(SERVICES))
+    await until(lambda: all(_shares(node) == _shares(nodes[0]) and len(_shares(node)) == len(nodes) for node in nodes))
+    await until(lambda: sum(node.status().leases for node in nodes) == len(SERVICES))
 
 
 def _shares(node: Daemon) -> dict[str, int]:
@@ -99,7 +94,7 @@ async def test_a_node_that_reaches_only_itself_forwards_nothing_and_reports_noth
         assert at_one < set(SERVICES), "what n2 keeps is not renewed"
         assert await _renewed(second) == set(SERVICES), "n1 is reached"
         for node in (first, second):
-            await _until(lambda node=node: "nodes" in node.status().store_condition)  # type: ignore[misc]
+            await until(lambda node=node: "nodes" in node.status().store_condition)  # type: ignore[misc]
             status = node.status().store_condition["nodes"]
             assert status.startswith(f"n1 and n2 advertise the same address {first.urls[0]}")
             assert "--advertise" in status
@@ -115,9 +110,9 @@ async def test_a_node_that_ended_is_a_departed_peer_and_a_present_one_is_not(
     async with serving(etcd, "n1") as first:
         shares = first.__dict__["_sharding"]
         async with serving(etcd, "n2") as second:
-            await _until(lambda: shares.peers())
+            await until(lambda: shares.peers())
             assert shares.departed_peers() == []
-        await _until(lambda: shares.departed_peers())
+        await until(lambda: shares.departed_peers())
         ((peer, ago),) = shares.departed_peers()
         assert (peer.name, peer.url) == ("n2", second.urls[0])
         assert 0.0 <= ago < 20.0
@@ -167,7 +162,7 @@ async def test_nothing_is_reported_as_renewed_while_no_node_is_certain_to_keep_i
         await _register(first)
         await _share(first, second)
         etcd.kill()
-        await _until(lambda: first.status().shards == second.status().shards == 0)
+        await until(lambda: first.status().shards == second.status().shards == 0)
         for node in (first, second):
             assert await _renewed(node, "no node keeps") == set()
         etcd.start()
@@ -188,7 +183,7 @@ async def test_a_node_takes_no_shards_before_its_catalog_is_loaded(
 
     async with serving(etcd, "n1") as first:
         await _register(first)
-        await _until(lambda: first.status().leases == len(SERVICES))
+        await until(lambda: first.status().leases == len(SERVICES))
         monkeypatch.setattr(EtcdStore, "_full_state", slowly)
         late = Daemon(_config(etcd, "n2"))
         starting = asyncio.create_task(late.start())

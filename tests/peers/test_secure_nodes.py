@@ -22,8 +22,9 @@ from adsum.daemon import Daemon
 from adsum.node_security import node_security
 from adsum.node_security.node_files import prepare_new_authority
 from adsum.node_security.security_folder import SecurityFolder
-from tests.peers.secure_nodes import SecureNodes, until
+from tests.peers.secure_nodes import SecureNodes
 from tests.support.etcd_process import EtcdProcess
+from tests.support.waiting import until
 
 SERVICES = [f"s{n}" for n in range(12)]
 

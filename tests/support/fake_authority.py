@@ -22,9 +22,9 @@ class FakeAuthority:
     def hash(self) -> str:
         return self._hash
 
-    def sign(self, csr_pem: bytes, *, name: str, token_id: str, role: TokenRole) -> bytes:
+    def sign(self, request_pem: bytes, *, name: str, token_id: str, role: TokenRole) -> bytes:
         assert self.issues
-        if csr_pem.startswith(b"bad"):
-            raise Invalid("csr", "must be a request for a certificate, as PEM")
+        if request_pem.startswith(b"bad"):
+            raise Invalid("certificate_request", "must be a request for a certificate, as PEM")
         self.signed.append((name, token_id, role))
         return f"CERTIFICATE {name} {token_id} {role.value}".encode()

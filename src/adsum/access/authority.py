@@ -31,7 +31,7 @@ class AuthorityService(Protocol):
         """Returns SHA-256 of the authority's public key in hex; "" if `certificate_pem` is empty."""
         ...
 
-    def sign(self, csr_pem: bytes, *, name: str, token_id: str, role: TokenRole) -> bytes:
+    def sign(self, request_pem: bytes, *, name: str, token_id: str, role: TokenRole) -> bytes:
         """Returns a certificate for the key in a request, as a PEM chain.
 
         The certificate names the token with this name and id, whatever the request contains. Only a node's certificate

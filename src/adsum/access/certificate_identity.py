@@ -165,7 +165,9 @@ def _identity(uris: Sequence[str], common_names: Sequence[str]) -> str:
     if any(uri.lower().startswith(SPIFFE_SCHEME) for uri in uris):
         if len(uris) > 1:
             # So says the standard (SPIFFE X509-SVID, 2): which of them is the identity would be a guess.
-            raise Unauthenticated("the client certificate has several URIs, so its SPIFFE id is not clear", "malformed")
+            raise Unauthenticated(
+                "the client certificate has several URIs, so its SPIFFE id is not clear", reason="malformed"
+            )
         return uris[0]
     if len(common_names) != 1 or not common_names[0]:
         raise Unauthenticated("the client certificate has no SPIFFE id and no common name", reason="wrong-credentials")

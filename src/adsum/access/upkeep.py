@@ -47,7 +47,10 @@ class TokenUpkeep:
             try:
                 await self.run_once()
             except AdsumError as error:  # The next round tries again.
-                _log.info("the last use of tokens could not be recorded: %s", error)
+                _log.info("the upkeep of tokens is late: %s", error)
+            except Exception:
+                # Nobody awaits the task: without it, expired tokens would stay for ever, unnoticed.
+                _log.exception("a round of the upkeep of tokens failed")
 
     async def run_once(self) -> None:
         """Writes what has changed since the last round. Raises what `Registry.write` raises."""

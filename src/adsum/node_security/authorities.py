@@ -36,8 +36,8 @@ class RegistryAuthority:
     def hash(self) -> str:
         return self.authority.hash
 
-    def sign(self, csr_pem: bytes, *, name: str, token_id: str, role: TokenRole) -> bytes:
-        return self.authority.sign(csr_pem, name=name, token_id=token_id, role=role, now=self._wall())
+    def sign(self, request_pem: bytes, *, name: str, token_id: str, role: TokenRole) -> bytes:
+        return self.authority.sign(request_pem, name=name, token_id=token_id, role=role, now=self._wall())
 
 
 class ExternalAuthority:
@@ -57,7 +57,7 @@ class ExternalAuthority:
         root = self._certificates.served.pair.root
         return "" if root is None else certificate_hash(root)
 
-    def sign(self, csr_pem: bytes, *, name: str, token_id: str, role: TokenRole) -> bytes:
+    def sign(self, request_pem: bytes, *, name: str, token_id: str, role: TokenRole) -> bytes:
         raise Invalid(
             "certificate_request",
             "can't be signed: the operator's own certificates are used here, so get one from their authority",

@@ -22,17 +22,25 @@ _log = logging.getLogger("adsum.security")
 
 
 async def renew_node_by_others(
-    folder: SecurityFolder, authority: Authority, node: str, names: ServerNames, request: RequestCertificate
+    folder: SecurityFolder,
+    authority: Authority,
+    node: str,
+    names: ServerNames,
+    request_certificate: RequestCertificate,
 ) -> None:
     """Replaces the certificate of the node. Raises `AdsumError`."""
     token = await asyncio.to_thread(read_node_token, folder)
-    csr = await asyncio.to_thread(own_request, folder, node, names)
-    new = await request(csr, token, authority.certificate_pem(), authority.hash)
+    request = await asyncio.to_thread(own_request, folder, node, names)
+    new = await request_certificate(request, token, authority.certificate_pem(), authority.hash)
     await asyncio.to_thread(install_renewed, folder, new.authority, new.chain)
 
 
 async def renew_local_by_others(
-    credentials: LocalCredentials, token: TokenParts, authority: Authority, now: float, request: RequestCertificate
+    credentials: LocalCredentials,
+    token: TokenParts,
+    authority: Authority,
+    now: float,
+    request_certificate: RequestCertificate,
 ) -> None:
     """Replaces the certificate of a program on this host if that is due. Raises `AdsumError`.
 
@@ -40,7 +48,7 @@ async def renew_local_by_others(
     """
     if not await asyncio.to_thread(credentials.needs_certificate, authority, token.id, now):
         return
-    csr = await asyncio.to_thread(credentials.certificate_request)
-    new = await request(csr, format_token(*token), authority.certificate_pem(), authority.hash)
+    request = await asyncio.to_thread(credentials.certificate_request)
+    new = await request_certificate(request, format_token(*token), authority.certificate_pem(), authority.hash)
     await asyncio.to_thread(credentials.install_certificate, new.chain, token.id)
     _log.info("the certificate of %s was renewed", credentials.name)

@@ -20,7 +20,7 @@ FORWARD_TIMEOUT: Final = 3.0
 """Seconds that a node has to answer a forwarded request. Then the caller gets an error."""
 
 _DECLINED: Final = frozenset({421, 429, 500, 502, 503, 504})
-"""Statuses by which a node says that it can't serve a forwarded request, for one because it lacks the key, too."""
+"""Statuses by which a node declines a forwarded request, for example because it lacks the key as well."""
 
 
 class NoIssuingNode(AdsumError):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -158,11 +157,3 @@ def client_credentials(
         return grpc.ssl_channel_credentials(authorities)
     chain = b"".join(pem.bytes() for pem in client.cert_chain_pems)
     return grpc.ssl_channel_credentials(authorities, client.private_key_pem.bytes(), chain)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns when the condition holds, of which other threads decide."""
-    deadline = time.monotonic() + WAIT_TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)

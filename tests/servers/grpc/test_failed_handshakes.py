@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from adsum.servers.grpc import failed_handshakes
 from adsum.servers.grpc.failed_handshakes import LOG_INTERVAL, FailedHandshakes
-from tests.servers.grpc.serving import EchoMethod, GrpcPeer, GrpcServing, client_credentials, until
+from tests.servers.grpc.serving import EchoMethod, GrpcPeer, GrpcServing, client_credentials
 from tests.support.server_certificates import FakeServerCertificates
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import pytest
 from adsum.servers.grpc import GrpcListenError, GrpcServer
 from adsum.servers.grpc import server as server_module
 from adsum.servers.grpc.options import STOP_TIMEOUT
-from tests.servers.grpc.serving import METHOD, PAGE, WAIT_TIMEOUT, EchoMethod, GrpcServing, until
+from tests.servers.grpc.serving import METHOD, PAGE, WAIT_TIMEOUT, EchoMethod, GrpcServing
+from tests.support.waiting import until
 
 
 async def test_messages_go_both_ways_until_the_last_one_of_the_peer(serving: GrpcServing) -> None:

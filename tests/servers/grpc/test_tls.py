@@ -19,8 +19,9 @@ from cryptography import x509
 from adsum.servers.grpc import options
 from adsum.servers.grpc.credentials import CertificateFetcher, peer_certificate
 from adsum.servers.grpc.server import text_metadata
-from tests.servers.grpc.serving import EchoMethod, GrpcPeer, GrpcServing, client_credentials, until
+from tests.servers.grpc.serving import EchoMethod, GrpcPeer, GrpcServing, client_credentials
 from tests.support.server_certificates import FakeServerCertificates, der, issue_client
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from adsum.servers.http.connection import is_peer_timeout
 from adsum.servers.http.limits import MAX_HEAD_BYTES
 from tests.servers.http.serving import WAIT_TIMEOUT, HttpServing
 from tests.support.registry_daemon import RunningDaemon
+from tests.support.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -61,12 +62,6 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
         with contextlib.suppress(ConnectionResetError):
             return await reader.read()
     return b""
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_TIMEOUT):
-        while not condition():  # noqa: ASYNC110  # the daemon is in another thread
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +164,7 @@ async def test_an_idle_connection_is_closed(serving: HttpServing) -> None:
         reader, writer = await serving.connect(port)
         assert await _read_all(reader) == b""
         writer.close()
-        await _until(lambda: server.connections == 0)
+        await until(lambda: server.connections == 0)
 
 
 @pytest.mark.parametrize("begin", [b"GET /", b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\nx"])
@@ -179,7 +174,7 @@ async def test_a_stop_does_not_wait_for_incomplete_requests(
     async with serving.server(_read_body, stop_timeout=600) as (server, port):
         reader, writer = await serving.connect(port)
         writer.write(begin)
-        await _until(lambda: server.connections == 1)
+        await until(lambda: server.connections == 1)
         await asyncio.sleep(0.1)  # The server has read it by now; otherwise it closes the connection as idle.
         async with asyncio.timeout(WAIT_TIMEOUT):
             await server.stop()
@@ -203,8 +198,8 @@ async def test_a_peer_that_never_reads_is_disconnected(serving: HttpServing, mon
     monkeypatch.setattr(sweeper, "SWEEP_INTERVAL", 0.02)
     async with serving.server(_large, stall_timeout=0.1) as (server, port):
         idle = await serving.unread_socket(port, GET)
-        await _until(lambda: server.connections == 1)
-        await _until(lambda: server.connections == 0)
+        await until(lambda: server.connections == 1)
+        await until(lambda: server.connections == 0)
         idle.close()
 
 
@@ -232,7 +227,7 @@ async def test_a_page_is_not_copied_for_each_peer_that_does_not_read_it(serving:
 
     async with serving.server(app) as (server, port):
         idle = [await serving.unread_socket(port, GET, buffer=4_096) for _ in range(readers)]
-        await _until(lambda: server.stalled_connections == readers)
+        await until(lambda: server.stalled_connections == readers)
         assert server.unsent_bytes() <= readers * 3 * BODY_PIECE_BYTES
         reader, writer = await serving.connect(port)
         writer.write(GET)
@@ -266,7 +261,7 @@ async def test_a_connection_past_the_limit_is_refused_and_closed(serving: HttpSe
             assert json.loads(received.partition(b"\r\n\r\n")[2])["detail"] == "too many connections"
         assert shed == ["503" if serving.certificates is None else "tls_crowded"]
         held[0][1].close()
-        await _until(lambda: server.connections == 1)
+        await until(lambda: server.connections == 1)
         held[1][1].write(GET)
         async with asyncio.timeout(WAIT_TIMEOUT):
             assert (await held[1][0].readline()).startswith(b"HTTP/1.1 200 ")
@@ -382,7 +377,7 @@ async def test_a_peer_that_disconnects_before_its_response_leaves_no_trace(
     for path in (b"/metrics", b"/docs", b"/api/v1/services/x?after=0&wait=9", b"/api/v1/watch"):
         await _exchange(daemon, b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path, hang_up=True)
     assert await _is_alive(daemon)
-    await _until(lambda: daemon.registry.watches.count == 0)
+    await until(lambda: daemon.registry.watches.count == 0)
     assert not caplog.records
 
 
@@ -398,10 +393,10 @@ async def test_a_disconnected_peer_with_pipelined_requests_is_forgotten(
         for path in (waiting, b"/healthz", b"/healthz"):
             writer.write(b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path)
         held.append((reader, writer))
-    await _until(lambda: daemon.registry.watches.count == 5)
+    await until(lambda: daemon.registry.watches.count == 5)
     for _, writer in held:
         writer.transport.abort()
-    await _until(lambda: daemon.registry.watches.count == 0)
+    await until(lambda: daemon.registry.watches.count == 0)
     assert await _is_alive(daemon)
     assert not caplog.records
 
@@ -414,7 +409,7 @@ async def test_a_stream_is_aborted_when_an_unreadable_request_follows_it(daemon:
     received = await _exchange(daemon, watching + body)
     assert received.count(b"HTTP/1.1 ") <= 1
     assert b" 400 " not in received
-    await _until(lambda: daemon.registry.watches.count == 0)
+    await until(lambda: daemon.registry.watches.count == 0)
 
 
 async def test_a_request_whose_response_takes_long_is_not_closed_as_idle(serving: HttpServing) -> None:
@@ -442,10 +437,10 @@ async def test_watches_of_disconnected_peers_are_removed(daemon: RunningDaemon) 
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET /api/v1/watch HTTP/1.1\r\nhost: localhost\r\n\r\n")
         held.append((reader, writer))
-    await _until(lambda: daemon.registry.watches.count == 50)
+    await until(lambda: daemon.registry.watches.count == 50)
     for _, writer in held:
         writer.transport.abort()
-    await _until(lambda: daemon.registry.watches.count == 0)
+    await until(lambda: daemon.registry.watches.count == 0)
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the platform has no TCP_USER_TIMEOUT")

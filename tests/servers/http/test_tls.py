@@ -23,6 +23,7 @@ from adsum.servers.http import HttpServer, handshake_alerts, sweeper, tls_connec
 from adsum.servers.http.tls_connector import MIN_HANDSHAKES, TLS_CROWDED, TLS_FAILED, TLS_TIMEOUT
 from tests.servers.http.serving import WAIT_TIMEOUT, HttpServing
 from tests.support.server_certificates import FakeServerCertificates, der, issue_client
+from tests.support.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 HELLO = b"\r\n\r\nhello"
@@ -41,12 +42,6 @@ def _client_hello() -> bytes:
     with contextlib.suppress(ssl.SSLWantReadError):
         client.do_handshake()
     return outgoing.read()
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_TIMEOUT):
-        while not condition():  # noqa: ASYNC110  # a server counts what happens
-            await asyncio.sleep(0.01)
 
 
 async def _exchange(port: int, context: ssl.SSLContext, request: bytes = GET) -> tuple[bytes, int]:
@@ -131,7 +126,7 @@ async def test_a_client_certificate_that_cannot_be_verified_is_refused_with_its_
         assert "unknown ca" in await _failure(port, unknown)
         assert "certificate expired" in await _failure(port, expired)
         await _exchange(port, certificates.client_context())
-        await _until(lambda: len(shed) == 4 and server.handshakes == 0)
+        await until(lambda: len(shed) == 4 and server.handshakes == 0)
         assert shed == [TLS_FAILED] * 4
     assert not caplog.records
 
@@ -144,7 +139,7 @@ async def test_versions_before_1_2_are_refused(tls: HttpServing) -> None:
     context.set_ciphers("ALL:@SECLEVEL=0")
     async with _serving(tls) as (_, port, shed):
         assert "version" in await _failure(port, context)
-        await _until(lambda: shed == [TLS_FAILED])
+        await until(lambda: shed == [TLS_FAILED])
 
 
 async def test_a_peer_of_a_failed_handshake_that_stays_is_disconnected(
@@ -154,7 +149,7 @@ async def test_a_peer_of_a_failed_handshake_that_stays_is_disconnected(
     async with _serving(tls) as (server, port, shed):
         peer = socket.create_connection(("127.0.0.1", port))
         peer.sendall(b"\x16\xff\xff\x00\x05wrong")
-        await _until(lambda: shed == [TLS_FAILED])
+        await until(lambda: shed == [TLS_FAILED])
         assert server.handshakes == 0
         peer.close()
 
@@ -165,7 +160,7 @@ async def test_a_peer_of_a_failed_handshake_that_stays_is_disconnected(
 async def test_a_client_without_tls_is_answered_in_plain_text(tls: HttpServing, request_text: bytes) -> None:
     async with _serving(tls) as (server, port, shed):
         answer = await _end(port, request_text)
-        await _until(lambda: server.handshakes == 0)
+        await until(lambda: server.handshakes == 0)
         assert shed == ["400"]
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"content-type: application/problem+json\r\n" in answer
@@ -191,7 +186,7 @@ async def test_a_handshake_that_does_not_end_is_closed_after_its_timeout(
         pieces = [hello] if pieces == "hello" else [hello[i : i + 1] for i in range(len(hello) - 1)]
     async with _serving(tls) as (server, port, shed):
         await _end(port, *pieces)
-        await _until(lambda: server.handshakes == 0)
+        await until(lambda: server.handshakes == 0)
         assert shed == [TLS_TIMEOUT]
         await _exchange(port, _certificates(tls).client_context())
     assert not caplog.records
@@ -203,7 +198,7 @@ async def test_a_peer_that_leaves_without_a_byte_is_not_counted(tls: HttpServing
         with socket.create_connection(("127.0.0.1", port)) as peer:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await _exchange(port, _certificates(tls).client_context())
-        await _until(lambda: server.handshakes == 0)
+        await until(lambda: server.handshakes == 0)
         assert set(shed) <= {TLS_FAILED}, "only the reset may count"
 
 
@@ -219,7 +214,7 @@ async def test_every_cut_of_a_handshake_ends_cleanly(tls: HttpServing, caplog: p
                 if reset:
                     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 peer.close()
-        await _until(lambda: server.handshakes == 0 and len(shed) == 2 * len(cuts))
+        await until(lambda: server.handshakes == 0 and len(shed) == 2 * len(cuts))
         assert set(shed) == {TLS_FAILED}
         assert server.connections == 0
     assert not caplog.records
@@ -240,7 +235,7 @@ async def test_no_bytes_in_a_handshake_stop_the_server(
     async with _serving(tls) as (server, port, _):
         for start in range(0, len(inputs), 40):
             await asyncio.gather(*(_end(port, data) for data in inputs[start : start + 40]))
-        await _until(lambda: server.handshakes == 0)
+        await until(lambda: server.handshakes == 0)
         await _exchange(port, _certificates(tls).client_context())
     assert not caplog.records
 
@@ -280,7 +275,7 @@ async def test_half_open_handshakes_make_room_for_new_ones(tls: HttpServing) -> 
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(2 * bound)]
         for peer in idle[::2]:
             peer.sendall(hello)
-        await _until(lambda: len(shed) == bound)
+        await until(lambda: len(shed) == bound)
         assert server.handshakes == bound
         await _exchange(port, _certificates(tls).client_context())
         assert set(shed) == {TLS_CROWDED}
@@ -291,7 +286,7 @@ async def test_half_open_handshakes_make_room_for_new_ones(tls: HttpServing) -> 
 async def test_few_allowed_connections_still_allow_some_handshakes(tls: HttpServing) -> None:
     async with _serving(tls, max_connections=20) as (server, port, shed):
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(MIN_HANDSHAKES + 1)]
-        await _until(lambda: shed == [TLS_CROWDED])
+        await until(lambda: shed == [TLS_CROWDED])
         assert server.handshakes == MIN_HANDSHAKES
         for peer in idle:
             peer.close()
@@ -327,7 +322,7 @@ async def test_a_stop_does_not_wait_for_handshakes(tls: HttpServing) -> None:
         peers = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
         peers[1].sendall(b"\x16")
         peers[2].sendall(_client_hello())
-        await _until(lambda: server.handshakes == 3)
+        await until(lambda: server.handshakes == 3)
         async with asyncio.timeout(tls_connector.HANDSHAKE_TIMEOUT / 2):
             await server.stop()
         assert server.handshakes == 0
@@ -341,8 +336,8 @@ async def test_a_peer_that_does_not_confirm_the_end_is_closed_after_a_while(
     monkeypatch.setattr(tls_connector, "SHUTDOWN_TIMEOUT", 0.1)
     async with _serving(tls, idle_timeout=0.1) as (server, port, _):
         peer = await tls.unread_socket(port, GET)
-        await _until(lambda: server.connections == 1)
-        await _until(lambda: server.connections == 0)
+        await until(lambda: server.connections == 1)
+        await until(lambda: server.connections == 0)
         peer.close()
 
 
@@ -358,7 +353,7 @@ async def test_the_bytes_that_wait_below_tls_count(tls: HttpServing, monkeypatch
 
     async with tls.server(large, max_unsent_bytes=1_000_000_000) as (server, port):
         peer = await tls.unread_socket(port, GET, buffer=4_096)
-        await _until(lambda: server.unsent_bytes() > len(body) // 2)
+        await until(lambda: server.unsent_bytes() > len(body) // 2)
         assert server.stalled_connections == 1
         peer.close()
 
