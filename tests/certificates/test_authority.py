@@ -22,7 +22,7 @@ from adsum.certificates.authority import (
     Authority,
     token_id_of,
 )
-from adsum.certificates.hashes import certificate_hash
+from adsum.certificates.certificate import certificate_hash
 from adsum.certificates.requests import MAX_REQUEST_BYTES, MAX_REQUEST_NAMES, create_request, encode_key, new_key
 from adsum.core.access.tokens import TokenRole
 from adsum.core.errors import Invalid

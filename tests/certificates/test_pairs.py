@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.certificates.authority import Authority
-from adsum.certificates.hashes import MAX_CERTIFICATES_BYTES
+from adsum.certificates.certificate import MAX_CERTIFICATES_BYTES
 from adsum.certificates.pairs import make_pair, read_pair, read_pem
 from adsum.certificates.requests import create_request, encode_key, new_key
 from adsum.core.access.tokens import TokenRole

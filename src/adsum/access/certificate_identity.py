@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from adsum.certificates.authority import is_signed_by, token_id_of
-from adsum.certificates.hashes import parse_certificates
+from adsum.certificates.certificate import parse_certificates
 from adsum.core.access.identity_rules import (
     COMMON_NAME_PREFIX,
     SPIFFE_SCHEME,

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from adsum.certificates.certificate import certificate_hash, parse_certificates
 from adsum.certificates.expiry import format_expiry
-from adsum.certificates.hashes import certificate_hash, parse_certificates
 from adsum.certificates.requests import (
     MAX_COMMON_NAME,
     CertificateRequest,

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from adsum.certificates.hashes import MAX_CERTIFICATES_BYTES, parse_certificates
+from adsum.certificates.certificate import MAX_CERTIFICATES_BYTES, parse_certificates
 from adsum.core.errors import Invalid
 
 PEM_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from adsum.certificates.authority import Authority
-from adsum.certificates.hashes import certificate_hash
+from adsum.certificates.certificate import certificate_hash
 from adsum.core.access.tokens import TokenRole
 from adsum.core.errors import Invalid
 from adsum.node_security.server_certificates import NodeCertificates

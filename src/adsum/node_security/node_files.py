@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from adsum.access.new_tokens import make_id, make_token
 from adsum.certificates.authority import Authority, token_id_of
+from adsum.certificates.certificate import parse_certificates
 from adsum.certificates.expiry import RENEW_AT, certificate_life
-from adsum.certificates.hashes import parse_certificates
 from adsum.certificates.pairs import KeyPair, make_pair
 from adsum.certificates.requests import create_request, decode_key, encode_key, new_key
 from adsum.certificates.server_names import ServerNames

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from adsum.cache_files import write_private_file
-from adsum.certificates.hashes import parse_certificates
+from adsum.certificates.certificate import parse_certificates
 from adsum.certificates.pairs import KeyPair, make_pair, read_pem
 from adsum.core.errors import Invalid
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adsum.certificates.hashes import MAX_CERTIFICATES_BYTES
+from adsum.certificates.certificate import MAX_CERTIFICATES_BYTES
 from adsum.envoy.certificates import certificate
 from adsum.envoy.certificates.gateway_secrets import GatewaySecrets, SecretRenewal
 from adsum.envoy.plan import GatewayPlan

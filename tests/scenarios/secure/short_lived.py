@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from adsum.certificates.authority import AUTHORITY_LIFETIME, Authority, token_id_of
-from adsum.certificates.hashes import parse_certificates
+from adsum.certificates.certificate import parse_certificates
 from adsum.certificates.requests import create_request, decode_key
 from adsum.certificates.server_names import ServerNames
 from adsum.core.access.tokens import TokenRole

@@ -45,7 +45,7 @@ def accept_authority(certificate: str, expected_hash: str, node: str) -> str:
     """
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from adsum.certificates.hashes import certificate_hash, parse_certificates
+    from adsum.certificates.certificate import certificate_hash, parse_certificates
 
     try:
         first = parse_certificates("authority", certificate.encode())[0]

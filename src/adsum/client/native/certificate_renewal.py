@@ -90,8 +90,8 @@ def is_renewal_due(credentials: RegistryCredentials, now: float) -> bool:
 
     Another program may have renewed it, so the file is read. Raises `OSError` and `Invalid`.
     """
+    from adsum.certificates.certificate import parse_certificates
     from adsum.certificates.expiry import RENEW_AT, certificate_life
-    from adsum.certificates.hashes import parse_certificates
 
     leaf = parse_certificates("certificate", read_bounded(_required(credentials.certificate)))[0]
     return now >= certificate_life(leaf, "client").due(RENEW_AT)

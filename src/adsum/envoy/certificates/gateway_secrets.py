@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adsum.certificates.certificate import parse_certificates
 from adsum.certificates.expiry import CertificateLife, certificate_life
-from adsum.certificates.hashes import parse_certificates
 from adsum.core.errors import Invalid
 from adsum.envoy.certificates import certificate, identity
 from adsum.envoy.certificates.identity import RegistryIdentity

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adsum.cache_files import replace_private_file
+from adsum.certificates.certificate import parse_certificates
 from adsum.certificates.expiry import CertificateLife, certificate_life
-from adsum.certificates.hashes import parse_certificates
 from adsum.certificates.pairs import KeyPair, read_pair, read_pem
 from adsum.client.credentials.xds import XdsCredentials
 from adsum.core.errors import Invalid

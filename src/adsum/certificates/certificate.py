@@ -1,4 +1,4 @@
-"""The hash of a public key, by which an authority is recognized when its certificate is renewed."""
+"""Certificates: read from PEM texts, and recognized by the hash of their public key."""
 
 from __future__ import annotations
 
