@@ -5,7 +5,6 @@ This works on Linux, as root or where users may create namespaces. `network` ski
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.support.programs import need
 
 SUBNET: Final = "10.77.0"
 """The first three parts of the addresses."""
@@ -126,9 +127,12 @@ class PrivateNetwork:
 
 
 def namespace_creator() -> Sequence[str]:
-    """Returns the command that creates network namespaces here; empty if that is not possible."""
-    if any(shutil.which(program) is None for program in PROGRAMS):
-        return ()
+    """Returns the command that creates network namespaces here; empty if that is not possible.
+
+    Skips the test if a program is missing.
+    """
+    for program in PROGRAMS:
+        need(program)
     for command in CREATORS:
         probe = [*command, "--net", "--uts", "--mount", "sh", "-c", PROBE]
         if subprocess.run(probe, capture_output=True, timeout=TIMEOUT, check=False).returncode == 0:
@@ -142,8 +146,7 @@ def network(folder: Path) -> Iterator[PrivateNetwork]:
     creator = namespace_creator()
     if not creator:
         pytest.skip(
-            "this system permits no network namespaces: they need unshare, nsenter and ip, and root or permission to "
-            "create user namespaces"
+            "this system permits no network namespaces: they need root, or permission to create user namespaces"
         )
     opened = PrivateNetwork(folder, creator)
     try:

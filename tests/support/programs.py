@@ -102,6 +102,9 @@ PROGRAMS: Final = {
     "systemd": ExternalProgram("systemd", "systemd-analyze", "apt-get install systemd"),
     "zsh": ExternalProgram("zsh", "zsh", "apt-get install zsh"),
     "consul": ExternalProgram("Consul", "consul", "put its binary on PATH"),
+    "ip": ExternalProgram("iproute2", "ip", "apt-get install iproute2", version=("-V",), after=("/usr/sbin", "/sbin")),
+    "nsenter": ExternalProgram("nsenter", "nsenter", "apt-get install util-linux"),
+    "unshare": ExternalProgram("unshare", "unshare", "apt-get install util-linux"),
     "curl": ExternalProgram("curl", "curl", "apt-get install curl"),
 }
 """Name → program. A test of a new program calls `need(NAME)` or has `pytest.mark.needs(NAME)`."""

@@ -15,6 +15,7 @@ from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Listing
 from adsum.gateway.intent.actions import HashPolicy, Mirror, Redirect, Target
 from adsum.gateway.intent.intent import NO_INTENT, Intent
+from adsum.gateway.intent.named_services import named_services
 from adsum.gateway.intent.routes import Route
 from adsum.gateway.intent.selectors import Selector
 from adsum.gateway.intent.upstreams import LbPolicy, Upstream
@@ -144,7 +145,7 @@ _sets = st.sets(st.sampled_from(["s1", "s*", "orders", "users", "u*"]), max_size
     st.lists(strategies.intents(), min_size=1, max_size=3),
     st.data(),
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_advancing_equals_compiling_only_what_is_visible(
     visible: NamePatterns, changes: list[Change], intents: list[Intent], data: st.DataObject
 ) -> None:
@@ -159,7 +160,7 @@ def test_advancing_equals_compiling_only_what_is_visible(
             now.compiled.gateway_resources(PROFILE)
     intent = data.draw(st.sampled_from(intents))
     now = now.advance(snapshot, intent, {})
-    routes = tuple(r for r in intent.routes if all(visible.includes(selector.service) for selector in r.selectors))
+    routes = tuple(route for route in intent.routes if named_services(route).are_visible(visible))
     upstreams = {name: upstream for name, upstream in intent.upstreams.items() if visible.includes(name)}
     alone = NO_RESOURCES.advance(seen, Intent(routes, upstreams), {}).gateway_resources(PROFILE)
     assert _tables(now) == {kind: {name: item.delta for name, item in alone[kind].items()} for kind in ResourceKind}

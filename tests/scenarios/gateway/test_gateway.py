@@ -233,7 +233,7 @@ async def test_a_replaced_certificate_is_used_without_a_restart(
         await gateway.wait_for_output("the key does not belong to the certificate")
         assert await asyncio.to_thread(_served_certificate, gateway_load.url) == before
         replace(keys, "key.pem", second[1].read_bytes())
-        await gateway.wait_for_output("the new certificate is used")
+        await gateway.wait_for_output("the new one is used from now on")
         deadline = time.monotonic() + 20.0
         while await asyncio.to_thread(_served_certificate, gateway_load.url) == before:
             assert time.monotonic() < deadline, "the old certificate is still in use"
@@ -257,7 +257,7 @@ async def test_without_a_registry_a_gateway_serves_tls_and_renews_its_certificat
     assert await asyncio.to_thread(_served_certificate, gateway_load.url) == ssl.PEM_cert_to_DER_cert(chain.read_text())
     shutil.copy(second[0], chain)
     shutil.copy(second[1], key)
-    await gateway.wait_for_output("the new certificate is used")
+    await gateway.wait_for_output("the new one is used from now on")
     deadline = time.monotonic() + 20.0
     while await asyncio.to_thread(_served_certificate, gateway_load.url) != ssl.PEM_cert_to_DER_cert(
         second[0].read_text()
@@ -272,7 +272,7 @@ async def test_an_expiring_certificate_is_in_the_gateways_log_and_in_the_status(
     chain, key = certificate(tmp_path, "for-a-day")
     await gateway_load.start_registry()
     gateway = await gateway_load.start_gateway("--tls-cert", str(chain), "--tls-key", str(key))
-    await gateway.wait_for_output("the certificate expires at")
+    await gateway.wait_for_output("the certificate of the listeners expires in")
     async with JsonApi(gateway_load.sandbox.url) as api:
         deadline = time.monotonic() + SCENARIO_TIMEOUT
         while not any(view.get("certificate_expires") for view in (await api.get("/status")).get("gateways", ())):
