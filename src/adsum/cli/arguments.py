@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import click
 
 from adsum.core import validation
-from adsum.core.durations import parse_duration
+from adsum.core.durations import format_duration, parse_duration
 from adsum.core.errors import AdsumError, Invalid
 
 if TYPE_CHECKING:
@@ -86,9 +86,11 @@ class DurationType(Type):
             return value
         try:
             duration = parse_duration(str(value))
-            validation.seconds("", duration, self._minimum, self._maximum)
         except Invalid as error:
             self.fail(error.problem, param, ctx)
+        if not self._minimum <= duration <= self._maximum:
+            shortest, longest = format_duration(self._minimum), format_duration(self._maximum)
+            self.fail(f"must be from {shortest} to {longest}, not {value}", param, ctx)
         return duration
 
 
