@@ -133,7 +133,7 @@ async def test_a_cached_view_survives_an_agent_that_lost_everything(agent: FakeC
     async with Client(agent.url, cache=tmp_path) as client:
         resolver = client.resolver("orders")
         await until(lambda: ids(resolver) == {"x@n1"})
-        await asyncio.sleep(0.1)
+        await until(lambda: any(file.is_file() and b"9000" in file.read_bytes() for file in tmp_path.rglob("*")))
     await agent.restore(2)
     async with Client(agent.url, cache=tmp_path) as client:
         resolver = client.resolver("orders")
