@@ -74,6 +74,10 @@ class JoinRequests:
         self._leaving[service] = None
         self._wake()
 
+    def stop(self) -> None:
+        """Sends no further request."""
+        self._joining, self._leaving, self._watch = {}, {}, ""
+
     async def close(self) -> None:
         """Stops sending. Idempotent."""
         if self._task is not None:
@@ -86,7 +90,7 @@ class JoinRequests:
 
     async def _send(self) -> None:
         backoff = Backoff(MIN_RETRY_PAUSE, MAX_RETRY_PAUSE)
-        while self._joining or self._leaving:
+        while self._watch and (self._joining or self._leaving):
             joining = dict(islice(self._joining.items(), self._services_per_request))
             leaving = list(islice(self._leaving, wire.MAX_WATCH_UPDATE))
             # Taken out now: what has to join or leave during the request is sent after it.

@@ -129,11 +129,15 @@ class JointWatch:
         self._wakeup.wake()
 
     def remove(self, subscription: ServiceSubscription) -> None:
-        """Removes a service. Call `close` if `is_empty` then."""
-        if self._subscriptions.get(subscription.service) is subscription:
-            del self._subscriptions[subscription.service]
-            if self._current is not None and self._subscriptions:
-                self._current.leave(subscription.service)
+        """Removes a service. A watch without a service closes; `close` waits for that."""
+        if self._subscriptions.get(subscription.service) is not subscription:
+            return
+        del self._subscriptions[subscription.service]
+        if self._current is not None and self._subscriptions:
+            self._current.leave(subscription.service)
+        elif self._current is not None:
+            self._current.stop_requests()
+        self._wakeup.wake()
 
     @property
     def is_empty(self) -> bool:

@@ -165,6 +165,10 @@ class WatchConnection:
             self._joins.leave(service)
             self._taken.set()
 
+    def stop_requests(self) -> None:
+        """Lets no further service join or leave, since the connection will be closed."""
+        self._joins.stop()
+
     def acknowledge(self, service: str, received: ReceivedUpdate[WatchConnection]) -> None:
         """Acknowledges an update that came over this connection: the consumer of the service routes by it."""
         if self._acknowledgements is not None and service in self._feeds and not self.close_reason:
