@@ -247,5 +247,10 @@ AbortIfSilent = Callable[[float], Callable[[], bool]]
 platform supports that. Returns a function that returns whether the connection was closed for this reason."""
 ABORT_IF_SILENT: Final = "adsum.abort_if_silent"
 """The key of the server's `AbortIfSilent` in the same state."""
+OnDisconnect = Callable[[Callable[[], None] | None], bool]
+"""Has a function called once the client of a response disconnects; None: no longer. Returns whether it is connected. It
+stands for a task that waits for `http.disconnect`."""
+ON_DISCONNECT: Final = "adsum.on_disconnect"
+"""The key of the server's `OnDisconnect` in the same state."""
 CLIENT_CERTIFICATE: Final = "adsum.client_certificate"
 """The key of the verified client certificate of the connection (DER) in the same state; missing if it has none."""

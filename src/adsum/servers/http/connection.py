@@ -11,7 +11,7 @@ from typing import Any, Final
 from adsum import wire
 from adsum.core.validation import quoted
 from adsum.mounts import FastPathReply
-from adsum.ports import ABORT_IF_SILENT, CLIENT_CERTIFICATE, SEND_CHUNK, SEND_RESPONSE
+from adsum.ports import ABORT_IF_SILENT, CLIENT_CERTIFICATE, ON_DISCONNECT, SEND_CHUNK, SEND_RESPONSE
 from adsum.servers.http.cross_origin import AllowedHosts, is_cross_origin
 from adsum.servers.http.limits import MAX_HEAD_BYTES
 from adsum.servers.http.sweeper import Sweeper
@@ -54,6 +54,8 @@ class HttpConnection(UvicornConnection):
         """Status and detail of the response to a request that the parser can't read."""
         self._is_peer_lost = False
         """True if the connection ended because the peer's system acknowledged nothing for too long."""
+        self._disconnected: Callable[[], None] | None = None
+        """Called when the client of the response under way disconnects."""
 
     def abort(self) -> None:
         """Closes without a response."""
@@ -113,6 +115,7 @@ class HttpConnection(UvicornConnection):
         state[SEND_RESPONSE] = self.answer_latest
         state[SEND_CHUNK] = self.write_chunk
         state[ABORT_IF_SILENT] = self._abort_if_silent
+        state[ON_DISCONNECT] = self._on_disconnect
         if self.client_certificate:
             state[CLIENT_CERTIFICATE] = self.client_certificate
 
@@ -152,6 +155,17 @@ class HttpConnection(UvicornConnection):
         self.write_response(*response)
         self.restart_idle_timer()
         return True
+
+    def disconnect_requests(self) -> None:
+        super().disconnect_requests()
+        callback, self._disconnected = self._disconnected, None
+        if callback is not None:
+            callback()
+
+    def _on_disconnect(self, callback: Callable[[], None] | None) -> bool:
+        """Implements `ports.OnDisconnect`."""
+        self._disconnected = callback
+        return not self.is_disconnected
 
     def _abort_if_silent(self, seconds: float) -> Callable[[], bool]:
         """Implements `ports.AbortIfSilent`."""

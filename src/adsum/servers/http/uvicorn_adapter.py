@@ -141,6 +141,11 @@ class UvicornConnection(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     @property
+    def is_disconnected(self) -> bool:
+        """Returns whether the peer has left the request whose task started last."""
+        return self._latest is not None and self._latest.disconnected
+
+    @property
     def has_begun_response(self) -> bool:
         """Returns whether part of a response is written, or requests wait behind one that is being answered."""
         return bool(self.pipeline) or (not self.is_idle and self.cycle.response_started)

@@ -18,12 +18,12 @@ from adsum.consumers import Consumer
 from adsum.core.access.principal import Principal
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.asgi import NO_STORE, Receive, Scope, Send
-from adsum.dialects.native.events.event_groups import EventGroups, WatchPosition
+from adsum.dialects.native.events.event_groups import NO_POSITION, EventGroups, WatchPosition
 from adsum.dialects.native.events.heartbeat import HeartbeatTimer
-from adsum.dialects.native.events.watch_events import WatchedServices, changed_services
+from adsum.dialects.native.events.watch_events import WatchedServices, changed_services, share_services
 from adsum.dialects.native.requests.disconnect_watch import DisconnectWatch
 from adsum.dialects.native.requests.rights_watch import RightsWatch
-from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, AbortIfSilent, SendChunk
+from adsum.ports import ABORT_IF_SILENT, ON_DISCONNECT, SEND_CHUNK, AbortIfSilent, SendChunk
 from adsum.watches import Watch
 
 MAX_WRITE_BYTES: Final = 64 * 1024
@@ -82,6 +82,7 @@ class WatchStream:
         self._since = since
         self._token = token
         self._on_end = on_end
+        self._position = NO_POSITION
         self.consumer = consumer
         """The cooperating consumer that opened the watch; None if it acknowledges nothing."""
         self._joining: dict[str, WatchPosition | None] | None = None
@@ -107,7 +108,7 @@ class WatchStream:
             raise TypeError("a watch of all services has no service that could join or leave")
         waiting = {name: since for name, since in (self._joining or {}).items() if name not in leaving}
         self._joining = {**waiting, **joining} or None
-        self._services = self._services.difference(leaving, joining)
+        self._services = share_services(self._services.difference(leaving, joining))
         if self._joining:
             self._watch.wake()
 
@@ -117,12 +118,12 @@ class WatchStream:
         state = scope.get("state", {})
         abort_if_silent: AbortIfSilent = state.get(ABORT_IF_SILENT, _never_abort)
         is_peer_lost = abort_if_silent(self._groups.lost_after)
+        slot: set[WatchStream] = self._heartbeats.add(self)
         try:
             with (
                 watch,
                 self._rights,
-                DisconnectWatch(receive, watch.interrupt) as peer,
-                self._heartbeats.scheduled(self),
+                DisconnectWatch(receive, watch.interrupt, state.get(ON_DISCONNECT)) as peer,
             ):
                 try:
                     await send(_START)
@@ -143,6 +144,7 @@ class WatchStream:
                     watch.is_peer_lost = is_peer_lost()
         finally:
             watch.push = None
+            self._heartbeats.remove(self, slot)
             self._on_end(self._token)
 
     # The groups are local variables of these methods: a quiet watch keeps no bytes alive.
@@ -168,7 +170,7 @@ class WatchStream:
 
     def _complete_joins(self) -> None:
         if self._joining and isinstance(self._services, frozenset):
-            self._services, self._joining = self._services.union(self._joining), None
+            self._services, self._joining = share_services(self._services.union(self._joining)), None
 
     def _enable_push(self, send_chunk: SendChunk | None) -> None:
         """Has changes written as soon as they are published, while the client reads. That saves waking the task."""
@@ -178,7 +180,7 @@ class WatchStream:
 
     def _push(self) -> bool:
         """Writes the next group at once. Returns False, and writes nothing, if the stream's task must write it."""
-        if self._groups.is_stopping or self._rights.have_ended:
+        if self._rights.have_ended:
             return False
         position, opened, group = self._next_group()
         if opened or len(group) > MAX_WRITE_BYTES or (group and not self._send_chunk(group)):
