@@ -12,13 +12,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from adsum.servers.http.acceptor import Acceptor, PlainConnector
+from adsum.servers.http.chunk_writer import ChunkWriter
 from adsum.servers.http.limits import MAX_PIPELINED_REQUESTS
 from adsum.servers.http.refusals import Refusals
 from adsum.servers.http.tls_connector import TlsConnector
@@ -72,9 +73,6 @@ PRIVATE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "uvicorn.lifespan.off:LifespanOff": ("startup", "state"),
 }
 """Class → its attributes and methods that this module uses. The status lines (`STATUS_LINE`) are used as well."""
-
-MAX_CACHED_CHUNKS: Final = 16
-"""Encoded chunks that are kept; the one that was used longest ago is dropped first."""
 
 
 class UvicornConnection(HttpToolsProtocol):
@@ -203,18 +201,12 @@ class UvicornConnection(HttpToolsProtocol):
             cycle.on_response()
         return True
 
-    def write_chunk(self, data: bytes) -> bool:
-        """Writes a chunk of the response that is under way, at once.
-
-        Returns False, and writes nothing, if the response is not chunked, has ended, or waits for the peer to read.
-        """
+    def open_chunks(self) -> ChunkWriter | None:
+        """Returns a writer for chunks of the response that is under way; None if it is not chunked, or has ended."""
         cycle = self._latest
         if cycle is None or not cycle.chunked_encoding or cycle.response_complete or cycle.disconnected:
-            return False
-        if self.flow.write_paused or self.transport.is_closing():
-            return False
-        self.transport.write(_chunk(data))
-        return True
+            return None
+        return ChunkWriter(self.transport, is_paused=self.flow.write_paused)
 
     def disconnect_requests(self) -> None:
         """Reports the end of the connection to requests under way, and drops the requests that wait behind them."""
@@ -353,9 +345,3 @@ def status_line(status: int) -> bytes:
 
 def _encoded(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
-
-
-@lru_cache(MAX_CACHED_CHUNKS)
-def _chunk(data: bytes) -> bytes:
-    """Returns the data as a chunk (RFC 9112 § 7.1). Thousands of watches get the same data."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
