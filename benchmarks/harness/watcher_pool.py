@@ -16,8 +16,9 @@ from benchmarks.harness.load import WrongAnswers
 
 DELIVERY_TIMEOUT: Final = 30.0
 """Seconds in which every watcher must get a change; else the benchmark fails."""
-QUIET_BEFORE_CHANGE: Final = 0.3
-"""Seconds of quiet before a change, so that it is not coalesced with earlier ones."""
+QUIET_BEFORE_CHANGE: Final = 0.5
+"""Seconds of quiet before a change, so that it is not coalesced with earlier ones: more than the interval between two
+wakeups of ten thousand watches (`adsum.watches.WAKE_INTERVAL_PER_WATCH`)."""
 
 
 @dataclass(frozen=True, slots=True)
