@@ -1,6 +1,7 @@
 """A watch of several services over all its connections. The old connection stays until a new one works.
 
-A connection is *suspect* when it was silent for two heartbeats, or when its node can't reach the store. Then another
+A connection is *suspect* when it was silent for two heartbeats, when its node does not answer a service that is to join
+for as long as other requests wait for a node, or when its node can't reach the store. Then another
 connection is opened beside it, at the next node first, and the suspect one goes on until the new one has sent the first
 update of every service. So no view flaps, and the first acknowledgements at the new node cover what the old one still
 had to acknowledge.
@@ -13,15 +14,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
-from random import Random
 from typing import Final
 
 from adsum import wire
 from adsum.client.errors import NotAllowed, RegistryRefused, RegistryUnavailable
-from adsum.client.native.api import RegistryApi
-from adsum.client.native.hedged_requests import OnProgress, first_answer
+from adsum.client.native.hedged_requests import HEDGE_DELAY, OnProgress, first_answer
+from adsum.client.native.watching.registry_access import RegistryAccess
 from adsum.client.native.watching.subscription import ReceivedUpdate, Subscription
 from adsum.client.native.watching.watch_connection import WatchConnection, open_watch_connection
 from adsum.client.sources.source import ConnectionLost, ViewPosition
@@ -35,13 +35,7 @@ from adsum.core.liveness.heartbeats import (
     stale_after,
 )
 from adsum.core.validation import without_credentials
-from adsum.ports import Clock
 
-MAX_STORE_AGE: Final = 6.0
-"""Seconds; if a node has not reached its store for so long, another node is tried. Even one heartbeat later, the other
-nodes do not yet count a node as lost that is cut off from them and from the store."""
-MIN_FAILOVER_INTERVAL: Final = 60.0
-"""Seconds between two such tries: if no node reaches the store, another node is no better."""
 MAX_CONNECT_PAUSE: Final = 5.0
 """Seconds, the longest pause between two attempts to connect. A pause is drawn from 0 to its bound: all clients of a
 node that dies notice at once, and must not arrive at the next node together."""
@@ -54,18 +48,6 @@ MAX_OPENING_SERVICES: Final = 64
 bounded."""
 
 ServiceSubscription = Subscription[WatchConnection]
-
-
-class RegistryAccess:
-    """The state that the watches of one client share: the nodes, their heartbeat, and the time of the next failover."""
-
-    def __init__(self, api: RegistryApi, clock: Clock, rng: Random) -> None:
-        self.api = api
-        self.clock = clock
-        self.rng = rng
-        self.heartbeat = DEFAULT_HEARTBEAT
-        """Seconds between two heartbeats, as a node stated them last."""
-        self.next_failover_at = clock.now()
 
 
 class JointWatch:
@@ -246,8 +228,20 @@ class JointWatch:
             self._on_moved(subscription, always)
 
     def _lose(self, reason: str) -> None:
+        """Reports that there is no connection, except to services that the old one still serves."""
+        served = self._served()
         for subscription in self.subscriptions:
-            subscription.add(ConnectionLost(reason))
+            if subscription.service not in served:
+                subscription.add(ConnectionLost(reason))
+
+    def _served(self) -> Collection[str]:
+        """Returns the services of the connection, none if it is silent."""
+        connection = self._current
+        if connection is None or connection.close_reason:
+            return ()
+        silent_since, now = connection.silent_since, self._clock.now()
+        is_silent = silent_since is not None and now - silent_since >= stale_after(self._registry.heartbeat)
+        return () if is_silent else connection.ready_services
 
     async def _examine(self) -> None:
         """Schedules another connection if the current one has ended or has become suspect.
@@ -314,15 +308,10 @@ class JointWatch:
 
     def fail_over_if_stale(self, received: ReceivedUpdate[WatchConnection]) -> None:
         """Schedules a connection to another node if this one has lost its store, and so sends an old state."""
-        registry, now = self._registry, self._clock.now()
-        if received.connection is not self._current or len(registry.api.nodes) < 2:
-            return
-        if received.update.age < MAX_STORE_AGE or now < registry.next_failover_at:
-            return
-        registry.next_failover_at = now + MIN_FAILOVER_INTERVAL
-        registry.api.nodes.mark_failed(received.connection.node)
-        self._connect_within(MAX_FIRST_RETRY_DELAY)
-        self._wakeup.wake()
+        connection = received.connection
+        if connection is self._current and self._registry.begin_failover(connection.node, received.update.age):
+            self._connect_within(MAX_FIRST_RETRY_DELAY)
+            self._wakeup.wake()
 
     def _next_pause(self) -> float:
         """Returns the longest pause after an attempt that failed, in seconds."""
@@ -340,10 +329,14 @@ class JointWatch:
 
         None: there is no connection, it is suspect already, or a consumer has to take its updates first.
         """
-        silent_since = self._current.silent_since if self._current is not None else None
-        if silent_since is None or self._is_suspect:
+        connection = self._current
+        if connection is None or self._is_suspect:
             return None
-        return silent_since + stale_after(self._registry.heartbeat)
+        silent_since, join_waits_since = connection.silent_since, connection.join_waits_since
+        times = [silent_since + stale_after(self._registry.heartbeat)] if silent_since is not None else []
+        if join_waits_since is not None:
+            times.append(join_waits_since + HEDGE_DELAY)
+        return min(times, default=None)
 
     def _deadline(self) -> float | None:
         times = (self._connect_at, self._suspect_at())

@@ -104,7 +104,7 @@ class WatchConnection:
         self._feeds = {subscription.service: _Feed(subscription) for subscription in opening}
         has_consumer = self._request.consumer is not None
         self._acknowledgements = Acknowledgements(api, node, clock, rng) if has_consumer else None
-        self._joins = JoinRequests(api, node, clock, rng, self._join_failed, self._join_refused)
+        self._joins = JoinRequests(api, node, clock, rng, self._join_sent, self._join_failed, self._join_refused)
         self._watch = ""
         self._is_in_use = False
         self._is_blocked = False
@@ -128,9 +128,19 @@ class WatchConnection:
         return all(feed.is_ready for feed in self._feeds.values())
 
     @property
+    def ready_services(self) -> Collection[str]:
+        """The services whose first update has come."""
+        return {service for service, feed in self._feeds.items() if feed.is_ready}
+
+    @property
     def silent_since(self) -> float | None:
         """The time of the latest bytes; None while nothing is read."""
         return None if self._is_blocked else self._progress_at
+
+    @property
+    def join_waits_since(self) -> float | None:
+        """The time since which services wait for the answer to their request to join; None if none waits."""
+        return self._joins.waiting_since
 
     def use(self) -> None:
         """Passes updates to the subscriptions from now on."""
@@ -256,6 +266,9 @@ class WatchConnection:
     def _forget(self, service: str) -> None:
         if self._acknowledgements is not None:
             self._acknowledgements.forget(service)
+
+    def _join_sent(self) -> None:
+        self.on_change()
 
     def _join_failed(self, services: Collection[str], reason: str) -> None:
         for service in services:

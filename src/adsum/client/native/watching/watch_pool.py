@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 
 from adsum.client.consumer_identity import ConsumerIdentity
-from adsum.client.native.watching.joint_watch import JointWatch, RegistryAccess, ServiceSubscription
+from adsum.client.native.watching.joint_watch import JointWatch, ServiceSubscription
+from adsum.client.native.watching.registry_access import RegistryAccess
 from adsum.client.native.watching.subscription import Subscription
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 
