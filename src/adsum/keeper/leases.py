@@ -46,7 +46,7 @@ class LeaseKeeper:
     def note_newcomer(self, listing: Listing, snapshot: Snapshot) -> None:
         """Notes a new instance of any service: instances at its address and port may be gone."""
         self._abandoned.pop(listing.key, None)
-        for other in snapshot.listings_at(listing.instance.place.host_port):
+        for other in snapshot.listings_at(listing.instance.host_port):
             if other.key != listing.key:
                 self._mark_abandoned(other.key)
 
