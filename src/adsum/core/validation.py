@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from adsum.core.addresses import MAX_CACHED_ADDRESSES
+from adsum.core.addresses import IPV4_OCTET_PATTERN, MAX_CACHED_ADDRESSES
 from adsum.core.errors import Invalid
 
 MAX_SERVICE_NAME_LENGTH: Final = 63
@@ -46,9 +46,8 @@ HEADER_NAME_PATTERN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"
 
 _NAME = re.compile(NAME_PATTERN)
 _ID = re.compile(ID_PATTERN)
-_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _UNICAST_OCTET = r"(?:22[0-3]|2[01][0-9]|1[0-9][0-9]|[1-9][0-9]?)"
-_UNICAST_IPV4 = re.compile(rf"{_UNICAST_OCTET}(?:\.{_OCTET}){{3}}")
+_UNICAST_IPV4 = re.compile(rf"{_UNICAST_OCTET}(?:\.{IPV4_OCTET_PATTERN}){{3}}")
 """IPv4 addresses below multicast (224/4) and reserved ones (240/4), without 0/8."""
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
