@@ -19,6 +19,31 @@ if it has none); None if the application must answer.
 The reply is the status, and the bytes that follow the status line and the date. It needs no waiting."""
 
 
+Reply = Callable[["int | None", bytes], None]
+"""Takes the response to a brief request: the status, and the bytes that follow the status line and the date.
+
+A status of None means that the application must answer after all."""
+
+
+class FastPath(Protocol):
+    """Answers the brief requests of a dialect without a task: good cases only. The application answers all others."""
+
+    def prepare(self, headers: Sequence[tuple[bytes, bytes]], certificate: bytes) -> object | None:
+        """Judges the headers of requests, which the server remembers with the result; names are in lower case.
+
+        `certificate` is the client certificate of the connection (DER, empty if it has none). Returns what `answer`
+        needs of both; None if the application must answer every request with these headers.
+        """
+        ...
+
+    def answer(self, method: bytes, target: bytes, prepared: object, body: bytes, peer: str, reply: Reply) -> bool:
+        """Answers a request by calling `reply` once, now or later. Returns False, and does nothing, if it does not.
+
+        `peer` is the IP address of the caller.
+        """
+        ...
+
+
 class StreamCall(Protocol):
     """A gRPC call in progress, with messages as bytes in both directions."""
 

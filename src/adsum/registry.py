@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,22 +50,19 @@ CONTENDED: Final = "other nodes keep writing to the store before this one; try a
 _log = logging.getLogger("adsum.registry")
 
 
+Settle = Callable[[int | AdsumError], None]
+"""Takes the revision at which the snapshot contains a write, or the error of the write. Never raises."""
+
+
 @dataclass(slots=True)
 class _Write:
-    """A waiting decision, and the future of its revision or error."""
+    """A waiting decision, and the function that takes its result."""
 
     decision: Decision | Declaration
-    done: asyncio.Future[int]
+    settle: Settle
+    is_abandoned: Callable[[], bool]
+    """Returns whether nobody waits for the result any more. Then the write is not decided."""
     error: AdsumError | None = None
-
-    def settle(self, result: int | AdsumError) -> None:
-        """Completes the future, unless the caller was cancelled."""
-        if self.done.done():
-            return
-        if isinstance(result, int):
-            self.done.set_result(result)
-        else:
-            self.done.set_exception(result)
 
 
 class Registry:
@@ -172,14 +169,33 @@ class Registry:
         Raises what the decision raises, `Overloaded` if too many writes wait, and `StoreUnavailable` if nothing was
         written or the write was not published in time. The write of a cancelled caller may still be committed.
         """
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def settle(result: int | AdsumError) -> None:
+            if done.done():  # The caller was cancelled.
+                return
+            if isinstance(result, int):
+                done.set_result(result)
+            else:
+                done.set_exception(result)
+
+        self.submit(decision, settle, done.done)
+        return await done
+
+    def submit(
+        self, decision: Decision | Declaration, settle: Settle, is_abandoned: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Queues a write, as `write` does, and returns. `settle` is called once with the result.
+
+        Raises `Overloaded` if too many writes wait, and `StoreUnavailable` if the registry is not running; `settle` is
+        not called then.
+        """
         if len(self._waiting) >= MAX_WAITING_WRITES:
             raise Overloaded("the queue of writes")
         if self._failure is not None or not self._tasks:
             raise StoreUnavailable("the registry is not running", retry_after=5.0)
-        write = _Write(decision, asyncio.get_running_loop().create_future())
-        self._waiting.append(write)
+        self._waiting.append(_Write(decision, settle, is_abandoned))
         self._has_writes.set()
-        return await write.done
 
     async def wait_for_revision(self, revision: int, timeout: float) -> bool:
         """Waits until the snapshot is at `revision` or later. Returns False after `timeout` seconds."""
@@ -261,7 +277,7 @@ class Registry:
         draft = Draft(base, self.max_catalog_bytes)
         facts: list[Fact] = []
         for write in writes:
-            if write.done.done():
+            if write.is_abandoned():
                 continue
             write.error = None
             try:
