@@ -6,11 +6,11 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from adsum import stores
 from adsum.core.catalog import documents

@@ -8,11 +8,13 @@ never compared.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from adsum.core import validation
 from adsum.core.addresses import format_host_port
@@ -96,8 +98,7 @@ class Result(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """The outcome of one probe: its result, a note for people, and how many seconds it took.
 
     The note is cut at `validation.MAX_VALUE_LENGTH`.
@@ -108,8 +109,7 @@ class Outcome:
     took: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Struct, frozen=True, gc=False):
     """One running provider, as it declared itself."""
 
     service: str
@@ -120,7 +120,7 @@ class Instance:
     zone: str = ""
     weight: int = 1
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=empty_mapping)
+    metadata: Mapping[str, str] = EMPTY_MAPPING
 
     def __post_init__(self) -> None:
         validation.service_name("service", self.service)
@@ -155,8 +155,7 @@ class Instance:
         return f"{self.scheme}://{self.authority}"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True, gc=False):
     """A health check: what to probe, how often, and after how many outcomes in a row the status changes.
 
     The probe goes to the instance's own address, to `port` if it is set, else to the instance's port. `rise` passes in
@@ -175,7 +174,7 @@ class Check:
     port: int | None = None
     path: str = "/"
     method: str = "GET"
-    headers: Mapping[str, str] = field(default_factory=empty_mapping)
+    headers: Mapping[str, str] = EMPTY_MAPPING
     expect: tuple[tuple[int, int], ...] = ((200, 299),)
     grpc_service: str = ""
     tls: bool = False
@@ -202,8 +201,7 @@ class Check:
         validation.text("grpc_service", self.grpc_service)
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Struct, frozen=True, gc=False):
     """A request to be listed: an instance, and how it proves that it is alive.
 
     `ttl` is the length of its lease in seconds (None: no lease, listed until deregistered). `grace` is how long the
@@ -216,8 +214,8 @@ class Registration:
     grace: float = DEFAULT_GRACE
     checks: tuple[Check, ...] = ()
     holder: str = ""
-    size: int = field(init=False, repr=False, compare=False)
-    """Bytes of memory in a registry, estimated."""
+    size: int = 0
+    """Bytes of memory in a registry, estimated: computed, whatever is given."""
 
     def __post_init__(self) -> None:
         if self.ttl is not None:
@@ -229,7 +227,7 @@ class Registration:
         names = {check.name for check in self.checks}
         if len(names) != len(self.checks):
             raise Invalid("checks", "must have different names")
-        object.__setattr__(self, "size", _memory_size(self.instance, self.checks))
+        force_setattr(self, "size", _memory_size(self.instance, self.checks))
 
     @property
     def key(self) -> Key:
@@ -255,8 +253,7 @@ def _memory_size(instance: Instance, checks: Iterable[Check]) -> int:
     return size
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(Struct, frozen=True, gc=False):
     """A declared status that outranks evidence, with its author and reason.
 
     `length` is how many seconds it lasts; None lasts until it is cleared. The time starts when it is set, and again
@@ -286,10 +283,6 @@ MAX_SHARED_STATUSES: Final = 4_096
 _NO_CHECKS: Final[Mapping[str, Status]] = MappingProxyType({})
 
 
-def _no_checks() -> Mapping[str, Status]:
-    return _NO_CHECKS
-
-
 def freeze_statuses(checks: Mapping[str, Status]) -> Mapping[str, Status]:
     """Returns an immutable copy of the statuses of checks by name. Equal copies are one object, to save memory."""
     return _frozen_statuses(tuple(checks.items()))
@@ -300,8 +293,7 @@ def _frozen_statuses(checks: tuple[tuple[str, Status], ...]) -> Mapping[str, Sta
     return MappingProxyType(dict(checks)) if checks else _NO_CHECKS
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True, gc=False):
     """The catalog's entry for an instance: its registration, the evidence, the override and the resulting status.
 
     `checks` holds the status of each check by name. `provenance` is that of the last change of any field. `since` is
@@ -311,14 +303,15 @@ class Listing:
     registration: Registration
     provenance: Provenance
     lease: LeaseState = LeaseState.HELD
-    checks: Mapping[str, Status] = field(default_factory=_no_checks)
+    checks: Mapping[str, Status] = _NO_CHECKS
     override: Override | None = None
     since: float = 0.0
     owner: str = ""
-    status: Status = field(init=False)
+    status: Status = Status.PASSING
+    """Computed, whatever is given."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "status", self.override.status if self.override else self.evidence)
+        force_setattr(self, "status", self.override.status if self.override else self.evidence)
 
     @property
     def evidence(self) -> Status:
@@ -336,8 +329,7 @@ class Listing:
         return self.registration.instance.key
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, gc=False):
     """An instance as a consumer sees it.
 
     `holder_digest` identifies the instance's holder: it changes when another process takes the id. "" if the holder is

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
+
+from msgspec import Struct
 
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
@@ -17,8 +18,7 @@ RENEWING_CAUSES: Final = frozenset({Cause.REGISTERED, Cause.REREGISTERED, Cause.
 """The causes of changes that renew a lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedInstance:
+class ChangedInstance(Struct, frozen=True, gc=False):
     """A changed instance: its new listing (None: it was removed), and whether its lease was renewed in between."""
 
     key: Key

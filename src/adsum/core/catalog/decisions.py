@@ -8,8 +8,10 @@ observes.
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from adsum.core.access import ownership
 from adsum.core.access.principal import REGISTRY, Principal
@@ -33,8 +35,7 @@ Decision = Callable[[CatalogView], list[Change]]
 """A request that waits to be decided on the newest view of the catalog."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True, gc=False):
     """The party that a request comes from, the actor to record for it, and the wall-clock time.
 
     `peer` is the address that the request came from. `claimed` is the actor that the request named without proof.

@@ -6,9 +6,10 @@ Like `decisions`, they are pure and idempotent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
+
+from msgspec.structs import replace
 
 from adsum.core.catalog import takeover as takeovers
 from adsum.core.catalog.changes import Change

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from msgspec import Struct
+
 from adsum.core.catalog.changes import Change
 from adsum.core.memory_sizes import text_size
 from adsum.core.model import Key, Listing
@@ -26,8 +28,7 @@ def mutable_copy(view: Mapping[str, V]) -> dict[str, V]:
     return view.copy() if isinstance(view, MappingProxyType) else dict(view)
 
 
-@dataclass(frozen=True, slots=True)
-class RecentChange:
+class RecentChange(Struct, frozen=True, gc=False):
     """A change of one instance at a revision, without the listing. `listed`: whether the change left it listed."""
 
     revision: int
