@@ -18,7 +18,8 @@ from adsum.client.views.resolver import Resolver
 from benchmarks.fanout import FanoutResult, registration_changes, watch_protocol
 from benchmarks.harness import callers, etcd_messages, http2, load, workload
 from benchmarks.harness.load import CALLERS, LoadRunResult, MeasuredLoad, WrongAnswers, quantile
-from benchmarks.harness.processes import BenchmarkUnavailable
+from benchmarks.harness.processes import BenchmarkFailed
+from benchmarks.harness.programs import ProgramMissing
 from benchmarks.harness.run_options import RunOptions
 from benchmarks.harness.servers import NO_ETCD, BenchmarkEtcd, BenchmarkNode, has_etcd
 from benchmarks.harness.table import Result, ResultRow, duration, durations, log_progress, rate
@@ -36,7 +37,7 @@ AGREEMENT_TIMEOUT: Final = 60.0
 
 def run(options: RunOptions) -> list[Result]:
     if not has_etcd():
-        raise BenchmarkUnavailable(NO_ETCD)
+        raise ProgramMissing(NO_ETCD)
     with ExitStack() as stack:
         peer = stack.enter_context(BenchmarkEtcd(options.folder))
         store = f"etcd://127.0.0.1:{peer.port}"
@@ -125,7 +126,7 @@ def _until_agreed(nodes: Sequence[BenchmarkNode]) -> None:
     deadline = time.monotonic() + AGREEMENT_TIMEOUT
     while len({json.loads(node.get("/api/v1/status"))["revision"] for node in nodes}) > 1:
         if time.monotonic() > deadline:
-            raise BenchmarkUnavailable("the nodes don't reach one revision")
+            raise BenchmarkFailed("the nodes don't reach one revision")
         time.sleep(0.05)
 
 
@@ -225,7 +226,7 @@ def _until_shared(nodes: Sequence[BenchmarkNode]) -> None:
     deadline = time.monotonic() + AGREEMENT_TIMEOUT
     while not all(_shares(node, len(nodes)) for node in nodes):
         if time.monotonic() > deadline:
-            raise BenchmarkUnavailable("the nodes don't share the services")
+            raise BenchmarkFailed("the nodes don't share the services")
         time.sleep(0.01)
 
 
