@@ -8,7 +8,7 @@ from random import Random
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.p2c import TwoChoicesPicker
 from adsum.balance.picker import EMPTY_PICKER, Picker
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 
 
 class LeastRequest:

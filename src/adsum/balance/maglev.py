@@ -16,7 +16,7 @@ from adsum.balance.hashing import hash64, hash_pair
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import EMPTY_PICKER, NoEndpoint, Picker, pickable
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 
 TABLE_SIZE: Final = 65_537
 """The smaller table of the paper, a prime number. With more endpoints than slots, some get no slot."""

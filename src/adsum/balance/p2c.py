@@ -14,7 +14,7 @@ from adsum.balance.load_tracker import EndpointLoad, LoadTracker
 from adsum.balance.picker import EXTRA_SAMPLES, pickable, sample_remaining
 from adsum.balance.sampler import sampler
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 
 
 class TwoChoicesPicker:

@@ -15,7 +15,7 @@ from typing import Final
 from adsum.balance.load_tracker import EndpointLoad, LoadTracker
 from adsum.balance.p2c import TwoChoicesPicker
 from adsum.balance.picker import EMPTY_PICKER, Picker
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 
 UNSEEN_PENALTY: Final = 1e6
 """Seconds, the cost of an endpoint while its first call is in flight: more than any latency."""

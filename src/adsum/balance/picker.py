@@ -9,7 +9,7 @@ from typing import Final, NoReturn, Protocol
 from adsum.balance.load_tracker import LoadTracker
 from adsum.core.errors import AdsumError
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 
 EXTRA_SAMPLES: Final = 8
 """The number of draws, plus one for each excluded endpoint, after which a policy looks at every endpoint (O(n))."""

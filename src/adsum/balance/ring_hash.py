@@ -17,7 +17,7 @@ from adsum.balance.hashing import ring_position, ring_positions
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import EMPTY_PICKER, NoEndpoint, Picker, pickable
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 
 POINTS_PER_ENDPOINT: Final = 160
 """The points of an endpoint of mean weight."""

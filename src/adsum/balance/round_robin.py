@@ -20,7 +20,7 @@ from typing import Final
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import EMPTY_PICKER, EXTRA_SAMPLES, NoEndpoint, Picker, all_equal, pickable, sample_remaining
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 
 VirtualTime = tuple[float, float]
 """A deadline, and the negative weight of its lane: of equal deadlines, that of the heavier lane comes first. A `mark`

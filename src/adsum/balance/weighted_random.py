@@ -9,7 +9,7 @@ from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import EMPTY_PICKER, EXTRA_SAMPLES, Picker, pickable, sample_remaining
 from adsum.balance.sampler import sampler
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 
 
 class WeightedRandom:
