@@ -36,6 +36,12 @@ class WeightedEndpoints(Sequence[WeightedEndpoint]):
         pairs = tuple(choices)
         return WeightedEndpoints(tuple(pair.endpoint for pair in pairs), tuple(pair.weight for pair in pairs))
 
+    def by_id(self) -> WeightedEndpoints:
+        """Returns them in the order of their ids."""
+        if self.is_by_id:
+            return self
+        return WeightedEndpoints.of(sorted(self, key=lambda pair: pair.endpoint.instance.id))
+
     def __len__(self) -> int:
         return len(self.endpoints)
 
