@@ -17,7 +17,7 @@ from adsum.balance.hashing import ring_position, ring_positions
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import EMPTY_PICKER, NoEndpoint, Picker, pickable
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint, WeightedEndpoints
 
 POINTS_PER_ENDPOINT: Final = 160
 """The points of an endpoint of mean weight."""
@@ -35,7 +35,9 @@ class RingHash:
     ) -> Picker:
         if not choices:
             return EMPTY_PICKER
-        return RingHashPicker(tuple(choices), rng, previous if isinstance(previous, RingHashPicker) else None)
+        return RingHashPicker(
+            WeightedEndpoints.of(choices), rng, previous if isinstance(previous, RingHashPicker) else None
+        )
 
 
 class RingHashPicker:
@@ -43,7 +45,7 @@ class RingHashPicker:
 
     __slots__ = ("_counts", "_endpoints", "_owner", "_points", "_rng", "choices")
 
-    def __init__(self, choices: tuple[WeightedEndpoint, ...], rng: Random, previous: RingHashPicker | None) -> None:
+    def __init__(self, choices: WeightedEndpoints, rng: Random, previous: RingHashPicker | None) -> None:
         self.choices = choices
         self._rng = rng
         members, weights = pickable(choices)
@@ -89,7 +91,7 @@ class RingHashPicker:
         raise NoEndpoint(f"all {len(self._endpoints)} endpoints are excluded")
 
 
-def _counts(weights: list[float]) -> list[int]:
+def _counts(weights: Sequence[float]) -> list[int]:
     """Returns the number of points of each endpoint."""
     per_weight = min(POINTS_PER_ENDPOINT * len(weights), MAX_RING_POINTS) / sum(weights)
     return [max(1, round(weight * per_weight)) for weight in weights]
