@@ -65,6 +65,8 @@ class _Commit:
 class SqliteStore:
     """Implements `ports.Store` over one SQLite file."""
 
+    is_shared: Final = False
+
     def __init__(self, path: Path, *, new_epoch: bool = False, clock: Clock | None = None) -> None:
         self._file = SqliteFile(path, new_epoch=new_epoch)
         self._clock: Clock = clock or SystemClock()
