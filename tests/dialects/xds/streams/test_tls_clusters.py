@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsum.dialects.xds.streams import delta, sotw
-from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, Contents
+from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, Contents, resource
 from tests.dialects.xds.streams.rejecting_client import RejectingClient, is_substitute
 
 SERVICES = "ab"
@@ -100,6 +100,25 @@ def test_a_rejected_version_in_plain_text_does_not_count(client: RejectingClient
     client.publish(_world(a=4), encrypted="a")
     client.settle()
     assert client.used["a"].alt_stat_name == "2", "it uses TLS"
+
+
+@pytest.mark.parametrize(("number", "kept"), [(2, "2"), (3, "")], ids=["current", "old"])
+def test_a_cluster_that_a_gateway_has_from_an_earlier_stream_is_kept_if_it_is_known_to_use_tls(
+    number: int, kept: str
+) -> None:
+    client = RejectingClient(delta)
+    client.publish(_world(a=number), encrypted="a")
+    # It reconnects with version 2, which may be in plain text unless it is the published one.
+    client.request(CDS, initial_resource_versions={"a": resource(CDS, "a", 2).version})
+    client.request(EDS, "a", initial_resource_versions={"a": resource(EDS, "a", 1).version})
+    client.used["a"] = Cluster(name="a", alt_stat_name="2")
+    client.wrong = {"a": 3}
+    client.settle()
+    client.wrong = {"a": 4}
+    client.publish(_world(a=4), encrypted="a")
+    client.settle()
+    assert client.used["a"].alt_stat_name == kept
+    assert is_substitute(client.used["a"]) is not bool(kept)
 
 
 class BitwiseClient(RejectingClient):

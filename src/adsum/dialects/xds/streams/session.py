@@ -213,6 +213,8 @@ class StreamSession:
         is_assignment = kind is ResourceKind.ASSIGNMENT
         withheld = subscription.pending & (self._withheld() | later) if is_assignment else _NO_NAMES
         subscription.pending -= withheld
+        if kind is ResourceKind.CLUSTER and not subscription.nonce:
+            self._tls_clusters.record_initial(subscription.pending_versions)
         subscribers = self._subscribers
         response: bytes | None = self._variant.respond(
             subscription, self._resources, subscribers.publication, subscribers.revision, removing=removing

@@ -26,6 +26,13 @@ class TlsClusters:
     def __contains__(self, cluster: object) -> bool:
         return cluster in self._names
 
+    def record_initial(self, versions: Iterable[tuple[str, str]]) -> None:
+        """Records the clusters, by name and version, that the client had when it connected, before it gets others."""
+        for cluster, version in versions:
+            found = self._resources.find(ResourceKind.CLUSTER, cluster)
+            if found is not None and found.has_tls and found.version == version:
+                self._names.add(cluster)
+
     def record_sent(self, clusters: Iterable[str]) -> None:
         """Records that a response with the present version of these clusters is in flight."""
         self._in_flight = frozenset(filter(self._has_tls, clusters))
