@@ -14,6 +14,8 @@ from adsum.gateway.resources.resources import ResourceKind
 from tests.dialects.xds.fakes import CDS, EDS, LDS, RDS, Contents, FakeXdsClient, ReceivedResponse, resources
 
 WRONG = "Invalid path: /etc/ssl/no-such-file.pem"
+MAX_RESPONSES = 100
+"""Responses to one client after which a test fails, since they seem to be endless."""
 
 
 class RejectingClient(FakeXdsClient):
@@ -59,13 +61,14 @@ class RejectingClient(FakeXdsClient):
 
     def settle(self) -> list[ReceivedResponse]:
         responses: list[ReceivedResponse] = []
-        while True:
+        while len(responses) < MAX_RESPONSES:
             while self._unanswered:
                 self.answer()
             response = self.take()
             if response is None:
                 return responses
             responses.append(response)
+        raise AssertionError("the responses don't end")
 
     def rejects(self, name: str, content: int) -> bool:
         """Returns whether it rejects this version of a cluster."""

@@ -124,6 +124,18 @@ def test_a_cluster_whose_change_is_rejected_keeps_its_version(client: RejectingC
     assert client.session.rejection(CDS)
 
 
+def test_a_substitute_is_sent_once_beside_a_cluster_whose_change_is_rejected(client: RejectingClient) -> None:
+    client.wrong = {"a": 2, "typo": 1}
+    client.publish(_world(a=2))
+    client.settle()
+    client.publish(_world(a=2, typo=1))
+    client.settle()
+    assert client.used["a"].alt_stat_name == "1"
+    assert is_substitute(client.used["typo"])
+    assert client.cause("typo") == CAUSE
+    assert client.session.is_current
+
+
 def test_a_rejected_cluster_that_is_gone_is_neither_sent_nor_shown(client: RejectingClient) -> None:
     client.publish(_world(a=1, typo=1))
     client.settle()

@@ -14,7 +14,7 @@ from typing import Final
 
 from adsum.dialects.xds.streams import responses
 from adsum.dialects.xds.streams.request import ResourceRequest
-from adsum.dialects.xds.streams.resource_view import ResourceView
+from adsum.dialects.xds.streams.resource_view import ResourceView, is_named
 from adsum.dialects.xds.streams.subscription import Subscription, SubscriptionChange
 from adsum.dialects.xds.streams.tls_clusters import TlsClusters
 from adsum.dialects.xds.subscribers import Subscribers
@@ -96,6 +96,7 @@ class StreamSession:
             self._awaited -= subscription.names
             self._resend_clusters(self._resources.discard(change.added))
         elif kind is ResourceKind.CLUSTER and change.rejection:
+            self._tls_clusters.record_rejected(in_flight or (), change.rejection)
             self._record_rejected_clusters(subscription.changed_in_flight, change.rejection)
         elif kind is ResourceKind.CLUSTER and in_flight is not None and subscription.in_flight is None:
             self._tls_clusters.record_accepted(in_flight)
@@ -212,6 +213,8 @@ class StreamSession:
         is_assignment = kind is ResourceKind.ASSIGNMENT
         withheld = subscription.pending & (self._withheld() | later) if is_assignment else _NO_NAMES
         subscription.pending -= withheld
+        if kind is ResourceKind.CLUSTER and not subscription.nonce:
+            self._tls_clusters.record_initial(subscription.pending_versions)
         subscribers = self._subscribers
         response: bytes | None = self._variant.respond(
             subscription, self._resources, subscribers.publication, subscribers.revision, removing=removing
@@ -248,7 +251,7 @@ class StreamSession:
             for name in clusters
             if assignments is None
             or not assignments.includes(name)
-            or (self._would_send_plain_text(name) and f" {name}: " in reason)
+            or (self._would_send_plain_text(name) and is_named(name, reason))
         ]
         self._resend_clusters(self._resources.record_rejected(rejected, reason))
 
