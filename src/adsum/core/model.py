@@ -7,7 +7,7 @@ never compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
@@ -19,13 +19,12 @@ from msgspec.structs import force_setattr
 from adsum.core import validation
 from adsum.core.addresses import format_host_port
 from adsum.core.errors import Invalid
-from adsum.core.identity import Place, ProcessIdentity, canonical_place
-from adsum.core.memory_sizes import CHECK_BYTES, LISTING_BYTES, page_text_size, text_size
+from adsum.core.identity import HostPort, Place, ProcessIdentity, canonical_address, canonical_place
+from adsum.core.instance_texts import require_metadata, require_tags
+from adsum.core.memory_sizes import CHECK_BYTES, LISTING_BYTES, text_size
 from adsum.core.provenance import Provenance
 
 MAX_WEIGHT: Final = 1000
-MAX_TAGS: Final = 64
-MAX_METADATA: Final = 64
 MAX_CHECKS: Final = 8
 MAX_HEADERS: Final = 16
 MAX_STREAK: Final = 100
@@ -34,6 +33,9 @@ MIN_INTERVAL, MAX_INTERVAL = 0.1, 3_600.0
 MAX_TIMEOUT: Final = 60.0
 MAX_GRACE: Final = 7 * 86_400.0
 MAX_OVERRIDE: Final = 30 * 86_400.0
+
+MAX_SHARED_SIZES: Final = 4_096
+"""Different sizes of registrations that share one number. Past it those used longest ago are no longer shared."""
 
 DEFAULT_TTL: Final = 15.0
 DEFAULT_GRACE: Final = 60.0
@@ -126,14 +128,17 @@ class Instance(Struct, frozen=True, gc=False):
         validation.service_name("service", self.service)
         validation.instance_id("id", self.id)
         validation.address("address", self.address)
-        validation.whole_number("port", self.port, 1, validation.MAX_PORT)
+        if not 1 <= self.port <= validation.MAX_PORT:  # A call costs more than the comparison.
+            validation.whole_number("port", self.port, 1, validation.MAX_PORT)
         validation.scheme("scheme", self.scheme)
-        validation.text("zone", self.zone)
-        validation.whole_number("weight", self.weight, 0, MAX_WEIGHT)
+        if self.zone:
+            validation.text("zone", self.zone)
+        if not 0 <= self.weight <= MAX_WEIGHT:
+            validation.whole_number("weight", self.weight, 0, MAX_WEIGHT)
         if self.tags:
-            validation.texts("tags", self.tags, MAX_TAGS)
+            require_tags(self.tags)
         if self.metadata:
-            validation.mapping("metadata", self.metadata, MAX_METADATA)
+            require_metadata(self.metadata)
 
     @property
     def key(self) -> Key:
@@ -143,6 +148,11 @@ class Instance(Struct, frozen=True, gc=False):
     def place(self) -> Place:
         """The place where clients reach the instance."""
         return canonical_place(self.address, self.port, self.scheme)
+
+    @property
+    def host_port(self) -> HostPort:
+        """The address and port of the place."""
+        return HostPort(canonical_address(self.address), self.port)
 
     @property
     def authority(self) -> str:
@@ -218,15 +228,14 @@ class Registration(Struct, frozen=True, gc=False):
     """Bytes of memory in a registry, estimated: computed, whatever is given."""
 
     def __post_init__(self) -> None:
-        if self.ttl is not None:
+        if self.ttl is not None and not MIN_TTL <= self.ttl <= MAX_TTL:
             validation.seconds("ttl", self.ttl, MIN_TTL, MAX_TTL)
-        validation.seconds("grace", self.grace, 0.0, MAX_GRACE)
-        validation.text("holder", self.holder)
-        if len(self.checks) > MAX_CHECKS:
-            raise Invalid("checks", f"must be at most {MAX_CHECKS}, not {len(self.checks)}")
-        names = {check.name for check in self.checks}
-        if len(names) != len(self.checks):
-            raise Invalid("checks", "must have different names")
+        if not 0.0 <= self.grace <= MAX_GRACE:
+            validation.seconds("grace", self.grace, 0.0, MAX_GRACE)
+        if self.holder:
+            validation.text("holder", self.holder)
+        if self.checks:
+            _require_checks(self.checks)
         force_setattr(self, "size", _memory_size(self.instance, self.checks))
 
     @property
@@ -242,15 +251,28 @@ class Registration(Struct, frozen=True, gc=False):
 def _memory_size(instance: Instance, checks: Iterable[Check]) -> int:
     """Estimates the bytes of memory of a registration. The estimate is too high if it shares texts with others."""
     size = LISTING_BYTES
-    for tag in instance.tags:
-        size += page_text_size(tag)
-    for key, value in instance.metadata.items():
-        size += page_text_size(key) + page_text_size(value)
+    if instance.tags:
+        size += require_tags(instance.tags)
+    if instance.metadata:
+        size += require_metadata(instance.metadata)
     for check in checks:
         size += CHECK_BYTES + text_size(check.path)
         for name, value in check.headers.items():
             size += text_size(name) + text_size(value)
+    return _shared_size(size)
+
+
+@lru_cache(MAX_SHARED_SIZES)
+def _shared_size(size: int) -> int:
+    """Returns the number as an object that equal numbers share, to save memory."""
     return size
+
+
+def _require_checks(checks: Sequence[Check]) -> None:
+    if len(checks) > MAX_CHECKS:
+        raise Invalid("checks", f"must be at most {MAX_CHECKS}, not {len(checks)}")
+    if len({check.name for check in checks}) != len(checks):
+        raise Invalid("checks", "must have different names")
 
 
 class Override(Struct, frozen=True, gc=False):
@@ -285,12 +307,14 @@ _NO_CHECKS: Final[Mapping[str, Status]] = MappingProxyType({})
 
 def freeze_statuses(checks: Mapping[str, Status]) -> Mapping[str, Status]:
     """Returns an immutable copy of the statuses of checks by name. Equal copies are one object, to save memory."""
+    if not checks:
+        return _NO_CHECKS
     return _frozen_statuses(tuple(checks.items()))
 
 
 @lru_cache(MAX_SHARED_STATUSES)
 def _frozen_statuses(checks: tuple[tuple[str, Status], ...]) -> Mapping[str, Status]:
-    return MappingProxyType(dict(checks)) if checks else _NO_CHECKS
+    return MappingProxyType(dict(checks))
 
 
 class Listing(Struct, frozen=True, gc=False):
@@ -311,14 +335,18 @@ class Listing(Struct, frozen=True, gc=False):
     """Computed, whatever is given."""
 
     def __post_init__(self) -> None:
-        force_setattr(self, "status", self.override.status if self.override else self.evidence)
+        status = self.override.status if self.override is not None else self.evidence
+        if self.status is not status:
+            force_setattr(self, "status", status)
 
     @property
     def evidence(self) -> Status:
         """The worst status of lease and checks, without the override."""
         if self.lease is LeaseState.LAPSED:
             return Status.CRITICAL
-        return max(self.checks.values(), key=_SEVERITY.__getitem__, default=Status.PASSING)
+        if not self.checks:
+            return Status.PASSING
+        return max(self.checks.values(), key=_SEVERITY.__getitem__)
 
     @property
     def instance(self) -> Instance:

@@ -56,14 +56,14 @@ def handed_over_instances(
 
 
 def _from_recent_changes(revision: int, service: ServiceSnapshot) -> Iterator[ChangedInstance]:
-    renewed: dict[str, bool] = {}
+    renewed: dict[Key, bool] = {}
     for change in reversed(service.recent_changes):
         if change.revision <= revision:
             break
         is_renewal = change.listed and change.provenance.cause in RENEWING_CAUSES
-        renewed[change.id] = renewed.get(change.id, False) or is_renewal
-    for id, was_renewed in renewed.items():
-        yield ChangedInstance(Key(service.name, id), service.listings.get(id), was_renewed)
+        renewed[change.key] = renewed.get(change.key, False) or is_renewal
+    for key, was_renewed in renewed.items():
+        yield ChangedInstance(key, service.listings.get(key.id), was_renewed)
 
 
 def _from_comparison(before: ServiceSnapshot, after: ServiceSnapshot) -> Iterator[ChangedInstance]:

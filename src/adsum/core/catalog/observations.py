@@ -80,7 +80,7 @@ def expire(key: Key, reason: str, caller: Caller) -> Decision:
 
 def successors_of(listing: Listing, view: CatalogView) -> list[Listing]:
     """Returns the listings of other processes that hold their leases at the address and port of the instance."""
-    others = view.listings_at(listing.instance.place.host_port)
+    others = view.listings_at(listing.instance.host_port)
     return [other for other in others if takeovers.is_successor(other, listing)]
 
 

@@ -25,9 +25,13 @@ class RecentChange(Struct, frozen=True, gc=False):
     """A change of one instance at a revision, without the listing. `listed`: whether the change left it listed."""
 
     revision: int
-    id: str
+    key: Key
     provenance: Provenance
     listed: bool
+
+    @property
+    def id(self) -> str:
+        return self.key.id
 
     @property
     def size(self) -> int:
@@ -103,7 +107,7 @@ class ServiceSnapshot:
             if change.listing is not None:
                 listings[change.key.id] = change.listing
                 size += change.listing.registration.size
-            recent.append(RecentChange(revision, change.key.id, change.provenance, change.listing is not None))
+            recent.append(RecentChange(revision, change.key, change.provenance, change.listing is not None))
             recent_size += recent[-1].size
         compact_revision = self.compact_revision
         if len(recent) > MAX_RECENT_CHANGES:
