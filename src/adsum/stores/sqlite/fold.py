@@ -35,6 +35,9 @@ MAX_FOLD_BYTES: Final = 4 * 1024 * 1024
 """Bytes of the journal that are folded together, likewise."""
 MAX_SLICE_ROWS: Final = 100
 """Rows of a slice, some 1 ms of work. The others wait for the next slice."""
+SLICES_PER_FACTS: Final = 4
+"""Slices that are folded for each `MAX_SLICE_ROWS` facts while folding has to keep up with the commits. A fact takes
+about 3: it is read, and a row of it is written into two tables."""
 MAX_SLICE_BYTES: Final = 256 * 1024
 """Bytes of the records in a slice, likewise. A single record may be larger."""
 
@@ -71,11 +74,15 @@ class JournalFolding:
         due = self._steps is not None or facts >= FOLD_FROM_FACTS or size >= FOLD_FROM_BYTES
         return due and facts >= self._not_below
 
-    @property
-    def is_urgent(self) -> bool:
-        """True if the journal should be folded even if the next commit has to wait for a slice."""
+    def slices_due(self, written_facts: int) -> int:
+        """Returns how many slices to fold after a commit of so many facts, although the next commit may have to wait.
+
+        0 while the journal is less than half full.
+        """
         facts, size = self._journal.unfolded_facts, self._journal.unfolded_bytes
-        return self.is_due and (facts > MAX_UNFOLDED_FACTS // 2 or size > MAX_UNFOLDED_BYTES // 2)
+        if not self.is_due or (facts <= MAX_UNFOLDED_FACTS // 2 and size <= MAX_UNFOLDED_BYTES // 2):
+            return 0
+        return SLICES_PER_FACTS * written_facts // MAX_SLICE_ROWS + 1
 
     @property
     def is_overdue(self) -> bool:
@@ -104,7 +111,7 @@ class JournalFolding:
 
     def fold_all(self) -> None:
         """Folds the whole journal. Raises as `fold_slice` does."""
-        while self._journal.unfolded_facts:
+        while self._journal.folded < self._journal.revision:
             self.fold_slice()
 
     def _discard_partial_fold(self) -> None:

@@ -56,6 +56,11 @@ class JournalEntry(Struct, frozen=True, omit_defaults=True):
     changes: list[JournaledChange] = []
     edits: list[JournaledEdit] = []
 
+    @property
+    def facts(self) -> int:
+        """The number of changes and edits."""
+        return len(self.changes) + len(self.edits)
+
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(JournalEntry)

@@ -65,7 +65,7 @@ class TableRows:
             self.documents[kind, name] = stored
             if record != NULL:
                 self.edits.append((kind, name, revision, record, zlib.crc32(record, crc)))
-        self.facts += len(entry.changes) + len(entry.edits)
+        self.facts += entry.facts
 
 
 def _checksum_of_key(first: str, second: str, revision: int) -> int:
