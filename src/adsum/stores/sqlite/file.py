@@ -21,7 +21,7 @@ from adsum.core.catalog.changes import Change, FullState, RecordedChange
 from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.errors import StoreConflict, StoreOpenFailed, StoreUnavailable
 from adsum.stores.sqlite import contents, schema
-from adsum.stores.sqlite.fold import MAX_SLICE_ROWS, JournalFolding
+from adsum.stores.sqlite.fold import JournalFolding
 from adsum.stores.sqlite.history_table import HistoryTable
 from adsum.stores.sqlite.journal import Journal, JournalRow, journal_row
 from adsum.stores.sqlite.journal_entry import encode_entry
@@ -38,10 +38,6 @@ BUSY_TIMEOUT: Final = 5.0
 """Seconds that a write waits while another program locks the file. Then the write fails."""
 MAX_REVISION: Final = 2**63 - 1
 """`DatabaseProgress.highest` while the revision of the main file is not known."""
-
-SLICES_PER_FACTS: Final = 4
-"""Slices that are folded for each `MAX_SLICE_ROWS` facts while folding has to keep up with the commits. A fact takes
-about 3: it is read, and a row of it is written into two tables."""
 
 _SLICE_LOG_BYTES: Final = 96 * 1024
 _ROW_LOG_BYTES: Final = 8 * 1024
@@ -292,9 +288,7 @@ class SqliteFile:
             if self._log_bytes > (MAX_WAL_BYTES if idle else MAX_WAL_BYTES_UNDER_LOAD):
                 # A log that a reader has kept for long has grown: then it is emptied.
                 self._copy_log("TRUNCATE" if self._log_size() > 2 * MAX_WAL_BYTES_UNDER_LOAD else "PASSIVE")
-            slices = 1 if idle and self._folding.is_due else 0
-            if self._folding.is_urgent:
-                slices += SLICES_PER_FACTS * self._last_facts // MAX_SLICE_ROWS + 1
+            slices = int(self._folding.is_due) if idle else self._folding.slices_due(self._last_facts)
             self._last_facts = 0
             for _ in range(slices):
                 self._fold_slice()

@@ -11,14 +11,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS
 from adsum.core.errors import StoreUnavailable
 from adsum.stores.sqlite import edits_table, schema
 from adsum.stores.sqlite.history_table import HistoryTable
 from adsum.stores.sqlite.journal import Journal
-from adsum.stores.sqlite.rows import TableRows, checksum
+from adsum.stores.sqlite.rows import RecordRow, TableRows, checksum
 
 FOLD_FROM_FACTS: Final = 5_000
 """Facts in the journal from which on it is folded while no commit waits. Fewer stay there until the file is closed."""
@@ -35,10 +35,11 @@ MAX_FOLD_BYTES: Final = 4 * 1024 * 1024
 """Bytes of the journal that are folded together, likewise."""
 MAX_SLICE_ROWS: Final = 100
 """Rows of a slice, some 1 ms of work. The others wait for the next slice."""
+SLICES_PER_FACTS: Final = 4
+"""Slices that are folded for each `MAX_SLICE_ROWS` facts while folding has to keep up with the commits. A fact takes
+about 3: it is read, and a row of it is written into two tables."""
 MAX_SLICE_BYTES: Final = 256 * 1024
 """Bytes of the records in a slice, likewise. A single record may be larger."""
-
-T = TypeVar("T", bound=tuple[Any, ...])
 
 _PUT: Final = "INSERT OR REPLACE INTO listings VALUES (?, ?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM listings WHERE service = ? AND id = ?"
@@ -73,11 +74,15 @@ class JournalFolding:
         due = self._steps is not None or facts >= FOLD_FROM_FACTS or size >= FOLD_FROM_BYTES
         return due and facts >= self._not_below
 
-    @property
-    def is_urgent(self) -> bool:
-        """True if the journal should be folded even if the next commit has to wait for a slice."""
+    def slices_due(self, written_facts: int) -> int:
+        """Returns how many slices to fold after a commit of so many facts, although the next commit may have to wait.
+
+        0 while the journal is less than half full.
+        """
         facts, size = self._journal.unfolded_facts, self._journal.unfolded_bytes
-        return self.is_due and (facts > MAX_UNFOLDED_FACTS // 2 or size > MAX_UNFOLDED_BYTES // 2)
+        if not self.is_due or (facts <= MAX_UNFOLDED_FACTS // 2 and size <= MAX_UNFOLDED_BYTES // 2):
+            return 0
+        return SLICES_PER_FACTS * written_facts // MAX_SLICE_ROWS + 1
 
     @property
     def is_overdue(self) -> bool:
@@ -106,7 +111,7 @@ class JournalFolding:
 
     def fold_all(self) -> None:
         """Folds the whole journal. Raises as `fold_slice` does."""
-        while self._journal.unfolded_facts:
+        while self._journal.folded < self._journal.revision:
             self.fold_slice()
 
     def _discard_partial_fold(self) -> None:
@@ -131,10 +136,15 @@ def _fold(db: sqlite3.Connection, journal: Journal, history: HistoryTable) -> It
             sliced += length
         size += sliced
         yield
-    for statement, values in _statements(rows):
-        for part in _slices(values):
+    for statement, records in _record_statements(rows):
+        for part in _slices(records):
             with _unsynced(db):
                 db.executemany(statement, part)
+            yield
+    for statement, values in _short_statements(rows):
+        for start in range(0, len(values), MAX_SLICE_ROWS):
+            with _unsynced(db):
+                db.executemany(statement, values[start : start + MAX_SLICE_ROWS])
             yield
     for history_rows in _slices(rows.history):
         with _unsynced(db):
@@ -165,24 +175,28 @@ def _unsynced(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("PRAGMA synchronous = FULL")
 
 
-def _statements(rows: TableRows) -> Iterator[tuple[str, Sequence[tuple[Any, ...]]]]:
-    """Yields the statements that write listings, documents and departures, each with its values in order."""
-    departures = [(service, revision) for service, revision in rows.departures.items() if revision is not None]
+def _record_statements(rows: TableRows) -> Iterator[tuple[str, Sequence[RecordRow]]]:
+    """Yields the statements that write listings and documents, each with its rows in order."""
     yield _PUT, sorted(row for row in rows.listings.values() if row is not None)
-    yield _DELETE, sorted(key for key, row in rows.listings.items() if row is None)
     yield _PUT_DOCUMENT, sorted(row for row in rows.documents.values() if row is not None)
+
+
+def _short_statements(rows: TableRows) -> Iterator[tuple[str, Sequence[tuple[object, ...]]]]:
+    """Yields the statements that delete listings and documents and write departures, each with its values in order."""
+    departures = [(service, revision) for service, revision in rows.departures.items() if revision is not None]
+    yield _DELETE, sorted(key for key, row in rows.listings.items() if row is None)
     yield _DELETE_DOCUMENT, sorted(key for key, row in rows.documents.items() if row is None)
     yield _PUT_DEPARTURE, sorted((*departure, checksum(*departure)) for departure in departures)
     yield _DELETE_DEPARTURE, sorted((service,) for service, revision in rows.departures.items() if revision is None)
 
 
-def _slices(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yields the values in slices, in order."""
+def _slices(rows: Sequence[RecordRow]) -> Iterator[Sequence[RecordRow]]:
+    """Yields the rows in slices, in order."""
     start = size = 0
-    for end, value in enumerate(values):
+    for end, (_, _, _, record, _) in enumerate(rows):
         if end - start >= MAX_SLICE_ROWS or size >= MAX_SLICE_BYTES:
-            yield values[start:end]
+            yield rows[start:end]
             start, size = end, 0
-        size += sum(len(column) for column in value if isinstance(column, bytes))
-    if start < len(values):
-        yield values[start:]
+        size += len(record)
+    if start < len(rows):
+        yield rows[start:]

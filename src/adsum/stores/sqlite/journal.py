@@ -81,9 +81,12 @@ class Journal:
         try:
             if row is None or not has_valid_checksum(row):
                 raise ValueError("it is missing, or its checksum is wrong")
-            return decode_entry(row[2]), len(row[2])
+            entry = decode_entry(row[2])
+            if entry.facts != row[1]:
+                raise ValueError(f"it has {entry.facts} facts, not {row[1]}")
         except (ValueError, TypeError, ArithmeticError) as error:
             raise sqlite3.DatabaseError(f"the journal's row of revision {revision} can't be read: {error}") from error
+        return entry, len(row[2])
 
     def oldest_first(self) -> Iterator[tuple[int, JournalEntry]]:
         """Yields the entries that are not folded, with their revisions. Raises as `entry` does."""

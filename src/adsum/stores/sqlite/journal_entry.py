@@ -22,7 +22,9 @@ COMPRESS_FROM_BYTES: Final = 2_048
 COMPRESSION_LEVEL: Final = 1
 """zlib's fastest level. A commit waits for the compression."""
 
-_NULL: Final = Raw(b"null")
+NULL: Final = b"null"
+"""The record of what does not exist."""
+_NULL: Final = Raw(NULL)
 _PLAIN_START: Final = b"{"
 """The first byte of an entry that is not compressed. The first byte of compressed data is another one."""
 
@@ -54,6 +56,11 @@ class JournalEntry(Struct, frozen=True, omit_defaults=True):
     changes: list[JournaledChange] = []
     edits: list[JournaledEdit] = []
 
+    @property
+    def facts(self) -> int:
+        """The number of changes and edits."""
+        return len(self.changes) + len(self.edits)
+
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(JournalEntry)
@@ -68,12 +75,6 @@ def encode_entry(changes: Sequence[Change], edits: Sequence[Edit]) -> bytes:
 def decode_entry(body: bytes) -> JournalEntry:
     """Returns the entry. Raises `ValueError` and `zlib.error` if it is damaged."""
     return _DECODER.decode(body if body.startswith(_PLAIN_START) else zlib.decompress(body))
-
-
-def bytes_or_none(record: Raw) -> bytes | None:
-    """Returns a record of an entry; None if there is none."""
-    found = bytes(record)
-    return None if found == b"null" else found
 
 
 def _journaled(change: Change) -> JournaledChange:
