@@ -27,6 +27,7 @@ from benchmarks.harness.table import Result, SkippedResult, is_failed, log_progr
 BENCHMARKS: Final = {
     "lookup": "reads of a service, beside a bare server and etcd",
     "register": "durable registrations, beside etcd's puts",
+    "renewal": "renewals of single leases, beside a bare server",
     "tls": "look-ups, registrations and new connections with TLS and a token, beside plain text",
     "fanout": "one change to 10,000 watchers, and a burst of changes",
     "renew": "leases of 100,000 instances on one node",
