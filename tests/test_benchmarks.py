@@ -55,6 +55,7 @@ ROWS: Final[dict[str, dict[str, str]]] = {
     "pushes": {"a change to the first request": "", "one change to the streams of 40 gateways": ""},
     "names": {"a new service until a gateway": "", "the slowest answer": ""},
     "nodes": {"registrations through 3 nodes": "", "single renewals": "", "a node is killed": ""},
+    "hold": {"CPU of one core": "", "renewals, from when": "", "a change to a program": "", "memory of the node": ""},
     "scale": {"3 nodes: shards": "", "each program renews its lease": "", "9 nodes: shards": ""},
     "pick": {"round_robin: channel.pick()": "", "maglev: picker.pick()": ""},
     "access": {"a known token": "", "a client certificate": "", "a wrong token": ""},
