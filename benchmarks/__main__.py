@@ -27,6 +27,7 @@ from benchmarks.harness.table import Result, SkippedResult, is_failed, log_progr
 BENCHMARKS: Final = {
     "lookup": "reads of a service, beside a bare server and etcd",
     "register": "durable registrations, beside etcd's puts",
+    "renewal": "renewals of single leases, beside a bare server",
     "tls": "look-ups, registrations and new connections with TLS and a token, beside plain text",
     "fanout": "one change to 10,000 watchers, and a burst of changes",
     "renew": "leases of 100,000 instances on one node",
@@ -36,6 +37,7 @@ BENCHMARKS: Final = {
     "pushes": "one change to many gateways, and to the first routed request",
     "names": "a new service until a gateway routes to it, beside 10,000 deregistered ones",
     "nodes": "three nodes over one etcd",
+    "hold": "15,000 programs at one node for ten minutes; only with --only hold",
     "scale": "the estimated capacity of 3, 5 and 9 nodes",
     "pick": "the choice of an endpoint, for each policy",
     "access": "the check of who a caller is and what it may do",
@@ -43,13 +45,16 @@ BENCHMARKS: Final = {
 }
 """Name → description. A benchmark is the module of its name, with a function `run(options)`."""
 
+LONG: Final = frozenset({"hold"})
+"""Benchmarks that take so long that they run only if they are named."""
+
 FOLDER: Final = Path("build")
 """The folder of stores and logs while it runs. It is inside the project, which is on a real disk."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parsed = _parser().parse_args(arguments)
-    names = parsed.only or list(BENCHMARKS)
+    names = parsed.only or [name for name in BENCHMARKS if name not in LONG]
     _raise_file_limit()
     began, load_average = time.monotonic(), machine.load_average()
     results = [(name, _run(name, parsed.quick)) for name in names]

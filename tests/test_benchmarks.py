@@ -33,7 +33,13 @@ NEEDS: Final = {
 
 ROWS: Final[dict[str, dict[str, str]]] = {
     "lookup": {"look-up of 100 instances": "", "look-up by 64 callers: rate": "", "beside etcd's range read": "etcd"},
-    "register": {"durable registrations, 64 callers": "", "64 callers: p99": "etcd"},
+    "register": {
+        "durable registrations, 64 callers: rate": "",
+        "64 callers, the other core is busy: p99": "",
+        "4 callers: rate": "",
+        "1 caller: rate": "",
+    },
+    "renewal": {"a renewal by itself, 64 callers: CPU": "", "64 callers: p99": ""},
     "tls": {"look-up with TLS": "", "registration with TLS": "", "new connection with TLS": ""},
     "fanout": {"idle watchers": "", "one change to 200 watchers: p50": "", "one change to 50 watchers: p99": "etcd"},
     "renew": {"CPU of one core": "", "memory per instance": "", "registering": "", "restart with": ""},
@@ -49,6 +55,7 @@ ROWS: Final[dict[str, dict[str, str]]] = {
     "pushes": {"a change to the first request": "", "one change to the streams of 40 gateways": ""},
     "names": {"a new service until a gateway": "", "the slowest answer": ""},
     "nodes": {"registrations through 3 nodes": "", "single renewals": "", "a node is killed": ""},
+    "hold": {"CPU of one core": "", "renewals, from when": "", "a change to a program": "", "memory of the node": ""},
     "scale": {"3 nodes: shards": "", "each program renews its lease": "", "9 nodes: shards": ""},
     "pick": {"round_robin: channel.pick()": "", "maglev: picker.pick()": ""},
     "access": {"a known token": "", "a client certificate": "", "a wrong token": ""},
