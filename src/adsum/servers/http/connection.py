@@ -62,7 +62,8 @@ class HttpConnection(UvicornConnection):
         self._sweeper = sweeper
         self._allowed_hosts = allowed_hosts
         self._fast_path = fast_path
-        """Answers brief requests; None if the application answers all requests of the connection."""
+        self._recognizes_heads = fast_path is not None
+        """True if brief requests of this connection may go past the parser."""
         self._unparsed = 0
         """Bytes received since the last part of a request was complete."""
         self._is_complete = True
@@ -77,12 +78,14 @@ class HttpConnection(UvicornConnection):
         """The header block of the latest request that could have been brief. It is remembered when it comes again."""
         self._block_to_judge = b""
         """The header block of the request that the parser reads, if it is to be remembered."""
+        self._is_declined = False
+        """True if the fast path does not answer the request that the parser reads."""
         self._held = b""
         """The first read of a brief request whose body is not complete."""
         self._pending = b""
         """The brief request whose response is awaited."""
         self._queued = b""
-        """What arrived behind it."""
+        """What arrived behind it: one read, because no more is read until the response is written."""
         self._is_stopping = False
         """True if the connection ends after the response that is awaited."""
 
@@ -128,6 +131,7 @@ class HttpConnection(UvicornConnection):
             data, self._held = held + data, b""
         if (
             self._fast_path is None
+            or not self._recognizes_heads
             or not self._is_complete
             or not self.takes_brief_requests
             or not self._take_brief(self._fast_path, data, has_waited=bool(held))
@@ -218,6 +222,7 @@ class HttpConnection(UvicornConnection):
                 self._last_block = block
             return False
         if judged.prepared is None:
+            self._is_declined = True
             return False
         missing = end + judged.body_size - len(data)
         if missing:
@@ -230,9 +235,11 @@ class HttpConnection(UvicornConnection):
             self._sweeper.request_completed(self)
         method, target = line.groups()
         self._pending = data
-        if self._answer(fast_path, method, target, judged.prepared, data[end:], self._reply):
+        is_taken = self._answer(fast_path, method, target, judged.prepared, data[end:], self._reply)
+        if is_taken or not self._pending:
             return True
         self._pending = b""
+        self._is_declined = True
         return False
 
     def _answer(
@@ -269,10 +276,11 @@ class HttpConnection(UvicornConnection):
         Returns False, and writes nothing, if the application must answer.
         """
         block, self._block_to_judge = self._block_to_judge, b""
+        is_declined, self._is_declined = self._is_declined, False
         if not self.is_plain_request:
-            self._fast_path = None  # The parser may keep more about the connection than is known here.
+            self._recognizes_heads = False  # The parser may know more about what follows.
             return False
-        is_read = self.method == b"GET" and self.takes_brief_requests
+        is_read = not is_declined and self.method == b"GET" and self.takes_brief_requests
         if not (block or is_read):
             return False
         headers = self.header_fields
@@ -282,7 +290,10 @@ class HttpConnection(UvicornConnection):
             self._remember(block, JudgedBlock(size, prepared))
         if not is_read or prepared is None:
             return False
-        return self._answer(fast_path, b"GET", self.target, prepared, b"", self._reply_parsed)
+        self._pending = b"GET"
+        self._answer(fast_path, b"GET", self.target, prepared, b"", self._reply_parsed)
+        is_answered, self._pending = not self._pending, b""
+        return is_answered
 
     def _remember(self, block: bytes, judged: JudgedBlock) -> None:
         blocks = self._judged = {} if self._judged is None else self._judged
@@ -292,7 +303,8 @@ class HttpConnection(UvicornConnection):
 
     def _reply_parsed(self, status: int | None, encoded: bytes) -> None:
         """Takes the response to a GET whose head the parser has read."""
-        if status is not None:  # A GET is answered, so it is not None.
+        if status is not None:
+            self._pending = b""
             self.write_response(status, encoded)
             self.restart_idle_timer()
 
