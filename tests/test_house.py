@@ -243,7 +243,8 @@ def test_a_client_over_plain_http_loads_nothing_of_tokens_and_certificates() -> 
 PRIVATE = {
     "balance/test_keyed_policies.py": {"_counts"},
     "client/sources/test_registry_source.py": {"_clock", "_urls"},
-    "client/native/test_service_watch.py": {"_urls"},
+    "client/native/watching/test_joint_watch.py": {"_urls"},
+    "client/native/watching/test_watch_pool.py": {"_urls"},
     "core/liveness/test_leases.py": {"_heap", "_leases", "_services"},
     "core/liveness/test_probe_schedule.py": {"_heap"},
     "core/catalog/test_takeover.py": {"_shards"},

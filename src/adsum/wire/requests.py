@@ -22,6 +22,7 @@ from adsum.wire.codec import decode, encode
 from adsum.wire.protocol import (
     HEADERS_SCHEMA,
     MAX_RENEWALS,
+    MAX_WATCH_UPDATE,
     METADATA_SCHEMA,
     SCHEME_PATTERN,
     TAGS_SCHEMA,
@@ -29,6 +30,7 @@ from adsum.wire.protocol import (
     Id,
     Name,
     Port,
+    PositionText,
     Reason,
     StatusCode,
     Streak,
@@ -208,6 +210,29 @@ class OverrideBody(RequestBody, frozen=True):
 
 
 class AcknowledgementBody(RequestBody, frozen=True):
-    """The revision that a cooperating consumer routes by from now on."""
+    """The revision that a cooperating consumer routes by from now on.
+
+    `services`: only for these services of the watch; none: for all of them.
+    """
 
     revision: Annotated[int, Meta(ge=0)]
+    services: list[Name] = []
+
+
+class JoiningService(RequestBody, frozen=True):
+    """A service that joins a watch.
+
+    `since`: EPOCH:REVISION up to which the caller has the service; without it the full state follows. `consumer`: the
+    id of the consumer of this service, if it is not that of the watch.
+    """
+
+    service: Name
+    since: PositionText | None = None
+    consumer: Id | None = None
+
+
+class WatchServicesBody(RequestBody, frozen=True):
+    """Services that join a watch, and services that leave it. Those that leave do so first."""
+
+    join: Annotated[list[JoiningService], Meta(max_length=MAX_WATCH_UPDATE)] = []
+    leave: Annotated[list[Name], Meta(max_length=MAX_WATCH_UPDATE)] = []

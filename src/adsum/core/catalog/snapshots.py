@@ -14,7 +14,8 @@ from typing import Final
 from adsum.core.catalog.address_index import EMPTY_ADDRESS_INDEX, AddressIndex
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState
 from adsum.core.catalog.documents import NO_DOCUMENTS, Documents
-from adsum.core.catalog.service_snapshot import ServiceSnapshot, mutable_copy
+from adsum.core.catalog.segmented_mapping import freeze_mapping, mutable_copy
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.identity import HostPort
 from adsum.core.model import Key, Listing
 
@@ -252,7 +253,7 @@ def load_snapshot(state: FullState) -> Snapshot:
         name: ServiceSnapshot(
             name,
             state.revision,
-            MappingProxyType(listings[name]),
+            freeze_mapping(listings[name]),
             compact_revision=state.revision,
             size=sum(listing.registration.size for listing in listings[name].values()),
         )

@@ -130,7 +130,8 @@ class Leases:
         ):
             lease.deadline = now + ttl
             return
-        self.end(key)
+        if lease is not None:
+            self.end(key)
         lease = self._leases[key] = _Lease(ttl, grace, now + ttl, LeasePhase.LAPSED if lapsed else LeasePhase.HELD)
         self._guard.lease_added(key)
         if lapsed:
