@@ -1,8 +1,8 @@
 """The cost of one change of a large catalog, at the node and at a consumer, in one process and without a network.
 
 The node decides and applies the change (`apply`), encodes the service's page (`page`) and the event for its watchers
-(`event`). A consumer applies the event to its view (`fold`), updates what it keeps of each endpoint (`changes`), selects
-endpoints (`select`) and builds the picker (`picker`). Each is the median of several changes.
+(`event`). A consumer applies the event to its view (`fold`), updates what it keeps of each endpoint (`changes`),
+selects endpoints (`select`) and builds the picker (`picker`). Each is the median of several changes.
 """
 
 from __future__ import annotations
