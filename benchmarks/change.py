@@ -8,11 +8,13 @@ selects endpoints (`select`) and builds the picker (`picker`). Each is the media
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from statistics import median
 from time import perf_counter
 from typing import Final, cast
+
+from msgspec.structs import replace
 
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.outlier_detector import OutlierDetector

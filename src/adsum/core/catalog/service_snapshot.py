@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from msgspec import Struct
+
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.segmented_mapping import edit_mapping, freeze_mapping, mutable_copy
 from adsum.core.memory_sizes import text_size
@@ -19,14 +21,17 @@ RECENT_CHANGE_BYTES: Final = 400
 """Bytes of a remembered change without its reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecentChange:
+class RecentChange(Struct, frozen=True, gc=False):
     """A change of one instance at a revision, without the listing. `listed`: whether the change left it listed."""
 
     revision: int
-    id: str
+    key: Key
     provenance: Provenance
     listed: bool
+
+    @property
+    def id(self) -> str:
+        return self.key.id
 
     @property
     def size(self) -> int:
@@ -102,7 +107,7 @@ class ServiceSnapshot:
             if change.listing is not None:
                 listings[change.key.id] = change.listing
                 size += change.listing.registration.size
-            recent.append(RecentChange(revision, change.key.id, change.provenance, change.listing is not None))
+            recent.append(RecentChange(revision, change.key, change.provenance, change.listing is not None))
             recent_size += recent[-1].size
         compact_revision = self.compact_revision
         if len(recent) > MAX_RECENT_CHANGES:

@@ -16,6 +16,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 JSON: Final = (b"content-type", b"application/json")
 NO_STORE: Final = (b"cache-control", b"no-store")
+JSON_HEADERS: Final = (JSON, NO_STORE)
+"""The headers of a response that has no others."""
 
 BODY_PIECE_BYTES: Final = 64 * 1024
 """Bytes of a body that the server gets at a time. A longer body follows in pieces as the client reads it: a client that
@@ -67,7 +69,7 @@ class ApiReply:
 
     status: int
     body: bytes | PiecedBody = b""
-    headers: Headers = (JSON, NO_STORE)
+    headers: Headers = JSON_HEADERS
 
     def all_headers(self) -> Headers:
         """Returns the headers with Content-Length."""
@@ -77,6 +79,8 @@ class ApiReply:
 
     def encode(self) -> bytes:
         """Returns the response in HTTP/1.1, without the status line and the default headers."""
+        if self.headers is JSON_HEADERS and self.status not in (204, 304):
+            return encode_json(bytes(self.body))
         lines = b"".join([b"%b: %b\r\n" % header for header in self.all_headers()])
         return b"%b\r\n%b" % (lines, bytes(self.body))
 
@@ -93,10 +97,17 @@ class ApiReply:
         await send({"type": "http.response.body", "body": b""})
 
 
-def find_header(scope: Scope, name: bytes) -> str | None:
+def encode_json(body: bytes) -> bytes:
+    """Returns a response with `JSON_HEADERS`, as `ApiReply.encode` does."""
+    return b"content-type: application/json\r\ncache-control: no-store\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+
+
+def first_header(headers: Headers, name: bytes) -> str | None:
     """Returns the first header of that name (in lower case), None if there is none."""
-    for key, value in scope["headers"]:
+    for key, value in headers:
         if key == name:
-            text: str = value.decode("latin-1")
-            return text
+            return value.decode("latin-1")
     return None
