@@ -19,7 +19,9 @@ from adsum.wire.protocol import (
     FORWARDED_TO_HEADER,
     MAX_CHANGES_PER_RESPONSE,
     MAX_RENEWALS,
+    MAX_SERVICES_PER_WATCH,
     MAX_WAIT,
+    MAX_WATCH_UPDATE,
     PROTOCOL,
     PROTOCOL_HEADER,
     REVISION_HEADER,
@@ -27,6 +29,7 @@ from adsum.wire.protocol import (
     Id,
     Name,
     Port,
+    PositionText,
     Reason,
     StatusCode,
     Streak,
@@ -36,11 +39,13 @@ from adsum.wire.protocol import (
 from adsum.wire.requests import (
     AcknowledgementBody,
     CheckBody,
+    JoiningService,
     LeaseBody,
     OverrideBody,
     RegistrationBody,
     RenewBody,
     RequestBody,
+    WatchServicesBody,
 )
 from adsum.wire.responses import (
     AcknowledgementReport,
@@ -62,7 +67,15 @@ from adsum.wire.responses import (
     TrafficView,
     WriteResult,
 )
-from adsum.wire.views import InstanceView, RemovedInstance, ServiceChange, ServiceView, WatchOpened, WatchSynced
+from adsum.wire.views import (
+    InstanceView,
+    RemovedInstance,
+    ServiceChange,
+    ServiceJoined,
+    ServiceView,
+    WatchOpened,
+    WatchSynced,
+)
 
 if TYPE_CHECKING:
     from adsum.wire.documents import (
@@ -126,7 +139,9 @@ __all__ = [
     "MAX_CHANGES_PER_RESPONSE",
     "MAX_PROBLEM_LENGTH",
     "MAX_RENEWALS",
+    "MAX_SERVICES_PER_WATCH",
     "MAX_WAIT",
+    "MAX_WATCH_UPDATE",
     "PROTOCOL",
     "PROTOCOL_HEADER",
     "REVISION_HEADER",
@@ -151,6 +166,7 @@ __all__ = [
     "InstanceView",
     "IntentBody",
     "IntentCache",
+    "JoiningService",
     "LeaseBody",
     "LostLease",
     "Name",
@@ -159,6 +175,7 @@ __all__ = [
     "OverrideView",
     "PeerView",
     "Port",
+    "PositionText",
     "Problem",
     "Reason",
     "RefusedStreamView",
@@ -172,6 +189,7 @@ __all__ = [
     "RouteList",
     "RouteView",
     "ServiceChange",
+    "ServiceJoined",
     "ServiceList",
     "ServiceSummary",
     "ServiceView",
@@ -186,6 +204,7 @@ __all__ = [
     "VerdictView",
     "Wait",
     "WatchOpened",
+    "WatchServicesBody",
     "WatchSynced",
     "WriteResult",
     "decode",

@@ -195,6 +195,7 @@ def _methods(
         "read_changes": reads.read_changes,
         "watch": watches.watch,
         "acknowledge": watches.acknowledge,
+        "update_watch": watches.update_watch,
         "say_goodbye": watches.say_goodbye,
         "list_routes": intent.list_routes,
         "read_route": intent.read_route,
