@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adsum import registry as registries
 from adsum.dialects.native.requests import body_memory
+from adsum.registry import write_queue
 from tests.dialects.native.native_api import JSON, NativeApi
 from tests.support.fakes import run_until_idle
 
@@ -38,10 +38,10 @@ async def test_the_memory_of_bodies_that_wait_is_bounded(api: NativeApi, monkeyp
 async def test_a_full_queue_leaves_the_refusal_to_the_application(
     api: NativeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registries, "MAX_WAITING_WRITES", 0)
+    monkeypatch.setattr(write_queue, "MAX_WAITING_WRITES", 0)
     assert api.answers("PUT", O1, BODY, HEADERS) is None
     monkeypatch.setattr(body_memory, "MAX_BODY_MEMORY", len(BODY))
-    monkeypatch.setattr(registries, "MAX_WAITING_WRITES", 1)
+    monkeypatch.setattr(write_queue, "MAX_WAITING_WRITES", 1)
     assert api.answers("PUT", O1, BODY, HEADERS) == [], "no memory was kept"
     await run_until_idle()
 

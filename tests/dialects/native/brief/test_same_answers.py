@@ -148,7 +148,6 @@ class ComparedApi:
                 key: api.keeper.leases.deadline(key)
                 for key in (Key(service, id) for service in ("orders", "users", "unkept") for id in ("i1", "i2"))
             },
-            api.native._body_memory.size,
         ]
         await api.registry.stop()
         return state
