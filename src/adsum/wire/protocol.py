@@ -10,6 +10,8 @@ from adsum.core import model, validation
 
 MAX_RENEWALS: Final = 10_000
 """Leases that one request renews. More are refused."""
+MAX_REGISTRATIONS: Final = 1_000
+"""Registrations in one request. More are refused."""
 MAX_WAIT: Final = 300.0
 """Seconds that a long poll or a drain waits, at most. A longer wait is refused."""
 MAX_CHANGES_PER_RESPONSE: Final = 1_000

@@ -19,6 +19,7 @@ from adsum.dialects.native.api.operation_table import OPERATIONS
 from adsum.dialects.native.api.router import Router
 from adsum.dialects.native.asgi import ApiReply, Headers, Receive, Scope, Send
 from adsum.dialects.native.events.watch_events import WatchEvents
+from adsum.dialects.native.operations.bulk_registration import BulkRegistration
 from adsum.dialects.native.operations.intent import IntentOperations
 from adsum.dialects.native.operations.join import JoinOperations
 from adsum.dialects.native.operations.node import NodeOperations
@@ -86,9 +87,11 @@ class Native:
         self._router = Router(OPERATIONS)
         self._body_memory = BodyMemory()
         others = peers or NoOtherNodes()
+        writes = WriteOperations(registry, keeper, others, check_address, clock)
         self._methods = _methods(
             ReadOperations(registry, pages, latest_outcomes),
-            WriteOperations(registry, keeper, others, check_address, clock),
+            writes,
+            BulkRegistration(registry, writes.renew_registered, check_address, clock, observer),
             OverrideOperations(registry, others, clock, node),
             WatchOperations(registry, WatchEvents(pages), rng),
             IntentOperations(registry, clock),
@@ -158,6 +161,7 @@ class Native:
 def _methods(
     reads: ReadOperations,
     writes: WriteOperations,
+    bulk: BulkRegistration,
     overrides: OverrideOperations,
     watches: WatchOperations,
     intent: IntentOperations,
@@ -168,6 +172,7 @@ def _methods(
     """Returns the method of each operation in `OPERATIONS`, by the name of the operation."""
     methods: dict[str, OperationMethod] = {
         "register": writes.register,
+        "register_many": bulk.register_many,
         "read_instance": reads.read_instance,
         "deregister": writes.deregister,
         "renew": writes.renew,

@@ -42,8 +42,7 @@ class WriteOperations:
         self._check_address(registration.instance.address)
         decision, revision = await self._list(registration, body.takeover, request.caller(self._clock.wall()))
         if not decision.has_changes:
-            # Another process may have removed or taken over the instance since. The next renewal reports that.
-            await self._renew([wire.LeaseBody(*registration.key, registration.holder)], request.principal)
+            await self.renew_registered([wire.LeaseBody(*registration.key, registration.holder)], request.principal)
         return self._written(revision, 201 if decision.adds_instance else 200, ttl=registration.ttl)
 
     async def _list(
@@ -96,6 +95,11 @@ class WriteOperations:
         snapshot = self._registry.snapshot
         result = wire.RenewalResult(snapshot.epoch, snapshot.revision, len(leases) - len(lost), lost, not_kept)
         return ApiReply(200, wire.encode(result))
+
+    async def renew_registered(self, leases: Sequence[wire.LeaseBody], principal: Principal) -> None:
+        """Renews the leases of instances that were registered again without a change. Raises `KeeperUnavailable`."""
+        # Another process may have removed or taken over an instance since. The next renewal reports that.
+        await self._renew(leases, principal)
 
     async def _renew(self, leases: Sequence[wire.LeaseBody], principal: Principal) -> list[wire.LostLease]:
         """Renews the leases that this node keeps, and has other nodes renew theirs. Returns the lost leases.
