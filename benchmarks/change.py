@@ -8,11 +8,13 @@ The node decides and applies the change (`apply`), encodes the service's page (`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from statistics import median
 from time import perf_counter
 from typing import Final, cast
+
+from msgspec.structs import replace
 
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.policies import policy
@@ -25,7 +27,7 @@ from adsum.core.catalog.decisions import Caller
 from adsum.core.catalog.draft import MAX_CATALOG_BYTES, Draft
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Endpoint, Listing, Registration, Status
-from adsum.core.selection import select_endpoints
+from adsum.core.selection import EndpointSelector
 from adsum.dialects.native.events.watch_events import WatchEvents
 from adsum.dialects.native.pages.pages import Pages
 from adsum.registry import Registry
@@ -135,7 +137,8 @@ class _Consumer:
         )
         self._ids = [endpoint.id for endpoint in endpoints]
         self._policy, self._loads, self._rng = policy(DEFAULT_POLICY), LoadTracker(), Random(1)
-        self._picker = self._policy.build(select_endpoints(endpoints).endpoints, self._loads, self._rng)
+        self._selector = EndpointSelector()
+        self._picker = self._policy.build(self._selector.select(endpoints).endpoints, self._loads, self._rng)
 
     def change(self, number: int) -> tuple[float, float, float]:
         """Changes an endpoint, and returns the seconds to apply the event, to select and to build the picker."""
@@ -146,7 +149,7 @@ class _Consumer:
         )
         endpoints = self._view.endpoints
         folded = perf_counter()
-        selection = select_endpoints(endpoints)
+        selection = self._selector.select(endpoints)
         selected = perf_counter()
         self._picker = self._policy.build(selection.endpoints, self._loads, self._rng, previous=self._picker)
         return folded - began, selected - folded, perf_counter() - selected

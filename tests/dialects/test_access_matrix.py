@@ -131,6 +131,7 @@ SAMPLES: Final[Mapping[str, Sample]] = MappingProxyType(
         "read_changes": Sample("GET", f"/api/v1/changes?service={SERVICE}"),
         "watch": Sample("GET", f"/api/v1/watch?service={SERVICE}"),
         "acknowledge": Sample("POST", "/api/v1/watches/{watch}/acknowledge", {"revision": 1}),
+        "update_watch": Sample("POST", "/api/v1/watches/{watch}/services", {"join": [{"service": SERVICE}]}),
         "say_goodbye": Sample("DELETE", "/api/v1/consumers/someone"),
         "list_routes": Sample("GET", "/api/v1/routes"),
         "read_route": Sample("GET", _ROUTES, exceptions=_HIDDEN),
@@ -206,11 +207,11 @@ class Callers:
                 await watch.next_write()
                 return int(watch.start["status"])
         if "{watch}" in sample.target:
-            return await self._acknowledge(sample, caller)
+            return await self._use_watch(sample, caller)
         return (await self.api.request(sample.method, sample.target, sample.body, self.headers(caller))).status
 
-    async def _acknowledge(self, sample: Sample, caller: str) -> int:
-        """Acknowledges on a watch of the caller's own, or on one of the owner if the caller can open none."""
+    async def _use_watch(self, sample: Sample, caller: str) -> int:
+        """Sends a request about a watch of the caller's own, or about one of the owner if the caller can open none."""
         opener = caller if caller in SCOPES else "write-owner"
         name = "users" if caller == "write-other" else SERVICE
         async with self.api.watch(f"?service={name}&acks=true", self.headers(opener)) as watch:

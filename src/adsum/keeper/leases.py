@@ -46,7 +46,7 @@ class LeaseKeeper:
     def note_newcomer(self, listing: Listing, snapshot: Snapshot) -> None:
         """Notes a new instance of any service: instances at its address and port may be gone."""
         self._abandoned.pop(listing.key, None)
-        keys = snapshot.address_index.keys_at(listing.instance.place.host_port)
+        keys = snapshot.address_index.keys_at(listing.instance.host_port)
         if len(keys) > 1:
             for key in keys:
                 if key != listing.key:

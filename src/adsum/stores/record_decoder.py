@@ -51,6 +51,7 @@ class RecordDecoder:
         self._checks = _DecodeCache(lambda body: tuple(map(_to_check, _CHECKS.decode(body))))
         self._check_statuses = _DecodeCache(lambda body: MappingProxyType(_STATUSES.decode(body)))
         self._durations: dict[float, float] = {}
+        self._ports: dict[int, int] = {}
 
     def decode_listing(self, service: str, id: str, body: bytes) -> Listing:
         """Returns the listing of a record. Raises `msgspec.DecodeError`, and `Invalid` if a value breaks a rule."""
@@ -70,8 +71,8 @@ class RecordDecoder:
         instance = Instance(
             intern(service),
             id,
-            intern(record.address),
-            record.port,
+            record.address,
+            self._shared_port(record.port),
             intern(record.scheme),
             intern(record.zone),
             record.weight,
@@ -88,6 +89,9 @@ class RecordDecoder:
 
     def _shared_duration(self, duration: float) -> float:
         return self._durations.setdefault(duration, duration)
+
+    def _shared_port(self, port: int) -> int:
+        return self._ports.setdefault(port, port)
 
 
 class _DecodeCache(dict[bytes, T]):

@@ -28,7 +28,9 @@ from adsum.wire.protocol import (
     MAX_CHANGES_PER_RESPONSE,
     MAX_REGISTRATIONS,
     MAX_RENEWALS,
+    MAX_SERVICES_PER_WATCH,
     MAX_WAIT,
+    MAX_WATCH_UPDATE,
     PROTOCOL,
     PROTOCOL_HEADER,
     REVISION_HEADER,
@@ -36,6 +38,7 @@ from adsum.wire.protocol import (
     Id,
     Name,
     Port,
+    PositionText,
     Reason,
     StatusCode,
     Streak,
@@ -45,11 +48,13 @@ from adsum.wire.protocol import (
 from adsum.wire.requests import (
     AcknowledgementBody,
     CheckBody,
+    JoiningService,
     LeaseBody,
     OverrideBody,
     RegistrationBody,
     RenewBody,
     RequestBody,
+    WatchServicesBody,
 )
 from adsum.wire.responses import (
     AcknowledgementReport,
@@ -71,7 +76,15 @@ from adsum.wire.responses import (
     TrafficView,
     WriteResult,
 )
-from adsum.wire.views import InstanceView, RemovedInstance, ServiceChange, ServiceView, WatchOpened, WatchSynced
+from adsum.wire.views import (
+    InstanceView,
+    RemovedInstance,
+    ServiceChange,
+    ServiceJoined,
+    ServiceView,
+    WatchOpened,
+    WatchSynced,
+)
 
 if TYPE_CHECKING:
     from adsum.wire.documents import (
@@ -136,7 +149,9 @@ __all__ = [
     "MAX_PROBLEM_LENGTH",
     "MAX_REGISTRATIONS",
     "MAX_RENEWALS",
+    "MAX_SERVICES_PER_WATCH",
     "MAX_WAIT",
+    "MAX_WATCH_UPDATE",
     "PROTOCOL",
     "PROTOCOL_HEADER",
     "REVISION_HEADER",
@@ -161,6 +176,7 @@ __all__ = [
     "InstanceView",
     "IntentBody",
     "IntentCache",
+    "JoiningService",
     "LeaseBody",
     "LostLease",
     "Name",
@@ -170,6 +186,7 @@ __all__ = [
     "OverrideView",
     "PeerView",
     "Port",
+    "PositionText",
     "Problem",
     "Reason",
     "RefusedStreamView",
@@ -186,6 +203,7 @@ __all__ = [
     "RouteList",
     "RouteView",
     "ServiceChange",
+    "ServiceJoined",
     "ServiceList",
     "ServiceSummary",
     "ServiceView",
@@ -200,6 +218,7 @@ __all__ = [
     "VerdictView",
     "Wait",
     "WatchOpened",
+    "WatchServicesBody",
     "WatchSynced",
     "WriteResult",
     "decode",

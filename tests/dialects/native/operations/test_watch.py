@@ -47,7 +47,7 @@ async def test_a_new_watch_begins_with_the_full_state(api: NativeApi) -> None:
         assert headers[b"x-accel-buffering"] == b"no"
         assert watch.writes[0].startswith(b"retry: ")
     assert opened.kind == "open"
-    expected = {"epoch": "e1", "revision": 2, "full": True, "watch": "", "age": 0.0, "heartbeat": 3.0}
+    expected = {"epoch": "e1", "revision": 2, "full": True, "watch": "", "age": 0.0, "heartbeat": 3.0, "joins": True}
     assert opened.data | {"watch": ""} == expected
     assert service.kind == "service"
     assert [instance["id"] for instance in service.data["instances"]] == ["o1"]

@@ -15,7 +15,6 @@ from adsum.dialects.native.api.parameters import (
     REASON_PARAMETER,
     Count,
     Limit,
-    PositionText,
 )
 from adsum.dialects.native.api.token_operations import TOKEN_OPERATIONS
 
@@ -213,7 +212,7 @@ OPERATIONS: Final = (
                 "service", wire.Name, "A service to watch; may be repeated. Without it, all services", repeatable=True
             ),
             QueryParameter(
-                "since", PositionText, "EPOCH:REVISION to resume from. The header Last-Event-ID has precedence"
+                "since", wire.PositionText, "EPOCH:REVISION to resume from. The header Last-Event-ID has precedence"
             ),
             QueryParameter(
                 "acks", bool, "True for a cooperating consumer: it acknowledges revisions, and drains wait for it"
@@ -226,7 +225,8 @@ OPERATIONS: Final = (
             QueryParameter("name", wire.Text, "The name of the consumer, for people"),
         ),
         description="Server-Sent Events. The first event is `open`. Groups of `service` and `change` events follow; "
-        "`synced` ends each group.",
+        "`synced` ends each group. Services may join and leave the watch meanwhile (`update_watch`); a `joined` event "
+        "comes before the state of one that joins.",
     ),
     ApiOperation(
         "acknowledge",
@@ -237,6 +237,21 @@ OPERATIONS: Final = (
         {204: None},
         (404, 422, 503),
         body=wire.AcknowledgementBody,
+    ),
+    ApiOperation(
+        "update_watch",
+        "POST",
+        f"{BASE}/watches/{{watch}}/services",
+        Action.WATCH,
+        "Let services join and leave a watch while it lives",
+        {204: None},
+        (404, 422, 503),
+        body=wire.WatchServicesBody,
+        description="For a watch of named services whose event `open` has `joins`. Send it to the node that serves the"
+        " watch, one request after the other. The stream then sends a `joined` event for each service that joins, and"
+        " its state: in full, or the changes since the position that the request names. Other services are not sent"
+        " again. A service that joins again is sent anew. After a response 404 open another watch: this one has ended,"
+        " or another node serves it.",
     ),
     ApiOperation(
         "say_goodbye",

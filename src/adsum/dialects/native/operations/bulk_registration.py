@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -26,6 +26,7 @@ from adsum.core.errors import (
 )
 from adsum.core.model import Registration
 from adsum.dialects.native.asgi import ApiReply
+from adsum.dialects.native.operations.lease_renewals import LeaseRenewals
 from adsum.dialects.native.operations.recorded_decision import RecordedDecision
 from adsum.dialects.native.ports import AddressCheck
 from adsum.dialects.native.problems import MalformedRequest, problem_document, retry_after
@@ -39,9 +40,6 @@ TRANSIENT: Final = (StoreUnavailable, Overloaded, KeeperUnavailable)
 """Errors of the node. If they hit every registration, the client does better to try another node."""
 
 _FIELD: Final = b'"registrations"'
-
-RenewLeases = Callable[[Sequence[wire.LeaseBody], Principal], Awaitable[None]]
-"""Renews the leases of instances that were registered again without a change. Raises `KeeperUnavailable`."""
 
 
 class _Item:
@@ -81,13 +79,13 @@ class BulkRegistration:
     def __init__(
         self,
         registry: Registry,
-        renew_leases: RenewLeases,
+        renewals: LeaseRenewals,
         check_address: AddressCheck,
         clock: Clock,
         observer: Observer,
     ) -> None:
         self._registry = registry
-        self._renew_leases = renew_leases
+        self._renewals = renewals
         self._check_address = check_address
         self._clock = clock
         self._observer = observer
@@ -159,7 +157,8 @@ class BulkRegistration:
         if not leases:
             return
         try:
-            await self._renew_leases(leases, principal)
+            # Another process may have removed or taken over an instance since. The next renewal reports that.
+            await self._renewals.renew(leases, principal)
         except KeeperUnavailable as error:
             for item in items:
                 item.error = error

@@ -24,6 +24,11 @@ class RightsWatch:
         self._stack = ExitStack()
         self.have_ended = False
 
+    @property
+    def principal(self) -> Principal:
+        """The principal whose rights are watched."""
+        return self._principal
+
     def require(self) -> None:
         """Returns if the rights are as they were. Raises `Unauthenticated`."""
         if self.have_ended:
