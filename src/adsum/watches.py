@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -93,19 +93,17 @@ class Watch:
 
     def wake(self) -> bool:
         """Notifies the watch of a change. Returns whether `push` has sent it already."""
-        if self.push is not None and self.can_push() and self._try_push(self.push):
-            return True
+        push, waiter = self.push, self._waiter
+        if push is not None and waiter is not None and not waiter.done():  # As `can_push`, without its call.
+            try:
+                if push():
+                    return True
+            except Exception:
+                # The waiter in `changed` meets the same error, and fails alone.
+                _log.exception("a watch could not push a change")
         self._has_changed = True
         self._release()
         return False
-
-    def _try_push(self, push: Callable[[], bool]) -> bool:
-        try:
-            return push()
-        except Exception:
-            # The waiter in `changed` meets the same error, and fails alone.
-            _log.exception("a watch could not push a change")
-            return False
 
     def can_push(self) -> bool:
         """Returns whether `push` can send something now: its owner waits in `changed`."""
@@ -130,9 +128,19 @@ class Watch:
             self._publication.delivered()
             self._publication = None
 
-    def acknowledge(self, revision: int) -> None:
-        """Records that the consumer routes by `revision` or a later one."""
-        self._watches.consumers.acknowledge(self.ack_records, revision)
+    def acknowledge(self, revision: int, services: Collection[str] = ()) -> None:
+        """Records that the consumer routes by `revision` or a later one of these services (none: of all)."""
+        records = self.ack_records
+        if services:
+            records = tuple(record for record in records if record.scope in services)
+        self._watches.consumers.acknowledge(records, revision)
+
+    def update(self, joining: Mapping[str, Consumer | None], leaving: Collection[str]) -> None:
+        """Lets services leave this watch of named services, and others join, each with its consumer.
+
+        A service that joins again gets a new acknowledgement record. Raises `Overloaded`, and changes nothing then.
+        """
+        self._watches.update(self, joining, leaving)
 
     def __enter__(self) -> Watch:
         return self
@@ -196,6 +204,31 @@ class Watches:
         self.watched_services += name_count
         return watch
 
+    def update(self, watch: Watch, joining: Mapping[str, Consumer | None], leaving: Collection[str]) -> None:
+        """See `Watch.update`."""
+        before = watch.services
+        if before is None:
+            raise TypeError("a watch of all services has no service that could join or leave")
+        after = before.difference(leaving).union(joining)
+        if self.watched_services - len(before) + len(after) > MAX_WATCHED_SERVICES:
+            raise Overloaded("the table of watched services", retry_after=10.0)
+        # Connected before the old records are disconnected: a consumer that joins again never counts as gone.
+        joined = tuple(
+            record
+            for service, consumer in joining.items()
+            if consumer is not None
+            for record in self.consumers.connect(consumer, (service,))
+        )
+        ended = before.difference(after).union(joining)
+        self.consumers.disconnect([record for record in watch.ack_records if record.scope in ended], silent=False)
+        watch.ack_records = (*(record for record in watch.ack_records if record.scope not in ended), *joined)
+        if watch.is_notified:
+            self._forget(watch, before - after)
+            for name in after - before:
+                self._by_service.setdefault(name, set()).add(watch)
+        self.watched_services += len(after) - len(before)
+        watch.services = after
+
     def is_watched(self, service: str) -> bool:
         """Returns whether a notified watch names the service."""
         return service in self._by_service
@@ -203,13 +236,17 @@ class Watches:
     def remove(self, watch: Watch) -> None:
         self.count -= 1
         self.watched_services -= len(watch.services) if watch.services is not None else 0
-        for name in _names(watch.services) if watch.is_notified else ():
+        if watch.is_notified:
+            self._forget(watch, _names(watch.services))
+        self.consumers.disconnect(watch.ack_records, silent=watch.is_peer_lost)
+
+    def _forget(self, watch: Watch, names: Iterable[str | None]) -> None:
+        for name in names:
             members = self._by_service.get(name, set())
             members.discard(watch)
             if not members:
                 self._by_service.pop(name, None)
                 self._woken_at.pop(name, None)
-        self.consumers.disconnect(watch.ack_records, silent=watch.is_peer_lost)
 
     def publish(self, services: Iterable[str] | None) -> int:
         """Wakes the watches of the changed services (None: of all services). Returns how many it woke at once.
@@ -270,6 +307,7 @@ class Watches:
             timer.cancel()
         for members in list(self._by_service.values()):
             for watch in list(members):
+                watch.push = None  # Its owner has to end it.
                 watch.wake()
 
     @property

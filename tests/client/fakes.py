@@ -13,7 +13,17 @@ from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosit
 from adsum.client.views.resolver import Resolver
 from adsum.core.errors import UnknownInstance
 from adsum.core.model import Endpoint, Instance, Status
-from adsum.wire import ConsumerView, LeaseBody, LostLease, OverrideBody, RegistrationBody, RenewalResult, WriteResult
+from adsum.wire import (
+    ConsumerView,
+    LeaseBody,
+    LostLease,
+    OverrideBody,
+    Problem,
+    RegistrationBody,
+    RenewalResult,
+    WriteResult,
+    encode,
+)
 
 
 def endpoint(
@@ -137,12 +147,17 @@ class ScriptedSource:
             raise RegistryUnavailable("it is down")
 
 
+INVISIBLE_REPLY = TransportReply(404, {}, encode(Problem("Not Found", 404, "you may not see it", reason="invisible")))
+"""The answer to a request for a service that the caller may not see."""
+
+
 class FakeStream:
     """A watch at a fake node: the test sends its bytes and ends it."""
 
     def __init__(self, node: str, params: QueryParams, headers: Mapping[str, str]) -> None:
         self.node = node
         self.params = dict(params)
+        self.services = [value for name, value in params if name == "service"]
         self.since = headers.get("Last-Event-ID")
         self.closed = False
         self._chunks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
@@ -175,6 +190,10 @@ class FakeTransport:
         self.fresh: list[bool] = []
         """For each request, whether it was to use a new connection."""
         self.answer = TransportReply(200, {}, b"")
+        self.answers: list[TransportReply] = []
+        """The answers to the next requests, before `answer`."""
+        self.invisible: set[str] = set()
+        """Services whose watch is refused."""
         self.idle_closes = 0
         """The number of times that idle connections were closed."""
 
@@ -196,7 +215,7 @@ class FakeTransport:
         self.fresh.append(fresh)
         self.bodies.append(body)
         await self._reach(url)
-        return self.answer
+        return self.answers.pop(0) if self.answers else self.answer
 
     @asynccontextmanager
     async def stream(
@@ -211,6 +230,9 @@ class FakeTransport:
         self.streams.append(stream)
         try:
             await self._reach(url)
+            if self.invisible.intersection(stream.services):
+                yield INVISIBLE_REPLY, stream.chunks()
+                return
             stream.send(self.first_events)
             yield TransportReply(200, {}, b""), stream.chunks()
         finally:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import FrozenInstanceError, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from adsum.core import model
 from adsum.core.errors import Invalid
@@ -221,7 +221,7 @@ def test_values_are_immutable() -> None:
     with pytest.raises(TypeError):
         instance.metadata["team"] = "z"  # type: ignore[index]
     for value, field in ((instance, "port"), (CHECK, "port"), (REGISTRATION, "ttl"), (OVERRIDE, "author")):
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(AttributeError):
             setattr(value, field, None)
 
 

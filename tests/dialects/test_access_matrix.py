@@ -108,12 +108,16 @@ class Sample:
 _O1 = f"/api/v1/services/{SERVICE}/instances/o1"
 _ROUTES, _UPSTREAM = "/api/v1/routes/shop", f"/api/v1/upstreams/{SERVICE}"
 _LOST = dict.fromkeys(("write-other", "write-not-owner"), OK)
-"""A renewal of many leases names those that the caller may not renew as lost."""
+"""A renewal of many leases names those that the caller may not renew as lost, and a request that registers many
+instances answers each of them."""
 _HIDDEN = {"write-other": 404}
 
 SAMPLES: Final[Mapping[str, Sample]] = MappingProxyType(
     {
         "register": Sample("PUT", _O1, {"port": 81}),
+        "register_many": Sample(
+            "POST", "/api/v1/register", {"registrations": [{"service": SERVICE, "id": "o1", "port": 81}]}, _LOST
+        ),
         "read_instance": Sample("GET", _O1),
         "deregister": Sample("DELETE", _O1),
         "renew": Sample("POST", f"{_O1}/renew"),
@@ -127,6 +131,7 @@ SAMPLES: Final[Mapping[str, Sample]] = MappingProxyType(
         "read_changes": Sample("GET", f"/api/v1/changes?service={SERVICE}"),
         "watch": Sample("GET", f"/api/v1/watch?service={SERVICE}"),
         "acknowledge": Sample("POST", "/api/v1/watches/{watch}/acknowledge", {"revision": 1}),
+        "update_watch": Sample("POST", "/api/v1/watches/{watch}/services", {"join": [{"service": SERVICE}]}),
         "say_goodbye": Sample("DELETE", "/api/v1/consumers/someone"),
         "list_routes": Sample("GET", "/api/v1/routes"),
         "read_route": Sample("GET", _ROUTES, exceptions=_HIDDEN),
@@ -202,11 +207,11 @@ class Callers:
                 await watch.next_write()
                 return int(watch.start["status"])
         if "{watch}" in sample.target:
-            return await self._acknowledge(sample, caller)
+            return await self._use_watch(sample, caller)
         return (await self.api.request(sample.method, sample.target, sample.body, self.headers(caller))).status
 
-    async def _acknowledge(self, sample: Sample, caller: str) -> int:
-        """Acknowledges on a watch of the caller's own, or on one of the owner if the caller can open none."""
+    async def _use_watch(self, sample: Sample, caller: str) -> int:
+        """Sends a request about a watch of the caller's own, or about one of the owner if the caller can open none."""
         opener = caller if caller in SCOPES else "write-owner"
         name = "users" if caller == "write-other" else SERVICE
         async with self.api.watch(f"?service={name}&acks=true", self.headers(opener)) as watch:

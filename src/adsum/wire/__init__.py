@@ -8,6 +8,14 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from adsum.wire.bulk_registration import (
+    NamedRegistrationBody,
+    RegisterBody,
+    RegistrationAnswer,
+    RegistrationResult,
+    decode_registration,
+    split_registrations,
+)
 from adsum.wire.codec import MAX_PROBLEM_LENGTH, decode, encode, find_repeated_key
 from adsum.wire.instance_detail import CheckView, InstanceDetail, OverrideView
 from adsum.wire.protocol import (
@@ -18,8 +26,11 @@ from adsum.wire.protocol import (
     FORWARDED_FOR_HEADER,
     FORWARDED_TO_HEADER,
     MAX_CHANGES_PER_RESPONSE,
+    MAX_REGISTRATIONS,
     MAX_RENEWALS,
+    MAX_SERVICES_PER_WATCH,
     MAX_WAIT,
+    MAX_WATCH_UPDATE,
     PROTOCOL,
     PROTOCOL_HEADER,
     REVISION_HEADER,
@@ -27,6 +38,7 @@ from adsum.wire.protocol import (
     Id,
     Name,
     Port,
+    PositionText,
     Reason,
     StatusCode,
     Streak,
@@ -36,11 +48,13 @@ from adsum.wire.protocol import (
 from adsum.wire.requests import (
     AcknowledgementBody,
     CheckBody,
+    JoiningService,
     LeaseBody,
     OverrideBody,
     RegistrationBody,
     RenewBody,
     RequestBody,
+    WatchServicesBody,
 )
 from adsum.wire.responses import (
     AcknowledgementReport,
@@ -62,7 +76,15 @@ from adsum.wire.responses import (
     TrafficView,
     WriteResult,
 )
-from adsum.wire.views import InstanceView, RemovedInstance, ServiceChange, ServiceView, WatchOpened, WatchSynced
+from adsum.wire.views import (
+    InstanceView,
+    RemovedInstance,
+    ServiceChange,
+    ServiceJoined,
+    ServiceView,
+    WatchOpened,
+    WatchSynced,
+)
 
 if TYPE_CHECKING:
     from adsum.wire.documents import (
@@ -125,8 +147,11 @@ __all__ = [
     "FORWARDED_TO_HEADER",
     "MAX_CHANGES_PER_RESPONSE",
     "MAX_PROBLEM_LENGTH",
+    "MAX_REGISTRATIONS",
     "MAX_RENEWALS",
+    "MAX_SERVICES_PER_WATCH",
     "MAX_WAIT",
+    "MAX_WATCH_UPDATE",
     "PROTOCOL",
     "PROTOCOL_HEADER",
     "REVISION_HEADER",
@@ -151,18 +176,24 @@ __all__ = [
     "InstanceView",
     "IntentBody",
     "IntentCache",
+    "JoiningService",
     "LeaseBody",
     "LostLease",
     "Name",
+    "NamedRegistrationBody",
     "NodeStatus",
     "OverrideBody",
     "OverrideView",
     "PeerView",
     "Port",
+    "PositionText",
     "Problem",
     "Reason",
     "RefusedStreamView",
+    "RegisterBody",
+    "RegistrationAnswer",
     "RegistrationBody",
+    "RegistrationResult",
     "RemovedInstance",
     "RenewBody",
     "RenewalResult",
@@ -172,6 +203,7 @@ __all__ = [
     "RouteList",
     "RouteView",
     "ServiceChange",
+    "ServiceJoined",
     "ServiceList",
     "ServiceSummary",
     "ServiceView",
@@ -186,13 +218,16 @@ __all__ = [
     "VerdictView",
     "Wait",
     "WatchOpened",
+    "WatchServicesBody",
     "WatchSynced",
     "WriteResult",
     "decode",
+    "decode_registration",
     "encode",
     "encode_route",
     "encode_upstream",
     "find_repeated_key",
     "is_visible",
     "parse_document",
+    "split_registrations",
 ]

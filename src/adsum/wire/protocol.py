@@ -10,6 +10,12 @@ from adsum.core import model, validation
 
 MAX_RENEWALS: Final = 10_000
 """Leases that one request renews. More are refused."""
+MAX_REGISTRATIONS: Final = 1_000
+"""Registrations in one request. More are refused."""
+MAX_WATCH_UPDATE: Final = 128
+"""Services that one request lets join a watch, and as many that leave it. More are refused."""
+MAX_SERVICES_PER_WATCH: Final = 512
+"""Services that one watch names. More are refused: a client that needs them opens another watch, or watches all."""
 MAX_WAIT: Final = 300.0
 """Seconds that a long poll or a drain waits, at most. A longer wait is refused."""
 MAX_CHANGES_PER_RESPONSE: Final = 1_000
@@ -73,6 +79,9 @@ HEADERS_SCHEMA: Final = {
     },
     "additionalProperties": {"type": "string", "maxLength": validation.MAX_VALUE_LENGTH, "pattern": "^[ -~]*$"},
 }
+
+PositionText = Annotated[str, Meta(pattern=r"^[^:\s]+:[0-9]{1,19}$")]
+"""EPOCH:REVISION, the id of a `synced` event."""
 
 Text = Annotated[str, Meta(max_length=validation.MAX_TEXT_LENGTH, extra_json_schema=TEXT_SCHEMA)]
 Reason = Annotated[str, Meta(max_length=validation.MAX_VALUE_LENGTH, extra_json_schema=TEXT_SCHEMA)]

@@ -157,7 +157,8 @@ class WatchOpened(ResponseBody, frozen=True):
 
     `full` true: the full state follows, so the client drops what it has. Otherwise the changes since its position
     follow. `watch` is the token with which a cooperating consumer acknowledges revisions. `heartbeat`: an event comes
-    at least every so many seconds; after twice as long without one the connection is dead.
+    at least every so many seconds; after twice as long without one the connection is dead. `joins`: services may join
+    and leave this watch while it lives.
     """
 
     epoch: str
@@ -166,6 +167,19 @@ class WatchOpened(ResponseBody, frozen=True):
     watch: str
     age: float = 0.0
     heartbeat: float = 0.0
+    joins: bool = False
+
+
+class ServiceJoined(ResponseBody, frozen=True):
+    """A service has joined the watch.
+
+    `full` true: its full state follows, so the client drops what it has of it. Otherwise the changes after `since`
+    follow, the revision that the client has.
+    """
+
+    service: str
+    full: bool
+    since: int = 0
 
 
 class WatchSynced(ResponseBody, frozen=True):

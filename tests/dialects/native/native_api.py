@@ -20,7 +20,7 @@ from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.core.model import Key, Outcome
 from adsum.dialects.native import Native
 from adsum.dialects.native.asgi import Headers
-from adsum.dialects.native.pages.fast_path import EncodedReply
+from adsum.dialects.native.brief.service_reads import EncodedReply
 from adsum.keeper import Keeper
 from adsum.peers.peers import Peers
 from adsum.ports import CLIENT_CERTIFICATE, Sharding, Store
@@ -94,6 +94,22 @@ class OpenWatch:
         return self.unread_writes.empty()
 
 
+class FakeChunks:
+    """A `ChunkSender` that keeps what is written."""
+
+    def __init__(self, written: list[bytes]) -> None:
+        self.written = written
+        self.is_closed = False
+
+    def __call__(self, data: bytes) -> bool:
+        if not self.is_closed:
+            self.written.append(data)
+        return not self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
 def parse_events(text: bytes) -> list[WatchEvent]:
     """Returns the events in a text of whole events. Comments and `retry` are none."""
     assert text.endswith(b"\n\n")
@@ -152,8 +168,25 @@ class NativeApi:
         )
 
     def fast_path(self, target: bytes, headers: Headers = (), certificate: bytes = b"") -> EncodedReply | None:
-        """Returns the response of the fast path, None if it has none."""
-        return self.native.fast_path(target, headers, certificate)
+        """Returns the response of the fast path to a GET, None if it has none."""
+        replies = self.answers("GET", target, b"", headers, certificate)
+        return replies[0] if replies else None
+
+    def answers(
+        self, method: str, target: bytes, body: bytes = b"", headers: Headers = (), certificate: bytes = b""
+    ) -> list[EncodedReply] | None:
+        """Has the fast path answer a request. Returns the list that gets the response, None if it does not answer.
+
+        A response with the status 0 stands for the application, which must answer after all.
+        """
+        replies: list[EncodedReply] = []
+        path = self.native.fast_path
+        prepared = path.prepare(headers, certificate)
+
+        def reply(status: int | None, encoded: bytes) -> None:
+            replies.append(EncodedReply(status or 0, encoded))
+
+        return replies if path.answer(method.encode(), target, prepared, body, "10.1.2.3", reply) else None
 
     def _outcomes(self, key: Key) -> Mapping[str, Outcome]:
         return self.outcomes

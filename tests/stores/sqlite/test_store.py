@@ -8,7 +8,7 @@ import random
 import resource
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Change
 from adsum.core.errors import Invalid, StoreConflict, StoreOpenFailed, StoreUnavailable
 from adsum.core.model import Key
 from adsum.core.provenance import Cause, Provenance
-from adsum.stores.sqlite import SqliteStore, file, rows, schema
+from adsum.stores.sqlite import SqliteStore, file, schema
 from adsum.stores.sqlite.file import SqliteFile
 from adsum.stores.sqlite.history_table import TRIM_SLACK_CHANGES
+from adsum.stores.sqlite.journal import Journal, JournalRow
 from tests.stores.support import change, current_listings, current_snapshot, open_follower, put_route
 
 
@@ -303,9 +304,9 @@ async def test_a_file_of_the_second_version_knows_the_services_in_its_history(pa
     bare = [
         f"ALTER TABLE {table} DROP COLUMN checksum"
         for table in schema.CHECKSUM_COLUMNS
-        if table not in ("departures", "edits")
+        if table not in ("departures", "edits", "journal")
     ]
-    edit(path, "DROP TABLE edits", "DROP TABLE departures", *bare, "PRAGMA user_version = 2")
+    edit(path, "DROP TABLE journal", "DROP TABLE edits", "DROP TABLE departures", *bare, "PRAGMA user_version = 2")
     async with opened(path) as store:
         assert set((await current_snapshot(store)).services) == {"orders"}
 
@@ -336,14 +337,14 @@ async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monk
     transactions = []
     write = SqliteFile._write
 
-    def counting(self: SqliteFile, written: rows.TransactionRows, revision: int) -> None:
-        transactions.append(revision)
-        write(self, written, revision)
+    def counting(self: SqliteFile, rows: Sequence[JournalRow]) -> None:
+        transactions.append(len(rows))
+        write(self, rows)
 
     monkeypatch.setattr(SqliteFile, "_write", counting)
     async with opened(path) as store:
         await asyncio.gather(*(store.commit([change("o1", n + 1)], n) for n in range(100)))
-        assert len(transactions) <= 3
+        assert len(transactions) <= 10
         assert [recorded.revision for recorded in await store.history(None, None, 200)] == list(range(100, 0, -1))
 
 
@@ -376,8 +377,9 @@ async def test_a_batch_that_cannot_be_encoded_does_not_affect_others(path: Path)
 
 
 def large_batch(n: int) -> list[Change]:
-    """Returns a batch of some hundred kilobytes."""
-    return [change(f"o{n}-{more}") for more in range(500)]
+    """Returns a batch of some hundred kilobytes, of which some 30 remain when it is compressed."""
+    rng = random.Random(n)
+    return [change(f"o{n}-{more}-{rng.randbytes(55).hex()}") for more in range(500)]
 
 
 async def test_a_full_disk_refuses_commits_and_loses_nothing(path: Path) -> None:
@@ -453,20 +455,18 @@ async def test_a_file_locked_by_another_program_refuses_commits_until_it_is_unlo
 
 @contextmanager
 def failing_after_commit(monkeypatch: pytest.MonkeyPatch, *, blind: bool) -> Iterator[None]:
-    """Makes transactions succeed but raise an error. `blind`: the file can't be read afterwards either."""
-    transaction = schema.transaction
+    """Makes commits succeed but raise an error. `blind`: the file can't be read afterwards either."""
+    append = Journal.append
 
-    @contextmanager
-    def commit_and_fail(db: sqlite3.Connection) -> Iterator[None]:
-        with transaction(db):
-            yield
+    def append_and_fail(self: Journal, rows: Sequence[JournalRow]) -> bool:
+        append(self, rows)
         raise sqlite3.OperationalError("disk I/O error")
 
     def failing(self: SqliteFile) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "transaction", commit_and_fail)
+        patch.setattr(Journal, "append", append_and_fail)
         if blind:
             patch.setattr(SqliteFile, "_load_revision", failing)
         yield

@@ -26,6 +26,9 @@ from adsum.core.errors import RegistrationConflict
 
 ACKNOWLEDGE_TIMEOUT: Final = 2.0
 """Seconds that a node has to accept an acknowledgement; then it is sent again."""
+UPDATE_WATCH_TIMEOUT: Final = 4.0
+"""Seconds that a node has to let services join a watch; it may wait for other nodes' changes first. Then the request is
+sent again."""
 GOODBYE_TIMEOUT: Final = 0.5
 """Seconds that good-byes may take; a node that does not accept one in time notices by itself that the consumer left."""
 
@@ -60,6 +63,15 @@ class RegistryApi(RequestSender):
     async def register(self, service: str, id: str, body: wire.RegistrationBody) -> wire.WriteResult:
         """Registers an instance. Raises `RegistrationConflict` if a live process has the id or the place."""
         return await self.send("PUT", _instance_path(service, id), wire.WriteResult, body=body)
+
+    async def register_many(self, registrations: Sequence[wire.NamedRegistrationBody]) -> wire.RegistrationResult:
+        """Registers at most `wire.MAX_REGISTRATIONS` instances. The result has an answer to each, in their order.
+
+        A registration that is refused raises nothing. Raises `RegistryRefused` (404) if the registry is of an
+        earlier version, which can't do this.
+        """
+        body = wire.RegisterBody(list(registrations))
+        return await self.send("POST", "/register", wire.RegistrationResult, body=body)
 
     async def renew(self, leases: Sequence[wire.LeaseBody], *, timeout: float = REQUEST_TIMEOUT) -> wire.RenewalResult:
         """Renews leases. `timeout`: seconds that one node has to answer; after half of it the next one is tried too."""
@@ -196,15 +208,26 @@ class RegistryApi(RequestSender):
         """Returns the status of the node that answers."""
         return await self.send("GET", "/status", wire.NodeStatus)
 
-    async def acknowledge(self, node: str, watch: str, revision: int) -> None:
+    async def acknowledge(self, node: str, watch: str, revision: int, services: Sequence[str] = ()) -> None:
         """Acknowledges a revision at the node that serves the watch: the consumer routes by it.
 
-        Raises `NodeUnreachable`.
+        `services`: only for these services of the watch (none: for all). Raises `NodeUnreachable`.
         """
         path = f"{API_PATH}/watches/{_part(watch)}/acknowledge"
-        body = wire.encode(wire.AcknowledgementBody(revision))
+        body = wire.encode(wire.AcknowledgementBody(revision, list(services)))
         reply = await self.send_to(node, "POST", path, body=body, timeout=ACKNOWLEDGE_TIMEOUT, fresh=True)
         must_not_decline(reply)
+
+    async def update_watch(self, node: str, watch: str, body: wire.WatchServicesBody, *, fresh: bool) -> None:
+        """Lets services join and leave a watch at the node that serves it. `fresh`: over a new connection.
+
+        Raises `NodeUnreachable`, and `RegistryRefused` if the node refuses this caller, the request or the watch.
+        """
+        path = f"{API_PATH}/watches/{_part(watch)}/services"
+        reply = await self.send_to(
+            node, "POST", path, body=wire.encode(body), timeout=UPDATE_WATCH_TIMEOUT, fresh=fresh
+        )
+        self.must_not_refuse(reply)
 
     async def send_goodbye(self, consumer: str, services: Sequence[str] = ()) -> None:
         """Sends a good-bye to every node: the consumer no longer calls these services (none: any service).

@@ -271,6 +271,15 @@ class RequestSender:
             raise refusal
         return _decode(reply, kind, instance)
 
+    def must_not_refuse(self, reply: TransportReply) -> None:
+        """Raises `NodeDeclined` if the node can't serve the request now, `RegistryRefused` if it refuses it."""
+        must_not_decline(reply)
+        refusal = self._access_refusal(reply)
+        if refusal is not None:
+            raise refusal
+        if reply.status >= 300:
+            raise RegistryRefused(reply.status, _problem(reply).detail)
+
     def _access_refusal(self, reply: TransportReply) -> RegistryRefused | None:
         """Returns the error of an answer that refuses this caller; None for any other answer."""
         if reply.status not in (401, 403, 404):

@@ -1,8 +1,8 @@
-"""The source for an Adsum registry: a watch over Server-Sent Events for each service, requests for everything else.
+"""The source for an Adsum registry: one watch over Server-Sent Events for all services, requests for everything else.
 
-There is a watch for each service and not one for all, because a watch resumes from one revision. A joint watch would
-need full updates of every service whenever the program begins to follow another one. A quiet watch costs the registry
-one heartbeat in 3 s.
+Services join the watch and leave it while it lives, and each resumes from its own revision. A service that can't join
+has a watch of its own. At a node of version 0.2 every service has: such a node lets none join. A quiet watch costs the
+registry one heartbeat in 3 s.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from adsum.client.local_address import LOOPBACK, default_address, outbound_addre
 from adsum.client.native.api import RegistryApi
 from adsum.client.native.hedged_requests import HEDGE_DELAY
 from adsum.client.native.request_sender import REQUEST_TIMEOUT
-from adsum.client.native.service_watch import RegistryAccess, ServiceWatch
+from adsum.client.native.watching.joint_watch import RegistryAccess
+from adsum.client.native.watching.watch_pool import WatchPool
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.ports import Clock
 
@@ -44,7 +45,7 @@ class RegistrySource:
         joined = credentials.joined if credentials is not None else None
         self._is_on_node_host = joined is not None and joined.role == OPERATOR_ROLE
         self._clock = clock
-        self._registry = RegistryAccess(self.api, clock, rng)
+        self._watches = WatchPool(RegistryAccess(self.api, clock, rng))
         self._consumers = ServiceConsumers(consumer) if consumer is not None else None
 
     def watch(
@@ -52,7 +53,7 @@ class RegistrySource:
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
         """Follows a service, switching to the next node when a connection breaks or a node hangs."""
         consumer = self._consumers.consumer_for(service) if self._consumers is not None else None
-        return ServiceWatch(self._registry, service, position, consumer).updates()
+        return self._watches.follow(service, position, consumer)
 
     def send_goodbye(self, services: Sequence[str] = ()) -> Coroutine[None, None, None]:
         return self._send_goodbyes(self._consumers.retire(services) if self._consumers is not None else [])

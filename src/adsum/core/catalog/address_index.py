@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from adsum.core.identity import HostPort, Place
+from adsum.core.identity import HostPort
 from adsum.core.model import Key
 
 MIN_INDEX_SHARDS, MAX_INDEX_SHARDS = 16, 4_096
@@ -13,7 +13,9 @@ MIN_INDEX_SHARDS, MAX_INDEX_SHARDS = 16, 4_096
 MAX_ADDRESSES_PER_SHARD: Final = 64
 """Keys in a shard on average. Past it the index is spread over more shards, at most `MAX_INDEX_SHARDS`."""
 
-_Shard = Mapping[HostPort, tuple[Key, ...]]
+_Entry = Key | tuple[Key, ...]
+"""The keys of one address and port. A single key stands for itself, to save the memory of a tuple."""
+_Shard = Mapping[HostPort, _Entry]
 
 
 class AddressIndex:
@@ -28,22 +30,21 @@ class AddressIndex:
 
     def keys_at(self, host_port: HostPort) -> tuple[Key, ...]:
         """Returns the keys at the address and port, in the order in which they came."""
-        return self._shards[hash(host_port) % len(self._shards)].get(host_port, ())
+        return _keys(self._shards[hash(host_port) % len(self._shards)].get(host_port, ()))
 
-    def with_moves(self, moves: Iterable[tuple[Key, Place | None, Place | None]]) -> AddressIndex:
-        """Returns the index after moves of keys from one place to another. A place of None means not listed."""
+    def with_moves(self, moves: Iterable[tuple[Key, HostPort | None, HostPort | None]]) -> AddressIndex:
+        """Returns the index after moves of keys from one address and port to another. None means not listed."""
         shards = list[_Shard]()
-        copied = dict[int, dict[HostPort, tuple[Key, ...]]]()
+        copied = dict[int, dict[HostPort, _Entry]]()
         size = self._size
         for key, before, after in moves:
             if before == after:
                 continue
             shards = shards or list(self._shards)
-            for place, is_arrival in ((before, False), (after, True)):
-                if place is None:
+            for host_port, is_arrival in ((before, False), (after, True)):
+                if host_port is None:
                     continue
                 size += 1 if is_arrival else -1
-                host_port = place.host_port
                 number = hash(host_port) % len(shards)
                 shard = copied.get(number)
                 if shard is None:
@@ -57,20 +58,29 @@ class AddressIndex:
         return AddressIndex(tuple(shards), size)
 
 
-def _move(shard: dict[HostPort, tuple[Key, ...]], host_port: HostPort, key: Key, *, is_arrival: bool) -> None:
-    others = tuple(other for other in shard.get(host_port, ()) if other != key)
+def _keys(entry: _Entry) -> tuple[Key, ...]:
+    return (entry,) if isinstance(entry, Key) else entry
+
+
+def _move(shard: dict[HostPort, _Entry], host_port: HostPort, key: Key, *, is_arrival: bool) -> None:
+    present = shard.get(host_port)
+    if present is None:
+        if is_arrival:
+            shard[host_port] = key
+        return
+    others = tuple(other for other in _keys(present) if other != key)
     keys = (*others, key) if is_arrival else others
     if keys:
-        shard[host_port] = keys
+        shard[host_port] = keys if len(keys) > 1 else keys[0]
     else:
-        shard.pop(host_port, None)
+        del shard[host_port]
 
 
 def _spread(shards: Iterable[_Shard], number: int) -> list[_Shard]:
-    spread: list[dict[HostPort, tuple[Key, ...]]] = [{} for _ in range(number)]
+    spread: list[dict[HostPort, _Entry]] = [{} for _ in range(number)]
     for shard in shards:
-        for host_port, keys in shard.items():
-            spread[hash(host_port) % number][host_port] = keys
+        for host_port, entry in shard.items():
+            spread[hash(host_port) % number][host_port] = entry
     return list(spread)
 
 

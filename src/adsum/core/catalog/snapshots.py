@@ -14,8 +14,9 @@ from typing import Final
 from adsum.core.catalog.address_index import EMPTY_ADDRESS_INDEX, AddressIndex
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState
 from adsum.core.catalog.documents import NO_DOCUMENTS, Documents
-from adsum.core.catalog.service_snapshot import ServiceSnapshot, mutable_copy
-from adsum.core.identity import HostPort, Place
+from adsum.core.catalog.segmented_mapping import freeze_mapping, mutable_copy
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.identity import HostPort
 from adsum.core.model import Key, Listing
 
 MAX_RECENT_CHANGES_BYTES: Final = 256 * 1024 * 1024
@@ -187,17 +188,17 @@ class Snapshot:
                 service, unknown = None, ServiceSnapshot(name, revision, _NO_LISTINGS, compact_revision=revision)
         return service
 
-    def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, Place | None, Place | None]]:
-        """Yields the place before and after of every instance that came, moved or left."""
-        places: dict[Key, Place | None] = {}
+    def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, HostPort | None, HostPort | None]]:
+        """Yields the address and port before and after of every instance that came, moved or left."""
+        places: dict[Key, HostPort | None] = {}
         for change in changes:
             key, after = change.key, change.listing
             if key not in places:
                 before = self.find(key)
                 if before is not None and after is not None and before.instance == after.instance:
                     continue
-                places[key] = before.instance.place if before is not None else None
-            now = after.instance.place if after is not None else None
+                places[key] = before.instance.host_port if before is not None else None
+            now = after.instance.host_port if after is not None else None
             yield key, places[key], now
             places[key] = now
 
@@ -252,7 +253,7 @@ def load_snapshot(state: FullState) -> Snapshot:
         name: ServiceSnapshot(
             name,
             state.revision,
-            MappingProxyType(listings[name]),
+            freeze_mapping(listings[name]),
             compact_revision=state.revision,
             size=sum(listing.registration.size for listing in listings[name].values()),
         )
@@ -260,7 +261,9 @@ def load_snapshot(state: FullState) -> Snapshot:
     }
     _forget_empty(services)
     documents = Documents.create(state.revision, (document for _, document in state.documents))
-    moves = ((listing.key, None, listing.instance.place) for by_id in listings.values() for listing in by_id.values())
+    moves = (
+        (listing.key, None, listing.instance.host_port) for by_id in listings.values() for listing in by_id.values()
+    )
     address_index = EMPTY_ADDRESS_INDEX.with_moves(moves)
     size = sum(service.size for service in services.values())
     return Snapshot(

@@ -22,6 +22,7 @@ CHECKSUM_COLUMNS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "edits": ("kind", "name", "revision", "body"),
         "departures": ("service", "revision"),
         "meta": ("epoch", "revision"),
+        "journal": ("revision", "facts", "body"),
     }
 )
 """Table → the columns that the checksum of a row covers, in their order."""
@@ -89,6 +90,15 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
             checksum INTEGER NOT NULL
         )""",
         "CREATE INDEX edits_of_one ON edits (kind, name, number)",
+    ),
+    (
+        # One row a batch. Those after the revision in `meta` are newer than the other tables.
+        """CREATE TABLE journal (
+            revision INTEGER PRIMARY KEY,
+            facts    INTEGER NOT NULL,
+            body     BLOB NOT NULL,
+            checksum INTEGER NOT NULL
+        )""",
     ),
 )
 """The statements that turn a file of version n, the index, into one of version n + 1. Version 0 is an empty file.

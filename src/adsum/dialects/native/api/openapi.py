@@ -15,7 +15,7 @@ from adsum.core.access.actions import ACCESS_RULES, Action, Subject
 from adsum.core.access.scopes import Right
 from adsum.dialects.native.api.operation import ApiOperation, QueryParameter
 from adsum.dialects.native.api.operation_table import OPERATIONS
-from adsum.dialects.native.api.parameters import PATH_PARAMETER_TYPES, PositionText
+from adsum.dialects.native.api.parameters import PATH_PARAMETER_TYPES
 from adsum.version import __version__
 
 BEARER, CERTIFICATE = "bearer", "certificate"
@@ -47,10 +47,10 @@ _IN_PATH = re.compile(r"{(\w+)}")
 
 COMMON_PROBLEMS: Final = (400, 404, 405, 500)
 """Error statuses of every operation: any request may be malformed, or have a wrong path or method."""
-HEADER_TYPES: Final = {wire.ACTOR_HEADER: wire.Text, "Last-Event-ID": PositionText}
+HEADER_TYPES: Final = {wire.ACTOR_HEADER: wire.Text, "Last-Event-ID": wire.PositionText}
 BODY_PROBLEMS: Final = (408, 413, 415)
 """Further error statuses of operations with a body."""
-WITHOUT_ACTOR: Final = frozenset({"renew", "renew_many", "acknowledge", "check_route", "say_goodbye"})
+WITHOUT_ACTOR: Final = frozenset({"renew", "renew_many", "acknowledge", "update_watch", "check_route", "say_goodbye"})
 """Operations other than GET that record no actor."""
 RESPONSE_HEADERS: Final = {
     wire.EPOCH_HEADER: ("string", "The epoch: the history to which revisions belong"),

@@ -15,10 +15,11 @@ from adsum.dialects.native.api.parameters import (
     REASON_PARAMETER,
     Count,
     Limit,
-    PositionText,
 )
 from adsum.dialects.native.api.token_operations import TOKEN_OPERATIONS
 
+MAX_REGISTER_BODY_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of a body that registers many instances. A larger one is refused with 413."""
 MAX_RENEW_BODY_BYTES: Final = 2 * 1024 * 1024
 """Bytes of a body that renews many leases. A larger one is refused with 413."""
 
@@ -40,6 +41,21 @@ OPERATIONS: Final = (
         "live process has the id at another address and port (its lease is held, and it answers a probe),"
         " the request is refused with 409, unless `takeover` is `force`. Instances of the service that "
         "were listed at the same address and port are removed as superseded.",
+    ),
+    ApiOperation(
+        "register_many",
+        "POST",
+        f"{BASE}/register",
+        Action.REGISTER,
+        "Register many instances",
+        {200: wire.RegistrationResult},
+        (422, 503),
+        body=wire.RegisterBody,
+        max_body=MAX_REGISTER_BODY_BYTES,
+        description="Each registration is answered as if it had been sent by itself, in the order of the request: an "
+        "invalid or refused one does not affect the others. If a live process has the id at another address and port, "
+        "the registration is refused with 409 and no probe is sent: register it by itself. The response is 503 if no "
+        "instance is registered because the store can't be written, or because the node has too much to do.",
     ),
     ApiOperation(
         "read_instance",
@@ -196,7 +212,7 @@ OPERATIONS: Final = (
                 "service", wire.Name, "A service to watch; may be repeated. Without it, all services", repeatable=True
             ),
             QueryParameter(
-                "since", PositionText, "EPOCH:REVISION to resume from. The header Last-Event-ID has precedence"
+                "since", wire.PositionText, "EPOCH:REVISION to resume from. The header Last-Event-ID has precedence"
             ),
             QueryParameter(
                 "acks", bool, "True for a cooperating consumer: it acknowledges revisions, and drains wait for it"
@@ -209,7 +225,8 @@ OPERATIONS: Final = (
             QueryParameter("name", wire.Text, "The name of the consumer, for people"),
         ),
         description="Server-Sent Events. The first event is `open`. Groups of `service` and `change` events follow; "
-        "`synced` ends each group.",
+        "`synced` ends each group. Services may join and leave the watch meanwhile (`update_watch`); a `joined` event "
+        "comes before the state of one that joins.",
     ),
     ApiOperation(
         "acknowledge",
@@ -220,6 +237,21 @@ OPERATIONS: Final = (
         {204: None},
         (404, 422, 503),
         body=wire.AcknowledgementBody,
+    ),
+    ApiOperation(
+        "update_watch",
+        "POST",
+        f"{BASE}/watches/{{watch}}/services",
+        Action.WATCH,
+        "Let services join and leave a watch while it lives",
+        {204: None},
+        (404, 422, 503),
+        body=wire.WatchServicesBody,
+        description="For a watch of named services whose event `open` has `joins`. Send it to the node that serves the"
+        " watch, one request after the other. The stream then sends a `joined` event for each service that joins, and"
+        " its state: in full, or the changes since the position that the request names. Other services are not sent"
+        " again. A service that joins again is sent anew. After a response 404 open another watch: this one has ended,"
+        " or another node serves it.",
     ),
     ApiOperation(
         "say_goodbye",

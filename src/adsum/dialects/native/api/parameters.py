@@ -14,7 +14,6 @@ from adsum.wire.tokens import InviteId, TokenName
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Limit = Annotated[int, Meta(ge=1, le=wire.MAX_CHANGES_PER_RESPONSE)]
 WatchToken = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
-PositionText = Annotated[str, Meta(pattern=r"^[^:\s]+:[0-9]{1,19}$")]
 
 PATH_PARAMETER_TYPES: Final[dict[str, Any]] = {
     "service": wire.Name,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from adsum import wire
 from adsum.core.access.scopes import NamePatterns
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
+from adsum.dialects.native.asgi import PiecedBody
 from adsum.dialects.native.pages.byte_cache import ByteCache
 from adsum.dialects.native.pages.pages import Pages
 
@@ -19,10 +21,20 @@ WatchedServices = frozenset[str] | NamePatterns | None
 """The services of a watch: named ones, all that its caller may see (a set of patterns), or all (None)."""
 
 
-def encode_event(kind: str, body: bytes, id: str = "") -> bytes:
+MAX_SHARED_SETS: Final = 256
+"""Sets of services that are shared by the watches of the same services. Further watches have sets of their own."""
+
+
+@lru_cache(MAX_SHARED_SETS)
+def share_services(services: frozenset[str]) -> frozenset[str]:
+    """Returns the set, the same object for equal sets. All processes of a program watch the same services."""
+    return services
+
+
+def encode_event(kind: str, body: bytes | PiecedBody, id: str = "") -> bytes:
     """Returns one event. `body` is JSON, which has no line breaks, so that one data line holds it."""
     id_line = f"id: {id}\n" if id else ""
-    return b"event: %b\n%bdata: %b\n\n" % (kind.encode(), id_line.encode(), body)
+    return b"event: %b\n%bdata: %b\n\n" % (kind.encode(), id_line.encode(), bytes(body))
 
 
 def can_resume(snapshot: Snapshot, services: WatchedServices, since: int) -> bool:
@@ -32,6 +44,16 @@ def can_resume(snapshot: Snapshot, services: WatchedServices, since: int) -> boo
     if not isinstance(services, frozenset):
         return since >= snapshot.default_revision
     return all(snapshot.service(name).compact_revision <= since for name in services)
+
+
+def can_resume_some(snapshot: Snapshot, services: WatchedServices, since: int) -> bool:
+    """Returns whether a watch can resume at `since`: then the group of changes holds services in full that can't.
+
+    That is so for named services if one of them can.
+    """
+    if isinstance(services, frozenset) and len(services) > 1:
+        return any(can_resume(snapshot, frozenset((name,)), since) for name in services)
+    return can_resume(snapshot, services, since)
 
 
 class WatchEvents:
@@ -51,6 +73,28 @@ class WatchEvents:
         """Returns the changes after `since`, and `synced`; nothing if nothing changed."""
         key = (snapshot.epoch, snapshot.revision, services, since, age)
         return self._groups.get(key, lambda: self._group(snapshot, services, since, age))
+
+    def joined_group(
+        self,
+        snapshot: Snapshot,
+        services: frozenset[str],
+        since: int,
+        joining: Mapping[str, int | None],
+        age: float,
+    ) -> bytes:
+        """Returns the changes of `services` after `since`, the services that join, and `synced`.
+
+        `joining`: the revision up to which the client has each service, None if it needs the full state.
+        """
+        parts = list(self._since(snapshot, services, since))
+        for name in sorted(joining):
+            parts.append(joined_event(name, joining[name]))
+            parts += self._joined(snapshot, frozenset((name,)), joining[name])
+        parts.append(synced_event(snapshot, age))
+        return b"".join(parts)
+
+    def _joined(self, snapshot: Snapshot, service: frozenset[str], since: int | None) -> Iterator[bytes]:
+        return self._full(snapshot, service) if since is None else self._since(snapshot, service, since)
 
     def _group(self, snapshot: Snapshot, services: WatchedServices, since: int, age: float) -> bytes:
         changes = b"".join(self._since(snapshot, services, since))
@@ -81,6 +125,11 @@ def changed_services(snapshot: Snapshot, services: WatchedServices, since: int) 
         yield from (service for service in snapshot.changed_since(since) if services.includes(service.name))
     else:
         yield from (service for service in _named(snapshot, services) if service.revision > since)
+
+
+def joined_event(service: str, since: int | None) -> bytes:
+    """Returns the event that begins the state of a service that joins; `since`: see `joined_group`."""
+    return encode_event("joined", wire.encode(wire.ServiceJoined(service, since is None, since or 0)))
 
 
 def synced_event(snapshot: Snapshot, age: float) -> bytes:

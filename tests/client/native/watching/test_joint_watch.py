@@ -13,19 +13,19 @@ import pytest
 from adsum import wire
 from adsum.client.consumer_identity import ConsumerIdentity
 from adsum.client.errors import NodeUnreachable
-from adsum.client.native.acknowledgements import MIN_RESEND_PAUSE
 from adsum.client.native.api import RegistryApi
 from adsum.client.native.hedged_requests import HEDGE_DELAY
-from adsum.client.native.service_watch import (
+from adsum.client.native.transport import TransportReply
+from adsum.client.native.watching.acknowledgements import MIN_RESEND_PAUSE
+from adsum.client.native.watching.joint_watch import (
     MAX_AWAITED_CONNECT_PAUSE,
     MAX_CONNECT_PAUSE,
     MAX_STORE_AGE,
     MIN_FAILOVER_INTERVAL,
     RegistryAccess,
-    ServiceWatch,
 )
-from adsum.client.native.transport import TransportReply
-from adsum.client.native.watch_connection import FIRST_UPDATE_TIMEOUT
+from adsum.client.native.watching.watch_connection import FIRST_UPDATE_TIMEOUT
+from adsum.client.native.watching.watch_pool import WatchPool
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, MAX_FIRST_RETRY_DELAY, lost_after, stale_after
 from adsum.core.model import Status
@@ -56,11 +56,12 @@ class WatchFixture:
         self.events: list[ServiceUpdate | ConnectionLost] = []
         self.position: ViewPosition | None = None
         registry = RegistryAccess(self.api, self.clock, Random(seed))
-        self._watch = ServiceWatch(registry, "orders", lambda: self.position, ConsumerIdentity("test"))
+        self._pool = WatchPool(registry)
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        async with aclosing(self._watch.updates()) as updates:
+        consumer = ConsumerIdentity("test")
+        async with aclosing(self._pool.follow("orders", lambda: self.position, consumer)) as updates:
             async for event in updates:
                 self.events.append(event)
                 if isinstance(event, ServiceUpdate):
@@ -211,9 +212,8 @@ async def test_an_observer_acknowledges_nothing_and_has_no_id() -> None:
     net.first_events = opened() + SERVICE + BEAT
     api = RegistryApi([A], clock=clock, rng=Random(1))
     api.transport = net  # type: ignore[assignment]
-    async with aclosing(
-        ServiceWatch(RegistryAccess(api, clock, Random(1)), "orders", lambda: None, None).updates()
-    ) as updates:
+    pool = WatchPool(RegistryAccess(api, clock, Random(1)))
+    async with aclosing(pool.follow("orders", lambda: None, None)) as updates:
         await anext(updates)
         reading = asyncio.ensure_future(anext(updates))
         await run_until_idle()

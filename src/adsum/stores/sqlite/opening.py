@@ -1,0 +1,62 @@
+"""What precedes opening a file: its folder, and checks. Blocking."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from adsum.core.errors import StoreOpenFailed
+from adsum.stores.sqlite.lock import DatabaseProgress
+
+
+def create_folder(folder: Path) -> None:
+    """Creates a folder and its parents, if they do not exist, so that they survive a power cut. Raises `OSError`."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes changes of the names in a folder durable. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def must_be_a_database(path: Path) -> None:
+    """Raises `sqlite3.DatabaseError` for any other file, before a lock is created beside it.
+
+    The path may be a link to a foreign folder.
+    """
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        head = file.read(16)
+        if head not in (b"", b"SQLite format 3\0"):
+            raise sqlite3.DatabaseError("file is not a database")
+
+
+def must_own_its_log(path: Path, saved: DatabaseProgress) -> None:
+    """Raises `StoreOpenFailed` if the write-ahead log belongs to another file.
+
+    SQLite would apply such a log and so undo or destroy a restored copy.
+    """
+    try:
+        # SQLite ignores the log of a file that is opened as immutable.
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)) as main:
+            epoch, revision = main.execute("SELECT epoch, revision FROM meta").fetchone()
+            if main.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'journal'").fetchone()[0]:
+                (newest,) = main.execute("SELECT max(revision) FROM journal").fetchone()
+                revision = max(revision, newest or 0)
+    except (sqlite3.Error, TypeError):
+        return  # A crash while the log was being copied leaves such a file. Applying the log repairs it.
+    if epoch != saved.epoch or not saved.lowest <= revision <= saved.highest:
+        log, index = (f"{path}{ending}" for ending in ("-wal", "-shm"))
+        raise StoreOpenFailed(
+            f"it was replaced, but {log} still exists and belongs to the replaced file. To use the new file as it "
+            f"is, move {log} and {index} away; to restore a backup, use `adsum restore`"
+        )
