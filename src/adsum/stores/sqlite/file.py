@@ -26,7 +26,7 @@ from adsum.stores.sqlite.history_table import HistoryTable
 from adsum.stores.sqlite.journal import Journal, JournalRow, journal_row
 from adsum.stores.sqlite.journal_entry import encode_entry
 from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
-from adsum.stores.sqlite.opening import must_be_a_database, must_own_its_log
+from adsum.stores.sqlite.opening import create_folder, must_be_a_database, must_own_its_log
 from adsum.stores.sqlite.row_decoder import REMEDY
 from adsum.stores.sqlite.rows import checksum, has_valid_checksum
 
@@ -104,7 +104,7 @@ class SqliteFile:
         with self._explained_errors():
             # Resolved, so that two names of one file have one lock.
             self.path = self.path.resolve()
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            create_folder(self.path.parent)
             must_be_a_database(self.path)
             self._lock = lock = FileLock(self.path)
             lock.acquire()

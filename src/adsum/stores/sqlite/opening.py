@@ -1,7 +1,8 @@
-"""Checks of a file before it is opened. Blocking."""
+"""What precedes opening a file: its folder, and checks. Blocking."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -9,6 +10,23 @@ from urllib.parse import quote
 
 from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite.lock import DatabaseProgress
+
+
+def create_folder(folder: Path) -> None:
+    """Creates a folder and its parents, if they do not exist, so that they survive a power cut. Raises `OSError`."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes changes of the names in a folder durable. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def must_be_a_database(path: Path) -> None:
