@@ -61,9 +61,10 @@ class BenchmarkNode(MeasuredProcess):
         """Sends a POST of JSON and returns the body of the answer. Raises `HTTPError`."""
         return self._send(Request(self.url + path, body, {"content-type": "application/json"}))
 
-    def token_header(self) -> bytes:
-        """Issues a token that may do everything, and returns the header line with it."""
-        issued = json.loads(self.post("/api/v1/tokens", b'{"name": "bench", "scopes": ["admin"]}'))
+    def token_header(self, name: str = "bench") -> bytes:
+        """Issues a token of that name that may do everything, and returns the header line with it."""
+        body = json.dumps({"name": name, "scopes": ["admin"]}).encode()
+        issued = json.loads(self.post("/api/v1/tokens", body))
         return f"authorization: Bearer {issued['token']}\r\n".encode()
 
     def _send(self, request: Request) -> bytes:
