@@ -43,13 +43,21 @@ class LeaseKeeper:
         """The deadline that a lease had when another instance came to its address and port, or when this node began to
         keep both. A later deadline shows that both instances live."""
 
-    def note_newcomer(self, listing: Listing, snapshot: Snapshot) -> None:
+    @property
+    def has_abandoned(self) -> bool:
+        """True if a lease is abandoned, because another instance came to its address and port.
+
+        When its own instance registers again, it no longer is.
+        """
+        return bool(self._abandoned)
+
+    def note_newcomer(self, newcomer: Key, listing: Listing, snapshot: Snapshot) -> None:
         """Notes a new instance of any service: instances at its address and port may be gone."""
-        self._abandoned.pop(listing.key, None)
+        self._abandoned.pop(newcomer, None)
         keys = snapshot.address_index.keys_at(listing.instance.host_port)
         if len(keys) > 1:
             for key in keys:
-                if key != listing.key:
+                if key != newcomer:
                     self._mark_abandoned(key)
 
     def update(self, changed: ChangedInstance) -> None:
