@@ -134,7 +134,7 @@ async def test_services_that_the_node_does_not_keep_are_named_to_every_client() 
         return wire.RenewalResult("e1", 1, 0, [], ["orders"])
 
     forwarder = RenewalForwarder("n1", send)
-    answers = await asyncio.gather(renew(forwarder, [lease("a")]), renew(forwarder, [lease("b")]))
+    answers = await asyncio.gather(*(renew(forwarder, [lease(id)]) for id in "ab"))
     assert answers == [RenewalAnswer((), frozenset({"orders"}))] * 2
     await forwarder.close()
 
@@ -142,20 +142,21 @@ async def test_services_that_the_node_does_not_keep_are_named_to_every_client() 
 async def test_requests_under_way_are_bounded_and_the_next_one_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_RENEWALS", 1)
     monkeypatch.setattr(renewal_forwarder, "MAX_CONCURRENT_RENEWAL_REQUESTS", 2)
-    under_way, most, may_answer = 0, 0, asyncio.Event()
+    under_way, most, is_full, may_answer = 0, 0, asyncio.Event(), asyncio.Event()
 
     async def send(leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
+        if under_way == 2:
+            is_full.set()
         await may_answer.wait()
         under_way -= 1
         return wire.RenewalResult("e1", 1, len(leases))
 
     forwarder = RenewalForwarder("n1", send)
     answers = [asyncio.create_task(renew(forwarder, [lease(f"i{n}")])) for n in range(5)]
-    while under_way < 2:
-        await asyncio.sleep(0)
+    await is_full.wait()
     may_answer.set()
     assert await asyncio.gather(*answers) == [RenewalAnswer(())] * 5
     assert most == 2
@@ -163,12 +164,16 @@ async def test_requests_under_way_are_bounded_and_the_next_one_follows(monkeypat
 
 
 async def test_who_waits_when_the_forwarder_closes_gets_an_answer() -> None:
-    node = FakeKeeperNode()
-    node.delay = 60.0
-    forwarder = RenewalForwarder("n1", node.renew)
+    is_sending = asyncio.Event()
+
+    async def send(leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
+        is_sending.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    forwarder = RenewalForwarder("n1", send)
     answers = [asyncio.create_task(renew(forwarder, [lease("a", holder)])) for holder in ("first", "second")]
-    while not forwarder.is_sending:
-        await asyncio.sleep(0)
+    await is_sending.wait()
     await forwarder.close()
     assert await asyncio.gather(*answers) == [None, None]
     await forwarder.close()

@@ -108,11 +108,6 @@ class RenewalForwarder:
             recovery_level=logging.INFO,
         )
 
-    @property
-    def is_sending(self) -> bool:
-        """True while a request is under way."""
-        return bool(self._sending)
-
     def renew(self, leases: Sequence[wire.LeaseBody], settle: SettleRenewal) -> None:
         """Forwards renewals, and calls `settle` once: at the latest after `RENEWAL_ANSWER_TIMEOUT`."""
         if self._lease_count + len(leases) > MAX_WAITING_LEASES:
