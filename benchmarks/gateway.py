@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 from benchmarks.harness import callers, h2load, load, proxies
 from benchmarks.harness.load import CALLERS, LoadRunResult, MeasuredLoad
-from benchmarks.harness.processes import BenchmarkUnavailable
+from benchmarks.harness.programs import ProgramMissing
 from benchmarks.harness.proxies import GatewayProxy, ProxyProcess, ServiceTarget, featured_envoy, static_envoy
 from benchmarks.harness.run_options import RunOptions
 from benchmarks.harness.servers import BenchmarkNode
@@ -37,7 +37,7 @@ def run(options: RunOptions) -> list[Result]:
         for make in (proxies.nginx, proxies.haproxy):
             try:
                 peers.append(stack.enter_context(make(options.folder, ports)))
-            except BenchmarkUnavailable as error:
+            except ProgramMissing as error:
                 skipped.append(SkippedResult(f"requests through {make.__name__}", str(error)))
         rounds = _rounds(options, [ours, logging, *peers])
     own, logged, *others = rounds.values()

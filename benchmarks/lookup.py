@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import Final
 
-from benchmarks.harness import callers, etcd_messages, h2load, http2, load, workload
+from benchmarks.harness import callers, etcd_messages, h2load, http2, load, programs, workload
 from benchmarks.harness.load import CALLERS, LoadRunResult, MeasuredLoad
 from benchmarks.harness.processes import MeasuredProcess
 from benchmarks.harness.run_options import RunOptions
@@ -63,7 +63,7 @@ def _rounds(
     path = f"/api/v1/services/{workload.SERVICE}"
     expected = len(node.get(path))
     if not h2load.is_installed():
-        log_progress(f"  {h2load.HINT}")
+        log_progress(f"  {programs.missing_reason('h2load')}: the slower callers in Python are used")
     ours: list[MeasuredLoad] = []
     bares: list[MeasuredLoad] = []
     etcds: list[MeasuredLoad] = []

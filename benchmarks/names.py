@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
-from types import TracebackType
 from typing import Final
 
+from benchmarks.harness.answer_timer import AnswerTimer
 from benchmarks.harness.load import WrongAnswers
 from benchmarks.harness.proxies import GatewayProxy
 from benchmarks.harness.run_options import RunOptions
@@ -78,7 +78,7 @@ def _new_names(node: BenchmarkNode, gateway: GatewayProxy, kind: str, turns: int
     """Returns the seconds from each registration until the gateway routes to it, and the slowest answer meanwhile."""
     times = []
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=REQUEST_TIMEOUT)
-    with _AnswerTimer(node) as timer:
+    with AnswerTimer(node.port, PROBE_INTERVAL) as timer:
         for turn in range(turns):
             name = f"{kind}-{turn}"
             began = time.monotonic()
@@ -124,28 +124,3 @@ def _register(node: BenchmarkNode, names: Iterable[str], *, deregister: bool = F
 
     with ThreadPoolExecutor(MAX_CONCURRENT_REGISTRATIONS) as callers:
         list(callers.map(register, names))
-
-
-class _AnswerTimer:
-    """Sends requests to the node without a pause; `longest` is the time of the slowest answer."""
-
-    def __init__(self, node: BenchmarkNode) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=REQUEST_TIMEOUT)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._send)
-        self.longest = 0.0
-
-    def _send(self) -> None:
-        while not self._ended.wait(PROBE_INTERVAL):
-            began = time.monotonic()
-            _status(self._connection, "/healthz")
-            self.longest = max(self.longest, time.monotonic() - began)
-
-    def __enter__(self) -> _AnswerTimer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._connection.close()

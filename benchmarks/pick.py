@@ -20,7 +20,7 @@ from adsum.client.calls.options import ChannelOptions
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.client.views.resolver import Resolver
 from adsum.clock import SystemClock
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 from adsum.wire import LeaseBody, OverrideBody, RegistrationBody, RenewalResult, WriteResult
 from benchmarks.harness import workload
 from benchmarks.harness.run_options import RunOptions

@@ -1,40 +1,148 @@
-"""Tests that the benchmarks run and print their table, not how fast anything is."""
+"""Tests that every benchmark gives its rows and that a failure is one, not how fast anything is."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
-from benchmarks.harness import etcd_messages, http2
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.harness import etcd_messages, http2, programs
 from benchmarks.harness.load import quantile
 from benchmarks.harness.table import Result, ResultRow, SkippedResult, duration, durations, memory_size, render
+from tests.support.programs import need
 
 ROOT = Path(__file__).parents[1]
+QUICK_TIMEOUT: Final = 240.0
+"""Seconds for one benchmark with `--quick` on a machine on which other tests run."""
+
+NEEDS: Final = {
+    "gateway": ("envoy",),
+    "features": ("envoy", "valgrind"),
+    "pushes": ("envoy",),
+    "names": ("envoy",),
+    "nodes": ("etcd",),
+}
+"""Benchmark → the programs without which it gives no row."""
+
+ROWS: Final[dict[str, dict[str, str]]] = {
+    "lookup": {"look-up of 100 instances": "", "look-up by 64 callers: rate": "", "beside etcd's range read": "etcd"},
+    "register": {
+        "durable registrations, 64 callers: rate": "",
+        "64 callers, the other core is busy: p99": "",
+        "4 callers: rate": "",
+        "1 caller: rate": "",
+        "1,000 in a request": "",
+    },
+    "renewal": {"a renewal by itself, 64 callers: CPU": "", "64 callers: p99": ""},
+    "tls": {"look-up with TLS": "", "registration with TLS": "", "new connection with TLS": ""},
+    "fanout": {"idle watchers": "", "one change to 200 watchers: p50": "", "one change to 50 watchers: p99": "etcd"},
+    "renew": {"CPU of one core": "", "memory per instance": "", "registering": "", "restart with": ""},
+    "checks": {"HTTP checks every": "", "HTTP checks: CPU": ""},
+    "gateway": {
+        "beside static Envoy: rate": "",
+        "beside static Envoy with its features: CPU": "",
+        "with a JSON access log": "",
+        "beside nginx: rate": "nginx",
+        "beside haproxy: rate": "haproxy",
+    },
+    "features": {"a request with all features": "", "of which metrics by service": ""},
+    "pushes": {"a change to the first request": "", "one change to the streams of 40 gateways": ""},
+    "names": {"a new service until a gateway": "", "the slowest answer": ""},
+    "nodes": {"registrations through 3 nodes": "", "single renewals": "", "a node is killed": ""},
+    "hold": {"CPU of one core": "", "renewals, from when": "", "a change to a program": "", "memory of the node": ""},
+    "scale": {"3 nodes: shards": "", "each program renews its lease": "", "9 nodes: shards": ""},
+    "pick": {"round_robin: channel.pick()": "", "maglev: picker.pick()": ""},
+    "access": {"a known token": "", "a client certificate": "", "a wrong token": ""},
+    "change": {"in one service: apply": "", "at a consumer": ""},
+}
+"""Benchmark → parts of the labels of its rows, each with the program without which that row is skipped."""
+
+
+def run_benchmarks(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=QUICK_TIMEOUT,
+        check=False,
+    )
 
 
 @pytest.mark.long
-def test_the_quick_benchmarks_print_a_table(tmp_path: Path) -> None:
-    output = tmp_path / "results.json"
-    names = ("lookup", "tls", "gateway", "pushes", "names", "pick", "change", "access")
-    chosen = [part for name in names for part in ("--only", name)]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", *chosen, "--json", str(output)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100.0,
-    )
+@pytest.mark.timeout(QUICK_TIMEOUT + 10.0)
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_quick_benchmark_gives_its_rows(name: str, tmp_path: Path) -> None:
+    for program in NEEDS.get(name, ()):
+        need(program)
+    done = run_benchmarks("--quick", "--only", name, "--json", str(tmp_path / "results.json"))
     assert done.returncode == 0, done.stdout + done.stderr
-    heading, rule, *rows = done.stdout.splitlines()
+    results: list[dict[str, Any]] = json.loads((tmp_path / "results.json").read_text())["results"][name]
+    measured = {result["label"] for result in results if "ours" in result}
+    skipped = {result["reason"] for result in results if "reason" in result}
+    for part, program in ROWS[name].items():
+        if not program or programs.find(program):
+            assert any(part in label for label in measured), f"no row of {part!r} in {done.stdout}"
+        else:
+            assert programs.missing_reason(program) in skipped, f"no reason without {part!r} in {done.stdout}"
+
+
+def test_the_table_names_the_interpreter_and_the_programs_beside_it() -> None:
+    heading, rule, *rows = run_benchmarks("--quick", "--only", "scale").stdout.splitlines()
     assert heading.split() == ["measurement", "ours", "peer", "ratio", "aim", "met?"]
     assert set(rule) == {"─", " "}
-    assert any("channel.pick()" in row for row in rows)
-    assert set(json.loads(output.read_text())["results"]) == set(names)
+    interpreter = next(row for row in rows if row.startswith("interpreter: "))
+    assert f" {sys.version.split()[0]}, built with" in interpreter.lower()
+    assert "--enable-optimizations" in interpreter
+    described = next(row for row in rows if row.startswith("programs: "))
+    for name in ("etcd", "envoy"):
+        assert str(programs.find(name) or programs.missing_reason(name)) in described
+
+
+def test_an_installed_program_that_does_not_start_fails_the_run(tmp_path: Path) -> None:
+    broken = tmp_path / "etcd"
+    broken.write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 'etcd Version: 99.0.0' && exit\necho no disk >&2; exit 3\n"
+    )
+    broken.chmod(0o755)
+    done = run_benchmarks("--quick", "--only", "nodes", "--only", "scale", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    assert "nodes: FAILED, etcd does not start: it ended with code 3: no disk" in done.stdout
+    assert "9 nodes: shards" in done.stdout  # The other benchmark keeps its results.
+    assert done.stderr.endswith("failed: nodes\n")
+
+
+def test_a_program_that_is_not_installed_skips_its_rows_with_the_reason(tmp_path: Path) -> None:
+    done = run_benchmarks("--quick", "--only", "nodes", PATH=str(tmp_path))
+    assert done.returncode == 0
+    assert "nodes: skipped, etcd is not installed (apt-get install etcd-server)" in done.stdout
+
+
+def test_the_newest_etcd_on_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"a/etcd": "3.4.23", "b/etcd": "3.10.1", "c/etcd-3.6": "3.6.5", "d/etcdctl": "9.0.0", "e/etcd": "3.10.1"}
+    for name, version in versions.items():
+        file = tmp_path / name
+        file.parent.mkdir()
+        file.write_text(f"#!/bin/sh\necho 'etcd Version: {version}'\n")
+        file.chmod(0o755)
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "etcd").write_text("not a program")
+    folders = [str(tmp_path / name) for name in "abcdef"]
+    monkeypatch.setenv("PATH", ":".join([*folders, str(tmp_path / "nowhere")]))
+    programs.find.cache_clear()
+    try:
+        found = programs.find("etcd")
+    finally:
+        programs.find.cache_clear()
+    assert found == programs.InstalledProgram("etcd", tmp_path / "b" / "etcd", (3, 10, 1))
 
 
 def test_a_missed_aim_and_a_skipped_peer_are_shown() -> None:

@@ -287,7 +287,7 @@ def test_the_status_counts_what_the_node_keeps(daemon: RunningDaemon) -> None:
 def test_a_node_with_an_old_password_is_not_ready_until_its_file_has_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.registry.UNREADY_AFTER", 3.0)
+    monkeypatch.setattr("adsum.registry.registry.UNREADY_AFTER", 3.0)
     file = tmp_path / "password"
     file.write_text("s3cret")
     with EtcdProcess(tmp_path) as etcd:

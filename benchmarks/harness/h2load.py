@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
 
+from benchmarks.harness import programs
 from benchmarks.harness.load import LoadRunResult, quantile
 
-HINT: Final = "h2load is not installed (apt-get install nghttp2-client): the slower callers in Python are used"
 OVERTIME: Final = 30.0
 """Seconds that h2load may take longer than planned; then it is killed, and the run fails."""
 
@@ -22,7 +21,7 @@ _UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 def is_installed() -> bool:
     """Returns whether h2load is installed."""
-    return shutil.which("h2load") is not None
+    return programs.find("h2load") is not None
 
 
 def get(url: str, callers: int, requests: int, folder: Path) -> LoadRunResult:
@@ -41,7 +40,8 @@ def grpc(url: str, body: bytes, callers: int, requests: int, folder: Path) -> Lo
 def _run(arguments: list[str], callers: int, requests: int, folder: Path) -> LoadRunResult:
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
-    command = ["h2load", "-t1", "-m1", f"-c{callers}", f"-n{requests}", f"--log-file={log}", *arguments]
+    program = str(programs.need("h2load").path)
+    command = [program, "-t1", "-m1", f"-c{callers}", f"-n{requests}", f"--log-file={log}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=OVERTIME + requests / 100)
     return _read(done.stdout, log.read_text())
 

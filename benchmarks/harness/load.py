@@ -8,7 +8,7 @@ from math import ceil
 from statistics import median
 from typing import Final
 
-from benchmarks.harness.processes import MeasuredProcess
+from benchmarks.harness.processes import BenchmarkFailed, MeasuredProcess
 
 CALLERS: Final = 64
 """Concurrent callers, the same for every server."""
@@ -53,7 +53,7 @@ def measure(server: MeasuredProcess, run: Callable[[], LoadRunResult]) -> Measur
     return MeasuredLoad(load, spent / load.requests)
 
 
-class WrongAnswers(Exception):
+class WrongAnswers(BenchmarkFailed):
     """Requests failed. A benchmark with failures has no result, since errors are fast."""
 
 

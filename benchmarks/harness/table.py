@@ -47,6 +47,10 @@ class SkippedResult:
 Result = ResultRow | SkippedResult
 
 
+def is_failed(result: Result) -> bool:
+    return isinstance(result, SkippedResult) and result.is_failure
+
+
 def render(results: Sequence[tuple[str, Sequence[Result]]]) -> str:
     """Returns the table as aligned text, with one block of rows for each benchmark."""
     rows = [result.cells() for _, block in results for result in block if isinstance(result, ResultRow)]

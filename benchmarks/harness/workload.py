@@ -38,16 +38,25 @@ def put(port: int, service: str, id: str, registration: bytes, headers: bytes = 
     return b"%b%b\r\n%b" % (head.encode(), headers, registration)
 
 
-def renewal(port: int, service: str, id: str) -> bytes:
-    """Encodes the HTTP/1.1 request of a renewal."""
+def post(port: int, path: str, body: bytes, headers: bytes = b"") -> bytes:
+    """Encodes an HTTP/1.1 request with a body of JSON. `headers` are further whole lines."""
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n".encode()
+    return b"%bcontent-length: %d\r\n%b\r\n%b" % (head, len(body), headers, body)
+
+
+def renewal(port: int, service: str, id: str, headers: bytes = b"") -> bytes:
+    """Encodes the HTTP/1.1 request of a renewal. `headers` are further whole lines."""
     head = f"POST /api/v1/services/{service}/instances/{id}/renew HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
-    return f"{head}content-length: 0\r\n\r\n".encode()
+    return b"%bcontent-length: 0\r\n%b\r\n" % (head.encode(), headers)
 
 
-def puts(node_port: int, names: Iterator[tuple[str, str]], **more: object) -> Iterator[bytes]:
-    """Yields the HTTP/1.1 requests that register these (service, id) at the node with that port."""
+def puts(node_port: int, names: Iterator[tuple[str, str]], headers: bytes = b"", **more: object) -> Iterator[bytes]:
+    """Yields the HTTP/1.1 requests that register these (service, id) at the node with that port.
+
+    `headers` are further whole lines, and `more` further fields of the registrations.
+    """
     for number, (service, id) in enumerate(names):
-        yield put(node_port, service, id, body(number, **more))
+        yield put(node_port, service, id, body(number, **more), headers)
 
 
 def spread(count: int, services: int) -> Iterator[tuple[str, str]]:

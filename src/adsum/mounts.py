@@ -12,11 +12,30 @@ from typing import Protocol
 
 AsgiApp = Callable[..., Awaitable[None]]
 """An ASGI application: scope, receive, send."""
-FastPathReply = Callable[[bytes, Sequence[tuple[bytes, bytes]], bytes], "tuple[int, bytes] | None"]
-"""Returns the reply to a GET, given its target, its headers, and the client certificate of its connection (DER, empty
-if it has none); None if the application must answer.
+Reply = Callable[["int | None", bytes], None]
+"""Takes the response to a brief request: the status, and the bytes that follow the status line and the date.
 
-The reply is the status, and the bytes that follow the status line and the date. It needs no waiting."""
+A status of None means that the application must answer after all."""
+
+
+class FastPath(Protocol):
+    """Answers the brief requests of a dialect without a task: good cases only. The application answers all others."""
+
+    def prepare(self, headers: Sequence[tuple[bytes, bytes]], certificate: bytes) -> object | None:
+        """Judges the headers of requests, which the server remembers with the result; names are in lower case.
+
+        `certificate` is the client certificate of the connection (DER, empty if it has none). Returns what `answer`
+        needs of both; None if the application must answer every request with these headers.
+        """
+        ...
+
+    def answer(self, method: bytes, target: bytes, prepared: object, body: bytes, peer: str, reply: Reply) -> bool:
+        """Answers a request by calling `reply` once, now or later. Returns False, and does nothing, if it does not.
+
+        It is called only for requests of HTTP/1.1 that keep the connection open. A GET is answered before this returns.
+        `peer` is the IP address of the caller.
+        """
+        ...
 
 
 class StreamCall(Protocol):
@@ -72,7 +91,7 @@ class HttpPath:
 
     prefix: str
     app: AsgiApp
-    fast_path: FastPathReply | None = None
+    fast_path: FastPath | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +106,7 @@ class HttpListener:
     remedy: str
     app: AsgiApp
     max_connections: int
-    fast_path: FastPathReply | None = None
+    fast_path: FastPath | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,15 @@ class Store(Protocol):
     Every method but `close` raises `StoreUnavailable` while the store can't be reached.
     """
 
+    @property
+    def is_shared(self) -> bool:
+        """True if other nodes and programs may write to the store.
+
+        If not, nothing lies between the revision that a batch was decided on and its own. So the registry applies its
+        batches as soon as `commit` returns, which may be before `watch` yields them.
+        """
+        ...
+
     def join(self, name: str) -> Sharding:
         """Makes this process the node `name`. It keeps services from `Sharding.start` on until the store is closed.
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from adsum.access import token_declarations
 from adsum.access.token_declarations import (
@@ -100,13 +101,13 @@ def test_a_joiner_gets_the_role_and_the_scopes_of_the_invite_and_the_invite_ends
 def test_a_wrong_or_expired_invite_makes_no_token(id: str, secret: str, at: float) -> None:
     start = _after(_declare_invite(_invite()))
     with pytest.raises(Unauthenticated):
-        join(id, secret, make_token("host")[0], replace(ANN, at=at))(start)
+        join(id, secret, make_token("host")[0], structs.replace(ANN, at=at))(start)
 
 
 def test_a_joiner_does_not_get_the_name_of_an_expired_token_which_owns_instances() -> None:
     expired = make_token("web", "write:*", expires=150.0)[0]
     start = _after(create_token(expired, ANN, ""), _declare_invite(_invite()))
-    late, other = replace(ANN, at=160.0), replace(make_token("web")[0], id="f" * 16)
+    late, other = structs.replace(ANN, at=160.0), replace(make_token("web")[0], id="f" * 16)
     with pytest.raises(NameTaken, match="adsum token revoke web"):
         join("0" * 16, SECRET, other, late)(start)
     assert create_token(other, late, "")(start), "whoever manages tokens decides who has the name"
@@ -136,7 +137,7 @@ def test_a_rotation_needs_a_token_with_a_secret() -> None:
     start = _after(create_token(make_token("web", "read:*", expires=200.0)[0], ANN, ""))
     assert rotate_token("web", SECRET, 0.0, ANN)(start)
     with pytest.raises(Invalid, match="create a new one"):
-        rotate_token("web", SECRET, 0.0, replace(ANN, at=200.0))(start)
+        rotate_token("web", SECRET, 0.0, structs.replace(ANN, at=200.0))(start)
 
 
 def test_a_day_of_use_is_written_once_without_history_and_keeps_the_author() -> None:

@@ -9,7 +9,7 @@ from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import Picker
 from adsum.balance.policies import policy
 from adsum.core.model import Endpoint, Instance
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint
 
 
 def choices(*weights: float) -> list[WeightedEndpoint]:

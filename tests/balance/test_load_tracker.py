@@ -40,12 +40,40 @@ def test_loads_of_idle_endpoints_that_left_are_dropped_and_busy_ones_kept() -> N
     busy = loads.start("busy")
     loads.start("idle").cancel()
     loads.start("there").cancel()
-    loads.retain(["there"])
+    loads.update_endpoints([], ["busy", "idle"])
     assert len(loads) == 2
     busy.finish(True, 0.1, now=0.0)
     assert loads.load_of("busy").in_flight == 0
-    loads.retain(["there"])
+    loads.update_endpoints([], [])
     assert len(loads) == 1
+
+
+def test_the_load_of_a_busy_endpoint_that_came_back_is_kept() -> None:
+    loads = LoadTracker()
+    busy = loads.start("busy")
+    loads.update_endpoints([], ["busy"])
+    loads.update_endpoints(["busy"], [])
+    busy.finish(True, 0.1, now=0.0)
+    loads.update_endpoints([], [])
+    assert loads.load_of("busy") is busy
+
+
+def test_a_call_that_begins_just_after_its_endpoint_left_is_forgotten_later() -> None:
+    loads = LoadTracker()
+    loads.update_endpoints([], ["gone"])
+    late = loads.start("gone")
+    loads.update_endpoints([], [])
+    assert len(loads) == 1
+    late.cancel()
+    loads.update_endpoints([], [])
+    assert len(loads) == 0
+
+
+def test_the_load_of_a_replaced_process_is_dropped_while_it_is_busy() -> None:
+    loads = LoadTracker()
+    busy = loads.start("a")
+    loads.update_endpoints([], [], ["a"])
+    assert loads.load_of("a") is not busy
 
 
 def test_threads_lose_no_count() -> None:

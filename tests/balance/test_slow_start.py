@@ -20,8 +20,8 @@ def test_aggression_changes_the_curve() -> None:
 
 def test_slow_start_is_off_by_default() -> None:
     tracker = SlowStartTracker(SlowStart())
-    tracker.update_endpoints(["a"], 0.0)
-    tracker.update_endpoints(["a", "b"], 1.0)
+    tracker.update_endpoints(["a"], [], 0.0)
+    tracker.update_endpoints(["b"], [], 1.0)
     assert SlowStart().factor(0.0) == 1.0
     assert not tracker.factors(1.0)
     assert tracker.next_change() is None
@@ -33,14 +33,14 @@ def test_a_window_shorter_than_a_second_has_no_factor_above_one() -> None:
 
 def test_endpoints_of_the_first_view_have_their_full_weight() -> None:
     tracker = SlowStartTracker(SlowStart(window=30.0))
-    tracker.update_endpoints(["a", "b"], 100.0)
+    tracker.update_endpoints(["a", "b"], [], 100.0)
     assert not tracker.factors(100.0)
 
 
 def test_a_later_endpoint_rises_step_by_step_to_its_full_weight() -> None:
     tracker = SlowStartTracker(SlowStart(window=30.0))
-    tracker.update_endpoints(["a"], 100.0)
-    tracker.update_endpoints(["a", "b"], 200.0)
+    tracker.update_endpoints(["a"], [], 100.0)
+    tracker.update_endpoints(["b"], [], 200.0)
     assert tracker.factors(200.0) == {"b": 0.1}
     assert tracker.next_change() == 200.0 + RAMP_INTERVAL
     assert tracker.factors(215.0) == {"b": 0.5}
@@ -50,19 +50,19 @@ def test_a_later_endpoint_rises_step_by_step_to_its_full_weight() -> None:
 
 def test_a_later_view_does_not_restart_slow_start() -> None:
     tracker = SlowStartTracker(SlowStart(window=30.0))
-    tracker.update_endpoints([], 0.0)
-    tracker.update_endpoints(["a"], 10.0)
-    tracker.update_endpoints(["a", "b"], 25.0)
+    tracker.update_endpoints([], [], 0.0)
+    tracker.update_endpoints(["a"], [], 10.0)
+    tracker.update_endpoints(["b"], [], 25.0)
     assert tracker.factors(25.0) == {"a": 0.5, "b": 0.1}
 
 
 def test_an_endpoint_that_was_unusable_starts_slowly_again() -> None:
     tracker = SlowStartTracker(SlowStart(window=30.0))
-    tracker.update_endpoints(["a", "b"], 0.0)
-    tracker.update_endpoints(["a"], 10.0)
-    tracker.update_endpoints(["a", "b"], 20.0)
+    tracker.update_endpoints(["a", "b"], [], 0.0)
+    tracker.update_endpoints([], ["b"], 10.0)
+    tracker.update_endpoints(["b"], [], 20.0)
     assert tracker.factors(20.0) == {"b": 0.1}
-    tracker.update_endpoints(["a"], 21.0)
+    tracker.update_endpoints([], ["b"], 21.0)
     assert not tracker.factors(21.0)
 
 

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 from hypothesis import given
+from msgspec.structs import replace
 
 from adsum.consul import services
 from adsum.core.errors import Invalid

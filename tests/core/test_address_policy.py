@@ -1,10 +1,11 @@
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.core.address_policy import ALWAYS_DENIED, AddressPolicy
+from adsum.core.addresses import is_ipv4_address
 from adsum.core.errors import Invalid
 
 FORBIDDEN = [
@@ -130,3 +131,49 @@ def test_any_text_has_a_result(text: str) -> None:
     reason = AddressPolicy().denial_reason(text)
     if reason is None:
         ip_address(text)
+
+
+EDGES = [edge for network, _ in ALWAYS_DENIED if network.version == 4 for edge in (network[0], network[-1])]
+"""The first and the last address of each IPv4 network that is always denied."""
+
+ipv4_networks = st.builds(
+    lambda number, bits: str(ip_network((number, bits), strict=False)), st.integers(0, 2**32 - 1), st.integers(0, 32)
+)
+ipv4_numbers = st.integers(0, 2**32 - 1) | st.builds(
+    lambda edge, step: (int(edge) + step) % 2**32, st.sampled_from(EDGES), st.sampled_from([-1, 0, 1])
+)
+
+
+def reason_by_networks(policy: AddressPolicy, address: IPv4Address) -> str | None:
+    """The reason by the definition of the policy, with the networks of the standard library."""
+    if policy.allowed and not any(address in ip_network(text) for text in policy.allowed):
+        return f"{address} is not in the networks that checks may go to"
+    for network, reason in ALWAYS_DENIED:
+        if address in network:
+            return f"{address} {reason}"
+    denied = any(address in ip_network(text) for text in policy.denied)
+    return f"{address} is in a network that checks may not go to" if denied else None
+
+
+@given(st.data(), st.lists(ipv4_networks, max_size=4), st.lists(ipv4_networks, max_size=3))
+def test_an_ipv4_address_is_denied_by_the_networks_that_contain_it(
+    data: st.DataObject, denied: list[str], allowed: list[str]
+) -> None:
+    policy = AddressPolicy((*denied, "fd00::/8"), (*allowed, *(("fd00::/8",) if allowed else ())))
+    given_networks = [ip_network(text) for text in (*denied, *allowed)]
+    ends = [int(end) + step for network in given_networks for end in (network[0], network[-1]) for step in (-1, 0, 1)]
+    for number in data.draw(st.lists(ipv4_numbers, min_size=1, max_size=8)) + ends:
+        address = IPv4Address(number % 2**32)
+        assert policy.denial_reason(str(address)) == reason_by_networks(policy, address)
+
+
+@given(
+    st.text("0123456789.", max_size=16) | st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){3}\n?", fullmatch=True) | st.text()
+)
+def test_an_ipv4_address_is_a_text_that_the_standard_library_reads_as_one(text: str) -> None:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        assert not is_ipv4_address(text)
+    else:
+        assert is_ipv4_address(text)

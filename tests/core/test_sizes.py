@@ -14,7 +14,7 @@ from adsum.core.catalog.changes import Batch, Change
 from adsum.core.catalog.decisions import Caller, register
 from adsum.core.catalog.snapshots import EMPTY_SNAPSHOT, Snapshot
 from adsum.core.errors import Invalid
-from adsum.dialects.native.pages.pages import ServiceJson
+from adsum.dialects.native.pages.service_json import ServiceJson
 
 MANY = 60
 SHAPES: dict[str, Callable[[int], dict[str, object]]] = {

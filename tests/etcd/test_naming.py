@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from adsum.core import validation
 from adsum.core.errors import Invalid
-from adsum.core.model import MAX_METADATA, MAX_TAGS, Instance, freeze
+from adsum.core.instance_texts import MAX_METADATA, MAX_TAGS
+from adsum.core.model import Instance, freeze
 from adsum.etcd import naming
 from tests.support import strategies
 

@@ -6,11 +6,11 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from adsum import stores
 from adsum.core.catalog import documents
@@ -23,7 +23,7 @@ from adsum.stores import memory
 from adsum.stores.batch_feed import MAX_QUEUED_BATCHES
 from adsum.stores.edit_log import MAX_RECORD_BYTES
 from adsum.stores.etcd import departed_services, edit_history
-from adsum.stores.sqlite import file
+from adsum.stores.sqlite import contents, fold
 from tests.stores.support import (
     STORE_URLS,
     StoreLocation,
@@ -133,9 +133,8 @@ async def test_a_service_whose_last_instance_was_removed_stays_known(location: S
 async def test_past_a_bound_the_service_with_the_oldest_removal_is_forgotten(
     location: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (memory, file, departed_services):
+    for module in (memory, contents, fold, departed_services):
         monkeypatch.setattr(module, "MAX_REMOVAL_REVISIONS", 2)
-    monkeypatch.setattr(file, "CHANGES_BETWEEN_DEPARTURE_TRIMS", 0)
     async with location.open() as store, open_follower(store) as follower:
         names = ["a", "b", "a", "c", "d"]
         for number, name in enumerate(names):

@@ -79,6 +79,8 @@ class FakeStore:
     def __init__(self) -> None:
         self.epoch = "e1"
         self.revision = 0
+        self.is_shared = True
+        """False: this registry is the only writer."""
         self.is_unavailable = False
         """Makes commits and confirmations raise `StoreUnavailable`."""
         self.error: Exception | None = None

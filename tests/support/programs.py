@@ -105,6 +105,8 @@ PROGRAMS: Final = {
     "ip": ExternalProgram("iproute2", "ip", "apt-get install iproute2", version=("-V",), after=("/usr/sbin", "/sbin")),
     "nsenter": ExternalProgram("nsenter", "nsenter", "apt-get install util-linux"),
     "unshare": ExternalProgram("unshare", "unshare", "apt-get install util-linux"),
+    "valgrind": ExternalProgram("valgrind", "valgrind", "apt-get install valgrind"),
+    "strace": ExternalProgram("strace", "strace", "apt-get install strace"),
     "curl": ExternalProgram("curl", "curl", "apt-get install curl"),
 }
 """Name → program. A test of a new program calls `need(NAME)` or has `pytest.mark.needs(NAME)`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,7 +14,7 @@ from adsum.core.model import Check, CheckKind, Instance, Key, Listing, Outcome, 
 from adsum.core.provenance import Cause, Provenance
 from adsum.ports import ProbeLag
 from adsum.telemetry import Logs, Telemetry, observer
-from adsum.telemetry.logs import LineEntry
+from adsum.telemetry.change_lines import json_change_lines
 from adsum.telemetry.observer import MAX_ENTRIES_PER_CHUNK
 from adsum.telemetry.request_timings import RequestTimings
 from tests.stores.support import put_token
@@ -90,13 +91,12 @@ def test_a_duration_counts_in_its_bucket_and_all_above() -> None:
 
 def test_the_lines_of_a_large_batch_are_formatted_in_the_writing_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: set[str] = set()
-    change_entry = observer.change_entry
 
-    def record_thread(revision: int, fact: Fact) -> LineEntry:
+    def record_thread(revision: int, facts: Sequence[Fact]) -> bytes:
         threads.add(threading.current_thread().name)
-        return change_entry(revision, fact)
+        return json_change_lines(revision, facts)
 
-    monkeypatch.setattr(observer, "change_entry", record_thread)
+    monkeypatch.setattr(observer, "CHANGE_LINES", {"json": record_thread})
     reading, writing = os.pipe()
     logs = Logs("info", "json", writing)
     changes = [

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from math import inf
 from typing import Final, Protocol
 
 from adsum.access.credentials import Credentials
@@ -65,7 +66,7 @@ class AccessControl:
         `on_refused` is called with the operation and the reason of each refusal.
         """
         self._registry = registry
-        self._clock = clock
+        self.clock = clock
         self._on_refused = on_refused
         self._failures = FailureLimiter()
         self._log_budget = TokenBucket(LOGGED_REFUSALS_RATE, LOGGED_REFUSALS_BURST)
@@ -86,7 +87,7 @@ class AccessControl:
         """The principal of callers that prove nothing. It has no scopes once the token `anonymous` has expired."""
         self.refresh()
         principal = self.tokens.anonymous
-        if principal.expires is not None and principal.expires <= self._clock.wall():
+        if principal.expires is not None and principal.expires <= self.clock.wall():
             return anonymous(NO_SCOPES)
         return principal
 
@@ -124,15 +125,23 @@ class AccessControl:
         if certificates is not None:
             principal = certificates.identify(certificate)
             if principal.token_id:
-                self.last_used[principal.token_id] = self._clock.wall()
+                self.last_used[principal.token_id] = self.clock.wall()
             return principal
         if self.jwts is not None and not token.startswith(TOKEN_PREFIX):
             return self.jwts.identify(token)
         id, secret = parse_token(token)
-        now = self._clock.wall()
+        now = self.clock.wall()
         known = verify(self.tokens.find(id), secret, now)
         self.last_used[id] = now
         return self.tokens.principal(id, known)
+
+    def remember(self, credentials: Credentials) -> RememberedCaller:
+        """Returns a caller that sends the same credentials with many requests."""
+        return RememberedCaller(self, credentials)
+
+    def allows(self, principal: Principal, action: Action, service: str) -> bool:
+        """Returns whether the principal may do the action on the service."""
+        return gate.decide(principal, action, (service,)) is gate.GateVerdict.ALLOWED
 
     def require(self, principal: Principal, action: Action, services: Iterable[str] = ()) -> None:
         """Returns if the principal may do the action. Raises what `gate.require` raises."""
@@ -151,15 +160,15 @@ class AccessControl:
         if not isinstance(error, REFUSALS):
             return
         self._on_refused(operation, error.reason)
-        if self._log_budget.take(self._clock.now()):
+        if self._log_budget.take(self.clock.now()):
             _log.warning("refused %s to %s: %s", operation, credentials.address, escape_unprintable(str(error)))
 
     async def slow_down(self, error: AdsumError, address: str) -> None:
         """Delays the answer to wrong credentials if the address has sent many. Missing ones are not delayed."""
         if isinstance(error, Unauthenticated) and error.reason != "no-credentials":
-            delay = self._failures.delay(address, self._clock.now())
+            delay = self._failures.delay(address, self.clock.now())
             if delay:
-                await self._clock.sleep(delay)
+                await self.clock.sleep(delay)
 
     def start(self) -> None:
         """Follows the registry, so that a revoked token ends its streams at once."""
@@ -183,3 +192,36 @@ class AccessControl:
                 # Whoever is revoked later must lose its streams, too.
                 _log.exception("the tokens of revision %d could not be taken over", self._registry.snapshot.revision)
             await self._registry.next_change()
+
+
+class RememberedCaller:
+    """A caller that sends the same credentials with many requests: its token is verified again only after a change."""
+
+    __slots__ = ("_access", "_credentials", "_ends_at", "_generation", "_principal")
+
+    def __init__(self, access: AccessControl, credentials: Credentials) -> None:
+        self._access = access
+        self._credentials = credentials
+        self._principal: Principal | None = None
+        """The principal that the token proves while no token changes. None: it is identified anew."""
+        self._generation = -1
+        self._ends_at = inf
+
+    def identify(self) -> Principal:
+        """Returns the principal as it is now. See `AccessControl.identify`, which also says what this raises."""
+        access = self._access
+        if self._principal is not None:
+            access.refresh()
+            now = access.clock.wall()
+            if access.tokens.generation == self._generation and now < self._ends_at:
+                access.last_used[self._principal.token_id] = now
+                return self._principal
+            self._principal = None
+        principal = access.identify(self._credentials)
+        if principal.secret_id:  # A secret proved it. Certificates and JWTs have caches of their own.
+            self._principal, self._generation = principal, access.tokens.generation
+            self._ends_at = inf if principal.expires is None else principal.expires
+        return principal
+
+    def __repr__(self) -> str:
+        return f"RememberedCaller({self._credentials!r})"

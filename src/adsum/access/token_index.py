@@ -59,6 +59,8 @@ class TokenIndex:
         self._known: dict[str, _Known] = {}
         self.anonymous = anonymous(default_anonymous)
         """The principal of callers that prove nothing."""
+        self.generation = 0
+        """Another number after each update that changed a token."""
         self.unreadable: dict[str, str] = {}
         """The problem of each token that is not accepted, by name: a later version wrote it, for example."""
 
@@ -96,6 +98,7 @@ class TokenIndex:
         if table is self._table:
             return changes
         before, self._table = self._table, table
+        self.generation += 1
         touched: set[str] = set()
         for name in before.keys() | table.keys():
             old, new = before.get(name), table.get(name)

@@ -8,7 +8,7 @@ from random import Random
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.p2c import TwoChoicesPicker
 from adsum.balance.picker import EMPTY_PICKER, Picker
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint, WeightedEndpoints
 
 
 class LeastRequest:
@@ -19,7 +19,7 @@ class LeastRequest:
     def build(
         self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
     ) -> Picker:
-        return LeastRequestPicker(tuple(choices), loads, rng) if choices else EMPTY_PICKER
+        return LeastRequestPicker(WeightedEndpoints.of(choices), loads, rng, previous) if choices else EMPTY_PICKER
 
 
 class LeastRequestPicker(TwoChoicesPicker):

@@ -6,7 +6,7 @@ several threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from math import exp
 from threading import Lock
 from typing import Final
@@ -60,6 +60,8 @@ class LoadTracker:
         self.decay = decay
         self._lock = Lock()
         self._loads: dict[str, EndpointLoad] = {}
+        self._departed: set[str] = set()
+        """The ids of the latest departures, and of earlier ones that had calls in flight."""
 
     def load_of(self, id: str) -> EndpointLoad:
         """Returns the load of the endpoint, and creates it if needed."""
@@ -73,15 +75,26 @@ class LoadTracker:
             load.in_flight += 1
         return load
 
-    def retain(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> None:
-        """Drops the loads of ids that are not in `ids` and have no call in flight, and of the ids in `replaced`.
+    def update_endpoints(self, came: Iterable[str], gone: Iterable[str], replaced: Iterable[str] = ()) -> None:
+        """Drops the loads of the ids in `gone` when they have no call in flight, and of the ids in `replaced` at once.
 
         The ids in `replaced` belong to other processes now. Calls in flight are still counted at the dropped loads.
         """
-        kept = set(ids)
-        for id, load in list(self._loads.items()):
-            if id in replaced or (id not in kept and not load.in_flight):
-                self._loads.pop(id, None)
+        for id in replaced:
+            self._loads.pop(id, None)
+        # A pick in another thread may start a call to an id that has just gone. So each is looked at twice.
+        busy = {id for id in self._departed.difference(came) if not self._drop_idle(id)}
+        self._departed = busy.union(gone)
+        for id in self._departed:
+            self._drop_idle(id)
+
+    def _drop_idle(self, id: str) -> bool:
+        """Drops the load of the id if it has no call in flight. Returns whether there is none now."""
+        load = self._loads.get(id)
+        if load is not None and not load.in_flight:
+            self._loads.pop(id, None)
+            return True
+        return load is None
 
     def __len__(self) -> int:
         return len(self._loads)

@@ -16,7 +16,7 @@ from adsum.balance.hashing import hash64, hash_pair
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import EMPTY_PICKER, NoEndpoint, Picker, pickable
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint, WeightedEndpoints
 
 TABLE_SIZE: Final = 65_537
 """The smaller table of the paper, a prime number. With more endpoints than slots, some get no slot."""
@@ -34,9 +34,10 @@ class Maglev:
     ) -> Picker:
         if not choices:
             return EMPTY_PICKER
-        members, weights = pickable(sorted(choices, key=_id))
+        given = WeightedEndpoints.of(choices)
+        members, weights = pickable(given.by_id())
         old = previous if isinstance(previous, MaglevPicker) and previous.shape == _shape(members, weights) else None
-        return MaglevPicker(tuple(choices), members, weights, old.slots if old else _fill(members, weights), rng)
+        return MaglevPicker(given, members, weights, old.slots if old else _fill(members, weights), rng)
 
 
 class MaglevPicker:
@@ -46,9 +47,9 @@ class MaglevPicker:
 
     def __init__(
         self,
-        choices: tuple[WeightedEndpoint, ...],
-        members: list[Endpoint],
-        weights: list[float],
+        choices: WeightedEndpoints,
+        members: Sequence[Endpoint],
+        weights: Sequence[float],
         slots: Sequence[int],
         rng: Random,
     ) -> None:
@@ -74,11 +75,11 @@ class MaglevPicker:
         raise NoEndpoint(f"all {len(self._members)} endpoints are excluded")
 
 
-def _shape(members: list[Endpoint], weights: list[float]) -> tuple[list[str], list[float]]:
-    return [endpoint.id for endpoint in members], weights
+def _shape(members: Sequence[Endpoint], weights: Sequence[float]) -> tuple[list[str], list[float]]:
+    return [endpoint.instance.id for endpoint in members], list(weights)
 
 
-def _fill(members: list[Endpoint], weights: list[float]) -> list[int]:
+def _fill(members: Sequence[Endpoint], weights: Sequence[float]) -> list[int]:
     """Returns the table: for each slot, the index of its member."""
     hashes = [hash_pair(endpoint.id) for endpoint in members]
     next_slots = [first % TABLE_SIZE for first, _ in hashes]
@@ -97,7 +98,7 @@ def _fill(members: list[Endpoint], weights: list[float]) -> list[int]:
     return slots
 
 
-def _turns(weights: list[float]) -> Iterator[int]:
+def _turns(weights: Sequence[float]) -> Iterator[int]:
     """Yields the index of the next member for ever. Every member has its first turn before any has its second.
 
     Members of equal weight have their turns together, so that the heap holds each weight only once.
@@ -111,7 +112,3 @@ def _turns(weights: list[float]) -> Iterator[int]:
         _, order, turn = due[0]
         yield from lanes[-order]
         heapreplace(due, ((turn + 1) / -order, order, turn + 1))
-
-
-def _id(choice: WeightedEndpoint) -> str:
-    return choice.endpoint.instance.id

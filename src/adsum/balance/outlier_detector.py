@@ -8,7 +8,7 @@ of ejections by one. The share of ejected endpoints is bounded; when more fail, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from math import sqrt
 from typing import Final
 
@@ -76,16 +76,20 @@ class OutlierDetector:
         self._records: dict[str, CallRecord] = {}
         self._sweep_at: float | None = None
 
-    def update_endpoints(self, ids: Iterable[str], replaced: Set[str] = frozenset()) -> list[EjectionEvent]:
-        """Sets the ids of all endpoints, usable or not; the records of others are dropped.
+    def update_endpoints(
+        self, came: Iterable[str], gone: Collection[str] = (), replaced: Set[str] = frozenset()
+    ) -> list[EjectionEvent]:
+        """Adds the endpoints that came, usable or not, and drops the records of those that are gone.
 
         The ids in `replaced` belong to other processes than before, whose records start empty. If fewer endpoints than
         before may be ejected, those whose time ends first become active.
         """
         events = [self._move(self._records[id], EjectionCause.PROCESS_REPLACED) for id in self.ejected & replaced]
-        before = {id: record for id, record in self._records.items() if id not in replaced}
-        self._records = {id: before.get(id) or CallRecord(id) for id in ids}
-        self.ejected = frozenset(id for id in self.ejected if id in self._records)
+        for id in gone:
+            self._records.pop(id, None)
+        self.ejected = self.ejected.difference(gone)
+        self._records |= {id: CallRecord(id) for id in came if id not in self._records}
+        self._records |= {id: CallRecord(id) for id in replaced}
         surplus = len(self.ejected) - self.options.max_ejected(len(self._records))
         if surplus <= 0:
             return events
@@ -145,7 +149,7 @@ class OutlierDetector:
                 for record in self._records.values()
                 if record.state is EjectionState.ACTIVE and record.calls >= self.options.min_calls
             ),
-            key=lambda record: -record.failure_rate,
+            key=lambda record: (-record.failure_rate, record.id),
         )
         if len(judged) < self.options.min_endpoints:
             return []

@@ -11,23 +11,38 @@ from collections.abc import Set
 from random import Random
 
 from adsum.balance.load_tracker import EndpointLoad, LoadTracker
-from adsum.balance.picker import EXTRA_SAMPLES, pickable, sample_remaining
-from adsum.balance.sampler import sampler
+from adsum.balance.picker import EXTRA_SAMPLES, Picker, pickable, sample_remaining
+from adsum.balance.sampler import Sampler, sampler
+from adsum.core.endpoint_changes import amended, endpoint_changes
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoints
 
 
 class TwoChoicesPicker:
     """The picker of the policies that compare two endpoints. The policy defines `is_busier`."""
 
-    __slots__ = ("_loads", "_members", "_rng", "_sample_pair", "_weights", "choices")
+    __slots__ = ("_loads", "_members", "_rng", "_sample_pair", "_sampler", "_tracker", "_weights", "choices")
 
-    def __init__(self, choices: tuple[WeightedEndpoint, ...], loads: LoadTracker, rng: Random) -> None:
+    def __init__(
+        self, choices: WeightedEndpoints, loads: LoadTracker, rng: Random, previous: Picker | None = None
+    ) -> None:
+        """The loads of members that `previous` has, too, come from there."""
         self.choices = choices
         self._members, self._weights = pickable(choices)
-        self._loads: list[EndpointLoad] = [loads.load_of(endpoint.id) for endpoint in self._members]
+        self._tracker = loads
         self._rng = rng
-        self._sample_pair = sampler(self._weights, rng).sample_pair
+        known = previous if isinstance(previous, TwoChoicesPicker) and previous._tracker is loads else None
+        self._loads = self._loads_of_members(known)
+        is_reusable = known is not None and known._rng is rng and known._weights == self._weights
+        self._sampler: Sampler = known._sampler if known and is_reusable else sampler(self._weights, rng)
+        self._sample_pair = self._sampler.sample_pair
+
+    def _loads_of_members(self, known: TwoChoicesPicker | None) -> list[EndpointLoad]:
+        load_of = self._tracker.load_of
+        if known is None:
+            return [load_of(endpoint.instance.id) for endpoint in self._members]
+        changes = endpoint_changes(known._members, self._members)
+        return amended(known._loads, changes, lambda endpoint: load_of(endpoint.instance.id))
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
         if exclude:

@@ -15,7 +15,7 @@ from typing import Final
 from adsum.balance.load_tracker import EndpointLoad, LoadTracker
 from adsum.balance.p2c import TwoChoicesPicker
 from adsum.balance.picker import EMPTY_PICKER, Picker
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint, WeightedEndpoints
 
 UNSEEN_PENALTY: Final = 1e6
 """Seconds, the cost of an endpoint while its first call is in flight: more than any latency."""
@@ -31,7 +31,7 @@ class PeakEwma:
     def build(
         self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
     ) -> Picker:
-        return PeakEwmaPicker(tuple(choices), loads, rng) if choices else EMPTY_PICKER
+        return PeakEwmaPicker(WeightedEndpoints.of(choices), loads, rng, previous) if choices else EMPTY_PICKER
 
 
 class PeakEwmaPicker(TwoChoicesPicker):
@@ -43,8 +43,10 @@ class PeakEwmaPicker(TwoChoicesPicker):
 
     __slots__ = ("_decay",)
 
-    def __init__(self, choices: tuple[WeightedEndpoint, ...], loads: LoadTracker, rng: Random) -> None:
-        super().__init__(choices, loads, rng)
+    def __init__(
+        self, choices: WeightedEndpoints, loads: LoadTracker, rng: Random, previous: Picker | None = None
+    ) -> None:
+        super().__init__(choices, loads, rng, previous)
         self._decay = loads.decay
 
     def is_busier(self, first: int, second: int) -> bool:

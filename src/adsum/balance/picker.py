@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from itertools import compress
 from random import Random
 from typing import Final, NoReturn, Protocol
 
 from adsum.balance.load_tracker import LoadTracker
 from adsum.core.errors import AdsumError
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import NO_ENDPOINTS, WeightedEndpoint, WeightedEndpoints
 
 EXTRA_SAMPLES: Final = 8
 """The number of draws, plus one for each excluded endpoint, after which a policy looks at every endpoint (O(n))."""
@@ -23,7 +24,7 @@ class Picker(Protocol):
     """Picks from one fixed set of endpoints. It may be used from several threads."""
 
     @property
-    def choices(self) -> tuple[WeightedEndpoint, ...]:
+    def choices(self) -> WeightedEndpoints:
         """The endpoints and weights from which it was built."""
         ...
 
@@ -59,7 +60,7 @@ class Policy(Protocol):
 class EmptyPicker:
     """The picker for an empty set of endpoints."""
 
-    choices: tuple[WeightedEndpoint, ...] = ()
+    choices: WeightedEndpoints = NO_ENDPOINTS
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> NoReturn:
         raise NoEndpoint("there is no endpoint to pick")
@@ -68,15 +69,17 @@ class EmptyPicker:
 EMPTY_PICKER: Final = EmptyPicker()
 
 
-def pickable(choices: Sequence[WeightedEndpoint]) -> tuple[list[Endpoint], list[float]]:
+def pickable(choices: WeightedEndpoints) -> tuple[Sequence[Endpoint], Sequence[float]]:
     """Returns the endpoints that can be picked, and their weights: those with a weight above 0.
 
     If there are none, all endpoints can be picked, with the same weight.
     """
-    weighted = [choice for choice in choices if choice.weight > 0.0]
-    if not weighted:
-        return [choice.endpoint for choice in choices], [1.0] * len(choices)
-    return [choice.endpoint for choice in weighted], [choice.weight for choice in weighted]
+    endpoints, weights = choices.endpoints, choices.weights
+    if weights and weights[0] > 0.0 and (all_equal(weights) or min(weights) > 0.0):
+        return endpoints, weights
+    if not any(weights):
+        return endpoints, (1.0,) * len(endpoints)
+    return tuple(compress(endpoints, weights)), tuple(filter(None, weights))
 
 
 def all_equal(weights: Sequence[float]) -> bool:

@@ -20,7 +20,7 @@ from typing import Final
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import EMPTY_PICKER, EXTRA_SAMPLES, NoEndpoint, Picker, all_equal, pickable, sample_remaining
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint, WeightedEndpoints
 
 VirtualTime = tuple[float, float]
 """A deadline, and the negative weight of its lane: of equal deadlines, that of the heavier lane comes first. A `mark`
@@ -45,14 +45,15 @@ class RoundRobin:
     ) -> Picker:
         if not choices:
             return EMPTY_PICKER
-        members, weights = pickable(sorted(choices, key=_id))
+        given = WeightedEndpoints.of(choices)
+        members, weights = pickable(given.by_id())
         if isinstance(previous, RotationPicker | WeightedRotationPicker):
             mark = previous.mark
         else:
             mark = _random_mark(weights, rng)
         if all_equal(weights):
-            return RotationPicker(tuple(choices), members, weights[0], mark)
-        return WeightedRotationPicker(tuple(choices), members, weights, mark, rng)
+            return RotationPicker(given, members, weights[0], mark)
+        return WeightedRotationPicker(given, members, weights, mark, rng)
 
 
 class RotationPicker:
@@ -61,7 +62,7 @@ class RotationPicker:
     __slots__ = ("_members", "_next", "_weight", "choices")
 
     def __init__(
-        self, choices: tuple[WeightedEndpoint, ...], members: list[Endpoint], weight: float, mark: VirtualTime
+        self, choices: WeightedEndpoints, members: Sequence[Endpoint], weight: float, mark: VirtualTime
     ) -> None:
         self.choices = choices
         self._members = members
@@ -113,9 +114,9 @@ class WeightedRotationPicker:
 
     def __init__(
         self,
-        choices: tuple[WeightedEndpoint, ...],
-        members: list[Endpoint],
-        weights: list[float],
+        choices: WeightedEndpoints,
+        members: Sequence[Endpoint],
+        weights: Sequence[float],
         mark: VirtualTime,
         rng: Random,
     ) -> None:
@@ -173,7 +174,7 @@ class WeightedRotationPicker:
             self._upcoming = upcoming[::-1]
 
 
-def _random_mark(weights: list[float], rng: Random) -> VirtualTime:
+def _random_mark(weights: Sequence[float], rng: Random) -> VirtualTime:
     """Returns a random time within the cycle of the slowest lane."""
     return rng.random() / max(min(weights), max(weights) * MIN_WEIGHT_SHARE), 0.0
 
@@ -187,7 +188,3 @@ def _served(picks_per_cycle: float, weight: float, mark: VirtualTime) -> int:
     while ((served + 0.5) / picks_per_cycle, -weight) <= mark:
         served += 1
     return served
-
-
-def _id(choice: WeightedEndpoint) -> str:
-    return choice.endpoint.instance.id

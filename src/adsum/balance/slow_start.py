@@ -5,7 +5,7 @@ The factor is Envoy's ("Slow start mode"): max(min_factor, (max(age, 1 s) / wind
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
@@ -57,8 +57,8 @@ class SlowStartTracker:
         self._ramping: set[str] = set()
         self._updated_at = -inf
 
-    def update_endpoints(self, usable: Iterable[str], now: float, replaced: Set[str] = frozenset()) -> None:
-        """Sets the ids that are usable from now on. Those in `replaced` belong to other processes, and start again.
+    def update_endpoints(self, came: Iterable[str], gone: Iterable[str], now: float) -> None:
+        """Adds the ids that are usable from now on, or whose process was replaced; drops those no longer usable.
 
         Endpoints of the first view have the factor 1.0, since it is not known for how long they have been usable. An
         endpoint that stops being usable starts again when it is usable again.
@@ -66,11 +66,14 @@ class SlowStartTracker:
         if not self._slow_start.window:
             return
         if self._since is None:
-            self._since = dict.fromkeys(usable, -inf)
+            self._since = dict.fromkeys(came, -inf)
             return
-        before = {id: since for id, since in self._since.items() if id not in replaced}
-        self._since = {id: before.get(id, now) for id in usable}
-        self._ramping = {id for id in self._ramping if id in self._since} | (self._since.keys() - before.keys())
+        for id in gone:
+            self._since.pop(id, None)
+            self._ramping.discard(id)
+        for id in came:
+            self._since[id] = now
+            self._ramping.add(id)
 
     def factors(self, now: float) -> Mapping[str, float]:
         """Returns the factor of each endpoint that is still rising; all others have 1.0."""

@@ -7,9 +7,9 @@ from random import Random
 
 from adsum.balance.load_tracker import LoadTracker
 from adsum.balance.picker import EMPTY_PICKER, EXTRA_SAMPLES, Picker, pickable, sample_remaining
-from adsum.balance.sampler import sampler
+from adsum.balance.sampler import Sampler, sampler
 from adsum.core.model import Endpoint
-from adsum.core.selection import WeightedEndpoint
+from adsum.core.weighted_endpoints import WeightedEndpoint, WeightedEndpoints
 
 
 class WeightedRandom:
@@ -20,19 +20,22 @@ class WeightedRandom:
     def build(
         self, choices: Sequence[WeightedEndpoint], loads: LoadTracker, rng: Random, previous: Picker | None = None
     ) -> Picker:
-        return WeightedRandomPicker(tuple(choices), rng) if choices else EMPTY_PICKER
+        return WeightedRandomPicker(WeightedEndpoints.of(choices), rng, previous) if choices else EMPTY_PICKER
 
 
 class WeightedRandomPicker:
     """Samples endpoints by weight in O(1)."""
 
-    __slots__ = ("_members", "_rng", "_sample", "_weights", "choices")
+    __slots__ = ("_members", "_rng", "_sample", "_sampler", "_weights", "choices")
 
-    def __init__(self, choices: tuple[WeightedEndpoint, ...], rng: Random) -> None:
+    def __init__(self, choices: WeightedEndpoints, rng: Random, previous: Picker | None = None) -> None:
         self.choices = choices
         self._members, self._weights = pickable(choices)
         self._rng = rng
-        self._sample = sampler(self._weights, rng).sample
+        known = previous if isinstance(previous, WeightedRandomPicker) and previous._rng is rng else None
+        is_reusable = known is not None and known._weights == self._weights
+        self._sampler: Sampler = known._sampler if known and is_reusable else sampler(self._weights, rng)
+        self._sample = self._sampler.sample
 
     def pick(self, hash_key: bytes | str | None = None, exclude: Set[str] | None = None) -> Endpoint:
         endpoint = self._members[self._sample()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
@@ -9,7 +10,11 @@ from typing import Final
 WILDCARD_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with
 """The addresses of a program that listens on every address of its host."""
 MAX_CACHED_ADDRESSES: Final = 65_536
-"""Addresses whose parsing is cached. Past it those used longest ago are parsed again."""
+"""Addresses other than usual IPv4 ones whose parsing is cached. Past it those used longest ago are parsed again."""
+IPV4_OCTET_PATTERN: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+"""A number of an IPv4 address as text."""
+
+_IPV4 = re.compile(rf"{IPV4_OCTET_PATTERN}(?:\.{IPV4_OCTET_PATTERN}){{3}}")
 
 
 def format_host_port(address: str, port: int) -> str:
@@ -17,9 +22,18 @@ def format_host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-@lru_cache(maxsize=MAX_CACHED_ADDRESSES)  # Thousands of instances share a host, and each of their changes looks it up.
+def is_ipv4_address(address: str) -> bool:
+    """Returns whether the text is an IPv4 address."""
+    return _IPV4.fullmatch(address) is not None
+
+
 def is_ip_address(address: str) -> bool:
     """Returns whether the text is an IP address (without brackets), rather than a host name."""
+    return _IPV4.fullmatch(address) is not None or _can_be_parsed(address)
+
+
+@lru_cache(maxsize=MAX_CACHED_ADDRESSES)  # Thousands of instances share a host, and each of their changes looks it up.
+def _can_be_parsed(address: str) -> bool:
     try:
         ip_address(address)
     except ValueError:

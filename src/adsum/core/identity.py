@@ -15,7 +15,8 @@ from adsum.core.addresses import format_host_port
 DIGEST_BYTES: Final = 6
 """Bytes of a holder's digest. Consumers tell processes apart by it; it can't be used to renew or deregister."""
 MAX_CACHED_IDENTITIES: Final = 65_536
-"""Canonical addresses, and digests of holders, that are cached. Past it those used longest ago are computed again."""
+"""Canonical IPv6 addresses, and digests of holders, that are cached. Past it those used longest ago are computed
+again."""
 
 DIALECT_HOLDERS: Final = frozenset({"etcd-naming"})
 """Holders under which a dialect lists the registrations of its own system. Like an empty holder, they name no
@@ -67,7 +68,15 @@ def process_name(holder: str) -> str:
 
 def canonical_place(address: str, port: int, scheme: str) -> Place:
     """Returns the place with its address in canonical form."""
-    return Place(_canonical(address), port, scheme)
+    return Place(canonical_address(address), port, scheme)
+
+
+def canonical_address(address: str) -> str:
+    """Returns the address in canonical form: the address itself if it is that already."""
+    if ":" in address:
+        return _canonical_ipv6(address)
+    name = address.rstrip(".").lower()
+    return address if name == address else name  # Not the copy, to save its memory.
 
 
 @lru_cache(MAX_CACHED_IDENTITIES)
@@ -78,9 +87,7 @@ def holder_digest(holder: str) -> str:
 
 
 @lru_cache(MAX_CACHED_IDENTITIES)
-def _canonical(address: str) -> str:
-    if ":" not in address:
-        return address.rstrip(".").lower()
+def _canonical_ipv6(address: str) -> str:
     ip = ipaddress.ip_address(address)
     mapped = getattr(ip, "ipv4_mapped", None)
     return str(mapped or ip)

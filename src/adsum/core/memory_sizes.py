@@ -16,8 +16,8 @@ TEXT_OVERHEAD_BYTES: Final = 100
 """Bytes of a text besides its characters: the Python object and its slot in a tuple or dictionary."""
 MAX_CHARACTER_BYTES: Final = 4
 """The most bytes of a character in a text that is not ASCII."""
-PAGE_COPIES: Final = 2
-"""Copies of a text in the pages: one in the part of its instance, one in the joined page."""
+PAGE_COPIES: Final = 1
+"""Copies of a text in the pages: the page of its service has one."""
 
 
 def text_size(value: str) -> int:

@@ -7,23 +7,24 @@ never compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
 from adsum.core import validation
 from adsum.core.addresses import format_host_port
 from adsum.core.errors import Invalid
-from adsum.core.identity import Place, ProcessIdentity, canonical_place
-from adsum.core.memory_sizes import CHECK_BYTES, LISTING_BYTES, page_text_size, text_size
+from adsum.core.identity import HostPort, Place, ProcessIdentity, canonical_address, canonical_place
+from adsum.core.instance_texts import require_metadata, require_tags
+from adsum.core.memory_sizes import CHECK_BYTES, LISTING_BYTES, text_size
 from adsum.core.provenance import Provenance
 
 MAX_WEIGHT: Final = 1000
-MAX_TAGS: Final = 64
-MAX_METADATA: Final = 64
 MAX_CHECKS: Final = 8
 MAX_HEADERS: Final = 16
 MAX_STREAK: Final = 100
@@ -32,6 +33,9 @@ MIN_INTERVAL, MAX_INTERVAL = 0.1, 3_600.0
 MAX_TIMEOUT: Final = 60.0
 MAX_GRACE: Final = 7 * 86_400.0
 MAX_OVERRIDE: Final = 30 * 86_400.0
+
+MAX_SHARED_SIZES: Final = 4_096
+"""Different sizes of registrations that share one number. Past it those used longest ago are no longer shared."""
 
 DEFAULT_TTL: Final = 15.0
 DEFAULT_GRACE: Final = 60.0
@@ -96,8 +100,7 @@ class Result(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """The outcome of one probe: its result, a note for people, and how many seconds it took.
 
     The note is cut at `validation.MAX_VALUE_LENGTH`.
@@ -108,8 +111,7 @@ class Outcome:
     took: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Struct, frozen=True, gc=False):
     """One running provider, as it declared itself."""
 
     service: str
@@ -120,20 +122,23 @@ class Instance:
     zone: str = ""
     weight: int = 1
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=empty_mapping)
+    metadata: Mapping[str, str] = EMPTY_MAPPING
 
     def __post_init__(self) -> None:
         validation.service_name("service", self.service)
         validation.instance_id("id", self.id)
         validation.address("address", self.address)
-        validation.whole_number("port", self.port, 1, validation.MAX_PORT)
+        if not 1 <= self.port <= validation.MAX_PORT:  # A call costs more than the comparison.
+            validation.whole_number("port", self.port, 1, validation.MAX_PORT)
         validation.scheme("scheme", self.scheme)
-        validation.text("zone", self.zone)
-        validation.whole_number("weight", self.weight, 0, MAX_WEIGHT)
+        if self.zone:
+            validation.text("zone", self.zone)
+        if not 0 <= self.weight <= MAX_WEIGHT:
+            validation.whole_number("weight", self.weight, 0, MAX_WEIGHT)
         if self.tags:
-            validation.texts("tags", self.tags, MAX_TAGS)
+            require_tags(self.tags)
         if self.metadata:
-            validation.mapping("metadata", self.metadata, MAX_METADATA)
+            require_metadata(self.metadata)
 
     @property
     def key(self) -> Key:
@@ -143,6 +148,11 @@ class Instance:
     def place(self) -> Place:
         """The place where clients reach the instance."""
         return canonical_place(self.address, self.port, self.scheme)
+
+    @property
+    def host_port(self) -> HostPort:
+        """The address and port of the place."""
+        return HostPort(canonical_address(self.address), self.port)
 
     @property
     def authority(self) -> str:
@@ -155,8 +165,7 @@ class Instance:
         return f"{self.scheme}://{self.authority}"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True, gc=False):
     """A health check: what to probe, how often, and after how many outcomes in a row the status changes.
 
     The probe goes to the instance's own address, to `port` if it is set, else to the instance's port. `rise` passes in
@@ -175,7 +184,7 @@ class Check:
     port: int | None = None
     path: str = "/"
     method: str = "GET"
-    headers: Mapping[str, str] = field(default_factory=empty_mapping)
+    headers: Mapping[str, str] = EMPTY_MAPPING
     expect: tuple[tuple[int, int], ...] = ((200, 299),)
     grpc_service: str = ""
     tls: bool = False
@@ -202,8 +211,7 @@ class Check:
         validation.text("grpc_service", self.grpc_service)
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Struct, frozen=True, gc=False):
     """A request to be listed: an instance, and how it proves that it is alive.
 
     `ttl` is the length of its lease in seconds (None: no lease, listed until deregistered). `grace` is how long the
@@ -216,20 +224,19 @@ class Registration:
     grace: float = DEFAULT_GRACE
     checks: tuple[Check, ...] = ()
     holder: str = ""
-    size: int = field(init=False, repr=False, compare=False)
-    """Bytes of memory in a registry, estimated."""
+    size: int = 0
+    """Bytes of memory in a registry, estimated: computed, whatever is given."""
 
     def __post_init__(self) -> None:
-        if self.ttl is not None:
+        if self.ttl is not None and not MIN_TTL <= self.ttl <= MAX_TTL:
             validation.seconds("ttl", self.ttl, MIN_TTL, MAX_TTL)
-        validation.seconds("grace", self.grace, 0.0, MAX_GRACE)
-        validation.text("holder", self.holder)
-        if len(self.checks) > MAX_CHECKS:
-            raise Invalid("checks", f"must be at most {MAX_CHECKS}, not {len(self.checks)}")
-        names = {check.name for check in self.checks}
-        if len(names) != len(self.checks):
-            raise Invalid("checks", "must have different names")
-        object.__setattr__(self, "size", _memory_size(self.instance, self.checks))
+        if not 0.0 <= self.grace <= MAX_GRACE:
+            validation.seconds("grace", self.grace, 0.0, MAX_GRACE)
+        if self.holder:
+            validation.text("holder", self.holder)
+        if self.checks:
+            _require_checks(self.checks)
+        force_setattr(self, "size", _memory_size(self.instance, self.checks))
 
     @property
     def key(self) -> Key:
@@ -244,19 +251,31 @@ class Registration:
 def _memory_size(instance: Instance, checks: Iterable[Check]) -> int:
     """Estimates the bytes of memory of a registration. The estimate is too high if it shares texts with others."""
     size = LISTING_BYTES
-    for tag in instance.tags:
-        size += page_text_size(tag)
-    for key, value in instance.metadata.items():
-        size += page_text_size(key) + page_text_size(value)
+    if instance.tags:
+        size += require_tags(instance.tags)
+    if instance.metadata:
+        size += require_metadata(instance.metadata)
     for check in checks:
         size += CHECK_BYTES + text_size(check.path)
         for name, value in check.headers.items():
             size += text_size(name) + text_size(value)
+    return _shared_size(size)
+
+
+@lru_cache(MAX_SHARED_SIZES)
+def _shared_size(size: int) -> int:
+    """Returns the number as an object that equal numbers share, to save memory."""
     return size
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+def _require_checks(checks: Sequence[Check]) -> None:
+    if len(checks) > MAX_CHECKS:
+        raise Invalid("checks", f"must be at most {MAX_CHECKS}, not {len(checks)}")
+    if len({check.name for check in checks}) != len(checks):
+        raise Invalid("checks", "must have different names")
+
+
+class Override(Struct, frozen=True, gc=False):
     """A declared status that outranks evidence, with its author and reason.
 
     `length` is how many seconds it lasts; None lasts until it is cleared. The time starts when it is set, and again
@@ -286,22 +305,19 @@ MAX_SHARED_STATUSES: Final = 4_096
 _NO_CHECKS: Final[Mapping[str, Status]] = MappingProxyType({})
 
 
-def _no_checks() -> Mapping[str, Status]:
-    return _NO_CHECKS
-
-
 def freeze_statuses(checks: Mapping[str, Status]) -> Mapping[str, Status]:
     """Returns an immutable copy of the statuses of checks by name. Equal copies are one object, to save memory."""
+    if not checks:
+        return _NO_CHECKS
     return _frozen_statuses(tuple(checks.items()))
 
 
 @lru_cache(MAX_SHARED_STATUSES)
 def _frozen_statuses(checks: tuple[tuple[str, Status], ...]) -> Mapping[str, Status]:
-    return MappingProxyType(dict(checks)) if checks else _NO_CHECKS
+    return MappingProxyType(dict(checks))
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True, gc=False):
     """The catalog's entry for an instance: its registration, the evidence, the override and the resulting status.
 
     `checks` holds the status of each check by name. `provenance` is that of the last change of any field. `since` is
@@ -311,21 +327,26 @@ class Listing:
     registration: Registration
     provenance: Provenance
     lease: LeaseState = LeaseState.HELD
-    checks: Mapping[str, Status] = field(default_factory=_no_checks)
+    checks: Mapping[str, Status] = _NO_CHECKS
     override: Override | None = None
     since: float = 0.0
     owner: str = ""
-    status: Status = field(init=False)
+    status: Status = Status.PASSING
+    """Computed, whatever is given."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "status", self.override.status if self.override else self.evidence)
+        status = self.override.status if self.override is not None else self.evidence
+        if self.status is not status:
+            force_setattr(self, "status", status)
 
     @property
     def evidence(self) -> Status:
         """The worst status of lease and checks, without the override."""
         if self.lease is LeaseState.LAPSED:
             return Status.CRITICAL
-        return max(self.checks.values(), key=_SEVERITY.__getitem__, default=Status.PASSING)
+        if not self.checks:
+            return Status.PASSING
+        return max(self.checks.values(), key=_SEVERITY.__getitem__)
 
     @property
     def instance(self) -> Instance:
@@ -336,8 +357,7 @@ class Listing:
         return self.registration.instance.key
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, gc=False):
     """An instance as a consumer sees it.
 
     `holder_digest` identifies the instance's holder: it changes when another process takes the id. "" if the holder is

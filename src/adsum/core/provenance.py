@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Cause(StrEnum):
@@ -36,8 +37,7 @@ class Cause(StrEnum):
         return cls.UNKNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class Provenance:
+class Provenance(Struct, frozen=True, gc=False):
     """The cause and the actor of a change, the actor's reason, and the wall-clock time.
 
     The actor is who proved to have made the change: the name of a token or of a certificate, `anonymous@ADDRESS`, or a

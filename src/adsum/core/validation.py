@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from adsum.core.addresses import MAX_CACHED_ADDRESSES
+from adsum.core.addresses import IPV4_OCTET_PATTERN, MAX_CACHED_ADDRESSES
 from adsum.core.errors import Invalid
 
 MAX_SERVICE_NAME_LENGTH: Final = 63
@@ -27,8 +27,8 @@ MAX_TEXT_LENGTH: Final = 128
 MAX_VALUE_LENGTH: Final = 1024
 """Characters of a metadata value, a reason or a check's path."""
 MAX_PORT: Final = 65_535
-FIRST_MULTICAST_OCTET: Final = 224
-"""The lowest first octet of IPv4 addresses that are multicast (224/4) or reserved (240/4)."""
+MAX_CACHED_NAMES: Final = 4_096
+"""Valid names of services, and valid schemes, that are cached. Past it those used longest ago are checked again."""
 
 NAME_PATTERN: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 NAME_RULE: Final = f"1 to {MAX_SERVICE_NAME_LENGTH} of a-z, 0-9 and inner hyphens"
@@ -46,8 +46,9 @@ HEADER_NAME_PATTERN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}"
 
 _NAME = re.compile(NAME_PATTERN)
 _ID = re.compile(ID_PATTERN)
-_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+_UNICAST_OCTET = r"(?:22[0-3]|2[01][0-9]|1[0-9][0-9]|[1-9][0-9]?)"
+_UNICAST_IPV4 = re.compile(rf"{_UNICAST_OCTET}(?:\.{IPV4_OCTET_PATTERN}){{3}}")
+"""IPv4 addresses below multicast (224/4) and reserved ones (240/4), without 0/8."""
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _SCHEME = re.compile(SCHEME_PATTERN)
@@ -57,6 +58,7 @@ _LOGIN = re.compile(r"//[^?]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+@lru_cache(MAX_CACHED_NAMES)
 def service_name(field: str, value: str) -> None:
     """Requires one DNS label: 1 to 63 of a-z, 0-9 and inner hyphens."""
     if not _NAME.fullmatch(value):
@@ -80,6 +82,8 @@ def address(field: str, value: str) -> None:
 
     Refuses unspecified and multicast addresses, which no client can connect to.
     """
+    if _UNICAST_IPV4.fullmatch(value):
+        return  # The usual case, without the slow parser of the library.
     problem = _address_problem(value)
     if problem is not None:
         raise Invalid(field, problem)
@@ -89,8 +93,6 @@ def address(field: str, value: str) -> None:
     maxsize=MAX_CACHED_ADDRESSES
 )  # Thousands of instances share a host, and parsing an address is the slowest validation.
 def _address_problem(value: str) -> str | None:
-    if _IPV4.fullmatch(value) and 0 < int(value[: value.index(".")]) < FIRST_MULTICAST_OCTET:
-        return None  # The usual case, without the slow parser of the library.
     try:
         ip = ipaddress.ip_address(value)
     except ValueError:
@@ -103,6 +105,7 @@ def _address_problem(value: str) -> str | None:
     return None
 
 
+@lru_cache(MAX_CACHED_NAMES)
 def scheme(field: str, value: str) -> None:
     """Requires a URL scheme in lower case, at most 16 characters."""
     if not _SCHEME.fullmatch(value):

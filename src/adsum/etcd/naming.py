@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from adsum.core.errors import Invalid
 from adsum.core.identity import holder_digest
-from adsum.core.model import MAX_METADATA, Instance, freeze
+from adsum.core.instance_texts import MAX_METADATA
+from adsum.core.model import Instance, freeze
 from adsum.core.validation import MAX_ID_LENGTH, mapping, service_name
 
 ADSUM_FIELD: Final = "Adsum"

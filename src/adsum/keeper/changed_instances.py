@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
+
+from msgspec import Struct
 
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
@@ -17,8 +18,7 @@ RENEWING_CAUSES: Final = frozenset({Cause.REGISTERED, Cause.REREGISTERED, Cause.
 """The causes of changes that renew a lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedInstance:
+class ChangedInstance(Struct, frozen=True, gc=False):
     """A changed instance: its new listing (None: it was removed), and whether its lease was renewed in between."""
 
     key: Key
@@ -56,14 +56,14 @@ def handed_over_instances(
 
 
 def _from_recent_changes(revision: int, service: ServiceSnapshot) -> Iterator[ChangedInstance]:
-    renewed: dict[str, bool] = {}
+    renewed: dict[Key, bool] = {}
     for change in reversed(service.recent_changes):
         if change.revision <= revision:
             break
         is_renewal = change.listed and change.provenance.cause in RENEWING_CAUSES
-        renewed[change.id] = renewed.get(change.id, False) or is_renewal
-    for id, was_renewed in renewed.items():
-        yield ChangedInstance(Key(service.name, id), service.listings.get(id), was_renewed)
+        renewed[change.key] = renewed.get(change.key, False) or is_renewal
+    for key, was_renewed in renewed.items():
+        yield ChangedInstance(key, service.listings.get(key.id), was_renewed)
 
 
 def _from_comparison(before: ServiceSnapshot, after: ServiceSnapshot) -> Iterator[ChangedInstance]:

@@ -82,6 +82,8 @@ class CheckKeeper:
         """Follows the change of an instance: adds, replaces and removes its checks."""
         key, listing = changed.key, changed.listing
         checks = listing.registration.checks if listing is not None else ()
+        if not checks and key not in self._states:
+            return
         names = {check.name for check in checks}
         for name in [name for name in self._states.get(key, ()) if name not in names]:
             self._remove(key, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from random import Random
 from typing import Final
 
@@ -27,8 +27,8 @@ from adsum.registry import Registry
 
 SNAPSHOT_POLL_INTERVAL: Final = 0.1
 """Seconds between two looks for a new snapshot. A look costs one comparison, and a burst of changes is one look."""
-MAX_UPDATES_PER_TURN: Final = 1_000
-"""Changed instances that are followed before other tasks run."""
+MAX_UPDATES_PER_TURN: Final = 100
+"""Changed instances that are followed before other tasks run: requests wait meanwhile."""
 
 _log = logging.getLogger("adsum.keeper")
 
@@ -146,28 +146,43 @@ class Keeper:
         if before is after and kept_before is self._kept_shards:
             return
         self._snapshot = after
-        for number, changed in enumerate(self._kept_changes(before, after, kept_before), 1):
+        if before.epoch == after.epoch:
+            changes = list(changed_instances(before, after))
+            await self._update_all(self._kept_changes(changes, before, after, kept_before))
+            await self._note_newcomers(changes, after)
+        else:  # A catalog that was just loaded may be large, so that no list of it is made.
+            all_changes = changed_instances(before, after)
+            await self._update_all(self._kept_changes(all_changes, before, after, kept_before))
+        self._empty_services.update(before, after, kept_before, self._kept_shards)
+
+    async def _update_all(self, changes: Iterable[ChangedInstance]) -> None:
+        """Follows these changes. Other tasks run in between."""
+        for number, changed in enumerate(changes, 1):
             self._update(changed)
             if number % MAX_UPDATES_PER_TURN == 0:
                 await self._clock.sleep(0)
-        if before.epoch == after.epoch:
-            self._note_newcomers(before, after)
-        self._empty_services.update(before, after, kept_before, self._kept_shards)
 
-    def _note_newcomers(self, before: Snapshot, after: Snapshot) -> None:
+    async def _note_newcomers(self, changes: Sequence[ChangedInstance], after: Snapshot) -> None:
         """Notes new instances of all services: they may be at the place of an instance that this node keeps."""
-        for changed in reversed(list(changed_instances(before, after))):  # Roughly in the order in which they came.
+        if not after.address_index.shared_count and not self._leases.has_abandoned:
+            return  # No two instances are at one place, as in most catalogs.
+        for number, changed in enumerate(reversed(changes), 1):  # Roughly in the order in which they came.
             if changed.renewed and changed.listing is not None:
-                self._leases.note_newcomer(changed.listing, after)
+                self._leases.note_newcomer(changed.key, changed.listing, after)
+            if number % MAX_UPDATES_PER_TURN == 0:
+                await self._clock.sleep(0)
 
-    def _kept_changes(self, before: Snapshot, after: Snapshot, kept_before: Set[int]) -> Iterator[ChangedInstance]:
+    def _kept_changes(
+        self, changes: Iterable[ChangedInstance], before: Snapshot, after: Snapshot, kept_before: Set[int]
+    ) -> Iterator[ChangedInstance]:
         """Yields the changed instances that this node keeps, and those of shards that it has gained or lost.
 
         An instance of a gained shard gets a full ttl.
         """
         kept = self._kept_shards
-        for changed in changed_instances(before, after):
-            if shard_of(changed.key.service) in kept & kept_before:
+        kept_throughout = kept if kept is kept_before else kept & kept_before
+        for changed in changes:
+            if shard_of(changed.key.service) in kept_throughout:
                 yield changed
         if kept_before != kept:
             yield from handed_over_instances(before, after, kept_before, kept)

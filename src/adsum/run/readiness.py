@@ -6,8 +6,9 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from adsum.core.addresses import format_host_port
 from adsum.core.model import Check, CheckKind, Registration

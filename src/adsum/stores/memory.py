@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from itertools import count, islice
+from typing import Final
 
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState, RecordedChange
 from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind, Edit, RecordedEdit
@@ -19,6 +20,8 @@ from adsum.stores.retention import Retention
 
 class MemoryStore:
     """Implements `ports.Store` in this process's memory."""
+
+    is_shared: Final = False
 
     def __init__(self) -> None:
         self._epoch = secrets.token_hex(16)

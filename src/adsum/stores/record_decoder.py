@@ -27,6 +27,7 @@ from adsum.stores.records import (
     ProvenanceRecord,
     RegistrationRecord,
 )
+from adsum.wire import interning
 
 T = TypeVar("T")
 
@@ -70,8 +71,8 @@ class RecordDecoder:
         instance = Instance(
             intern(service),
             id,
-            intern(record.address),
-            record.port,
+            interning.intern_address(record.address),
+            interning.intern_number(record.port),
             intern(record.scheme),
             intern(record.zone),
             record.weight,

@@ -6,6 +6,8 @@ of the wire become. Unknown fields are ignored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -13,6 +15,7 @@ from msgspec import Raw, Struct
 
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.documents import Document
+from adsum.core.instance_texts import MAX_CACHED_SETS, MAX_CACHED_TEXTS
 from adsum.core.model import Check, CheckKind, LeaseState, Listing, Override, Registration, Status
 from adsum.core.provenance import Cause, Provenance
 
@@ -84,8 +87,8 @@ class RegistrationRecord(Struct, frozen=True, omit_defaults=True):
             instance.scheme,
             instance.zone,
             instance.weight,
-            _raw(instance.tags) if instance.tags else _ARRAY,
-            _raw(dict(instance.metadata)) if instance.metadata else _OBJECT,
+            _tags(instance.tags) if instance.tags else _ARRAY,
+            _metadata(instance.metadata) if instance.metadata else _OBJECT,
             registration.ttl,
             registration.grace,
             _raw([CheckRecord.from_check(check) for check in registration.checks]) if registration.checks else _ARRAY,
@@ -189,3 +192,24 @@ def encode_change(change: Change) -> bytes:
 
 def _raw(value: object) -> Raw:
     return Raw(_ENCODER.encode(value))
+
+
+def _tags(tags: Sequence[str]) -> Raw:
+    is_small = type(tags) is tuple and len(tags) <= MAX_CACHED_TEXTS
+    return _cached_tags(tags) if is_small else _raw(tags)
+
+
+def _metadata(metadata: Mapping[str, str]) -> Raw:
+    if len(metadata) > MAX_CACHED_TEXTS:
+        return _raw(dict(metadata))
+    return _cached_metadata(tuple(metadata.items()))
+
+
+@lru_cache(MAX_CACHED_SETS)
+def _cached_tags(tags: tuple[str, ...]) -> Raw:
+    return _raw(tags)
+
+
+@lru_cache(MAX_CACHED_SETS)
+def _cached_metadata(pairs: tuple[tuple[str, str], ...]) -> Raw:
+    return _raw(dict(pairs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
@@ -27,7 +27,7 @@ LineFormat = Callable[[float, str, str, LogFields], bytes]
 
 def json_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
     """Returns the line as one JSON object."""
-    return msgspec.json.encode({"at": _format_time(at), "level": level, "message": message, **fields}) + b"\n"
+    return msgspec.json.encode({"at": format_time(at), "level": level, "message": message, **fields}) + b"\n"
 
 
 def text_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
@@ -35,8 +35,13 @@ def text_line(at: float, level: str, message: str, fields: LogFields) -> bytes:
 
     Characters that would end the line or hide a part of it are escaped, since a message can quote a peer.
     """
-    text = "".join(f" {name}={_format_value(value)}" for name, value in fields.items() if value != "")
-    return f"{_format_time(at)} {level:<7} {escape_unprintable(message)}{text}\n".encode(errors="backslashreplace")
+    text = f"{format_time(at)} {level:<7} {escape_unprintable(message)}{format_fields(fields)}\n"
+    return text.encode(errors="backslashreplace")
+
+
+def format_fields(fields: LogFields) -> str:
+    """Returns the fields of a line as text, each with a space before it. Fields with the value "" are left out."""
+    return "".join(f" {name}={_format_value(value)}" for name, value in fields.items() if value != "")
 
 
 LINE_FORMATS: Final[Mapping[str, LineFormat]] = MappingProxyType({"json": json_line, "text": text_line})
@@ -47,7 +52,9 @@ class Logs:
     """Writes everything that this process logs to standard error, until closed."""
 
     def __init__(self, level: str, format: str, fd: int | None = None) -> None:
-        self._format = LINE_FORMATS[format]
+        self.format = format
+        """The name of the format, a key of `LINE_FORMATS`."""
+        self._format_line = LINE_FORMATS[format]
         self._sink = Sink(sys.stderr.fileno() if fd is None else fd)
         self._root = logging.getLogger()
         self._previous_level = self._root.level
@@ -65,11 +72,11 @@ class Logs:
 
     def log(self, at: float, level: str, message: str, fields: LogFields) -> None:
         """Log one line; never waits."""
-        self._sink.put(self._format(at, level, message, fields))
+        self._sink.put(self._format_line(at, level, message, fields))
 
-    def log_deferred(self, entries: Callable[[], Iterable[LineEntry]], count: int) -> None:
-        """Log `count` lines that are formatted in the writing thread; never waits."""
-        self._sink.put(lambda: b"".join(self._format(*entry) for entry in entries()), count)
+    def put_lines(self, lines: bytes | Callable[[], bytes], count: int) -> None:
+        """Log `count` lines that are formatted already, or that the writing thread is to format; never waits."""
+        self._sink.put(lines, count)
 
     def close(self) -> None:
         """Write the remaining lines and restore the logging configuration; idempotent."""
@@ -95,7 +102,8 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-def _format_time(at: float) -> str:
+def format_time(at: float) -> str:
+    """Returns an instant on the wall clock, in UTC with milliseconds."""
     return f"{_format_second(int(at))}.{int(at * 1_000) % 1_000:03}Z"
 
 

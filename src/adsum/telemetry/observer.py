@@ -12,10 +12,10 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from adsum.core.catalog.changes import Batch, Fact
-from adsum.core.catalog.documents import Edit
 from adsum.core.model import Check, Key, Outcome
 from adsum.ports import Clock, ProbeLag
-from adsum.telemetry.logs import LineEntry, Logs
+from adsum.telemetry.change_lines import CHANGE_LINES
+from adsum.telemetry.logs import Logs
 from adsum.telemetry.request_timings import RequestTimings
 
 _DURATION_BUCKETS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -97,9 +97,11 @@ class Telemetry:
     def committed(self, batch: Batch, took: float) -> None:
         self._commit.observe(took)
         self._batch.observe(len(batch.changes) + len(batch.edits))
-        facts: list[Fact] = [*batch.changes, *(edit for edit in batch.edits if edit.is_recorded)]
-        for cause, count in Counts(fact.provenance.cause.value for fact in facts).items():
-            self._changes.labels(cause).inc(count)
+        facts: Sequence[Fact] = batch.changes
+        if batch.edits:
+            facts = [*facts, *(edit for edit in batch.edits if edit.is_recorded)]
+        for cause, count in Counts([fact.provenance.cause for fact in facts]).items():
+            self._changes.labels(cause.value).inc(count)
         if self._logs is not None and self._logs.logs_changes:
             self._log_facts(self._logs, batch.revision, facts)
 
@@ -107,13 +109,13 @@ class Telemetry:
         """Log a line for each fact. The lines of a large batch are formatted in the writing thread, chunk by chunk, so
         that they don't block the event loop.
         """
+        format_lines = CHANGE_LINES[logs.format]
         if len(facts) <= MAX_ENTRIES_PER_CHUNK:
-            for fact in facts:
-                logs.log(*change_entry(revision, fact))
+            logs.put_lines(format_lines(revision, facts), len(facts))
             return
         for start in range(0, len(facts), MAX_ENTRIES_PER_CHUNK):
             chunk = facts[start : start + MAX_ENTRIES_PER_CHUNK]
-            logs.log_deferred(partial(_entries, revision, chunk), len(chunk))
+            logs.put_lines(partial(format_lines, revision, chunk), len(chunk))
 
     def published(self, revision: int, woken: int) -> None:
         self._woken.inc(woken)
@@ -152,26 +154,3 @@ class Telemetry:
         if self._logs is not None:
             message = "the guard holds back expiries" if held else "the guard has released its expiries"
             self._logs.log(self._clock.wall(), "warning", message, {"service": service, "holding": held})
-
-
-def _entries(revision: int, facts: Sequence[Fact]) -> list[LineEntry]:
-    return [change_entry(revision, fact) for fact in facts]
-
-
-def change_entry(revision: int, fact: Fact) -> LineEntry:
-    """Returns the log line of a fact."""
-    provenance = fact.provenance
-    fields: dict[str, object] = {"revision": revision}
-    if isinstance(fact, Edit):
-        fields[fact.key.kind.value] = fact.key.name
-    else:
-        status = fact.listing.status.value if fact.listing is not None else "gone"
-        fields |= {"service": fact.key.service, "id": fact.key.id, "status": status}
-    fields |= {
-        "cause": provenance.cause.value,
-        "actor": provenance.actor,
-        "claimed": provenance.claimed,
-        "peer": provenance.peer,
-        "reason": provenance.reason,
-    }
-    return provenance.at, "info", "change", fields

@@ -42,8 +42,13 @@ def decode(body: bytes | str, kind: type[T]) -> T:
 def find_repeated_key(body: bytes) -> str | None:
     """Returns a key that an object in a valid JSON body has twice, None if there is none.
 
-    `decode` silently takes the last value of such a key. This function takes twice as long as `decode`.
+    `decode` silently takes the last value of such a key. If no text of the body occurs twice, no key does, and the
+    answer takes less time than `decode`; otherwise it takes twice as long.
     """
+    if b"\\" not in body:  # Without escapes, every quote begins or ends a text.
+        texts = body.split(b'"')[1::2]
+        if len(set(texts)) == len(texts):
+            return None
     try:
         _UNIQUE.decode(body.decode())
     except _RepeatedError as repeated:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from adsum.core.model import Listing, Outcome, Override, Status, freeze
 from adsum.wire.requests import CheckBody

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from sys import intern
-from typing import Final
+from typing import Final, TypeVar
 
 from adsum.core import model
+
+N = TypeVar("N", int, float)
 
 MAX_INTERNED_VALUES: Final = 1_024
 """Different values of each kind that are remembered. Past it the value that was used longest ago is forgotten."""
@@ -28,10 +30,16 @@ def intern_pairs(values: Mapping[str, str]) -> Mapping[str, str]:
     return _pairs(tuple(values.items())) if values else model.EMPTY_MAPPING
 
 
+@lru_cache(MAX_INTERNED_VALUES, typed=True)
+def intern_number(number: N) -> N:
+    """Returns a shared number, such as a port or a ttl."""
+    return number
+
+
 @lru_cache(MAX_INTERNED_VALUES)
-def intern_seconds(seconds: float) -> float:
-    """Returns a shared number, such as a ttl."""
-    return seconds
+def intern_address(address: str) -> str:
+    """Returns a shared address. Instances of one host share it, while the addresses of most hosts are forgotten."""
+    return address
 
 
 @lru_cache(MAX_INTERNED_VALUES)

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from adsum.core import model, validation
 from adsum.core.catalog.takeover import Takeover
 from adsum.core.errors import Invalid
+from adsum.core.instance_texts import MAX_METADATA, MAX_TAGS
 from adsum.core.model import Check, CheckKind, Instance, Registration
 from adsum.wire import interning
 from adsum.wire.codec import decode, encode
@@ -115,8 +116,8 @@ class RegistrationBody(RequestBody, frozen=True):
     scheme: Annotated[str, Meta(pattern=SCHEME_PATTERN)] = "http"
     zone: Text = ""
     weight: Annotated[int, Meta(ge=0, le=model.MAX_WEIGHT)] = 1
-    tags: Annotated[tuple[str, ...], Meta(max_length=model.MAX_TAGS, extra_json_schema=TAGS_SCHEMA)] = ()
-    metadata: Annotated[dict[str, str], Meta(max_length=model.MAX_METADATA, extra_json_schema=METADATA_SCHEMA)] = {}
+    tags: Annotated[tuple[str, ...], Meta(max_length=MAX_TAGS, extra_json_schema=TAGS_SCHEMA)] = ()
+    metadata: Annotated[dict[str, str], Meta(max_length=MAX_METADATA, extra_json_schema=METADATA_SCHEMA)] = {}
     ttl: Annotated[float, Meta(ge=model.MIN_TTL, le=model.MAX_TTL)] | None = model.DEFAULT_TTL
     grace: Annotated[float, Meta(ge=0, le=model.MAX_GRACE)] = model.DEFAULT_GRACE
     checks: Annotated[list[CheckBody], Meta(max_length=model.MAX_CHECKS)] = []
@@ -128,17 +129,17 @@ class RegistrationBody(RequestBody, frozen=True):
         instance = Instance(
             service=intern(service),
             id=id,
-            address=intern(self.address or peer),
-            port=self.port,
+            address=interning.intern_address(self.address or peer),
+            port=interning.intern_number(self.port),
             scheme=intern(self.scheme),
             zone=intern(self.zone),
             weight=self.weight,
             tags=interning.intern_texts(self.tags),
             metadata=interning.intern_pairs(self.metadata),
         )
-        ttl = None if self.ttl is None else interning.intern_seconds(self.ttl)
+        ttl = None if self.ttl is None else interning.intern_number(self.ttl)
         checks = _shared_checks(encode(self.checks)) if self.checks else ()
-        return Registration(instance, ttl, interning.intern_seconds(self.grace), checks, self.holder)
+        return Registration(instance, ttl, interning.intern_number(self.grace), checks, self.holder)
 
     @staticmethod
     def from_registration(registration: Registration, takeover: Takeover = Takeover.USUAL) -> RegistrationBody:

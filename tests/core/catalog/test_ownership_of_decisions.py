@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from adsum.core.access.ownership import may_change
 from adsum.core.access.principal import Principal
@@ -199,7 +200,7 @@ def test_a_caller_does_not_learn_that_an_instance_of_another_service_is_at_its_p
 
 
 def test_a_conflict_of_processes_is_reported_only_to_a_caller_that_may_change_the_instance() -> None:
-    elsewhere = replace(registration(), instance=Instance(*KEY, "127.0.0.1", 9000), holder="h2")
+    elsewhere = structs.replace(registration(), instance=Instance(*KEY, "127.0.0.1", 9000), holder="h2")
     with pytest.raises(RegistrationConflict, match=r"127\.0\.0\.1:8000"):
         decisions.register(elsewhere, ANN)(LISTED)
     with pytest.raises(NotOwner) as refused:

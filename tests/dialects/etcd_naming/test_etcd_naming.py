@@ -15,7 +15,7 @@ import pytest
 
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid
-from adsum.core.model import MAX_METADATA
+from adsum.core.instance_texts import MAX_METADATA
 from adsum.dialects.etcd_naming.etcd_naming import LEASE_TTL
 from adsum.etcd.address import EtcdAddress
 from adsum.etcd.client import EtcdClient

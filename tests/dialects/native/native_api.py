@@ -20,7 +20,8 @@ from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.core.model import Key, Outcome
 from adsum.dialects.native import Native
 from adsum.dialects.native.asgi import Headers
-from adsum.dialects.native.pages.fast_path import EncodedReply
+from adsum.dialects.native.brief.service_reads import EncodedReply
+from adsum.dialects.native.ports import OtherNodes
 from adsum.keeper import Keeper
 from adsum.peers.peers import Peers
 from adsum.ports import CLIENT_CERTIFICATE, Sharding, Store
@@ -136,8 +137,12 @@ class NativeApi:
         heartbeat: float = DEFAULT_HEARTBEAT,
         anonymous: Scopes = EVERYTHING,
         authority: AuthorityService | None = None,
+        peers: OtherNodes | None = None,
     ) -> None:
-        """`anonymous`: the scopes of callers that prove nothing. `authority`: that of the registry, if it has one."""
+        """`anonymous`: the scopes of callers that prove nothing. `authority`: that of the registry, if it has one.
+
+        `peers`: the other nodes; None for those of `sharding`.
+        """
         self.clock = FakeClock()
         self.observer = RecordingObserver()
         self.store = FakeStore()
@@ -163,13 +168,30 @@ class NativeApi:
             access=self.access,
             authority=authority,
             addresses=lambda: self.addresses,
-            peers=Peers(sharding, self.clock, Random(1)) if sharding is not None else None,
+            peers=peers or (Peers(sharding, self.clock, Random(1)) if sharding is not None else None),
             node="n1",
         )
 
     def fast_path(self, target: bytes, headers: Headers = (), certificate: bytes = b"") -> EncodedReply | None:
-        """Returns the response of the fast path, None if it has none."""
-        return self.native.fast_path(target, headers, certificate)
+        """Returns the response of the fast path to a GET, None if it has none."""
+        replies = self.answers("GET", target, b"", headers, certificate)
+        return replies[0] if replies else None
+
+    def answers(
+        self, method: str, target: bytes, body: bytes = b"", headers: Headers = (), certificate: bytes = b""
+    ) -> list[EncodedReply] | None:
+        """Has the fast path answer a request. Returns the list that gets the response, None if it does not answer.
+
+        A response with the status 0 stands for the application, which must answer after all.
+        """
+        replies: list[EncodedReply] = []
+        path = self.native.fast_path
+        prepared = path.prepare(headers, certificate)
+
+        def reply(status: int | None, encoded: bytes) -> None:
+            replies.append(EncodedReply(status or 0, encoded))
+
+        return replies if path.answer(method.encode(), target, prepared, body, "10.1.2.3", reply) else None
 
     def _outcomes(self, key: Key) -> Mapping[str, Outcome]:
         return self.outcomes

@@ -6,7 +6,7 @@ from adsum.core import errors
 from adsum.core.errors import AdsumError
 from adsum.dialects.native import problems
 from adsum.dialects.native.api.operation import MAX_BODY_BYTES
-from adsum.registry import UNREADY_AFTER
+from adsum.registry.registry import UNREADY_AFTER
 from tests.dialects.native.native_api import JSON, NativeApi
 
 O1 = "/api/v1/services/orders/instances/o1"

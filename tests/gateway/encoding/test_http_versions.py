@@ -12,6 +12,7 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import Batch, Change, FullState
@@ -182,9 +183,9 @@ def default_route_clusters(one: CompiledResources) -> Mapping[str, list[tuple[st
         ([GRPC], [("s?h2", 1)], [("s?h2", 1)]),
         ([HTTP, GRPC], [("s", 1)], [("s?h2", 1)]),
         ([HTTP, H2C], [("s", 5_000), ("s?h2", 5_000)], [("s?h2", 1)]),
-        ([HTTP, GRPC, replace(H2C, checks={"web": Status.CRITICAL})], [("s", 1)], [("s?h2", 1)]),
-        ([replace(HTTP, checks={"web": Status.CRITICAL}), GRPC], [("s?h2", 1)], [("s?h2", 1)]),
-        ([HTTP, replace(GRPC, checks={"web": Status.CRITICAL})], [("s", 1)], [("s", 1)]),
+        ([HTTP, GRPC, structs.replace(H2C, checks={"web": Status.CRITICAL})], [("s", 1)], [("s?h2", 1)]),
+        ([structs.replace(HTTP, checks={"web": Status.CRITICAL}), GRPC], [("s?h2", 1)], [("s?h2", 1)]),
+        ([HTTP, structs.replace(GRPC, checks={"web": Status.CRITICAL})], [("s", 1)], [("s", 1)]),
     ],
 )
 def test_requests_go_to_instances_that_can_take_them(
@@ -226,10 +227,10 @@ def test_routes_change_only_with_a_status_that_changes_a_split() -> None:
     snapshot = loaded(HTTP, H2C)
     before = NO_RESOURCES.advance(snapshot, NO_INTENT, {})
     tables = before.gateway_resources(PROFILE)
-    sick = replace(HTTP, checks={"web": Status.CRITICAL})
+    sick = structs.replace(HTTP, checks={"web": Status.CRITICAL})
     after = before.advance(snapshot.apply(Batch(2, [Change(sick.key, sick, sick.provenance)])), NO_INTENT, {})
     assert default_route_clusters(after)["requests"] == [("s?h2", 1)]
-    same = replace(HTTP, checks={"web": Status.WARNING})
+    same = structs.replace(HTTP, checks={"web": Status.WARNING})
     warned = before.advance(snapshot.apply(Batch(2, [Change(same.key, same, same.provenance)])), NO_INTENT, {})
     assert warned.gateway_resources(PROFILE)[ResourceKind.ROUTES] is tables[ResourceKind.ROUTES]
     assert (
@@ -302,7 +303,7 @@ def test_a_service_has_the_marker_while_all_its_instances_speak_http2(status: St
     assert marker not in compiled(HTTP).gateway_resources(PROFILE)[ResourceKind.CLUSTER]
     alone = compiled(H2C)
     assert marker in alone.gateway_resources(PROFILE)[ResourceKind.CLUSTER]
-    coming = replace(HTTP, checks={"web": status})
+    coming = structs.replace(HTTP, checks={"web": status})
     both = loaded(H2C).apply(Batch(2, [Change(coming.key, coming, coming.provenance)]))
     mixed = alone.advance(both, NO_INTENT, ADDRESSES)
     assert marker not in mixed.gateway_resources(PROFILE)[ResourceKind.CLUSTER]
@@ -314,6 +315,6 @@ def test_a_service_has_the_marker_while_all_its_instances_speak_http2(status: St
 def test_the_instances_of_one_version_are_unrouted_when_none_is_usable(drained: Listing, cluster: str) -> None:
     start = compiled(HTTP, H2C)
     assert not start.unrouted
-    left = replace(drained, checks={"web": Status.CRITICAL})
+    left = structs.replace(drained, checks={"web": Status.CRITICAL})
     after = loaded(HTTP, H2C).apply(Batch(2, [Change(left.key, left, left.provenance)]))
     assert start.advance(after, NO_INTENT, ADDRESSES).unrouted == {cluster}

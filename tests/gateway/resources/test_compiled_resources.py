@@ -15,6 +15,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import Batch, Change, FullState
@@ -136,8 +137,8 @@ def test_a_target_has_its_share_while_an_instance_takes_its_requests() -> None:
     both = {"orders": 90, "orders?tag=canary": 10}
     for canary, expected in (
         (CANARY, both),
-        (replace(CANARY, checks={"web": Status.WARNING}), both),
-        (replace(CANARY, checks={"web": Status.CRITICAL}), {"orders": 0}),
+        (structs.replace(CANARY, checks={"web": Status.WARNING}), both),
+        (structs.replace(CANARY, checks={"web": Status.CRITICAL}), {"orders": 0}),
         (CANARY, both),
         (listing("orders", "c1", 8002, tags=("canary",), status=Status.DRAINING), {"orders": 0}),
     ):
@@ -170,7 +171,7 @@ def test_a_change_of_one_service_shares_everything_else() -> None:
     before = compiled(loaded(ORDERS, USERS))
     tables = before.gateway_resources(PROFILE)
     after = before.advance(
-        changed(loaded(ORDERS, USERS), replace(USERS, checks={"web": Status.CRITICAL})), NO_INTENT, {}
+        changed(loaded(ORDERS, USERS), structs.replace(USERS, checks={"web": Status.CRITICAL})), NO_INTENT, {}
     )
     later = after.gateway_resources(PROFILE)
     assert later[ResourceKind.ROUTES] is tables[ResourceKind.ROUTES]
@@ -190,7 +191,9 @@ def test_a_change_of_one_service_shares_everything_else() -> None:
 def test_a_new_provenance_changes_no_byte() -> None:
     before = compiled(loaded(ORDERS))
     tables = before.gateway_resources(PROFILE)
-    other = replace(ORDERS, provenance=Provenance(Cause.CHECK_WARNING, "ann", "for another reason", 7.0), since=3.0)
+    other = structs.replace(
+        ORDERS, provenance=Provenance(Cause.CHECK_WARNING, "ann", "for another reason", 7.0), since=3.0
+    )
     later = before.advance(changed(loaded(ORDERS), other), NO_INTENT, {}).gateway_resources(PROFILE)
     assert later[ResourceKind.ASSIGNMENT]["orders"].version == tables[ResourceKind.ASSIGNMENT]["orders"].version
     assert later[ResourceKind.ASSIGNMENT]["orders"].delta is tables[ResourceKind.ASSIGNMENT]["orders"].delta

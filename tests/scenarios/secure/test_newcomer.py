@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 LISTEN = "127.0.0.1:8080"
 OWN_LISTEN = "127.0.0.1:10000"
 CALL = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).status)"
+TTL = "60s"
+"""The ttl of the instance. It is called after its token was revoked, which ends renewals: it must not have lapsed."""
 INVITE = "join"
 """The operation whose secret is in its body: an invite that the registry does not know."""
 COMMANDS = (
@@ -81,7 +83,7 @@ class Newcomer:
     async def start_programs(self) -> None:
         """Starts what a newcomer has on the hosts that joined: each command is that of a host on loopback."""
         await asyncio.gather(self.join(self.edge, "gateway"), self.join(self.web, "client"))
-        serve = ("run", "--service", "orders", "--id", "o1", "--port", "0", "--ttl", "30s", "--", "sh", "-c")
+        serve = ("run", "--service", "orders", "--id", "o1", "--port", "0", "--ttl", TTL, "--", "sh", "-c")
         self.run = self.hosts.adsum(self.web, *serve, f"exec {sys.executable} -m http.server $PORT")
         server = self.scenario(self.web, "secure.grpc_server", "names", "g1")
         await self.run.wait_for_output("registered")
@@ -101,10 +103,10 @@ class Newcomer:
         self.caller = self.scenario(self.web, "grpc.grpc_caller", "xds:///names", GRPC_XDS_BOOTSTRAP=str(xds))
 
     async def call(self, host: NetworkHost, listen: str) -> str:
-        """Returns the status of a call of orders through an Envoy."""
+        """Returns the status of a call of orders through an Envoy; the error if it failed."""
         call = self.python(host, "call", "-c", CALL, f"http://{listen}/orders/")
         await call.wait()
-        return call.stdout.strip()
+        return (call.stdout or call.stderr).strip().rpartition("\n")[2]
 
     async def wait_for_calls(self, host: NetworkHost, listen: str) -> None:
         async with asyncio.timeout(20.0):
@@ -137,11 +139,14 @@ class Newcomer:
         return counts
 
     async def catalog(self) -> object:
-        found = []
-        for command in (("ls", "--json"), ("ls", "orders", "--json"), ("route", "ls", "--json"), ("token", "ls")):
-            listed = await self.hosts.run(self.first, *command)
-            found.append(re.findall(r'"(?:id|name|status|owner)": ?"[^"]*"|^\S+', listed.stdout, re.MULTILINE))
-        return found
+        """Returns the services, the instances of orders, the routes, and the names of the tokens."""
+        found: list[object] = []
+        for command in (("ls", "--json"), ("ls", "orders", "--json"), ("route", "ls", "--json")):
+            listed = json.loads((await self.hosts.run(self.first, *command)).stdout)
+            # The days on which tokens were used are in the catalog, and each new one has a revision.
+            found.append({key: value for key, value in listed.items() if key != "revision"})
+        tokens = (await self.hosts.run(self.first, "token", "ls")).stdout.splitlines()
+        return [*found, [line.split()[0] for line in tokens]]
 
 
 def assert_native(answers: Mapping[str, tuple[str, str]], caller: str) -> None:
@@ -207,6 +212,9 @@ async def test_everything_joins_with_one_line_and_everyone_else_is_refused(
     revoked = await hosts.run(newcomer.first, "token", "revoke", "web")
     assert "revoked" in revoked.stderr
     await wait_until(lambda: "gRPC config stream to registry closed: 16" in newcomer.own_envoy.stderr)
+    assert await newcomer.call(edge, LISTEN) == "200"
+    assert await newcomer.call(web, OWN_LISTEN) == "200"
+    assert newcomer.caller.stdout.endswith("g1\n")
     answers = await newcomer.try_everything(web, str(newcomer.credentials(web)))
     assert_native(answers, "revoked")
     for method in XDS_METHODS:
@@ -215,12 +223,9 @@ async def test_everything_joins_with_one_line_and_everyone_else_is_refused(
             "UNAUTHENTICATED",
             "the token of the client certificate was revoked: join the registry again",
         )
-    await newcomer.run.wait_for_output("1 lease can't be renewed, trying again: the registry refused (401)")
     await assert_commands(newcomer, web, 77, "`adsum join` with a new line of `adsum token invite`")
     assert (await newcomer.scrape(web, newcomer.credentials(web), newcomer.first)).process.returncode != 0
-    assert await newcomer.call(edge, LISTEN) == "200"
-    assert await newcomer.call(web, OWN_LISTEN) == "200"
-    assert newcomer.caller.stdout.endswith("g1\n")
+    await newcomer.run.wait_for_output("1 lease can't be renewed, trying again: the registry refused (401)")
 
     # Who did what.
     counts = await newcomer.refusals()

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from adsum.mounts import AsgiApp, FastPathReply
+from adsum.mounts import AsgiApp, FastPath
 from adsum.servers import http
 from adsum.servers.http import HttpLimits, HttpServer
 from adsum.servers.http.limits import OnShed, ignore_shed
@@ -27,7 +27,7 @@ class HttpServing:
 
     @contextlib.asynccontextmanager
     async def server(
-        self, app: AsgiApp, fast_path: FastPathReply | None = None, on_shed: OnShed = ignore_shed, **limits: float
+        self, app: AsgiApp, fast_path: FastPath | None = None, on_shed: OnShed = ignore_shed, **limits: float
     ) -> AsyncIterator[tuple[HttpServer, int]]:
         """Yields a server and its port."""
         sockets = http.listen("127.0.0.1:0")

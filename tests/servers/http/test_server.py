@@ -21,6 +21,7 @@ from adsum.servers import http
 from adsum.servers.http import sweeper
 from adsum.servers.http.connection import is_peer_timeout
 from adsum.servers.http.limits import MAX_HEAD_BYTES
+from tests.servers.http.fake_fast_path import FakeFastPath
 from tests.servers.http.serving import WAIT_TIMEOUT, HttpServing
 from tests.support.registry_daemon import RunningDaemon
 from tests.support.waiting import until
@@ -467,12 +468,9 @@ async def test_a_request_whose_response_takes_long_is_not_closed_as_idle(serving
         await asyncio.sleep(0.3)
         await _hello(scope, receive, send)
 
-    def fast_path(target: bytes, headers: object, certificate: bytes) -> tuple[int, bytes] | None:
-        return (204, b"\r\n") if target == b"/fast" else None
-
-    async with serving.server(late, fast_path, idle_timeout=0.1) as (_, port):
+    async with serving.server(late, FakeFastPath(), idle_timeout=0.1) as (_, port):
         reader, writer = await serving.connect(port)
-        writer.write(b"GET /fast HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
+        writer.write(b"GET /now HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
         received = await _read_all(reader)
         writer.close()
     assert received.endswith(b"hello")

@@ -21,6 +21,7 @@ from adsum.ports import CLIENT_CERTIFICATE, OPEN_CHUNKS
 from adsum.servers import http
 from adsum.servers.http import HttpServer, handshake_alerts, sweeper, tls_connector
 from adsum.servers.http.tls_connector import MIN_HANDSHAKES, TLS_CROWDED, TLS_FAILED, TLS_TIMEOUT
+from tests.servers.http.fake_fast_path import FakeFastPath
 from tests.servers.http.serving import WAIT_TIMEOUT, HttpServing
 from tests.support.server_certificates import FakeServerCertificates, der, issue_client
 from tests.support.waiting import until
@@ -102,15 +103,12 @@ async def test_the_application_and_the_fast_path_get_the_verified_client_certifi
         seen.append(scope["state"].get(CLIENT_CERTIFICATE))
         await _hello(scope, receive, send)
 
-    def fast_path(target: bytes, headers: object, certificate: bytes) -> tuple[int, bytes] | None:
-        seen.append(certificate)
-        return (200, b"content-length: 5\r\n\r\nhello") if target == b"/fast" else None
-
-    async with tls.server(app, fast_path) as (_, port):
+    async with tls.server(app, fast_path := FakeFastPath()) as (_, port):
         for context in (certificates.client_context(client), certificates.client_context()):
             await _exchange(port, context)
-            await _exchange(port, context, GET.replace(b"/ ", b"/fast ", 1))
-    assert seen == [der(client)] * 3 + [b"", None, b""]
+            await _exchange(port, context, GET.replace(b"/ ", b"/now ", 1))
+    assert seen == [der(client), None]
+    assert [request.certificate for request in fast_path.requests] == [der(client), b""]
 
 
 async def test_a_client_certificate_that_cannot_be_verified_is_refused_with_its_reason(

@@ -1,4 +1,4 @@
-"""uvicorn still has every private part that the adapter uses, and no other module uses one."""
+"""uvicorn still has every private part that the adapters use, and no other module uses one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 import adsum
-from adsum.servers.http import connection, uvicorn_adapter
-from adsum.servers.http.uvicorn_adapter import PRIVATE_PARTS
+from adsum.servers.http import connection, uvicorn_adapter, uvicorn_parts, uvicorn_server
+from adsum.servers.http.uvicorn_parts import PRIVATE_PARTS
 
 SOURCE = Path(adsum.__file__).parent
-ADAPTER = Path(uvicorn_adapter.__file__)
+ADAPTERS = (Path(uvicorn_adapter.__file__), Path(uvicorn_server.__file__))
+PARTS = Path(uvicorn_parts.__file__)
 CONNECTION = Path(connection.__file__)
 
 
 def _class(path: str) -> type:
     module, _, name = path.partition(":")
     found = getattr(import_module(module), name, None)
-    assert isinstance(found, type), f"uvicorn {version('uvicorn')} has no class {path}: adapt {ADAPTER.name}"
+    assert isinstance(found, type), f"uvicorn {version('uvicorn')} has no class {path}: adapt {PARTS.name}"
     return found
 
 
@@ -54,7 +55,7 @@ def _attributes(path: Path) -> set[str]:
 
 def test_uvicorn_has_every_private_part_that_the_adapter_uses() -> None:
     missing = _missing(PRIVATE_PARTS)
-    assert not missing, f"uvicorn {version('uvicorn')} lacks {', '.join(missing)}: adapt {ADAPTER.name}"
+    assert not missing, f"uvicorn {version('uvicorn')} lacks {', '.join(missing)}: adapt {PARTS.name}"
 
 
 def test_a_missing_part_is_named() -> None:
@@ -65,16 +66,16 @@ def test_a_missing_part_is_named() -> None:
 def test_the_private_parts_that_the_adapter_uses_are_listed() -> None:
     listed = {name for names in PRIVATE_PARTS.values() for name in names}
     public = {name for kind in (asyncio.Protocol, asyncio.Transport, asyncio.Event) for name in dir(kind)}
-    used = _attributes(ADAPTER)
+    used = _attributes(ADAPTERS[0]) | _attributes(ADAPTERS[1])
     unlisted = {name for name in used - listed - public for path in PRIVATE_PARTS if _has(_class(path), name)}
-    assert not unlisted, f"{ADAPTER.name} uses {', '.join(sorted(unlisted))} of uvicorn: list them in PRIVATE_PARTS"
-    assert not listed - used, f"PRIVATE_PARTS lists what {ADAPTER.name} does not use: {sorted(listed - used)}"
+    assert not unlisted, f"used of uvicorn, and not listed in PRIVATE_PARTS: {', '.join(sorted(unlisted))}"
+    assert not listed - used, f"PRIVATE_PARTS lists what is not used: {sorted(listed - used)}"
 
 
 def test_no_other_module_uses_a_private_part_of_uvicorn() -> None:
     for path in SOURCE.rglob("*.py"):
         imports = re.findall(r"^\s*(?:from|import) (uvicorn\S*)", path.read_text(), re.MULTILINE)
         allowed = {"uvicorn"} if path == CONNECTION.with_name("server.py") else set()
-        assert path == ADAPTER or set(imports) <= allowed, f"{path.name} imports {imports}"
+        assert path in ADAPTERS or set(imports) <= allowed, f"{path.name} imports {imports}"
     listed = {name for names in PRIVATE_PARTS.values() for name in names}
     assert not _attributes(CONNECTION) & listed, f"{CONNECTION.name} uses {_attributes(CONNECTION) & listed} of uvicorn"

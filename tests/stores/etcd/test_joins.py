@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from adsum import stores
 from adsum.access.token_declarations import invite_key, join

@@ -25,12 +25,13 @@ from adsum.balance.slow_start import SlowStartTracker
 from adsum.client.calls.call import Call
 from adsum.client.calls.options import CallOptions, ChannelOptions
 from adsum.client.calls.pick import Pick
+from adsum.client.calls.view_changes import view_changes
 from adsum.client.views.resolver import Resolver
 from adsum.client.views.view import View, ViewOrigin
 from adsum.client.wakeup import Wakeup
 from adsum.core.durations import format_duration
-from adsum.core.identity import ProcessIdentity
-from adsum.core.selection import USABLE_STATUSES, Selection, select_endpoints
+from adsum.core.model import Endpoint
+from adsum.core.selection import EndpointSelector, Selection
 from adsum.ports import Clock
 
 READY_TIMEOUT: Final = 5.0
@@ -55,13 +56,15 @@ class Channel:
         self.selection = Selection()
         """The latest selection: the endpoints that can be picked, with their weights."""
         self._policy = policy(options.policy)
-        self._selection_options = options.selection
+        self._selector = EndpointSelector(options.selection)
         self._clock = clock
         self._now = clock.now
         self.rng = rng
         self._loads = LoadTracker()
-        self._processes: dict[str, ProcessIdentity] = {}
-        """The process behind each id. Loads and ejections belong to the process, not to the id."""
+        self._endpoints: tuple[Endpoint, ...] = ()
+        """The endpoints of the latest view that was processed."""
+        self._listed: dict[str, Endpoint] = {}
+        """The same by id. Loads and ejections belong to the process behind an id, not to the id."""
         self._outliers = OutlierDetector(options.outliers) if options.outliers is not None else None
         self._slow_start = None if self._policy.keyed else SlowStartTracker(options.slow_start)
         self._budget = RetryBudget(options.retry_ratio, options.retry_floor)
@@ -148,7 +151,10 @@ class Channel:
         now = self._now()
         load.finish(ok, now - pick.started_at if latency is None else latency, now)
         endpoint = pick.endpoint
-        if self._outliers is None or self._processes.get(endpoint.id, endpoint.identity) != endpoint.identity:
+        if self._outliers is None:
+            return
+        listed = self._listed.get(endpoint.id)
+        if listed is not None and listed is not endpoint and listed.identity != endpoint.identity:
             return  # Another process has the id now.
         with self._lock:
             event = self._outliers.record_call(endpoint.id, ok, now)
@@ -216,19 +222,19 @@ class Channel:
         return f" ({self.resolver.problem})" if self.resolver.problem else ""
 
     def _view_changed(self, view: View) -> None:
-        now = self._now()
-        ids = [endpoint.id for endpoint in view.endpoints]
-        before = self._processes
-        self._processes = {endpoint.id: endpoint.identity for endpoint in view.endpoints}
-        replaced = {id for id, process in self._processes.items() if before.get(id, process) != process}
-        self._loads.retain(ids, replaced)
+        changes = view_changes(self._endpoints, view.endpoints)
+        for id in changes.gone:
+            self._listed.pop(id, None)
+        for endpoint in changes.new:
+            self._listed[endpoint.id] = endpoint
+        self._loads.update_endpoints(changes.came, changes.gone, changes.replaced)
         if self._outliers is not None:
             with self._lock:
-                events = self._outliers.update_endpoints(ids, replaced)
+                events = self._outliers.update_endpoints(changes.came, changes.gone, changes.replaced)
             self._log_ejections(events)
         if self._slow_start is not None and view.origin is not ViewOrigin.NONE:
-            usable = (endpoint.id for endpoint in view.endpoints if endpoint.status in USABLE_STATUSES)
-            self._slow_start.update_endpoints(usable, now, replaced)
+            self._slow_start.update_endpoints(changes.usable, changes.unusable, self._now())
+        self._endpoints = view.endpoints
         # Rebuild at once: when the resolver requests the next update, the source acknowledges this one.
         self._rebuild()
 
@@ -241,9 +247,8 @@ class Channel:
     def _rebuild(self) -> None:
         self._rebuilding = False
         now, view = self._now(), self.resolver.view
-        self.selection = select_endpoints(
+        self.selection = self._selector.select(
             view.endpoints,
-            self._selection_options,
             ejected=self.ejected,
             slow_start_factors=self._slow_start.factors(now) if self._slow_start is not None else {},
         )

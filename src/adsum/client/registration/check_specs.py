@@ -12,10 +12,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl
+
+from msgspec.structs import replace
 
 from adsum.core.durations import parse_duration
 from adsum.core.errors import Invalid

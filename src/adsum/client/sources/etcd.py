@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from random import Random
 from typing import Final
+
+from msgspec.structs import replace
 
 from adsum import wire
 from adsum.client.consumer_identity import ConsumerIdentity

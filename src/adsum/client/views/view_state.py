@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -20,6 +21,10 @@ from adsum.core.model import Endpoint
 SETTLING_TIME: Final = 30.0
 """Seconds for which endpoints of the epoch before stay in the view. Registrars renew at least about every 10 s, and so
 notice a new epoch in time."""
+
+MAX_PLACED: Final = 64
+"""Endpoints that are put at their places one by one, in a view without any; one more for each 64 endpoints of the view.
+With more, all are sorted again."""
 
 
 class UpdateEffect(StrEnum):
@@ -44,6 +49,8 @@ class ViewState:
         self.position = position
         self._known = {endpoint.id: endpoint for endpoint in endpoints}
         self._kept: dict[str, Endpoint] = {}
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._sort_endpoints()
         self._settles_at: float | None = None
         self._gap = False
 
@@ -55,8 +62,7 @@ class ViewState:
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints of the view, ordered by id: those of this epoch, and those kept while settling."""
-        endpoints = {**self._kept, **self._known}
-        return tuple(endpoints[id] for id in sorted(endpoints))
+        return self._endpoints
 
     @property
     def is_settling(self) -> bool:
@@ -92,16 +98,19 @@ class ViewState:
             return False
         self._settles_at = None
         kept, self._kept = self._kept, {}
+        self._update_endpoints(kept)
         return bool(kept)
 
     def _replace(self, update: ServiceUpdate, same: bool, now: float) -> bool:
-        before = {**self._kept, **self._known}
-        first = self.position is None
+        before, first = self._endpoints, self.position is None
         if not same and not first:
-            self._kept, self._settles_at = dict(before), now + SETTLING_TIME
-        self._known = dict(update.changed)
+            self._kept, self._settles_at = {endpoint.id: endpoint for endpoint in before}, now + SETTLING_TIME
+        known = self._known
+        # Equal endpoints stay the same objects, so that the next comparison is quick.
+        self._known = {id: known[id] if known.get(id) == new else new for id, new in update.changed.items()}
         self._drop_kept(update)
-        return first or before != {**self._kept, **self._known}
+        self._sort_endpoints()
+        return first or before != self._endpoints
 
     def _amend(self, update: ServiceUpdate) -> bool:
         changed = False
@@ -111,7 +120,26 @@ class ViewState:
         for id in update.removed:
             changed = (self._known.pop(id, None) is not None) or id in self._kept or changed
         self._drop_kept(update)
+        if changed:
+            self._update_endpoints({*update.changed, *update.removed})
         return changed
+
+    def _update_endpoints(self, ids: Collection[str]) -> None:
+        """Puts the endpoints with these ids at their places, or removes them."""
+        if len(ids) > MAX_PLACED + len(self._endpoints) // MAX_PLACED:
+            self._sort_endpoints()
+            return
+        endpoints = list(self._endpoints)
+        for id in ids:
+            endpoint = self._known.get(id) or self._kept.get(id)
+            place = bisect_left(endpoints, id, key=_id)
+            is_known = place < len(endpoints) and endpoints[place].id == id
+            endpoints[place : place + is_known] = () if endpoint is None else (endpoint,)
+        self._endpoints = tuple(endpoints)
+
+    def _sort_endpoints(self) -> None:
+        endpoints = {**self._kept, **self._known}
+        self._endpoints = tuple(map(endpoints.__getitem__, sorted(endpoints)))
 
     def _drop_kept(self, update: ServiceUpdate) -> None:
         """Drops the kept endpoints that the update changes or removes."""
@@ -119,3 +147,7 @@ class ViewState:
             del self._kept[id]
         if not self._kept:
             self._settles_at = None
+
+
+def _id(endpoint: Endpoint) -> str:
+    return endpoint.instance.id

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Struct
+
 from adsum.core.catalog.documents import Document, Edit
 from adsum.core.model import Key, Listing
 from adsum.core.provenance import Provenance
@@ -25,8 +27,7 @@ MAX_REMOVAL_REVISIONS: Final = 10_000
 """Services with a removed instance that a store remembers. Past it the one with the oldest removal is deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True, gc=False):
     """The new listing of an instance, or its removal if `listing` is None, with its provenance.
 
     A change whose key has an empty id forgets the service: it is no longer known. It has no effect on a service with
@@ -75,8 +76,7 @@ class FullState:
     """Services from which instances were removed, with the revision of the last removal. They may be empty now."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedChange:
+class RecordedChange(Struct, frozen=True, gc=False):
     """A change in the history, for people. A key without an id means that the service was forgotten."""
 
     revision: int

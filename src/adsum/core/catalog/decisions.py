@@ -8,8 +8,10 @@ observes.
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from adsum.core.access import ownership
 from adsum.core.access.principal import REGISTRY, Principal
@@ -33,8 +35,7 @@ Decision = Callable[[CatalogView], list[Change]]
 """A request that waits to be decided on the newest view of the catalog."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True, gc=False):
     """The party that a request comes from, the actor to record for it, and the wall-clock time.
 
     `peer` is the address that the request came from. `claimed` is the actor that the request named without proof.
@@ -63,23 +64,24 @@ def register(
     the owner of the instance. Raises `NotOwner` if the id, or the place in this service, belongs to another caller, and
     `CatalogFull`, `RegistrationConflict` and `ProbeRequired`.
     """
+    key, host_port = registration.key, registration.instance.host_port
 
     def decide(view: CatalogView) -> list[Change]:
-        before = view.find(registration.key)
+        before = view.find(key)
         if before is not None:
             ownership.require_change(caller.principal, before)
             if before.registration == registration and (before.owner or not caller.principal.owner):
                 return hold_lease(before, caller)
             if before.registration != registration:
                 takeovers.require_free(before, registration, takeover, unreachable)
-        others = view.listings_at(registration.instance.place.host_port)
+        others = view.listings_at(host_port)
         displaced = [other for other in others if _displaces(registration, other, caller.principal)]
         for other in displaced:
             takeovers.require_free(other, registration, takeover, unreachable)
         if before is None:
-            _require_room(view, registration.key.service)
+            _require_room(view, key.service)
         superseded = [_superseded(other, registration, caller) for other in displaced]
-        listed = _reregistered(before, registration, caller) if before else _registered(registration, caller)
+        listed = _reregistered(before, registration, caller) if before else _registered(key, registration, caller)
         return [*superseded, listed]
 
     return decide
@@ -108,17 +110,16 @@ def _require_room(view: CatalogView, service: str) -> None:
         raise CatalogFull(f"the catalog already knows {MAX_SERVICES} services, its maximum")
 
 
-def _registered(registration: Registration, caller: Caller) -> Change:
+def _registered(key: Key, registration: Registration, caller: Caller) -> Change:
     provenance = caller.provenance(Cause.REGISTERED)
-    return listing_change(
-        Listing(
-            registration,
-            provenance,
-            checks=freeze_statuses(_starting(registration)),
-            since=caller.at,
-            owner=caller.principal.owner,
-        )
+    listing = Listing(
+        registration,
+        provenance,
+        checks=freeze_statuses(_starting(registration)),
+        since=caller.at,
+        owner=caller.principal.owner,
     )
+    return Change(key, listing, provenance)
 
 
 def _reregistered(before: Listing, registration: Registration, caller: Caller) -> Change:

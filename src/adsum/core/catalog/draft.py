@@ -42,6 +42,13 @@ class CatalogView(Protocol):
     def documents(self) -> Documents: ...
 
 
+class _Unchanged:
+    """Stands for a listing that the draft did not change."""
+
+
+_UNCHANGED: Final = _Unchanged()
+
+
 class Draft:
     """A snapshot with uncommitted changes on top, so that each request of a batch sees those before it."""
 
@@ -60,7 +67,8 @@ class Draft:
         self.size = snapshot.size
 
     def find(self, key: Key) -> Listing | None:
-        return self._changed[key] if key in self._changed else self._snapshot.find(key)
+        found = self._changed.get(key, _UNCHANGED)
+        return self._snapshot.find(key) if isinstance(found, _Unchanged) else found
 
     def service_count_with(self, service: str) -> int:
         return self._services + (self.listed_count(service) is None)
@@ -69,9 +77,11 @@ class Draft:
         return self._listed[service] if service in self._listed else self._snapshot.listed_count(service)
 
     def listings_at(self, host_port: HostPort) -> list[Listing]:
-        keys = dict.fromkeys((*self._snapshot.address_index.keys_at(host_port), *self._arrivals.get(host_port, ())))
-        found = (self.find(key) for key in keys)
-        return [listing for listing in found if listing is not None and listing.instance.place.host_port == host_port]
+        listed, arrived = self._snapshot.address_index.keys_at(host_port), self._arrivals.get(host_port, ())
+        if not listed and not arrived:
+            return []
+        found = (self.find(key) for key in dict.fromkeys((*listed, *arrived)))
+        return [listing for listing in found if listing is not None and listing.instance.host_port == host_port]
 
     @property
     def documents(self) -> Documents:
@@ -83,7 +93,10 @@ class Draft:
 
         Facts that need no more memory always fit: removals, new statuses, overrides.
         """
-        size = self.size + sum(self._growth(fact) for fact in facts if isinstance(fact, Change))
+        size = self.size
+        for fact in facts:
+            if isinstance(fact, Change):
+                size += self._growth(fact)
         if size > max(self.size, self._max_catalog_bytes):
             raise CatalogFull(
                 f"registrations take {format_size(self.size)} of the {format_size(self._max_catalog_bytes)} of memory "
@@ -98,19 +111,19 @@ class Draft:
                 self._add(fact)
 
     def _add(self, change: Change) -> None:
-        service = change.key.service
-        listed = self.listed_count(service)
+        key, listing = change.key, change.listing
+        service, listed = key.service, self.listed_count(key.service)
         if change.forgets_service:
             self._services -= listed is not None
             self._listed[service] = None
             return
-        added = (change.listing is not None) - (self.find(change.key) is not None)
+        added = (listing is not None) - (self.find(key) is not None)
         self.instance_count += added
         self._services += listed is None
         self._listed[service] = (listed or 0) + added
-        self._changed[change.key] = change.listing
-        if change.listing is not None:
-            self._arrivals.setdefault(change.listing.instance.place.host_port, {})[change.key] = None
+        self._changed[key] = listing
+        if listing is not None:
+            self._arrivals.setdefault(listing.instance.host_port, {})[key] = None
 
     def _growth(self, change: Change) -> int:
         """Returns the bytes of memory that a change adds."""

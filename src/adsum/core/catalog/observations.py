@@ -6,9 +6,10 @@ Like `decisions`, they are pure and idempotent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
+
+from msgspec.structs import replace
 
 from adsum.core.catalog import takeover as takeovers
 from adsum.core.catalog.changes import Change
@@ -79,7 +80,7 @@ def expire(key: Key, reason: str, caller: Caller) -> Decision:
 
 def successors_of(listing: Listing, view: CatalogView) -> list[Listing]:
     """Returns the listings of other processes that hold their leases at the address and port of the instance."""
-    others = view.listings_at(listing.instance.place.host_port)
+    others = view.listings_at(listing.instance.host_port)
     return [other for other in others if takeovers.is_successor(other, listing)]
 
 

@@ -5,7 +5,7 @@ A new snapshot costs what changed: it shares the services that a batch does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from types import MappingProxyType
@@ -14,8 +14,9 @@ from typing import Final
 from adsum.core.catalog.address_index import EMPTY_ADDRESS_INDEX, AddressIndex
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS, Batch, Change, FullState
 from adsum.core.catalog.documents import NO_DOCUMENTS, Documents
-from adsum.core.catalog.service_snapshot import ServiceSnapshot, mutable_copy
-from adsum.core.identity import HostPort, Place
+from adsum.core.catalog.segmented_mapping import freeze_mapping, mutable_copy
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
+from adsum.core.identity import HostPort
 from adsum.core.model import Key, Listing
 
 MAX_RECENT_CHANGES_BYTES: Final = 256 * 1024 * 1024
@@ -171,13 +172,15 @@ class Snapshot:
         )
 
     def _after(
-        self, name: str, revision: int, changes: Iterable[Change], gone: list[ServiceSnapshot]
+        self, name: str, revision: int, changes: Sequence[Change], gone: list[ServiceSnapshot]
     ) -> ServiceSnapshot | None:
         """Returns the service after these changes of one batch; None if they forget it.
 
         Adds every service that they forget to `gone`.
         """
         service, unknown = self.services.get(name), self.service(name)
+        if all(change.key.id for change in changes):  # The usual case: no change forgets the service.
+            return unknown.with_changes(revision, changes)
         for forgets, group in groupby(changes, key=lambda change: change.forgets_service):
             if not forgets:
                 service = (service or unknown).with_changes(revision, group)
@@ -187,17 +190,17 @@ class Snapshot:
                 service, unknown = None, ServiceSnapshot(name, revision, _NO_LISTINGS, compact_revision=revision)
         return service
 
-    def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, Place | None, Place | None]]:
-        """Yields the place before and after of every instance that came, moved or left."""
-        places: dict[Key, Place | None] = {}
+    def _moves(self, changes: Iterable[Change]) -> Iterator[tuple[Key, HostPort | None, HostPort | None]]:
+        """Yields the address and port before and after of every instance that came, moved or left."""
+        places: dict[Key, HostPort | None] = {}
         for change in changes:
             key, after = change.key, change.listing
             if key not in places:
                 before = self.find(key)
                 if before is not None and after is not None and before.instance == after.instance:
                     continue
-                places[key] = before.instance.place if before is not None else None
-            now = after.instance.place if after is not None else None
+                places[key] = before.instance.host_port if before is not None else None
+            now = after.instance.host_port if after is not None else None
             yield key, places[key], now
             places[key] = now
 
@@ -252,7 +255,7 @@ def load_snapshot(state: FullState) -> Snapshot:
         name: ServiceSnapshot(
             name,
             state.revision,
-            MappingProxyType(listings[name]),
+            freeze_mapping(listings[name]),
             compact_revision=state.revision,
             size=sum(listing.registration.size for listing in listings[name].values()),
         )
@@ -260,7 +263,9 @@ def load_snapshot(state: FullState) -> Snapshot:
     }
     _forget_empty(services)
     documents = Documents.create(state.revision, (document for _, document in state.documents))
-    moves = ((listing.key, None, listing.instance.place) for by_id in listings.values() for listing in by_id.values())
+    moves = (
+        (listing.key, None, listing.instance.host_port) for by_id in listings.values() for listing in by_id.values()
+    )
     address_index = EMPTY_ADDRESS_INDEX.with_moves(moves)
     size = sum(service.size for service in services.values())
     return Snapshot(

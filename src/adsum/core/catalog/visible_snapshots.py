@@ -9,7 +9,8 @@ from typing import Final
 
 from adsum.core.access.scopes import NamePatterns
 from adsum.core.catalog.documents import NO_DOCUMENTS
-from adsum.core.catalog.service_snapshot import ServiceSnapshot, mutable_copy
+from adsum.core.catalog.segmented_mapping import mutable_copy
+from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import ForgottenServices, Snapshot
 
 _NO_SERVICES: Final[Mapping[str, ServiceSnapshot]] = MappingProxyType({})

@@ -18,6 +18,8 @@ from math import inf, nextafter
 from types import MappingProxyType
 from typing import Final
 
+from msgspec import Struct
+
 from adsum.core.errors import UnknownInstance
 from adsum.core.liveness.guard import Guard
 from adsum.core.model import Key
@@ -75,16 +77,13 @@ class LeaseTransition:
     guarded_for: float = 0.0
 
 
-class _Lease:
-    __slots__ = ("deadline", "due", "grace", "phase", "ttl")
-
-    def __init__(self, ttl: float, grace: float, deadline: float, phase: LeasePhase) -> None:
-        self.ttl = ttl
-        self.grace = grace
-        self.deadline = deadline
-        self.phase = phase
-        self.due = inf
-        """The instant of its heap entry. An entry with another instant is stale."""
+class _Lease(Struct, gc=False, eq=False):
+    ttl: float
+    grace: float
+    deadline: float
+    phase: LeasePhase
+    due: float = inf
+    """The instant of its heap entry. An entry with another instant is stale."""
 
 
 def _never_replaced(key: Key) -> bool:  # noqa: ARG001
@@ -131,7 +130,8 @@ class Leases:
         ):
             lease.deadline = now + ttl
             return
-        self.end(key)
+        if lease is not None:
+            self.end(key)
         lease = self._leases[key] = _Lease(ttl, grace, now + ttl, LeasePhase.LAPSED if lapsed else LeasePhase.HELD)
         self._guard.lease_added(key)
         if lapsed:

@@ -16,9 +16,10 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from random import Random
 from typing import Final
+
+from msgspec.structs import replace
 
 from adsum.consumers import Consumer
 from adsum.core.backoff import Backoff

@@ -1,4 +1,4 @@
-"""The native API as an ASGI application, with a fast path before it for reads that need no task."""
+"""The native API as an ASGI application, with a fast path before it for brief requests."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ from adsum.core.access.actions import Action
 from adsum.core.errors import AdsumError
 from adsum.dialects.native.api.operation_table import OPERATIONS
 from adsum.dialects.native.api.router import Router
-from adsum.dialects.native.asgi import ApiReply, Headers, Receive, Scope, Send
+from adsum.dialects.native.asgi import ApiReply, Receive, Scope, Send
+from adsum.dialects.native.brief.brief_requests import BriefRequests
+from adsum.dialects.native.brief.registrations import BriefRegistrations
+from adsum.dialects.native.brief.renewals import BriefRenewals
+from adsum.dialects.native.brief.service_reads import ServiceReads
 from adsum.dialects.native.events.watch_events import WatchEvents
+from adsum.dialects.native.operations.bulk_registration import BulkRegistration
 from adsum.dialects.native.operations.intent import IntentOperations
 from adsum.dialects.native.operations.join import JoinOperations
+from adsum.dialects.native.operations.lease_renewals import LeaseRenewals
 from adsum.dialects.native.operations.node import NodeOperations
 from adsum.dialects.native.operations.overrides import OverrideOperations
 from adsum.dialects.native.operations.reads import ReadOperations
 from adsum.dialects.native.operations.tokens import TokenOperations
 from adsum.dialects.native.operations.watch import WatchOperations
 from adsum.dialects.native.operations.writes import WriteOperations
-from adsum.dialects.native.pages.fast_path import EncodedReply, FastPath
 from adsum.dialects.native.pages.pages import Pages
 from adsum.dialects.native.ports import AddressCheck, LatestOutcomes, LeaseRenewer, NoOtherNodes, OtherNodes
 from adsum.dialects.native.problems import NotReady, problem_reply
 from adsum.dialects.native.requests.api_request import ApiRequest, peer_address, request_credentials
 from adsum.dialects.native.requests.body_memory import BodyMemory
+from adsum.mounts import FastPath
 from adsum.ports import CLIENT_CERTIFICATE, Clock, Observer
 from adsum.registry import Registry
 
@@ -82,13 +88,31 @@ class Native:
         self._observer = observer
         self._pages = pages = Pages(registry)
         self._access = access
-        self._fast_path = FastPath(registry, pages, access)
         self._router = Router(OPERATIONS)
         self._body_memory = BodyMemory()
         others = peers or NoOtherNodes()
+        renewals = LeaseRenewals(registry, keeper, others)
+        self.fast_path: FastPath = BriefRequests(
+            ServiceReads(registry, pages),
+            BriefRenewals(registry, keeper, others, renewals, access),
+            BriefRegistrations(
+                registry,
+                renewals,
+                access,
+                observer,
+                clock,
+                check_address=check_address,
+                body_memory=self._body_memory,
+            ),
+            access,
+            observer,
+            clock,
+        )
+        """Answers brief requests before they become tasks."""
         self._methods = _methods(
             ReadOperations(registry, pages, latest_outcomes),
-            WriteOperations(registry, keeper, others, check_address, clock),
+            WriteOperations(registry, keeper, others, renewals, check_address, clock),
+            BulkRegistration(registry, renewals, check_address, clock, observer),
             OverrideOperations(registry, others, clock, node),
             WatchOperations(registry, WatchEvents(pages), rng),
             IntentOperations(registry, clock),
@@ -101,14 +125,6 @@ class Native:
     def pages_bytes(self) -> int:
         """Bytes of memory that the pages of services take."""
         return self._pages.size
-
-    def fast_path(self, target: bytes, headers: Headers, certificate: bytes) -> EncodedReply | None:
-        """Returns the response to a GET, None if it needs `__call__` (see `pages.fast_path.FastPath`)."""
-        began = self._clock.now()
-        reply = self._fast_path.reply(target, headers, certificate)
-        if reply is not None:
-            self._observer.answered("read_service", reply.status, self._clock.now() - began)
-        return reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -158,6 +174,7 @@ class Native:
 def _methods(
     reads: ReadOperations,
     writes: WriteOperations,
+    bulk: BulkRegistration,
     overrides: OverrideOperations,
     watches: WatchOperations,
     intent: IntentOperations,
@@ -168,6 +185,7 @@ def _methods(
     """Returns the method of each operation in `OPERATIONS`, by the name of the operation."""
     methods: dict[str, OperationMethod] = {
         "register": writes.register,
+        "register_many": bulk.register_many,
         "read_instance": reads.read_instance,
         "deregister": writes.deregister,
         "renew": writes.renew,

@@ -19,7 +19,7 @@ def create(context: DialectContext) -> NativeDialect:
 
 
 class NativeDialect(Dialect):
-    """Serves the native HTTP API, with a fast path for reads of one service."""
+    """Serves the native HTTP API, with a fast path for brief requests."""
 
     def __init__(self, context: DialectContext) -> None:
         self._native = Native(

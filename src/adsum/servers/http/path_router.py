@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from adsum.mounts import AsgiApp, FastPathReply, HttpPath
+from adsum.mounts import AsgiApp, FastPath, HttpPath, Reply
 
 
 class PathRouter:
@@ -30,15 +30,15 @@ class PathRouter:
         return self._paths[0][1] if len(self._paths) == 1 else self._serve
 
     @property
-    def fast_path(self) -> FastPathReply | None:
+    def fast_path(self) -> FastPath | None:
         """The fast path of the server, None if no path has one.
 
-        If only one path has one, it gets every plain GET, so that other applications do not slow it. It must return
-        None for paths below the prefixes of other applications.
+        If only one path has one, it gets all requests, so that other applications do not slow it. It must not answer
+        requests for paths below the prefixes of other applications.
         """
         fast_paths = [fast_path for _, _, fast_path in self._paths if fast_path is not None]
         if len(fast_paths) > 1:
-            return self._reply
+            return _RoutedFastPath([(prefix, fast_path) for prefix, _, fast_path in self._paths])
         return fast_paths[0] if fast_paths else None
 
     async def _serve(self, scope: dict[str, Any], receive: object, send: object) -> None:
@@ -48,14 +48,26 @@ class PathRouter:
                 await app(scope, receive, send)
                 return
 
-    def _reply(
-        self, target: bytes, headers: Sequence[tuple[bytes, bytes]], certificate: bytes
-    ) -> tuple[int, bytes] | None:
+
+class _RoutedFastPath:
+    """The fast paths of several applications. Each request goes to the one of the longest prefix of its path."""
+
+    def __init__(self, paths: Sequence[tuple[bytes, FastPath | None]]) -> None:
+        self._paths = paths
+
+    def prepare(self, headers: Sequence[tuple[bytes, bytes]], certificate: bytes) -> object | None:
+        return [fast_path and fast_path.prepare(headers, certificate) for _, fast_path in self._paths]
+
+    def answer(self, method: bytes, target: bytes, prepared: object, body: bytes, peer: str, reply: Reply) -> bool:
         path = target.partition(b"?")[0]
-        for prefix, _, fast_path in self._paths:
+        for (prefix, fast_path), own in zip(self._paths, cast("list[object | None]", prepared), strict=True):
             if _is_below(path, prefix):
-                return fast_path(target, headers, certificate) if fast_path is not None else None
-        return None
+                return (
+                    fast_path is not None
+                    and own is not None
+                    and fast_path.answer(method, target, own, body, peer, reply)
+                )
+        return False
 
 
 def _is_below(path: bytes, prefix: bytes) -> bool:

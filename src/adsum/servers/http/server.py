@@ -12,14 +12,14 @@ from typing import Final, cast
 import uvicorn
 
 from adsum import wire
-from adsum.mounts import AsgiApp, FastPathReply
+from adsum.mounts import AsgiApp, FastPath
 from adsum.ports import ServerCertificates
 from adsum.servers.http.connection import HttpConnection, closing_response
 from adsum.servers.http.cross_origin import AllowedHosts
 from adsum.servers.http.limits import BACKLOG, HttpLimits, OnShed, ignore_shed
 from adsum.servers.http.sweeper import Sweeper
 from adsum.servers.http.tls_connector import TLS_CROWDED, TlsConnector
-from adsum.servers.http.uvicorn_adapter import UvicornServer
+from adsum.servers.http.uvicorn_server import UvicornServer
 
 RETRY_AFTER_HEADER: Final = (b"retry-after", b"5")
 """Sent to a connection past the limit: the seconds after which it may try again."""
@@ -35,12 +35,12 @@ class HttpServer:
         app: AsgiApp,
         sockets: Sequence[socket.socket],
         limits: HttpLimits | None = None,
-        fast_path: FastPathReply | None = None,
+        fast_path: FastPath | None = None,
         allowed_hosts: AllowedHosts | None = None,
         on_shed: OnShed = ignore_shed,
         certificates: ServerCertificates | None = None,
     ) -> None:
-        """`fast_path` gets every plain GET before the application does. `allowed_hosts` None allows every Host.
+        """`fast_path` gets brief requests before the application does. `allowed_hosts` None allows every Host.
 
         With `certificates` the server speaks TLS.
         """

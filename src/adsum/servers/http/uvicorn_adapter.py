@@ -1,78 +1,42 @@
-"""The one module that uses private parts of uvicorn. `PRIVATE_PARTS` lists them.
+"""Connections of uvicorn, with the hooks and methods that ASGI does not have.
 
-uvicorn has no public way to bound what a connection takes, to answer a request without an ASGI task, or to accept
-connections with code of our own. `UvicornConnection` and `UvicornServer` reach into uvicorn's httptools protocol and
-server for these, and offer plain hooks and methods to the rest of this package. A test compares `PRIVATE_PARTS` with
-the installed uvicorn and names the parts that are missing.
+uvicorn has no public way to bound what a connection takes, or to answer a request without an ASGI task.
+`UvicornConnection` reaches into uvicorn's httptools protocol for these, and offers plain hooks and methods to the rest
+of this package. `uvicorn_parts` lists what it uses.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from functools import partial
-from typing import Any, Final, cast
+from collections.abc import Iterable, MutableMapping
+from typing import Any
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from adsum.servers.http.acceptor import Acceptor, PlainConnector
 from adsum.servers.http.chunk_writer import ChunkWriter
 from adsum.servers.http.limits import MAX_PIPELINED_REQUESTS
-from adsum.servers.http.refusals import Refusals
-from adsum.servers.http.tls_connector import TlsConnector
 
-PRIVATE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol": (
-        "_start_asgi_task",
-        "_unset_keepalive_if_required",
-        "cycle",
-        "flow",
-        "headers",
-        "loop",
-        "on_body",
-        "on_headers_complete",
-        "on_message_begin",
-        "on_message_complete",
-        "parser",
-        "pipeline",
-        "send_400_response",
-        "server_state",
-        "timeout_keep_alive",
-        "timeout_keep_alive_handler",
-        "timeout_keep_alive_task",
-        "transport",
-        "url",
-    ),
-    "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": (
-        "chunked_encoding",
-        "disconnected",
-        "keep_alive",
-        "message_event",
-        "on_response",
-        "response_complete",
-        "response_started",
-        "scope",
-        "waiting_for_100_continue",
-    ),
-    "uvicorn.protocols.http.flow_control:FlowControl": ("resume_reading", "write_paused"),
-    "uvicorn.server:Server": (
-        "capture_signals",
-        "config",
-        "lifespan",
-        "server_state",
-        "servers",
-        "should_exit",
-        "started",
-        "startup",
-    ),
-    "uvicorn.server:ServerState": ("connections", "default_headers"),
-    "uvicorn.config:Config": ("backlog", "http_protocol_class"),
-    "uvicorn.lifespan.off:LifespanOff": ("startup", "state"),
-}
-"""Class → its attributes and methods that this module uses. The status lines (`STATUS_LINE`) are used as well."""
+
+class ResponseHeads:
+    """The status lines and default headers of a server, joined once for each second and status."""
+
+    def __init__(self, server_state: ServerState) -> None:
+        self._server_state = server_state
+        self._headers: object = None
+        """The default headers that `_heads` has. uvicorn replaces them every second, because of the date."""
+        self._heads: dict[int, bytes] = {}
+
+    def head(self, status: int) -> bytes:
+        """Returns the status line and the default headers."""
+        headers = self._server_state.default_headers
+        if headers is not self._headers:
+            self._headers = headers
+            self._heads.clear()
+        head = self._heads.get(status)
+        if head is None:
+            head = self._heads[status] = STATUS_LINE[status] + _encoded(headers)
+        return head
 
 
 class UvicornConnection(HttpToolsProtocol):
@@ -81,8 +45,10 @@ class UvicornConnection(HttpToolsProtocol):
     A subclass overrides the hooks. They are called in the order in which they are written here.
     """
 
-    def __init__(self, **uvicorn: Any) -> None:
+    def __init__(self, response_heads: ResponseHeads, **uvicorn: Any) -> None:
+        """`response_heads` are those of the server."""
         super().__init__(**uvicorn)
+        self._response_heads = response_heads
         self._latest: RequestResponseCycle | None = None
         """The request whose ASGI task started last. Requests behind it may wait in `pipeline`."""
         self._is_answered = False
@@ -91,6 +57,8 @@ class UvicornConnection(HttpToolsProtocol):
         """The transport below TLS; None without TLS."""
         self.client_certificate = b""
         """The verified client certificate (DER), empty if there is none."""
+        self._active_at = 0.0
+        """When the latest brief response was written, on the clock of the event loop."""
 
     def request_began(self) -> None:
         """Hook: the first byte of a request was parsed."""
@@ -113,6 +81,14 @@ class UvicornConnection(HttpToolsProtocol):
 
     def request_unreadable(self) -> None:
         """Hook: the parser stopped. The hook answers and closes the connection."""
+
+    def keeps_open(self) -> bool:
+        """Hook: uvicorn would close the connection as idle. Returns whether it is busy with a brief request."""
+        return False
+
+    def delays_stop(self) -> bool:
+        """Hook: the server stops. Returns whether the connection ends itself after a brief response."""
+        return False
 
     @property
     def method(self) -> bytes:
@@ -139,6 +115,27 @@ class UvicornConnection(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     @property
+    def takes_brief_requests(self) -> bool:
+        """Returns whether a response that is written now is the next one, and is read."""
+        cycle = self.cycle
+        return (
+            (cycle is None or cycle.response_complete)
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
+    @property
+    def is_plain_request(self) -> bool:
+        """Returns whether the request whose head is complete is one of HTTP/1.1 after which the connection goes on."""
+        parser = self.parser
+        return parser.should_keep_alive() and not parser.should_upgrade() and parser.get_http_version() == "1.1"
+
+    @property
+    def peer_ip(self) -> str:
+        """The IP address of the peer; "" if it has none."""
+        return self.client[0] if self.client else ""
+
+    @property
     def is_disconnected(self) -> bool:
         """Returns whether the peer has left the request whose task started last."""
         return self._latest is not None and self._latest.disconnected
@@ -162,23 +159,14 @@ class UvicornConnection(HttpToolsProtocol):
         """Closes now. Bytes that the peer has not taken are lost."""
         self.transport.abort()
 
-    def can_answer_without_task(self) -> bool:
-        """Returns whether the request whose head is complete is a plain GET of HTTP/1.1 that no other response
-        precedes.
-        """
-        parser = self.parser
-        return (
-            parser.get_method() == b"GET"
-            and self.is_idle
-            and not self.flow.write_paused
-            and parser.should_keep_alive()
-            and not parser.should_upgrade()
-            and parser.get_http_version() == "1.1"
-        )
-
     def write_response(self, status: int, encoded: bytes) -> None:
         """Writes a response. `encoded` is everything that follows the status line and the default headers."""
-        self.transport.write(b"".join((STATUS_LINE[status], _encoded(self.server_state.default_headers), encoded)))
+        self.transport.write(self._response_heads.head(status) + encoded)
+
+    def write_brief_response(self, status: int, encoded: bytes) -> None:
+        """Writes a response as `write_response` does. The connection is idle from now on."""
+        self.transport.write(self._response_heads.head(status) + encoded)
+        self._active_at = self.loop.time()
 
     def write_last_response(self, status: int, encoded: bytes) -> None:
         """Writes a response as `write_response` does, and closes the connection when the peer has taken it."""
@@ -220,10 +208,36 @@ class UvicornConnection(HttpToolsProtocol):
         """Keeps the idle timeout from closing the connection."""
         self._unset_keepalive_if_required()
 
+    def hold_reading(self) -> None:
+        """Stops reading from the peer."""
+        self.flow.pause_reading()
+
+    def go_on_reading(self) -> None:
+        """Reads from the peer again."""
+        self.flow.resume_reading()
+
     def restart_idle_timer(self) -> None:
         """Has the connection closed after the idle timeout, unless a request comes."""
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes the connection if it is idle. Brief requests only note when they were answered, and move no timer."""
+        wait = self._active_at + self.timeout_keep_alive - self.loop.time()
+        if self.keeps_open():
+            wait = self.timeout_keep_alive
+        if wait > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(wait, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        if not self.delays_stop():
+            self.close_when_answered()
+
+    def close_when_answered(self) -> None:
+        """Closes the connection, after the response if a request is under way."""
+        super().shutdown()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -280,62 +294,6 @@ class UvicornConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self.request_unreadable()
-
-
-class UvicornServer(uvicorn.Server):
-    """uvicorn's server without its signal handlers, and with an `Acceptor` for each socket."""
-
-    def __init__(
-        self, config: uvicorn.Config, refusal: Callable[[], bytes | None], tls: Callable[..., TlsConnector] | None
-    ) -> None:
-        """`refusal`: see `Acceptor`. `tls` creates a `TlsConnector`, given its `protocol` and its `refusals`."""
-        super().__init__(config)
-        self.up = asyncio.Event()
-        """Set when connections are accepted."""
-        self._refusal = refusal
-        self._tls = tls
-        self._acceptors: list[Acceptor] = []
-
-    @property
-    def connection_count(self) -> int:
-        """The number of open connections."""
-        return len(self.server_state.connections)
-
-    @property
-    def arriving_count(self) -> int:
-        """The number of accepted connections that are not open yet, since their handshake is under way."""
-        return sum(acceptor.arriving for acceptor in self._acceptors)
-
-    @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers of every response: the date, and those of the configuration."""
-        return self.server_state.default_headers
-
-    def request_stop(self) -> None:
-        """Makes `serve` return soon."""
-        self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves signals to the daemon."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await self.lifespan.startup()
-        protocol = partial(
-            cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
-        refusals = Refusals()
-        connector = self._tls(protocol=protocol, refusals=refusals) if self._tls else PlainConnector(protocol)
-        self._acceptors = [Acceptor(sock, connector, self._refusal, refusals) for sock in sockets or ()]
-        for acceptor in self._acceptors:
-            acceptor.start(self.config.backlog)
-        self.servers = cast("list[asyncio.Server]", self._acceptors)
-        self.started = True
-        self.up.set()
 
 
 def status_line(status: int) -> bytes:

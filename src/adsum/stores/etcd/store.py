@@ -48,6 +48,8 @@ _log = logging.getLogger("adsum.store")
 class EtcdStore:
     """Implements `ports.Store` over etcd."""
 
+    is_shared: Final = True
+
     def __init__(self, address: EtcdAddress, clock: Clock | None = None, rng: Random | None = None) -> None:
         self._clock = clock or SystemClock()
         self._rng = rng or Random()

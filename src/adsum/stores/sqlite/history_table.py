@@ -1,4 +1,4 @@
-"""The table of recorded changes: written with each batch, trimmed, and read newest first. Blocking."""
+"""The table of recorded changes: batches are folded into it, it is trimmed, and read newest first. Blocking."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import count
 from typing import Final
 
 from adsum.stores.retention import Retention
+from adsum.stores.sqlite.journal import Journal
 from adsum.stores.sqlite.rows import RecordRow
 
 TRIM_SLACK_CHANGES: Final = 1_000
@@ -24,8 +25,9 @@ _ROW: Final = "SELECT service, id, revision, body, checksum FROM history WHERE n
 class HistoryTable:
     """The recorded changes of one file. The row numbers of each service are in memory, which saves an index on disk."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, journal: Journal) -> None:
         self._db = db
+        self._journal = journal
         self._retention: Retention[int] | None = None
         """The row numbers of each service; None until they are read from the table."""
 
@@ -48,14 +50,17 @@ class HistoryTable:
         self._retention = None
 
     def newest(self, service: str | None, id: str | None, limit: int) -> list[RecordRow]:
-        """Returns the newest rows, newest first, at most `limit`; of one service and one instance id if given."""
+        """Returns the newest rows, newest first, at most `limit`; of one service and one instance id if given.
+
+        Rows that the journal holds too are left out.
+        """
         found: list[RecordRow] = []
         rows = self._rows() if service is None else self._rows_of(service)
         with closing(rows):
             for row in rows:
                 if len(found) >= limit:
                     break
-                if id in (None, row[1]):
+                if id in (None, row[1]) and not self._journal.holds(row):
                     found.append(row)
         return found
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from adsum.core.catalog.changes import RecordedChange
-from adsum.core.catalog.documents import Document
+from adsum.core.catalog.documents import Document, DocumentKey, DocumentKind, RecordedEdit
 from adsum.core.errors import AdsumError, StoreOpenFailed, StoreUnavailable
 from adsum.core.model import Key, Listing
+from adsum.stores.edit_log import EditRecord, recorded_edit
 from adsum.stores.record_decoder import RecordDecoder, decode_change, decode_document
 from adsum.stores.sqlite.rows import RecordRow, has_valid_checksum
 
@@ -63,3 +66,17 @@ def decode_history_row(path: Path, row: RecordRow) -> RecordedChange:
         raise StoreUnavailable(
             f"{path}: its history of {service}/{id} at revision {revision} can't be read: {error}"
         ) from error
+
+
+def decode_edit_row(path: Path, row: RecordRow) -> RecordedEdit:
+    """Returns the recorded edit of a row of the file at `path`. Raises `StoreUnavailable` likewise."""
+    kind, name, revision, body, _ = row
+    try:
+        if not has_valid_checksum(row):
+            raise ValueError(_DAMAGED)
+        return recorded_edit(
+            revision, DocumentKey(DocumentKind(kind), name), msgspec.json.decode(body, type=EditRecord)
+        )
+    except _UNREADABLE as error:
+        problem = f"its history of {kind} {name} at revision {revision} can't be read: {error}"
+        raise StoreUnavailable(f"{path}: {problem}") from error

@@ -1,4 +1,4 @@
-"""The rows that a transaction writes, and their checksums.
+"""The rows of the tables that batches are folded into, and the checksums of rows.
 
 A checksum covers all other values of its row. SQLite has no checksums: it returns a flipped bit in a text as another
 text.
@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import msgspec
-
-from adsum.core.catalog.changes import Change
-from adsum.core.catalog.documents import DocumentKey, Edit
-from adsum.core.model import Key
-from adsum.stores import edit_log, records
+from adsum.stores.sqlite.journal_entry import NULL, JournalEntry
 
 RecordRow = tuple[str, str, int, bytes, int]
 """Service, id, revision, record and checksum. Rows of documents have kind and name in place of service and id."""
+RowKey = tuple[str, str]
+"""Service and id, or kind and name."""
 
 
 def checksum(*values: object) -> int:
@@ -32,55 +29,45 @@ def has_valid_checksum(row: Sequence[object]) -> bool:
     return row[-1] == checksum(*row[:-1])
 
 
-@dataclass(frozen=True, slots=True)
-class BatchWrite:
-    """A batch to be written if the file is still at `base_revision`."""
-
-    changes: Sequence[Change]
-    base_revision: int
-    edits: Sequence[Edit] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionRows:
-    """The rows that a transaction writes: the last row of each listing and document, and all rows of history.
+@dataclass(slots=True)
+class TableRows:
+    """What batches are in the tables: the last row of each listing and document, and all rows of history.
 
     None stands for a deleted listing or document.
     """
 
-    listings: dict[Key, RecordRow | None]
-    documents: dict[DocumentKey, RecordRow | None]
-    history: list[RecordRow]
-    departures: dict[str, int | None]
+    listings: dict[RowKey, RecordRow | None] = field(default_factory=dict)
+    documents: dict[RowKey, RecordRow | None] = field(default_factory=dict)
+    history: list[RecordRow] = field(default_factory=list)
+    edits: list[RecordRow] = field(default_factory=list)
+    departures: dict[str, int | None] = field(default_factory=dict)
     """Service → revision of the latest removal of an instance; None if the service was forgotten since."""
-    edits: list[RecordRow]
+    facts: int = 0
+    """The number of changes and edits."""
 
-    def add(self, revision: int, batch: BatchWrite) -> None:
-        """Adds a batch. Raises what encoding it raises; then nothing of the batch is added."""
-        listings = {change.key: _listing(revision, change) for change in batch.changes if not change.forgets_service}
-        documents = {edit.key: _document(revision, edit) for edit in batch.edits}
-        history = [_row(*change.key, revision, records.encode_change(change)) for change in batch.changes]
-        edits = [
-            _row(*key, revision, msgspec.json.encode(record)) for key, record in edit_log.edit_records(batch.edits)
-        ]
-        self.listings.update(listings)
-        self.documents.update(documents)
-        self.history.extend(history)
-        self.edits.extend(edits)
-        removals = (change for change in batch.changes if change.listing is None)
-        self.departures.update(
-            (change.key.service, None if change.forgets_service else revision) for change in removals
-        )
-
-
-def _listing(revision: int, change: Change) -> RecordRow | None:
-    return _row(*change.key, revision, records.encode_listing(change.listing)) if change.listing is not None else None
-
-
-def _document(revision: int, edit: Edit) -> RecordRow | None:
-    document = edit.document
-    return _row(*edit.key, revision, records.encode_document(document)) if document is not None else None
+    def add(self, revision: int, entry: JournalEntry) -> None:
+        """Adds the batch of that revision, the next one."""
+        for change in entry.changes:
+            service, id = change.service, change.id
+            crc, listing, record = _checksum_of_key(service, id, revision), bytes(change.listing), bytes(change.record)
+            self.history.append((service, id, revision, record, zlib.crc32(record, crc)))
+            if listing != NULL:
+                self.listings[service, id] = (service, id, revision, listing, zlib.crc32(listing, crc))
+            elif id:
+                self.listings[service, id] = None
+                self.departures[service] = revision
+            else:
+                self.departures[service] = None
+        for edit in entry.edits:
+            kind, name = edit.kind, edit.name
+            crc, document, record = _checksum_of_key(kind, name, revision), bytes(edit.document), bytes(edit.record)
+            stored = (kind, name, revision, document, zlib.crc32(document, crc)) if document != NULL else None
+            self.documents[kind, name] = stored
+            if record != NULL:
+                self.edits.append((kind, name, revision, record, zlib.crc32(record, crc)))
+        self.facts += entry.facts
 
 
-def _row(first: str, second: str, revision: int, body: bytes) -> RecordRow:
-    return (first, second, revision, body, checksum(first, second, revision, body))
+def _checksum_of_key(first: str, second: str, revision: int) -> int:
+    """Returns the checksum of the values before a record. `crc32(record, …)` continues it to that of the row."""
+    return zlib.crc32(f"{first}\0{second}\0{revision}\0".encode())

@@ -22,6 +22,7 @@ CHECKSUM_COLUMNS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
         "edits": ("kind", "name", "revision", "body"),
         "departures": ("service", "revision"),
         "meta": ("epoch", "revision"),
+        "journal": ("revision", "facts", "body"),
     }
 )
 """Table → the columns that the checksum of a row covers, in their order."""
@@ -90,6 +91,17 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         )""",
         "CREATE INDEX edits_of_one ON edits (kind, name, number)",
     ),
+    (
+        # One row a batch. Those after the revision in `meta` are newer than the other tables.
+        """CREATE TABLE journal (
+            revision INTEGER PRIMARY KEY,
+            facts    INTEGER NOT NULL,
+            body     BLOB NOT NULL,
+            checksum INTEGER NOT NULL
+        )""",
+        # The id of the last copy of the write-ahead log into the file: see `lock.DatabaseProgress`.
+        "ALTER TABLE meta ADD COLUMN copy INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """The statements that turn a file of version n, the index, into one of version n + 1. Version 0 is an empty file.
 
@@ -130,6 +142,17 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def unsynced_transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Runs the block in one transaction that is not synced. A later commit, or a copy of the log, syncs it too."""
+    db.execute("PRAGMA synchronous = NORMAL")
+    try:
+        with transaction(db):
+            yield
+    finally:
+        db.execute("PRAGMA synchronous = FULL")
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file, used by one daemon.
 
-The write-ahead log is synced before a commit returns. Commits that wait for the disk are written together in one
-transaction. All access to the file runs on one thread.
+A commit appends its batch to the journal of the file, and returns when it is synced. Commits that wait for the disk
+are written together in one transaction, and the next ones are encoded meanwhile. All access to the file runs on one
+thread.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -25,8 +25,10 @@ from adsum.core.nodes.sharding import SingleNode
 from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.stores.batch_feed import BatchFeed
-from adsum.stores.sqlite.file import SqliteFile
-from adsum.stores.sqlite.rows import BatchWrite
+from adsum.stores.edit_log import MAX_EDITS_ON_EVENT_LOOP
+from adsum.stores.sqlite.file import BatchWrite, SqliteFile
+from adsum.stores.sqlite.file_thread import FileThread
+from adsum.stores.sqlite.journal_entry import encode_entry
 
 T = TypeVar("T")
 
@@ -36,12 +38,19 @@ WRITABLE_CHECK_INTERVAL: Final = 2.0
 _log = logging.getLogger("adsum.store")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+MAX_CHANGES_ENCODED_ON_EVENT_LOOP: Final = 1_000
+"""Changes of a batch that is encoded on the event loop, some 2 ms, while the file is being synced. A larger batch, or
+one of more edits than `MAX_EDITS_ON_EVENT_LOOP`, is encoded on the file's thread."""
+
+
 class _Commit:
     """A batch that waits to be written, and the future of its revision."""
 
-    write: BatchWrite
-    done: asyncio.Future[int]
+    __slots__ = ("done", "write")
+
+    def __init__(self, write: BatchWrite, done: asyncio.Future[int]) -> None:
+        self.write = write
+        self.done = done
 
     def settle(self, result: int | Exception) -> None:
         """Sets the revision or the error."""
@@ -56,6 +65,8 @@ class _Commit:
 class SqliteStore:
     """Implements `ports.Store` over one SQLite file."""
 
+    is_shared: Final = False
+
     def __init__(self, path: Path, *, new_epoch: bool = False, clock: Clock | None = None) -> None:
         self._file = SqliteFile(path, new_epoch=new_epoch)
         self._clock: Clock = clock or SystemClock()
@@ -68,9 +79,9 @@ class SqliteStore:
             "%s can be written again",
         )
         self._checking: asyncio.Task[None] | None = None
-        self._thread: ThreadPoolExecutor | None = None
-        self._waiting: list[_Commit] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._thread: FileThread | None = None
+        self._waiting: deque[_Commit] = deque()
+        """Commits for the file's thread, which takes all that wait when it is free."""
         self._feed = BatchFeed(lambda: self._run(self._file.full_state))
         self._published_revision = 0
 
@@ -99,7 +110,7 @@ class SqliteStore:
         return SingleNode(name)
 
     async def open(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "adsum-sqlite")
+        self._thread = FileThread(lambda idle: self._file.maintain(idle=idle))
         try:
             await self._run(self._file.open)
         except BaseException:
@@ -111,48 +122,64 @@ class SqliteStore:
     async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
-        write = BatchWrite(tuple(changes), base_revision, tuple(edits))
+        try:
+            self._file.check_in_place()
+        except StoreUnavailable as error:
+            self._set_trouble(str(error))
+            raise
+        early = len(changes) <= MAX_CHANGES_ENCODED_ON_EVENT_LOOP and len(edits) <= MAX_EDITS_ON_EVENT_LOOP
+        body = encode_entry(changes, edits) if early else None
+        write = BatchWrite(tuple(changes), base_revision, tuple(edits), body)
         commit = _Commit(write, asyncio.get_running_loop().create_future())
         self._waiting.append(commit)
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_waiting(), name="adsum-sqlite")
+        self._thread.submit(partial(self._write_waiting, self._thread))
         return await commit.done
 
     async def confirm(self, base_revision: int) -> None:
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
-        if base_revision != self._file.revision:
-            raise StoreConflict(f"decided on revision {base_revision}, but the store is at {self._file.revision}")
+        if base_revision != self._published_revision:
+            raise StoreConflict(f"decided on revision {base_revision}, but the store is at {self._published_revision}")
 
-    async def _write_waiting(self) -> None:
-        """Writes the waiting commits, all that wait in one transaction, until none waits."""
+    def _write_waiting(self, thread: FileThread) -> None:
+        """Writes the waiting commits in one transaction. A job of the file's thread; there is one for each commit."""
+        commits: list[_Commit] = []
         while self._waiting:
-            commits, self._waiting = self._waiting, []
-            results: list[int | Exception]
-            try:
-                results = await self._run(partial(self._file.write, [commit.write for commit in commits]))
-            except Exception as error:
-                results = [error] * len(commits)
-                self._set_trouble(str(error))
-            else:
-                self._set_trouble("")
-            for commit, result in zip(commits, results, strict=True):
-                if isinstance(result, int):
-                    self._published_revision = result
-                    self._feed.publish(Batch(result, commit.write.changes, commit.write.edits))
-                commit.settle(result)
-            self._resync_if_moved()
+            commits.append(self._waiting.popleft())
+        if not commits:
+            return  # An earlier job wrote them.
+        results: list[int | Exception]
+        trouble = ""
+        try:
+            results = self._file.write([commit.write for commit in commits])
+        except Exception as error:
+            failure = self._translated(error)
+            results, trouble = [failure] * len(commits), str(failure)
+        thread.notify(self._settle, commits, results, trouble, self._file.revision)
+
+    def _settle(self, commits: list[_Commit], results: list[int | Exception], trouble: str, revision: int) -> None:
+        """Publishes the commits that were written, and gives all of them their results."""
+        self._set_trouble(trouble)
+        for commit, result in zip(commits, results, strict=True):
+            if isinstance(result, int):
+                self._published_revision = result
+                self._feed.publish(Batch(result, commit.write.changes, commit.write.edits))
+            commit.settle(result)
+        self._resync_if_moved(revision)
 
     async def _check_writable(self) -> None:
         """Checks periodically that the file can be written. After a failure it writes, to notice the recovery."""
         while True:
             await self._clock.sleep(WRITABLE_CHECK_INTERVAL)
             try:
-                await self._run(partial(self._file.check_writable, write=bool(self._trouble)))
+                self._resync_if_moved(await self._run(self._check_file))
                 self._set_trouble("")
             except StoreUnavailable as error:
                 self._set_trouble(str(error))
-            self._resync_if_moved()
+
+    def _check_file(self) -> int:
+        self._file.check_writable(write=bool(self._trouble))
+        return self._file.revision
 
     def _set_trouble(self, trouble: str) -> None:
         if trouble and not self._trouble:
@@ -163,13 +190,13 @@ class SqliteStore:
         else:
             self._outage.recovered(self._file.path)
 
-    def _resync_if_moved(self) -> None:
+    def _resync_if_moved(self, revision: int) -> None:
         """Gives followers the full state if the file is at another revision than was published.
 
         A write that failed may be in the file nevertheless.
         """
-        if self._file.revision != self._published_revision:
-            self._published_revision = self._file.revision
+        if revision != self._published_revision:
+            self._published_revision = revision
             self._feed.resync()
 
     def watch(self) -> AsyncIterator[FullState | Batch]:
@@ -194,18 +221,22 @@ class SqliteStore:
         if self._checking is not None:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
-        if self._writing is not None:
-            await asyncio.gather(self._writing, return_exceptions=True)
         thread, self._thread = self._thread, None
         if thread is not None:
-            await asyncio.get_running_loop().run_in_executor(thread, self._file.close)
-            thread.shutdown()
+            await thread.run(self._file.close)
+            thread.stop()
 
     async def _run(self, work: Callable[[], T]) -> T:
         """Runs `work` on the file's thread. Raises `StoreUnavailable` for SQLite's errors, and what `work` raises."""
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise StoreUnavailable(f"{self._file.path}: {error}") from error
+            return await self._thread.run(work)
+        except Exception as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> Exception:
+        """Returns `StoreUnavailable` for an error of SQLite, and other errors as they are."""
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
+            return StoreUnavailable(f"{self._file.path}: {error}")
+        return error

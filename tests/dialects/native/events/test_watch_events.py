@@ -16,7 +16,8 @@ from adsum.core.catalog.snapshots import Snapshot
 from adsum.core.model import Instance, Listing, Registration
 from adsum.core.provenance import Cause, Provenance
 from adsum.dialects.native.events.watch_events import WatchEvents, can_resume
-from adsum.dialects.native.pages.pages import Pages, ServiceJson
+from adsum.dialects.native.pages.pages import Pages
+from adsum.dialects.native.pages.service_json import ServiceJson
 from adsum.registry import Registry
 from tests.dialects.native.native_api import parse_events
 from tests.support.fakes import FakeClock, FakeStore
@@ -99,7 +100,7 @@ def test_an_updated_page_equals_a_new_one(steps: list[Any], seed: int) -> None:
         snapshot = snapshot.apply(Batch(revision, [_change("orders", n, is_listed, 1_000 + revision)]))
         if rng.random() < 0.5:
             page.update(snapshot.service("orders"))
-            assert page.body == wire.encode(wire.ServiceView.from_snapshot("e", snapshot.service("orders")))
+            assert bytes(page.body) == wire.encode(wire.ServiceView.from_snapshot("e", snapshot.service("orders")))
 
 
 def test_a_watch_resumes_from_the_oldest_remembered_revision() -> None:

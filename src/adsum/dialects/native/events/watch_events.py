@@ -10,6 +10,7 @@ from adsum import wire
 from adsum.core.access.scopes import NamePatterns
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
+from adsum.dialects.native.asgi import PiecedBody
 from adsum.dialects.native.pages.byte_cache import ByteCache
 from adsum.dialects.native.pages.pages import Pages
 
@@ -30,10 +31,10 @@ def share_services(services: frozenset[str]) -> frozenset[str]:
     return services
 
 
-def encode_event(kind: str, body: bytes, id: str = "") -> bytes:
+def encode_event(kind: str, body: bytes | PiecedBody, id: str = "") -> bytes:
     """Returns one event. `body` is JSON, which has no line breaks, so that one data line holds it."""
     id_line = f"id: {id}\n" if id else ""
-    return b"event: %b\n%bdata: %b\n\n" % (kind.encode(), id_line.encode(), body)
+    return b"event: %b\n%bdata: %b\n\n" % (kind.encode(), id_line.encode(), bytes(body))
 
 
 def can_resume(snapshot: Snapshot, services: WatchedServices, since: int) -> bool:

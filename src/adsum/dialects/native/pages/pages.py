@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -11,8 +11,9 @@ from adsum import wire
 from adsum.core.access.scopes import ALL_NAMES, NamePatterns
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.dialects.native.asgi import JSON, ApiReply, Headers
+from adsum.dialects.native.asgi import JSON, ApiReply, Headers, PiecedBody
 from adsum.dialects.native.pages.byte_cache import ByteCache
+from adsum.dialects.native.pages.service_json import ServiceJson
 from adsum.dialects.native.requests.instance_filter import InstanceFilter
 from adsum.dialects.native.worker import WorkerThread
 from adsum.registry import Registry
@@ -30,49 +31,6 @@ _REVISION: Final = wire.REVISION_HEADER.lower().encode()
 _AGE: Final = wire.AGE_HEADER.lower().encode()
 
 
-class ServiceJson:
-    """A service as JSON, with one piece per instance. An update encodes only the instances that changed."""
-
-    __slots__ = ("_pieces", "body", "epoch", "service")
-
-    def __init__(self, epoch: str, service: ServiceSnapshot) -> None:
-        self.epoch = epoch
-        self.service = service
-        self._pieces = {
-            id: wire.encode(wire.InstanceView.from_listing(listing)) for id, listing in service.listings.items()
-        }
-        self.body = self._join(service.listings)
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory that the page and its instances take."""
-        return EMPTY_PAGE_BYTES + self.service.size
-
-    def update(self, service: ServiceSnapshot) -> None:
-        """Updates the page to a later snapshot of the same epoch."""
-        before, self.service = self.service, service
-        diff = service.diff_since(before.revision)
-        if diff is None:
-            removed = before.listings.keys() - service.listings.keys()
-            changed = [new for id, new in service.listings.items() if before.listings.get(id) is not new]
-        else:
-            removed, changed = {change.key.id for change in diff.removed}, list(diff.changed)
-        for id in removed:
-            self._pieces.pop(id, None)
-        for listing in changed:
-            self._pieces[listing.instance.id] = wire.encode(wire.InstanceView.from_listing(listing))
-        self.body = self._join(service.listings)
-
-    def filtered(self, instance_filter: InstanceFilter) -> bytes:
-        """Returns the page with only the instances that match the filter."""
-        return self._join(id for id, listing in self.service.listings.items() if instance_filter.matches(listing))
-
-    def _join(self, ids: Iterable[str]) -> bytes:
-        empty_page = wire.encode(wire.ServiceView(self.epoch, self.service.name, self.service.revision, []))
-        pieces = b",".join(map(self._pieces.__getitem__, ids))
-        return b"".join((empty_page.removesuffix(b"]}"), pieces, b"]}"))
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     """A response that is ready to send. It is current while the catalog has this snapshot and this age."""
@@ -81,7 +39,7 @@ class Page:
     age: float
     etag: str
     headers: Headers
-    body: bytes
+    body: bytes | PiecedBody
 
     def reply(self, if_none_match: str | None) -> ApiReply:
         """Returns the page, or 304 if the caller has it. `if_none_match`: the entity tags that the caller sent."""
@@ -103,7 +61,9 @@ def etag(epoch: str, revision: int, selection: PageSelection | None) -> str:
     return f'"{epoch}-{revision}"' if selection is None else f'"{epoch}-{revision}-{selection.digest}"'
 
 
-def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, selection: PageSelection | None = None) -> Page:
+def _page(
+    snapshot: Snapshot, age: float, revision: int, body: bytes | PiecedBody, selection: PageSelection | None = None
+) -> Page:
     tag = etag(snapshot.epoch, revision, selection)
     headers = (
         JSON,
@@ -114,6 +74,11 @@ def _page(snapshot: Snapshot, age: float, revision: int, body: bytes, selection:
         (_AGE, b"%.3f" % age if age else b"0"),
     )
     return Page(snapshot, age, tag, headers, body)
+
+
+def page_size(service: ServiceSnapshot) -> int:
+    """Returns the bytes of memory that the page of a service and its instances take."""
+    return EMPTY_PAGE_BYTES + service.size
 
 
 def etag_matches(if_none_match: str, etag: str) -> bool:
@@ -145,7 +110,7 @@ class Pages:
         """The number of pages that are kept."""
         return len(self._services)
 
-    def body(self, snapshot: Snapshot, service: ServiceSnapshot) -> bytes:
+    def body(self, snapshot: Snapshot, service: ServiceSnapshot) -> PiecedBody:
         """Returns the service as JSON."""
         return self._service_json(snapshot, service).body
 
@@ -156,7 +121,7 @@ class Pages:
         if instance_filter is None:
             return _page(snapshot, age, service.revision, self.body(snapshot, service))
         key = (snapshot.epoch, name, service.revision, instance_filter)
-        body = self._filtered.get(key, lambda: self._service_json(snapshot, service).filtered(instance_filter))
+        body = self._filtered.get(key, lambda: self._service_json(snapshot, service).filtered(instance_filter.matches))
         return _page(snapshot, age, service.revision, body, instance_filter)
 
     async def services(self, visible: NamePatterns = ALL_NAMES) -> Page:
@@ -198,13 +163,13 @@ class Pages:
             page = ServiceJson(snapshot.epoch, service)
         if service.listings:
             self._services[service.name] = page
-            self.size += page.size
+            self.size += page_size(page.service)
             while self.size > self._registry.max_catalog_bytes and len(self._services) > 1:
                 self._drop(next(iter(self._services)))
         return page
 
     def _drop(self, name: str) -> None:
-        self.size -= self._services.pop(name).size
+        self.size -= page_size(self._services.pop(name).service)
 
     def _drop_emptied(self, snapshot: Snapshot) -> None:
         """Drops the pages of services without instances. An empty page is quickly made again."""

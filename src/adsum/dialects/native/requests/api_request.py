@@ -25,7 +25,7 @@ from adsum.core.errors import Invalid
 from adsum.core.model import Key
 from adsum.dialects.native.api.operation import MAX_BODY_BYTES, ApiOperation, QueryParameter
 from adsum.dialects.native.api.parameters import PATH_PARAMETER_TYPES
-from adsum.dialects.native.asgi import Headers, Receive, Scope, find_header
+from adsum.dialects.native.asgi import Headers, Receive, Scope, first_header
 from adsum.dialects.native.problems import BodyTooLarge, MalformedRequest, MisdirectedRequest, NotJson
 from adsum.dialects.native.requests.body_memory import BodyMemory
 
@@ -34,6 +34,7 @@ MAX_QUERY_PARAMETERS: Final = 1_024
 
 FORWARDED_TO: Final = wire.FORWARDED_TO_HEADER.lower().encode()
 
+_ACTOR: Final = wire.ACTOR_HEADER.lower().encode()
 _KEYED = re.compile(r"(?P<name>[^\[\]]+)\[(?P<key>[^\[\]]+)\]")
 _IN_PATH = re.compile(r"{(\w+)}")
 
@@ -63,7 +64,7 @@ class ApiRequest:
         self.scope = scope
         self.receive = receive
         self.path = {
-            name: _value(name, value, PATH_PARAMETER_TYPES[name])
+            name: parameter_value(name, value, PATH_PARAMETER_TYPES[name])
             for name, value in zip(_parameter_names(operation.path), values, strict=True)
         }
         self.query = _query(operation, scope["query_string"]) if scope["query_string"] else {}
@@ -75,7 +76,7 @@ class ApiRequest:
 
     def header(self, name: bytes) -> str | None:
         """Returns the first header of that name (in lower case)."""
-        return find_header(self.scope, name)
+        return first_header(self.scope["headers"], name)
 
     @property
     def if_none_match(self) -> str | None:
@@ -99,19 +100,11 @@ class ApiRequest:
     @property
     def claimed_actor(self) -> str:
         """The actor that the request names without proof; "" if it names none."""
-        actor = self.header(wire.ACTOR_HEADER.lower().encode())
-        if not actor:
-            return ""
-        with contextlib.suppress(UnicodeDecodeError):
-            actor = actor.encode("latin-1").decode()  # Clients send names outside ASCII as UTF-8.
-        validation.text(wire.ACTOR_HEADER, actor)
-        return actor
+        return claimed_actor(self.scope["headers"])
 
     def caller(self, at: float) -> Caller:
         """Returns the caller to record for changes. `at`: the time on the wall clock."""
-        peer = intern(self.peer)
-        actor = intern(self.principal.actor(peer))
-        return Caller(actor, at, peer, intern(self.claimed_actor), self.principal)
+        return recorded_caller(self.principal, self.peer, self.claimed_actor, at)
 
     def require(self, action: Action, services: Iterable[str] = ()) -> None:
         """Returns if the caller may also do this action. Raises what `core.access.gate.require` raises."""
@@ -162,8 +155,7 @@ class ApiRequest:
 
         Raises `MalformedRequest`, `NotJson`, `Overloaded` and `BodyTooLarge`.
         """
-        content_type = (self.header(b"content-type") or "").partition(";")[0].strip().lower()
-        if content_type != "application/json":
+        if not is_json(self.scope["headers"]):
             raise NotJson("the request needs the header Content-Type: application/json")
         return await self._read(self.operation.max_body)
 
@@ -190,8 +182,35 @@ class ApiRequest:
 def peer_address(scope: Scope) -> str:
     """Returns the IP address that a request came from."""
     client = scope.get("client")
-    address: str = client[0] if client else ""
+    return plain_address(client[0] if client else "")
+
+
+def plain_address(address: str) -> str:
+    """Returns the IP address of a peer without the zone of IPv6, and an IPv4 address as such."""
     return address.removeprefix("::ffff:").partition("%")[0]
+
+
+def claimed_actor(headers: Headers) -> str:
+    """Returns the actor that a request names without proof; "" if it names none. Raises `Invalid`."""
+    actor = first_header(headers, _ACTOR)
+    if not actor:
+        return ""
+    with contextlib.suppress(UnicodeDecodeError):
+        actor = actor.encode("latin-1").decode()  # Clients send names outside ASCII as UTF-8.
+    validation.text(wire.ACTOR_HEADER, actor)
+    return actor
+
+
+def is_json(headers: Headers) -> bool:
+    """Returns whether the content type of the body is JSON."""
+    content_type = first_header(headers, b"content-type") or ""
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
+def recorded_caller(principal: Principal, peer: str, claimed: str, at: float) -> Caller:
+    """Returns the caller to record for changes. `claimed`: the actor that it names without proof."""
+    peer = intern(peer)
+    return Caller(intern(principal.actor(peer)), at, peer, intern(claimed), principal)
 
 
 def request_credentials(headers: Headers, certificate: bytes, address: str) -> Credentials:
@@ -238,7 +257,7 @@ def _query(operation: ApiOperation, raw: bytes) -> dict[str, Any]:
             raise MalformedRequest(
                 name, f"this operation has no parameter {validation.quoted(name)}; {_known_parameters(operation)}"
             )
-        value = _value(name, text, parameter.type)
+        value = parameter_value(name, text, parameter.type)
         if keyed:
             _set_once(query.setdefault(parameter.name, {}), keyed["key"], name, value)
         elif parameter.repeatable:
@@ -262,7 +281,8 @@ def _pairs(raw: bytes) -> list[tuple[str, str]]:
         raise MalformedRequest("", f"the query can't be read: {error}") from None
 
 
-def _value(name: str, text: str, kind: Any) -> Any:
+def parameter_value(name: str, text: str, kind: Any) -> Any:
+    """Returns the value of a parameter of the path or the query. Raises `Invalid`."""
     validation.text(name, text, len(text))
     try:
         return msgspec.convert(text, kind, strict=False)

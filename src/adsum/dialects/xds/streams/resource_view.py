@@ -77,13 +77,16 @@ class ResourceView:
         """Records that the client has rejected these, and has no cluster of these names; returns those to send again.
 
         Each cluster is sent once more before it gets a substitute: a client may only be late to subscribe to its
-        assignment.
+        assignment. A substitute is not sent again: the response that had it was rejected because of another cluster.
         """
         resent = []
         for name in clusters:
             found = self._subscribers.find(ResourceKind.CLUSTER, name)
-            resource = None if found is None else self._subscribers.substitute(name, _cause(name, clusters, reason))
-            if found is None or resource is None:
+            before = self._substitutes.get(name)
+            if found is None or (before is not None and before.version == found.version):
+                continue
+            resource = self._subscribers.substitute(name, _cause(name, clusters, reason))
+            if resource is None:
                 continue
             resent.append(name)
             if self._rejected_once.get(name) == found.version:
@@ -111,6 +114,11 @@ class ResourceView:
                 del self._substitutes[name]
                 due.append(name)
         return due
+
+
+def is_named(cluster: str, reason: str) -> bool:
+    """Returns whether the reason of a rejection is about this cluster, among others."""
+    return f" {cluster}: " in reason
 
 
 def _cause(cluster: str, rejected: Iterable[str], reason: str) -> str:

@@ -14,8 +14,9 @@ from typing import Final
 
 from adsum.dialects.xds.streams import responses
 from adsum.dialects.xds.streams.request import ResourceRequest
-from adsum.dialects.xds.streams.resource_view import ResourceView
+from adsum.dialects.xds.streams.resource_view import ResourceView, is_named
 from adsum.dialects.xds.streams.subscription import Subscription, SubscriptionChange
+from adsum.dialects.xds.streams.tls_clusters import TlsClusters
 from adsum.dialects.xds.subscribers import Subscribers
 from adsum.gateway.resources.resources import PUSH_ORDER, Resource, ResourceKind
 
@@ -53,8 +54,7 @@ class StreamSession:
         self._subscriptions: dict[ResourceKind, Subscription] = {}
         self._awaited: set[str] = set()
         """Clusters that were sent and whose assignment the client has not subscribed to yet."""
-        self._tls_clusters: set[str] = set()
-        """Clusters whose latest version that the client accepted may use TLS."""
+        self._tls_clusters = TlsClusters(self._resources)
         self._initial_assignments: dict[str, str] = {}
         """Assignments that the client had when it connected, or when an epoch began, by version; "" if unknown."""
         self._examined_publication = -1
@@ -96,9 +96,10 @@ class StreamSession:
             self._awaited -= subscription.names
             self._resend_clusters(self._resources.discard(change.added))
         elif kind is ResourceKind.CLUSTER and change.rejection:
+            self._tls_clusters.record_rejected(in_flight or (), change.rejection)
             self._record_rejected_clusters(subscription.changed_in_flight, change.rejection)
         elif kind is ResourceKind.CLUSTER and in_flight is not None and subscription.in_flight is None:
-            self._record_accepted_clusters(subscription.changed_in_flight)
+            self._tls_clusters.record_accepted(in_flight)
         return change.rejection
 
     def notify(self, kind: ResourceKind, changed: Iterable[str], removed: Mapping[str, Resource]) -> None:
@@ -109,7 +110,7 @@ class StreamSession:
             subscription.notify(changed, removed)
         if kind is ResourceKind.CLUSTER:
             self._awaited.difference_update(removed)
-            self._tls_clusters.difference_update(removed)
+            self._tls_clusters.remove(removed)
             self._resources.discard(removed)
 
     def next_response(self, now: float) -> bytes | None:
@@ -212,13 +213,17 @@ class StreamSession:
         is_assignment = kind is ResourceKind.ASSIGNMENT
         withheld = subscription.pending & (self._withheld() | later) if is_assignment else _NO_NAMES
         subscription.pending -= withheld
+        if kind is ResourceKind.CLUSTER and not subscription.nonce:
+            self._tls_clusters.record_initial(subscription.pending_versions)
         subscribers = self._subscribers
         response: bytes | None = self._variant.respond(
             subscription, self._resources, subscribers.publication, subscribers.revision, removing=removing
         )
         subscription.pending |= withheld
-        if response is not None and kind is ResourceKind.CLUSTER and not removing:
-            self._follow_clusters(subscription.changed_in_flight)
+        if response is not None and kind is ResourceKind.CLUSTER:
+            self._tls_clusters.record_sent(subscription.in_flight or ())
+            if not removing:
+                self._follow_clusters(subscription.changed_in_flight)
         return response
 
     def _follow_clusters(self, clusters: Iterable[str]) -> None:
@@ -246,17 +251,9 @@ class StreamSession:
             for name in clusters
             if assignments is None
             or not assignments.includes(name)
-            or (self._would_send_plain_text(name) and f" {name}: " in reason)
+            or (self._would_send_plain_text(name) and is_named(name, reason))
         ]
         self._resend_clusters(self._resources.record_rejected(rejected, reason))
-
-    def _record_accepted_clusters(self, clusters: Collection[str]) -> None:
-        for name in clusters:
-            found = self._resources.find(ResourceKind.CLUSTER, name)
-            if found is not None and found.has_tls:
-                self._tls_clusters.add(name)
-            else:
-                self._tls_clusters.discard(name)
 
     def _would_send_plain_text(self, cluster: str) -> bool:
         """Returns whether the cluster uses TLS and the client's version of it does not."""

@@ -5,7 +5,7 @@ Both variants share this.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from adsum.dialects.xds.streams.errors import invalid_argument
@@ -90,6 +90,11 @@ class Subscription:
     def includes(self, name: str) -> bool:
         """Returns whether the client wants this resource."""
         return self.wildcard or name in self.names
+
+    @property
+    def pending_versions(self) -> Iterator[tuple[str, str]]:
+        """The names whose resources may have to be sent and of which the client has a version, with that version."""
+        return ((name, self.versions[name]) for name in self.pending if name in self.versions)
 
     def add(self, name: str) -> None:
         """Subscribes to a name; it is sent whatever the client had. Raises `StreamRefused` past `max_names`."""

@@ -1,8 +1,10 @@
-"""The registry, the only writer of the catalog: request → changes → store → snapshot → watchers.
+"""The registry: decides requests, commits them in batches, and publishes the snapshots.
 
 Requests wait in one bounded queue while a commit is under way. Then they are decided together, each on the result of
-those before it, and committed as one batch. The catalog changes only by applying the store's stream, which includes the
-node's own writes. A write returns when the snapshot has reached its revision, so that its caller reads what it wrote.
+those before it, and committed as one batch. A batch is applied to the catalog once. It comes from the store's stream if
+other nodes write to the store, too, because then only the stream has all batches in their order. Otherwise it is
+applied as soon as it is durable, and the stream only matters after an interruption. A write returns when the snapshot
+has reached its revision, so that its caller reads what it wrote. The next commit begins before that caller is answered.
 
 Every answer was decided on the newest revision of the store, including refusals and requests that change nothing. So a
 node that lags behind others never answers by an outdated catalog.
@@ -12,10 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Collection, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Final, cast
 
 from adsum.core.catalog import snapshots
 from adsum.core.catalog.changes import Batch, Change, Fact, FullState, RecordedChange
@@ -24,16 +24,17 @@ from adsum.core.catalog.declarations import Declaration
 from adsum.core.catalog.documents import DocumentKind, Edit, RecordedEdit
 from adsum.core.catalog.draft import MAX_CATALOG_BYTES, Draft
 from adsum.core.catalog.snapshots import Snapshot
-from adsum.core.errors import AdsumError, Overloaded, StoreConflict, StoreUnavailable
+from adsum.core.errors import AdsumError, StoreConflict, StoreUnavailable
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
 from adsum.outage_log import OutageLog
 from adsum.ports import Clock, Observer, Store
+from adsum.registry.write_queue import QueuedWrite, Settle, WriteQueue, refuse, settle
 from adsum.watches import Watches
 
-MAX_WAITING_WRITES: Final = 20_000
-"""Writes that wait for the store. Past it a new one is refused with `Overloaded`."""
 MAX_WRITES_PER_BATCH: Final = 1_000
 """Writes that are committed together. Further ones go into the next batch."""
+MAX_DECISIONS_PER_TURN: Final = 250
+"""Writes that are decided before other tasks run. Further ones of the batch are decided after them."""
 CONFLICT_RETRY_TIME: Final = 5.0
 """Seconds for which a batch is decided again each time that other nodes write before it. Then it is refused, and the
 clients may retry."""
@@ -48,24 +49,6 @@ STREAM_BEHIND: Final = "the store has newer revisions, and its stream does not d
 CONTENDED: Final = "other nodes keep writing to the store before this one; try again"
 
 _log = logging.getLogger("adsum.registry")
-
-
-@dataclass(slots=True)
-class _Write:
-    """A waiting decision, and the future of its revision or error."""
-
-    decision: Decision | Declaration
-    done: asyncio.Future[int]
-    error: AdsumError | None = None
-
-    def settle(self, result: int | AdsumError) -> None:
-        """Completes the future, unless the caller was cancelled."""
-        if self.done.done():
-            return
-        if isinstance(result, int):
-            self.done.set_result(result)
-        else:
-            self.done.set_exception(result)
 
 
 class Registry:
@@ -84,9 +67,9 @@ class Registry:
         self._store = store
         self._clock = clock
         self._observer = observer
-        self._waiting: deque[_Write] = deque()
-        self._has_writes = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._queue = WriteQueue()
+        self._waiters: list[asyncio.Future[None]] = []
+        """The waits in `next_change`."""
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._outage = OutageLog(
@@ -128,7 +111,7 @@ class Registry:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        self._refuse(self._take(len(self._waiting)), StoreUnavailable("the registry is stopping"))
+        self._queue.refuse_all(StoreUnavailable("the registry is stopping"))
         await self._store.close()
 
     async def wait_until_failed(self) -> BaseException:
@@ -172,17 +155,36 @@ class Registry:
         Raises what the decision raises, `Overloaded` if too many writes wait, and `StoreUnavailable` if nothing was
         written or the write was not published in time. The write of a cancelled caller may still be committed.
         """
-        if len(self._waiting) >= MAX_WAITING_WRITES:
-            raise Overloaded("the queue of writes")
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def finish(result: int | AdsumError) -> None:
+            if done.done():  # The caller was cancelled.
+                return
+            if isinstance(result, int):
+                done.set_result(result)
+            else:
+                done.set_exception(result)
+
+        self.submit(decision, finish, done.done)
+        return await done
+
+    def submit(
+        self, decision: Decision | Declaration, settle: Settle, is_abandoned: Callable[[], bool] | None = None
+    ) -> None:
+        """Queues a write, as `write` does, and returns. `settle` is called once with the result.
+
+        `is_abandoned` returns whether nobody waits for the result any more. Then the write may be dropped. Raises
+        `Overloaded` if too many writes wait, and `StoreUnavailable` if the registry is not running; `settle` is not
+        called then.
+        """
         if self._failure is not None or not self._tasks:
             raise StoreUnavailable("the registry is not running", retry_after=5.0)
-        write = _Write(decision, asyncio.get_running_loop().create_future())
-        self._waiting.append(write)
-        self._has_writes.set()
-        return await write.done
+        self._queue.put(QueuedWrite(decision, settle, is_abandoned))
 
     async def wait_for_revision(self, revision: int, timeout: float) -> bool:
         """Waits until the snapshot is at `revision` or later. Returns False after `timeout` seconds."""
+        if self.snapshot.revision >= revision:
+            return True
         timer = asyncio.create_task(self._clock.sleep(timeout), name="adsum-wait-for-revision")
         timer.add_done_callback(lambda _: self._notify())
         try:
@@ -194,21 +196,24 @@ class Registry:
 
     async def _write_batches(self) -> None:
         while True:
-            await self._has_writes.wait()
-            writes = self._take(MAX_WRITES_PER_BATCH)
+            await self._queue.wait()
+            writes = self._queue.take(MAX_WRITES_PER_BATCH)
             try:
-                await self._commit(writes)
+                revision = await self._commit(writes)
             except StoreUnavailable as error:
-                self._refuse(writes, error)
+                refuse(writes, error)
             except Exception as error:
                 _log.exception("a batch could not be committed")
-                self._refuse(writes, StoreUnavailable(f"the store failed: {error}"))
+                refuse(writes, StoreUnavailable(f"the store failed: {error}"))
             except BaseException:
-                self._refuse(writes, StoreUnavailable("the registry is stopping"))
+                refuse(writes, StoreUnavailable("the registry is stopping"))
                 raise
+            else:
+                # If others wait already, their commit begins first: the store works on it meanwhile.
+                asyncio.get_running_loop().call_soon(settle, writes, revision)
 
-    async def _commit(self, writes: list[_Write]) -> None:
-        """Decides the writes, commits the batch and waits until it is published.
+    async def _commit(self, writes: list[QueuedWrite]) -> int:
+        """Decides the writes, commits the batch, and returns its revision when it is published.
 
         After a conflict it decides again, on the newer snapshot, together with the writes that wait by then. So nodes
         that contend for the store write larger batches.
@@ -216,22 +221,18 @@ class Registry:
         deadline, first = self._clock.now() + CONFLICT_RETRY_TIME, self.snapshot
         while True:
             base = self.snapshot
-            facts = self._decide(writes, base)
-            revision = base.revision
+            facts = await self._decide(writes, base)
             try:
                 if facts:
-                    revision = await self._publish(facts, base.revision)
-                else:
-                    await self._store.confirm(base.revision)
+                    return await self._publish(facts, base)
+                await self._store.confirm(base.revision)
             except StoreConflict as error:
                 if self._clock.now() >= deadline:
                     raise self._conflict_error(first, facts) from error
                 await self.wait_for_revision(base.revision + 1, timeout=1.0)
-                writes.extend(self._take(MAX_WRITES_PER_BATCH - len(writes)))
-                continue
-            for write in writes:
-                write.settle(write.error or revision)
-            return
+                writes.extend(self._queue.take(MAX_WRITES_PER_BATCH - len(writes)))
+            else:
+                return base.revision
 
     def _conflict_error(self, first: Snapshot, facts: list[Fact]) -> StoreUnavailable:
         """Returns the error of a batch that had conflicts for too long. `first` is the snapshot that it started on."""
@@ -242,74 +243,90 @@ class Registry:
             self._outage.failed(error)
         return error
 
-    async def _publish(self, facts: list[Fact], base_revision: int) -> int:
-        """Commits the facts and waits until the snapshot contains them. Returns their revision."""
+    async def _publish(self, facts: list[Fact], base: Snapshot) -> int:
+        """Commits the facts and publishes them. Returns their revision when the snapshot contains them."""
         changes, edits = _split(facts)
         started_at = self._clock.now()
         try:
-            revision = await self._store.commit(changes, base_revision, edits)
-            self._observer.committed(Batch(revision, changes, edits), self._clock.now() - started_at)
-            if not await self.wait_for_revision(revision, PUBLISH_TIMEOUT):
+            batch = Batch(await self._store.commit(changes, base.revision, edits), changes, edits)
+            took = self._clock.now() - started_at
+            if not self._store.is_shared and _is_at(self.snapshot, base):
+                self._apply(batch)
+            self._observer.committed(batch, took)
+            if not await self.wait_for_revision(batch.revision, PUBLISH_TIMEOUT):
                 raise StoreUnavailable(NOT_PUBLISHED)
         except StoreUnavailable as error:
             self._outage.failed(error)
             raise
         self._outage.recovered()
-        return revision
+        return batch.revision
 
-    def _decide(self, writes: list[_Write], base: Snapshot) -> list[Fact]:
+    async def _decide(self, writes: list[QueuedWrite], base: Snapshot) -> list[Fact]:
+        """Decides the writes, each on the result of those before it. Returns what they change."""
         draft = Draft(base, self.max_catalog_bytes)
         facts: list[Fact] = []
-        for write in writes:
-            if write.done.done():
-                continue
-            write.error = None
-            try:
-                decided = write.decision(draft)
-                draft.add(decided)
-            except AdsumError as error:
-                write.error = error
-            else:
-                facts += decided
+        for number, write in enumerate(writes, 1):
+            if write.is_abandoned is None or not write.is_abandoned():
+                write.error = None
+                try:
+                    decided = write.decision(draft)
+                    draft.add(decided)
+                except AdsumError as error:
+                    write.error = error
+                else:
+                    facts += decided
+            if number % MAX_DECISIONS_PER_TURN == 0:
+                await asyncio.sleep(0)
         return facts
-
-    def _take(self, limit: int) -> list[_Write]:
-        writes = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
-        if not self._waiting:
-            self._has_writes.clear()
-        return writes
-
-    def _refuse(self, writes: list[_Write], error: AdsumError) -> None:
-        for write in writes:
-            write.settle(error)
 
     async def _follow(self) -> None:
         """Applies the store's stream to the snapshot."""
         async for event in self._store.watch():
-            services: set[str] | None = None
-            if isinstance(event, FullState):
-                if self.is_ready and event.epoch != self.snapshot.epoch:
-                    self.watches.consumers.reset_revisions()
-                self.snapshot = snapshots.load_snapshot(event)
-                if not self.is_ready:
-                    self.watches.consumers.start()
-                if not self.is_ready and self.snapshot.instance_count:
-                    self.watches.consumers.note_restart()
-                self.is_ready = True
-            else:
-                self.snapshot = self.snapshot.apply(event)
-                services = {change.key.service for change in event.changes}
-            woken = self.watches.publish(services)
-            self._observer.published(self.snapshot.revision, woken)
-            self._notify()
+            if isinstance(event, Batch):
+                if event.revision > self.snapshot.revision:
+                    self._apply(event)
+            elif self._store.is_shared or not self._is_newer_than(event):
+                self._load(event)
+
+    def _is_newer_than(self, state: FullState) -> bool:
+        """Returns whether the snapshot is of the same history as a state, and newer."""
+        return self.snapshot.epoch == state.epoch and self.snapshot.revision > state.revision
+
+    def _apply(self, batch: Batch) -> None:
+        """Publishes the snapshot after a batch."""
+        self.snapshot = self.snapshot.apply(batch)
+        self._announce({change.key.service for change in batch.changes})
+
+    def _load(self, state: FullState) -> None:
+        """Publishes the snapshot of everything that the store holds."""
+        consumers = self.watches.consumers
+        if self.is_ready and state.epoch != self.snapshot.epoch:
+            consumers.reset_revisions()
+        self.snapshot = snapshots.load_snapshot(state)
+        if not self.is_ready:
+            consumers.start()
+            if self.snapshot.instance_count:
+                consumers.note_restart()
+        self.is_ready = True
+        self._announce(None)
+
+    def _announce(self, services: set[str] | None) -> None:
+        """Wakes those who wait for a change of these services (None: of any)."""
+        woken = self.watches.publish(services)
+        self._observer.published(self.snapshot.revision, woken)
+        self._notify()
 
     def _notify(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def next_change(self) -> None:
         """Returns after the next publication, and whenever a wait times out or the registry fails: look again."""
-        await self._changed.wait()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
 
     async def _supervise(self, loop: Coroutine[object, None, None]) -> None:
         """Runs one of the loops. When it ends, the registry has failed, and `wait_until_failed` returns."""
@@ -320,11 +337,18 @@ class Registry:
             # An error raised on purpose needs no traceback.
             _log.error("the registry can't go on: %s", error, exc_info=not isinstance(error, AdsumError))
             self._failure = error
-            self._refuse(self._take(len(self._waiting)), StoreUnavailable(f"the registry can't go on: {error}"))
+            self._queue.refuse_all(StoreUnavailable(f"the registry can't go on: {error}"))
             self._notify()
 
 
-def _split(facts: list[Fact]) -> tuple[list[Change], list[Edit]]:
+def _is_at(snapshot: Snapshot, base: Snapshot) -> bool:
+    """Returns whether a snapshot is still at the revision on which something was decided."""
+    return snapshot.epoch == base.epoch and snapshot.revision == base.revision
+
+
+def _split(facts: list[Fact]) -> tuple[Sequence[Change], Sequence[Edit]]:
     """Returns the changes of the catalog and the edits of documents."""
-    changes = [fact for fact in facts if isinstance(fact, Change)]
-    return changes, [fact for fact in facts if isinstance(fact, Edit)] if len(changes) < len(facts) else []
+    edits = [fact for fact in facts if isinstance(fact, Edit)]
+    if not edits:
+        return cast("list[Change]", facts), ()
+    return [fact for fact in facts if isinstance(fact, Change)], edits

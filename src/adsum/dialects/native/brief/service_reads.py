@@ -1,16 +1,15 @@
-"""The fast path for reads of a service: one look-up finds the bytes of the whole response."""
+"""Brief reads of a service: one look-up finds the bytes of the whole response."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from adsum.access.control import AccessControl
 from adsum.core.errors import AdsumError
 from adsum.dialects.native.api.operation import BASE
-from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply, Headers
+from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply
+from adsum.dialects.native.brief.prepared_headers import PreparedHeaders
 from adsum.dialects.native.pages.pages import Page, Pages, etag_matches
-from adsum.dialects.native.requests.api_request import request_credentials
 from adsum.registry import Registry
 
 _SERVICES: Final = f"{BASE}/services/".encode()
@@ -33,18 +32,17 @@ class ServiceReplies:
     unchanged: EncodedReply
 
 
-class FastPath:
-    """Answers plain GETs of known services with short pages: these need no task."""
+class ServiceReads:
+    """Answers plain GETs of known services with short pages."""
 
-    def __init__(self, registry: Registry, pages: Pages, access: AccessControl) -> None:
+    def __init__(self, registry: Registry, pages: Pages) -> None:
         self._registry = registry
-        self._access = access
         self._pages = pages
         self._replies: dict[bytes, ServiceReplies] = {}
         """Request target → responses. They are current while the catalog has `_snapshot` and `_age`."""
         self._snapshot, self._age = registry.snapshot, 0.0
 
-    def reply(self, target: bytes, headers: Headers, certificate: bytes) -> EncodedReply | None:
+    def reply(self, target: bytes, headers: PreparedHeaders) -> EncodedReply | None:
         """Returns the response to a GET of the target, None if it needs the router.
 
         The router also answers callers that may not read the service. All others share the bytes of the response.
@@ -58,26 +56,18 @@ class FastPath:
         service = replies.service if replies is not None else _service_name(target)
         if service is None:
             return None
-        authorization, tags = False, b""
-        for name, value in headers:
-            if name == b"if-none-match":
-                tags = tags + b"," + value if tags else value
-            elif name == b"authorization":
-                authorization = True
-        if authorization or certificate:
-            try:
-                principal = self._access.identify(request_credentials(headers, certificate, ""))
-            except AdsumError:
-                return None
-        else:
-            principal = self._access.anonymous
+        try:
+            principal = headers.caller.identify()
+        except AdsumError:
+            return None
         visible = principal.scopes.visible
         # Before anything that takes longer for a service that exists: the time would reveal that, and cost the node.
         if not (visible.is_all or visible.includes(service)):
             return None
         if replies is None and (replies := self._make(target, service)) is None:
             return None
-        return replies.unchanged if tags and etag_matches(tags.decode("latin-1"), replies.etag) else replies.full
+        tags = headers.entity_tags
+        return replies.unchanged if tags and etag_matches(tags, replies.etag) else replies.full
 
     def _make(self, target: bytes, name: str) -> ServiceReplies | None:
         if name not in self._snapshot.services:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from adsum import registry as registry_module
 from adsum.consumers import Consumer
 from adsum.core.catalog import decisions
 from adsum.core.catalog.changes import Change, FullState
@@ -14,7 +13,8 @@ from adsum.core.catalog.draft import Draft
 from adsum.core.errors import LeaseLost, Overloaded, StoreUnavailable, UnknownInstance
 from adsum.core.model import Instance, Key, Override, Registration, Status
 from adsum.core.provenance import Cause
-from adsum.registry import Registry
+from adsum.registry import Registry, write_queue
+from adsum.registry import registry as registry_module
 from tests.support.fakes import FakeClock, FakeStore
 from tests.support.observers import RecordingObserver
 
@@ -149,7 +149,7 @@ async def test_writes_that_wait_during_a_conflict_join_the_batch(registry: Regis
 async def test_a_batch_with_conflicts_for_too_long_is_refused(
     registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.registry.CONFLICT_RETRY_TIME", 0.0)
+    monkeypatch.setattr("adsum.registry.registry.CONFLICT_RETRY_TIME", 0.0)
     store.gate.clear()
     write = asyncio.create_task(registry.write(_register("o1")))
     await _let_run()
@@ -218,7 +218,7 @@ async def test_a_store_that_refuses_writes_is_logged_once_and_when_it_is_over(
 async def test_past_the_bound_a_write_is_refused(
     registry: Registry, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_module, "MAX_WAITING_WRITES", 2)
+    monkeypatch.setattr(write_queue, "MAX_WAITING_WRITES", 2)
     store.gate.clear()
     first = asyncio.create_task(registry.write(_register("o1")))
     await _let_run()

@@ -1,0 +1,1 @@
+"""Brief requests: reads, renewals and registrations that are answered without an ASGI task."""
