@@ -22,7 +22,7 @@ from adsum import wire
 from adsum.client.errors import NotAllowed, RegistryRefused, RegistryUnavailable
 from adsum.client.native.hedged_requests import HEDGE_DELAY, OnProgress, first_answer
 from adsum.client.native.watching.registry_access import RegistryAccess
-from adsum.client.native.watching.subscription import ReceivedUpdate, Subscription
+from adsum.client.native.watching.subscription import ReceivedUpdate, ServiceSubscription
 from adsum.client.native.watching.watch_connection import WatchConnection, open_watch_connection
 from adsum.client.sources.source import ConnectionLost, ViewPosition
 from adsum.client.wakeup import MAX_SLEEP_OVERRUN, Wakeup
@@ -47,7 +47,7 @@ MAX_OPENING_SERVICES: Final = 64
 """Services in the request that opens a watch. Further ones join it afterwards, since the head of a request is
 bounded."""
 
-ServiceSubscription = Subscription[WatchConnection]
+WatchSubscription = ServiceSubscription[WatchConnection]
 
 
 class JointWatch:
@@ -59,11 +59,11 @@ class JointWatch:
     def __init__(
         self,
         registry: RegistryAccess,
-        first: ServiceSubscription,
+        first: WatchSubscription,
         *,
         is_exclusive: bool,
         takes_joins: bool,
-        on_moved: Callable[[ServiceSubscription, bool], None],
+        on_moved: Callable[[WatchSubscription, bool], None],
         on_joinable: Callable[[JointWatch], None],
     ) -> None:
         """`is_exclusive`: the watch keeps the one service that it has. `takes_joins` false: none joins it for now.
@@ -103,14 +103,14 @@ class JointWatch:
             and service not in self._subscriptions
         )
 
-    def add(self, subscription: ServiceSubscription) -> None:
+    def add(self, subscription: WatchSubscription) -> None:
         """Adds a service. It joins the connection if there is one."""
         self._subscriptions[subscription.service] = subscription
         if self._current is not None:
             self._current.join(subscription)
         self._wakeup.wake()
 
-    def remove(self, subscription: ServiceSubscription) -> None:
+    def remove(self, subscription: WatchSubscription) -> None:
         """Removes a service. A watch without a service closes; `close` waits for that."""
         if self._subscriptions.get(subscription.service) is not subscription:
             return
@@ -127,7 +127,7 @@ class JointWatch:
         return not self._subscriptions
 
     @property
-    def subscriptions(self) -> list[ServiceSubscription]:
+    def subscriptions(self) -> list[WatchSubscription]:
         """The services of the watch."""
         return list(self._subscriptions.values())
 
@@ -222,7 +222,7 @@ class JointWatch:
             self._connect_within(self._next_pause())
             self._lose(str(error))
 
-    def _move_out(self, subscriptions: list[ServiceSubscription], *, always: bool) -> None:
+    def _move_out(self, subscriptions: list[WatchSubscription], *, always: bool) -> None:
         for subscription in subscriptions:
             self.remove(subscription)
             self._on_moved(subscription, always)
@@ -292,7 +292,7 @@ class JointWatch:
 
         return await first_answer(registry.api.nodes, connect, self._clock, discard=WatchConnection.close)
 
-    def _opening_and_joining(self) -> tuple[list[ServiceSubscription], list[ServiceSubscription]]:
+    def _opening_and_joining(self) -> tuple[list[WatchSubscription], list[WatchSubscription]]:
         """Returns the services in the request that opens the watch, and those that join it afterwards.
 
         Those in one request have one consumer and one position.
@@ -300,7 +300,7 @@ class JointWatch:
         subscriptions = self.subscriptions
         if self._opens_singly:
             return subscriptions[:1], subscriptions[1:]
-        groups = defaultdict[tuple[str, ViewPosition | None], list[ServiceSubscription]](list)
+        groups = defaultdict[tuple[str, ViewPosition | None], list[WatchSubscription]](list)
         for subscription in subscriptions:
             groups[subscription.consumer_id, subscription.position()].append(subscription)
         opening = max(groups.values(), key=len)[:MAX_OPENING_SERVICES]

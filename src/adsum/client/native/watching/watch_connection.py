@@ -17,7 +17,7 @@ from adsum.client.native.sse import SseParser
 from adsum.client.native.watching.acknowledgements import Acknowledgements
 from adsum.client.native.watching.event_batcher import EventBatcher
 from adsum.client.native.watching.join_requests import JoinRequests
-from adsum.client.native.watching.subscription import Inbox, ReceivedUpdate, Subscription
+from adsum.client.native.watching.subscription import Inbox, ReceivedUpdate, ServiceSubscription
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.client.wakeup import Wakeup
 from adsum.core.validation import without_credentials
@@ -57,7 +57,7 @@ class _Feed:
 
     __slots__ = ("inbox", "is_ready", "subscription")
 
-    def __init__(self, subscription: Subscription[WatchConnection]) -> None:
+    def __init__(self, subscription: ServiceSubscription[WatchConnection]) -> None:
         self.subscription = subscription
         self.inbox = Inbox[WatchConnection]()
         """The updates from before the connection was in use."""
@@ -72,8 +72,8 @@ class WatchConnection:
         self,
         api: RegistryApi,
         node: str,
-        opening: Sequence[Subscription[WatchConnection]],
-        joining: Sequence[Subscription[WatchConnection]],
+        opening: Sequence[ServiceSubscription[WatchConnection]],
+        joining: Sequence[ServiceSubscription[WatchConnection]],
         clock: Clock,
         rng: Random,
         on_change: Callable[[], None],
@@ -150,7 +150,7 @@ class WatchConnection:
             feed.subscription.add_all(feed.inbox)
         self._taken.set()
 
-    def join(self, subscription: Subscription[WatchConnection]) -> None:
+    def join(self, subscription: ServiceSubscription[WatchConnection]) -> None:
         """Lets a service join. Its first update has its full state, or follows the position of the subscription."""
         service, since, consumer = subscription.service, subscription.position(), subscription.consumer
         self._feeds[service] = _Feed(subscription)
@@ -285,8 +285,8 @@ class WatchConnection:
 async def open_watch_connection(
     api: RegistryApi,
     node: str,
-    opening: Sequence[Subscription[WatchConnection]],
-    joining: Sequence[Subscription[WatchConnection]],
+    opening: Sequence[ServiceSubscription[WatchConnection]],
+    joining: Sequence[ServiceSubscription[WatchConnection]],
     clock: Clock,
     rng: Random,
     on_progress: Callable[[], None],
