@@ -209,6 +209,7 @@ def test_the_usual_requests_of_a_program_are_answered_by_the_fast_path() -> None
 THEIRS = tuple({**CALLERS[2], **JSON}.items())
 FORWARDED = tuple({**CALLERS[0], **JSON, "adsum-forwarded-to": "n2"}.items())
 REGISTER = Step("PUT", f"{BASE}/orders/instances/i1", b'{"port": 80, "ttl": 10}', MINE)
+TEXT = tuple({**CALLERS[1], "content-type": "text/plain"}.items())
 REGISTER_UNKEPT = Step("PUT", f"{BASE}/unkept/instances/i1", b'{"port": 80, "ttl": 10}', MINE)
 RENEW_BODY = b'{"leases": [{"service": "orders", "id": "i1"}]}'
 
@@ -227,6 +228,9 @@ RENEW_BODY = b'{"leases": [{"service": "orders", "id": "i1"}]}'
         (REGISTER_UNKEPT, Step("POST", f"{BASE}/unkept/instances/i1/renew", b"", MINE), 1),
         (REGISTER_UNKEPT, Step("POST", "/api/v1/renew", RENEW_BODY.replace(b"orders", b"unkept"), MINE), 1),
         (REGISTER_UNKEPT, REGISTER_UNKEPT, 1),
+        (REGISTER, REGISTER._replace(headers=TEXT), 1),
+        (REGISTER, REGISTER._replace(headers=TEXT[:1]), 1),
+        (REGISTER, Step("POST", "/api/v1/renew", RENEW_BODY, TEXT), 1),
     ],
 )
 def test_what_another_caller_or_another_node_may_do_is_answered_alike(first: Step, second: Step, answered: int) -> None:
