@@ -95,6 +95,22 @@ class OpenWatch:
         return self.unread_writes.empty()
 
 
+class FakeChunks:
+    """A `ChunkSender` that keeps what is written."""
+
+    def __init__(self, written: list[bytes]) -> None:
+        self.written = written
+        self.is_closed = False
+
+    def __call__(self, data: bytes) -> bool:
+        if not self.is_closed:
+            self.written.append(data)
+        return not self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
 def parse_events(text: bytes) -> list[WatchEvent]:
     """Returns the events in a text of whole events. Comments and `retry` are none."""
     assert text.endswith(b"\n\n")
