@@ -130,7 +130,7 @@ class Peers:
         if forwarder is None:
 
             async def send(leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
-                return await self._clients.api(peer).renew(leases)
+                return await self._clients.renew(peer, leases)
 
             forwarder = RenewalForwarder(f"{peer.name} at {peer.url}", send)
         self._forwarders[peer.id] = forwarder

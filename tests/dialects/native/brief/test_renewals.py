@@ -165,6 +165,33 @@ async def test_an_error_of_the_request_is_left_to_the_application(
     assert others.forwarded == []
 
 
+@pytest.mark.parametrize("node", ["n1", "n2"])
+async def test_renewals_that_another_node_forwards_have_the_answer_of_the_application(
+    api: NativeApi, others: ScriptedNodes, node: str
+) -> None:
+    body = renew_body(HERE, THERE, ("orders", "gone"))
+    forwarded = [*JSON_HEADERS, (b"adsum-forwarded-to", node.encode())]
+    replies = api.answers("POST", b"/api/v1/renew", body, forwarded)
+    expected = await api.request("POST", "/api/v1/renew", body, JSON | {"Adsum-Forwarded-To": node})
+    if node == "n1":
+        assert [whole(reply) for reply in replies or ()] == [(200, expected.headers, expected.body)]
+        assert json.loads(expected.body)["not_kept"] == ["users"]
+    else:
+        assert (replies, expected.status) == (None, 421)
+    assert others.forwarded == []
+
+
+async def test_only_nodes_forward_renewals(api: NativeApi) -> None:
+    writers = parse_scopes("scopes", ["write:*"])
+    other = NativeApi(api.store, sharding=FakeSharding("orders"), anonymous=writers)
+    await other.registry.start()
+    forwarded = [*JSON_HEADERS, (b"adsum-forwarded-to", b"n1")]
+    assert other.answers("POST", b"/api/v1/renew", renew_body(HERE), forwarded) is None
+    assert other.keeper.leases.deadline(Key(*HERE)) is None
+    assert other.answers("POST", b"/api/v1/renew", renew_body(HERE), JSON_HEADERS) is not None
+    await other.registry.stop()
+
+
 async def test_nobody_has_a_lease_renewed_elsewhere_without_the_right(api: NativeApi, others: ScriptedNodes) -> None:
     readers = parse_scopes("scopes", ["read:*"])
     reading = NativeApi(api.store, sharding=FakeSharding("orders"), peers=others, anonymous=readers)

@@ -89,14 +89,18 @@ class BriefRenewals:
 
     def renew_many(self, body: bytes, headers: PreparedHeaders, settle: SettleBrief) -> bool:
         """Renews the leases in a body, and calls `settle` once, as `renew` does."""
-        if not headers.is_json or headers.is_forwarded or not self._registry.is_ready:
+        forwarded_to = headers.forwarded_to
+        if not headers.is_json or forwarded_to not in (None, self._others.id) or not self._registry.is_ready:
             return False
         try:
             principal = headers.caller.identify()
-            self._access.require(principal, Action.RENEW)
+            self._access.require(principal, Action.RENEW if forwarded_to is None else Action.FORWARD)
             leases = wire.decode(body, wire.RenewBody).leases
         except AdsumError:
             return False
+        if forwarded_to is not None:
+            settle(encode_json(wire.encode(self._renewals.renew_forwarded(leases))))
+            return True
 
         def answer(lost: list[wire.LostLease] | KeeperUnavailable) -> None:
             if isinstance(lost, KeeperUnavailable):

@@ -86,6 +86,15 @@ class LeaseRenewals:
         reasons = ((lease, self._renew_one(lease)) for lease in leases)
         return [wire.LostLease(lease.service, lease.id, reason) for lease, reason in reasons if reason is not None]
 
+    def renew_forwarded(self, leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
+        """Renews leases for another node, which has judged the rights of its callers, and returns the response."""
+        kept = [lease for lease in leases if self._keeper.keeps(lease.service)]
+        lost = self.renew_kept(kept)
+        not_kept = {lease.service for lease in leases}.difference(lease.service for lease in kept)
+        snapshot = self._registry.snapshot
+        renewed = len(kept) - len(lost)
+        return wire.RenewalResult(snapshot.epoch, snapshot.revision, renewed, lost, sorted(not_kept))
+
     def _split_by_right(
         self, leases: Sequence[wire.LeaseBody], principal: Principal
     ) -> tuple[Sequence[wire.LeaseBody], list[wire.LostLease]]:
