@@ -52,7 +52,7 @@ def test_equal_parts_of_listings_are_one_value() -> None:
     one, other = decoder.decode_listing("orders", "o1", FULL), decoder.decode_listing("orders", "o2", FULL)
     for part in ("checks", "ttl", "grace"):
         assert getattr(one.registration, part) is getattr(other.registration, part)
-    for part in ("service", "address", "tags", "metadata", "zone"):
+    for part in ("service", "address", "port", "tags", "metadata", "zone"):
         assert getattr(one.instance, part) is getattr(other.instance, part)
     assert one.checks is other.checks
 

@@ -43,13 +43,21 @@ class LeaseKeeper:
         """The deadline that a lease had when another instance came to its address and port, or when this node began to
         keep both. A later deadline shows that both instances live."""
 
-    def note_newcomer(self, listing: Listing, snapshot: Snapshot) -> None:
+    @property
+    def has_abandoned(self) -> bool:
+        """True if a lease is abandoned, because another instance came to its address and port.
+
+        When its own instance registers again, it no longer is.
+        """
+        return bool(self._abandoned)
+
+    def note_newcomer(self, newcomer: Key, listing: Listing, snapshot: Snapshot) -> None:
         """Notes a new instance of any service: instances at its address and port may be gone."""
-        self._abandoned.pop(listing.key, None)
+        self._abandoned.pop(newcomer, None)
         keys = snapshot.address_index.keys_at(listing.instance.host_port)
         if len(keys) > 1:
             for key in keys:
-                if key != listing.key:
+                if key != newcomer:
                     self._mark_abandoned(key)
 
     def update(self, changed: ChangedInstance) -> None:
@@ -60,11 +68,11 @@ class LeaseKeeper:
             self.leases.end(key)
             self._abandoned.pop(key, None)
         elif (phase := self.leases.phase(key)) is None:
-            self._grant(listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
+            self._grant(key, listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
             if not changed.renewed and observations.successors_of(listing, self._registry.snapshot):
                 self._mark_abandoned(key)
         elif changed.renewed and listing.lease is LeaseState.HELD:
-            self._grant(listing, ttl)
+            self._grant(key, listing, ttl)
         elif not _agrees(phase, listing.lease) and not self._proposals.has(_subject(key)):
             self._propose(key)
 
@@ -80,7 +88,7 @@ class LeaseKeeper:
             return
         if self.leases.phase(key) is None:
             # Listed so recently that the keeper has not followed it yet.
-            self._grant(listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
+            self._grant(key, listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
         if self.leases.renew(key, self._clock.now()) is not None:
             self._propose(key)
 
@@ -94,8 +102,8 @@ class LeaseKeeper:
         due = self.leases.next_deadline()
         await self._clock.sleep(_round_wait(due, now))
 
-    def _grant(self, listing: Listing, ttl: float, *, lapsed: bool = False) -> None:
-        self.leases.grant(listing.key, ttl, listing.registration.grace, self._clock.now(), lapsed=lapsed)
+    def _grant(self, key: Key, listing: Listing, ttl: float, *, lapsed: bool = False) -> None:
+        self.leases.grant(key, ttl, listing.registration.grace, self._clock.now(), lapsed=lapsed)
 
     def _propose(self, key: Key, guarded_for: float = 0.0) -> None:
         caller = Caller(REGISTRY_ACTOR, self._clock.wall())

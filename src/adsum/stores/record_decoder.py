@@ -27,6 +27,7 @@ from adsum.stores.records import (
     ProvenanceRecord,
     RegistrationRecord,
 )
+from adsum.wire import interning
 
 T = TypeVar("T")
 
@@ -51,7 +52,6 @@ class RecordDecoder:
         self._checks = _DecodeCache(lambda body: tuple(map(_to_check, _CHECKS.decode(body))))
         self._check_statuses = _DecodeCache(lambda body: MappingProxyType(_STATUSES.decode(body)))
         self._durations: dict[float, float] = {}
-        self._ports: dict[int, int] = {}
 
     def decode_listing(self, service: str, id: str, body: bytes) -> Listing:
         """Returns the listing of a record. Raises `msgspec.DecodeError`, and `Invalid` if a value breaks a rule."""
@@ -71,8 +71,8 @@ class RecordDecoder:
         instance = Instance(
             intern(service),
             id,
-            record.address,
-            self._shared_port(record.port),
+            interning.intern_address(record.address),
+            interning.intern_number(record.port),
             intern(record.scheme),
             intern(record.zone),
             record.weight,
@@ -89,9 +89,6 @@ class RecordDecoder:
 
     def _shared_duration(self, duration: float) -> float:
         return self._durations.setdefault(duration, duration)
-
-    def _shared_port(self, port: int) -> int:
-        return self._ports.setdefault(port, port)
 
 
 class _DecodeCache(dict[bytes, T]):

@@ -21,12 +21,16 @@ _Shard = Mapping[HostPort, _Entry]
 class AddressIndex:
     """The keys of the listed instances by address and port."""
 
-    __slots__ = ("_shards", "_size")
+    __slots__ = ("_shards", "_size", "shared_count")
 
-    def __init__(self, shards: tuple[_Shard, ...] = ({},) * MIN_INDEX_SHARDS, size: int = 0) -> None:
+    def __init__(
+        self, shards: tuple[_Shard, ...] = ({},) * MIN_INDEX_SHARDS, size: int = 0, shared_count: int = 0
+    ) -> None:
         self._shards = shards
         self._size = size
         """The number of keys."""
+        self.shared_count = shared_count
+        """The number of addresses and ports with more than one key."""
 
     def keys_at(self, host_port: HostPort) -> tuple[Key, ...]:
         """Returns the keys at the address and port, in the order in which they came."""
@@ -36,7 +40,7 @@ class AddressIndex:
         """Returns the index after moves of keys from one address and port to another. None means not listed."""
         shards = list[_Shard]()
         copied = dict[int, dict[HostPort, _Entry]]()
-        size = self._size
+        size, shared_count = self._size, self.shared_count
         for key, before, after in moves:
             if before == after:
                 continue
@@ -50,30 +54,33 @@ class AddressIndex:
                 if shard is None:
                     shard = copied[number] = dict(shards[number])
                     shards[number] = shard
-                _move(shard, host_port, key, is_arrival=is_arrival)
+                shared_count += _move(shard, host_port, key, is_arrival=is_arrival)
         if not shards:
             return self
         if size > MAX_ADDRESSES_PER_SHARD * len(shards) and len(shards) < MAX_INDEX_SHARDS:
             shards = _spread(shards, min(MAX_INDEX_SHARDS, 4 * size // MAX_ADDRESSES_PER_SHARD))
-        return AddressIndex(tuple(shards), size)
+        return AddressIndex(tuple(shards), size, shared_count)
 
 
 def _keys(entry: _Entry) -> tuple[Key, ...]:
     return (entry,) if isinstance(entry, Key) else entry
 
 
-def _move(shard: dict[HostPort, _Entry], host_port: HostPort, key: Key, *, is_arrival: bool) -> None:
+def _move(shard: dict[HostPort, _Entry], host_port: HostPort, key: Key, *, is_arrival: bool) -> int:
+    """Adds or removes a key. Returns by how many the addresses and ports with more than one key become more."""
     present = shard.get(host_port)
     if present is None:
         if is_arrival:
             shard[host_port] = key
-        return
-    others = tuple(other for other in _keys(present) if other != key)
+        return 0
+    before = _keys(present)
+    others = tuple(other for other in before if other != key)
     keys = (*others, key) if is_arrival else others
     if keys:
         shard[host_port] = keys if len(keys) > 1 else keys[0]
     else:
         del shard[host_port]
+    return (len(keys) > 1) - (len(before) > 1)
 
 
 def _spread(shards: Iterable[_Shard], number: int) -> list[_Shard]:

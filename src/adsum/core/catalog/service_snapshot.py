@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.segmented_mapping import edit_mapping, freeze_mapping, mutable_copy
@@ -62,8 +63,7 @@ class ServiceDiff:
         return after
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSnapshot:
+class ServiceSnapshot(Struct, frozen=True, gc=False):
     """One service at the revision of its last change; it never changes.
 
     A service stays known, and empty, after its last instance left.
@@ -107,8 +107,9 @@ class ServiceSnapshot:
             if change.listing is not None:
                 listings[change.key.id] = change.listing
                 size += change.listing.registration.size
-            recent.append(RecentChange(revision, change.key, change.provenance, change.listing is not None))
-            recent_size += recent[-1].size
+            latest = RecentChange(revision, change.key, change.provenance, change.listing is not None)
+            recent.append(latest)
+            recent_size += latest.size
         compact_revision = self.compact_revision
         if len(recent) > MAX_RECENT_CHANGES:
             first = len(recent) - MAX_RECENT_CHANGES

@@ -5,7 +5,7 @@ A new snapshot costs what changed: it shares the services that a batch does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from types import MappingProxyType
@@ -172,13 +172,15 @@ class Snapshot:
         )
 
     def _after(
-        self, name: str, revision: int, changes: Iterable[Change], gone: list[ServiceSnapshot]
+        self, name: str, revision: int, changes: Sequence[Change], gone: list[ServiceSnapshot]
     ) -> ServiceSnapshot | None:
         """Returns the service after these changes of one batch; None if they forget it.
 
         Adds every service that they forget to `gone`.
         """
         service, unknown = self.services.get(name), self.service(name)
+        if all(change.key.id for change in changes):  # The usual case: no change forgets the service.
+            return unknown.with_changes(revision, changes)
         for forgets, group in groupby(changes, key=lambda change: change.forgets_service):
             if not forgets:
                 service = (service or unknown).with_changes(revision, group)
