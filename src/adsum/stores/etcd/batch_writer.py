@@ -77,6 +77,7 @@ class BatchWriter:
             number,
             parts,
             part.deletions,
+            membership.id if membership is not None else "",
         )
         operations: list[Put | Delete] = [Put(self._layout.head, msgspec.json.encode(head)), *part.operations]
         for service, logged in part.log.items():

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from random import Random
 from typing import Final
 
@@ -114,6 +114,12 @@ class CatalogFollower:
         except TimeoutError:
             return False
         return True
+
+    async def wait_for_batch(self, timeout: float) -> None:
+        """Returns when the catalog moves, or after `timeout` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._moved.wait()
 
     def _set_position(self, position: CatalogPosition) -> None:
         self.position = position

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from random import Random
+from time import monotonic
 from typing import Final, TypeVar
 
 from adsum.clock import SystemClock
@@ -28,11 +29,14 @@ from adsum.stores.etcd.edit_history import EditHistory
 from adsum.stores.etcd.health_probe import EtcdHealthProbe
 from adsum.stores.etcd.layout import Head, Layout
 from adsum.stores.etcd.membership import EtcdMembership
+from adsum.stores.etcd.write_turns import WriteTurns
 
 OPEN_TIMEOUT: Final = 10.0
 """Seconds within which etcd must answer when a node starts. Then the node ends with an error."""
 CATCH_UP_TIMEOUT: Final = 1.0
 """Seconds that a commit waits until this node has read the revision that the commit was decided on."""
+MAX_TURN_WAIT: Final = 0.5
+"""Seconds that a node leaves the store to others. Then it writes in any case."""
 LOG_PAGE_SIZE: Final = 200
 """Entries of the log that are read at a time."""
 RETRY_PAUSE: Final = 0.5
@@ -58,6 +62,7 @@ class EtcdStore:
         self._decoder = CatalogDecoder(self._layout)
         self._writer = BatchWriter(self._layout)
         self._edits = EditHistory(self._layout)
+        self._turns = WriteTurns()
         self._feed = BatchFeed(self._full_state)
         self._was_read = False
         self._write_lock = asyncio.Lock()
@@ -141,7 +146,17 @@ class EtcdStore:
             if edits:
                 await self._edits.trim_after_write(len(edits), etcd)
             await self._writer.trim_log(etcd)
+        self._turns.note_batch(position.head.writer, position.revision, monotonic())
         return position.revision
+
+    async def wait_for_turn(self) -> None:
+        membership, follower = self._membership, self._follower
+        if membership is None or follower is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_TURN_WAIT):
+                while (delay := self._turns.delay(membership.id, monotonic())) > 0:
+                    await follower.wait_for_batch(delay)
 
     async def confirm(self, base_revision: int) -> None:
         position = await self._position_at(base_revision, self._open_follower)
@@ -185,9 +200,12 @@ class EtcdStore:
 
     def _on_batch(self, batch: Batch, heads: Sequence[Head]) -> None:
         self._writer.follow(batch, heads)
+        if heads:
+            self._turns.note_batch(heads[-1].writer, batch.revision, monotonic())
         self._feed.publish(batch)
 
     def _on_resync(self) -> None:
+        self._turns = WriteTurns()  # The revisions may be those of another history.
         self._writer.log_retention.is_loaded = False
         self._feed.resync()
 

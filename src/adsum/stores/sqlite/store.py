@@ -135,6 +135,9 @@ class SqliteStore:
         self._thread.submit(partial(self._write_waiting, self._thread))
         return await commit.done
 
+    async def wait_for_turn(self) -> None:
+        """Returns at once: no other node writes."""
+
     async def confirm(self, base_revision: int) -> None:
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
