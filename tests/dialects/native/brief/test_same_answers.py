@@ -228,8 +228,8 @@ RENEW_BODY = b'{"leases": [{"service": "orders", "id": "i1"}]}'
         (REGISTER_UNKEPT, Step("POST", f"{BASE}/unkept/instances/i1/renew", b"", MINE), 1),
         (REGISTER_UNKEPT, Step("POST", "/api/v1/renew", RENEW_BODY.replace(b"orders", b"unkept"), MINE), 1),
         (REGISTER_UNKEPT, REGISTER_UNKEPT, 1),
-        (REGISTER, Step(REGISTER.method, REGISTER.target, REGISTER.body, TEXT), 1),
-        (REGISTER, Step(REGISTER.method, REGISTER.target, REGISTER.body, TEXT[:1]), 1),
+        (REGISTER, Step("PUT", REGISTER.target, REGISTER.body, TEXT), 1),
+        (REGISTER, Step("PUT", REGISTER.target, REGISTER.body, TEXT[:1]), 1),
         (REGISTER, Step("POST", "/api/v1/renew", RENEW_BODY, TEXT), 1),
     ],
 )
