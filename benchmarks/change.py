@@ -1,8 +1,8 @@
 """The cost of one change of a large catalog, at the node and at a consumer, in one process and without a network.
 
 The node decides and applies the change (`apply`), encodes the service's page (`page`) and the event for its watchers
-(`event`). A consumer applies the event to its view (`fold`), selects endpoints (`select`) and builds the picker
-(`picker`). Each is the median of several changes.
+(`event`). A consumer applies the event to its view (`fold`), updates what it keeps of each endpoint (`changes`),
+selects endpoints (`select`) and builds the picker (`picker`). Each is the median of several changes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Final, cast
 from msgspec.structs import replace
 
 from adsum.balance.load_tracker import LoadTracker
+from adsum.balance.outlier_detector import OutlierDetector
 from adsum.balance.policies import policy
 from adsum.client.calls.options import DEFAULT_POLICY
+from adsum.client.calls.view_changes import view_changes
 from adsum.client.sources.source import ServiceUpdate, ViewPosition
 from adsum.client.views.view_state import ViewState
 from adsum.core.catalog import decisions, snapshots
@@ -64,7 +66,9 @@ def _consumer_row(size: int) -> ResultRow:
     consumer = _Consumer([workload.endpoint(number) for number in range(size)])
     steps = _steps(consumer.change)
     return _row(
-        f"a change at a consumer of {size:,} instances: fold + select + picker", steps, ("fold", "select", "picker")
+        f"a change at a consumer of {size:,} instances: fold + changes + select + picker",
+        steps,
+        ("fold", "changes", "select", "picker"),
     )
 
 
@@ -128,20 +132,22 @@ def _with_another_port(registration: Registration) -> Registration:
 
 
 class _Consumer:
-    """A consumer that processes changes as a channel does, without its timers and its outlier detection."""
+    """A consumer that processes changes as a channel does, without its timers."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._view = ViewState()
         self._view.apply(
             ServiceUpdate(ViewPosition("bench", 1), True, {endpoint.id: endpoint for endpoint in endpoints}), 0.0
         )
-        self._ids = [endpoint.id for endpoint in endpoints]
         self._policy, self._loads, self._rng = policy(DEFAULT_POLICY), LoadTracker(), Random(1)
+        self._outliers = OutlierDetector()
+        self._endpoints = self._view.endpoints
+        self._outliers.update_endpoints([endpoint.id for endpoint in self._endpoints])
         self._selector = EndpointSelector()
-        self._picker = self._policy.build(self._selector.select(endpoints).endpoints, self._loads, self._rng)
+        self._picker = self._policy.build(self._selector.select(self._endpoints).endpoints, self._loads, self._rng)
 
-    def change(self, number: int) -> tuple[float, float, float]:
-        """Changes an endpoint, and returns the seconds to apply the event, to select and to build the picker."""
+    def change(self, number: int) -> tuple[float, float, float, float]:
+        """Changes an endpoint, and returns the seconds of each step."""
         changed = Endpoint(workload.instance(number), Status.DRAINING)
         began = perf_counter()
         self._view.apply(
@@ -149,7 +155,12 @@ class _Consumer:
         )
         endpoints = self._view.endpoints
         folded = perf_counter()
+        changes = view_changes(self._endpoints, endpoints)
+        self._loads.update_endpoints(changes.came, changes.gone, changes.replaced)
+        self._outliers.update_endpoints(changes.came, changes.gone, changes.replaced)
+        self._endpoints = endpoints
+        processed = perf_counter()
         selection = self._selector.select(endpoints)
         selected = perf_counter()
         self._picker = self._policy.build(selection.endpoints, self._loads, self._rng, previous=self._picker)
-        return folded - began, selected - folded, perf_counter() - selected
+        return folded - began, processed - folded, selected - processed, perf_counter() - selected

@@ -26,8 +26,8 @@ START_TIMEOUT: Final = 300.0
 """Seconds within which an Envoy must listen: valgrind translates its program first."""
 CONTROL_TIMEOUT: Final = 120.0
 """Seconds within which valgrind must carry out a command."""
-FLUSH_INTERVAL: Final = "299s"
-"""The longest interval of Envoy's flushes of stats. Their instructions would be counted as those of requests."""
+RARELY: Final = "299s"
+"""The interval of Envoy's work in the background. Its instructions would be counted as those of requests."""
 
 _TOTAL: Final = re.compile(r"^totals: (\d+)", re.MULTILINE)
 _Config = dict[str, Any]
@@ -121,12 +121,15 @@ class CountedEnvoy(ProxyProcess):
 
 
 def _merged(configs: list[_Config]) -> _Config:
-    """Returns one configuration with the listeners and clusters of all."""
-    merged = {**configs[0], "stats_flush_interval": FLUSH_INTERVAL}
+    """Returns one configuration with the listeners and clusters of all, and without work in the background."""
+    merged = {**configs[0], "stats_flush_interval": RARELY}
     kinds = ("listeners", "clusters")
     merged["static_resources"] = {
         kind: [resource for config in configs for resource in config["static_resources"][kind]] for kind in kinds
     }
+    for cluster in merged["static_resources"]["clusters"]:
+        if "outlier_detection" in cluster:
+            cluster["outlier_detection"]["interval"] = RARELY
     return merged
 
 

@@ -38,6 +38,7 @@ ROWS: Final[dict[str, dict[str, str]]] = {
         "64 callers, the other core is busy: p99": "",
         "4 callers: rate": "",
         "1 caller: rate": "",
+        "1,000 in a request": "",
     },
     "renewal": {"a renewal by itself, 64 callers: CPU": "", "64 callers: p99": ""},
     "tls": {"look-up with TLS": "", "registration with TLS": "", "new connection with TLS": ""},

@@ -38,6 +38,12 @@ def put(port: int, service: str, id: str, registration: bytes, headers: bytes = 
     return b"%b%b\r\n%b" % (head.encode(), headers, registration)
 
 
+def post(port: int, path: str, body: bytes, headers: bytes = b"") -> bytes:
+    """Encodes an HTTP/1.1 request with a body of JSON. `headers` are further whole lines."""
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n".encode()
+    return b"%bcontent-length: %d\r\n%b\r\n%b" % (head, len(body), headers, body)
+
+
 def renewal(port: int, service: str, id: str, headers: bytes = b"") -> bytes:
     """Encodes the HTTP/1.1 request of a renewal. `headers` are further whole lines."""
     head = f"POST /api/v1/services/{service}/instances/{id}/renew HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"

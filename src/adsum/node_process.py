@@ -31,6 +31,10 @@ GC_THRESHOLDS: Final = (10_000, 5, 2_000)
 """Thresholds of the cycle collector's generations (`gc.set_threshold`). A collection of generation 0 takes about 2 ms,
 one of generation 1 about 10 ms."""
 
+SWITCH_INTERVAL: Final = 0.0005
+"""Seconds after which a thread that computes gives way to another (`sys.setswitchinterval`). Every write passes through
+the thread of the SQLite file. With Python's 5 ms, each step of it waits that long for a busy event loop."""
+
 _log = logging.getLogger("adsum.daemon")
 
 
@@ -44,6 +48,7 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     limit = raise_descriptor_limit()
     _collect_rarely()
+    sys.setswitchinterval(SWITCH_INTERVAL)
     if config.insecure and config.log_level == "error" and sys.stderr is not None:
         sys.stderr.write(f"{INSECURE_WARNING}\n")  # The log leaves it out.
     logs = Logs(config.log_level, config.log_format)

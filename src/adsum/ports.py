@@ -247,14 +247,33 @@ SendResponse = Callable[[int, bytes], bool]
 False if the response must be sent with the messages of ASGI."""
 SEND_RESPONSE: Final = "adsum.send_response"
 """The key of the server's `SendResponse` in the state of each request's ASGI scope."""
-SendChunk = Callable[[bytes], bool]
-"""Sends another chunk of a streaming HTTP response. Returns False if the peer has not received the chunks before."""
-SEND_CHUNK: Final = "adsum.send_chunk"
-"""The key of the server's `SendChunk` in the same state."""
+
+
+class ChunkSender(Protocol):
+    """Sends further chunks of a streaming HTTP response that has begun."""
+
+    def __call__(self, data: bytes, /) -> bool:
+        """Sends a chunk at once. Returns False, and sends nothing, if the peer does not read or has left."""
+        ...
+
+    def close(self) -> None:
+        """Sends nothing any more. To be called before the response ends."""
+        ...
+
+
+OpenChunks = Callable[[], ChunkSender | None]
+"""Returns the `ChunkSender` of the response under way, None if it has no chunks."""
+OPEN_CHUNKS: Final = "adsum.open_chunks"
+"""The key of the server's `OpenChunks` in the same state."""
 AbortIfSilent = Callable[[float], Callable[[], bool]]
 """Has the connection of a response closed when the peer's system acknowledges no bytes for this many seconds, if the
 platform supports that. Returns a function that returns whether the connection was closed for this reason."""
 ABORT_IF_SILENT: Final = "adsum.abort_if_silent"
 """The key of the server's `AbortIfSilent` in the same state."""
+OnDisconnect = Callable[[Callable[[], None] | None], bool]
+"""Has a function called once the client of a response disconnects; None: no longer. Returns whether it is connected. It
+stands for a task that waits for `http.disconnect`."""
+ON_DISCONNECT: Final = "adsum.on_disconnect"
+"""The key of the server's `OnDisconnect` in the same state."""
 CLIENT_CERTIFICATE: Final = "adsum.client_certificate"
 """The key of the verified client certificate of the connection (DER) in the same state; missing if it has none."""

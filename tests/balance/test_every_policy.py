@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from adsum.balance.picker import NoEndpoint
+from adsum.balance.load_tracker import LoadTracker
+from adsum.balance.picker import EmptyPicker, NoEndpoint, Picker
 from adsum.balance.policies import POLICIES, UnknownPolicy, policy
+from adsum.core.weighted_endpoints import WeightedEndpoints
 from tests.balance.builders import build, choice, choices, picks
 
 MANY = 20_000
@@ -138,6 +143,47 @@ def test_a_picker_can_replace_one_of_another_policy_or_an_empty_one(name: str) -
         for candidates in (choices(1, 2), []):
             new = build(name, choices(1, 1, 4), previous=build(other, candidates))
             assert set(picks(new, 500)) == {"i-000", "i-001", "i-002"}
+
+
+HISTORY = st.lists(
+    st.dictionaries(st.integers(0, 30).map(lambda n: f"i-{n:03}"), st.sampled_from([None, 1, 1, 1, 2, 5]), max_size=5),
+    min_size=1,
+    max_size=8,
+)
+"""Changes of weights; None removes the endpoint."""
+
+
+@given(HISTORY, st.booleans(), st.integers(0, 99))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_picker_with_a_history_picks_as_one_without(
+    name: str, history: list[dict[str, float | None]], is_equal: bool, seed: int
+) -> None:
+    loads, rng = LoadTracker(), Random(seed)
+    weights: dict[str, float] = {}
+    picker: Picker | None = None
+    known = {f"i-{n:03}": choice(f"i-{n:03}").endpoint for n in range(31)}
+    for step, changes in enumerate(history if name != "maglev" else history[:2]):
+        for id, weight in changes.items():
+            weights.pop(id, None)
+            if weight is not None:
+                weights[id] = 1 if is_equal else weight
+        ids = sorted(weights)
+        candidates = WeightedEndpoints(tuple(map(known.__getitem__, ids)), tuple(weights[id] for id in ids))
+        if ids:
+            loads.start(ids[seed % len(ids)])
+            loads.start(ids[step % len(ids)]).finish(True, 0.1 * step, now=step)
+        before = picker
+        picker = policy(name).build(candidates, loads, rng, before)
+        assert picker.choices == candidates
+        if candidates:
+            # A rotation goes on where the picker before it was.
+            previous = before if name == "round_robin" else None
+            new = policy(name).build(list(candidates), loads, rng, previous)
+            rng.seed(seed)
+            found = [picker.pick(f"key-{n}") for n in range(40)]
+            if name != "round_robin" or (before is not None and not isinstance(before, EmptyPicker)):
+                rng.seed(seed)
+                assert found == [new.pick(f"key-{n}") for n in range(40)]
 
 
 def test_repeated_rebuilds_leave_no_endpoint_out(name: str) -> None:

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from adsum.core.errors import Invalid
 from adsum.core.model import Endpoint, Instance, Status
-from adsum.core.selection import DECLARED_STATUSES, USABLE_STATUSES, Selection, SelectionOptions, select_endpoints
+from adsum.core.selection import (
+    DECLARED_STATUSES,
+    USABLE_STATUSES,
+    EndpointSelector,
+    Selection,
+    SelectionOptions,
+    select_endpoints,
+)
 
 PASSING, WARNING, STARTING = Status.PASSING, Status.WARNING, Status.STARTING
 CRITICAL, DRAINING, MAINTENANCE = Status.CRITICAL, Status.DRAINING, Status.MAINTENANCE
@@ -88,6 +95,50 @@ def test_the_reported_shares_equal_the_weights(endpoints: list[Endpoint], option
         degraded = sum(choice.weight for choice in selection.endpoints if choice.endpoint.status is not PASSING)
         assert selection.spilled_share == pytest.approx(spilled / whole)
         assert selection.degraded_share == pytest.approx(degraded / whole)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.dictionaries(
+            st.integers(0, 15).map(lambda n: f"i-{n:02}"),
+            st.none() | st.tuples(st.sampled_from(Status), st.sampled_from(["", "a", "b"]), st.integers(0, 3)),
+            max_size=6,
+        ),
+        st.sets(st.integers(0, 15).map(lambda n: f"i-{n:02}"), max_size=3),
+        st.dictionaries(st.integers(0, 15).map(lambda n: f"i-{n:02}"), st.sampled_from([0.1, 0.7]), max_size=2),
+    ),
+    max_size=10,
+)
+"""Changes of a view (None: the endpoint left), the ejected ids, and the factors of slow start."""
+
+
+@given(STEPS, OPTIONS)
+def test_a_selector_that_follows_a_view_selects_as_one_that_is_new(
+    steps: list[tuple[dict[str, tuple[Status, str, int] | None], set[str], dict[str, float]]], options: SelectionOptions
+) -> None:
+    selector, known = EndpointSelector(options), dict[str, Endpoint]()
+    for changes, ejected, factors in steps:
+        for id, change in changes.items():
+            known.pop(id, None)
+            if change is not None:
+                known[id] = endpoint(id, *change)
+        endpoints = tuple(known[id] for id in sorted(known))
+        selection = selector.select(endpoints, ejected=ejected, slow_start_factors=factors)
+        expected = select_endpoints(endpoints, options, ejected=ejected, slow_start_factors=factors)
+        assert selection == expected
+        assert selection.endpoints.is_by_id
+
+
+def test_a_selection_of_a_whole_view_shares_its_endpoints() -> None:
+    endpoints = tuple(view(PASSING, PASSING, PASSING))
+    assert EndpointSelector().select(endpoints).endpoints.endpoints is endpoints
+
+
+def test_endpoints_in_any_order_keep_it() -> None:
+    endpoints = [endpoint("b"), endpoint("c", CRITICAL), endpoint("a")]
+    assert ids(select_endpoints(endpoints)) == ["b", "a"]
+    options = SelectionOptions(panic_threshold=0.0)
+    assert ids(select_endpoints(endpoints, options, ejected={"b"}, slow_start_factors={"a": 0.5})) == ["a"]
 
 
 def test_passing_endpoints_keep_their_declared_weights() -> None:

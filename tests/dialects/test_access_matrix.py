@@ -108,12 +108,16 @@ class Sample:
 _O1 = f"/api/v1/services/{SERVICE}/instances/o1"
 _ROUTES, _UPSTREAM = "/api/v1/routes/shop", f"/api/v1/upstreams/{SERVICE}"
 _LOST = dict.fromkeys(("write-other", "write-not-owner"), OK)
-"""A renewal of many leases names those that the caller may not renew as lost."""
+"""A renewal of many leases names those that the caller may not renew as lost, and a request that registers many
+instances answers each of them."""
 _HIDDEN = {"write-other": 404}
 
 SAMPLES: Final[Mapping[str, Sample]] = MappingProxyType(
     {
         "register": Sample("PUT", _O1, {"port": 81}),
+        "register_many": Sample(
+            "POST", "/api/v1/register", {"registrations": [{"service": SERVICE, "id": "o1", "port": 81}]}, _LOST
+        ),
         "read_instance": Sample("GET", _O1),
         "deregister": Sample("DELETE", _O1),
         "renew": Sample("POST", f"{_O1}/renew"),

@@ -106,6 +106,7 @@ PROGRAMS: Final = {
     "nsenter": ExternalProgram("nsenter", "nsenter", "apt-get install util-linux"),
     "unshare": ExternalProgram("unshare", "unshare", "apt-get install util-linux"),
     "valgrind": ExternalProgram("valgrind", "valgrind", "apt-get install valgrind"),
+    "strace": ExternalProgram("strace", "strace", "apt-get install strace"),
     "curl": ExternalProgram("curl", "curl", "apt-get install curl"),
 }
 """Name → program. A test of a new program calls `need(NAME)` or has `pytest.mark.needs(NAME)`."""

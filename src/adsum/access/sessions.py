@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import TracebackType
 from typing import Final
 
 from adsum.core.access.principal import Principal
@@ -21,17 +21,31 @@ _log = logging.getLogger("adsum.access")
 
 
 class Session:
-    """One stream or waiting request of a principal."""
+    """One stream or waiting request of a principal; a context manager, in which the session is open.
 
-    __slots__ = ("_end", "expires", "is_over", "secret_id", "token_id")
+    A class and not a generator: ten thousand streams keep one each.
+    """
 
-    def __init__(self, principal: Principal, end: Callable[[], None]) -> None:
+    __slots__ = ("_end", "_is_current", "_sessions", "expires", "is_over", "secret_id", "token_id")
+
+    def __init__(self, sessions: Sessions, principal: Principal, end: Callable[[], None], *, is_current: bool) -> None:
+        self._sessions = sessions
         self._end = end
+        self._is_current = is_current
         self.token_id = principal.token_id
         self.secret_id = principal.secret_id
         self.expires = principal.expires
         self.is_over = False
         """True once it was ended or closed."""
+
+    def __enter__(self) -> None:
+        self._sessions.add(self)
+        if not self._is_current:
+            self._sessions.end_all([self])
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.is_over = True
+        self._sessions.forget(self)
 
     def end(self) -> bool:
         """Ends the session, unless it is over. Returns whether it did. An error of its owner is logged."""
@@ -65,26 +79,21 @@ class Sessions:
         """The ids of the tokens that have open sessions; "" stands for principals without one."""
         return self._by_token.keys()
 
-    @contextmanager
-    def open(self, principal: Principal, end: Callable[[], None], *, is_current: bool = True) -> Iterator[None]:
-        """Calls `end` once if the rights of the principal end while the context is open.
+    def open(self, principal: Principal, end: Callable[[], None], *, is_current: bool = True) -> Session:
+        """Calls `end` once if the rights of the principal end while the returned context is open.
 
         `is_current`: whether the principal still has its rights. If it does not, `end` is called at once.
         """
-        session = Session(principal, end)
+        return Session(self, principal, end, is_current=is_current)
+
+    def add(self, session: Session) -> None:
+        """Adds a session that begins."""
         self._by_token.setdefault(session.token_id, set()).add(session)
         self._note_expiry(session)
-        try:
-            if not is_current:
-                self._end([session])
-            yield
-        finally:
-            session.is_over = True
-            self._forget(session)
 
     def end(self, token_ids: Iterable[str]) -> int:
         """Ends the sessions of these tokens; "" stands for principals without one. Returns how many ended."""
-        return self._end([session for id in token_ids for session in self._by_token.get(id, ())])
+        return self.end_all([session for id in token_ids for session in self._by_token.get(id, ())])
 
     def rotate(self, token_id: str, secrets: Mapping[str, float | None]) -> int:
         """Takes over the secrets of a token: the id of each, and the time on the wall clock at which it ends.
@@ -101,7 +110,7 @@ class Sessions:
                 continue
             session.expires = earlier(session.expires, secrets[session.secret_id])
             self._note_expiry(session)
-        return self._end(ended)
+        return self.end_all(ended)
 
     async def run(self) -> None:
         """Ends sessions whose credentials expire, until cancelled."""
@@ -113,7 +122,7 @@ class Sessions:
         """Ends the sessions whose credentials have expired by `now`, on the wall clock. Returns how many ended."""
         if now < self._first_expiry:
             return 0
-        count = self._end([session for session in self._expiring if _expiry(session) <= now])
+        count = self.end_all([session for session in self._expiring if _expiry(session) <= now])
         self._first_expiry = min(map(_expiry, self._expiring), default=math.inf)
         return count
 
@@ -122,14 +131,16 @@ class Sessions:
             self._expiring.add(session)
             self._first_expiry = min(self._first_expiry, session.expires)
 
-    def _end(self, sessions: Iterable[Session]) -> int:
+    def end_all(self, sessions: Iterable[Session]) -> int:
+        """Ends these sessions. Returns how many ended."""
         count = 0
         for session in sessions:
-            self._forget(session)
+            self.forget(session)
             count += session.end()
         return count
 
-    def _forget(self, session: Session) -> None:
+    def forget(self, session: Session) -> None:
+        """Removes a session that is over."""
         self._expiring.discard(session)
         members = self._by_token.get(session.token_id)
         if members is not None:

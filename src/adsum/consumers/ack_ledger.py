@@ -79,7 +79,8 @@ class AckLedger:
     def __init__(self, lost_after: float) -> None:
         self.lost_after = lost_after
         self._by_scope: dict[Scope, dict[str, AckRecord]] = {}
-        self._scopes: dict[str, set[Scope]] = {}
+        self._scopes: dict[str, tuple[Scope, ...]] = {}
+        """The scopes of each consumer: a tuple, since most consumers have few."""
         self._departed: OrderedDict[AckRecord, None] = OrderedDict()
         """Records without a connection, roughly in the order of their last signs of life."""
         self._departed_by_name: dict[tuple[str, str], dict[AckRecord, None]] = {}
@@ -124,7 +125,7 @@ class AckLedger:
 
         Returns the removed records.
         """
-        scopes = self._scopes.get(id, set())
+        scopes = self._scopes.get(id, ())
         ended = [self._by_scope[scope][id] for scope in scopes if services is None or scope in services]
         for record in ended:
             self._mutes.remove(record.consumer)
@@ -235,7 +236,7 @@ class AckLedger:
         record = records.get(consumer.id)
         if record is None:
             record = records[consumer.id] = AckRecord(consumer, scope, now)
-            self._scopes.setdefault(consumer.id, set()).add(scope)
+            self._scopes[consumer.id] = (*self._scopes.get(consumer.id, ()), scope)
         elif not record.connections:
             self._remove_departed(record)
             if now >= record.left_at + self.lost_after:
@@ -292,9 +293,9 @@ class AckLedger:
         del records[id]
         if not records:
             del self._by_scope[record.scope]
-        self._scopes[id].discard(record.scope)
-        if not self._scopes[id]:
-            del self._scopes[id]
+        scopes = tuple(scope for scope in self._scopes.pop(id) if scope != record.scope)
+        if scopes:
+            self._scopes[id] = scopes
         if record in self._departed:
             self._remove_departed(record)
 

@@ -129,7 +129,7 @@ class EndpointSelector:
     def __init__(self, options: SelectionOptions = DEFAULT_SELECTION_OPTIONS) -> None:
         self._options = options
         self._endpoints: tuple[Endpoint, ...] = ()
-        self._ejected: Set[str] = frozenset()
+        self._ejected: frozenset[str] = frozenset()
         self._kinds: list[EndpointKind] = []
         """The kind of each endpoint."""
         self._known: dict[tuple[Status, int, bool, bool], EndpointKind] = {}
@@ -143,18 +143,18 @@ class EndpointSelector:
         slow_start_factors: Mapping[str, float] = _NO_FACTORS,
     ) -> Selection:
         """Selects from the endpoints of a view, which are in the order of ids."""
-        self._update(tuple(endpoints), ejected)
+        self._update(tuple(endpoints), frozenset(ejected))
         return self._select(slow_start_factors, is_by_id=True)
 
     def select_once(
         self, endpoints: Iterable[Endpoint], ejected: Set[str], slow_start_factors: Mapping[str, float]
     ) -> Selection:
         """Selects from endpoints in any order. Then the selector must not be used any more."""
-        self._endpoints, self._ejected = tuple(endpoints), ejected
+        self._endpoints, self._ejected = tuple(endpoints), frozenset(ejected)
         self._kinds = [self._count(endpoint) for endpoint in self._endpoints]
         return self._select(slow_start_factors, is_by_id=False)
 
-    def _update(self, endpoints: tuple[Endpoint, ...], ejected: Set[str]) -> None:
+    def _update(self, endpoints: tuple[Endpoint, ...], ejected: frozenset[str]) -> None:
         """Sets the kinds of the endpoints that are not as they were in the last call."""
         if endpoints is not self._endpoints:
             changes = endpoint_changes(self._endpoints, endpoints)
@@ -226,16 +226,12 @@ class EndpointSelector:
         return masses
 
     def _selected(self, slow_start_factors: Mapping[str, float], *, is_by_id: bool) -> WeightedEndpoints:
-        used = {kind.share for kind in self._known.values()}
-        endpoints, weights = self._endpoints, tuple[float, ...]()
-        if 0 in used:
-            used.remove(0)
-            shares = list(map(_share, self._kinds))
-            endpoints, weights = tuple(compress(endpoints, shares)), tuple(filter(None, shares))
-        elif len(used) > 1:
-            weights = tuple(map(_share, self._kinds))
-        if len(used) == 1:
-            weights = tuple(used) * len(endpoints)
+        shares = {kind.share for kind in self._known.values()}
+        endpoints = self._endpoints
+        if 0 in shares:
+            shares.remove(0)
+            endpoints = tuple(compress(endpoints, map(_share, self._kinds)))
+        weights = tuple(shares) * len(endpoints) if len(shares) == 1 else tuple(filter(None, map(_share, self._kinds)))
         if slow_start_factors:
             ids = [endpoint.instance.id for endpoint in endpoints]
             weights = tuple([weight * slow_start_factors.get(id, 1.0) for id, weight in zip(ids, weights, strict=True)])

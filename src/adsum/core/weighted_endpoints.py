@@ -63,7 +63,7 @@ class WeightedEndpoints(Sequence[WeightedEndpoint]):
         return self.endpoints == other.endpoints and self.weights == other.weights
 
     def __hash__(self) -> int:
-        return hash((self.endpoints, self.weights))
+        return hash(self.weights)  # Endpoints have no hash.
 
 
 NO_ENDPOINTS: Final = WeightedEndpoints((), (), is_by_id=True)

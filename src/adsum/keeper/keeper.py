@@ -164,9 +164,11 @@ class Keeper:
 
     async def _note_newcomers(self, changes: Sequence[ChangedInstance], after: Snapshot) -> None:
         """Notes new instances of all services: they may be at the place of an instance that this node keeps."""
+        if not after.address_index.neighbor_count and not self._leases.has_abandoned:
+            return  # No two instances are at one address, as in many catalogs.
         for number, changed in enumerate(reversed(changes), 1):  # Roughly in the order in which they came.
             if changed.renewed and changed.listing is not None:
-                self._leases.note_newcomer(changed.listing, after)
+                self._leases.note_newcomer(changed.key, changed.listing, after)
             if number % MAX_UPDATES_PER_TURN == 0:
                 await self._clock.sleep(0)
 

@@ -43,13 +43,21 @@ class LeaseKeeper:
         """The deadline that a lease had when another instance came to its address and port, or when this node began to
         keep both. A later deadline shows that both instances live."""
 
-    def note_newcomer(self, listing: Listing, snapshot: Snapshot) -> None:
+    @property
+    def has_abandoned(self) -> bool:
+        """True if a lease is abandoned, because another instance came to its address and port.
+
+        When its own instance registers again, it no longer is.
+        """
+        return bool(self._abandoned)
+
+    def note_newcomer(self, newcomer: Key, listing: Listing, snapshot: Snapshot) -> None:
         """Notes a new instance of any service: instances at its address and port may be gone."""
-        self._abandoned.pop(listing.key, None)
+        self._abandoned.pop(newcomer, None)
         host_port = listing.instance.host_port
         if len(snapshot.address_index.candidates(host_port)) > 1:
             for other in snapshot.listings_at(host_port):
-                if other.key != listing.key:
+                if other.key != newcomer:
                     self._mark_abandoned(other.key)
 
     def update(self, changed: ChangedInstance) -> None:

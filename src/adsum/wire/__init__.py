@@ -8,6 +8,14 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from adsum.wire.bulk_registration import (
+    NamedRegistrationBody,
+    RegisterBody,
+    RegistrationAnswer,
+    RegistrationResult,
+    decode_registration,
+    split_registrations,
+)
 from adsum.wire.codec import MAX_PROBLEM_LENGTH, decode, encode, find_repeated_key
 from adsum.wire.instance_detail import CheckView, InstanceDetail, OverrideView
 from adsum.wire.protocol import (
@@ -18,6 +26,7 @@ from adsum.wire.protocol import (
     FORWARDED_FOR_HEADER,
     FORWARDED_TO_HEADER,
     MAX_CHANGES_PER_RESPONSE,
+    MAX_REGISTRATIONS,
     MAX_RENEWALS,
     MAX_SERVICES_PER_WATCH,
     MAX_WAIT,
@@ -138,6 +147,7 @@ __all__ = [
     "FORWARDED_TO_HEADER",
     "MAX_CHANGES_PER_RESPONSE",
     "MAX_PROBLEM_LENGTH",
+    "MAX_REGISTRATIONS",
     "MAX_RENEWALS",
     "MAX_SERVICES_PER_WATCH",
     "MAX_WAIT",
@@ -170,6 +180,7 @@ __all__ = [
     "LeaseBody",
     "LostLease",
     "Name",
+    "NamedRegistrationBody",
     "NodeStatus",
     "OverrideBody",
     "OverrideView",
@@ -179,7 +190,10 @@ __all__ = [
     "Problem",
     "Reason",
     "RefusedStreamView",
+    "RegisterBody",
+    "RegistrationAnswer",
     "RegistrationBody",
+    "RegistrationResult",
     "RemovedInstance",
     "RenewBody",
     "RenewalResult",
@@ -208,10 +222,12 @@ __all__ = [
     "WatchSynced",
     "WriteResult",
     "decode",
+    "decode_registration",
     "encode",
     "encode_route",
     "encode_upstream",
     "find_repeated_key",
     "is_visible",
     "parse_document",
+    "split_registrations",
 ]

@@ -10,6 +10,8 @@ from adsum.core import model, validation
 
 MAX_RENEWALS: Final = 10_000
 """Leases that one request renews. More are refused."""
+MAX_REGISTRATIONS: Final = 1_000
+"""Registrations in one request. More are refused."""
 MAX_WATCH_UPDATE: Final = 128
 """Services that one request lets join a watch, and as many that leave it. More are refused."""
 MAX_SERVICES_PER_WATCH: Final = 512

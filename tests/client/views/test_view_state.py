@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from adsum.client.sources.source import ServiceUpdate, ViewPosition
 from adsum.client.views.view_state import SETTLING_TIME, RevisionGap, UpdateEffect, ViewState
-from adsum.core.model import Status
+from adsum.core.model import Endpoint, Instance, Status
 from tests.client.fakes import delta_update, endpoint, full_update
 
 
@@ -159,3 +159,48 @@ def test_positions_only_grow_and_another_epoch_needs_a_full_update(updates: list
             }
         if effect is not UpdateEffect.CHANGED:
             assert state.endpoints == endpoints
+
+
+PORTS = st.dictionaries(st.integers(0, 150), st.none() | st.integers(1, 3), max_size=90)
+UPDATES = st.lists(st.tuples(st.booleans(), st.integers(0, 3), PORTS), max_size=12)
+"""Whether it is full, the epoch, and ports by number of the instance; None removes it."""
+
+
+@given(UPDATES)
+def test_the_endpoints_are_those_of_the_updates_in_the_order_of_ids(
+    updates: list[tuple[bool, int, dict[int, int | None]]],
+) -> None:
+    state, known, kept = ViewState(), dict[str, Endpoint](), dict[str, Endpoint]()
+    epoch = ""
+    for revision, (full, era, ports) in enumerate(updates, 1):
+        listed = {
+            f"i-{n}": Endpoint(Instance("orders", f"i-{n}", "10.0.0.1", port)) for n, port in ports.items() if port
+        }
+        removed = frozenset(f"i-{n}" for n, port in ports.items() if not port)
+        full = full or f"e{era}" != epoch
+        if full:
+            if epoch not in ("", f"e{era}"):
+                kept = {**kept, **known}
+            known, epoch = dict(listed), f"e{era}"
+        else:
+            known = {id: endpoint for id, endpoint in {**known, **listed}.items() if id not in removed}
+        gone = frozenset[str]() if full else removed
+        kept = {id: endpoint for id, endpoint in kept.items() if id not in listed and id not in gone}
+        before = state.endpoints
+        effect = state.apply(
+            ServiceUpdate(ViewPosition(epoch, revision), full, listed, gone, since=0 if full else revision - 1), 0.0
+        )
+        expected = {**kept, **known}
+        assert state.endpoints == tuple(expected[id] for id in sorted(expected))
+        assert effect is UpdateEffect.CHANGED or (state.endpoints == before and revision > 1)
+    state.tick(SETTLING_TIME)
+    assert state.endpoints == tuple(known[id] for id in sorted(known))
+
+
+def test_an_endpoint_that_a_full_update_repeats_stays_the_same_object() -> None:
+    state = ViewState()
+    state.apply(full_update(5, endpoint("a"), endpoint("b")), 0.0)
+    before = state.endpoints
+    state.apply(full_update(6, endpoint("a"), endpoint("b", Status.DRAINING)), 1.0)
+    assert state.endpoints[0] is before[0]
+    assert state.endpoints[1].status is Status.DRAINING

@@ -11,8 +11,8 @@ from adsum.access.credentials import UNKNOWN_SCHEME
 from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.model import Key
 from adsum.dialects.native.requests.api_request import request_credentials
-from adsum.ports import SEND_CHUNK
-from tests.dialects.native.native_api import JSON, NativeApi
+from adsum.ports import OPEN_CHUNKS
+from tests.dialects.native.native_api import JSON, FakeChunks, NativeApi
 from tests.support.fakes import run_until_idle
 from tests.support.tokens import bearer, declare_token, revoke_token
 
@@ -209,7 +209,7 @@ async def test_a_watch_whose_caller_loses_its_rights_while_the_node_catches_up_s
 
 async def test_a_stream_ends_when_the_rights_of_its_caller_end_during_a_write(secure_api: NativeApi) -> None:
     reader, readable = bearer(await declare_token(secure_api.registry, "reader", "read:*")), asyncio.Event()
-    state = {SEND_CHUNK: lambda _: True}  # Heartbeats don't wake the stream.
+    state = {OPEN_CHUNKS: lambda: FakeChunks([])}  # Heartbeats don't wake the stream.
     async with secure_api.watch("?service=orders", headers=reader, state=state, readable=readable) as watch:
         await watch.next_write()
         await revoke_token(secure_api.registry, "reader")

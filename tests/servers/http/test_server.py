@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adsum.dialects.native.asgi import BODY_PIECE_BYTES, ApiReply
-from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, SEND_RESPONSE
+from adsum.ports import ABORT_IF_SILENT, ON_DISCONNECT, OPEN_CHUNKS, SEND_RESPONSE
 from adsum.servers import http
 from adsum.servers.http import sweeper
 from adsum.servers.http.connection import is_peer_timeout
@@ -143,21 +143,69 @@ async def test_chunks_that_are_written_at_once_keep_their_order_and_end_with_the
     written: list[bool] = []
 
     async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-        send_chunk = scope["state"][SEND_CHUNK]
-        written.append(send_chunk(b"too early"))
+        assert scope["state"][OPEN_CHUNKS]() is None, "too early"
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"one,", "more_body": True})
+        send_chunk = scope["state"][OPEN_CHUNKS]()
         written.append(send_chunk(b"two,"))
+        send_chunk.close()
         await send({"type": "http.response.body", "body": b"three"})
         written.append(send_chunk(b"too late"))
+        assert scope["state"][OPEN_CHUNKS]() is None, "the response has ended"
 
     async with serving.server(app, idle_timeout=1) as (_, port):
         reader, writer = await serving.connect(port)
         writer.write(GET)
         received = await _read_all(reader)
         writer.close()
-    assert written == [False, True, False]
+    assert written == [True, False]
     assert received.endswith(b"4\r\none,\r\n4\r\ntwo,\r\n5\r\nthree\r\n0\r\n\r\n")
+
+
+async def test_no_chunk_is_written_while_the_client_does_not_read_or_after_it_left(serving: HttpServing) -> None:
+    written: list[bool] = []
+    left = asyncio.Event()
+
+    async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        send_chunk = scope["state"][OPEN_CHUNKS]()
+        assert scope["state"][ON_DISCONNECT](left.set)
+        while send_chunk(b"x" * 1_000_000):
+            written.append(True)
+        written.append(False)
+        await left.wait()
+        written.append(send_chunk(b"x"))
+        assert not scope["state"][ON_DISCONNECT](lambda: None), "it has left"
+
+    async with serving.server(app, idle_timeout=60) as (server, port):
+        _, writer = await serving.connect(port)
+        writer.write(GET)
+        await until(lambda: False in written)
+        writer.transport.abort()
+        async with asyncio.timeout(WAIT_TIMEOUT):
+            await left.wait()
+        await until(lambda: server.connections == 0)
+    assert written.count(True) < 100
+    assert written[-2:] == [False, False]
+
+
+async def test_a_disconnect_is_not_reported_to_a_response_that_no_longer_waits_for_it(serving: HttpServing) -> None:
+    reported: list[str] = []
+
+    async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        on_disconnect = scope["state"][ON_DISCONNECT]
+        assert on_disconnect(lambda: reported.append("first"))
+        assert on_disconnect(None)
+        await _hello(scope, receive, send)
+
+    async with serving.server(app, idle_timeout=60) as (server, port):
+        reader, writer = await serving.connect(port)
+        writer.write(GET)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await until(lambda: server.connections == 0)
+    assert reported == []
 
 
 async def test_an_idle_connection_is_closed(serving: HttpServing) -> None:

@@ -17,7 +17,7 @@ import pytest
 import trustme
 from cryptography import x509
 
-from adsum.ports import CLIENT_CERTIFICATE, SEND_CHUNK
+from adsum.ports import CLIENT_CERTIFICATE, OPEN_CHUNKS
 from adsum.servers import http
 from adsum.servers.http import HttpServer, handshake_alerts, sweeper, tls_connector
 from adsum.servers.http.tls_connector import MIN_HANDSHAKES, TLS_CROWDED, TLS_FAILED, TLS_TIMEOUT
@@ -246,7 +246,7 @@ async def test_a_replaced_certificate_counts_for_new_connections_and_open_ones_g
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"before", "more_body": True})
         await go_on.wait()
-        assert scope["state"][SEND_CHUNK](b"after")
+        assert scope["state"][OPEN_CHUNKS]()(b"after")
         await send({"type": "http.response.body", "body": b""})
 
     async with tls.server(stream) as (_, port):

@@ -19,10 +19,11 @@ from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Change
 from adsum.core.errors import Invalid, StoreConflict, StoreOpenFailed, StoreUnavailable
 from adsum.core.model import Key
 from adsum.core.provenance import Cause, Provenance
-from adsum.stores.sqlite import SqliteStore, file, schema
+from adsum.stores.sqlite import SqliteStore, schema, write_ahead_log
 from adsum.stores.sqlite.file import SqliteFile
 from adsum.stores.sqlite.history_table import TRIM_SLACK_CHANGES
 from adsum.stores.sqlite.journal import Journal, JournalRow
+from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
 from tests.stores.support import change, current_listings, current_snapshot, open_follower, put_route
 
 
@@ -306,7 +307,15 @@ async def test_a_file_of_the_second_version_knows_the_services_in_its_history(pa
         for table in schema.CHECKSUM_COLUMNS
         if table not in ("departures", "edits", "journal")
     ]
-    edit(path, "DROP TABLE journal", "DROP TABLE edits", "DROP TABLE departures", *bare, "PRAGMA user_version = 2")
+    edit(
+        path,
+        "ALTER TABLE meta DROP COLUMN copy",
+        "DROP TABLE journal",
+        "DROP TABLE edits",
+        "DROP TABLE departures",
+        *bare,
+        "PRAGMA user_version = 2",
+    )
     async with opened(path) as store:
         assert set((await current_snapshot(store)).services) == {"orders"}
 
@@ -534,14 +543,26 @@ async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_not
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
 
-async def test_a_crash_while_the_log_is_copied_is_not_taken_for_a_replaced_file(path: Path, tmp_path: Path) -> None:
+async def test_a_crash_while_the_log_is_copied_is_not_taken_for_a_replaced_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crashed = tmp_path / "crashed" / "adsum.db"
+    save = FileLock.save
+
+    def save_before_a_copy(self: FileLock, progress: DatabaseProgress, *, durable: bool = False) -> None:
+        if durable:
+            save(self, progress, durable=True)
+
     async with opened(path) as store:
-        await store.commit([change("o1")], 0)
         # The log is copied, and the daemon dies before it saves the progress of the file.
-        store._file._save_progress(0, 1)
-        edit(path, "PRAGMA wal_checkpoint(PASSIVE)")
+        monkeypatch.setattr(FileLock, "save", save_before_a_copy)
+        monkeypatch.setattr(write_ahead_log, "MAX_WAL_BYTES_UNDER_LOAD", 0)
+        await store.commit([change("o1")], 0)
+        await store.history(None, None, 1)
         copy_as_if_killed(path, crashed)
+    monkeypatch.undo()
+    with closing(sqlite3.connect(f"file:{crashed}?immutable=1", uri=True)) as main:
+        assert main.execute("SELECT revision FROM journal").fetchone() == (1,), "the log was copied"
     async with opened(crashed) as store:
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
@@ -698,7 +719,7 @@ async def test_a_flipped_bit_never_changes_a_listing(path: Path) -> None:
     [
         "UPDATE meta SET epoch = 5",
         "UPDATE meta SET revision = 7",
-        "INSERT INTO meta VALUES ('x', 1, 2)",
+        "INSERT INTO meta VALUES ('x', 1, 2, 0)",
         "UPDATE listings SET body = replace(CAST(body AS TEXT), '127.0.0.1', '127.0.0.9')",
         "UPDATE departures SET revision = 9",
     ],
@@ -729,7 +750,7 @@ async def test_no_lock_is_created_beside_the_target_of_a_link_to_another_file(pa
 
 
 async def test_a_long_log_is_emptied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "MAX_WAL_BYTES", 100_000)
+    monkeypatch.setattr(write_ahead_log, "MAX_WAL_BYTES_UNDER_LOAD", 100_000)
     async with opened(path) as store:
         longest = 0
         for n in range(40):

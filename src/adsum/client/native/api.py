@@ -64,6 +64,15 @@ class RegistryApi(RequestSender):
         """Registers an instance. Raises `RegistrationConflict` if a live process has the id or the place."""
         return await self.send("PUT", _instance_path(service, id), wire.WriteResult, body=body)
 
+    async def register_many(self, registrations: Sequence[wire.NamedRegistrationBody]) -> wire.RegistrationResult:
+        """Registers at most `wire.MAX_REGISTRATIONS` instances. The result has an answer to each, in their order.
+
+        A registration that is refused raises nothing. Raises `RegistryRefused` (404) if the registry is of an
+        earlier version, which can't do this.
+        """
+        body = wire.RegisterBody(list(registrations))
+        return await self.send("POST", "/register", wire.RegistrationResult, body=body)
+
     async def renew(self, leases: Sequence[wire.LeaseBody], *, timeout: float = REQUEST_TIMEOUT) -> wire.RenewalResult:
         """Renews leases. `timeout`: seconds that one node has to answer; after half of it the next one is tried too."""
         body, hedge_delay = wire.RenewBody(list(leases)), min(HEDGE_DELAY, timeout / 2)

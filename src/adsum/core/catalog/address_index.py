@@ -23,12 +23,16 @@ the others. Most hosts have one instance, which so needs no address and port of 
 class AddressIndex:
     """The keys of the listed instances by address and port."""
 
-    __slots__ = ("_shards", "_size")
+    __slots__ = ("_shards", "_size", "neighbor_count")
 
-    def __init__(self, shards: tuple[_Shard, ...] = ({},) * MIN_INDEX_SHARDS, size: int = 0) -> None:
+    def __init__(
+        self, shards: tuple[_Shard, ...] = ({},) * MIN_INDEX_SHARDS, size: int = 0, neighbor_count: int = 0
+    ) -> None:
         self._shards = shards
         self._size = size
         """The number of keys."""
+        self.neighbor_count = neighbor_count
+        """The number of keys by address and port. While it is 0, no two instances are at one address."""
 
     def candidates(self, host_port: HostPort) -> tuple[Key, ...]:
         """Returns the keys at the address and port, in the order in which they came.
@@ -42,7 +46,7 @@ class AddressIndex:
 
     def with_moves(self, moves: Iterable[tuple[Key, HostPort | None, HostPort | None]]) -> AddressIndex:
         """Returns the index after moves of keys from one address and port to another. None means not listed."""
-        edit = _Edit(self._shards)
+        edit = _Edit(self._shards, self.neighbor_count)
         size = self._size
         for key, before, after in moves:
             if before == after:
@@ -58,27 +62,27 @@ class AddressIndex:
         shards = edit.shards
         if size > MAX_ADDRESSES_PER_SHARD * len(shards) and len(shards) < MAX_INDEX_SHARDS:
             shards = _spread(shards, min(MAX_INDEX_SHARDS, 4 * size // MAX_ADDRESSES_PER_SHARD))
-        return AddressIndex(tuple(shards), size)
+        return AddressIndex(tuple(shards), size, edit.neighbor_count)
 
 
 class _Edit:
     """Shards that change. The first change of a shard copies it."""
 
-    __slots__ = ("copied", "shards")
+    __slots__ = ("copied", "neighbor_count", "shards")
 
-    def __init__(self, shards: tuple[_Shard, ...]) -> None:
+    def __init__(self, shards: tuple[_Shard, ...], neighbor_count: int) -> None:
         self.shards = list(shards)
+        self.neighbor_count = neighbor_count
         self.copied: dict[int, dict[str | HostPort, _Entry]] = {}
 
     def add(self, key: Key, host_port: HostPort) -> None:
         address, number = host_port.address, len(self.shards)
         others = self.shards[hash(host_port) % number].get(host_port)
-        if others is not None:
-            self._copy(host_port)[host_port] = (*_keys(others), key)
-        elif address in self.shards[hash(address) % number]:
-            self._copy(host_port)[host_port] = key
-        else:
+        if others is None and address not in self.shards[hash(address) % number]:
             self._copy(address)[address] = key
+            return
+        self._copy(host_port)[host_port] = key if others is None else (*_keys(others), key)
+        self.neighbor_count += 1
 
     def remove(self, key: Key, host_port: HostPort) -> None:
         address, number = host_port.address, len(self.shards)
@@ -87,6 +91,7 @@ class _Edit:
             return
         present = _keys(self.shards[hash(host_port) % number].get(host_port, ()))
         others = tuple(other for other in present if other != key)
+        self.neighbor_count -= len(present) - len(others)
         if others:
             self._copy(host_port)[host_port] = others if len(others) > 1 else others[0]
         elif present:

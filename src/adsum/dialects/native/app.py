@@ -23,6 +23,7 @@ from adsum.dialects.native.brief.registrations import BriefRegistrations
 from adsum.dialects.native.brief.renewals import BriefRenewals
 from adsum.dialects.native.brief.service_reads import ServiceReads
 from adsum.dialects.native.events.watch_events import WatchEvents
+from adsum.dialects.native.operations.bulk_registration import BulkRegistration
 from adsum.dialects.native.operations.intent import IntentOperations
 from adsum.dialects.native.operations.join import JoinOperations
 from adsum.dialects.native.operations.lease_renewals import LeaseRenewals
@@ -93,7 +94,7 @@ class Native:
         renewals = LeaseRenewals(registry, keeper, others)
         self.fast_path: FastPath = BriefRequests(
             ServiceReads(registry, pages),
-            BriefRenewals(registry, keeper, renewals, access),
+            BriefRenewals(registry, keeper, others, renewals, access),
             BriefRegistrations(
                 registry,
                 renewals,
@@ -111,6 +112,7 @@ class Native:
         self._methods = _methods(
             ReadOperations(registry, pages, latest_outcomes),
             WriteOperations(registry, keeper, others, renewals, check_address, clock),
+            BulkRegistration(registry, renewals, check_address, clock, observer),
             OverrideOperations(registry, others, clock, node),
             WatchOperations(registry, WatchEvents(pages), rng),
             IntentOperations(registry, clock),
@@ -172,6 +174,7 @@ class Native:
 def _methods(
     reads: ReadOperations,
     writes: WriteOperations,
+    bulk: BulkRegistration,
     overrides: OverrideOperations,
     watches: WatchOperations,
     intent: IntentOperations,
@@ -182,6 +185,7 @@ def _methods(
     """Returns the method of each operation in `OPERATIONS`, by the name of the operation."""
     methods: dict[str, OperationMethod] = {
         "register": writes.register,
+        "register_many": bulk.register_many,
         "read_instance": reads.read_instance,
         "deregister": writes.deregister,
         "renew": writes.renew,

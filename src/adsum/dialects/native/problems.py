@@ -121,35 +121,40 @@ STATUSES: Final[Mapping[type[AdsumError], HTTPStatus]] = MappingProxyType(
 
 
 def problem_reply(error: Exception) -> ApiReply:
+    """Returns the response with the problem document (RFC 9457) for an error."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(error, Unauthenticated):
+        headers = (CHALLENGE,)
+    elif isinstance(error, MethodNotAllowed):
+        headers = ((b"allow", ", ".join(error.allowed).encode()),)
+    elif (seconds := retry_after(error)) is not None:
+        headers = ((b"retry-after", str(max(1, round(seconds))).encode()),)
+    problem = problem_document(error)
+    return ApiReply(problem.status, wire.encode(problem), (PROBLEM_TYPE, NO_STORE, *headers))
+
+
+def problem_document(error: Exception) -> wire.Problem:
     """Returns the problem document (RFC 9457) for an error."""
-    status = STATUSES.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR) if isinstance(error, AdsumError) else None
+    status = STATUSES.get(type(error)) if isinstance(error, AdsumError) else None
     if status is None:
-        return _reply(
+        return _problem(
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "the registry failed because of a bug; the log of the node has the details",
         )
     if isinstance(error, Invalid):
-        return _reply(status, error.problem, error.field)
+        return _problem(status, error.problem, error.field)
     if isinstance(error, MalformedRequest):
-        return _reply(status, str(error), error.field)
-    if isinstance(error, Unauthenticated):
-        return _reply(status, str(error), headers=(CHALLENGE,), reason=error.reason)
-    if isinstance(error, Forbidden | InvisibleService):
-        return _reply(status, str(error), reason=error.reason)
-    if isinstance(error, MethodNotAllowed):
-        return _reply(status, str(error), headers=((b"allow", ", ".join(error.allowed).encode()),))
-    retry_after = getattr(error, "retry_after", None)
-    headers = () if retry_after is None else ((b"retry-after", str(max(1, round(retry_after))).encode()),)
-    return _reply(status, str(error), "wait" if isinstance(error, WaitEnded) else "", headers)
+        return _problem(status, str(error), error.field)
+    if isinstance(error, Unauthenticated | Forbidden | InvisibleService):
+        return _problem(status, str(error), reason=error.reason)
+    return _problem(status, str(error), "wait" if isinstance(error, WaitEnded) else "")
 
 
-def _reply(
-    status: HTTPStatus,
-    detail: str,
-    field: str = "",
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-    reason: str = "",
-) -> ApiReply:
-    problem = wire.Problem(title=status.phrase, status=status.value, detail=detail, field=field, reason=reason)
-    body = wire.encode(problem)
-    return ApiReply(status.value, body, (PROBLEM_TYPE, NO_STORE, *headers))
+def retry_after(error: Exception) -> float | None:
+    """Returns the seconds after which the same request may succeed; None if it would not."""
+    is_known = isinstance(error, AdsumError) and type(error) in STATUSES
+    return getattr(error, "retry_after", None) if is_known else None
+
+
+def _problem(status: HTTPStatus, detail: str, field: str = "", reason: str = "") -> wire.Problem:
+    return wire.Problem(title=status.phrase, status=status.value, detail=detail, field=field, reason=reason)

@@ -85,10 +85,15 @@ class HostNameResolver:
 
     def _has_no_names(self, service: ServiceSnapshot) -> bool:
         """Returns whether the service still has no host name, if its recent changes show that without a full scan."""
-        if service.name in self._names or self._revision < 0:
+        if service.name in self._names or self._revision < service.compact_revision:
             return False
-        diff = service.diff_since(self._revision)
-        return diff is not None and all(is_ip_address(listing.instance.address) for listing in diff.changed)
+        for change in reversed(service.recent_changes):
+            if change.revision <= self._revision:
+                break
+            listing = service.listings.get(change.key.id)
+            if listing is not None and not is_ip_address(listing.instance.address):
+                return False
+        return True
 
     def _resolve_all(self, names: frozenset[str]) -> None:
         for name in [name for name in self._look_ups if name not in names]:

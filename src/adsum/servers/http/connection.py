@@ -16,7 +16,8 @@ from typing import Any, Final
 from adsum import wire
 from adsum.core.validation import quoted
 from adsum.mounts import FastPath, Reply
-from adsum.ports import ABORT_IF_SILENT, CLIENT_CERTIFICATE, SEND_CHUNK, SEND_RESPONSE
+from adsum.ports import ABORT_IF_SILENT, CLIENT_CERTIFICATE, ON_DISCONNECT, OPEN_CHUNKS, SEND_RESPONSE
+from adsum.servers.http.chunk_writer import ChunkWriter
 from adsum.servers.http.cross_origin import AllowedHosts, is_cross_origin
 from adsum.servers.http.limits import MAX_HEAD_BYTES
 from adsum.servers.http.request_heads import (
@@ -88,6 +89,10 @@ class HttpConnection(UvicornConnection):
         """What arrived behind it: one read, because no more is read until the response is written."""
         self._is_stopping = False
         """True if the connection ends after the response that is awaited."""
+        self._disconnected: Callable[[], None] | None = None
+        """Called when the client of the response under way disconnects."""
+        self._chunks: ChunkWriter | None = None
+        """Writes chunks of the response under way."""
 
     def abort(self) -> None:
         """Closes without a response."""
@@ -108,6 +113,11 @@ class HttpConnection(UvicornConnection):
     def disconnect_requests(self) -> None:
         self._held = self._pending = self._queued = b""
         super().disconnect_requests()
+        if self._chunks is not None:
+            self._chunks.close()
+        callback, self._disconnected = self._disconnected, None
+        if callback is not None:
+            callback()
 
     def keeps_open(self) -> bool:
         return bool(self._held or self._pending)
@@ -151,10 +161,14 @@ class HttpConnection(UvicornConnection):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        if self._chunks is not None:
+            self._chunks.is_paused = True
         self._sweeper.peer_stalled(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self._chunks is not None:
+            self._chunks.is_paused = False
         self._sweeper.peer_resumed(self)
 
     def request_began(self) -> None:
@@ -173,8 +187,9 @@ class HttpConnection(UvicornConnection):
 
     def task_starting(self, state: MutableMapping[str, Any]) -> None:
         state[SEND_RESPONSE] = self.answer_latest
-        state[SEND_CHUNK] = self.write_chunk
+        state[OPEN_CHUNKS] = self._open_chunk_sender
         state[ABORT_IF_SILENT] = self._abort_if_silent
+        state[ON_DISCONNECT] = self._on_disconnect
         if self.client_certificate:
             state[CLIENT_CERTIFICATE] = self.client_certificate
 
@@ -307,6 +322,16 @@ class HttpConnection(UvicornConnection):
             self._pending = b""
             self.write_response(status, encoded)
             self.restart_idle_timer()
+
+    def _open_chunk_sender(self) -> ChunkWriter | None:
+        """Implements `ports.OpenChunks`."""
+        self._chunks = self.open_chunks()
+        return self._chunks
+
+    def _on_disconnect(self, callback: Callable[[], None] | None) -> bool:
+        """Implements `ports.OnDisconnect`."""
+        self._disconnected = callback
+        return not self.is_disconnected
 
     def _abort_if_silent(self, seconds: float) -> Callable[[], bool]:
         """Implements `ports.AbortIfSilent`."""

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, MutableMapping
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from adsum.servers.http.chunk_writer import ChunkWriter
 from adsum.servers.http.limits import MAX_PIPELINED_REQUESTS
-
-MAX_CACHED_CHUNKS: Final = 16
-"""Encoded chunks that are kept; the one that was used longest ago is dropped first."""
 
 
 class ResponseHeads:
@@ -139,6 +136,11 @@ class UvicornConnection(HttpToolsProtocol):
         return self.client[0] if self.client else ""
 
     @property
+    def is_disconnected(self) -> bool:
+        """Returns whether the peer has left the request whose task started last."""
+        return self._latest is not None and self._latest.disconnected
+
+    @property
     def has_begun_response(self) -> bool:
         """Returns whether part of a response is written, or requests wait behind one that is being answered."""
         return bool(self.pipeline) or (not self.is_idle and self.cycle.response_started)
@@ -187,18 +189,12 @@ class UvicornConnection(HttpToolsProtocol):
             cycle.on_response()
         return True
 
-    def write_chunk(self, data: bytes) -> bool:
-        """Writes a chunk of the response that is under way, at once.
-
-        Returns False, and writes nothing, if the response is not chunked, has ended, or waits for the peer to read.
-        """
+    def open_chunks(self) -> ChunkWriter | None:
+        """Returns a writer for chunks of the response that is under way; None if it is not chunked, or has ended."""
         cycle = self._latest
         if cycle is None or not cycle.chunked_encoding or cycle.response_complete or cycle.disconnected:
-            return False
-        if self.flow.write_paused or self.transport.is_closing():
-            return False
-        self.transport.write(_chunk(data))
-        return True
+            return None
+        return ChunkWriter(self.transport, is_paused=self.flow.write_paused)
 
     def disconnect_requests(self) -> None:
         """Reports the end of the connection to requests under way, and drops the requests that wait behind them."""
@@ -307,9 +303,3 @@ def status_line(status: int) -> bytes:
 
 def _encoded(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
-
-
-@lru_cache(MAX_CACHED_CHUNKS)
-def _chunk(data: bytes) -> bytes:
-    """Returns the data as a chunk (RFC 9112 § 7.1). Thousands of watches get the same data."""
-    return b"%x\r\n%b\r\n" % (len(data), data)

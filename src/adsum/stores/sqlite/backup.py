@@ -16,6 +16,7 @@ from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite import schema
 from adsum.stores.sqlite.file import SqliteFile
 from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
+from adsum.stores.sqlite.opening import create_folder, sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def back_up(path: Path, target: Path) -> BackupSummary:
         with closing(sqlite3.connect(part)) as copy:
             _disable_wal(copy)  # Reading the copy turned its write-ahead log on.
         os.link(part, target)  # Unlike a rename, this never replaces a file that appeared meanwhile.
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise StoreOpenFailed(f"can't write {target}: {error.strerror}") from error
     except sqlite3.Error as error:
@@ -65,7 +66,7 @@ def restore(backup: Path, path: Path) -> BackupSummary:
     path = path.resolve()
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        create_folder(path.parent)
         lock = FileLock(path)
         try:
             _acquire(lock, path)
@@ -75,7 +76,7 @@ def restore(backup: Path, path: Path) -> BackupSummary:
             replaced = _replace(path, part)
             # An empty progress, so that the next start does not compare this file with the replaced one.
             lock.save(DatabaseProgress("", 0, 0, 0), durable=True)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             lock.release()
     except OSError as error:
@@ -166,12 +167,3 @@ def _replace(path: Path, new: Path) -> Path | None:
 def _remove(path: Path) -> None:
     with suppress(FileNotFoundError):
         path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes changes of the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

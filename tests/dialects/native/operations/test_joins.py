@@ -16,8 +16,8 @@ from adsum.core.access.scopes import NO_SCOPES
 from adsum.core.catalog.changes import FullState
 from adsum.core.model import Instance, Listing, Registration
 from adsum.core.provenance import Cause, Provenance
-from adsum.ports import SEND_CHUNK
-from tests.dialects.native.native_api import ApiResult, NativeApi, OpenWatch, WatchEvent
+from adsum.ports import OPEN_CHUNKS
+from tests.dialects.native.native_api import ApiResult, FakeChunks, NativeApi, OpenWatch, WatchEvent
 from tests.support.fakes import run_until_idle
 from tests.support.tokens import bearer, declare_token, revoke_token
 
@@ -184,7 +184,7 @@ async def test_in_a_new_epoch_services_that_join_come_with_the_others(api: Nativ
 
 async def test_a_join_is_pushed_while_the_client_reads(api: NativeApi) -> None:
     pushed: list[bytes] = []
-    state = {SEND_CHUNK: lambda text: not pushed.append(text)}  # type: ignore[func-returns-value]
+    state = {OPEN_CHUNKS: lambda: FakeChunks(pushed)}
     async with api.watch("?service=orders", state=state) as watch:
         token = await _token(watch)
         await run_until_idle()

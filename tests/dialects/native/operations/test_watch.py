@@ -13,8 +13,8 @@ from adsum.core.catalog.changes import FullState
 from adsum.core.model import Instance, Listing, Registration
 from adsum.core.provenance import Cause, Provenance
 from adsum.dialects.native.events import watch_stream
-from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK
-from tests.dialects.native.native_api import NativeApi, WatchEvent
+from adsum.ports import ABORT_IF_SILENT, ON_DISCONNECT, OPEN_CHUNKS
+from tests.dialects.native.native_api import FakeChunks, NativeApi, WatchEvent
 from tests.support.fakes import run_until_idle
 
 
@@ -263,7 +263,7 @@ async def test_watches_in_one_slot_share_the_bytes_of_a_heartbeat() -> None:
     api = NativeApi(heartbeat=0.1)
     await api.registry.start()
     written: list[bytes] = []
-    state = {SEND_CHUNK: lambda text: not written.append(text)}  # type: ignore[func-returns-value]
+    state = {OPEN_CHUNKS: lambda: FakeChunks(written)}
     async with (
         api.watch("?service=orders", state=state) as one,
         api.watch("?service=users", state=state) as two,
@@ -355,6 +355,38 @@ async def test_a_watch_is_removed_when_its_client_disconnects(api: NativeApi) ->
         watch.hang_up()
         await asyncio.wait_for(watch.task, 10)
         assert api.registry.watches.count == 0
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+async def test_a_watch_ends_when_the_server_reports_that_its_client_left(api: NativeApi, has_left: bool) -> None:
+    """`has_left`: before the watch began."""
+    callbacks: list[Callable[[], None] | None] = []
+
+    def on_disconnect(callback: Callable[[], None] | None) -> bool:
+        callbacks.append(callback)
+        return not has_left
+
+    async with api.watch("?service=orders", state={ON_DISCONNECT: on_disconnect}) as watch:
+        if not has_left:
+            await watch.next_group()
+            assert api.registry.watches.count == 1
+            assert callbacks[0] is not None
+            callbacks[0]()
+        await asyncio.wait_for(watch.task, 10)
+        assert api.registry.watches.count == 0
+    assert callbacks[1:] == [None]
+
+
+async def test_nothing_is_pushed_into_a_watch_that_ends(api: NativeApi) -> None:
+    written: list[bytes] = []
+    chunks = FakeChunks(written)
+    async with api.watch("?service=orders", state={OPEN_CHUNKS: lambda: chunks}) as watch:
+        await watch.next_group()
+        await api.register("orders", "o1")
+        assert len(written) == 1
+        api.registry.watches.end()
+        assert (await watch.next_write()).startswith(b": ")
+        assert chunks.is_closed
 
 
 async def test_too_many_watches_are_refused(api: NativeApi, monkeypatch: pytest.MonkeyPatch) -> None:

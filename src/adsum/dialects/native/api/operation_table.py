@@ -18,6 +18,8 @@ from adsum.dialects.native.api.parameters import (
 )
 from adsum.dialects.native.api.token_operations import TOKEN_OPERATIONS
 
+MAX_REGISTER_BODY_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of a body that registers many instances. A larger one is refused with 413."""
 MAX_RENEW_BODY_BYTES: Final = 2 * 1024 * 1024
 """Bytes of a body that renews many leases. A larger one is refused with 413."""
 
@@ -39,6 +41,21 @@ OPERATIONS: Final = (
         "live process has the id at another address and port (its lease is held, and it answers a probe),"
         " the request is refused with 409, unless `takeover` is `force`. Instances of the service that "
         "were listed at the same address and port are removed as superseded.",
+    ),
+    ApiOperation(
+        "register_many",
+        "POST",
+        f"{BASE}/register",
+        Action.REGISTER,
+        "Register many instances",
+        {200: wire.RegistrationResult},
+        (422, 503),
+        body=wire.RegisterBody,
+        max_body=MAX_REGISTER_BODY_BYTES,
+        description="Each registration is answered as if it had been sent by itself, in the order of the request: an "
+        "invalid or refused one does not affect the others. If a live process has the id at another address and port, "
+        "the registration is refused with 409 and no probe is sent: register it by itself. The response is 503 if no "
+        "instance is registered because the store can't be written, or because the node has too much to do.",
     ),
     ApiOperation(
         "read_instance",

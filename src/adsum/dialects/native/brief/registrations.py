@@ -76,7 +76,8 @@ class BriefRegistrations:
                 parameter_value("service", service, wire.Name)
             parameter_value("id", id, wire.Id)
             principal = headers.caller.identify()
-            self.access.require(principal, Action.REGISTER, (service,))
+            if not self.access.allows(principal, Action.REGISTER, service):
+                return False
             content = wire.decode(body, wire.RegistrationBody)
             require_unique_keys(body)
             registration = content.to_registration(service, id, peer)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Final, Generic, TypeVar
 
@@ -26,22 +25,22 @@ class HeartbeatTimer(Generic[S]):
         self._next_slot = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    @contextlib.contextmanager
-    def scheduled(self, stream: S) -> Iterator[None]:
-        """Sends heartbeats over the stream while the context is open."""
+    def add(self, stream: S) -> set[S]:
+        """Sends heartbeats over the stream from now on. Returns the slot, for `remove`."""
         slot = self._rng.choice(self._slots)
         slot.add(stream)
         if self._timer is None:
             loop = asyncio.get_running_loop()
             first = loop.time() + self._pause
             self._timer = loop.call_at(first, self._run_slot, first)
-        try:
-            yield
-        finally:
-            slot.discard(stream)
-            if self._timer is not None and not any(self._slots):
-                self._timer.cancel()
-                self._timer = None
+        return slot
+
+    def remove(self, stream: S, slot: set[S]) -> None:
+        """Sends no more heartbeats over the stream, which is in this slot."""
+        slot.discard(stream)
+        if self._timer is not None and not any(self._slots):
+            self._timer.cancel()
+            self._timer = None
 
     def _run_slot(self, due: float) -> None:
         loop = asyncio.get_running_loop()

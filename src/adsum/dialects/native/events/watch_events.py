@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from adsum import wire
@@ -18,6 +19,16 @@ MAX_EVENT_CACHE_BYTES: Final = 64 * 1024 * 1024
 
 WatchedServices = frozenset[str] | NamePatterns | None
 """The services of a watch: named ones, all that its caller may see (a set of patterns), or all (None)."""
+
+
+MAX_SHARED_SETS: Final = 256
+"""Sets of services that are shared by the watches of the same services. Further watches have sets of their own."""
+
+
+@lru_cache(MAX_SHARED_SETS)
+def share_services(services: frozenset[str]) -> frozenset[str]:
+    """Returns the set, the same object for equal sets. All processes of a program watch the same services."""
+    return services
 
 
 def encode_event(kind: str, body: bytes | PiecedBody, id: str = "") -> bytes:

@@ -18,12 +18,12 @@ from adsum.consumers import Consumer
 from adsum.core.access.principal import Principal
 from adsum.core.catalog.snapshots import Snapshot
 from adsum.dialects.native.asgi import NO_STORE, Receive, Scope, Send
-from adsum.dialects.native.events.event_groups import EventGroups, WatchPosition
+from adsum.dialects.native.events.event_groups import NO_POSITION, EventGroups, WatchPosition
 from adsum.dialects.native.events.heartbeat import HeartbeatTimer
-from adsum.dialects.native.events.watch_events import WatchedServices, changed_services
+from adsum.dialects.native.events.watch_events import WatchedServices, changed_services, share_services
 from adsum.dialects.native.requests.disconnect_watch import DisconnectWatch
 from adsum.dialects.native.requests.rights_watch import RightsWatch
-from adsum.ports import ABORT_IF_SILENT, SEND_CHUNK, AbortIfSilent, SendChunk
+from adsum.ports import ABORT_IF_SILENT, ON_DISCONNECT, OPEN_CHUNKS, AbortIfSilent, ChunkSender, OpenChunks
 from adsum.watches import Watch
 
 MAX_WRITE_BYTES: Final = 64 * 1024
@@ -82,6 +82,8 @@ class WatchStream:
         self._since = since
         self._token = token
         self._on_end = on_end
+        self._position = NO_POSITION
+        self._send_chunk: ChunkSender | None = None
         self.consumer = consumer
         """The cooperating consumer that opened the watch; None if it acknowledges nothing."""
         self._joining: dict[str, WatchPosition | None] | None = None
@@ -107,7 +109,7 @@ class WatchStream:
             raise TypeError("a watch of all services has no service that could join or leave")
         waiting = {name: since for name, since in (self._joining or {}).items() if name not in leaving}
         self._joining = {**waiting, **joining} or None
-        self._services = self._services.difference(leaving, joining)
+        self._services = share_services(self._services.difference(leaving, joining))
         if self._joining:
             self._watch.wake()
 
@@ -117,32 +119,35 @@ class WatchStream:
         state = scope.get("state", {})
         abort_if_silent: AbortIfSilent = state.get(ABORT_IF_SILENT, _never_abort)
         is_peer_lost = abort_if_silent(self._groups.lost_after)
+        slot: set[WatchStream] = self._heartbeats.add(self)
         try:
             with (
                 watch,
                 self._rights,
-                DisconnectWatch(receive, watch.interrupt) as peer,
-                self._heartbeats.scheduled(self),
+                DisconnectWatch(receive, watch.interrupt, state.get(ON_DISCONNECT)) as peer,
             ):
                 try:
                     await send(_START)
                     if not self._rights.have_ended:  # They may have ended while the node caught up with the client.
                         await self._send_first_group(send)
-                        self._enable_push(state.get(SEND_CHUNK))
+                        self._enable_push(state.get(OPEN_CHUNKS))
                     # Looked at before each wait, too: what happens during a write does not end the wait after it.
                     while not (peer.disconnected or self._rights.have_ended):
                         has_changed = await watch.changed()
                         if self._groups.is_stopping:
+                            self._disable_push()
                             await send(_END)
                             return
                         if not self._rights.have_ended:
                             await self._send_next_group(send, has_changed)
+                    self._disable_push()
                     if not peer.disconnected:
                         await send(_RIGHTS_CHANGED)
                 finally:
                     watch.is_peer_lost = is_peer_lost()
         finally:
-            watch.push = None
+            self._disable_push()
+            self._heartbeats.remove(self, slot)
             self._on_end(self._token)
 
     # The groups are local variables of these methods: a quiet watch keeps no bytes alive.
@@ -168,34 +173,47 @@ class WatchStream:
 
     def _complete_joins(self) -> None:
         if self._joining and isinstance(self._services, frozenset):
-            self._services, self._joining = self._services.union(self._joining), None
+            self._services, self._joining = share_services(self._services.union(self._joining)), None
 
-    def _enable_push(self, send_chunk: SendChunk | None) -> None:
+    def _enable_push(self, open_chunks: OpenChunks | None) -> None:
         """Has changes written as soon as they are published, while the client reads. That saves waking the task."""
-        if send_chunk is not None:
-            self._send_chunk = send_chunk
+        self._send_chunk = open_chunks() if open_chunks is not None else None
+        if self._send_chunk is not None:
             self._watch.push = self._push
+
+    def _disable_push(self) -> None:
+        """Has only the stream's task write from now on."""
+        self._watch.push = None
+        if self._send_chunk is not None:
+            self._send_chunk.close()
 
     def _push(self) -> bool:
         """Writes the next group at once. Returns False, and writes nothing, if the stream's task must write it."""
-        if self._groups.is_stopping or self._rights.have_ended:
+        send_chunk = self._send_chunk
+        if send_chunk is None or self._rights.have_ended:
             return False
-        position, opened, group = self._next_group()
-        if opened or len(group) > MAX_WRITE_BYTES or (group and not self._send_chunk(group)):
+        if self._joining:
+            position, opened, group = self._next_group()
+        else:
+            position, opened, group = self._groups.next_group(self._services, self._position, self._token)
+        if opened or len(group) > MAX_WRITE_BYTES or (group and not send_chunk(group)):
             return False
         self._position = position
-        self._complete_joins()
+        if self._joining:
+            self._complete_joins()
         return True
 
     def send_heartbeat(self, snapshot: Snapshot, position: WatchPosition, heartbeat: bytes) -> None:
-        """Writes the heartbeat at once if nothing has changed and the client reads. Otherwise wakes the stream's task.
+        """Writes the heartbeat at once, or what has changed, if the client reads. Otherwise wakes the stream's task.
 
         `position` is that of the snapshot.
         """
         is_current = not self._joining and (self._position == position or self._is_current(snapshot))
-        if is_current and self._watch.can_push() and self._send_chunk(heartbeat):
+        if self._send_chunk is None or not self._watch.can_push():
+            self._watch.interrupt()
+        elif is_current and self._send_chunk(heartbeat):
             self._position = position
-        else:
+        elif is_current or not self._push():
             self._watch.interrupt()
 
     def _is_current(self, snapshot: Snapshot) -> bool:

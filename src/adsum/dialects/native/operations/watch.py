@@ -16,7 +16,7 @@ from adsum.core.errors import Invalid
 from adsum.dialects.native.asgi import NO_STORE, ApiReply
 from adsum.dialects.native.events.event_groups import EventGroups, WatchPosition
 from adsum.dialects.native.events.heartbeat import HeartbeatTimer
-from adsum.dialects.native.events.watch_events import WatchedServices, WatchEvents
+from adsum.dialects.native.events.watch_events import WatchedServices, WatchEvents, share_services
 from adsum.dialects.native.events.watch_stream import WatchStream
 from adsum.dialects.native.problems import STOPPING, NotReady, UnknownWatch
 from adsum.dialects.native.requests.api_request import ApiRequest
@@ -61,7 +61,7 @@ class WatchOperations:
         await self._catch_up(since)
         if since is not None and since.epoch != self._registry.snapshot.epoch:
             self._registry.watches.consumers.note_restart()
-        services = frozenset(names) if names is not None else None
+        services = share_services(frozenset(names)) if names is not None else None
         consumer = _consumer(request)
         watch = self._registry.watches.open(services, consumer=consumer)
         token = secrets.token_hex(8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from adsum.access.control import AccessControl
@@ -15,13 +15,13 @@ from adsum.core.errors import Unauthenticated
 class RightsWatch:
     """Within a `with` block, sets `have_ended` and calls `on_end` when the rights of the principal end or change."""
 
-    __slots__ = ("_access", "_on_end", "_principal", "_stack", "have_ended")
+    __slots__ = ("_access", "_on_end", "_principal", "_session", "have_ended")
 
     def __init__(self, access: AccessControl, principal: Principal, on_end: Callable[[], None]) -> None:
         self._access = access
         self._principal = principal
         self._on_end = on_end
-        self._stack = ExitStack()
+        self._session: AbstractContextManager[None] | None = None
         self.have_ended = False
 
     @property
@@ -35,11 +35,14 @@ class RightsWatch:
             raise Unauthenticated(RIGHTS_CHANGED, reason="revoked")
 
     def __enter__(self) -> RightsWatch:
-        self._stack.enter_context(self._access.session(self._principal, self._end))
+        self._session = self._access.session(self._principal, self._end)
+        self._session.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.close()
+        session, self._session = self._session, None
+        if session is not None:
+            session.__exit__(kind, error, at)
 
     def _end(self) -> None:
         self.have_ended = True
