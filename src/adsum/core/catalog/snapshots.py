@@ -116,7 +116,8 @@ class Snapshot:
 
     def listings_at(self, host_port: HostPort) -> list[Listing]:
         """Returns the listings of all services at the address and port."""
-        return [listing for key in self.address_index.keys_at(host_port) if (listing := self.find(key)) is not None]
+        found = map(self.find, self.address_index.candidates(host_port))
+        return [listing for listing in found if listing is not None and listing.instance.host_port == host_port]
 
     def apply(self, batch: Batch) -> Snapshot:
         """Returns the snapshot after `batch`. A batch at or before this revision changes nothing."""
