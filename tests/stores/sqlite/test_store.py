@@ -9,6 +9,7 @@ import random
 import resource
 import sqlite3
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
@@ -712,6 +713,38 @@ async def test_a_disk_that_cannot_be_written_and_its_recovery_are_noticed(path: 
         assert str(path) in store.condition()["trouble"]
     await clock.tick(2.0)
     assert (store.isolated_seconds(), store.condition()) == (0.0, {})
+    await store.close()
+
+
+async def test_a_check_just_before_a_commit_gives_followers_no_new_full_state(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, has_begun, may_end = TickingClock(), threading.Event(), threading.Event()
+    check = SqliteFile.check_writable
+
+    def slow_check(self: SqliteFile, *, write: bool) -> None:
+        has_begun.set()
+        assert may_end.wait(20.0)
+        check(self, write=write)
+
+    monkeypatch.setattr(SqliteFile, "check_writable", slow_check)
+    store = SqliteStore(path, clock=clock)
+    await store.open()
+    async with open_follower(store) as follower:
+        await follower.next()
+        checked = asyncio.create_task(clock.tick(2.0))
+        while not has_begun.is_set():
+            await asyncio.sleep(0)
+        committed = asyncio.create_task(store.commit([change("o1")], 0))
+        await asyncio.sleep(0)
+        may_end.set()
+        with closing(sqlite3.connect(path)) as reader:
+            while reader.execute("SELECT count(*) FROM journal").fetchone() != (1,):
+                pass  # Both are done before the event loop hears of either.
+        await asyncio.gather(committed, checked)
+        await store.commit([change("o2")], 1)
+        await follower.reach(2)
+        assert follower.full_states == 1
     await store.close()
 
 
