@@ -17,6 +17,8 @@ from benchmarks.harness.run_options import RunOptions
 from benchmarks.harness.table import Result, ResultRow, memory_size
 
 NODES: Final = (3, 5, 9)
+MIN_CAPACITY: Final = 150_000
+"""The aim: instances that three nodes hold if each program renews for itself."""
 MAX_CPU_SHARE: Final = 0.6
 """The share of its core that a node may use; beyond it delays grow."""
 NODE_MEMORY: Final = 16 * 1024**3
@@ -171,9 +173,12 @@ def _row(name: str, scenario: UsageScenario, nodes: int, uneven: float) -> Resul
     parts = (found.renewals, found.changes, found.notifications, found.heartbeats)
     shares = " / ".join(f"{part:.0%}" for part in parts)
     values = tuple(zip(("renewals", "changes", "notifications", "heartbeats"), parts, strict=True))
+    has_aim = nodes == NODES[0] and scenario == UsageScenario()
     return ResultRow(
         f"  {name}",
         f"{count // 1000 * 1000:,} instances; bottleneck: {found.bottleneck}",
         f"at {scenario.instances:,}: {shares} of a core, {memory_size(found.memory)}",
+        aim=f"≥ {MIN_CAPACITY:,}" if has_aim else "",
+        is_met=count >= MIN_CAPACITY if has_aim else None,
         values=(*values, ("memory", found.memory), ("capacity", float(count))),
     )
