@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.stores.etcd.write_turns import ACTIVE_TIME, MAX_TURN, MIN_TURN, WriteTurns
+from adsum.stores.etcd.write_turns import ACTIVE_TIME, MAX_TURN, MIN_TURN, REQUESTED_TURN, WriteTurns
 
 
 class Writers:
@@ -85,6 +85,26 @@ def test_a_turn_is_twice_as_long_as_a_write_usually_takes_within_bounds(gap: flo
         for node in ("a", "b"):
             writers.write(node, after=gap)
     assert writers.turns.length == pytest.approx(length, rel=0.01)
+
+
+def test_a_requested_turn_comes_before_all_others_until_it_is_taken() -> None:
+    writers = Writers("a", "b")
+    for node in ("slow", "b", "slow"):
+        writers.turns.note_request(node, writers.now)
+    assert writers.turns.delay("slow", writers.now) == 0.0
+    assert [writers.turns.delay(node, writers.now) for node in "ab"] == [pytest.approx(REQUESTED_TURN)] * 2
+    writers.write("slow")
+    assert writers.turns.delay("b", writers.now) == 0.0, "its request came next"
+    assert writers.turns.delay("a", writers.now) > 0.0
+    writers.write("b")
+    assert writers.delays("a", "b", "slow") == [1.0, 2.0, 0.0]
+
+
+def test_a_requested_turn_that_is_not_taken_ends() -> None:
+    writers = Writers("a")
+    writers.turns.note_request("dead", writers.now)
+    writers.now += REQUESTED_TURN
+    assert writers.turns.delay("a", writers.now) == 0.0
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.floats(0.0, 0.3))), st.sampled_from("abcdef"))

@@ -267,8 +267,7 @@ class Layout:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fact:
+class _Fact(Struct, frozen=True):
     """The operations of one change or of all edits of one document, which belong into one transaction."""
 
     operation: Put | Delete | None

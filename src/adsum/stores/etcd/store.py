@@ -35,6 +35,8 @@ OPEN_TIMEOUT: Final = 10.0
 """Seconds within which etcd must answer when a node starts. Then the node ends with an error."""
 CATCH_UP_TIMEOUT: Final = 1.0
 """Seconds that a commit waits until this node has read the revision that the commit was decided on."""
+CONFLICTS_BEFORE_REQUEST: Final = 2
+"""Conflicts in a row after which a node requests a turn."""
 MAX_TURN_WAIT: Final = 0.5
 """Seconds that a node leaves the store to others. Then it writes in any case."""
 LOG_PAGE_SIZE: Final = 200
@@ -63,6 +65,8 @@ class EtcdStore:
         self._writer = BatchWriter(self._layout)
         self._edits = EditHistory(self._layout)
         self._turns = WriteTurns()
+        self._conflicts = 0
+        """The commits that other nodes came before, since the last one that succeeded."""
         self._feed = BatchFeed(self._full_state)
         self._was_read = False
         self._write_lock = asyncio.Lock()
@@ -73,7 +77,11 @@ class EtcdStore:
 
     def join(self, name: str) -> EtcdMembership:
         self._membership = EtcdMembership(self._layout.prefix, name, self._clock, self._rng)
+        self._membership.on_turn_requested = self._on_turn_requested
         return self._membership
+
+    def _on_turn_requested(self, node: str) -> None:
+        self._turns.note_request(node, monotonic())
 
     @classmethod
     def from_url(cls, url: str) -> EtcdStore:
@@ -127,17 +135,35 @@ class EtcdStore:
             raise StoreOpenFailed(f"can't use {self.address}: {error}") from None
 
     async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
+        try:
+            revision = await self._commit(changes, base_revision, edits)
+        except StoreConflict:
+            self._conflicts += 1
+            if self._conflicts >= CONFLICTS_BEFORE_REQUEST and self._membership is not None:
+                await self._membership.request_turn()
+            raise
+        self._conflicts = 0
+        return revision
+
+    async def _commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit]) -> int:
         arguments = (changes, edits, base_revision)
         many = len(edits) > MAX_EDITS_ON_EVENT_LOOP
         parts = await asyncio.to_thread(self._layout.parts, *arguments) if many else self._layout.parts(*arguments)
         async with self._write_lock:
             follower, etcd = self._open_follower, self._open_etcd
             position = await self._position_at(base_revision, follower)
+
+            def note_head(head: Head) -> None:
+                if head.parts == 1 and not edits:
+                    follower.own_batches.add(head.batch, changes)
+
             if not self._writer.log_retention.is_loaded:
                 await _available(self._writer.load_log(etcd))
             for number, part in enumerate(parts, 1):
                 try:
-                    position = await self._writer.write_part(etcd, self._membership, part, position, number, len(parts))
+                    position = await self._writer.write_part(
+                        etcd, self._membership, part, position, number, len(parts), note_head
+                    )
                     follower.advance(position)
                 except (StoreConflict, StoreUnavailable) as error:
                     if number == 1:
