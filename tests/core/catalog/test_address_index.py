@@ -19,9 +19,10 @@ _MOVES = st.lists(st.tuples(st.builds(Key, st.just("s"), st.sampled_from("123456
 def test_an_index_knows_the_keys_of_each_place_and_how_many_places_are_shared(
     moves: list[tuple[Key, HostPort | None]], batch_size: int
 ) -> None:
-    index, places = AddressIndex(({},) * 2), dict[Key, HostPort | None]()
+    index, places = AddressIndex((({},),)), dict[Key, HostPort | None]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(address_index, "MAX_ADDRESSES_PER_SHARD", 1)  # So that the index is spread.
+        patch.setattr(address_index, "SHARDS_PER_GROUP", 2)
         for start in range(0, len(moves), batch_size):
             steps = []
             for key, place in moves[start : start + batch_size]:

@@ -123,13 +123,25 @@ class Snapshot:
         if batch.revision <= self.revision:
             return self
         changes_by_service: dict[str, list[Change]] = {}
+        forgetting = set[str]()
         for change in batch.changes:
-            changes_by_service.setdefault(change.key.service, []).append(change)
+            name, id = change.key
+            known = changes_by_service.get(name)
+            if known is None:
+                changes_by_service[name] = [change]
+            else:
+                known.append(change)
+            if not id:
+                forgetting.add(name)
         services, count, default_revision = mutable_copy(self.services), self.instance_count, self.default_revision
         size, recent_size = self.size, self.recent_changes_size
         gone: list[ServiceSnapshot] = []
         for name, changes in changes_by_service.items():
-            before, after = services.get(name), self._after(name, batch.revision, changes, gone)
+            before, after = services.get(name), None
+            if name in forgetting:
+                after = self._after(name, batch.revision, changes, gone)
+            else:
+                after = (before or self.service(name)).with_changes(batch.revision, changes)
             if after is before:
                 continue
             # Remove and insert: `services` is in the order of the last changes.
@@ -174,7 +186,7 @@ class Snapshot:
     def _after(
         self, name: str, revision: int, changes: Iterable[Change], gone: list[ServiceSnapshot]
     ) -> ServiceSnapshot | None:
-        """Returns the service after these changes of one batch; None if they forget it.
+        """Returns the service after these changes of one batch, some of which forget it; None if the last one does.
 
         Adds every service that they forget to `gone`.
         """

@@ -97,8 +97,8 @@ def test_a_page_shares_the_text_of_unchanged_segments() -> None:
     page = ServiceJson("e", before.service("orders"))
     texts = {id(piece) for piece in page.body.pieces if len(piece) > 1_000}
     page.update(before.apply(Batch(1, [change(700, 2)])).service("orders"))
-    assert len(segments_of(before.service("orders").listings)) == len(texts) == 10
-    assert sum(id(piece) in texts for piece in page.body.pieces) == 9
+    assert len(segments_of(before.service("orders").listings)) == len(texts) > 9
+    assert sum(id(piece) in texts for piece in page.body.pieces) == len(texts) - 1
 
 
 @pytest.mark.parametrize(
