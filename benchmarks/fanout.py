@@ -1,9 +1,12 @@
-"""Fan-out: idle watchers, one change to all watchers of a service, and a burst of a hundred changes.
+"""Fan-out: idle watchers, programs that follow several services, one change to all watchers, and a burst of changes.
 
 The watchers are connections of another process that reads as fast as it can. A delay is the time from sending the
 registration, so that its commit is included, until a watcher has read the change; delays are pooled over all watchers
 and changes. In a burst, each change is made by a caller of its own. etcd has fewer watchers, since each of its streams
 takes a hundred kilobytes.
+
+A heartbeat is compared with a process that does nothing but send the same bytes over as many connections, which the
+same watchers read. A program opens its watch with the request of the client library.
 """
 
 from __future__ import annotations
@@ -14,19 +17,33 @@ from dataclasses import dataclass, field
 from statistics import median
 from time import monotonic, sleep
 from typing import Final
+from urllib.parse import urlencode
 
+from adsum import wire
+from adsum.client.consumer_identity import ConsumerIdentity
+from adsum.client.native.watching.watch_connection import WatchRequest
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT
+from adsum.dialects.native.events.heartbeat import SLOT_SECONDS
+from adsum.dialects.native.events.watch_events import encode_event
+from adsum.servers.http.chunk_writer import encode_chunk
 from benchmarks.harness import callers, etcd_messages, http2, workload
 from benchmarks.harness.load import LoadRunResult, WrongAnswers, quantile
 from benchmarks.harness.processes import MeasuredProcess
 from benchmarks.harness.run_options import RunOptions
-from benchmarks.harness.servers import NO_ETCD, BenchmarkEtcd, BenchmarkNode, has_etcd, sqlite
+from benchmarks.harness.servers import NO_ETCD, BareSender, BenchmarkEtcd, BenchmarkNode, has_etcd, sqlite
 from benchmarks.harness.table import Result, ResultRow, SkippedResult, duration, durations, log_progress, memory_size
 from benchmarks.harness.watcher_pool import Deliveries, WatcherPool, WatchProtocol, record_send_times
+from benchmarks.harness.watcher_process import NUMBER_PLACEHOLDER
 
 WATCHERS: Final = 10_000
 ETCD_WATCHERS: Final = 1_000
-MAX_P99_DELAY: Final = 0.5
+PROGRAMS: Final = 2_000
+FOLLOWED_SERVICES: Final = 5
+MAX_PROGRAM_MEMORY: Final = 16 * 1024
+"""Bytes of the node's memory for a program that follows `FOLLOWED_SERVICES`."""
+MAX_HEARTBEAT_RATIO: Final = 2.0
+"""The CPU of a heartbeat, as a multiple of a bare send."""
+MAX_P99_DELAY: Final = 0.15
 SPARE_FILES: Final = 500
 """Open files that the node needs beside those of its watchers."""
 IDLE_SECONDS: Final = 15.0
@@ -34,6 +51,8 @@ IDLE_SECONDS: Final = 15.0
 MAX_IDLE_SHARE: Final = 0.05
 """The share of a core that `WATCHERS` idle watchers may use."""
 INSTANCES: Final = 100
+SAMPLE_EPOCH: Final = "0123456789abcdef"
+"""An epoch as long as those of registries."""
 PREFIX: Final = b"bench/orders/"
 
 Change = Callable[[Sequence[int]], list[float]]
@@ -67,13 +86,14 @@ def run(options: RunOptions) -> list[Result]:
         results.append(
             SkippedResult(f"{wanted:,} watchers", f"only {limit:,} files may be open, so there are {count:,} instead")
         )
-    results += _fan_out(options, count)
+    results += [*_fan_out(options, count), _programs(options, min(count, options.count(PROGRAMS, 50)))]
     if not has_etcd():
         return [*results, SkippedResult("watches beside etcd's", NO_ETCD)]
     return [*results, *_fan_out_beside_etcd(options, min(count, options.count(ETCD_WATCHERS, 50)))]
 
 
 def _fan_out(options: RunOptions, count: int) -> list[Result]:
+    bare_send = _bare_send(options, count)
     with BenchmarkNode(options.folder, sqlite(options.folder)) as node:
         change = registration_changes(node)
         change(range(INSTANCES))
@@ -90,7 +110,69 @@ def _fan_out(options: RunOptions, count: int) -> list[Result]:
             result.cpu /= changes
             log_progress("  a burst")
             burst = pool.deliver(range(1_000, 1_100), change)
-    return [_idle_row(count, idle), *_rows(result), _burst(count, burst)]
+    heartbeat = idle * DEFAULT_HEARTBEAT / count
+    return [_idle_row(count, idle), _heartbeat_row(heartbeat, bare_send), *_rows(result), _burst(count, burst)]
+
+
+def _bare_send(options: RunOptions, count: int) -> float:
+    """Returns the CPU of one `send` of a process that sends as many heartbeats and does nothing else, in seconds."""
+    body = wire.encode(wire.WatchSynced(INSTANCES, age=float("0")))  # Not the default, which would be left out.
+    data = encode_chunk(encode_event("synced", body, id=f"{SAMPLE_EPOCH}:{INSTANCES}"))
+    slots = round(DEFAULT_HEARTBEAT / SLOT_SECONDS)
+    with BareSender(options.folder, data, DEFAULT_HEARTBEAT, slots) as sender:
+        alone = _idle(sender, options.seconds(IDLE_SECONDS / 5, 1.0))
+        with WatcherPool(WatchProtocol(b"x", b"event: synced", b"event: synced"), sender.port) as pool:
+            log_progress(f"  {count:,} watchers of bare sends")
+            pool.open(count)
+            share = _idle(sender, options.seconds(IDLE_SECONDS, 4.0)) - alone
+    return share * DEFAULT_HEARTBEAT / count
+
+
+def _programs(options: RunOptions, count: int) -> ResultRow:
+    """Measures what a node spends on a program that follows several services."""
+    with BenchmarkNode(options.folder, sqlite(options.folder, "programs")) as node:
+        for number in range(FOLLOWED_SERVICES):
+            node.put(f"/api/v1/services/service-{number}/instances/i1", {"port": 8000})
+        with WatcherPool(_program_protocol(node), node.port) as pool:
+            log_progress(f"  {count:,} programs, each with {FOLLOWED_SERVICES} services")
+            pool.open(min(count, 100))  # The first ones take memory that they share with the others.
+            result = _open(node, pool, count)
+            seconds = options.seconds(3 * DEFAULT_HEARTBEAT, DEFAULT_HEARTBEAT)
+            heartbeats = pool.count_answers(seconds) / pool.count / (seconds / DEFAULT_HEARTBEAT)
+    return ResultRow(
+        f"a program that follows {FOLLOWED_SERVICES} services: streams, memory, heartbeats in {DEFAULT_HEARTBEAT:g} s",
+        f"1, {memory_size(result.memory)}, {heartbeats:.2f}",
+        aim=f"1, ≤ {memory_size(MAX_PROGRAM_MEMORY)}, 1",
+        is_met=result.memory <= MAX_PROGRAM_MEMORY and heartbeats < 1.2,
+        values=(("streams", 1.0), ("memory", result.memory), ("heartbeats", heartbeats)),
+    )
+
+
+def _program_protocol(node: BenchmarkNode) -> WatchProtocol:
+    """Returns the watch protocol of a program that uses the client library, each with an id of its own."""
+    services = tuple(f"service-{number}" for number in range(FOLLOWED_SERVICES))
+    request = WatchRequest(services, None, ConsumerIdentity("checkout.py[4711]@web1"))
+    query = [
+        (name, f"{value[:24]}{NUMBER_PLACEHOLDER.decode()}" if name == "consumer" else value)
+        for name, value in request.params()
+    ]
+    headers = {"Host": f"127.0.0.1:{node.port}", "Adsum-Actor": "root@web1", **request.headers()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    text = f"GET /api/v1/watch?{urlencode(query, safe='@')} HTTP/1.1\r\n{lines}\r\n"
+    return WatchProtocol(text.encode(), b"event: synced", b"event: synced")
+
+
+def _heartbeat_row(heartbeat: float, bare_send: float) -> ResultRow:
+    ratio = bare_send / max(heartbeat, 1e-9)
+    return ResultRow(
+        "a heartbeat to an idle watcher: CPU, beside a bare send of the same bytes",
+        duration(max(heartbeat, 0.0)),
+        f"send {duration(max(bare_send, 0.0))}",
+        ratio,
+        aim=f"≤ {MAX_HEARTBEAT_RATIO:g} sends",
+        is_met=ratio >= 1 / MAX_HEARTBEAT_RATIO,
+        values=(("heartbeat", heartbeat), ("send", bare_send)),
+    )
 
 
 def _fan_out_beside_etcd(options: RunOptions, count: int) -> list[Result]:

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from benchmarks.harness import bare_server, programs
+from benchmarks.harness import bare_sender, bare_server, programs
 from benchmarks.harness.processes import MeasuredProcess, free_port, is_listening
 
 _SERVE: Final = """
@@ -114,6 +114,18 @@ class BareServer(MeasuredProcess):
         file.write_bytes(body)
         self.port = free_port()
         super().__init__("bare", [sys.executable, str(bare_server.__file__), str(self.port), str(file)], folder)
+        self.wait_until(partial(is_listening, self.port))
+
+
+class BareSender(MeasuredProcess):
+    """A process that sends these bytes over each of its connections once in every interval, in as many slots."""
+
+    def __init__(self, folder: Path, data: bytes, interval: float, slots: int) -> None:
+        file = folder / "sender.data"
+        file.write_bytes(data)
+        self.port = free_port()
+        arguments = [str(self.port), str(interval), str(slots), str(file)]
+        super().__init__("sender", [sys.executable, str(bare_sender.__file__), *arguments], folder)
         self.wait_until(partial(is_listening, self.port))
 
 

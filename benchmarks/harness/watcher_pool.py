@@ -16,15 +16,17 @@ from benchmarks.harness.load import WrongAnswers
 
 DELIVERY_TIMEOUT: Final = 30.0
 """Seconds in which every watcher must get a change; else the benchmark fails."""
-QUIET_BEFORE_CHANGE: Final = 0.3
-"""Seconds of quiet before a change, so that it is not coalesced with earlier ones."""
+QUIET_BEFORE_CHANGE: Final = 0.5
+"""Seconds of quiet before a change, so that it is not coalesced with earlier ones: more than the interval between two
+wakeups of ten thousand watches (`adsum.watches.WAKE_INTERVAL_PER_WATCH`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchProtocol:
     """The watch protocol of one server.
 
-    `request` opens a watch, `ready_marker` shows that it is open, and `answer_marker` is in each answer once.
+    `request` opens a watch; `@number@` in it becomes the number of the watch. `ready_marker` shows that it is open, and
+    `answer_marker` is in each answer once.
     """
 
     request: bytes
@@ -91,6 +93,12 @@ class WatcherPool:
         if received < self.count:
             raise WrongAnswers(f"{received} of {self.count} watchers got the change in {DELIVERY_TIMEOUT:.0f} s")
         return Deliveries(sent_at, result["received_at"], result["answer_counts"])
+
+    def count_answers(self, seconds: float) -> int:
+        """Returns how many answers all watchers get within these seconds."""
+        self._command(count_seconds=seconds, answer_marker=self._protocol.answer_marker.hex())
+        count: int = self._result()
+        return count
 
     def _command(self, **command: object) -> None:
         assert self._process.stdin is not None

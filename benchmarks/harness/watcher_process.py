@@ -3,7 +3,10 @@
 Run as a process. It reads commands as lines of JSON on standard input, and answers each with a line of JSON:
 
 {"open": N, "port": P, "request": HEX, "ready_marker": HEX}
-    opens N more watches; each is open when it has received `ready_marker`
+    opens N more watches; each is open when it has received `ready_marker`. `@number@` in the request is the number of
+    the watch, in eight hexadecimal digits
+{"count_seconds": S, "answer_marker": HEX}
+    counts `answer_marker` on all watches for so many seconds, and answers with the count
 {"deliver": FIRST, "count": N, "answer_marker": HEX, "timeout": S}
     answers null, then waits until every watcher has received N marks from FIRST on, and counts `answer_marker`
 
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+NUMBER_PLACEHOLDER: Final = b"@number@"
 MARK: Final = re.compile(rb"mark-(\d{8})")
 MARK_TAIL_BYTES: Final = len("mark-00000000") - 1
 """Bytes of a read that are kept, in case it ends inside a mark."""
@@ -89,16 +93,30 @@ class WatcherProcess:
             "lost": self._lost,
         }
 
+    def count_answers(self, seconds: float, answer_marker: bytes) -> int:
+        """Returns how often the marker arrives on all watches within these seconds."""
+        while self._poll(0.0):  # What arrived earlier does not count.
+            pass
+        self._answer_marker = answer_marker
+        for watcher in self._by_descriptor.values():
+            watcher.answer_count = 0
+        end = monotonic() + seconds
+        while monotonic() < end:
+            self._poll(0.05)
+        return sum(watcher.answer_count for watcher in self._by_descriptor.values())
+
     def _connect(self, port: int, request: bytes) -> WatcherConnection:
         peer = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_TIMEOUT)
-        peer.sendall(request)
+        peer.sendall(request.replace(NUMBER_PLACEHOLDER, b"%08x" % len(self._by_descriptor)))
         peer.setblocking(False)
         watcher = self._by_descriptor[peer.fileno()] = WatcherConnection(peer)
         self._epoll.register(peer.fileno(), select.EPOLLIN)
         return watcher
 
-    def _poll(self, timeout: float) -> None:
-        for file, _ in self._epoll.poll(timeout):
+    def _poll(self, timeout: float) -> int:
+        """Reads what has arrived, after `timeout` seconds at most. Returns over how many watches."""
+        events = self._epoll.poll(timeout)
+        for file, _ in events:
             watcher = self._by_descriptor[file]
             size = watcher.peer.recv_into(self._buffer)
             if size:
@@ -106,6 +124,7 @@ class WatcherProcess:
             else:
                 self._lost += 1
                 self._epoll.unregister(file)
+        return len(events)
 
     def _receive(self, watcher: WatcherConnection, data: bytes) -> None:
         received = watcher.tail + data
@@ -130,6 +149,8 @@ class WatcherProcess:
             if "open" in command:
                 request, ready_marker = bytes.fromhex(command["request"]), bytes.fromhex(command["ready_marker"])
                 _answer(self.open(command["open"], command["port"], request, ready_marker))
+            elif "count_seconds" in command:
+                _answer(self.count_answers(command["count_seconds"], bytes.fromhex(command["answer_marker"])))
             else:
                 _answer(None)
                 marker = bytes.fromhex(command["answer_marker"])

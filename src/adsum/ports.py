@@ -74,6 +74,13 @@ class Store(Protocol):
         """
         ...
 
+    async def wait_for_turn(self) -> None:
+        """Returns when this node should write next, which is at once unless other nodes write at the same time.
+
+        It takes a bounded time, and is only a courtesy: a node that does not wait has conflicts more often.
+        """
+        ...
+
     def watch(self) -> AsyncIterator[FullState | Batch]:
         """Yields the full state, then every batch in order, including those of this node.
 

@@ -33,6 +33,35 @@ async def test_a_registered_instance_is_picked_until_it_drains(daemon: RunningDa
     assert daemon.registry.snapshot.instance_count == 0
 
 
+async def test_a_program_follows_its_services_over_one_stream_and_a_drain_waits_for_each_by_itself(
+    daemon: RunningDaemon,
+) -> None:
+    services = [f"service-{number}" for number in range(5)]
+    watches = daemon.registry.watches
+    async with Client(daemon.url, cache=False) as provider, Client(daemon.url, cache=False) as consumer:
+        registrars = [provider.register(service, 8000, id="i1") for service in services]
+        for registrar in registrars:
+            await registrar.start()
+        channels = [consumer.channel(service) for service in services[:2]]
+        for service in services[2:]:  # They join while the stream lives.
+            channels.append(consumer.channel(service))
+            await channels[-1].ready(timeout=10.0)
+        for channel in channels:
+            await channel.ready(timeout=10.0)
+        assert (watches.count, watches.watched_services) == (1, 5)
+        assert (await registrars[0].drain(10.0)).done
+        await until(lambda: channels[0].usable_count == 0)
+        assert [channel.usable_count for channel in channels[1:]] == [1] * 4
+        await channels[1].close()
+        await until(lambda: watches.watched_services == 4)
+        again = consumer.channel(services[1])
+        await again.ready(timeout=10.0)
+        assert (watches.count, watches.watched_services) == (1, 5)
+        assert (await registrars[1].drain(10.0)).done
+        await until(lambda: again.usable_count == 0)
+    await until(lambda: watches.count == 0)
+
+
 async def test_an_instance_on_this_host_is_listed_under_loopback(daemon: RunningDaemon) -> None:
     async with Client(daemon.url, cache=False) as client, client.register("orders", 8000, id="o1"):
         listing = daemon.registry.snapshot.find(Key("orders", "o1"))

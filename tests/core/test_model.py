@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from functools import partial
+from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from adsum.core import model
+from adsum.core.catalog.changes import Change
 from adsum.core.errors import Invalid
 from adsum.core.model import (
     Check,
@@ -238,3 +243,78 @@ def test_the_status_of_a_listing_is_its_override_or_its_worst_evidence(listing: 
 
 def test_a_listing_without_lease_and_checks_passes() -> None:
     assert Listing(replace(REGISTRATION, ttl=None), PROVENANCE).status is Status.PASSING
+
+
+VALUES = [
+    INSTANCE,
+    CHECK,
+    REGISTRATION,
+    OVERRIDE,
+    PROVENANCE,
+    Endpoint(INSTANCE),
+    Listing(REGISTRATION, PROVENANCE),
+    Change(INSTANCE.key, None, PROVENANCE),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_equal_values_are_one_key_and_show_their_fields(value: msgspec.Struct) -> None:
+    same = copy.copy(value)
+    assert same == value
+    assert same is not value
+    assert repr(value).startswith(f"{type(value).__name__}({value.__struct_fields__[0]}=")
+    assert value != object()
+    with pytest.raises(TypeError):
+        value < same  # type: ignore[operator]  # noqa: B015
+
+
+@pytest.mark.parametrize("value", [OVERRIDE, PROVENANCE, Change(INSTANCE.key, None, PROVENANCE)])
+def test_values_without_pairs_are_hashed_and_pickled(value: msgspec.Struct) -> None:
+    assert hash(copy.copy(value)) == hash(value)
+    assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_the_status_of_a_listing_and_the_size_of_a_registration_are_computed_whatever_is_given() -> None:
+    assert Listing(REGISTRATION, PROVENANCE, LeaseState.LAPSED, status=Status.PASSING).status is Status.CRITICAL
+    assert Listing(REGISTRATION, PROVENANCE, override=OVERRIDE, status=Status.PASSING).status is Status.DRAINING
+    assert Listing(REGISTRATION, PROVENANCE, status=Status.CRITICAL).status is Status.PASSING
+    assert Registration(INSTANCE, size=1) == REGISTRATION
+    larger = Registration(replace(INSTANCE, tags=("a",), metadata={"k": "v"}))
+    assert replace(REGISTRATION, instance=larger.instance).size == larger.size > REGISTRATION.size
+
+
+@given(st.lists(st.sampled_from(["a", "b", "", "x" * 128, "x" * 129, "a\n"]), max_size=10))
+def test_tags_are_valid_or_not_however_often_they_were_seen(tags: list[str]) -> None:
+    is_valid = len(set(tags)) == len(tags) and not {"", "x" * 129, "a\n"} & set(tags)
+    for given_tags in (tuple(tags), tuple(tags), tags):
+        result = attempt(partial(replace, INSTANCE, tags=given_tags))
+        assert isinstance(result, Instance) is is_valid
+        if is_valid:
+            continue
+        assert isinstance(result, Invalid)
+        assert result.field.startswith("tags")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*"abcdefghij", "-a", "k" * 129]), st.sampled_from(["", "v", "x" * 1025, "a\n"]), max_size=10
+    )
+)
+def test_metadata_is_valid_or_not_however_often_it_was_seen(metadata: dict[str, str]) -> None:
+    is_valid = not {"-a", "k" * 129} & metadata.keys() and not {"x" * 1025, "a\n"} & set(metadata.values())
+    for _ in range(2):
+        result = attempt(partial(replace, INSTANCE, metadata=metadata))
+        assert isinstance(result, Instance) is is_valid
+        assert is_valid or (isinstance(result, Invalid) and result.field.startswith("metadata."))
+
+
+@given(st.integers(0, 2**32 - 1) | st.builds(lambda octet: octet << 24, st.integers(0, 255)))
+def test_an_ipv4_address_is_accepted_unless_it_is_unspecified_or_multicast(number: int) -> None:
+    ip = IPv4Address(number)
+    accepted = isinstance(attempt(partial(replace, INSTANCE, address=str(ip))), Instance)
+    assert accepted is not (ip.is_unspecified or ip.is_multicast)
+
+
+@given(strategies.instances)
+def test_the_address_and_port_of_an_instance_are_those_of_its_place(instance: Instance) -> None:
+    assert instance.host_port == instance.place.host_port

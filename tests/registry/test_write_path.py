@@ -305,3 +305,18 @@ async def _replay(steps: list[_Step]) -> None:
         assert registry.snapshot.service(name).listings == stored.service(name).listings
     assert registry.snapshot.size == stored.size
     await registry.stop()
+
+
+async def test_writes_that_come_while_other_nodes_have_their_turn_are_one_batch(
+    registry: Registry, store: FakeStore
+) -> None:
+    answers = Answers()
+    store.turn.clear()
+    answers.submit(registry, "a")
+    await run_until_idle()
+    assert (answers.events, store.commits) == ([], []), "nothing is decided before the turn comes"
+    answers.submit(registry, "b")
+    store.turn.set()
+    await run_until_idle()
+    assert [len(commit) for commit in store.commits] == [2]
+    assert answers.results.keys() == {"a", "b"}

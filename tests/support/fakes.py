@@ -90,6 +90,9 @@ class FakeStore:
         self.gate = asyncio.Event()
         """Commits wait while it is not set."""
         self.gate.set()
+        self.turn = asyncio.Event()
+        """`wait_for_turn` waits while it is not set."""
+        self.turn.set()
         self.delayed_batches: list[Batch] | None = None
         """Committed batches that the stream has not delivered yet. None: the stream delivers at once."""
         self.age_seconds = 0.0
@@ -129,6 +132,9 @@ class FakeStore:
         await self.confirm(base_revision)
         self.commits.append(changes)
         return self._apply(changes, edits)
+
+    async def wait_for_turn(self) -> None:
+        await self.turn.wait()
 
     async def confirm(self, base_revision: int) -> None:
         if self.is_unavailable:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+
+class KeyValue(Struct, frozen=True):
     """A key with its value. `revision` is that of its last change."""
 
     key: bytes
@@ -18,8 +19,7 @@ class KeyValue:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """The member that answered, and the revision of the whole cluster then."""
 
     cluster: int
@@ -38,8 +38,7 @@ class RangeResult:
     count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     """Sets a key. With a lease the key is deleted when the lease ends."""
 
     key: bytes
@@ -47,32 +46,28 @@ class Put:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     """Deletes a key, or those from `key` up to but without `end`."""
 
     key: bytes
     end: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
+class Get(Struct, frozen=True):
     """Reads a key, or those from `key` up to but without `end`."""
 
     key: bytes
     end: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(Struct, frozen=True):
     """The condition that the key was last changed at that revision; 0: that it does not exist."""
 
     key: bytes
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class CreatedAt:
+class CreatedAt(Struct, frozen=True):
     """The condition that the key exists since that revision; 0: that it does not exist."""
 
     key: bytes

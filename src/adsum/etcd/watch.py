@@ -19,6 +19,7 @@ from random import Random
 from typing import Any, Final
 
 import grpc.aio
+from msgspec import Struct
 
 from adsum.core.backoff import Backoff
 from adsum.etcd import translation
@@ -44,16 +45,14 @@ _DELETED: Final = 1
 _Request: Final = MESSAGE["WatchRequest"]
 
 
-@dataclass(frozen=True, slots=True)
-class KeyEvent:
+class KeyEvent(Struct, frozen=True):
     """A key was set to `key_value`, or deleted if that is None."""
 
     key: bytes
     key_value: KeyValue | None
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionEvents:
+class RevisionEvents(Struct, frozen=True):
     """The events of all keys under the prefix at one revision, in order."""
 
     revision: int

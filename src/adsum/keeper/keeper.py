@@ -164,8 +164,8 @@ class Keeper:
 
     async def _note_newcomers(self, changes: Sequence[ChangedInstance], after: Snapshot) -> None:
         """Notes new instances of all services: they may be at the place of an instance that this node keeps."""
-        if not after.address_index.shared_count and not self._leases.has_abandoned:
-            return  # No two instances are at one place, as in most catalogs.
+        if not after.address_index.neighbor_count and not self._leases.has_abandoned:
+            return  # No two instances are at one address, as in many catalogs.
         for number, changed in enumerate(reversed(changes), 1):  # Roughly in the order in which they came.
             if changed.renewed and changed.listing is not None:
                 self._leases.note_newcomer(changed.key, changed.listing, after)

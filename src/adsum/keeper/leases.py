@@ -54,11 +54,11 @@ class LeaseKeeper:
     def note_newcomer(self, newcomer: Key, listing: Listing, snapshot: Snapshot) -> None:
         """Notes a new instance of any service: instances at its address and port may be gone."""
         self._abandoned.pop(newcomer, None)
-        keys = snapshot.address_index.keys_at(listing.instance.host_port)
-        if len(keys) > 1:
-            for key in keys:
-                if key != newcomer:
-                    self._mark_abandoned(key)
+        host_port = listing.instance.host_port
+        if len(snapshot.address_index.candidates(host_port)) > 1:
+            for other in snapshot.listings_at(host_port):
+                if other.key != newcomer:
+                    self._mark_abandoned(other.key)
 
     def update(self, changed: ChangedInstance) -> None:
         """Follows the change of an instance. A new one gets a full ttl, because late is better than wrong."""

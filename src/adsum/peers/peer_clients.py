@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from random import Random
 from typing import Final, Protocol
 
@@ -12,6 +13,7 @@ from adsum.client.credentials.client_credentials import ClientCredentials
 from adsum.client.native.api import RegistryApi
 from adsum.core.errors import AdsumError
 from adsum.core.nodes.sharding import Peer
+from adsum.peers.renewal_connection import RenewalConnections
 
 MAX_PEER_CONNECTIONS: Final = 64
 """Nodes to which connections are kept open. Past it those of the node used longest ago are closed."""
@@ -54,6 +56,7 @@ class PeerClients:
         self._certificates = certificates
         self._version = self._current_version
         self._apis: dict[str, RegistryApi] = {}
+        self._renewals: dict[str, RenewalConnections] = {}
         self._retired: list[RegistryApi] = []
         """Clients with older certificates, whose last requests may be under way."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -75,13 +78,32 @@ class PeerClients:
             api.headers[wire.FORWARDED_TO_HEADER] = peer.id
         self._apis[peer.id] = api
         if len(self._apis) > MAX_PEER_CONNECTIONS:
-            self._in_background(self._apis.pop(next(iter(self._apis))))
+            oldest = next(iter(self._apis))
+            self._in_background(self._apis.pop(oldest))
+            self._close_renewals(oldest)
         return api
+
+    async def renew(self, peer: Peer, leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
+        """Renews leases at a node. Raises what `api` and `RegistryApi.renew` raise."""
+        api = self.api(peer)  # It also retires connections with older certificates.
+        connections = self._renewals.get(peer.id)
+        if connections is None:
+            connections = self._renewals[peer.id] = RenewalConnections(peer.url, peer.id, self._context)
+        if connections.is_usable and (renewed := await connections.renew(leases)) is not None:
+            return renewed
+        result = await api.renew(leases)
+        connections.is_usable = True
+        return result
+
+    def _context(self) -> ssl.SSLContext | None:
+        return self._certificates.client_context() if self._certificates is not None else None
 
     async def close(self) -> None:
         """Closes all connections. Idempotent."""
         apis = [*self._apis.values(), *self._retired]
         self._apis, self._retired = {}, []
+        for id in [*self._renewals]:
+            self._close_renewals(id)
         await asyncio.gather(*self._closing, *(api.close() for api in apis))
 
     def _retire_all(self) -> None:
@@ -93,6 +115,13 @@ class PeerClients:
         for api in self._retired:
             self._in_background(api)
         self._retired, self._apis = [*self._apis.values()], {}
+        for id in [*self._renewals]:
+            self._close_renewals(id)
+
+    def _close_renewals(self, id: str) -> None:
+        connections = self._renewals.pop(id, None)
+        if connections is not None:
+            connections.close()
 
     def _in_background(self, api: RegistryApi) -> None:
         task = asyncio.get_running_loop().create_task(api.close(), name="adsum-close-peer")

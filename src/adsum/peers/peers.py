@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 
 from adsum import wire
@@ -14,8 +15,11 @@ from adsum.core.nodes.sharding import Peer
 from adsum.peers.drain_confirmation import DrainConfirmation, QueriedPeer
 from adsum.peers.issuing_peers import ForwardedReply, IssuingPeers, NewCertificate
 from adsum.peers.peer_clients import MAX_PEER_CONNECTIONS, PeerCertificates, PeerClients
-from adsum.peers.renewal_forwarder import RenewalForwarder
+from adsum.peers.renewal_forwarder import RenewalAnswer, RenewalForwarder
 from adsum.ports import Clock, Sharding
+
+SettleLeases = Callable[[list[wire.LostLease] | KeeperUnavailable], None]
+"""Takes the leases that are lost, or why the renewals could not be forwarded. Returns at once."""
 
 
 class Peers:
@@ -58,20 +62,24 @@ class Peers:
         Raises `KeeperUnavailable` if the keeper of a lease does not answer. If the lease were reported as renewed, it
         would lapse unnoticed while this node is cut off from the keeper.
         """
-        replies = await asyncio.gather(*(self._forwarder(peer).renew(leases) for peer in peers))
-        answers = [reply for reply in replies if reply is not None]
-        unanswered = {lease.service for lease in leases}.intersection(*(answer.not_kept for answer in answers))
-        if unanswered:
-            names = ", ".join(sorted(peer.name for peer, reply in zip(peers, replies, strict=True) if reply is None))
-            if names:
-                raise KeeperUnavailable(f"{names} can't be asked to renew what it keeps; another node may reach it")
-            raise KeeperUnavailable(f"no node keeps the leases of {min(unanswered)} at the moment; try again")
-        lost = dict.fromkeys(lease for answer in answers for lease in answer.lost)
-        return [
-            lease
-            for lease in lost
-            if all(lease in answer.lost or lease.service in answer.not_kept for answer in answers)
-        ]
+        loop = asyncio.get_running_loop()
+        waits: list[asyncio.Future[RenewalAnswer | None]] = [loop.create_future() for _ in peers]
+        for peer, wait in zip(peers, waits, strict=True):
+            self._forwarder(peer).renew(leases, partial(_set_result, wait))
+        return lost_leases(peers, leases, await asyncio.gather(*waits))
+
+    def submit_renewals(self, peer: Peer, leases: Sequence[wire.LeaseBody], settle: SettleLeases) -> None:
+        """Forwards renewals to one node as `renew` does, and calls `settle` once, now or later."""
+
+        def take(answer: RenewalAnswer | None) -> None:
+            try:
+                lost = lost_leases((peer,), leases, (answer,))
+            except KeeperUnavailable as error:
+                settle(error)
+            else:
+                settle(lost)
+
+        self._forwarder(peer).renew(leases, take)
 
     async def wait_for_acknowledgements(
         self, query_here: AckQuery, service: str, revision: int, wait: float
@@ -122,7 +130,7 @@ class Peers:
         if forwarder is None:
 
             async def send(leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
-                return await self._clients.api(peer).renew(leases)
+                return await self._clients.renew(peer, leases)
 
             forwarder = RenewalForwarder(f"{peer.name} at {peer.url}", send)
         self._forwarders[peer.id] = forwarder
@@ -132,3 +140,30 @@ class Peers:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
         return forwarder
+
+
+def lost_leases(
+    peers: Sequence[Peer], leases: Sequence[wire.LeaseBody], replies: Sequence[RenewalAnswer | None]
+) -> list[wire.LostLease]:
+    """Returns the leases that are lost at every node that keeps them, given the reply of each node.
+
+    Raises `KeeperUnavailable` if the keeper of a lease does not answer.
+    """
+    answers = [reply for reply in replies if reply is not None]
+    if len(answers) == 1 and not (answers[0].lost or answers[0].not_kept):
+        return []
+    unanswered = {lease.service for lease in leases}.intersection(*(answer.not_kept for answer in answers))
+    if unanswered:
+        names = ", ".join(sorted(peer.name for peer, reply in zip(peers, replies, strict=True) if reply is None))
+        if names:
+            raise KeeperUnavailable(f"{names} can't be asked to renew what it keeps; another node may reach it")
+        raise KeeperUnavailable(f"no node keeps the leases of {min(unanswered)} at the moment; try again")
+    lost = dict.fromkeys(lease for answer in answers for lease in answer.lost)
+    return [
+        lease for lease in lost if all(lease in answer.lost or lease.service in answer.not_kept for answer in answers)
+    ]
+
+
+def _set_result(wait: asyncio.Future[RenewalAnswer | None], answer: RenewalAnswer | None) -> None:
+    if not wait.done():  # The client may have left.
+        wait.set_result(answer)

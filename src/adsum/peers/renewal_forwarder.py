@@ -16,7 +16,8 @@ from adsum.outage_log import OutageLog
 RENEWAL_BATCH_DELAY: Final = 0.05
 """Seconds for which renewals are collected before they are sent."""
 RENEWAL_ANSWER_TIMEOUT: Final = 0.4
-"""Seconds that the node has to answer a renewal. Then the client gets an error, and uses another node."""
+"""Seconds that the node has to answer, from the first renewal of a request on. Then the clients of the request get an
+error, and use another node."""
 RENEWAL_REQUEST_TIMEOUT: Final = 5.0
 """Seconds after which a request is given up. It is longer, since a slow node may still renew in time."""
 MAX_CONCURRENT_RENEWAL_REQUESTS: Final = 4
@@ -37,12 +38,53 @@ class RenewalAnswer:
     not_kept: Set[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class _Renewal:
-    """The leases to renew for one client, and the future of the answer; None if the node did not answer."""
+SettleRenewal = Callable[[RenewalAnswer | None], None]
+"""Takes the answer to the renewals of one client; None if the node does not answer in time. Returns at once."""
 
-    leases: Sequence[wire.LeaseBody]
-    answer: asyncio.Future[RenewalAnswer | None]
+_ALL_RENEWED: Final = RenewalAnswer(())
+
+
+class _Request:
+    """The renewals of several clients, which are sent together."""
+
+    __slots__ = ("clients", "keys", "leases", "timer")
+
+    def __init__(self) -> None:
+        self.leases: list[wire.LeaseBody] = []
+        self.keys: set[tuple[str, str]] = set()
+        """The instances. None is in a request twice, since the answer does not name the holder."""
+        self.clients: list[tuple[Sequence[wire.LeaseBody], SettleRenewal]] = []
+        """The renewals of each client that waits for an answer, and what takes it."""
+        self.timer: asyncio.TimerHandle | None = None
+        """Ends the wait of the clients."""
+
+    def add(self, leases: Sequence[wire.LeaseBody], settle: SettleRenewal) -> bool:
+        """Adds the renewals of a client. Returns False, and does nothing, if they do not fit."""
+        keys = {(lease.service, lease.id) for lease in leases}
+        if self.leases and (len(self.keys) + len(keys) > wire.MAX_RENEWALS or not self.keys.isdisjoint(keys)):
+            return False
+        self.keys |= keys
+        self.leases += leases
+        self.clients.append((leases, settle))
+        return True
+
+    def settle(self, result: wire.RenewalResult | None) -> None:
+        """Gives each client the answer to its renewals. Does nothing for those that have one already."""
+        if self.timer is not None:
+            self.timer.cancel()
+        clients, self.clients = self.clients, []
+        lost = {(lease.service, lease.id): lease for lease in result.lost} if result is not None else {}
+        not_kept = frozenset(result.not_kept) if result is not None else frozenset[str]()
+        answer = None if result is None else RenewalAnswer((), not_kept) if not_kept else _ALL_RENEWED
+        for leases, settle in clients:
+            if lost:
+                own_keys = dict.fromkeys((lease.service, lease.id) for lease in leases)
+                answer = RenewalAnswer(tuple(lost[key] for key in own_keys if key in lost), not_kept)
+            try:
+                settle(answer)
+            except Exception:
+                # The other clients of the request must get their answers.
+                _log.exception("the answer to a renewal could not be sent")
 
 
 class RenewalForwarder:
@@ -51,10 +93,13 @@ class RenewalForwarder:
     def __init__(self, node: str, send: SendRenewals) -> None:
         self._node = node
         self._send = send
-        self._waiting: deque[_Renewal] = deque()
+        self._collecting: _Request | None = None
+        """The request that takes further renewals."""
+        self._collection_end: asyncio.TimerHandle | None = None
+        self._waiting: deque[_Request] = deque()
+        """Requests that wait because too many are under way."""
         self._lease_count = 0
-        self._task: asyncio.Task[None] | None = None
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], _Request] = {}
         self._outage = OutageLog(
             _log,
             "renewals can't be forwarded to %s, and are refused: %s",
@@ -63,66 +108,65 @@ class RenewalForwarder:
             recovery_level=logging.INFO,
         )
 
-    async def renew(self, leases: Sequence[wire.LeaseBody]) -> RenewalAnswer | None:
-        """Returns the answer of the node; None if there is none within `RENEWAL_ANSWER_TIMEOUT`."""
+    def renew(self, leases: Sequence[wire.LeaseBody], settle: SettleRenewal) -> None:
+        """Forwards renewals, and calls `settle` once: at the latest after `RENEWAL_ANSWER_TIMEOUT`."""
         if self._lease_count + len(leases) > MAX_WAITING_LEASES:
-            return None
-        renewal = _Renewal(leases, asyncio.get_running_loop().create_future())
-        self._waiting.append(renewal)
+            settle(None)
+            return
         self._lease_count += len(leases)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="adsum-forward-renewals")
-        await asyncio.wait([renewal.answer], timeout=RENEWAL_ANSWER_TIMEOUT)
-        return renewal.answer.result() if renewal.answer.done() else None
+        if self._collecting is not None:
+            if self._collecting.add(leases, settle):
+                return
+            self._end_collection()
+        loop = asyncio.get_running_loop()
+        request = self._collecting = _Request()
+        request.add(leases, settle)
+        request.timer = loop.call_later(RENEWAL_ANSWER_TIMEOUT, request.settle, None)
+        self._collection_end = loop.call_later(RENEWAL_BATCH_DELAY, self._end_collection)
 
     async def close(self) -> None:
-        """Cancels the requests. Idempotent."""
-        tasks = [*self._sending, *([self._task] if self._task is not None else [])]
+        """Cancels the requests. Their clients get no answer of the node. Idempotent."""
+        self._end_collection()
+        requests, tasks = [*self._waiting, *self._sending.values()], [*self._sending]
+        self._waiting.clear()
+        for request in requests:
+            request.settle(None)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(RENEWAL_BATCH_DELAY)
-            while len(self._sending) >= MAX_CONCURRENT_RENEWAL_REQUESTS:
-                await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
-            sending = asyncio.create_task(self._send_batch(self._take()), name="adsum-forward-renewals")
-            self._sending.add(sending)
-            sending.add_done_callback(self._sending.discard)
+    def _end_collection(self) -> None:
+        """Sends what was collected, or has it wait."""
+        if self._collection_end is not None:
+            self._collection_end.cancel()
+        request, self._collecting = self._collecting, None
+        if request is not None:
+            self._waiting.append(request)
+            self._send_next()
 
-    def _take(self) -> list[_Renewal]:
-        """Takes what fits into one request. No instance is in it twice, since the answer does not name the holder."""
-        batch, keys = list[_Renewal](), set[tuple[str, str]]()
-        while self._waiting:
-            next_keys = {(lease.service, lease.id) for lease in self._waiting[0].leases}
-            if batch and (len(keys) + len(next_keys) > wire.MAX_RENEWALS or keys & next_keys):
-                break
-            keys |= next_keys
-            batch.append(self._waiting.popleft())
-            self._lease_count -= len(batch[-1].leases)
-        return batch
+    def _send_next(self) -> None:
+        while self._waiting and len(self._sending) < MAX_CONCURRENT_RENEWAL_REQUESTS:
+            request = self._waiting.popleft()
+            self._lease_count -= len(request.leases)
+            task = asyncio.get_running_loop().create_task(self._run(request), name="adsum-forward-renewals")
+            self._sending[task] = request
+            task.add_done_callback(self._on_done)
 
-    async def _send_batch(self, batch: Sequence[_Renewal]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        del self._sending[task]
+        if not task.cancelled():
+            self._send_next()
+
+    async def _run(self, request: _Request) -> None:
+        """Sends a request, and settles it."""
         result: wire.RenewalResult | None = None
         try:
             async with asyncio.timeout(RENEWAL_REQUEST_TIMEOUT):
-                result = await self._send([lease for renewal in batch for lease in renewal.leases])
+                result = await self._send(request.leases)
             self._outage.recovered(self._node)
         except AdsumError as error:
             self._outage.failed(self._node, error)
         except TimeoutError:
             self._outage.failed(self._node, f"no answer within {RENEWAL_REQUEST_TIMEOUT:g} s")
         finally:
-            answers = [None] * len(batch) if result is None else _answers(batch, result)
-            for renewal, answer in zip(batch, answers, strict=True):
-                if not renewal.answer.done():
-                    renewal.answer.set_result(answer)
-
-
-def _answers(batch: Sequence[_Renewal], result: wire.RenewalResult) -> list[RenewalAnswer | None]:
-    """Divides the result of a request among its renewals."""
-    lost = {(lease.service, lease.id): lease for lease in result.lost}
-    not_kept = frozenset(result.not_kept)
-    keys = (dict.fromkeys((lease.service, lease.id) for lease in renewal.leases) for renewal in batch)
-    return [RenewalAnswer([lost[key] for key in own_keys if key in lost], not_kept) for own_keys in keys]
+            request.settle(result)

@@ -197,6 +197,7 @@ class Registry:
     async def _write_batches(self) -> None:
         while True:
             await self._queue.wait()
+            await self._store.wait_for_turn()
             writes = self._queue.take(MAX_WRITES_PER_BATCH)
             try:
                 revision = await self._commit(writes)
@@ -230,6 +231,7 @@ class Registry:
                 if self._clock.now() >= deadline:
                     raise self._conflict_error(first, facts) from error
                 await self.wait_for_revision(base.revision + 1, timeout=1.0)
+                await self._store.wait_for_turn()
                 writes.extend(self._queue.take(MAX_WRITES_PER_BATCH - len(writes)))
             else:
                 return base.revision

@@ -64,6 +64,9 @@ class MemoryStore:
         self._feed.publish(Batch(self._revision, tuple(changes), tuple(edits)))
         return self._revision
 
+    async def wait_for_turn(self) -> None:
+        """Returns at once: no other node writes."""
+
     async def confirm(self, base_revision: int) -> None:
         self._must_be_open()
         if base_revision != self._revision:

@@ -21,6 +21,7 @@ from adsum.core.model import Key, Outcome
 from adsum.dialects.native import Native
 from adsum.dialects.native.asgi import Headers
 from adsum.dialects.native.brief.service_reads import EncodedReply
+from adsum.dialects.native.ports import OtherNodes
 from adsum.keeper import Keeper
 from adsum.peers.peers import Peers
 from adsum.ports import CLIENT_CERTIFICATE, Sharding, Store
@@ -136,8 +137,12 @@ class NativeApi:
         heartbeat: float = DEFAULT_HEARTBEAT,
         anonymous: Scopes = EVERYTHING,
         authority: AuthorityService | None = None,
+        peers: OtherNodes | None = None,
     ) -> None:
-        """`anonymous`: the scopes of callers that prove nothing. `authority`: that of the registry, if it has one."""
+        """`anonymous`: the scopes of callers that prove nothing. `authority`: that of the registry, if it has one.
+
+        `peers`: the other nodes; None for those of `sharding`.
+        """
         self.clock = FakeClock()
         self.observer = RecordingObserver()
         self.store = FakeStore()
@@ -163,7 +168,7 @@ class NativeApi:
             access=self.access,
             authority=authority,
             addresses=lambda: self.addresses,
-            peers=Peers(sharding, self.clock, Random(1)) if sharding is not None else None,
+            peers=peers or (Peers(sharding, self.clock, Random(1)) if sharding is not None else None),
             node="n1",
         )
 

@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
-from adsum.mounts import Reply
 from adsum.ports import SEND_RESPONSE
 from adsum.servers.http import AllowedHosts
 from adsum.servers.http.request_heads import MAX_REMEMBERED_BLOCKS
 from tests.servers.http.direct_connection import DirectConnection
+from tests.servers.http.echo import BLOCK, KNOWN, NOW, echo_app, whole
 from tests.servers.http.fake_fast_path import FakeFastPath
 from tests.servers.http.serving import WAIT_TIMEOUT, HttpServing
 from tests.support.waiting import until
 
-BLOCK = b"host: localhost\r\ncontent-length: 3\r\n\r\n"
-KNOWN = b"PUT /known HTTP/1.1\r\n" + BLOCK + b"abc"
-NOW = b"PUT /now HTTP/1.1\r\n" + BLOCK + b"abc"
 LATER = b"PUT /later HTTP/1.1\r\n" + BLOCK + b"abc"
 OTHER = b"PUT /other HTTP/1.1\r\n" + BLOCK + b"abc"
 BRIEF = b"HTTP/1.1 200 OK\r\nvia: fast\r\ncontent-length: 5\r\n\r\nhello"
 LATE = b"content-length: 4\r\n\r\nlate"
-
-
-def _encoded(target: bytes, body: bytes) -> bytes:
-    """Returns the response of the application, without the status line."""
-    text = target + b" " + body
-    return b"content-length: %d\r\n\r\n%b" % (len(text), text)
-
-
-def _whole(target: bytes, body: bytes = b"abc") -> bytes:
-    return b"HTTP/1.1 200 OK\r\n" + _encoded(target, body)
-
-
-async def _app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-    """Responds with the target and the body of the request."""
-    body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        body += message["body"]
-        more = message["more_body"]
-    target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-    if scope["state"][SEND_RESPONSE](200, _encoded(target, body)):
-        return
-    head, _, text = _encoded(target, body).partition(b"\r\n\r\n")
-    name, _, length = head.partition(b": ")
-    await send({"type": "http.response.start", "status": 200, "headers": [(name, length)]})
-    await send({"type": "http.response.body", "body": text})
 
 
 @pytest.fixture
@@ -64,7 +31,7 @@ def fast_path() -> FakeFastPath:
 @pytest.fixture
 async def fresh(fast_path: FakeFastPath) -> AsyncIterator[DirectConnection]:
     """A connection without requests before."""
-    connection = DirectConnection(_app, fast_path)
+    connection = DirectConnection(echo_app, fast_path)
     yield connection
     await connection.close()
 
@@ -73,37 +40,39 @@ async def fresh(fast_path: FakeFastPath) -> AsyncIterator[DirectConnection]:
 async def connection(fresh: DirectConnection) -> DirectConnection:
     """A connection that remembers `BLOCK`."""
     for _ in range(2):
-        assert await fresh.receive(KNOWN) == _whole(b"/known")
+        assert await fresh.receive(KNOWN) == whole(b"/known")
     return fresh
 
 
 async def test_the_third_request_with_the_same_headers_is_brief(
     fresh: DirectConnection, fast_path: FakeFastPath
 ) -> None:
-    assert [await fresh.receive(NOW) for _ in range(4)] == [_whole(b"/now")] * 2 + [BRIEF] * 2
+    assert [await fresh.receive(NOW) for _ in range(4)] == [whole(b"/now")] * 2 + [BRIEF] * 2
     request = fast_path.requests[0]
     assert (request.method, request.target, request.body, request.peer) == (b"PUT", b"/now", b"abc", "127.0.0.1")
     assert dict(request.headers) == {b"host": b"localhost", b"content-length": b"3"}
     assert fast_path.prepared == 1
 
 
-async def test_what_the_fast_path_does_not_answer_is_answered_by_the_application(connection: DirectConnection) -> None:
+async def test_what_the_fast_path_does_not_answer_is_answered_by_theecho_application(
+    connection: DirectConnection,
+) -> None:
     responses = [await connection.receive(request) for request in (OTHER, NOW, OTHER)]
-    assert responses == [_whole(b"/other"), BRIEF, _whole(b"/other")]
+    assert responses == [whole(b"/other"), BRIEF, whole(b"/other")]
 
 
-async def test_headers_that_the_fast_path_refuses_go_to_the_application(
+async def test_headers_that_the_fast_path_refuses_go_to_theecho_application(
     fresh: DirectConnection, fast_path: FakeFastPath
 ) -> None:
     slow = NOW.replace(b"host:", b"x-slow: 1\r\nhost:")
-    assert [await fresh.receive(slow) for _ in range(4)] == [_whole(b"/now")] * 4
+    assert [await fresh.receive(slow) for _ in range(4)] == [whole(b"/now")] * 4
     assert fast_path.prepared == 1
 
 
 async def test_a_get_is_brief_from_the_first_request_on(fresh: DirectConnection) -> None:
     get = b"GET /now HTTP/1.1\r\nhost: localhost\r\n\r\n"
     assert [await fresh.receive(get) for _ in range(4)] == [BRIEF] * 4
-    assert await fresh.receive(get.replace(b"/now", b"/other")) == _whole(b"/other", b"")
+    assert await fresh.receive(get.replace(b"/now", b"/other")) == whole(b"/other", b"")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +92,7 @@ async def test_unusual_requests_are_never_brief(
     connection: DirectConnection, fast_path: FakeFastPath, request_text: bytes
 ) -> None:
     for _ in range(4):
-        assert (await connection.receive(request_text)).endswith(_whole(b"/now"))
+        assert (await connection.receive(request_text)).endswith(whole(b"/now"))
     assert fast_path.requests == []
     assert await connection.receive(NOW) == BRIEF
 
@@ -143,7 +112,7 @@ async def test_a_request_that_is_refused_is_refused_each_time(
     fast_path: FakeFastPath, request_text: bytes, status: bytes
 ) -> None:
     for known in (KNOWN, request_text):
-        connection = DirectConnection(_app, fast_path, AllowedHosts(["localhost"]))
+        connection = DirectConnection(echo_app, fast_path, AllowedHosts(["localhost"]))
         await connection.receive(known)
         if not connection.transport.is_closing():
             await connection.receive(known)
@@ -166,8 +135,8 @@ async def test_a_page_of_another_site_may_read_but_is_not_remembered(
 
 async def test_no_request_goes_past_the_parser_behind_one_of_another_kind(connection: DirectConnection) -> None:
     upgrade = b"GET /x HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
-    assert await connection.receive(upgrade) == _whole(b"/x", b"")
-    assert await connection.receive(NOW) == _whole(b"/now")
+    assert await connection.receive(upgrade) == whole(b"/x", b"")
+    assert await connection.receive(NOW) == whole(b"/now")
 
 
 async def test_a_request_in_two_reads_is_brief_if_the_first_has_the_whole_head(
@@ -175,17 +144,17 @@ async def test_a_request_in_two_reads_is_brief_if_the_first_has_the_whole_head(
 ) -> None:
     for at in range(1, len(NOW)):
         is_brief = at >= len(NOW) - len(b"abc")
-        assert await connection.receive(NOW[:at], NOW[at:]) == (BRIEF if is_brief else _whole(b"/now")), at
+        assert await connection.receive(NOW[:at], NOW[at:]) == (BRIEF if is_brief else whole(b"/now")), at
     assert [request.body for request in fast_path.requests] == [b"abc"] * 3
 
 
 async def test_a_body_in_many_reads_is_for_the_parser(connection: DirectConnection) -> None:
-    assert await connection.receive(NOW[:-3], b"a", b"b", b"c") == _whole(b"/now")
+    assert await connection.receive(NOW[:-3], b"a", b"b", b"c") == whole(b"/now")
     assert await connection.receive(NOW) == BRIEF
 
 
 async def test_several_requests_in_one_read_are_answered_in_order(connection: DirectConnection) -> None:
-    assert await connection.receive(NOW + OTHER + NOW) == _whole(b"/now") + _whole(b"/other") + _whole(b"/now")
+    assert await connection.receive(NOW + OTHER + NOW) == whole(b"/now") + whole(b"/other") + whole(b"/now")
     assert await connection.receive(NOW) == BRIEF
 
 
@@ -195,16 +164,37 @@ async def test_nothing_is_brief_while_a_response_is_under_way(fast_path: FakeFas
     async def slow(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         if scope["raw_path"] == b"/slow":
             await may_answer.wait()
-        await _app(scope, receive, send)
+        await echo_app(scope, receive, send)
 
     connection = DirectConnection(slow, fast_path)
     await connection.receive(KNOWN)
     await connection.receive(KNOWN)
     assert await connection.receive(KNOWN.replace(b"/known", b"/slow"), NOW) == b""
     may_answer.set()
-    assert await connection.responses() == _whole(b"/slow") + _whole(b"/now")
+    assert await connection.responses() == whole(b"/slow") + whole(b"/now")
     assert await connection.receive(NOW) == BRIEF
     await connection.close()
+
+
+async def test_the_body_of_a_request_that_was_answered_early_is_no_request(fast_path: FakeFastPath) -> None:
+    async def early(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        if scope["raw_path"] == b"/early":
+            scope["state"][SEND_RESPONSE](200, LATE)
+        else:
+            await echo_app(scope, receive, send)
+
+    connection = DirectConnection(early, fast_path)
+    await connection.receive(KNOWN)
+    await connection.receive(KNOWN)
+    head = b"PUT /early HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % (2 * len(NOW))
+    assert await connection.receive(head) == b"HTTP/1.1 200 OK\r\n" + LATE
+    assert [await connection.receive(NOW) for _ in range(3)] == [b"", b"", BRIEF]
+    await connection.close()
+
+
+async def test_a_read_behind_part_of_a_head_belongs_to_it(connection: DirectConnection) -> None:
+    assert await connection.receive(b"GET /x HTTP/1.1\r\nhost: localhost\r\nx: ") == b""
+    assert await connection.receive(NOW) == whole(b"/x")
 
 
 async def test_nothing_is_brief_while_the_peer_does_not_read(connection: DirectConnection) -> None:
@@ -212,7 +202,7 @@ async def test_nothing_is_brief_while_the_peer_does_not_read(connection: DirectC
     responses = [await connection.receive(NOW)]
     connection.protocol.resume_writing()
     responses += [await connection.responses(), await connection.receive(NOW)]
-    assert responses == [b"", _whole(b"/now"), BRIEF]
+    assert responses == [b"", whole(b"/now"), BRIEF]
 
 
 async def test_requests_behind_one_that_waits_are_answered_after_it(
@@ -226,16 +216,16 @@ async def test_requests_behind_one_that_waits_are_answered_after_it(
     assert paused == [True, False]
     assert await connection.receive(LATER, OTHER + NOW[:9]) == b""
     fast_path.waiting.pop()(200, LATE)
-    assert await connection.responses() == b"HTTP/1.1 200 OK\r\n" + LATE + _whole(b"/other")
-    assert await connection.receive(NOW[9:]) == _whole(b"/now")
+    assert await connection.responses() == b"HTTP/1.1 200 OK\r\n" + LATE + whole(b"/other")
+    assert await connection.receive(NOW[9:]) == whole(b"/now")
 
 
-async def test_a_request_that_was_taken_can_still_go_to_the_application(
+async def test_a_request_that_was_taken_can_still_go_to_theecho_application(
     connection: DirectConnection, fast_path: FakeFastPath
 ) -> None:
     assert await connection.receive(LATER, NOW) == b""
     fast_path.waiting.pop()(None, b"")
-    assert await connection.responses() == _whole(b"/later") + _whole(b"/now")
+    assert await connection.responses() == whole(b"/later") + whole(b"/now")
     assert await connection.receive(NOW) == BRIEF
 
 
@@ -249,11 +239,11 @@ async def test_a_second_reply_is_ignored(connection: DirectConnection, fast_path
 
 
 @pytest.mark.parametrize("kind", [b"PUT", b"GET"])
-async def test_a_bug_of_the_fast_path_is_logged_and_the_application_answers(
+async def test_a_bug_of_the_fast_path_is_logged_and_theecho_application_answers(
     connection: DirectConnection, caplog: pytest.LogCaptureFixture, kind: bytes
 ) -> None:
     request = NOW.replace(b"PUT /now", kind + b" /broken")
-    assert await connection.receive(request) == _whole(b"/broken")
+    assert await connection.receive(request) == whole(b"/broken")
     assert [record.message for record in caplog.records] == ["the fast path failed, so the application answers"]
     assert await connection.receive(NOW) == BRIEF
 
@@ -264,7 +254,7 @@ async def test_a_connection_remembers_few_header_blocks(fresh: DirectConnection)
         await fresh.receive(KNOWN.replace(BLOCK, block))
         await fresh.receive(KNOWN.replace(BLOCK, block))
     answers = [await fresh.receive(NOW.replace(BLOCK, block)) for block in blocks]
-    assert answers == [_whole(b"/now")] + [BRIEF] * MAX_REMEMBERED_BLOCKS
+    assert answers == [whole(b"/now")] + [BRIEF] * MAX_REMEMBERED_BLOCKS
 
 
 async def test_headers_that_come_once_are_not_judged(fresh: DirectConnection, fast_path: FakeFastPath) -> None:
@@ -288,7 +278,7 @@ async def test_a_reply_to_a_peer_that_has_left_is_dropped(
 
 
 async def test_an_idle_connection_with_brief_requests_is_closed(fast_path: FakeFastPath) -> None:
-    connection = DirectConnection(_app, fast_path, idle_timeout=0.05)
+    connection = DirectConnection(echo_app, fast_path, idle_timeout=0.05)
     await connection.receive(KNOWN)
     await connection.receive(KNOWN)
     assert await connection.receive(NOW) == BRIEF
@@ -298,7 +288,7 @@ async def test_an_idle_connection_with_brief_requests_is_closed(fast_path: FakeF
 
 @pytest.mark.parametrize("waiting", [LATER, NOW[:-1]])
 async def test_a_connection_whose_request_waits_is_not_closed_as_idle(fast_path: FakeFastPath, waiting: bytes) -> None:
-    connection, idle = (DirectConnection(_app, fast_path, idle_timeout=0.05) for _ in range(2))
+    connection, idle = (DirectConnection(echo_app, fast_path, idle_timeout=0.05) for _ in range(2))
     await connection.receive(KNOWN)
     await connection.receive(KNOWN)
     await connection.receive(waiting)
@@ -336,7 +326,7 @@ async def test_a_stop_does_not_wait_for_the_rest_of_a_body(connection: DirectCon
 async def test_a_stop_waits_for_the_response_and_closes_the_connection(
     serving: HttpServing, fast_path: FakeFastPath, status: int | None, end: bytes
 ) -> None:
-    async with serving.server(_app, fast_path, stop_timeout=600) as (server, port):
+    async with serving.server(echo_app, fast_path, stop_timeout=600) as (server, port):
         reader, writer = await serving.connect(port)
         for _ in range(2):
             writer.write(KNOWN)
@@ -358,7 +348,7 @@ async def test_a_stop_waits_for_the_response_and_closes_the_connection(
 
 
 async def test_brief_requests_are_answered_over_every_transport(serving: HttpServing, fast_path: FakeFastPath) -> None:
-    async with serving.server(_app, fast_path) as (_, port):
+    async with serving.server(echo_app, fast_path) as (_, port):
         reader, writer = await serving.connect(port)
         for request in (KNOWN, KNOWN, NOW, NOW):
             writer.write(request)
@@ -370,98 +360,3 @@ async def test_brief_requests_are_answered_over_every_transport(serving: HttpSer
         await reader.readuntil(b"hello")
         assert [request.body for request in fast_path.requests] == [b"abc", b"abc", b"xyz"]
         writer.close()
-
-
-class MirrorFastPath:
-    """Answers every request as the application does: at once, or when `settle` is called."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Reply, bytes, bytes]] = []
-        self.answered = 0
-
-    def prepare(self, headers: Sequence[tuple[bytes, bytes]], certificate: bytes) -> object | None:
-        return headers
-
-    def answer(self, method: bytes, target: bytes, prepared: object, body: bytes, peer: str, reply: Reply) -> bool:
-        self.answered += 1
-        if method == b"GET":
-            reply(200, _encoded(target, body))
-        else:
-            self.waiting.append((reply, target, body))
-        return True
-
-    def settle(self) -> None:
-        while self.waiting:
-            reply, target, body = self.waiting.pop(0)
-            reply(None if target.endswith(b"!") else 200, _encoded(target, body))
-
-
-STREAM_REQUESTS = st.sampled_from(
-    [
-        KNOWN,
-        NOW,
-        NOW.replace(b"/now", b"/now!"),
-        b"GET /now HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        b"GET /n?q=1 HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        b"HEAD /now HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        b"DELETE /now HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        b"PUT /c HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-        b"POST /now HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n\n",
-        b"PUT /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc",
-        b"PUT /x HTTP/1.1\r\nhost: localhost\r\nhost: b\r\ncontent-length: 3\r\n\r\nabc",
-        b"PUT /x HTTP/1.0\r\nhost: localhost\r\ncontent-length: 3\r\n\r\nabc",
-        b"\r\n",
-    ]
-)
-UNREADABLE_REQUESTS = st.sampled_from(
-    [
-        b"PUT /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc",
-        b"PUT /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
-        b"PUT /x HTTP/1.1\r\nhost: localhost\r\ncontent-length : 3\r\n\r\nabc",
-        b"garbage\r\n\r\n",
-        b"\x16\x03\x01\x00\xa5\x01\x00",
-    ]
-)
-
-
-@given(st.lists(STREAM_REQUESTS, max_size=8), st.lists(st.integers(1, 90), max_size=12))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@example([KNOWN] * 4 + [NOW], [len(KNOWN)] * 4)
-@example([KNOWN, KNOWN, NOW.replace(b"/now", b"/now!"), NOW], [len(KNOWN), len(KNOWN), len(NOW) - 1, 1])
-@example([b"GET /now HTTP/1.1\r\nhost: localhost\r\n\r\n", KNOWN, KNOWN, KNOWN, NOW], [])
-def test_a_stream_is_answered_alike_with_and_without_a_fast_path(requests: list[bytes], sizes: list[int]) -> None:
-    """However requests are split into reads: the same responses in the same order, and the same end."""
-
-    assert asyncio.run(_exchange(MirrorFastPath(), b"".join(requests), sizes)) == asyncio.run(
-        _exchange(None, b"".join(requests), sizes)
-    )
-
-
-@given(st.lists(STREAM_REQUESTS, max_size=6), UNREADABLE_REQUESTS, st.lists(st.integers(1, 90), max_size=12))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@example([KNOWN] * 4, b"garbage\r\n\r\n", [len(KNOWN)] * 4)
-def test_nothing_behind_an_unreadable_request_is_answered(
-    requests: list[bytes], unreadable: bytes, sizes: list[int]
-) -> None:
-    """Requests before it may have been answered already."""
-    data, fast_path = b"".join([*requests, unreadable, NOW, NOW]), MirrorFastPath()
-    received, is_closed, shed = asyncio.run(_exchange(fast_path, data, sizes))
-    assert is_closed
-    assert len(shed) <= 1
-    assert received.count(b"HTTP/1.1 200 OK\r\n") <= len(requests)
-    assert fast_path.answered <= len(requests)
-
-
-async def _exchange(fast_path: MirrorFastPath | None, data: bytes, sizes: list[int]) -> tuple[bytes, bool, list[str]]:
-    """Returns what a connection responds to data that is read in pieces of these sizes, whether it closes, and why."""
-    connection, received = DirectConnection(_app, fast_path), b""
-    for size in [*sizes, *([len(KNOWN)] * 8), len(data)]:
-        read, data = data[:size], data[size:]
-        if read and not connection.transport.is_closing():
-            received += await connection.receive(read)
-        if fast_path is not None:
-            fast_path.settle()
-            received += await connection.responses()
-    is_closed = connection.transport.is_closing()
-    await connection.close()
-    return received, is_closed, connection.shed

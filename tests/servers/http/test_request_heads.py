@@ -129,6 +129,12 @@ def test_a_block_must_have_the_headers_that_the_parser_has_read() -> None:
     assert body_size(b"\r\n", []) is None
 
 
+def test_a_block_with_two_lengths_is_not_remembered_even_if_a_parser_accepts_it() -> None:
+    length = (b"content-length", b"1")
+    block = HOST + b"content-length: 1\r\n" * 2 + b"\r\n"
+    assert body_size(block, [(b"host", b"localhost"), length, length]) is None
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from adsum.etcd.values import Condition, Delete, Operation, Put, TransactionResu
 from adsum.stores.etcd import EtcdStore
 from adsum.stores.etcd.catalog_follower import CatalogFollower
 from adsum.stores.etcd.layout import MAX_OPERATIONS_PER_TRANSACTION, Head, Layout
+from adsum.stores.etcd.write_turns import WriteTurns
 from tests.stores.support import (
     StreamFollower,
     change,
@@ -440,3 +442,60 @@ async def test_a_node_without_a_session_may_not_write_until_it_has_a_new_one(etc
         with pytest.raises(StoreUnavailable, match="no session with etcd"):
             await store.commit([change("o2")], follower.snapshot.revision)
         await _list_new_instance(store, follower)
+
+
+async def test_a_node_that_has_written_leaves_the_next_turn_to_another_one_that_writes(etcd: EtcdProcess) -> None:
+    url = _url(etcd)
+    async with (
+        opened(url, "n1") as first,
+        opened(url, "n2") as second,
+        follow_in_background(first) as at_first,
+        follow_in_background(second) as at_second,
+    ):
+        revision = await first.commit([change("a")], at_first.snapshot.revision)
+        await first.wait_for_turn()  # No other node writes.
+        await until(lambda: at_second.snapshot.revision == revision)
+        revision = await second.commit([change("b")], revision)
+        waiting = asyncio.create_task(second.wait_for_turn())
+        await until(lambda: at_first.snapshot.revision == revision)
+        await first.wait_for_turn()
+        await first.commit([change("c")], revision)
+        await waiting
+
+
+async def test_a_node_that_always_comes_too_late_is_left_the_next_turn(etcd: EtcdProcess) -> None:
+    url = _url(etcd)
+    async with opened(url, "n1") as fast, opened(url, "n2") as slow, follow_in_background(slow) as at_slow:
+        revision = outdated = (await current_snapshot(fast)).revision
+        for id in ("a", "b", "c"):
+            revision = await fast.commit([change(id)], revision)
+        await until(lambda: at_slow.snapshot.revision == revision)
+        await fast.wait_for_turn()  # The slow one has not written, so nobody waits for it.
+        for _ in range(2):
+            with pytest.raises(StoreConflict):
+                await slow.commit([change("d")], outdated)
+        await until(lambda: fast._turns.delay(_node_id(fast), time.monotonic()) > 0.0)
+        waiting = asyncio.create_task(fast.wait_for_turn())
+        await slow.wait_for_turn()
+        await slow.commit([change("d")], revision)
+        await waiting
+
+
+def _node_id(store: EtcdStore) -> str:
+    assert store._membership is not None
+    return store._membership.id
+
+
+async def test_a_node_whose_turn_never_comes_writes_in_any_case(
+    etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.stores.etcd.store.MAX_TURN_WAIT", 0.01)
+    async with opened(_url(etcd), "n1") as store:
+        monkeypatch.setattr(WriteTurns, "delay", lambda *_: 60.0)
+        await store.wait_for_turn()
+
+
+async def test_a_store_without_other_nodes_has_no_turns(etcd: EtcdProcess) -> None:
+    async with opened(_url(etcd)) as store:
+        await store.commit([change("a")], (await current_snapshot(store)).revision)
+        await store.wait_for_turn()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from adsum.stores.sqlite import file, file_thread, fold, journal_entry
+from adsum.stores.sqlite import file, file_thread, fold, journal_entry, write_ahead_log
 
 SMALL_BOUNDS: Final[tuple[tuple[object, str, float], ...]] = (
     (fold, "FOLD_FROM_FACTS", 8),
@@ -13,7 +13,8 @@ SMALL_BOUNDS: Final[tuple[tuple[object, str, float], ...]] = (
     (fold, "MAX_UNFOLDED_FACTS", 60),
     (fold, "MAX_SLICE_ROWS", 3),
     (file, "MAX_WAL_BYTES", 64 * 1024),
-    (file, "MAX_WAL_BYTES_UNDER_LOAD", 256 * 1024),
+    (write_ahead_log, "MAX_WAL_BYTES", 64 * 1024),
+    (write_ahead_log, "MAX_WAL_BYTES_UNDER_LOAD", 256 * 1024),
     (file_thread, "IDLE_SECONDS", 0.0),
     (journal_entry, "COMPRESS_FROM_BYTES", 700),
 )

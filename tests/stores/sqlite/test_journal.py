@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -26,6 +28,7 @@ from adsum.core.provenance import Cause, Provenance
 from adsum.stores.record_decoder import RecordDecoder, decode_change, decode_document
 from adsum.stores.sqlite import SqliteStore, fold
 from adsum.stores.sqlite.file import BatchWrite, SqliteFile
+from adsum.stores.sqlite.fold import JournalFolding
 from adsum.stores.sqlite.journal_entry import COMPRESS_FROM_BYTES, NULL, JournalEntry, decode_entry, encode_entry
 from tests.stores.sqlite.small_bounds import use_small_bounds
 from tests.stores.support import change, current_listings, current_snapshot, put_route, withdraw_route
@@ -258,7 +261,7 @@ def test_a_crash_after_any_statement_loses_nothing(
     acknowledged = 0
 
     def copy() -> None:
-        if rng.random() < 0.15:
+        if rng.random() < 0.08:
             copies.append((tmp_path / f"crash-{len(copies)}" / "adsum.db", acknowledged))
             copy_as_if_killed(path, copies[-1][0])
 
@@ -272,7 +275,7 @@ def test_a_crash_after_any_statement_loses_nothing(
                 acknowledged = n + 1
                 for _ in range(rng.randrange(4)):
                     file.maintain(idle=rng.random() < 0.7)
-    assert len(copies) > 30
+    assert len(copies) > 15
     for crashed, at_least in copies:
         with opened(crashed) as file:
             revision = file.revision
@@ -357,6 +360,27 @@ def test_a_file_that_another_program_folded_is_read_anew(path: Path, monkeypatch
         edit(path, "UPDATE meta SET revision = 1, checksum = 0")
         with pytest.raises(StoreUnavailable, match=f"{path}: another program wrote to it"):
             file.write([BatchWrite([change("o2")], 1)])
+
+
+async def test_a_store_folds_its_journal_while_it_is_idle(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_bounds(monkeypatch.setattr)
+    folded, fold_slice = threading.Event(), JournalFolding.fold_slice
+
+    def fold_and_look(self: JournalFolding) -> None:
+        fold_slice(self)
+        if not self.is_due:
+            folded.set()
+
+    monkeypatch.setattr(JournalFolding, "fold_slice", fold_and_look)
+    store = SqliteStore(path)
+    await store.open()
+    for n in range(20):
+        await store.commit([change(f"o{n}")], n)
+    await asyncio.to_thread(folded.wait, 20.0)
+    assert count(path, "listings") > 0
+    assert [found.revision for found in await store.history(None, None, 99)] == list(range(20, 0, -1))
+    assert len(current_listings(await current_snapshot(store))) == 20
+    await store.close()
 
 
 async def test_the_bounds_of_history_hold_while_it_is_in_the_journal(

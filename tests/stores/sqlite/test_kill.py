@@ -21,9 +21,9 @@ KILLS = 10
 
 
 @contextmanager
-def writer(url: str) -> Iterator[subprocess.Popen[str]]:
+def writer(url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A process that commits for ever. It is killed at the end of the block, if it still runs."""
-    command = [sys.executable, "-m", "tests.stores.writer_process", url]
+    command = [sys.executable, "-m", "tests.stores.writer_process", url, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
@@ -33,11 +33,14 @@ def writer(url: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-async def test_a_killed_daemon_loses_no_acknowledged_commit_and_leaves_none_half_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["small"]], ids=["as it is", "while the journal is folded"])
+async def test_a_killed_daemon_loses_no_acknowledged_commit_and_leaves_none_half_written(
+    tmp_path: Path, options: list[str]
+) -> None:
     url, rng = f"sqlite:///{tmp_path}/adsum.db", random.Random(7)
     found = 0
     for _ in range(KILLS):
-        with writer(url) as process:
+        with writer(url, *options) as process:
             assert process.stdout is not None
             for _ in range(rng.randrange(800)):
                 process.stdout.readline()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import random
 import resource
 import sqlite3
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
@@ -19,10 +21,13 @@ from adsum.core.catalog.changes import MAX_HISTORY_PER_SERVICE, Change
 from adsum.core.errors import Invalid, StoreConflict, StoreOpenFailed, StoreUnavailable
 from adsum.core.model import Key
 from adsum.core.provenance import Cause, Provenance
-from adsum.stores.sqlite import SqliteStore, file, schema
+from adsum.stores.sqlite import SqliteStore, rows, schema, write_ahead_log
+from adsum.stores.sqlite.backup import back_up
 from adsum.stores.sqlite.file import SqliteFile
 from adsum.stores.sqlite.history_table import TRIM_SLACK_CHANGES
 from adsum.stores.sqlite.journal import Journal, JournalRow
+from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
+from tests.compatibility.archive import SQLITE
 from tests.stores.support import change, current_listings, current_snapshot, open_follower, put_route
 
 
@@ -306,7 +311,15 @@ async def test_a_file_of_the_second_version_knows_the_services_in_its_history(pa
         for table in schema.CHECKSUM_COLUMNS
         if table not in ("departures", "edits", "journal")
     ]
-    edit(path, "DROP TABLE journal", "DROP TABLE edits", "DROP TABLE departures", *bare, "PRAGMA user_version = 2")
+    edit(
+        path,
+        "ALTER TABLE meta DROP COLUMN copy",
+        "DROP TABLE journal",
+        "DROP TABLE edits",
+        "DROP TABLE departures",
+        *bare,
+        "PRAGMA user_version = 2",
+    )
     async with opened(path) as store:
         assert set((await current_snapshot(store)).services) == {"orders"}
 
@@ -344,7 +357,7 @@ async def test_commits_that_wait_are_written_in_one_transaction(path: Path, monk
     monkeypatch.setattr(SqliteFile, "_write", counting)
     async with opened(path) as store:
         await asyncio.gather(*(store.commit([change("o1", n + 1)], n) for n in range(100)))
-        assert len(transactions) <= 10
+        assert len(transactions) < 30
         assert [recorded.revision for recorded in await store.history(None, None, 200)] == list(range(100, 0, -1))
 
 
@@ -534,14 +547,80 @@ async def test_a_backup_copied_beside_the_log_of_another_file_is_refused_and_not
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
 
-async def test_a_crash_while_the_log_is_copied_is_not_taken_for_a_replaced_file(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("further_commits", [0, 1])
+async def test_a_backup_beside_a_log_that_was_copied_is_refused(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further_commits: int
+) -> None:
+    monkeypatch.setattr(write_ahead_log, "MAX_WAL_BYTES_UNDER_LOAD", 8_000)  # Each commit is copied.
     crashed = tmp_path / "crashed" / "adsum.db"
     async with opened(path) as store:
         await store.commit([change("o1")], 0)
-        # The log is copied, and the daemon dies before it saves the progress of the file.
-        store._file._save_progress(0, 1)
-        edit(path, "PRAGMA wal_checkpoint(PASSIVE)")
+        await store.history(None, None, 1)
+        back_up(path, tmp_path / "backup.db")
+        for n in range(further_commits):
+            await store.commit([change("o2")], 1 + n)
+            await store.history(None, None, 1)
         copy_as_if_killed(path, crashed)
+    assert contents(crashed.with_name("adsum.db-wal")), "SQLite would apply this log"
+    replace(crashed, contents(tmp_path / "backup.db"))
+    assert "belongs to the replaced file" in await refusal(crashed)
+
+
+def prepare_crashed_file_of_schema_5(path: Path) -> None:
+    """Makes the file that Adsum 0.2.0 leaves if it is killed: the last revision is only in the log."""
+    writing = path.with_name("writing.db")
+    writing.write_bytes(gzip.decompress((SQLITE / "0.2.0.db.gz").read_bytes()))
+    with closing(sqlite3.connect(writing, isolation_level=None)) as db:
+        db.create_function("checksum", -1, rows.checksum, deterministic=True)
+        db.execute("PRAGMA journal_mode = WAL")
+        epoch, revision = db.execute("SELECT epoch, revision FROM meta").fetchone()
+        db.execute("UPDATE meta SET revision = revision + 1, checksum = checksum(epoch, revision + 1)")
+        for ending in ("", "-wal"):
+            path.with_name(path.name + ending).write_bytes(writing.with_name(writing.name + ending).read_bytes())
+    progress = f"{epoch} {revision + 1} {revision} {revision}"
+    path.with_name(path.name + ".lock").write_text(f"1\n{progress}\n".ljust(256))
+
+
+async def test_a_file_that_a_killed_registry_of_an_earlier_version_left_is_migrated(path: Path) -> None:
+    prepare_crashed_file_of_schema_5(path)
+    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as main:
+        epoch, revision = main.execute("SELECT epoch, revision FROM meta").fetchone()
+    async with opened(path) as store:
+        snapshot = await current_snapshot(store)
+        assert (snapshot.epoch, snapshot.revision) == (epoch, revision + 1)
+
+
+async def test_a_file_beside_the_log_of_an_earlier_version_is_refused_and_not_changed(path: Path) -> None:
+    prepare_crashed_file_of_schema_5(path)
+    with closing(sqlite3.connect(path.with_name("other.db"), isolation_level=None)) as other:
+        for statement in (*schema.MIGRATIONS[0], "PRAGMA user_version = 1"):
+            other.execute(statement)
+    replace(path, contents(path.with_name("other.db")))
+    before = contents(path)
+    assert "belongs to the replaced file" in await refusal(path)
+    assert contents(path) == before
+
+
+async def test_a_crash_while_the_log_is_copied_is_not_taken_for_a_replaced_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed = tmp_path / "crashed" / "adsum.db"
+    save = FileLock.save
+
+    def save_before_a_copy(self: FileLock, progress: DatabaseProgress, *, durable: bool = False) -> None:
+        if durable:
+            save(self, progress, durable=True)
+
+    async with opened(path) as store:
+        # The log is copied, and the daemon dies before it saves the progress of the file.
+        monkeypatch.setattr(FileLock, "save", save_before_a_copy)
+        monkeypatch.setattr(write_ahead_log, "MAX_WAL_BYTES_UNDER_LOAD", 0)
+        await store.commit([change("o1")], 0)
+        await store.history(None, None, 1)
+        copy_as_if_killed(path, crashed)
+    monkeypatch.undo()
+    with closing(sqlite3.connect(f"file:{crashed}?immutable=1", uri=True)) as main:
+        assert main.execute("SELECT revision FROM journal").fetchone() == (1,), "the log was copied"
     async with opened(crashed) as store:
         assert {key.id for key in current_listings(await current_snapshot(store))} == {"o1"}
 
@@ -637,6 +716,38 @@ async def test_a_disk_that_cannot_be_written_and_its_recovery_are_noticed(path: 
     await store.close()
 
 
+async def test_a_check_just_before_a_commit_gives_followers_no_new_full_state(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, has_begun, may_end = TickingClock(), threading.Event(), threading.Event()
+    check = SqliteFile.check_writable
+
+    def slow_check(self: SqliteFile, *, write: bool) -> None:
+        has_begun.set()
+        assert may_end.wait(20.0)
+        check(self, write=write)
+
+    monkeypatch.setattr(SqliteFile, "check_writable", slow_check)
+    store = SqliteStore(path, clock=clock)
+    await store.open()
+    async with open_follower(store) as follower:
+        await follower.next()
+        checked = asyncio.create_task(clock.tick(2.0))
+        while not has_begun.is_set():
+            await asyncio.sleep(0)
+        committed = asyncio.create_task(store.commit([change("o1")], 0))
+        await asyncio.sleep(0)
+        may_end.set()
+        with closing(sqlite3.connect(path)) as reader:
+            while reader.execute("SELECT count(*) FROM journal").fetchone() != (1,):
+                pass  # Both are done before the event loop hears of either.
+        await asyncio.gather(committed, checked)
+        await store.commit([change("o2")], 1)
+        await follower.reach(2)
+        assert follower.full_states == 1
+    await store.close()
+
+
 def remove(path: Path) -> None:
     path.unlink()
 
@@ -698,7 +809,7 @@ async def test_a_flipped_bit_never_changes_a_listing(path: Path) -> None:
     [
         "UPDATE meta SET epoch = 5",
         "UPDATE meta SET revision = 7",
-        "INSERT INTO meta VALUES ('x', 1, 2)",
+        "INSERT INTO meta VALUES ('x', 1, 2, 0)",
         "UPDATE listings SET body = replace(CAST(body AS TEXT), '127.0.0.1', '127.0.0.9')",
         "UPDATE departures SET revision = 9",
     ],
@@ -729,7 +840,7 @@ async def test_no_lock_is_created_beside_the_target_of_a_link_to_another_file(pa
 
 
 async def test_a_long_log_is_emptied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "MAX_WAL_BYTES", 100_000)
+    monkeypatch.setattr(write_ahead_log, "MAX_WAL_BYTES_UNDER_LOAD", 100_000)
     async with opened(path) as store:
         longest = 0
         for n in range(40):

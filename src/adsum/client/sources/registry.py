@@ -21,7 +21,7 @@ from adsum.client.local_address import LOOPBACK, default_address, outbound_addre
 from adsum.client.native.api import RegistryApi
 from adsum.client.native.hedged_requests import HEDGE_DELAY
 from adsum.client.native.request_sender import REQUEST_TIMEOUT
-from adsum.client.native.watching.joint_watch import RegistryAccess
+from adsum.client.native.watching.registry_access import RegistryAccess
 from adsum.client.native.watching.watch_pool import WatchPool
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.ports import Clock

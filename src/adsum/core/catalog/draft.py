@@ -77,7 +77,7 @@ class Draft:
         return self._listed[service] if service in self._listed else self._snapshot.listed_count(service)
 
     def listings_at(self, host_port: HostPort) -> list[Listing]:
-        listed, arrived = self._snapshot.address_index.keys_at(host_port), self._arrivals.get(host_port, ())
+        listed, arrived = self._snapshot.address_index.candidates(host_port), self._arrivals.get(host_port, ())
         if not listed and not arrived:
             return []
         found = (self.find(key) for key in dict.fromkeys((*listed, *arrived)))

@@ -5,7 +5,7 @@ A new snapshot costs what changed: it shares the services that a batch does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from types import MappingProxyType
@@ -116,7 +116,8 @@ class Snapshot:
 
     def listings_at(self, host_port: HostPort) -> list[Listing]:
         """Returns the listings of all services at the address and port."""
-        return [listing for key in self.address_index.keys_at(host_port) if (listing := self.find(key)) is not None]
+        found = map(self.find, self.address_index.candidates(host_port))
+        return [listing for listing in found if listing is not None and listing.instance.host_port == host_port]
 
     def apply(self, batch: Batch) -> Snapshot:
         """Returns the snapshot after `batch`. A batch at or before this revision changes nothing."""
@@ -184,7 +185,7 @@ class Snapshot:
         )
 
     def _after(
-        self, name: str, revision: int, changes: Iterable[Change], gone: list[ServiceSnapshot]
+        self, name: str, revision: int, changes: Sequence[Change], gone: list[ServiceSnapshot]
     ) -> ServiceSnapshot | None:
         """Returns the service after these changes of one batch, some of which forget it; None if the last one does.
 

@@ -94,7 +94,7 @@ class Native:
         renewals = LeaseRenewals(registry, keeper, others)
         self.fast_path: FastPath = BriefRequests(
             ServiceReads(registry, pages),
-            BriefRenewals(registry, keeper, renewals, access),
+            BriefRenewals(registry, keeper, others, renewals, access),
             BriefRegistrations(
                 registry,
                 renewals,

@@ -22,6 +22,12 @@ JSON_HEADERS: Final = (JSON, NO_STORE)
 BODY_PIECE_BYTES: Final = 64 * 1024
 """Bytes of a body that the server gets at a time. A longer body follows in pieces as the client reads it: a client that
 does not read makes the server hold one piece, and not a copy of the page."""
+MAX_JOINED_BYTES: Final = 8 * 1024
+"""Bytes of a piece that is joined with those beside it. A longer one is sent by itself, unless a short one precedes it:
+then it costs less to copy both than to send twice."""
+
+
+Piece = bytes | memoryview
 
 
 class PiecedBody:
@@ -29,7 +35,7 @@ class PiecedBody:
 
     __slots__ = ("_size", "pieces")
 
-    def __init__(self, pieces: Sequence[bytes]) -> None:
+    def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = pieces
         self._size = sum(map(len, pieces))
 
@@ -40,15 +46,15 @@ class PiecedBody:
     def __bytes__(self) -> bytes:
         return b"".join(self.pieces)
 
-    def parts(self) -> Iterator[bytes | memoryview]:
-        """Yields the body in parts of at most `BODY_PIECE_BYTES`; short pieces are joined."""
-        short: list[bytes] = []
+    def parts(self) -> Iterator[Piece]:
+        """Yields the body in parts of at most `BODY_PIECE_BYTES`. Short pieces are joined, long ones are not copied."""
+        short: list[Piece] = []
         size = 0
         for piece in self.pieces:
             if short and size + len(piece) > BODY_PIECE_BYTES:
                 yield b"".join(short)
                 short, size = [], 0
-            if len(piece) > BODY_PIECE_BYTES:
+            if not short and len(piece) > MAX_JOINED_BYTES:
                 yield from _slices(piece)
             else:
                 short.append(piece)
@@ -57,7 +63,7 @@ class PiecedBody:
             yield b"".join(short)
 
 
-def _slices(body: bytes) -> Iterator[memoryview]:
+def _slices(body: Piece) -> Iterator[memoryview]:
     view = memoryview(body)
     for start in range(0, len(view), BODY_PIECE_BYTES):
         yield view[start : start + BODY_PIECE_BYTES]

@@ -10,6 +10,7 @@ from adsum.consumers import AckQuery, ConsumerHints
 from adsum.core.model import Key, Listing, Outcome
 from adsum.core.nodes.sharding import Peer
 from adsum.peers.issuing_peers import ForwardedReply, NoIssuingNode
+from adsum.peers.peers import SettleLeases
 
 AddressCheck = Callable[[str], None]
 """Raises `Invalid`, with the field `address`, for an address that no instance may have."""
@@ -53,6 +54,10 @@ class OtherNodes(Protocol):
         """
         ...
 
+    def submit_renewals(self, peer: Peer, leases: Sequence[wire.LeaseBody], settle: SettleLeases) -> None:
+        """Has one node renew leases as `renew` does, and calls `settle` once, now or later."""
+        ...
+
     async def wait_for_acknowledgements(
         self, query_here: AckQuery, service: str, revision: int, wait: float
     ) -> wire.AcknowledgementReport:
@@ -81,6 +86,9 @@ class NoOtherNodes:
 
     async def renew(self, peers: Sequence[Peer], leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
         return []
+
+    def submit_renewals(self, peer: Peer, leases: Sequence[wire.LeaseBody], settle: SettleLeases) -> None:
+        settle([])
 
     async def wait_for_acknowledgements(
         self, query_here: AckQuery, service: str, revision: int, wait: float

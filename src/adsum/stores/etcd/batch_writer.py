@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -62,10 +62,12 @@ class BatchWriter:
         base: CatalogPosition,
         number: int,
         parts: int,
+        note_head: Callable[[Head], None],
     ) -> CatalogPosition:
         """Writes part `number` of `parts` in one transaction, if the catalog is still at `base`.
 
-        Returns the new position. Raises `StoreConflict` and `StoreUnavailable`.
+        Calls `note_head` before, since the watch may be faster than the answer. Returns the new position. Raises
+        `StoreConflict` and `StoreUnavailable`.
         """
         counts = {service: len(logged) for service, logged in part.log.items()}
         head = Head(
@@ -77,7 +79,9 @@ class BatchWriter:
             number,
             parts,
             part.deletions,
+            membership.id if membership is not None else "",
         )
+        note_head(head)
         operations: list[Put | Delete] = [Put(self._layout.head, msgspec.json.encode(head)), *part.operations]
         for service, logged in part.log.items():
             key = self._layout.log_key(head.basis, service, len(logged))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from random import Random
 from typing import Final
 
@@ -23,6 +23,7 @@ from adsum.outage_log import OutageLog
 from adsum.ports import Clock
 from adsum.stores.etcd.catalog_decoder import CatalogDecoder, CatalogPosition, decode_head
 from adsum.stores.etcd.layout import Head, Layout
+from adsum.stores.etcd.own_batches import OwnBatches
 
 BATCH_PARTS_TIMEOUT: Final = 2.0
 """Seconds that the later parts of a batch may take. Then its writer counts as dead, and the parts are published."""
@@ -63,6 +64,8 @@ class CatalogFollower:
         self._must_verify_history = False
         self._next_revision = 1
         """The revision from which on the watch continues."""
+        self.own_batches = OwnBatches()
+        """The batches of this node that the watch has not delivered yet."""
         self.position: CatalogPosition | None = None
         """The position of the catalog as far as it is known; None before it was read."""
         self.trouble = ""
@@ -114,6 +117,12 @@ class CatalogFollower:
         except TimeoutError:
             return False
         return True
+
+    async def wait_for_batch(self, timeout: float) -> None:
+        """Returns when the catalog moves, or after `timeout` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._moved.wait()
 
     def _set_position(self, position: CatalogPosition) -> None:
         self.position = position
@@ -188,7 +197,8 @@ class CatalogFollower:
 
     def _publish_batch(self, head: Head | None, head_revision: int) -> None:
         parts, self._parts = self._parts, []
-        batch = self._decoder.batch(parts)
+        own = self.own_batches.take(head, parts[-1].revision) if head is not None and len(parts) == 1 else None
+        batch = own if own is not None else self._decoder.batch(parts)
         before = self.position
         if head is not None:
             position = CatalogPosition(batch.revision, head_revision, head)

@@ -61,6 +61,8 @@ class Head(Struct, frozen=True, omit_defaults=True):
     """The number of parts of a batch that is too large for one transaction. Followers wait for the last part."""
     gone: dict[str, ProvenanceRecord] = {}
     """Path below `catalog` of each deleted key → the provenance of the deletion."""
+    writer: str = ""
+    """The id of the node that wrote it; "" if an earlier version did."""
     format: int = FORMAT_VERSION
 
 
@@ -265,8 +267,7 @@ class Layout:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fact:
+class _Fact(Struct, frozen=True):
     """The operations of one change or of all edits of one document, which belong into one transaction."""
 
     operation: Put | Delete | None

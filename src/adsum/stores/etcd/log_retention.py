@@ -36,11 +36,13 @@ class LogRetention:
     def add(self, head: Head) -> None:
         """Adds the entries of a batch, given its head. A batch that is known already changes nothing."""
         counts = head.logged or ({"": head.count} if head.count else {})
-        keys = sorted(self._layout.log_key(head.basis, service, count) for service, count in counts.items())
-        if head.basis and keys and keys[0] > self._newest:
-            for key in keys:
-                self._retention.add(*self._entry(key))
-            self._newest = keys[-1]
+        entries = sorted(
+            (self._layout.log_key(head.basis, service, count), service, count) for service, count in counts.items()
+        )
+        if head.basis and entries and entries[0][0] > self._newest:
+            for key, service, count in entries:
+                self._retention.add(service, key, count)
+            self._newest = entries[-1][0]
 
     def trim(self) -> list[bytes]:
         """Removes and returns the keys to delete now; none until the log exceeds its bounds by the slack."""

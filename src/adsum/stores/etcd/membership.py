@@ -2,6 +2,7 @@
 
     PREFIX/cluster/nodes/NODE       a live node, under its lease
     PREFIX/cluster/keepers/SHARD    the node that keeps the shard, under that node's lease
+    PREFIX/cluster/turns/NODE       written when a node requests a turn to write, under its lease: see `write_turns`
 
 Every shard belongs to one of the live nodes. That node claims it by a write that succeeds only if no node keeps the
 shard. A node first releases shards that belong to another node by now. If a node dies, or does not reach etcd for
@@ -14,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import aclosing, suppress
 from random import Random
 from typing import Final
 
@@ -72,6 +73,7 @@ class EtcdMembership:
         self._cluster_prefix = prefix + b"cluster/"
         self._nodes_prefix = self._cluster_prefix + b"nodes/"
         self._keepers_prefix = self._cluster_prefix + b"keepers/"
+        self._turns_prefix = self._cluster_prefix + b"turns/"
         self._self = Peer(secrets.token_hex(8), name)
         self._clock = clock
         self._rng = rng
@@ -90,6 +92,8 @@ class EtcdMembership:
         """Shard → id of the node that keeps it."""
         self._url_problems = UrlProblems(ADDRESS_WARNING_DELAY)
         self._kept: Set[int] = _NO_SHARDS
+        self.on_turn_requested: Callable[[str], None] = lambda _: None
+        """Called with the id of each node that requests a turn, this one included."""
 
     def advertise(self, url: str) -> None:
         self._self = Peer(self._self.id, self._self.name, url)
@@ -162,6 +166,13 @@ class EtcdMembership:
         except TimeoutError:
             raise StoreUnavailable(f"etcd grants this node no session within {JOIN_TIMEOUT:g} s") from None
 
+    async def request_turn(self) -> None:
+        """Requests that other nodes leave the next write to this one. If etcd does not take it, nothing happens."""
+        session = self._session
+        if session is not None and session.is_held:
+            with suppress(EtcdError):
+                await self._etcd.put(self._turns_prefix + self._self.id.encode(), b"", session.lease)
+
     async def close(self) -> None:
         """Leaves the cluster, so that other nodes take over the shards at once; idempotent."""
         tasks, self._tasks = self._tasks, []
@@ -220,8 +231,11 @@ class EtcdMembership:
                     raise _MustReload(watch_event.reason)
                 if not isinstance(watch_event, WatchProgress):
                     for event in watch_event.events:
-                        self._apply(event.key, event.key_value)
-                    self._changed.set()
+                        if event.key.startswith(self._turns_prefix):
+                            self._apply_request(event.key, event.key_value)
+                        else:
+                            self._apply(event.key, event.key_value)
+                            self._changed.set()
                 backoff.reset()
 
     def _apply(self, key: bytes, key_value: KeyValue | None) -> None:
@@ -232,6 +246,10 @@ class EtcdMembership:
                 self._keepers.pop(int(number), None)
             else:
                 self._keepers[int(number)] = key_value.value.decode(errors="replace")
+
+    def _apply_request(self, key: bytes, key_value: KeyValue | None) -> None:
+        if key_value is not None:
+            self.on_turn_requested(key.removeprefix(self._turns_prefix).decode(errors="replace"))
 
     def _apply_node(self, id: str, key_value: KeyValue | None) -> None:
         before = self._live.pop(id, None)

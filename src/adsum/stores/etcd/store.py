@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from random import Random
+from time import monotonic
 from typing import Final, TypeVar
 
 from adsum.clock import SystemClock
@@ -28,11 +29,16 @@ from adsum.stores.etcd.edit_history import EditHistory
 from adsum.stores.etcd.health_probe import EtcdHealthProbe
 from adsum.stores.etcd.layout import Head, Layout
 from adsum.stores.etcd.membership import EtcdMembership
+from adsum.stores.etcd.write_turns import WriteTurns
 
 OPEN_TIMEOUT: Final = 10.0
 """Seconds within which etcd must answer when a node starts. Then the node ends with an error."""
 CATCH_UP_TIMEOUT: Final = 1.0
 """Seconds that a commit waits until this node has read the revision that the commit was decided on."""
+CONFLICTS_BEFORE_REQUEST: Final = 2
+"""Conflicts in a row after which a node requests a turn."""
+MAX_TURN_WAIT: Final = 0.5
+"""Seconds that a node leaves the store to others. Then it writes in any case."""
 LOG_PAGE_SIZE: Final = 200
 """Entries of the log that are read at a time."""
 RETRY_PAUSE: Final = 0.5
@@ -58,6 +64,9 @@ class EtcdStore:
         self._decoder = CatalogDecoder(self._layout)
         self._writer = BatchWriter(self._layout)
         self._edits = EditHistory(self._layout)
+        self._turns = WriteTurns()
+        self._conflicts = 0
+        """The commits that other nodes came before, since the last one that succeeded."""
         self._feed = BatchFeed(self._full_state)
         self._was_read = False
         self._write_lock = asyncio.Lock()
@@ -68,7 +77,11 @@ class EtcdStore:
 
     def join(self, name: str) -> EtcdMembership:
         self._membership = EtcdMembership(self._layout.prefix, name, self._clock, self._rng)
+        self._membership.on_turn_requested = self._on_turn_requested
         return self._membership
+
+    def _on_turn_requested(self, node: str) -> None:
+        self._turns.note_request(node, monotonic())
 
     @classmethod
     def from_url(cls, url: str) -> EtcdStore:
@@ -122,17 +135,35 @@ class EtcdStore:
             raise StoreOpenFailed(f"can't use {self.address}: {error}") from None
 
     async def commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit] = ()) -> int:
+        try:
+            revision = await self._commit(changes, base_revision, edits)
+        except StoreConflict:
+            self._conflicts += 1
+            if self._conflicts >= CONFLICTS_BEFORE_REQUEST and self._membership is not None:
+                await self._membership.request_turn()
+            raise
+        self._conflicts = 0
+        return revision
+
+    async def _commit(self, changes: Sequence[Change], base_revision: int, edits: Sequence[Edit]) -> int:
         arguments = (changes, edits, base_revision)
         many = len(edits) > MAX_EDITS_ON_EVENT_LOOP
         parts = await asyncio.to_thread(self._layout.parts, *arguments) if many else self._layout.parts(*arguments)
         async with self._write_lock:
             follower, etcd = self._open_follower, self._open_etcd
             position = await self._position_at(base_revision, follower)
+
+            def note_head(head: Head) -> None:
+                if head.parts == 1 and not edits:
+                    follower.own_batches.add(head.batch, changes)
+
             if not self._writer.log_retention.is_loaded:
                 await _available(self._writer.load_log(etcd))
             for number, part in enumerate(parts, 1):
                 try:
-                    position = await self._writer.write_part(etcd, self._membership, part, position, number, len(parts))
+                    position = await self._writer.write_part(
+                        etcd, self._membership, part, position, number, len(parts), note_head
+                    )
                     follower.advance(position)
                 except (StoreConflict, StoreUnavailable) as error:
                     if number == 1:
@@ -141,7 +172,17 @@ class EtcdStore:
             if edits:
                 await self._edits.trim_after_write(len(edits), etcd)
             await self._writer.trim_log(etcd)
+        self._turns.note_batch(position.head.writer, position.revision, monotonic())
         return position.revision
+
+    async def wait_for_turn(self) -> None:
+        membership, follower = self._membership, self._follower
+        if membership is None or follower is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_TURN_WAIT):
+                while (delay := self._turns.delay(membership.id, monotonic())) > 0:
+                    await follower.wait_for_batch(delay)
 
     async def confirm(self, base_revision: int) -> None:
         position = await self._position_at(base_revision, self._open_follower)
@@ -185,9 +226,12 @@ class EtcdStore:
 
     def _on_batch(self, batch: Batch, heads: Sequence[Head]) -> None:
         self._writer.follow(batch, heads)
+        if heads:
+            self._turns.note_batch(heads[-1].writer, batch.revision, monotonic())
         self._feed.publish(batch)
 
     def _on_resync(self) -> None:
+        self._turns = WriteTurns()  # The revisions may be those of another history.
         self._writer.log_retention.is_loaded = False
         self._feed.resync()
 

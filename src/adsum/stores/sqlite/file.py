@@ -29,13 +29,8 @@ from adsum.stores.sqlite.lock import DatabaseProgress, FileLock
 from adsum.stores.sqlite.opening import create_folder, must_be_a_database, must_own_its_log
 from adsum.stores.sqlite.row_decoder import REMEDY
 from adsum.stores.sqlite.rows import checksum, has_valid_checksum
+from adsum.stores.sqlite.write_ahead_log import BUSY_TIMEOUT, MAX_WAL_BYTES, WriteAheadLog, log_size
 
-MAX_WAL_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of the write-ahead log, about. Past it the log is copied into the main file while no commit waits."""
-MAX_WAL_BYTES_UNDER_LOAD: Final = 16 * 1024 * 1024
-"""Bytes of the write-ahead log, about. Past it the log is copied even if the next commit has to wait."""
-BUSY_TIMEOUT: Final = 5.0
-"""Seconds that a write waits while another program locks the file. Then the write fails."""
 MAX_REVISION: Final = 2**63 - 1
 """`DatabaseProgress.highest` while the revision of the main file is not known."""
 
@@ -74,9 +69,6 @@ class SqliteFile:
         self._opened: os.stat_result | None = None
         self._must_reload = True
         """True until the file was read, and after a failed write that may have changed it: then it must be read."""
-        self._log_bytes = 0
-        """About how much was written to the write-ahead log since it was last copied. The log itself never shrinks
-        while it is in use: overwriting it costs less than appending to it."""
         self._last_facts = 0
         """The number of facts in the latest write."""
 
@@ -112,7 +104,7 @@ class SqliteFile:
             # Only the owner may read it: checks may hold secrets. SQLite gives its other files the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._opened = self.path.stat()
-            if self._log_size() and saved is not None and saved.highest != MAX_REVISION:
+            if log_size(self.path) and saved is not None and saved.highest != MAX_REVISION:
                 must_own_its_log(self.path, saved)
             elif saved is not None:
                 # If this process crashes before it reads the file, the next start must accept the log it finds.
@@ -123,9 +115,9 @@ class SqliteFile:
             self._journal = Journal(db)
             self._history = HistoryTable(db, self._journal)
             self._folding = JournalFolding(db, self._journal, self._history)
-            self._prepare(db, saved if self._opened.st_size else None)
+            self._prepare(db, lock, saved if self._opened.st_size else None)
 
-    def _prepare(self, db: sqlite3.Connection, saved: DatabaseProgress | None) -> None:
+    def _prepare(self, db: sqlite3.Connection, lock: FileLock, saved: DatabaseProgress | None) -> None:
         schema.migrate(db)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -134,6 +126,7 @@ class SqliteFile:
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"it is damaged: {verdict}")
         self._load_revision()
+        self._wal = WriteAheadLog(self.path, db, self._journal, lock)
         epoch = self._journal.epoch
         if saved is not None and saved.epoch and (epoch != saved.epoch or self.revision < saved.revision):
             _log.warning(
@@ -143,7 +136,7 @@ class SqliteFile:
             self._begin_epoch(db)
         elif self._new_epoch:
             self._begin_epoch(db)
-        self._copy_log("TRUNCATE")
+        self._wal.copy(empty=True)
 
     def _begin_epoch(self, db: sqlite3.Connection) -> None:
         epoch = secrets.token_hex(16)
@@ -161,34 +154,6 @@ class SqliteFile:
         self._journal.load(*rows[0][:2])
         self._folding.restart()
         self._must_reload = False
-
-    def _log_size(self) -> int:
-        """Returns the size of the write-ahead log in bytes."""
-        with suppress(FileNotFoundError):
-            return Path(f"{self.path}-wal").stat().st_size
-        return 0
-
-    def _copy_log(self, mode: str) -> None:
-        """Copies the log into the main file, unless a reader of the file prevents that. `TRUNCATE` also empties it."""
-        lowest = self._lock.progress.lowest if self._lock is not None and self._lock.progress is not None else 0
-        self._save_progress(lowest, self.revision, durable=True)
-        self._log_bytes = 0
-        self._db.execute("PRAGMA busy_timeout = 0")
-        try:
-            busy, length, copied = self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        except sqlite3.Error as error:
-            # Nothing is lost: all commits are in the log, which grows until a copy succeeds.
-            _log.warning("%s: its write-ahead log can't be copied into it: %s", self.path, error)
-            return
-        finally:
-            self._db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
-        if not busy and copied == length:
-            self._save_progress(self.revision, self.revision)
-
-    def _save_progress(self, lowest: int, highest: int, *, durable: bool = False) -> None:
-        if self._lock is not None:
-            progress = DatabaseProgress(self._journal.epoch, self.revision, lowest, highest)
-            self._lock.save(progress, durable=durable)
 
     def check_writable(self, *, write: bool) -> None:
         """Checks that the file is still at its path and, with `write`, that a transaction can be written.
@@ -260,7 +225,7 @@ class SqliteFile:
             if not self._journal.append(rows):
                 raise StoreUnavailable("another program wrote to it; the file is read anew")
         self._last_facts = sum(row[1] for row in rows)
-        self._log_bytes += sum(len(row[2]) + _ROW_LOG_BYTES for row in rows)
+        self._wal.written_bytes += sum(len(row[2]) + _ROW_LOG_BYTES for row in rows)
 
     @contextmanager
     def _reloading_after_errors(self) -> Iterator[None]:
@@ -284,28 +249,20 @@ class SqliteFile:
         if self._database is None or self._must_reload:
             return False
         try:
-            self._save_revision()
-            if self._log_bytes > (MAX_WAL_BYTES if idle else MAX_WAL_BYTES_UNDER_LOAD):
-                # A log that a reader has kept for long has grown: then it is emptied.
-                self._copy_log("TRUNCATE" if self._log_size() > 2 * MAX_WAL_BYTES_UNDER_LOAD else "PASSIVE")
+            self._wal.save_revision()
+            self._wal.copy_if_long(idle=idle)
             slices = int(self._folding.is_due) if idle else self._folding.slices_due(self._last_facts)
             self._last_facts = 0
             for _ in range(slices):
                 self._fold_slice()
         except (OSError, sqlite3.Error, StoreUnavailable) as error:
             _log.warning("%s: its journal can't be folded now, and grows: %s", self.path, error)
-        return self._folding.is_due or self._log_bytes > MAX_WAL_BYTES
-
-    def _save_revision(self) -> None:
-        """Saves the revision of the last commit in the lock file."""
-        progress = self._lock.progress if self._lock is not None else None
-        if progress is not None and progress.revision != self.revision:
-            self._save_progress(progress.lowest, progress.highest)
+        return self._folding.is_due or self._wal.written_bytes > MAX_WAL_BYTES
 
     def _fold_slice(self) -> None:
         with self._reloading_after_errors():
             self._folding.fold_slice()
-        self._log_bytes += _SLICE_LOG_BYTES
+        self._wal.written_bytes += _SLICE_LOG_BYTES
 
     def history(self, service: str | None, id: str | None, limit: int) -> list[RecordedChange]:
         """Returns the newest changes, newest first. Raises `StoreUnavailable` if a row can't be decoded."""
@@ -320,9 +277,8 @@ class SqliteFile:
         if self._database is not None and not self._must_reload:
             try:
                 self._folding.fold_all()
-                # Closing copies the log. A crash meanwhile must not be taken for a replaced file.
-                progress = self._lock.progress if self._lock is not None else None
-                self._save_progress(progress.lowest if progress is not None else 0, self.revision, durable=True)
+                # SQLite copies the log when it is closed. A crash meanwhile must not be taken for a replaced file.
+                self._wal.copy(empty=True)
             except (OSError, sqlite3.Error, StoreUnavailable) as error:
                 _log.warning("%s: its journal stays for the next start: %s", self.path, error)
         database, self._database = self._database, None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Final
 
 from adsum.core.catalog.changes import MAX_REMOVAL_REVISIONS
@@ -138,23 +137,23 @@ def _fold(db: sqlite3.Connection, journal: Journal, history: HistoryTable) -> It
         yield
     for statement, records in _record_statements(rows):
         for part in _slices(records):
-            with _unsynced(db):
+            with schema.unsynced_transaction(db):
                 db.executemany(statement, part)
             yield
     for statement, values in _short_statements(rows):
         for start in range(0, len(values), MAX_SLICE_ROWS):
-            with _unsynced(db):
+            with schema.unsynced_transaction(db):
                 db.executemany(statement, values[start : start + MAX_SLICE_ROWS])
             yield
     for history_rows in _slices(rows.history):
-        with _unsynced(db):
+        with schema.unsynced_transaction(db):
             history.insert(history_rows)
         yield
     for edit_rows in _slices(rows.edits):
-        with _unsynced(db):
+        with schema.unsynced_transaction(db):
             edits_table.insert(db, edit_rows)
         yield
-    with _unsynced(db):
+    with schema.unsynced_transaction(db):
         if any(rows.departures.values()):
             db.execute(_TRIM_DEPARTURES, (MAX_REMOVAL_REVISIONS,))
         moved = (revision, checksum(journal.epoch, revision), journal.epoch, journal.folded)
@@ -162,17 +161,6 @@ def _fold(db: sqlite3.Connection, journal: Journal, history: HistoryTable) -> It
             raise StoreUnavailable("another program wrote to it; the file is read anew")
         journal.delete_through(revision)
     journal.note_folded(revision, rows.facts, size)
-
-
-@contextmanager
-def _unsynced(db: sqlite3.Connection) -> Iterator[None]:
-    """Runs the block in one transaction that is not synced. The next commit of a batch syncs it too."""
-    db.execute("PRAGMA synchronous = NORMAL")
-    try:
-        with schema.transaction(db):
-            yield
-    finally:
-        db.execute("PRAGMA synchronous = FULL")
 
 
 def _record_statements(rows: TableRows) -> Iterator[tuple[str, Sequence[RecordRow]]]:

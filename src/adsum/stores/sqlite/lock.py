@@ -23,25 +23,30 @@ LOCK_FILE_BYTES: Final = 256
 class DatabaseProgress:
     """The last known epoch and revision of a database.
 
-    The main file alone, without the write-ahead log, was at a revision from `lowest` to `highest`. The two differ while
-    the log is being copied into the main file, and after a copy that a reader of the file held up.
+    `copies` and `highest` describe the main file alone, without the write-ahead log, to recognise another file in its
+    place. Whenever the log is copied into the main file, the file gets the random id of that copy. So it has one of the
+    ids in `copies`: that of the last copy, or that of one that is under way or was held up by a reader of the file. It
+    has no later revision than `highest`. Files of schemas before 6 have no such id; their revision is at least
+    `lowest`.
     """
 
     epoch: str
     revision: int
     lowest: int
     highest: int
+    copies: tuple[int, ...] = ()
 
     def encode(self) -> str:
-        return f"{self.epoch} {self.revision} {self.lowest} {self.highest}"
+        return " ".join(map(str, (self.epoch, self.revision, self.lowest, self.highest, *self.copies)))
 
     @staticmethod
     def parse(text: str) -> DatabaseProgress | None:
         """Returns the progress that `encode` wrote; None for any other text."""
         epoch, *numbers = text.split(" ")
-        if len(numbers) != 3 or not all(number.isascii() and number.isdigit() for number in numbers):
+        if not 3 <= len(numbers) <= 5 or not all(number.isascii() and number.isdigit() for number in numbers):
             return None
-        return DatabaseProgress(epoch, *map(int, numbers))
+        revision, lowest, highest, *copies = map(int, numbers)
+        return DatabaseProgress(epoch, revision, lowest, highest, tuple(copies))
 
 
 class FileLock:

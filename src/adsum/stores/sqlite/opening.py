@@ -6,10 +6,17 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from adsum.core.errors import StoreOpenFailed
 from adsum.stores.sqlite.lock import DatabaseProgress
+from adsum.stores.sqlite.rows import has_valid_checksum
+
+FIRST_VERSION_WITH_JOURNAL: Final = 6
+"""The first version of the schema with a journal and ids of copies."""
+
+_NEWEST: Final = "SELECT revision, facts, body, checksum FROM journal ORDER BY revision DESC LIMIT 1"
 
 
 def create_folder(folder: Path) -> None:
@@ -48,15 +55,27 @@ def must_own_its_log(path: Path, saved: DatabaseProgress) -> None:
     try:
         # SQLite ignores the log of a file that is opened as immutable.
         with closing(sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)) as main:
-            epoch, revision = main.execute("SELECT epoch, revision FROM meta").fetchone()
-            if main.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'journal'").fetchone()[0]:
-                (newest,) = main.execute("SELECT max(revision) FROM journal").fetchone()
-                revision = max(revision, newest or 0)
+            epoch, is_expected = _is_expected(main, saved)
     except (sqlite3.Error, TypeError):
         return  # A crash while the log was being copied leaves such a file. Applying the log repairs it.
-    if epoch != saved.epoch or not saved.lowest <= revision <= saved.highest:
+    if epoch != saved.epoch or not is_expected:
         log, index = (f"{path}{ending}" for ending in ("-wal", "-shm"))
         raise StoreOpenFailed(
             f"it was replaced, but {log} still exists and belongs to the replaced file. To use the new file as it "
             f"is, move {log} and {index} away; to restore a backup, use `adsum restore`"
         )
+
+
+def _is_expected(main: sqlite3.Connection, saved: DatabaseProgress) -> tuple[str, bool]:
+    """Returns the epoch of a main file, and whether it is the one that `saved` describes.
+
+    After a crash while the log was being copied, some pages are newer than others, so only what is in one row counts.
+    """
+    if main.execute("PRAGMA user_version").fetchone()[0] < FIRST_VERSION_WITH_JOURNAL:
+        epoch, revision = main.execute("SELECT epoch, revision FROM meta").fetchone()
+        return epoch, saved.lowest <= revision <= saved.highest
+    epoch, folded, copy = main.execute("SELECT epoch, revision, copy FROM meta").fetchone()
+    newest = main.execute(_NEWEST).fetchone()
+    if newest is not None and has_valid_checksum(newest):
+        folded = max(folded, newest[0])
+    return epoch, copy in saved.copies and folded <= saved.highest

@@ -99,6 +99,8 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
             body     BLOB NOT NULL,
             checksum INTEGER NOT NULL
         )""",
+        # The id of the last copy of the write-ahead log into the file: see `lock.DatabaseProgress`.
+        "ALTER TABLE meta ADD COLUMN copy INTEGER NOT NULL DEFAULT 0",
     ),
 )
 """The statements that turn a file of version n, the index, into one of version n + 1. Version 0 is an empty file.
@@ -140,6 +142,17 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def unsynced_transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Runs the block in one transaction that is not synced. A later commit, or a copy of the log, syncs it too."""
+    db.execute("PRAGMA synchronous = NORMAL")
+    try:
+        with transaction(db):
+            yield
+    finally:
+        db.execute("PRAGMA synchronous = FULL")
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

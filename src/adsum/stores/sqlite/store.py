@@ -135,6 +135,9 @@ class SqliteStore:
         self._thread.submit(partial(self._write_waiting, self._thread))
         return await commit.done
 
+    async def wait_for_turn(self) -> None:
+        """Returns at once: no other node writes."""
+
     async def confirm(self, base_revision: int) -> None:
         if self._thread is None:
             raise StoreUnavailable("the store is closed")
@@ -171,15 +174,19 @@ class SqliteStore:
         """Checks periodically that the file can be written. After a failure it writes, to notice the recovery."""
         while True:
             await self._clock.sleep(WRITABLE_CHECK_INTERVAL)
-            try:
-                self._resync_if_moved(await self._run(self._check_file))
-                self._set_trouble("")
-            except StoreUnavailable as error:
-                self._set_trouble(str(error))
+            if self._thread is not None:
+                self._thread.submit(partial(self._check_file, self._thread))
+                await self._thread.run(lambda: None)
 
-    def _check_file(self) -> int:
-        self._file.check_writable(write=bool(self._trouble))
-        return self._file.revision
+    def _check_file(self, thread: FileThread) -> None:
+        """A job of the file's thread."""
+        trouble = ""
+        try:
+            self._file.check_writable(write=bool(self._trouble))
+        except Exception as error:
+            trouble = str(self._translated(error))
+        # The event loop handles this in the order of the jobs. A task that it wakes may run after a later commit.
+        thread.notify(self._settle, [], [], trouble, self._file.revision)
 
     def _set_trouble(self, trouble: str) -> None:
         if trouble and not self._trouble:

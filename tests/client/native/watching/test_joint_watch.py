@@ -17,13 +17,8 @@ from adsum.client.native.api import RegistryApi
 from adsum.client.native.hedged_requests import HEDGE_DELAY
 from adsum.client.native.transport import TransportReply
 from adsum.client.native.watching.acknowledgements import MIN_RESEND_PAUSE
-from adsum.client.native.watching.joint_watch import (
-    MAX_AWAITED_CONNECT_PAUSE,
-    MAX_CONNECT_PAUSE,
-    MAX_STORE_AGE,
-    MIN_FAILOVER_INTERVAL,
-    RegistryAccess,
-)
+from adsum.client.native.watching.joint_watch import MAX_AWAITED_CONNECT_PAUSE, MAX_CONNECT_PAUSE
+from adsum.client.native.watching.registry_access import MAX_STORE_AGE, MIN_FAILOVER_INTERVAL, RegistryAccess
 from adsum.client.native.watching.watch_connection import FIRST_UPDATE_TIMEOUT
 from adsum.client.native.watching.watch_pool import WatchPool
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition

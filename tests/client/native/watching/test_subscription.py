@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.client.native.watching import subscription as subscription_module
-from adsum.client.native.watching.subscription import Inbox, ReceivedUpdate, Subscription, merge_updates
+from adsum.client.native.watching.subscription import Inbox, ReceivedUpdate, ServiceSubscription, merge_updates
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate
 from adsum.client.views.view_state import RevisionGap, UpdateEffect, ViewState
 from adsum.core.model import Status
@@ -126,7 +126,7 @@ def test_what_can_not_be_applied_after_an_update_is_not_merged_with_it(
 
 
 async def test_a_consumer_waits_for_the_next_event_and_then_for_the_error() -> None:
-    subscription = Subscription[str]("orders", lambda: None, None)
+    subscription = ServiceSubscription[str]("orders", lambda: None, None)
     wakes: list[str] = []
     subscription.on_taken = lambda: wakes.append("taken")
     waiting = asyncio.ensure_future(subscription.next())

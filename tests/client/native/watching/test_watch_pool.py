@@ -13,9 +13,11 @@ from adsum import wire
 from adsum.client.consumer_identity import ConsumerIdentity
 from adsum.client.errors import NodeUnreachable
 from adsum.client.native.api import RegistryApi
+from adsum.client.native.hedged_requests import HEDGE_DELAY
 from adsum.client.native.transport import TransportReply
 from adsum.client.native.watching.join_requests import MAX_JOIN_ATTEMPTS, MAX_RETRY_PAUSE
-from adsum.client.native.watching.joint_watch import MAX_CONNECT_PAUSE, RegistryAccess
+from adsum.client.native.watching.joint_watch import MAX_CONNECT_PAUSE
+from adsum.client.native.watching.registry_access import RegistryAccess
 from adsum.client.native.watching.watch_pool import WatchPool
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.core.liveness.heartbeats import DEFAULT_HEARTBEAT, MAX_FIRST_RETRY_DELAY, stale_after
@@ -335,6 +337,34 @@ async def test_a_join_that_fails_is_sent_again_and_the_consumer_learns_why_it_wa
     await fixture.send(joined("carts") + full_state("carts", "c") + synced_event(5))
     assert [ids(update) for update in carts.updates] == [["c"]]
     assert orders.lost == []
+
+
+async def test_a_node_that_does_not_answer_a_join_delays_the_service_by_half_a_second(fixture: PoolFixture) -> None:
+    orders, users = await fixture.start_both()
+    fixture.net.hanging.add(A)
+    carts = fixture.follow("carts")
+    await fixture.clock.advance(HEDGE_DELAY + MAX_FIRST_RETRY_DELAY + 0.01)
+    assert [stream.node for stream in fixture.open] == [A, B], "the old connection stays"
+    await fixture.send(opened(full=False, watch="w2") + synced_event(5), stream=1)
+    await fixture.send(joined("carts") + full_state("carts", "c") + synced_event(5), stream=1)
+    assert [stream.node for stream in fixture.open] == [B]
+    assert [ids(update) for update in carts.updates] == [["c"]]
+    assert (orders.lost, users.lost, carts.lost) == ([], [], [])
+
+
+async def test_services_of_a_connection_that_works_are_not_lost_when_another_one_can_not_be_opened(
+    fixture: PoolFixture,
+) -> None:
+    orders, users = await fixture.start_both()
+    fixture.net.hanging.add(A)
+    fixture.net.refusing.add(B)
+    carts = fixture.follow("carts")
+    for _ in range(16):
+        await fixture.send(synced_event(5))
+        await fixture.clock.advance(0.5)
+    assert (orders.lost, users.lost) == ([], [])
+    assert any("connection refused" in reason for reason in carts.lost)
+    assert len(orders.updates) > 10
 
 
 async def test_a_join_that_fails_several_times_leads_to_a_watch_of_its_own(fixture: PoolFixture) -> None:

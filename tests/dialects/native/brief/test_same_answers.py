@@ -206,6 +206,37 @@ def test_the_usual_requests_of_a_program_are_answered_by_the_fast_path() -> None
     assert _compare(usual) == len(usual)
 
 
+THEIRS = tuple({**CALLERS[2], **JSON}.items())
+FORWARDED = tuple({**CALLERS[0], **JSON, "adsum-forwarded-to": "n2"}.items())
+REGISTER = Step("PUT", f"{BASE}/orders/instances/i1", b'{"port": 80, "ttl": 10}', MINE)
+TEXT = tuple({**CALLERS[1], "content-type": "text/plain"}.items())
+REGISTER_UNKEPT = Step("PUT", f"{BASE}/unkept/instances/i1", b'{"port": 80, "ttl": 10}', MINE)
+RENEW_BODY = b'{"leases": [{"service": "orders", "id": "i1"}]}'
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "answered"),
+    [
+        (REGISTER, Step("POST", f"{BASE}/orders/instances/i1/renew", b"", THEIRS), 1),
+        (REGISTER, Step("POST", "/api/v1/renew", RENEW_BODY, THEIRS), 2),
+        (REGISTER, Step("POST", "/api/v1/renew", RENEW_BODY, FORWARDED), 1),
+        (REGISTER, Step("PUT", f"{BASE}/orders/instances/i1", b'{"port": 81}', THEIRS), 2),
+        (REGISTER, Step("PUT", f"{BASE}/users/instances/i1", b'{"port": 81}', MINE), 1),
+        (REGISTER, Step("POST", f"{BASE}/orders/instances/i2/renew", b"", MINE), 1),
+        (REGISTER, Step("POST", f"{BASE}/orders/instances/i1/renew?holder=h2", b"", MINE), 1),
+        (REGISTER, Step("GET", f"{BASE}/users", b"", MINE), 1),
+        (REGISTER_UNKEPT, Step("POST", f"{BASE}/unkept/instances/i1/renew", b"", MINE), 1),
+        (REGISTER_UNKEPT, Step("POST", "/api/v1/renew", RENEW_BODY.replace(b"orders", b"unkept"), MINE), 1),
+        (REGISTER_UNKEPT, REGISTER_UNKEPT, 1),
+        (REGISTER, Step("PUT", REGISTER.target, REGISTER.body, TEXT), 1),
+        (REGISTER, Step("PUT", REGISTER.target, REGISTER.body, TEXT[:1]), 1),
+        (REGISTER, Step("POST", "/api/v1/renew", RENEW_BODY, TEXT), 1),
+    ],
+)
+def test_what_another_caller_or_another_node_may_do_is_answered_alike(first: Step, second: Step, answered: int) -> None:
+    assert _compare([first, second]) == answered
+
+
 def test_revoked_rights_end_at_once() -> None:
     renew = Step("POST", f"{BASE}/orders/instances/i1/renew", b"", MINE)
     register = Step("PUT", f"{BASE}/orders/instances/i1", b'{"port": 80, "ttl": 10}', MINE)

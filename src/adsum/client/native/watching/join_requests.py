@@ -33,17 +33,22 @@ class JoinRequests:
         node: str,
         clock: Clock,
         rng: Random,
+        on_sending: Callable[[], None],
         on_failed: Callable[[Collection[str], str], None],
         on_refused: Callable[[str], None],
     ) -> None:
-        """`on_failed` is called with services whose request will be sent again, and the reason as a clause.
+        """`on_sending` is called when services begin to wait for an answer.
 
-        `on_refused` is called with a service that can't join.
+        `on_failed` is called with services whose request will be sent again, and the reason as a clause, and
+        `on_refused` with a service that can't join.
         """
+        self.waiting_since: float | None = None
+        """The time at which the request was sent that is not answered yet; None if no service waits for an answer."""
         self._api = api
         self._node = node
         self._clock = clock
         self._rng = rng
+        self._on_sending = on_sending
         self._on_failed = on_failed
         self._on_refused = on_refused
         self._watch = ""
@@ -97,8 +102,14 @@ class JoinRequests:
             self._joining = {name: body for name, body in self._joining.items() if name not in joining}
             self._leaving = dict.fromkeys(name for name in self._leaving if name not in leaving)
             body = wire.WatchServicesBody(list(joining.values()), leaving)
+            if joining:
+                self.waiting_since = self._clock.now()
+                self._on_sending()
             try:
-                await self._api.update_watch(self._node, self._watch, body, fresh=self._failures > 0)
+                try:
+                    await self._api.update_watch(self._node, self._watch, body, fresh=self._failures > 0)
+                finally:
+                    self.waiting_since = None
             except (NodeUnreachable, NotAuthenticated) as error:
                 # Without valid credentials the stream itself ends soon.
                 gives_up = not isinstance(error, NotAuthenticated) and self._failures + 1 >= MAX_JOIN_ATTEMPTS

@@ -1,6 +1,7 @@
 """A watch of several services over all its connections. The old connection stays until a new one works.
 
-A connection is *suspect* when it was silent for two heartbeats, or when its node can't reach the store. Then another
+A connection is *suspect* when it was silent for two heartbeats, when its node does not answer a service that is to join
+for as long as other requests wait for a node, or when its node can't reach the store. Then another
 connection is opened beside it, at the next node first, and the suspect one goes on until the new one has sent the first
 update of every service. So no view flaps, and the first acknowledgements at the new node cover what the old one still
 had to acknowledge.
@@ -13,16 +14,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
-from random import Random
 from typing import Final
 
 from adsum import wire
 from adsum.client.errors import NotAllowed, RegistryRefused, RegistryUnavailable
-from adsum.client.native.api import RegistryApi
-from adsum.client.native.hedged_requests import OnProgress, first_answer
-from adsum.client.native.watching.subscription import ReceivedUpdate, Subscription
+from adsum.client.native.hedged_requests import HEDGE_DELAY, OnProgress, first_answer
+from adsum.client.native.watching.registry_access import RegistryAccess
+from adsum.client.native.watching.subscription import ReceivedUpdate, ServiceSubscription
 from adsum.client.native.watching.watch_connection import WatchConnection, open_watch_connection
 from adsum.client.sources.source import ConnectionLost, ViewPosition
 from adsum.client.wakeup import MAX_SLEEP_OVERRUN, Wakeup
@@ -35,13 +35,7 @@ from adsum.core.liveness.heartbeats import (
     stale_after,
 )
 from adsum.core.validation import without_credentials
-from adsum.ports import Clock
 
-MAX_STORE_AGE: Final = 6.0
-"""Seconds; if a node has not reached its store for so long, another node is tried. Even one heartbeat later, the other
-nodes do not yet count a node as lost that is cut off from them and from the store."""
-MIN_FAILOVER_INTERVAL: Final = 60.0
-"""Seconds between two such tries: if no node reaches the store, another node is no better."""
 MAX_CONNECT_PAUSE: Final = 5.0
 """Seconds, the longest pause between two attempts to connect. A pause is drawn from 0 to its bound: all clients of a
 node that dies notice at once, and must not arrive at the next node together."""
@@ -53,19 +47,7 @@ MAX_OPENING_SERVICES: Final = 64
 """Services in the request that opens a watch. Further ones join it afterwards, since the head of a request is
 bounded."""
 
-ServiceSubscription = Subscription[WatchConnection]
-
-
-class RegistryAccess:
-    """The state that the watches of one client share: the nodes, their heartbeat, and the time of the next failover."""
-
-    def __init__(self, api: RegistryApi, clock: Clock, rng: Random) -> None:
-        self.api = api
-        self.clock = clock
-        self.rng = rng
-        self.heartbeat = DEFAULT_HEARTBEAT
-        """Seconds between two heartbeats, as a node stated them last."""
-        self.next_failover_at = clock.now()
+WatchSubscription = ServiceSubscription[WatchConnection]
 
 
 class JointWatch:
@@ -77,11 +59,11 @@ class JointWatch:
     def __init__(
         self,
         registry: RegistryAccess,
-        first: ServiceSubscription,
+        first: WatchSubscription,
         *,
         is_exclusive: bool,
         takes_joins: bool,
-        on_moved: Callable[[ServiceSubscription, bool], None],
+        on_moved: Callable[[WatchSubscription, bool], None],
         on_joinable: Callable[[JointWatch], None],
     ) -> None:
         """`is_exclusive`: the watch keeps the one service that it has. `takes_joins` false: none joins it for now.
@@ -121,14 +103,14 @@ class JointWatch:
             and service not in self._subscriptions
         )
 
-    def add(self, subscription: ServiceSubscription) -> None:
+    def add(self, subscription: WatchSubscription) -> None:
         """Adds a service. It joins the connection if there is one."""
         self._subscriptions[subscription.service] = subscription
         if self._current is not None:
             self._current.join(subscription)
         self._wakeup.wake()
 
-    def remove(self, subscription: ServiceSubscription) -> None:
+    def remove(self, subscription: WatchSubscription) -> None:
         """Removes a service. A watch without a service closes; `close` waits for that."""
         if self._subscriptions.get(subscription.service) is not subscription:
             return
@@ -145,7 +127,7 @@ class JointWatch:
         return not self._subscriptions
 
     @property
-    def subscriptions(self) -> list[ServiceSubscription]:
+    def subscriptions(self) -> list[WatchSubscription]:
         """The services of the watch."""
         return list(self._subscriptions.values())
 
@@ -240,14 +222,26 @@ class JointWatch:
             self._connect_within(self._next_pause())
             self._lose(str(error))
 
-    def _move_out(self, subscriptions: list[ServiceSubscription], *, always: bool) -> None:
+    def _move_out(self, subscriptions: list[WatchSubscription], *, always: bool) -> None:
         for subscription in subscriptions:
             self.remove(subscription)
             self._on_moved(subscription, always)
 
     def _lose(self, reason: str) -> None:
+        """Reports that there is no connection, except to services that the old one still serves."""
+        served = self._served()
         for subscription in self.subscriptions:
-            subscription.add(ConnectionLost(reason))
+            if subscription.service not in served:
+                subscription.add(ConnectionLost(reason))
+
+    def _served(self) -> Collection[str]:
+        """Returns the services of the connection, none if it is silent."""
+        connection = self._current
+        if connection is None or connection.close_reason:
+            return ()
+        silent_since, now = connection.silent_since, self._clock.now()
+        is_silent = silent_since is not None and now - silent_since >= stale_after(self._registry.heartbeat)
+        return () if is_silent else connection.ready_services
 
     async def _examine(self) -> None:
         """Schedules another connection if the current one has ended or has become suspect.
@@ -298,7 +292,7 @@ class JointWatch:
 
         return await first_answer(registry.api.nodes, connect, self._clock, discard=WatchConnection.close)
 
-    def _opening_and_joining(self) -> tuple[list[ServiceSubscription], list[ServiceSubscription]]:
+    def _opening_and_joining(self) -> tuple[list[WatchSubscription], list[WatchSubscription]]:
         """Returns the services in the request that opens the watch, and those that join it afterwards.
 
         Those in one request have one consumer and one position.
@@ -306,7 +300,7 @@ class JointWatch:
         subscriptions = self.subscriptions
         if self._opens_singly:
             return subscriptions[:1], subscriptions[1:]
-        groups = defaultdict[tuple[str, ViewPosition | None], list[ServiceSubscription]](list)
+        groups = defaultdict[tuple[str, ViewPosition | None], list[WatchSubscription]](list)
         for subscription in subscriptions:
             groups[subscription.consumer_id, subscription.position()].append(subscription)
         opening = max(groups.values(), key=len)[:MAX_OPENING_SERVICES]
@@ -314,15 +308,10 @@ class JointWatch:
 
     def fail_over_if_stale(self, received: ReceivedUpdate[WatchConnection]) -> None:
         """Schedules a connection to another node if this one has lost its store, and so sends an old state."""
-        registry, now = self._registry, self._clock.now()
-        if received.connection is not self._current or len(registry.api.nodes) < 2:
-            return
-        if received.update.age < MAX_STORE_AGE or now < registry.next_failover_at:
-            return
-        registry.next_failover_at = now + MIN_FAILOVER_INTERVAL
-        registry.api.nodes.mark_failed(received.connection.node)
-        self._connect_within(MAX_FIRST_RETRY_DELAY)
-        self._wakeup.wake()
+        connection = received.connection
+        if connection is self._current and self._registry.begin_failover(connection.node, received.update.age):
+            self._connect_within(MAX_FIRST_RETRY_DELAY)
+            self._wakeup.wake()
 
     def _next_pause(self) -> float:
         """Returns the longest pause after an attempt that failed, in seconds."""
@@ -340,10 +329,14 @@ class JointWatch:
 
         None: there is no connection, it is suspect already, or a consumer has to take its updates first.
         """
-        silent_since = self._current.silent_since if self._current is not None else None
-        if silent_since is None or self._is_suspect:
+        connection = self._current
+        if connection is None or self._is_suspect:
             return None
-        return silent_since + stale_after(self._registry.heartbeat)
+        silent_since, join_waits_since = connection.silent_since, connection.join_waits_since
+        times = [silent_since + stale_after(self._registry.heartbeat)] if silent_since is not None else []
+        if join_waits_since is not None:
+            times.append(join_waits_since + HEDGE_DELAY)
+        return min(times, default=None)
 
     def _deadline(self) -> float | None:
         times = (self._connect_at, self._suspect_at())

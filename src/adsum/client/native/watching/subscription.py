@@ -85,7 +85,7 @@ class Inbox(Generic[C]):
         return self._events.popleft() if self._events else None
 
 
-class Subscription(Generic[C]):
+class ServiceSubscription(Generic[C]):
     """One service that a program follows."""
 
     def __init__(

@@ -17,7 +17,7 @@ from adsum.client.native.sse import SseParser
 from adsum.client.native.watching.acknowledgements import Acknowledgements
 from adsum.client.native.watching.event_batcher import EventBatcher
 from adsum.client.native.watching.join_requests import JoinRequests
-from adsum.client.native.watching.subscription import Inbox, ReceivedUpdate, Subscription
+from adsum.client.native.watching.subscription import Inbox, ReceivedUpdate, ServiceSubscription
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 from adsum.client.wakeup import Wakeup
 from adsum.core.validation import without_credentials
@@ -57,7 +57,7 @@ class _Feed:
 
     __slots__ = ("inbox", "is_ready", "subscription")
 
-    def __init__(self, subscription: Subscription[WatchConnection]) -> None:
+    def __init__(self, subscription: ServiceSubscription[WatchConnection]) -> None:
         self.subscription = subscription
         self.inbox = Inbox[WatchConnection]()
         """The updates from before the connection was in use."""
@@ -72,8 +72,8 @@ class WatchConnection:
         self,
         api: RegistryApi,
         node: str,
-        opening: Sequence[Subscription[WatchConnection]],
-        joining: Sequence[Subscription[WatchConnection]],
+        opening: Sequence[ServiceSubscription[WatchConnection]],
+        joining: Sequence[ServiceSubscription[WatchConnection]],
         clock: Clock,
         rng: Random,
         on_change: Callable[[], None],
@@ -104,7 +104,7 @@ class WatchConnection:
         self._feeds = {subscription.service: _Feed(subscription) for subscription in opening}
         has_consumer = self._request.consumer is not None
         self._acknowledgements = Acknowledgements(api, node, clock, rng) if has_consumer else None
-        self._joins = JoinRequests(api, node, clock, rng, self._join_failed, self._join_refused)
+        self._joins = JoinRequests(api, node, clock, rng, self._join_sent, self._join_failed, self._join_refused)
         self._watch = ""
         self._is_in_use = False
         self._is_blocked = False
@@ -128,9 +128,19 @@ class WatchConnection:
         return all(feed.is_ready for feed in self._feeds.values())
 
     @property
+    def ready_services(self) -> Collection[str]:
+        """The services whose first update has come."""
+        return {service for service, feed in self._feeds.items() if feed.is_ready}
+
+    @property
     def silent_since(self) -> float | None:
         """The time of the latest bytes; None while nothing is read."""
         return None if self._is_blocked else self._progress_at
+
+    @property
+    def join_waits_since(self) -> float | None:
+        """The time since which services wait for the answer to their request to join; None if none waits."""
+        return self._joins.waiting_since
 
     def use(self) -> None:
         """Passes updates to the subscriptions from now on."""
@@ -140,7 +150,7 @@ class WatchConnection:
             feed.subscription.add_all(feed.inbox)
         self._taken.set()
 
-    def join(self, subscription: Subscription[WatchConnection]) -> None:
+    def join(self, subscription: ServiceSubscription[WatchConnection]) -> None:
         """Lets a service join. Its first update has its full state, or follows the position of the subscription."""
         service, since, consumer = subscription.service, subscription.position(), subscription.consumer
         self._feeds[service] = _Feed(subscription)
@@ -257,6 +267,9 @@ class WatchConnection:
         if self._acknowledgements is not None:
             self._acknowledgements.forget(service)
 
+    def _join_sent(self) -> None:
+        self.on_change()
+
     def _join_failed(self, services: Collection[str], reason: str) -> None:
         for service in services:
             if self._is_in_use and service in self._feeds:
@@ -272,8 +285,8 @@ class WatchConnection:
 async def open_watch_connection(
     api: RegistryApi,
     node: str,
-    opening: Sequence[Subscription[WatchConnection]],
-    joining: Sequence[Subscription[WatchConnection]],
+    opening: Sequence[ServiceSubscription[WatchConnection]],
+    joining: Sequence[ServiceSubscription[WatchConnection]],
     clock: Clock,
     rng: Random,
     on_progress: Callable[[], None],

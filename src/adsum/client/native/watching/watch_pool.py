@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 
 from adsum.client.consumer_identity import ConsumerIdentity
-from adsum.client.native.watching.joint_watch import JointWatch, RegistryAccess, ServiceSubscription
-from adsum.client.native.watching.subscription import Subscription
+from adsum.client.native.watching.joint_watch import JointWatch, WatchSubscription
+from adsum.client.native.watching.registry_access import RegistryAccess
+from adsum.client.native.watching.subscription import ServiceSubscription
 from adsum.client.sources.source import ConnectionLost, ServiceUpdate, ViewPosition
 
 
@@ -15,14 +16,14 @@ class WatchPool:
 
     def __init__(self, registry: RegistryAccess) -> None:
         self._registry = registry
-        self._watches: dict[ServiceSubscription, JointWatch] = {}
+        self._watches: dict[WatchSubscription, JointWatch] = {}
         """The watch of each subscription."""
 
     async def follow(
         self, service: str, position: Callable[[], ViewPosition | None], consumer: ConsumerIdentity | None
     ) -> AsyncGenerator[ServiceUpdate | ConnectionLost, None]:
         """Follows a service, as `Source.watch` does. Without a `consumer` no drain waits for it."""
-        subscription: ServiceSubscription = Subscription(service, position, consumer)
+        subscription: WatchSubscription = ServiceSubscription(service, position, consumer)
         self._assign(subscription)
         try:
             while True:
@@ -37,7 +38,7 @@ class WatchPool:
         finally:
             await self._release(subscription)
 
-    def _assign(self, subscription: ServiceSubscription) -> None:
+    def _assign(self, subscription: WatchSubscription) -> None:
         for watch in set(self._watches.values()):
             if watch.may_add(subscription.service):
                 watch.add(subscription)
@@ -45,7 +46,7 @@ class WatchPool:
                 return
         self._open(subscription, is_exclusive=False, takes_joins=True)
 
-    def _open(self, subscription: ServiceSubscription, *, is_exclusive: bool, takes_joins: bool) -> None:
+    def _open(self, subscription: WatchSubscription, *, is_exclusive: bool, takes_joins: bool) -> None:
         self._watches[subscription] = JointWatch(
             self._registry,
             subscription,
@@ -55,7 +56,7 @@ class WatchPool:
             on_joinable=self._joinable,
         )
 
-    def _moved(self, subscription: ServiceSubscription, always: bool) -> None:
+    def _moved(self, subscription: WatchSubscription, always: bool) -> None:
         """Gives a service a watch of its own; `always` false: until services can join at its node."""
         self._open(subscription, is_exclusive=always, takes_joins=False)
 
@@ -69,7 +70,7 @@ class WatchPool:
                     self._watches[subscription] = other
                     break
 
-    async def _release(self, subscription: ServiceSubscription) -> None:
+    async def _release(self, subscription: WatchSubscription) -> None:
         watch = self._watches.pop(subscription)
         watch.remove(subscription)
         if watch.is_empty:

@@ -1,15 +1,17 @@
 """The fast path of the native API: reads of a service, renewals and registrations, without an ASGI task.
 
 It answers good cases only. Every error goes to the application, which gets the same request and counts the refusal.
-Errors of a decision are the exception: they are known only when the request has waited for the store.
+Errors that are known only when a request has waited are the exception: those of a decision, and of another node.
 """
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any, Final
 
 from adsum.access.control import AccessControl
+from adsum.core.errors import AdsumError
 from adsum.core.model import Key
 from adsum.dialects.native.api.operation import BASE
 from adsum.dialects.native.asgi import Headers
@@ -17,6 +19,7 @@ from adsum.dialects.native.brief.prepared_headers import PreparedHeaders, prepar
 from adsum.dialects.native.brief.registrations import BriefRegistrations
 from adsum.dialects.native.brief.renewals import BriefRenewals
 from adsum.dialects.native.brief.service_reads import ServiceReads
+from adsum.dialects.native.problems import problem_reply
 from adsum.mounts import Reply
 from adsum.ports import Clock, Observer
 
@@ -57,7 +60,7 @@ class BriefRequests:
             return not body and self._read(target, prepared, began, reply)
         if method == b"POST":
             if target == _RENEW_MANY:
-                return self._respond("renew_many", self._renewals.renew_many(body, prepared), began, reply)
+                return self._renewals.renew_many(body, prepared, partial(self._settle, "renew_many", began, reply))
             return not body and self._renew(target.decode("ascii"), prepared, began, reply)
         if method == b"PUT":
             return self._register(target.decode("ascii"), prepared, body, peer, began, reply)
@@ -76,7 +79,7 @@ class BriefRequests:
         if found is None:
             return False
         service, id, holder = found.groups("")
-        return self._respond("renew", self._renewals.renew(Key(service, id), holder, headers), began, reply)
+        return self._renewals.renew(Key(service, id), holder, headers, partial(self._settle, "renew", began, reply))
 
     def _register(
         self, target: str, headers: PreparedHeaders, body: bytes, peer: str, began: float, reply: Reply
@@ -86,10 +89,13 @@ class BriefRequests:
             return False
         return self._registrations.register(found[1], found[2], headers, body, peer, began, reply)
 
-    def _respond(self, operation: str, encoded: bytes | None, began: float, reply: Reply) -> bool:
-        """Sends a response with the status 200, if there is one."""
-        if encoded is None:
-            return False
-        self._observer.answered(operation, 200, self._clock.now() - began)
-        reply(200, encoded)
-        return True
+    def _settle(self, operation: str, began: float, reply: Reply, result: bytes | AdsumError) -> None:
+        """Sends a response with the status 200, or an error."""
+        if isinstance(result, AdsumError):
+            self._observer.refused(operation, result)
+            problem = problem_reply(result)
+            status, encoded = problem.status, problem.encode()
+        else:
+            status, encoded = 200, result
+        self._observer.answered(operation, status, self._clock.now() - began)
+        reply(status, encoded)

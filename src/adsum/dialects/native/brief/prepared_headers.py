@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from adsum.access.control import AccessControl, RememberedCaller
 from adsum.core.errors import AdsumError
-from adsum.dialects.native.asgi import Headers
+from adsum.dialects.native.asgi import Headers, first_header
 from adsum.dialects.native.requests.api_request import FORWARDED_TO, claimed_actor, is_json, request_credentials
 
 
@@ -21,8 +21,8 @@ class PreparedHeaders:
     """True if the content type of the body is JSON."""
     claimed_actor: str | None
     """The actor that the request names without proof, "" for none; None if it is not well-formed."""
-    is_forwarded: bool
-    """True if the request claims that another node forwards it."""
+    forwarded_to: str | None
+    """The id of the node to which another node forwards the request; None if it does not claim to be forwarded."""
 
 
 def prepare_headers(access: AccessControl, headers: Headers, certificate: bytes) -> PreparedHeaders:
@@ -37,5 +37,5 @@ def prepare_headers(access: AccessControl, headers: Headers, certificate: bytes)
         entity_tags=tags.decode("latin-1"),
         is_json=is_json(headers),
         claimed_actor=claimed,
-        is_forwarded=any(name == FORWARDED_TO for name, _ in headers),
+        forwarded_to=first_header(headers, FORWARDED_TO),
     )

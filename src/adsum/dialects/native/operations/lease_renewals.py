@@ -14,6 +14,7 @@ from adsum.core.errors import KeeperUnavailable, LeaseLost, UnknownInstance
 from adsum.core.model import Key
 from adsum.core.nodes.sharding import Peer
 from adsum.dialects.native.ports import LeaseRenewer, OtherNodes
+from adsum.peers.peers import SettleLeases
 from adsum.registry import Registry
 
 
@@ -56,10 +57,43 @@ class LeaseRenewals:
             return None
         return self.renew_kept(allowed) + denied
 
+    def submit(self, leases: Sequence[wire.LeaseBody], principal: Principal, settle: SettleLeases) -> bool:
+        """Renews leases as `renew` does, and calls `settle` once, now or later.
+
+        Returns False, and does nothing, if the node that keeps one of the leases is not certain.
+        """
+        kept, forwarded = list[wire.LeaseBody](), dict[Peer, list[wire.LeaseBody]]()
+        allowed, denied = self._split_by_right(leases, principal)
+        for lease in allowed:
+            if self._keeper.keeps(lease.service):
+                kept.append(lease)
+                continue
+            peers = self._others.keepers(lease.service)
+            if len(peers) != 1:
+                return False
+            forwarded.setdefault(peers[0], []).append(lease)
+        if not forwarded:
+            settle(self.renew_kept(kept) + denied)
+            return True
+        if len(forwarded) > 1 or kept or denied:
+            settle = _JoinedRenewals(self.renew_kept(kept) + denied, len(forwarded), settle).add
+        for peer, batch in forwarded.items():
+            self._others.submit_renewals(peer, batch, settle)
+        return True
+
     def renew_kept(self, leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
         """Renews leases that this node keeps, whoever the caller is. Returns the lost ones."""
         reasons = ((lease, self._renew_one(lease)) for lease in leases)
         return [wire.LostLease(lease.service, lease.id, reason) for lease, reason in reasons if reason is not None]
+
+    def renew_forwarded(self, leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
+        """Renews leases for another node, which has judged the rights of its callers, and returns the response."""
+        kept = [lease for lease in leases if self._keeper.keeps(lease.service)]
+        lost = self.renew_kept(kept)
+        not_kept = {lease.service for lease in leases}.difference(lease.service for lease in kept)
+        snapshot = self._registry.snapshot
+        renewed = len(kept) - len(lost)
+        return wire.RenewalResult(snapshot.epoch, snapshot.revision, renewed, lost, sorted(not_kept))
 
     def _split_by_right(
         self, leases: Sequence[wire.LeaseBody], principal: Principal
@@ -89,3 +123,26 @@ class LeaseRenewals:
         except LeaseLost:
             return "superseded"
         return None
+
+
+class _JoinedRenewals:
+    """Renewals for one caller at several nodes: one answer when all of them have answered."""
+
+    __slots__ = ("_error", "_lost", "_missing", "_settle")
+
+    def __init__(self, lost_here: list[wire.LostLease], count: int, settle: SettleLeases) -> None:
+        """`count`: the number of other nodes that answer."""
+        self._lost = lost_here
+        self._missing = count
+        self._settle = settle
+        self._error: KeeperUnavailable | None = None
+
+    def add(self, answer: list[wire.LostLease] | KeeperUnavailable) -> None:
+        """Takes the answer of one node. An error of one is the answer to the caller, though others have renewed."""
+        if isinstance(answer, KeeperUnavailable):
+            self._error = self._error or answer
+        else:
+            self._lost += answer
+        self._missing -= 1
+        if not self._missing:
+            self._settle(self._error or self._lost)

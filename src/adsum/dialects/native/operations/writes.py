@@ -89,14 +89,11 @@ class WriteOperations:
     async def renew_many(self, request: ApiRequest) -> ApiReply:
         body = await request.body(wire.RenewBody, reject_repeated_keys=False)
         if request.is_forwarded_to(self._others.id):
-            leases = [lease for lease in body.leases if self._keeper.keeps(lease.service)]
-            lost = self._renewals.renew_kept(leases)
-            not_kept = sorted({lease.service for lease in body.leases} - {lease.service for lease in leases})
-        else:
-            leases, lost, not_kept = body.leases, await self._renewals.renew(body.leases, request.principal), []
+            return ApiReply(200, wire.encode(self._renewals.renew_forwarded(body.leases)))
+        lost = await self._renewals.renew(body.leases, request.principal)
         snapshot = self._registry.snapshot
-        result = wire.RenewalResult(snapshot.epoch, snapshot.revision, len(leases) - len(lost), lost, not_kept)
-        return ApiReply(200, wire.encode(result))
+        renewed = len(body.leases) - len(lost)
+        return ApiReply(200, wire.encode(wire.RenewalResult(snapshot.epoch, snapshot.revision, renewed, lost, [])))
 
     def _written(self, revision: int, status: int = 200, *, ttl: float | None = None) -> ApiReply:
         return ApiReply(status, wire.encode(wire.WriteResult(self._registry.snapshot.epoch, revision, ttl)))

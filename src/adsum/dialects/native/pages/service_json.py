@@ -12,14 +12,14 @@ from adsum import wire
 from adsum.core.catalog.segmented_mapping import segment_number, segments_of
 from adsum.core.catalog.service_snapshot import ServiceSnapshot
 from adsum.core.model import Listing
-from adsum.dialects.native.asgi import PiecedBody
+from adsum.dialects.native.asgi import Piece, PiecedBody
 
 MAX_REPLACED: Final = 8
 """Changed instances that are replaced one by one in the text of their segment. With more, all are joined again."""
 
 
 class SegmentJson:
-    """The instances of one segment as JSON, joined by commas. They are kept once, with the length of each."""
+    """The instances of one segment as JSON, with a comma after each. They are kept once, with the length of each."""
 
     __slots__ = ("_lengths", "listings", "text")
 
@@ -32,7 +32,9 @@ class SegmentJson:
     def join(listings: Mapping[str, Listing], pieces: Mapping[str, bytes]) -> SegmentJson:
         """Returns the segment of these listings. `pieces`: each of them as JSON by id."""
         encoded = list(map(pieces.__getitem__, listings))
-        return SegmentJson(listings, b",".join(encoded), array("I", map(len, encoded)))
+        lengths = array("I", map(len, encoded))
+        encoded.append(b"")
+        return SegmentJson(listings, b",".join(encoded), lengths)
 
     def replace(self, listings: Mapping[str, Listing], changed: Iterable[int]) -> SegmentJson:
         """Returns the segment after the listings at these places changed. Ids and their order are the same."""
@@ -82,15 +84,14 @@ class ServiceJson:
         for segment in self._segments.values():
             pieces = segment.pieces().values()
             texts += compress(pieces, map(matches, segment.listings.values()))
-        return bytes(self._join(texts))
+        texts.append(b"")
+        return bytes(self._join([b",".join(texts)]))
 
     def _join(self, texts: Iterable[bytes]) -> PiecedBody:
         empty_page = wire.encode(wire.ServiceView(self.epoch, self.service.name, self.service.revision, []))
-        pieces = [empty_page.removesuffix(b"]}")]
-        for text in texts:
-            pieces += (text, b",")
+        pieces: list[Piece] = [empty_page.removesuffix(b"]}"), *filter(None, texts)]
         if len(pieces) > 1:
-            pieces.pop()
+            pieces[-1] = memoryview(pieces[-1])[:-1]  # Without its last comma.
         pieces.append(b"]}")
         return PiecedBody(pieces)
 
