@@ -12,7 +12,7 @@ from math import isqrt
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
-MAX_UNSEGMENTED: Final = 64
+MAX_UNSEGMENTED: Final = 128
 """Items of a mapping that is one dictionary. Past it the mapping is cut in segments."""
 SMALLEST_SEGMENT_ITEMS: Final = 32
 """Items of a full segment of a mapping with up to a thousand items. Larger mappings have larger segments, about as many
