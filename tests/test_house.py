@@ -247,7 +247,7 @@ PRIVATE = {
     "client/native/watching/test_watch_pool.py": {"_urls"},
     "core/liveness/test_leases.py": {"_heap", "_leases", "_services"},
     "core/liveness/test_probe_schedule.py": {"_heap"},
-    "core/catalog/test_takeover.py": {"_shards"},
+    "core/catalog/test_takeover.py": {"_groups"},
     "etcd/test_client.py": {"__dict__"},
     "support/fakes.py": {"_ready"},
     "gateway/resources/test_compiled_resources.py": {"_by_profile", "_tables"},

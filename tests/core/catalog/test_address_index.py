@@ -24,12 +24,13 @@ def small_shards() -> Iterator[None]:
     """Shards of one address, so that each index is spread over more of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(address_index, "MAX_ADDRESSES_PER_SHARD", 1)
+        patch.setattr(address_index, "SHARDS_PER_GROUP", 2)
         yield
 
 
 @given(st.lists(moves, max_size=4))
 def test_the_candidates_are_the_keys_in_the_order_in_which_they_came(batches: list[list[tuple[Key, HostPort]]]) -> None:
-    index, listed = AddressIndex(({},) * 2), dict[Key, HostPort]()
+    index, listed = AddressIndex((({},),)), dict[Key, HostPort]()
     for batch in batches:
         steps = []
         for key, after in batch:

@@ -221,7 +221,7 @@ def test_a_batch_longer_than_the_recent_changes_is_not_remembered_in_part() -> N
     service = EMPTY_SNAPSHOT.apply(
         Batch(5, [_change("s1", f"i{n}", 8000) for n in range(MAX_RECENT_CHANGES + 1)])
     ).service("s1")
-    assert service.recent_changes == ()
+    assert not service.recent_changes
     assert service.diff_since(4) is None
     assert service.diff_since(5) == ServiceDiff("s1", 5, 5, (), ())
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from adsum.core.identity import HostPort
 from adsum.core.model import Key
 
-MIN_INDEX_SHARDS, MAX_INDEX_SHARDS = 16, 4_096
-"""Bounds of the number of shards. A change copies one shard only."""
-MAX_ADDRESSES_PER_SHARD: Final = 64
-"""Keys in a shard on average. Past it the index is spread over more shards, at most `MAX_INDEX_SHARDS`."""
+MAX_ADDRESSES_PER_SHARD: Final = 16
+"""Keys in a shard on average. Past it the index is spread over four times as many shards, at most `MAX_INDEX_GROUPS`
+groups of them. A change copies its shard, the list of its group and the list of groups. What a copy costs is the
+objects that it names, because each of them counts its references."""
+SHARDS_PER_GROUP: Final = 64
+MAX_INDEX_GROUPS: Final = 128
+"""Groups of shards: 8,192 shards in all. Past that, shards grow: 122 keys each in a catalog of a million instances."""
 
 _Entry = Key | tuple[Key, ...]
 """Keys in the order in which they came. A single key stands for itself, to save the memory of a tuple."""
@@ -20,15 +24,17 @@ _Shard = Mapping[str | HostPort, _Entry]
 the others. Most hosts have one instance, which so needs no address and port of its own."""
 
 
+_Group = tuple[_Shard, ...]
+
+
 class AddressIndex:
     """The keys of the listed instances by address and port."""
 
-    __slots__ = ("_shards", "_size", "neighbor_count")
+    __slots__ = ("_groups", "_size", "neighbor_count")
 
-    def __init__(
-        self, shards: tuple[_Shard, ...] = ({},) * MIN_INDEX_SHARDS, size: int = 0, neighbor_count: int = 0
-    ) -> None:
-        self._shards = shards
+    def __init__(self, groups: tuple[_Group, ...], size: int = 0, neighbor_count: int = 0) -> None:
+        """`groups` have the same number of shards each."""
+        self._groups = groups
         self._size = size
         """The number of keys."""
         self.neighbor_count = neighbor_count
@@ -39,57 +45,62 @@ class AddressIndex:
 
         The first one may be at another port of the address: look at its listing.
         """
-        number = len(self._shards)
-        first = self._shards[hash(host_port.address) % number].get(host_port.address, ())
-        others = self._shards[hash(host_port) % number].get(host_port, ())
-        return (*_keys(first), *_keys(others))
+        first = _find(self._groups, host_port.address)
+        others = _find(self._groups, host_port)
+        if others is None:
+            return () if first is None else _keys(first)
+        return _keys(others) if first is None else (*_keys(first), *_keys(others))
 
     def with_moves(self, moves: Iterable[tuple[Key, HostPort | None, HostPort | None]]) -> AddressIndex:
         """Returns the index after moves of keys from one address and port to another. None means not listed."""
-        edit = _Edit(self._shards, self.neighbor_count)
+        edit: _Edit | None = None
         size = self._size
         for key, before, after in moves:
             if before == after:
                 continue
+            if edit is None:
+                edit = _Edit(self._groups, self.neighbor_count)
             if before is not None:
                 edit.remove(key, before)
                 size -= 1
             if after is not None:
                 edit.add(key, after)
                 size += 1
-        if not edit.copied:
+        if edit is None:
             return self
-        shards = edit.shards
-        if size > MAX_ADDRESSES_PER_SHARD * len(shards) and len(shards) < MAX_INDEX_SHARDS:
-            shards = _spread(shards, min(MAX_INDEX_SHARDS, 4 * size // MAX_ADDRESSES_PER_SHARD))
-        return AddressIndex(tuple(shards), size, edit.neighbor_count)
+        groups = tuple(group if isinstance(group, tuple) else tuple(group) for group in edit.groups)
+        if size > MAX_ADDRESSES_PER_SHARD * len(groups) * len(groups[0]) and len(groups) < MAX_INDEX_GROUPS:
+            wanted = 4 * size // (MAX_ADDRESSES_PER_SHARD * SHARDS_PER_GROUP) + 1
+            groups = _spread(groups, min(MAX_INDEX_GROUPS, wanted))
+        return AddressIndex(groups, size, edit.neighbor_count)
 
 
 class _Edit:
-    """Shards that change. The first change of a shard copies it."""
+    """Shards that change. The first change of a shard copies it, and the list of its group."""
 
-    __slots__ = ("copied", "neighbor_count", "shards")
+    __slots__ = ("_copied", "groups", "neighbor_count")
 
-    def __init__(self, shards: tuple[_Shard, ...], neighbor_count: int) -> None:
-        self.shards = list(shards)
+    def __init__(self, groups: tuple[_Group, ...], neighbor_count: int) -> None:
+        self.groups: list[_Group | list[_Shard]] = [*groups]
         self.neighbor_count = neighbor_count
-        self.copied: dict[int, dict[str | HostPort, _Entry]] = {}
+        self._copied: dict[int, dict[str | HostPort, _Entry]] = {}
+        """The copied shards by number, counted over all groups."""
 
     def add(self, key: Key, host_port: HostPort) -> None:
-        address, number = host_port.address, len(self.shards)
-        others = self.shards[hash(host_port) % number].get(host_port)
-        if others is None and address not in self.shards[hash(address) % number]:
+        address, others = host_port.address, _find(self.groups, host_port)
+        if others is None and _find(self.groups, address) is None:
             self._copy(address)[address] = key
             return
         self._copy(host_port)[host_port] = key if others is None else (*_keys(others), key)
         self.neighbor_count += 1
 
     def remove(self, key: Key, host_port: HostPort) -> None:
-        address, number = host_port.address, len(self.shards)
-        if self.shards[hash(address) % number].get(address) == key:
+        address = host_port.address
+        if _find(self.groups, address) == key:
             del self._copy(address)[address]
             return
-        present = _keys(self.shards[hash(host_port) % number].get(host_port, ()))
+        entry = _find(self.groups, host_port)
+        present = () if entry is None else _keys(entry)
         others = tuple(other for other in present if other != key)
         self.neighbor_count -= len(present) - len(others)
         if others:
@@ -99,25 +110,37 @@ class _Edit:
 
     def _copy(self, place: str | HostPort) -> dict[str | HostPort, _Entry]:
         """Returns the copied shard of the place."""
-        number = hash(place) % len(self.shards)
-        shard = self.copied.get(number)
-        if shard is None:
-            shard = self.copied[number] = dict(self.shards[number])
-            self.shards[number] = shard
-        return shard
+        rest, group_number = divmod(hash(place), len(self.groups))
+        group = self.groups[group_number]
+        number = rest % len(group)
+        copied = self._copied.get(group_number * len(group) + number)
+        if copied is None:
+            if isinstance(group, tuple):
+                group = self.groups[group_number] = [*group]
+            copied = self._copied[group_number * len(group) + number] = dict(group[number])
+            group[number] = copied
+        return copied
+
+
+def _find(groups: Sequence[Sequence[_Shard]], place: str | HostPort) -> _Entry | None:
+    """Returns the entry of an address, or of an address and port; None if there is none."""
+    rest, number = divmod(hash(place), len(groups))
+    shards = groups[number]
+    return shards[rest % len(shards)].get(place)
 
 
 def _keys(entry: _Entry) -> tuple[Key, ...]:
     return (entry,) if isinstance(entry, Key) else entry
 
 
-def _spread(shards: Iterable[_Shard], number: int) -> list[_Shard]:
-    spread: list[dict[str | HostPort, _Entry]] = [{} for _ in range(number)]
-    for shard in shards:
+def _spread(groups: Iterable[_Group], count: int) -> tuple[_Group, ...]:
+    spread: list[list[dict[str | HostPort, _Entry]]] = [[{} for _ in range(SHARDS_PER_GROUP)] for _ in range(count)]
+    for shard in chain.from_iterable(groups):
         for place, entry in shard.items():
-            spread[hash(place) % number][place] = entry
-    return list(spread)
+            rest, number = divmod(hash(place), count)
+            spread[number][rest % SHARDS_PER_GROUP][place] = entry
+    return tuple(map(tuple, spread))
 
 
-EMPTY_ADDRESS_INDEX: Final = AddressIndex()
+EMPTY_ADDRESS_INDEX: Final = AddressIndex((({},) * SHARDS_PER_GROUP,))
 """The index of an empty catalog."""

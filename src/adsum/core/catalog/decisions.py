@@ -75,6 +75,9 @@ def register(
             if before.registration != registration:
                 takeovers.require_free(before, registration, takeover, unreachable)
         others = view.listings_at(host_port)
+        if before is None and not others:  # The usual case.
+            _require_room(view, key.service)
+            return [_registered(key, registration, caller)]
         displaced = [other for other in others if _displaces(registration, other, caller.principal)]
         for other in displaced:
             takeovers.require_free(other, registration, takeover, unreachable)

@@ -6,19 +6,27 @@ the mapping before it. A new key goes to the end, and a new value stays at its p
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Collection, ItemsView, Iterator, Mapping, ValuesView
 from itertools import chain, islice
+from math import isqrt
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
-MAX_UNSEGMENTED: Final = 512
+MAX_UNSEGMENTED: Final = 128
 """Items of a mapping that is one dictionary. Past it the mapping is cut in segments."""
+SMALLEST_SEGMENT_ITEMS: Final = 32
+"""Items of a full segment of a mapping with up to a thousand items. Larger mappings have larger segments, about as many
+as one has items, because a change copies the list of the segments, too. What a copy costs is the objects that it names:
+each of them counts its references."""
 SEGMENT_ITEMS: Final = 256
-"""Items of a full segment. Past it a new segment begins."""
+"""Items of a full segment at most. Past it a new segment begins."""
 MIN_SEGMENT_ITEMS: Final = 64
-"""Items of a segment below which it is joined with one beside it, if both fit into one."""
+"""Items of a segment, or half of a full one if that is less, below which it is joined with one beside it, if both fit
+into one."""
+SMALLEST_INDEX_SHARD_ITEMS: Final = 8
 INDEX_SHARD_ITEMS: Final = 128
-"""Keys of a shard of the index on average. Past four times as many the keys are spread over more shards."""
+"""Keys of a shard of the index on average, at least and at most; in between a third of the number of shards. Past four
+times as many the keys are spread over more shards."""
 
 V = TypeVar("V")
 
@@ -39,12 +47,11 @@ class SegmentedMapping(Mapping[str, V]):
         self._length = length
 
     @staticmethod
-    def create(items: Iterable[tuple[str, V]]) -> SegmentedMapping[V]:
+    def create(items: Collection[tuple[str, V]]) -> SegmentedMapping[V]:
         """Returns the mapping of these items, whose keys differ."""
-        remaining, segments = iter(items), dict[int, dict[str, V]]()
-        while segment := dict(islice(remaining, SEGMENT_ITEMS)):
+        remaining, segments, length = iter(items), dict[int, dict[str, V]](), len(items)
+        while segment := dict(islice(remaining, _segment_items(length))):
             segments[len(segments)] = segment
-        length = sum(map(len, segments.values()))
         return SegmentedMapping(segments, _index(segments, length), length)
 
     def __getitem__(self, key: str) -> V:
@@ -96,12 +103,14 @@ class _SegmentedItems(ItemsView[str, V]):
 class SegmentedEdit(Generic[V]):
     """Changes of a segmented mapping, with the methods of a dictionary. Copies the segments and shards that change."""
 
-    __slots__ = ("_copied_segments", "_copied_shards", "_length", "_segments", "_shards")
+    __slots__ = ("_copied_segments", "_copied_shards", "_length", "_segment_items", "_segments", "_shards")
 
     def __init__(self, before: SegmentedMapping[V]) -> None:
         self._segments = dict(before.segments)
         self._shards = list(before.index)
         self._length = len(before)
+        self._segment_items = _segment_items(self._length)
+        """Items of a full segment."""
         self._copied_segments: dict[int, dict[str, V]] = {}
         self._copied_shards: dict[int, dict[str, int]] = {}
 
@@ -118,7 +127,7 @@ class SegmentedEdit(Generic[V]):
         self._length -= 1
         segment = self._segment(number)
         value = segment.pop(key)
-        if len(segment) < MIN_SEGMENT_ITEMS:
+        if len(segment) < min(MIN_SEGMENT_ITEMS, self._segment_items // 2):
             self._join(number)
         return value
 
@@ -126,7 +135,7 @@ class SegmentedEdit(Generic[V]):
         number = self._number(key)
         if number is None:
             number = next(reversed(self._segments), 0)
-            if len(self._segments.get(number, ())) >= SEGMENT_ITEMS:
+            if len(self._segments.get(number, ())) >= self._segment_items:
                 number += 1
             self._shard(key)[key] = number
             self._length += 1
@@ -136,7 +145,7 @@ class SegmentedEdit(Generic[V]):
         """Returns the mapping after the changes. The edit must not be used any more."""
         if self._length <= MAX_UNSEGMENTED // 2:
             return MappingProxyType(SegmentedMapping(self._segments, (), self._length).copy())
-        is_crowded = self._length > 4 * INDEX_SHARD_ITEMS * len(self._shards)
+        is_crowded = self._length > 4 * _index_shard_items(self._length) * len(self._shards)
         index = _index(self._segments, self._length) if is_crowded else tuple(self._shards)
         return SegmentedMapping(self._segments, index, self._length)
 
@@ -164,7 +173,8 @@ class SegmentedEdit(Generic[V]):
         place = numbers.index(number)
         if small:
             beside = (*numbers[place + 1 : place + 2], *numbers[max(0, place - 1) : place])
-            roomy = (other for other in beside if len(small) + len(self._segments[other]) <= SEGMENT_ITEMS)
+            room = self._segment_items - len(small)
+            roomy = (other for other in beside if len(self._segments[other]) <= room)
             target = next(roomy, None)
             if target is None:
                 return
@@ -177,8 +187,18 @@ class SegmentedEdit(Generic[V]):
         self._copied_segments.pop(number, None)
 
 
+def _segment_items(length: int) -> int:
+    """Returns the items of a full segment in a mapping of this length."""
+    return min(SEGMENT_ITEMS, max(SMALLEST_SEGMENT_ITEMS, isqrt(length)))
+
+
+def _index_shard_items(length: int) -> int:
+    """Returns the keys of a shard of the index, on average, in a mapping of this length."""
+    return min(INDEX_SHARD_ITEMS, max(SMALLEST_INDEX_SHARD_ITEMS, isqrt(length // 3)))
+
+
 def _index(segments: Segments[V], length: int) -> tuple[Mapping[str, int], ...]:
-    shards: list[dict[str, int]] = [{} for _ in range(length // INDEX_SHARD_ITEMS + 1)]
+    shards: list[dict[str, int]] = [{} for _ in range(length // _index_shard_items(length) + 1)]
     for number, segment in segments.items():
         for key in segment:
             shards[hash(key) % len(shards)][key] = number

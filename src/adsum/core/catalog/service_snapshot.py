@@ -7,37 +7,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from adsum.core.catalog.changes import Change
+from adsum.core.catalog.recent_changes import NO_RECENT_CHANGES, RecentChange, RecentChanges
 from adsum.core.catalog.segmented_mapping import edit_mapping, freeze_mapping, mutable_copy
-from adsum.core.memory_sizes import text_size
 from adsum.core.model import Key, Listing
 from adsum.core.provenance import Provenance
 
 MAX_RECENT_CHANGES: Final = 256
 """Changes that a service remembers, so that watchers can resume. A watcher that resumes from before them receives the
 whole service."""
-RECENT_CHANGE_BYTES: Final = 400
-"""Bytes of a remembered change without its reason."""
-
-
-class RecentChange(Struct, frozen=True, gc=False):
-    """A change of one instance at a revision, without the listing. `listed`: whether the change left it listed."""
-
-    revision: int
-    key: Key
-    provenance: Provenance
-    listed: bool
-
-    @property
-    def id(self) -> str:
-        return self.key.id
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory, estimated."""
-        return RECENT_CHANGE_BYTES + text_size(self.provenance.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +51,7 @@ class ServiceSnapshot(Struct, frozen=True, gc=False):
     name: str
     revision: int
     listings: Mapping[str, Listing]
-    recent_changes: tuple[RecentChange, ...] = ()
+    recent_changes: RecentChanges = NO_RECENT_CHANGES
     compact_revision: int = 0
     """`recent_changes` holds every change after this revision."""
     size: int = 0
@@ -99,35 +78,32 @@ class ServiceSnapshot(Struct, frozen=True, gc=False):
 
     def with_changes(self, revision: int, changes: Iterable[Change]) -> ServiceSnapshot:
         """Returns the service after `changes`, committed under `revision`."""
-        listings, recent = edit_mapping(self.listings), list(self.recent_changes)
+        listings, recent = edit_mapping(self.listings), list[RecentChange]()
         size, recent_size = self.size, self.recent_changes_size
         for change in changes:
-            before = listings.pop(change.key.id, None) if change.listing is None else listings.get(change.key.id)
-            size -= before.registration.size if before is not None else 0
-            if change.listing is not None:
-                listings[change.key.id] = change.listing
-                size += change.listing.registration.size
-            latest = RecentChange(revision, change.key, change.provenance, change.listing is not None)
-            recent.append(latest)
-            recent_size += latest.size
+            key, listing = change.key, change.listing
+            id = key.id
+            if listing is None:
+                before = listings.pop(id, None)
+            else:
+                before = listings.get(id)
+                listings[id] = listing
+                size += listing.registration.size
+            if before is not None:
+                size -= before.registration.size
+            step = RecentChange(revision, key, change.provenance, listing is not None)
+            recent.append(step)
+            recent_size += step.size
+        recent_changes, dropped = self.recent_changes.extended(recent, MAX_RECENT_CHANGES)
         compact_revision = self.compact_revision
-        if len(recent) > MAX_RECENT_CHANGES:
-            first = len(recent) - MAX_RECENT_CHANGES
-            compact_revision = recent[first - 1].revision
-            while first < len(recent) and recent[first].revision == compact_revision:
-                first += 1  # The changes of one revision are remembered together or not at all.
-            recent_size -= sum(change.size for change in recent[:first])
-            recent = recent[first:]
+        if dropped:
+            compact_revision = dropped[-1].revision
+            for step in dropped:
+                recent_size -= step.size
         return ServiceSnapshot(
-            name=self.name,
-            revision=revision,
-            listings=freeze_mapping(listings),
-            recent_changes=tuple(recent),
-            compact_revision=compact_revision,
-            size=size,
-            recent_changes_size=recent_size,
+            self.name, revision, freeze_mapping(listings), recent_changes, compact_revision, size, recent_size
         )
 
     def without_recent_changes(self) -> ServiceSnapshot:
         """Returns the same service without its recent changes."""
-        return replace(self, recent_changes=(), compact_revision=self.revision, recent_changes_size=0)
+        return ServiceSnapshot(self.name, self.revision, self.listings, compact_revision=self.revision, size=self.size)

@@ -124,13 +124,25 @@ class Snapshot:
         if batch.revision <= self.revision:
             return self
         changes_by_service: dict[str, list[Change]] = {}
+        forgetting = set[str]()
         for change in batch.changes:
-            changes_by_service.setdefault(change.key.service, []).append(change)
+            name, id = change.key
+            known = changes_by_service.get(name)
+            if known is None:
+                changes_by_service[name] = [change]
+            else:
+                known.append(change)
+            if not id:
+                forgetting.add(name)
         services, count, default_revision = mutable_copy(self.services), self.instance_count, self.default_revision
         size, recent_size = self.size, self.recent_changes_size
         gone: list[ServiceSnapshot] = []
         for name, changes in changes_by_service.items():
-            before, after = services.get(name), self._after(name, batch.revision, changes, gone)
+            before, after = services.get(name), None
+            if name in forgetting:
+                after = self._after(name, batch.revision, changes, gone)
+            else:
+                after = (before or self.service(name)).with_changes(batch.revision, changes)
             if after is before:
                 continue
             # Remove and insert: `services` is in the order of the last changes.
@@ -175,13 +187,11 @@ class Snapshot:
     def _after(
         self, name: str, revision: int, changes: Sequence[Change], gone: list[ServiceSnapshot]
     ) -> ServiceSnapshot | None:
-        """Returns the service after these changes of one batch; None if they forget it.
+        """Returns the service after these changes of one batch, some of which forget it; None if the last one does.
 
         Adds every service that they forget to `gone`.
         """
         service, unknown = self.services.get(name), self.service(name)
-        if all(change.key.id for change in changes):  # The usual case: no change forgets the service.
-            return unknown.with_changes(revision, changes)
         for forgets, group in groupby(changes, key=lambda change: change.forgets_service):
             if not forgets:
                 service = (service or unknown).with_changes(revision, group)

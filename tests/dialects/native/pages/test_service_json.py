@@ -97,8 +97,8 @@ def test_a_page_shares_the_text_of_unchanged_segments() -> None:
     page = ServiceJson("e", before.service("orders"))
     before_texts = _texts(page)
     page.update(before.apply(Batch(1, [change(700, 2)])).service("orders"))
-    assert len(segments_of(before.service("orders").listings)) == len(before_texts) == 10
-    assert sum(old is new for old, new in zip(before_texts, _texts(page), strict=True)) == 9
+    assert len(segments_of(before.service("orders").listings)) == len(before_texts) > 9
+    assert sum(old is new for old, new in zip(before_texts, _texts(page), strict=True)) == len(before_texts) - 1
 
 
 def _texts(page: ServiceJson) -> list[object]:

@@ -92,11 +92,10 @@ class BulkRegistration:
 
     async def register_many(self, request: ApiRequest) -> ApiReply:
         """Registers the instances, and answers each. Raises a transient error if it hit all of them."""
-        caller = request.caller(self._clock.wall())
         texts = await _split(await request.json_body())
-        items = [_Item() for _ in texts]
+        items, caller, allowed = [_Item() for _ in texts], request.caller(self._clock.wall()), set[str]()
         for number, (item, text) in enumerate(zip(items, texts, strict=True)):
-            self._prepare(item, number, text, request, caller)
+            self._prepare(item, number, text, request, caller, allowed)
             if (number + 1) % MAX_ITEMS_PER_TURN == 0:
                 await asyncio.sleep(0)
         await self._commit([item for item in items if item.decision is not None])
@@ -114,18 +113,25 @@ class BulkRegistration:
             wire.encode(wire.RegistrationResult(snapshot.epoch, snapshot.revision, len(items) - len(errors), answers)),
         )
 
-    def _prepare(self, item: _Item, number: int, text: bytes, request: ApiRequest, caller: Caller) -> None:
-        """Decodes a registration and checks the right to it. Every error becomes that of the item."""
+    def _prepare(
+        self, item: _Item, number: int, text: bytes, request: ApiRequest, caller: Caller, allowed: set[str]
+    ) -> None:
+        """Decodes a registration and checks the right to it. Every error becomes that of the item.
+
+        `allowed`: the services that the caller may register, as far as the request was checked.
+        """
         try:
             body = wire.decode_registration(text)
             require_unique_keys(text)
-            request.require(Action.REGISTER, (body.service,))
-            item.registration = body.register(request.peer)
-            self._check_address(item.registration.instance.address)
+            if body.service not in allowed:
+                request.require(Action.REGISTER, (body.service,))
+                allowed.add(body.service)
+            item.registration = registration = body.register(caller.peer)
+            self._check_address(registration.instance.address)
         except AdsumError as error:
             item.error = _located(error, f"registrations[{number}]")
         else:
-            item.decision = RecordedDecision(decisions.register(item.registration, caller, body.takeover))
+            item.decision = RecordedDecision(decisions.register(registration, caller, body.takeover))
 
     async def _commit(self, items: Sequence[_Item]) -> None:
         """Writes the registrations of all items at once. Returns when each has a revision or an error."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from adsum.core.catalog.changes import Change
 from adsum.core.catalog.decisions import Decision
 from adsum.core.catalog.draft import CatalogView
+from adsum.core.provenance import Cause
 
 
 class RecordedDecision:
-    """A decision that records its latest result. The registry may call it several times before it commits."""
+    """A decision about a registration that records its latest result.
+
+    The registry may call it several times before it commits.
+    """
 
     def __init__(self, decision: Decision) -> None:
         self._decision = decision
@@ -20,5 +24,6 @@ class RecordedDecision:
     def __call__(self, view: CatalogView) -> list[Change]:
         changes = self._decision(view)
         self.has_changes = bool(changes)
-        self.adds_instance = any(change.listing is not None and view.find(change.key) is None for change in changes)
+        # Without a look at the catalog: a listing that is replaced has another cause.
+        self.adds_instance = any(change.provenance.cause is Cause.REGISTERED for change in changes)
         return changes
