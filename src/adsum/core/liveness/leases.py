@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from math import inf, nextafter
 from types import MappingProxyType
@@ -32,6 +33,9 @@ MAX_TICK_DELAY: Final = 5.0
 a fresh ttl."""
 MAX_STALE_LEASE_ENTRIES: Final = 1_000
 """Heap entries of ended leases, in addition to one for each lease. Past it the heap is rebuilt."""
+
+MAX_SHARED_STATES: Final = 1_024
+"""Different states of leases that are shared. Past it those used longest ago are no longer shared."""
 
 
 class LeasePhase(StrEnum):
@@ -78,14 +82,40 @@ class LeaseTransition:
     guarded_for: float = 0.0
 
 
+class _LeaseState(Struct, frozen=True, gc=False, order=True):
+    """What most leases have in common. Equal states are one object, to save memory."""
+
+    ttl: float
+    grace: float
+    phase: LeasePhase
+
+
+@lru_cache(MAX_SHARED_STATES)
+def _lease_state(ttl: float, grace: float, phase: LeasePhase) -> _LeaseState:
+    return _LeaseState(ttl, grace, phase)
+
+
 class _Lease(Struct, gc=False, order=True):
     due: float
     """The instant by which the heap is ordered. It must not change while the lease is in the heap."""
     key: Key
-    ttl: float
-    grace: float
     deadline: float
-    phase: LeasePhase
+    state: _LeaseState
+
+    @property
+    def phase(self) -> LeasePhase:
+        return self.state.phase
+
+    @property
+    def ttl(self) -> float:
+        return self.state.ttl
+
+    @property
+    def grace(self) -> float:
+        return self.state.grace
+
+    def enter(self, phase: LeasePhase) -> None:
+        self.state = _lease_state(self.ttl, self.grace, phase)
 
 
 def _never_replaced(key: Key) -> bool:  # noqa: ARG001
@@ -103,6 +133,8 @@ class Leases:
         self._ticked_at: float | None = None
         self._resumed_at = -inf
         """The instant at which the process last resumed after a suspension. Deadlines are at least a ttl after it."""
+        self._renewed_at, self._renewed_for, self._renewed_until = -inf, 0.0, -inf
+        """The instant, the ttl and the deadline of the latest renewal."""
         self.lapsed_count = 0
         """The number of leases that are not held."""
 
@@ -137,7 +169,7 @@ class Leases:
             self.end(key)
         deadline = now + ttl
         due, phase = (deadline + grace, LeasePhase.LAPSED) if lapsed else (deadline, LeasePhase.HELD)
-        lease = self._leases[key] = _Lease(due, key, ttl, grace, deadline, phase)
+        lease = self._leases[key] = _Lease(due, key, deadline, _lease_state(ttl, grace, phase))
         heappush(self._heap, lease)
         self._guard.lease_added(key)
         if lapsed:
@@ -155,9 +187,12 @@ class Leases:
             lease = self._leases[key]
         except KeyError:
             raise UnknownInstance(*key) from None
-        if lease.phase is not LeasePhase.HELD:
+        state = lease.state
+        if state.phase is not LeasePhase.HELD:
             return self._hold_again(lease, now)
-        lease.deadline = now + lease.ttl
+        if now != self._renewed_at or state.ttl != self._renewed_for:
+            self._renewed_at, self._renewed_for, self._renewed_until = now, state.ttl, now + state.ttl
+        lease.deadline = self._renewed_until  # Leases that are renewed together share one number, to save memory.
         return None
 
     def end(self, key: Key) -> None:
@@ -177,7 +212,7 @@ class Leases:
         """
         lease = self._leases.get(key)
         if lease is not None and lease.phase is LeasePhase.EXPIRED:
-            lease.phase = MOVES[lease.phase, LeaseEvent.POSTPONED]
+            lease.enter(MOVES[lease.phase, LeaseEvent.POSTPONED])
             self._push(lease, until)
 
     def next_deadline(self) -> float | None:
@@ -265,5 +300,6 @@ class Leases:
 
 
 def _transition(lease: _Lease, event: LeaseEvent, overdue: float, guarded_for: float = 0.0) -> LeaseTransition:
-    before, lease.phase = lease.phase, MOVES[lease.phase, event]
+    before = lease.phase
+    lease.enter(MOVES[before, event])
     return LeaseTransition(lease.key, before, lease.phase, overdue, guarded_for)
