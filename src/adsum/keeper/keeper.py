@@ -119,13 +119,17 @@ class Keeper:
         shard = shard_of(service)
         return shard in self._kept_shards and shard in self._sharding.kept_shards
 
-    def renew(self, key: Key, holder: str = "") -> None:
+    def now(self) -> float:
+        """Returns the instant of renewals that are made together: leases with one deadline share its memory."""
+        return self._clock.now()
+
+    def renew(self, key: Key, holder: str = "", now: float | None = None) -> None:
         """Renews the instance's lease for a ttl from now, without a write. An instance without a lease is no error.
 
         Only for services that this node keeps. Raises `UnknownInstance` if the instance is not listed, and `LeaseLost`
         if `holder` is given and does not hold the lease: in both cases the instance must register again.
         """
-        self._leases.renew(key, holder)
+        self._leases.renew(key, holder, self._clock.now() if now is None else now)
 
     async def is_reachable(self, listing: Listing) -> bool:
         """Probes the place of the instance now. Returns whether it answers. Raises `Overloaded`."""

@@ -76,8 +76,8 @@ class LeaseKeeper:
         elif not _agrees(phase, listing.lease) and not self._proposals.has(_subject(key)):
             self._propose(key)
 
-    def renew(self, key: Key, holder: str) -> None:
-        """Renews the lease for a ttl from now. See `Keeper.renew`."""
+    def renew(self, key: Key, holder: str, now: float) -> None:
+        """Renews the lease for a ttl from `now`. See `Keeper.renew`."""
         listing = self._registry.snapshot.find(key)
         if listing is None:
             raise UnknownInstance(*key)
@@ -89,7 +89,7 @@ class LeaseKeeper:
         if self.leases.phase(key) is None:
             # Listed so recently that the keeper has not followed it yet.
             self._grant(key, listing, ttl, lapsed=listing.lease is LeaseState.LAPSED)
-        if self.leases.renew(key, self._clock.now()) is not None:
+        if self.leases.renew(key, now) is not None:
             self._propose(key)
 
     async def round(self) -> None:

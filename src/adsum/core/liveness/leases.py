@@ -5,7 +5,7 @@
       └─────renewed──────┘ └─────postponed───────┘
 
 A lease is renewed far more often than it lapses, so a renewal only writes the deadline. The heap may hold an earlier
-instant. An entry that comes up too early is pushed again with its current instant.
+instant. A lease that comes up too early is pushed again with its current instant.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from math import inf, nextafter
 from types import MappingProxyType
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from adsum.core.errors import UnknownInstance
 from adsum.core.liveness.guard import Guard
@@ -31,6 +33,9 @@ MAX_TICK_DELAY: Final = 5.0
 a fresh ttl."""
 MAX_STALE_LEASE_ENTRIES: Final = 1_000
 """Heap entries of ended leases, in addition to one for each lease. Past it the heap is rebuilt."""
+
+MAX_SHARED_STATES: Final = 1_024
+"""Different states of leases that are shared. Past it those used longest ago are no longer shared."""
 
 
 class LeasePhase(StrEnum):
@@ -77,13 +82,40 @@ class LeaseTransition:
     guarded_for: float = 0.0
 
 
-class _Lease(Struct, gc=False, eq=False):
+class _LeaseState(Struct, frozen=True, gc=False, order=True):
+    """What most leases have in common. Equal states are one object, to save memory."""
+
     ttl: float
     grace: float
-    deadline: float
     phase: LeasePhase
-    due: float = inf
-    """The instant of its heap entry. An entry with another instant is stale."""
+
+
+@lru_cache(MAX_SHARED_STATES)
+def _lease_state(ttl: float, grace: float, phase: LeasePhase) -> _LeaseState:
+    return _LeaseState(ttl, grace, phase)
+
+
+class _Lease(Struct, gc=False, order=True):
+    due: float
+    """The instant by which the heap is ordered. It must not change while the lease is in the heap."""
+    key: Key
+    deadline: float
+    state: _LeaseState
+
+    @property
+    def phase(self) -> LeasePhase:
+        return self.state.phase
+
+    @property
+    def ttl(self) -> float:
+        return self.state.ttl
+
+    @property
+    def grace(self) -> float:
+        return self.state.grace
+
+    def enter(self, phase: LeasePhase) -> None:
+        self.state = _lease_state(self.ttl, self.grace, phase)
 
 
 def _never_replaced(key: Key) -> bool:  # noqa: ARG001
@@ -96,10 +128,13 @@ class Leases:
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
         self._leases: dict[Key, _Lease] = {}
-        self._heap: list[tuple[float, Key]] = []
+        self._heap: list[_Lease] = []
+        """The leases by `due`, and stale ones: those that have ended, and those that `_leases` has in a newer form."""
         self._ticked_at: float | None = None
         self._resumed_at = -inf
         """The instant at which the process last resumed after a suspension. Deadlines are at least a ttl after it."""
+        self._renewed_at, self._renewed_for, self._renewed_until = -inf, 0.0, -inf
+        """The instant, the ttl and the deadline of the latest renewal."""
         self.lapsed_count = 0
         """The number of leases that are not held."""
 
@@ -132,12 +167,14 @@ class Leases:
             return
         if lease is not None:
             self.end(key)
-        lease = self._leases[key] = _Lease(ttl, grace, now + ttl, LeasePhase.LAPSED if lapsed else LeasePhase.HELD)
+        deadline = now + ttl
+        due, phase = (deadline + grace, LeasePhase.LAPSED) if lapsed else (deadline, LeasePhase.HELD)
+        lease = self._leases[key] = _Lease(due, key, deadline, _lease_state(ttl, grace, phase))
+        heappush(self._heap, lease)
         self._guard.lease_added(key)
         if lapsed:
             self.lapsed_count += 1
             self._guard.lease_lapsed(key)
-        self._push(key, lease, lease.deadline + grace if lapsed else lease.deadline)
         if self._ticked_at is None:
             self._ticked_at = now
 
@@ -150,9 +187,12 @@ class Leases:
             lease = self._leases[key]
         except KeyError:
             raise UnknownInstance(*key) from None
-        if lease.phase is not LeasePhase.HELD:
-            return self._hold_again(key, lease, now)
-        lease.deadline = now + lease.ttl
+        state = lease.state
+        if state.phase is not LeasePhase.HELD:
+            return self._hold_again(lease, now)
+        if now != self._renewed_at or state.ttl != self._renewed_for:
+            self._renewed_at, self._renewed_for, self._renewed_until = now, state.ttl, now + state.ttl
+        lease.deadline = self._renewed_until  # Leases that are renewed together share one number, to save memory.
         return None
 
     def end(self, key: Key) -> None:
@@ -172,12 +212,12 @@ class Leases:
         """
         lease = self._leases.get(key)
         if lease is not None and lease.phase is LeasePhase.EXPIRED:
-            lease.phase = MOVES[lease.phase, LeaseEvent.POSTPONED]
-            self._push(key, lease, until)
+            lease.enter(MOVES[lease.phase, LeaseEvent.POSTPONED])
+            self._push(lease, until)
 
     def next_deadline(self) -> float | None:
         """Returns the instant of the next due heap entry, when `tick` is to be called; None if there is no lease."""
-        return self._heap[0][0] if self._heap else None
+        return self._heap[0].due if self._heap else None
 
     def tick(
         self, now: float, limit: int, is_replaced: Callable[[Key], bool] = _never_replaced
@@ -193,75 +233,73 @@ class Leases:
         self._ticked_at = now
         transitions = []
         for _ in range(limit):
-            if not self._heap or self._heap[0][0] > now:
+            if not self._heap or self._heap[0].due > now:
                 break
-            due, key = heappop(self._heap)
-            lease = self._leases.get(key)
-            if (
-                lease is not None
-                and lease.due == due
-                and (transition := self._advance(key, lease, now, is_replaced)) is not None
-            ):
+            lease = heappop(self._heap)
+            if self._leases.get(lease.key) is not lease:
+                continue
+            transition = self._advance(lease, now, is_replaced)
+            if transition is not None:
                 transitions.append(transition)
         return transitions
 
-    def _advance(
-        self, key: Key, lease: _Lease, now: float, is_replaced: Callable[[Key], bool]
-    ) -> LeaseTransition | None:
-        """Makes the transition of a lease whose heap entry came up, or pushes it again with its current instant."""
+    def _advance(self, lease: _Lease, now: float, is_replaced: Callable[[Key], bool]) -> LeaseTransition | None:
+        """Makes the transition of a lease that the heap gave up, or pushes it again with its current instant."""
         deadline = self._deadline(lease)
         due = deadline if lease.phase is LeasePhase.HELD else deadline + lease.grace
         if due > now:
-            self._push(key, lease, due)
+            self._push(lease, due)
             return None
         if lease.phase is LeasePhase.HELD:
-            return self._lapse(key, lease, deadline, now)
+            return self._lapse(lease, deadline, now)
         if lease.phase is LeasePhase.LAPSED:
-            return self._expire(key, lease, deadline, now, is_replaced)
+            return self._expire(lease, deadline, now, is_replaced)
         return None
 
-    def _lapse(self, key: Key, lease: _Lease, deadline: float, now: float) -> LeaseTransition:
+    def _lapse(self, lease: _Lease, deadline: float, now: float) -> LeaseTransition:
         self.lapsed_count += 1
-        self._guard.lease_lapsed(key)
-        self._push(key, lease, max(deadline + lease.grace, nextafter(now, inf)))
-        return _transition(key, lease, LeaseEvent.DEADLINE, now - deadline)
+        self._guard.lease_lapsed(lease.key)
+        self._push(lease, max(deadline + lease.grace, nextafter(now, inf)))
+        return _transition(lease, LeaseEvent.DEADLINE, now - deadline)
 
     def _expire(
-        self, key: Key, lease: _Lease, deadline: float, now: float, is_replaced: Callable[[Key], bool]
+        self, lease: _Lease, deadline: float, now: float, is_replaced: Callable[[Key], bool]
     ) -> LeaseTransition | None:
+        key = lease.key
         if not is_replaced(key) and not self._guard.may_expire(key, now):
-            self._push(key, lease, now + lease.ttl)
+            self._push(lease, now + lease.ttl)
             return None
         lease.due = inf
-        return _transition(
-            key, lease, LeaseEvent.GRACE_OVER, now - deadline, self._guard.engaged_seconds(key.service, now)
-        )
+        return _transition(lease, LeaseEvent.GRACE_OVER, now - deadline, self._guard.engaged_seconds(key.service, now))
 
-    def _hold_again(self, key: Key, lease: _Lease, now: float) -> LeaseTransition:
+    def _hold_again(self, lease: _Lease, now: float) -> LeaseTransition:
         if (lease.phase, LeaseEvent.RENEWED) not in MOVES:
-            raise UnknownInstance(*key)
+            raise UnknownInstance(*lease.key)
         self.lapsed_count -= 1
-        self._guard.lease_renewed(key)
-        lease.deadline = now + lease.ttl
-        if lease.deadline < lease.due:
-            self._push(key, lease, lease.deadline)
-        return _transition(key, lease, LeaseEvent.RENEWED, -lease.ttl)
+        self._guard.lease_renewed(lease.key)
+        deadline = now + lease.ttl
+        if deadline < lease.due:
+            # The heap keeps the old form, which is stale from now on.
+            lease = self._leases[lease.key] = replace(lease, due=deadline)
+            heappush(self._heap, lease)
+        lease.deadline = deadline
+        return _transition(lease, LeaseEvent.RENEWED, -lease.ttl)
 
     def _deadline(self, lease: _Lease) -> float:
         return max(lease.deadline, self._resumed_at + lease.ttl)
 
     def _rebuild(self) -> None:
-        """Drops the heap entries of ended leases. The cost is amortized: it takes as many ends as there are leases."""
-        self._heap = [(lease.due, key) for key, lease in self._leases.items() if lease.due < inf]
+        """Drops stale leases from the heap. The cost is amortized: it takes as many ends as there are leases."""
+        self._heap = [lease for lease in self._leases.values() if lease.due < inf]
         heapify(self._heap)
 
-    def _push(self, key: Key, lease: _Lease, due: float) -> None:
+    def _push(self, lease: _Lease, due: float) -> None:
+        """Pushes a lease that is not in the heap."""
         lease.due = due
-        heappush(self._heap, (due, key))
+        heappush(self._heap, lease)
 
 
-def _transition(
-    key: Key, lease: _Lease, event: LeaseEvent, overdue: float, guarded_for: float = 0.0
-) -> LeaseTransition:
-    before, lease.phase = lease.phase, MOVES[lease.phase, event]
-    return LeaseTransition(key, before, lease.phase, overdue, guarded_for)
+def _transition(lease: _Lease, event: LeaseEvent, overdue: float, guarded_for: float = 0.0) -> LeaseTransition:
+    before = lease.phase
+    lease.enter(MOVES[before, event])
+    return LeaseTransition(lease.key, before, lease.phase, overdue, guarded_for)

@@ -26,8 +26,12 @@ class LeaseRenewer(Protocol):
         """Returns whether this node keeps the leases of the service."""
         ...
 
-    def renew(self, key: Key, holder: str = "") -> None:
-        """Renews a lease for another ttl. Raises `UnknownInstance` and `LeaseLost`."""
+    def now(self) -> float:
+        """Returns the instant of renewals that are made together."""
+        ...
+
+    def renew(self, key: Key, holder: str = "", now: float | None = None) -> None:
+        """Renews a lease for another ttl, from `now` if it is given. Raises `UnknownInstance` and `LeaseLost`."""
         ...
 
     async def is_reachable(self, listing: Listing) -> bool:

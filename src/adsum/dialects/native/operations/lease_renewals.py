@@ -83,7 +83,8 @@ class LeaseRenewals:
 
     def renew_kept(self, leases: Sequence[wire.LeaseBody]) -> list[wire.LostLease]:
         """Renews leases that this node keeps, whoever the caller is. Returns the lost ones."""
-        reasons = ((lease, self._renew_one(lease)) for lease in leases)
+        now = self._keeper.now()
+        reasons = ((lease, self._renew_one(lease, now)) for lease in leases)
         return [wire.LostLease(lease.service, lease.id, reason) for lease, reason in reasons if reason is not None]
 
     def renew_forwarded(self, leases: Sequence[wire.LeaseBody]) -> wire.RenewalResult:
@@ -113,10 +114,10 @@ class LeaseRenewals:
                 allowed.append(lease)
         return allowed, denied
 
-    def _renew_one(self, lease: wire.LeaseBody) -> Literal["unknown", "superseded"] | None:
+    def _renew_one(self, lease: wire.LeaseBody, now: float) -> Literal["unknown", "superseded"] | None:
         """Renews a lease. Returns why it is lost, None if it is renewed."""
         try:
-            self._keeper.renew(Key(lease.service, lease.id), lease.holder)
+            self._keeper.renew(Key(lease.service, lease.id), lease.holder, now)
         except UnknownInstance:
             self._registry.watches.consumers.note_restart()  # Consumers may know the instance from before a restart.
             return "unknown"
