@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import shutil
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -463,27 +462,37 @@ async def test_a_node_that_has_written_leaves_the_next_turn_to_another_one_that_
         await waiting
 
 
-async def test_a_node_that_always_comes_too_late_is_left_the_next_turn(etcd: EtcdProcess) -> None:
+async def test_a_node_that_always_comes_too_late_is_left_the_next_turn(
+    etcd: EtcdProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.stores.etcd.store.MAX_TURN_WAIT", 60.0)
+    monkeypatch.setattr("adsum.stores.etcd.write_turns.REQUESTED_TURN", 60.0)
     url = _url(etcd)
     async with opened(url, "n1") as fast, opened(url, "n2") as slow, follow_in_background(slow) as at_slow:
         revision = outdated = (await current_snapshot(fast)).revision
         for id in ("a", "b", "c"):
             revision = await fast.commit([change(id)], revision)
         await until(lambda: at_slow.snapshot.revision == revision)
-        await fast.wait_for_turn()  # The slow one has not written, so nobody waits for it.
+        assert await _has_turn(fast), "the slow one has not written, so nobody waits for it"
         for _ in range(2):
             with pytest.raises(StoreConflict):
                 await slow.commit([change("d")], outdated)
-        await until(lambda: fast._turns.delay(_node_id(fast), time.monotonic()) > 0.0)
-        waiting = asyncio.create_task(fast.wait_for_turn())
+        async with asyncio.timeout(10.0):
+            while await _has_turn(fast):  # The watch brings the request.
+                pass
         await slow.wait_for_turn()
         await slow.commit([change("d")], revision)
-        await waiting
+        await fast.wait_for_turn()
 
 
-def _node_id(store: EtcdStore) -> str:
-    assert store._membership is not None
-    return store._membership.id
+async def _has_turn(store: EtcdStore) -> bool:
+    try:
+        async with asyncio.timeout(0.05):
+            await store.wait_for_turn()
+    except TimeoutError:
+        return False
+    await asyncio.sleep(0)
+    return True
 
 
 async def test_a_node_whose_turn_never_comes_writes_in_any_case(

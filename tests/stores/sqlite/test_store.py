@@ -733,8 +733,7 @@ async def test_a_check_just_before_a_commit_gives_followers_no_new_full_state(
     async with open_follower(store) as follower:
         await follower.next()
         checked = asyncio.create_task(clock.tick(2.0))
-        while not has_begun.is_set():
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(has_begun.wait, 20.0)
         committed = asyncio.create_task(store.commit([change("o1")], 0))
         await asyncio.sleep(0)
         may_end.set()

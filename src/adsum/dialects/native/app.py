@@ -18,6 +18,7 @@ from adsum.core.errors import AdsumError
 from adsum.dialects.native.api.operation_table import OPERATIONS
 from adsum.dialects.native.api.router import Router
 from adsum.dialects.native.asgi import ApiReply, Receive, Scope, Send
+from adsum.dialects.native.brief.acknowledgements import BriefAcknowledgements
 from adsum.dialects.native.brief.brief_requests import BriefRequests
 from adsum.dialects.native.brief.registrations import BriefRegistrations
 from adsum.dialects.native.brief.renewals import BriefRenewals
@@ -92,6 +93,7 @@ class Native:
         self._body_memory = BodyMemory()
         others = peers or NoOtherNodes()
         renewals = LeaseRenewals(registry, keeper, others)
+        watches = WatchOperations(registry, WatchEvents(pages), rng)
         self.fast_path: FastPath = BriefRequests(
             ServiceReads(registry, pages),
             BriefRenewals(registry, keeper, others, renewals, access),
@@ -104,6 +106,7 @@ class Native:
                 check_address=check_address,
                 body_memory=self._body_memory,
             ),
+            BriefAcknowledgements(registry, access, watches.record_acknowledgement),
             access,
             observer,
             clock,
@@ -114,7 +117,7 @@ class Native:
             WriteOperations(registry, keeper, others, renewals, check_address, clock),
             BulkRegistration(registry, renewals, check_address, clock, observer),
             OverrideOperations(registry, others, clock, node),
-            WatchOperations(registry, WatchEvents(pages), rng),
+            watches,
             IntentOperations(registry, clock),
             NodeOperations(registry, status, exposition),
             TokenOperations(registry, access, clock, authority, addresses),

@@ -1,4 +1,4 @@
-"""The fast path of the native API: reads of a service, renewals and registrations, without an ASGI task.
+"""The fast path of the native API: reads of a service, renewals, registrations and acknowledgements, without a task.
 
 It answers good cases only. Every error goes to the application, which gets the same request and counts the refusal.
 Errors that are known only when a request has waited are the exception: those of a decision, and of another node.
@@ -15,6 +15,7 @@ from adsum.core.errors import AdsumError
 from adsum.core.model import Key
 from adsum.dialects.native.api.operation import BASE
 from adsum.dialects.native.asgi import Headers
+from adsum.dialects.native.brief.acknowledgements import ACKNOWLEDGED, BriefAcknowledgements
 from adsum.dialects.native.brief.prepared_headers import PreparedHeaders, prepare_headers
 from adsum.dialects.native.brief.registrations import BriefRegistrations
 from adsum.dialects.native.brief.renewals import BriefRenewals
@@ -26,6 +27,7 @@ from adsum.ports import Clock, Observer
 _INSTANCE: Final = rf"{BASE}/services/([^/?%]+)/instances/([^/?%]+)"
 _REGISTER: Final = re.compile(_INSTANCE)
 _RENEW: Final = re.compile(_INSTANCE + r"/renew(?:\?holder=([^%+&;=?]*))?")
+_ACKNOWLEDGE: Final = re.compile(rf"{BASE}/watches/([^/?%]+)/acknowledge")
 """Targets whose parts stand for themselves. The router reads those with escapes."""
 _RENEW_MANY: Final = f"{BASE}/renew".encode()
 
@@ -38,6 +40,7 @@ class BriefRequests:
         reads: ServiceReads,
         renewals: BriefRenewals,
         registrations: BriefRegistrations,
+        acknowledgements: BriefAcknowledgements,
         access: AccessControl,
         observer: Observer,
         clock: Clock,
@@ -45,6 +48,7 @@ class BriefRequests:
         self._reads = reads
         self._renewals = renewals
         self._registrations = registrations
+        self._acknowledgements = acknowledgements
         self._access = access
         self._observer = observer
         self._clock = clock
@@ -61,7 +65,10 @@ class BriefRequests:
         if method == b"POST":
             if target == _RENEW_MANY:
                 return self._renewals.renew_many(body, prepared, partial(self._settle, "renew_many", began, reply))
-            return not body and self._renew(target.decode("ascii"), prepared, began, reply)
+            text = target.decode("ascii")
+            if not body:
+                return self._renew(text, prepared, began, reply)
+            return self._acknowledge(text, prepared, body, began, reply)
         if method == b"PUT":
             return self._register(target.decode("ascii"), prepared, body, peer, began, reply)
         return False
@@ -80,6 +87,14 @@ class BriefRequests:
             return False
         service, id, holder = found.groups("")
         return self._renewals.renew(Key(service, id), holder, headers, partial(self._settle, "renew", began, reply))
+
+    def _acknowledge(self, target: str, headers: PreparedHeaders, body: bytes, began: float, reply: Reply) -> bool:
+        found = _ACKNOWLEDGE.fullmatch(target)
+        if found is None or not self._acknowledgements.acknowledge(found[1], headers, body):
+            return False
+        self._observer.answered("acknowledge", 204, self._clock.now() - began)
+        reply(204, ACKNOWLEDGED)
+        return True
 
     def _register(
         self, target: str, headers: PreparedHeaders, body: bytes, peer: str, began: float, reply: Reply

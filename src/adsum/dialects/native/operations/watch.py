@@ -12,6 +12,7 @@ from typing import Final
 from adsum import wire
 from adsum.consumers import Consumer
 from adsum.core.access.actions import Action
+from adsum.core.access.principal import Principal
 from adsum.core.errors import Invalid
 from adsum.dialects.native.asgi import NO_STORE, ApiReply
 from adsum.dialects.native.events.event_groups import EventGroups, WatchPosition
@@ -88,14 +89,19 @@ class WatchOperations:
             raise NotReady(f"this node has not received revision {since.revision} yet")
 
     async def acknowledge(self, request: ApiRequest) -> ApiReply:
-        body = await request.body(wire.AcknowledgementBody)
-        stream = self._find(request)
+        self.record_acknowledgement(
+            request.path["watch"], await request.body(wire.AcknowledgementBody), request.principal
+        )
+        return ApiReply(204, headers=(NO_STORE,))
+
+    def record_acknowledgement(self, token: str, body: wire.AcknowledgementBody, principal: Principal) -> None:
+        """Records that the consumer of a watch routes by a revision. Raises `UnknownWatch` and `Invalid`."""
+        stream = self._find(token, principal)
         if stream is None or stream.consumer is None:
             raise UnknownWatch("no cooperating watch has this token, or the watch has ended")
         if body.revision > self._registry.snapshot.revision:
             raise Invalid("revision", "must be a revision that the watch has sent")
         stream.watch.acknowledge(body.revision, body.services)
-        return ApiReply(204, headers=(NO_STORE,))
 
     async def update_watch(self, request: ApiRequest) -> ApiReply:
         """Lets services join and leave a watch. Their events follow over its stream, whatever the response.
@@ -110,7 +116,7 @@ class WatchOperations:
         positions = [position for position in joining.values() if position is not None]
         for position in sorted(positions, key=lambda position: position.revision, reverse=True):
             await self._catch_up(position)  # It waits for the latest one at most.
-        stream = self._find(request)
+        stream = self._find(request.path["watch"], request.principal)
         if stream is None:
             raise UnknownWatch(NO_SUCH_WATCH)
         watch = stream.watch
@@ -129,10 +135,10 @@ class WatchOperations:
         stream.update(joining, body.leave)
         return ApiReply(204, headers=(NO_STORE,))
 
-    def _find(self, request: ApiRequest) -> WatchStream | None:
-        """Returns the watch that the path names, if the caller has opened it."""
-        stream = self._streams.get(request.path["watch"])
-        return stream if stream is not None and stream.principal.name == request.principal.name else None
+    def _find(self, token: str, principal: Principal) -> WatchStream | None:
+        """Returns the watch with this token, if the principal has opened it."""
+        stream = self._streams.get(token)
+        return stream if stream is not None and stream.principal.name == principal.name else None
 
     async def say_goodbye(self, request: ApiRequest) -> ApiReply:
         names = request.query.get("service")
