@@ -14,8 +14,8 @@ from adsum.client.client import Client
 from adsum.client.errors import RegistryUnavailable
 from adsum.config.serve import ServeConfig
 from adsum.core.errors import Invalid, LeaseLost, UnknownInstance
-from adsum.core.model import Key
-from adsum.wire import LeaseBody
+from adsum.core.model import Instance, Key, Registration
+from adsum.wire import LeaseBody, NamedRegistrationBody
 from tests.client.stub_node import hung_node, until
 from tests.support.registry_daemon import RunningDaemon
 
@@ -144,6 +144,23 @@ async def test_every_call_of_the_api_is_answered(daemon: RunningDaemon) -> None:
         await asyncio.to_thread(daemon.stop)
         with pytest.raises(RegistryUnavailable):
             await api.services()
+
+
+async def test_many_instances_are_registered_in_one_request(daemon: RunningDaemon) -> None:
+    bodies = [
+        NamedRegistrationBody.from_registration(Registration(Instance("orders", f"o{n}", "127.0.0.1", 8000 + n)))
+        for n in range(1_000)
+    ]
+    bodies[7] = NamedRegistrationBody(service="orders", id="o7", port=80, address="169.254.169.254")
+    async with Client(daemon.url, cache=False) as client:
+        result = await client.api.register_many(bodies)
+        assert result.registered == 999
+        assert {answer.status for number, answer in enumerate(result.answers) if number != 7} == {201}
+        refused = result.answers[7].problem
+        assert refused is not None
+        assert refused.field == "registrations[7].address"
+        renewed = await client.api.renew([LeaseBody("orders", f"o{n}") for n in range(1_000)])
+        assert [lost.id for lost in renewed.lost] == ["o7"]
 
 
 NEWCOMER = """

@@ -10,7 +10,7 @@ from collections.abc import Collection, ItemsView, Iterator, Mapping, ValuesView
 from itertools import chain, islice
 from math import isqrt
 from types import MappingProxyType
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, overload
 
 MAX_UNSEGMENTED: Final = 128
 """Items of a mapping that is one dictionary. Past it the mapping is cut in segments."""
@@ -29,6 +29,7 @@ INDEX_SHARD_ITEMS: Final = 128
 times as many the keys are spread over more shards."""
 
 V = TypeVar("V")
+T = TypeVar("T")
 
 Segments = Mapping[int, Mapping[str, V]]
 """Segments by number, in ascending order, which is that of the items."""
@@ -56,6 +57,15 @@ class SegmentedMapping(Mapping[str, V]):
 
     def __getitem__(self, key: str) -> V:
         return self.segments[self.index[hash(key) % len(self.index)][key]][key]
+
+    @overload
+    def get(self, key: str, /) -> V | None: ...
+    @overload
+    def get(self, key: str, /, default: V | T) -> V | T: ...
+    def get(self, key: str, /, default: V | T | None = None) -> V | T | None:
+        """Returns the value of the key, `default` if it has none. A miss raises no error inside, which would cost."""
+        number = self.index[hash(key) % len(self.index)].get(key)
+        return default if number is None else self.segments[number][key]
 
     def __contains__(self, key: object) -> bool:
         return key in self.index[hash(key) % len(self.index)]
