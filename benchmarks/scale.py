@@ -31,16 +31,18 @@ BATCHED_RENEWAL_CPU: Final = 9e-6
 """A renewal in a request with a thousand, at the node that receives it."""
 FORWARDED_RENEWAL_CPU: Final = 22e-6
 """Forwarding a renewal and renewing it at its keeper, when about 80 are forwarded in a request."""
-WRITE_CPU: Final = 130e-6
+WRITE_CPU: Final = 200e-6
 """A change, at the node that writes it."""
 FOLLOW_CPU: Final = 45e-6
 """A change, at each of the other nodes."""
-NOTIFY_CPU: Final = 15e-6
+NOTIFY_CPU: Final = 17e-6
 """A change, for each stream that gets it."""
-HEARTBEAT_CPU: Final = 10e-6
+ACKNOWLEDGEMENT_CPU: Final = 18e-6
+"""An acknowledgement: each stream sends one when it has taken a change."""
+HEARTBEAT_CPU: Final = 12.5e-6
 """A heartbeat of an idle stream, however many services it carries."""
 INSTANCE_BYTES: Final = 1_000
-STREAM_BYTES: Final = 15.2 * 1024
+STREAM_BYTES: Final = 15.3 * 1024
 """The stream of a program that watches five services."""
 EMPTY_NODE_BYTES: Final = 60 * 1024**2
 
@@ -98,6 +100,7 @@ class NodeLoad:
     renewals: float
     changes: float
     notifications: float
+    """The notifications of a deploy, and their acknowledgements."""
     heartbeats: float
     memory: float
 
@@ -131,7 +134,7 @@ def node_load(scenario: UsageScenario, nodes: int, uneven: float) -> NodeLoad:
     return NodeLoad(
         renewals=scenario.renewals * (received + forwarded),
         changes=scenario.changes * (WRITE_CPU / nodes + FOLLOW_CPU * (nodes - 1) / nodes),
-        notifications=scenario.changes * scenario.streams_per_change / nodes * NOTIFY_CPU,
+        notifications=scenario.changes * scenario.streams_per_change / nodes * (NOTIFY_CPU + ACKNOWLEDGEMENT_CPU),
         heartbeats=streams / DEFAULT_HEARTBEAT * HEARTBEAT_CPU,
         memory=EMPTY_NODE_BYTES + scenario.instances * INSTANCE_BYTES + streams * STREAM_BYTES,
     )

@@ -130,7 +130,14 @@ class EtcdProcess:
             process.wait()
 
     def pause(self) -> None:
+        """Stops the process. Returns when all threads have stopped: until then one of them may still answer."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        deadline = time.monotonic() + START_TIMEOUT
+        while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()):
+            assert time.monotonic() < deadline, "etcd does not stop"
+            time.sleep(0.001)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
