@@ -317,7 +317,7 @@ async def test_all_of_etcd_is_started_again(world: EtcdScenario) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("world", [4.0], indirect=True)
+@pytest.mark.parametrize("world", [8.0], indirect=True)
 async def test_etcd_is_away_for_ten_times_the_ttl(world: EtcdScenario) -> None:
     for member in world.cluster.members:
         member.kill()
